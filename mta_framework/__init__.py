@@ -1,0 +1,66 @@
+"""MTA: distil language models with multi-granular trajectory alignment.
+
+The public surface for plugin authors; together with ``mta_framework.vocabulary`` it is all that a plugin imports.
+"""
+
+from mta_framework.errors import Fault, InputError, MTAError, RunError
+from mta_framework.hookspecs import hookimpl
+from mta_framework.interfaces import (
+    BaseLoss,
+    ImportanceEstimator,
+    LayerMapper,
+    Metric,
+    PluginParams,
+    SpanExtractor,
+)
+from mta_framework.types import (
+    TEXTS,
+    TOKENS,
+    Batch,
+    Head,
+    LayerPair,
+    LossTerm,
+    LossTerms,
+    ModelShape,
+    Progress,
+    ScoreSet,
+    Span,
+    SpanIndex,
+    SpanSet,
+    States,
+    texts_with_pairs,
+    texts_with_spans,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "TEXTS",
+    "TOKENS",
+    "BaseLoss",
+    "Batch",
+    "Fault",
+    "Head",
+    "ImportanceEstimator",
+    "InputError",
+    "LayerMapper",
+    "LayerPair",
+    "LossTerm",
+    "LossTerms",
+    "MTAError",
+    "Metric",
+    "ModelShape",
+    "PluginParams",
+    "Progress",
+    "RunError",
+    "ScoreSet",
+    "Span",
+    "SpanExtractor",
+    "SpanIndex",
+    "SpanSet",
+    "States",
+    "__version__",
+    "hookimpl",
+    "texts_with_pairs",
+    "texts_with_spans",
+]

@@ -1,0 +1,53 @@
+"""Errors that a user meets: every one says where, what is wrong, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with an input.
+
+    Args:
+        where: Dotted path into the spec (``training.batch_size``), or ``file:line``.
+        wrong: What is wrong, with the value that was given, e.g. ``must be at least 1 (got 0)``.
+        allowed: What would be right, e.g. ``an integer >= 1``.
+        todo: What to do, a full sentence.
+    """
+
+    where: str
+    wrong: str
+    allowed: str
+    todo: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.wrong}; {self.allowed}. {self.todo}"
+
+
+class MTAError(Exception):
+    """Base of all errors that this framework raises on purpose."""
+
+
+class InputError(MTAError):
+    """The input is faulty; the command exits with 2. Carries all faults that were found, not only the first."""
+
+    def __init__(self, faults: Iterable[Fault]):
+        self.faults: Sequence[Fault] = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class RunError(MTAError):
+    """A run that started could not go on; the command exits with 1."""
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """The sentence that helps after a misspelt name.
+
+    Returns:
+        ``Did you mean 'x'?`` where a candidate is close, else an empty string.
+    """
+    close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,147 @@
+"""Finds plugins and binds a spec's names and options to them. pluggy is consulted here, once, and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+import pluggy
+
+from mta_framework import hookspecs
+from mta_framework.errors import Fault, InputError
+from mta_framework.interfaces import (
+    BaseLoss,
+    ImportanceEstimator,
+    LayerMapper,
+    Metric,
+    Plugin,
+    PluginParams,
+    SpanExtractor,
+)
+
+FAMILIES: dict[str, type[Plugin]] = {
+    "span_extractors": SpanExtractor,
+    "importance_estimators": ImportanceEstimator,
+    "layer_mappers": LayerMapper,
+    "base_losses": BaseLoss,
+    "metrics": Metric,
+}
+"""Family -> contract; the hook of a family is ``mta_register_`` + its name."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A plugin class and who provides it (a distribution with version, or a file)."""
+
+    plugin: type[Plugin]
+    provider: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A provider, or one class of it, that could not be registered, and why."""
+
+    provider: str
+    reason: str
+
+
+@dataclass
+class Registry:
+    """All plugins by family and name. A name with two providers is listed with both and can't be bound."""
+
+    families: dict[str, dict[str, list[Registered]]] = field(default_factory=lambda: {name: {} for name in FAMILIES})
+    failures: list[Failure] = field(default_factory=list)
+
+    def names(self, family: str) -> list[str]:
+        """The names that a spec may use for this family, sorted."""
+        return sorted(self.families[family])
+
+
+def discover(plugin_files: Sequence[Path] = ()) -> Registry:
+    """Load every installed provider and the given files.
+
+    A provider that fails to import, misspells a hook or offers a broken class becomes a ``Failure``; the others are
+    registered all the same.
+
+    Raises:
+        InputError: One of ``plugin_files`` could not be loaded: it was asked for by name.
+    """
+    registry = Registry()
+    for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
+        _register_provider(registry, _provider_of(entry), entry.load)
+    installed_failures = len(registry.failures)
+    for path in plugin_files:
+        _register_provider(registry, str(path), lambda path=path: _module_from(path))
+    faults = [
+        Fault(f"-p {failure.provider}", failure.reason, "a Python file with MTA hooks is allowed", "Mend the file.")
+        for failure in registry.failures[installed_failures:]
+    ]
+    if faults:
+        raise InputError(faults)
+    return registry
+
+
+def _provider_of(entry: EntryPoint) -> str:
+    distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown distribution"
+    return f"{distribution} ({entry.value})"
+
+
+def _module_from(path: Path) -> ModuleType:
+    # A digest keeps two files of one name apart; sys.modules makes the classes importable in worker processes.
+    name = f"mta_plugin_file_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def _register_provider(registry: Registry, provider: str, load: Callable[[], object]) -> None:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    try:
+        manager.register(load(), name=provider)
+        manager.check_pending()
+        for family, contract in FAMILIES.items():
+            for offered in getattr(manager.hook, f"mta_register_{family}")():
+                for plugin in offered:
+                    _register_class(registry, family, contract, plugin, provider)
+    except Exception as error:  # a provider's code is foreign: whatever it raises must not take the others down
+        registry.failures.append(Failure(provider, f"{type(error).__name__}: {error}"))
+
+
+def _register_class(registry: Registry, family: str, contract: type[Plugin], plugin: object, provider: str) -> None:
+    reason = _class_fault(contract, plugin)
+    if reason:
+        registry.failures.append(Failure(provider, f"{family}: {reason}"))
+        return
+    assert isinstance(plugin, type)
+    registry.families[family].setdefault(plugin.NAME, []).append(Registered(plugin, provider))
+
+
+def _class_fault(contract: type[Plugin], plugin: object) -> str | None:
+    if not (isinstance(plugin, type) and issubclass(plugin, contract)):
+        return f"{plugin!r} is not a subclass of {contract.__name__}"
+    if getattr(plugin, "__abstractmethods__", None):
+        return f"{plugin.__name__} does not define {', '.join(sorted(plugin.__abstractmethods__))}"
+    name = getattr(plugin, "NAME", None)
+    if not (isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", name)):
+        return f"{plugin.__name__}.NAME must be lower case letters, digits and _ (got {name!r})"
+    if not issubclass(plugin.Params, PluginParams):
+        return f"{plugin.__name__}.Params must derive from PluginParams"
+    return None
+
+
+def describe(plugin: type[Plugin]) -> str:
+    """First line of the class's docstring."""
+    lines: Iterable[str] = (plugin.__doc__ or "").strip().splitlines()
+    return next(iter(lines), "")

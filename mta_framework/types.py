@@ -1,0 +1,196 @@
+"""The values that travel between the stages. No torch at run time: annotations only.
+
+Shape suffixes, used throughout the project:
+
+    B  texts of a batch          T  tokens, padded            D  width of the hidden states
+    V  vocabulary                N  supervised positions      S  spans of one granularity in a batch
+    M  (token, span) memberships U  distinct tokens that lie in some span
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Span = tuple[int, int]
+"""Half-open ``[start, end)`` range of character offsets into a text."""
+
+SpanSet = Mapping[str, Sequence[Span]]
+"""The spans of one text by granularity, e.g. ``{"words": [(0, 3)], "phrases": []}``."""
+
+TOKENS = "tokens"
+"""Unit of counting: supervised positions of the batch."""
+
+TEXTS = "texts"
+"""Unit of counting: texts of the batch with at least one supervised position."""
+
+
+def texts_with_spans(granularity: str) -> str:
+    """Unit of counting: texts with at least one span of ``granularity`` (Hid averages over these)."""
+    return f"texts with {granularity}"
+
+
+def texts_with_pairs(granularity: str) -> str:
+    """Unit of counting: texts with at least two spans of ``granularity`` (DSA averages over these)."""
+    return f"texts with pairs of {granularity}"
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What a layer mapper needs to know of a model: number of decoder blocks and width of the hidden states."""
+
+    num_layers: int
+    hidden_size: int
+
+
+@dataclass(frozen=True, order=True)
+class LayerPair:
+    """A key layer: the student's layer, the teacher's layer that it is compared to (both 1-based), the granularity."""
+
+    student: int
+    teacher: int
+    granularity: str
+
+    def __str__(self) -> str:
+        return f"{self.student}->{self.teacher} {self.granularity}"
+
+
+@dataclass(frozen=True)
+class Head:
+    """The map from final hidden states to next-token logits: ``cap(scale * (h W^T + b))``.
+
+    Args:
+        weight_VD: Output embedding; it gets a gradient only where ``requires_grad`` is set.
+        bias_V: Bias, or None.
+        scale: Factor on the logits (1 for most models).
+        softcap: ``c`` in ``c * tanh(logits / c)`` (Gemma 2), or None.
+    """
+
+    weight_VD: Tensor
+    bias_V: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+
+@dataclass(frozen=True)
+class States:
+    """Hidden states of one model on one batch.
+
+    Args:
+        final_BTD: After the final norm; what the head is applied to.
+        layers: 1-based key layer -> hidden_BTD after that block; the last layer is read after the final norm.
+        head: The model's head.
+    """
+
+    final_BTD: Tensor
+    layers: Mapping[int, Tensor]
+    head: Head
+
+
+@dataclass(frozen=True)
+class SpanIndex:
+    """The spans of one granularity in a batch, ragged: no padding to the longest list.
+
+    Tokens are numbered flat, ``b * T + t``. Spans are numbered text by text, so the spans of one text are a slice.
+
+    Args:
+        token_M: int64, the token of each (token, span) membership.
+        span_M: int64, its span, ascending.
+        text_S: int64, the text of each span, ascending.
+        token_U: int64, the distinct tokens of ``token_M``, ascending.
+        multiplicity_U: float32, in how many spans each of them lies.
+        spans_per_text: B plain integers, known without asking the device.
+    """
+
+    token_M: Tensor
+    span_M: Tensor
+    text_S: Tensor
+    token_U: Tensor
+    multiplicity_U: Tensor
+    spans_per_text: tuple[int, ...]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> SpanIndex:
+        """A copy on ``device``."""
+        return _moved(self, device, non_blocking)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch: right-padded token ids, what is supervised, and where the spans are.
+
+    Args:
+        input_ids_BT: int64.
+        attention_mask_BT: int64, 1 on tokens and 0 on padding.
+        position_N: int64, flat positions ``b * T + t`` whose next token is supervised.
+        target_N: int64, the token that follows each of them.
+        spans: Granularity -> index; empty without alignment.
+        counts: Unit -> how many of it this micro-batch holds. Loss terms name the unit that they are averaged over, so
+            the trainer can divide by the count of the whole global batch before any forward pass.
+    """
+
+    input_ids_BT: Tensor
+    attention_mask_BT: Tensor
+    position_N: Tensor
+    target_N: Tensor
+    spans: Mapping[str, SpanIndex] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """A copy on ``device``."""
+        return _moved(self, device, non_blocking)
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One term of the loss on one micro-batch.
+
+    Args:
+        name: As logged, e.g. ``kl`` or ``dsa``; terms of one name (one per key layer) are logged as one.
+        sum: Scalar float32 tensor with gradient: the sum over the micro-batch, not the mean.
+        unit: What the sum is divided by, a key of ``Batch.counts``.
+        weight: Factor in the total.
+    """
+
+    name: str
+    sum: Tensor
+    unit: str
+    weight: float = 1.0
+
+
+LossTerms = tuple[LossTerm, ...]
+"""The total loss is the sum over terms of ``weight * sum / (count of its unit in the global batch)``."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training has come, for schedules inside a loss."""
+
+    step: int
+    total_steps: int
+    epoch: float
+
+
+@dataclass(frozen=True)
+class ScoreSet:
+    """What a metric says of a list of predictions: one score per prediction, higher is better."""
+
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Arithmetic mean; NaN where nothing was scored."""
+        return sum(self.scores) / len(self.scores) if self.scores else float("nan")
+
+
+def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    def move(item: Any) -> Any:
+        if hasattr(item, "to"):
+            return item.to(device, non_blocking=non_blocking)
+        return {key: move(entry) for key, entry in item.items()} if isinstance(item, Mapping) else item
+
+    return type(value)(**{entry.name: move(getattr(value, entry.name)) for entry in fields(value)})

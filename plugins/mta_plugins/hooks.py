@@ -1,0 +1,39 @@
+"""The only list of built-in plugins."""
+
+from collections.abc import Sequence
+
+from mta_framework import BaseLoss, ImportanceEstimator, LayerMapper, Metric, SpanExtractor, hookimpl
+from mta_plugins.base_losses.kl import KL
+from mta_plugins.base_losses.sft import SFT
+from mta_plugins.importance_estimators.attention import Attention
+from mta_plugins.importance_estimators.uniform import Uniform
+from mta_plugins.layer_mappers.explicit import Explicit
+from mta_plugins.layer_mappers.proportional import Proportional
+from mta_plugins.metrics.rouge_l import RougeL
+from mta_plugins.span_extractors.spacy_phrases import SpacyPhrases
+from mta_plugins.span_extractors.words import Words
+
+
+@hookimpl
+def mta_register_span_extractors() -> Sequence[type[SpanExtractor]]:
+    return SpacyPhrases, Words
+
+
+@hookimpl
+def mta_register_importance_estimators() -> Sequence[type[ImportanceEstimator]]:
+    return Attention, Uniform
+
+
+@hookimpl
+def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
+    return Proportional, Explicit
+
+
+@hookimpl
+def mta_register_base_losses() -> Sequence[type[BaseLoss]]:
+    return SFT, KL
+
+
+@hookimpl
+def mta_register_metrics() -> Sequence[type[Metric]]:
+    return (RougeL,)
