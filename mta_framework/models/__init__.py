@@ -1,0 +1,1 @@
+"""Models: loading, key-layer states, heads and export."""
