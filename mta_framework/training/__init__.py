@@ -1,0 +1,1 @@
+"""One module that computes the loss, the Distiller, and a thin ``transformers.Trainer`` around it."""

@@ -1,0 +1,103 @@
+"""The folder of a run: what lies where, and whether it may be written to."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mta_framework.errors import Fault, InputError
+from mta_framework.spec.sections import RunSpec
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Everything that a run knows, under ``output_dir/name``.
+
+    ``spec.json`` (resolved), ``checkpoints/``, ``tensorboard/``, ``training.json`` (log), ``student/`` (the export; there
+    once training is done), ``predictions/``, ``report.json``, ``report.md``, ``loss.png``.
+    """
+
+    path: Path
+
+    @property
+    def spec_file(self) -> Path:
+        """The resolved spec."""
+        return self.path / "spec.json"
+
+    @property
+    def student(self) -> Path:
+        """The exported student, a plain transformers folder; it appears whole, when training is done."""
+        return self.path / "student"
+
+    @property
+    def training_log(self) -> Path:
+        """What is known of the training; written before the export."""
+        return self.path / "training.json"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether training is done."""
+        return self.student.is_dir()
+
+
+def of(spec: RunSpec) -> RunFolder:
+    """The folder that a spec's run has, existing or not."""
+    return RunFolder(Path(spec.output_dir) / spec.name)
+
+
+def open_run(spec: RunSpec, resume: bool) -> RunFolder:
+    """Create a run's folder, or open it again.
+
+    Raises:
+        InputError: It holds a run and ``resume`` is not set, or that run was made by another spec.
+    """
+    folder = of(spec)
+    if folder.spec_file.is_file():
+        if not resume:
+            wrong = f"already holds a run (got {folder.path})"
+            raise InputError([Fault("name", wrong, "a name without a run", "Choose another, or go on with --resume.")])
+        require_same(spec, folder)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_json(folder.spec_file, spec.model_dump(mode="json"))
+    return folder
+
+
+def require_same(spec: RunSpec, folder: RunFolder) -> None:
+    """Refuse to go on with a run that another spec began. Evaluation may differ: it comes after.
+
+    Raises:
+        InputError: All fields that differ.
+    """
+    began = json.loads(folder.spec_file.read_text(encoding="utf-8"))
+    differences = _differences(began, spec.model_dump(mode="json"))
+    faults = [
+        Fault(
+            where,
+            f"is not what the run in {folder.path} began with (got {json.dumps(now)})",
+            f"{json.dumps(then)} as in its spec.json",
+            "Set it back, choose another name, or delete the folder.",
+        )
+        for where, then, now in differences
+        if where.split(".")[0] not in {"evaluation", "output_dir"}
+    ]
+    if faults:
+        raise InputError(faults)
+
+
+def _differences(then: Any, now: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        found = []
+        for key in dict.fromkeys([*then, *now]):
+            found += _differences(then.get(key), now.get(key), f"{where}.{key}" if where else key)
+        return found
+    return [] if then == now else [(where, then, now)]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write to the side, then rename."""
+    side = path.with_name(path.name + ".partial")
+    side.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(side, path)

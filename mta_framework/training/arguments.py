@@ -1,0 +1,57 @@
+"""A training section -> ``transformers.TrainingArguments``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import TrainingArguments
+
+from mta_framework.spec.sections import TrainingSection
+
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+
+
+def micro_batch_size(section: TrainingSection, world_size: int) -> int:
+    """Texts per forward pass; by default the batch is cut by the processes alone."""
+    return section.micro_batch_size or max(section.batch_size // world_size, 1)
+
+
+def training_arguments(section: TrainingSection, seed: int, checkpoints: Path, validates: bool) -> TrainingArguments:
+    """Settings of the trainer.
+
+    Args:
+        section: Checked spec.
+        seed: Of dropout and whatever else draws from the global generators.
+        checkpoints: Folder of the checkpoints.
+        validates: Whether there is a validation set.
+    """
+    world_size = PartialState().num_processes
+    micro = micro_batch_size(section, world_size)
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        seed=seed,
+        num_train_epochs=section.epochs or 1,
+        max_steps=section.max_steps or -1,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=section.batch_size // (micro * world_size),
+        learning_rate=section.learning_rate,
+        weight_decay=section.weight_decay,
+        warmup_steps=section.warmup_ratio,
+        lr_scheduler_type=SCHEDULES[section.schedule],
+        max_grad_norm=section.max_grad_norm,
+        bf16=section.precision == "bf16",
+        fp16=section.precision == "fp16",
+        eval_strategy="epoch" if validates else "no",
+        save_strategy="steps" if section.save_steps else "epoch",
+        save_steps=section.save_steps or 500,
+        logging_steps=section.log_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        report_to=[tracker for tracker in section.trackers if tracker != "tensorboard"],
+        ddp_find_unused_parameters=False,
+        remove_unused_columns=False,
+        # The distiller may be on one device only: never torch.nn.DataParallel over all that are seen.
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

@@ -1,0 +1,74 @@
+"""The module that is trained: student and projections; a batch goes in, loss terms come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mta_framework.alignment.objective import Alignment
+from mta_framework.interfaces import BaseLoss
+from mta_framework.models.states import StateReader
+from mta_framework.types import Batch, LayerPair, LossTerms, Progress, States
+
+
+class Distiller(nn.Module):
+    """Base loss + alignment of one student with one frozen teacher.
+
+    The student and the projections of the alignment are its only submodules: the teacher has no place in checkpoints,
+    optimisers or gradient reduction, and is moved to its device by whoever loads it.
+
+    Args:
+        student: A causal language model, possibly with peft adapters.
+        teacher: A frozen causal language model in its own dtype, or None where nothing uses one.
+        base_loss: Bound plugin.
+        alignment: MTA's terms, or None.
+        pairs: The key layers of the alignment; empty without it.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        base_loss: BaseLoss,
+        alignment: Alignment | None = None,
+        pairs: Sequence[LayerPair] = (),
+    ):
+        super().__init__()
+        self.student = student
+        self.alignment = alignment
+        self.base_loss = base_loss
+        self._read_student = StateReader(student, {pair.student for pair in pairs})
+        self._read_teacher = StateReader(teacher, {pair.teacher for pair in pairs}) if teacher is not None else None
+
+    def forward(self, batch: Batch, progress: Progress) -> LossTerms:
+        """The loss terms of one micro-batch, as sums.
+
+        Every parameter that is trained takes part in every call, even where nothing is supervised or no text has a
+        span, so gradients can be reduced over processes without a search for unused ones.
+        """
+        teacher = self._teacher_states(batch)
+        student = self._read_student.read(batch.input_ids_BT, batch.attention_mask_BT)
+        terms = self.base_loss.compute(student, teacher, batch, progress)
+        if self.alignment is not None:
+            assert teacher is not None
+            terms += self.alignment(student, teacher, batch)
+        return terms
+
+    def _teacher_states(self, batch: Batch) -> States | None:
+        if self._read_teacher is None:
+            return None
+        device = batch.input_ids_BT.device.type
+        with torch.inference_mode(), torch.autocast(device, enabled=False):
+            return self._read_teacher.read(batch.input_ids_BT, batch.attention_mask_BT)
+
+
+def contribution(terms: LossTerms, counts: dict[str, int]) -> Tensor:
+    """What a micro-batch adds to the loss of its global batch, whatever the cut.
+
+    Args:
+        terms: Sums over the micro-batch.
+        counts: Unit -> count over the whole global batch; a count of 0 means that the sum is 0 too.
+    """
+    return torch.stack([term.weight * term.sum / max(counts[term.unit], 1) for term in terms]).sum()

@@ -1,0 +1,69 @@
+"""Keeps the value of every loss term: for the log, and to stop a run at the first NaN."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from mta_framework.errors import RunError
+from mta_framework.types import LossTerms
+
+Reduce = Callable[[Tensor], Tensor]
+"""Sums a tensor over all processes."""
+
+
+class Ledger:
+    """Values of loss terms by name, kept on the device: one transfer per optimiser step.
+
+    Terms of one name (one per key layer) are averaged by their weights, so what is logged as ``dsa`` does not contain
+    lambda; ``loss`` is the weighted total.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, Tensor] = {}
+        self._weights: dict[str, float] = {}
+        self._closed: dict[str, float] = defaultdict(float)
+        self._steps = 0
+
+    def add(self, terms: LossTerms, counts: Mapping[str, int]) -> None:
+        """Book one micro-batch.
+
+        Args:
+            terms: Its sums.
+            counts: Unit -> count over the whole global batch.
+        """
+        weights: dict[str, float] = defaultdict(float)
+        for term in terms:
+            value = term.weight * term.sum.detach() / max(counts[term.unit], 1)
+            self._open[term.name] = self._open[term.name] + value if term.name in self._open else value
+            weights[term.name] += term.weight
+        self._weights = dict(weights)
+
+    def close_step(self, where: str, reduce: Reduce) -> None:
+        """All micro-batches of a global batch are booked.
+
+        Raises:
+            RunError: A term is NaN or infinite; the message names ``where`` and the term.
+        """
+        names = list(self._open)
+        values = reduce(torch.stack([self._open[name] for name in names])).tolist()
+        faulty = [f"{name} is {value}" for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
+        if faulty:
+            raise RunError(f"{where}: {', '.join(faulty)}. The run stops; its last checkpoint is kept.")
+        for name, value in zip(names, values, strict=True):
+            self._closed[name] += value
+        self._open = {}
+        self._steps += 1
+
+    def drain(self) -> dict[str, float]:
+        """``loss`` and the mean of every term over the steps since the last call."""
+        steps = max(self._steps, 1)
+        means = {"loss": sum(self._closed.values()) / steps}
+        means |= {name: total / steps / self._weights[name] for name, total in self._closed.items()}
+        self._closed.clear()
+        self._steps = 0
+        return means

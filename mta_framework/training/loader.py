@@ -1,0 +1,55 @@
+"""Micro-batches for training and validation, cut so that every process knows its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.utils.data import DataLoader
+
+from mta_framework.data.batches import GroupedSampler, collate
+from mta_framework.data.tokens import Example
+from mta_framework.errors import Fault, InputError
+from mta_framework.types import Batch
+
+
+class Collator:
+    """Examples -> Batch."""
+
+    def __init__(self, pad_token_id: int, granularities: Sequence[str]):
+        self._pad_token_id = pad_token_id
+        self._granularities = tuple(granularities)
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        return collate(examples, self._pad_token_id, self._granularities)
+
+
+def training_loader(examples: Sequence[Example], sampler: GroupedSampler, collator: Collator) -> DataLoader[Batch]:
+    """This process's micro-batches, in the sampler's order.
+
+    The loader has a random generator of its own: iterating must not move the global one, or a resumed run would differ
+    from a straight one.
+    """
+    return DataLoader(
+        examples,  # type: ignore[arg-type]
+        batch_sampler=sampler,  # type: ignore[arg-type]
+        collate_fn=collator,
+        generator=torch.Generator(),
+    )
+
+
+def validation_batches(
+    examples: Sequence[Example], micro_batch_size: int, collator: Collator, rank: int, world_size: int
+) -> list[Batch]:
+    """This process's share of all examples, longest first, each once.
+
+    Raises:
+        InputError: There are fewer examples than processes.
+    """
+    if len(examples) < world_size:
+        wrong = f"has fewer rows than there are processes (got {len(examples)} for {world_size})"
+        raise InputError([Fault("data.validation", wrong, "at least one row each", "Add rows or set it to null.")])
+    size = min(micro_batch_size, len(examples) // world_size)
+    order = sorted(range(len(examples)), key=lambda index: -len(examples[index].input_ids))
+    cuts = [order[start : start + size] for start in range(0, len(order), size)]
+    return [collator([examples[index] for index in cut]) for cut in cuts[rank::world_size]]

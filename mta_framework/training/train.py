@@ -1,0 +1,97 @@
+"""The training stage: a distiller and examples go in, trained weights and a log come out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from torch import nn
+from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback
+
+from mta_framework.data.batches import GroupedSampler
+from mta_framework.data.tokens import Example
+from mta_framework.spec.sections import TrainingSection
+from mta_framework.training import checkpoints
+from mta_framework.training.arguments import micro_batch_size, training_arguments
+from mta_framework.training.distiller import Distiller
+from mta_framework.training.loader import Collator
+from mta_framework.training.trainer import DistillationTrainer, TrainingData
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """What is known of a training: transformers' log entries, steps in all, steps and seconds of this process."""
+
+    history: list[dict[str, Any]]
+    total_steps: int
+    steps: int
+    seconds: float
+
+
+def sampler_for(examples: Sequence[Example], section: TrainingSection, seed: int) -> GroupedSampler:
+    """Cuts epochs into this process's micro-batches.
+
+    Raises:
+        InputError: The batch does not divide over processes and micro-batches, or there are too few examples.
+    """
+    state = PartialState()
+    lengths = [len(example.input_ids) for example in examples]
+    micro = micro_batch_size(section, state.num_processes)
+    return GroupedSampler(lengths, section.batch_size, micro, state.num_processes, state.process_index, seed)
+
+
+def train(
+    distiller: Distiller,
+    data: TrainingData,
+    section: TrainingSection,
+    seed: int,
+    folder: Path,
+    projection_learning_rate: float,
+) -> TrainingLog:
+    """Train, from the last checkpoint in ``folder/checkpoints`` where there is one.
+
+    Raises:
+        RunError: The loss or the gradient is NaN or infinite.
+    """
+    if section.gradient_checkpointing:
+        _checkpoint_activations(distiller.student)
+    arguments = training_arguments(section, seed, folder / "checkpoints", bool(data.validation))
+    trainer = DistillationTrainer(
+        distiller, arguments, data, projection_learning_rate, section.keep_checkpoints, _trackers(section, folder)
+    )
+    resumed = checkpoints.last(folder / "checkpoints")
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    seconds = time.perf_counter() - start
+    before = int(resumed.name.split("-")[1]) if resumed else 0
+    return TrainingLog(trainer.state.log_history, trainer.state.max_steps, trainer.state.global_step - before, seconds)
+
+
+def _checkpoint_activations(student: nn.Module) -> None:
+    # transformers renamed the method; hooks need the kind of checkpointing that keeps the first pass's graph.
+    enable = getattr(student, "activation_checkpointing_enable", None) or student.gradient_checkpointing_enable
+    enable({"use_reentrant": False})  # type: ignore[operator]
+
+
+def _trackers(section: TrainingSection, folder: Path) -> list[TrainerCallback]:
+    if "tensorboard" not in section.trackers or not PartialState().is_main_process:
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+
+    return [TensorBoardCallback(SummaryWriter(str(folder / "tensorboard")))]
+
+
+def training_data(
+    train_set: Sequence[Example],
+    validation: Sequence[Example],
+    sampler: GroupedSampler,
+    pad_token_id: int,
+    granularities: Sequence[str],
+) -> TrainingData:
+    """Examples and their cut, ready for ``train``."""
+    return TrainingData(train_set, validation, sampler, Collator(pad_token_id, granularities))

@@ -1,0 +1,125 @@
+"""Fixtures that more than one area uses: a tokenizer, rows and a complete spec, all tiny."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SUBJECTS = ("The old keeper", "A young student", "My neighbour", "The tall engineer", "Their teacher", "A quiet clerk")
+VERBS = ("has repaired", "is painting", "carefully moved", "will sell", "found", "had forgotten")
+OBJECTS = ("the broken lamp", "a red bicycle", "three wooden chairs", "the city map", "an empty bottle", "his black coat")
+
+
+def instruction_rows() -> list[dict[str, str]]:
+    """36 rows of plain English, some with an input, one with an empty output."""
+    rows = [
+        {
+            "instruction": f"Say what {subject.lower()} did.",
+            "input": "" if index % 2 else f"{subject} {verb} {thing}.",
+            "output": f"{subject} {verb} {thing} yesterday.",
+        }
+        for index, subject in enumerate(SUBJECTS)
+        for verb, thing in zip(VERBS, OBJECTS, strict=True)
+    ]
+    rows[5]["output"] = ""
+    return rows
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE tokenizer of 400 entries, saved as transformers does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    texts = [" ".join(row.values()) for row in instruction_rows()]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<|end|>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(texts, trainer)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    """``instruction_rows`` as JSON Lines."""
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in instruction_rows()), encoding="utf-8")
+    return path
+
+
+def tiny_llama(hidden_size: int, layers: int) -> dict[str, Any]:
+    """A configuration small enough to train in a test; no dropout."""
+    return {
+        "model_type": "llama",
+        "hidden_size": hidden_size,
+        "intermediate_size": 2 * hidden_size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+    }
+
+
+@pytest.fixture
+def spec_dict(tmp_path: Path, tokenizer_folder: Path, rows_file: Path) -> dict[str, Any]:
+    """A complete run: a tiny teacher by its own spec, a smaller student with KL + MTA, two evaluations."""
+    data = {"train": {"path": str(rows_file)}, "max_length": 160, "max_prompt_length": 120, "processes": 1}
+    training = {"max_steps": 4, "batch_size": 8, "learning_rate": 1e-3, "log_steps": 1, "trackers": []}
+    teacher = {
+        "name": "teacher",
+        "student": {"config": tiny_llama(32, 3), "tokenizer": str(tokenizer_folder)},
+        "data": data,
+        "base_loss": {"name": "sft"},
+        "training": training,
+    }
+    (tmp_path / "teacher.json").write_text(json.dumps(teacher), encoding="utf-8")
+    return {
+        "name": "student",
+        "seed": 1,
+        "teacher": {"run": "teacher.json"},
+        "student": {"config": tiny_llama(16, 3)},
+        "data": {**data, "validation": {"path": str(rows_file), "limit": 6}},
+        "base_loss": {"name": "kl"},
+        "alignment": {"spans": {"name": "spacy_phrases"}},
+        "training": training,
+        "evaluation": {
+            "sets": {"seen": {"path": str(rows_file), "limit": 5}},
+            "models": ["student", "teacher", "initial_student"],
+            "seeds": [10, 20],
+            "max_new_tokens": 6,
+        },
+    }
+
+
+@pytest.fixture
+def write_spec(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a spec beside the data and gives its path."""
+
+    def write(spec: dict[str, Any], name: str = "student.json") -> Path:
+        path = tmp_path / name
+        path.write_text(json.dumps(spec), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def paper_data() -> Path:
+    """The folder of the paper's data sets; tests that read it are skipped where there is none."""
+    folder = Path(os.environ.get("MTA_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not (folder / "dolly" / "train.jsonl").is_file():
+        pytest.skip(f"the paper's data sets are not in {folder}")
+    return folder
