@@ -8,14 +8,16 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pluggy
 
 from mta_framework import hookspecs
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, InputError, nearest
 from mta_framework.interfaces import (
     BaseLoss,
     ImportanceEstimator,
@@ -43,6 +45,11 @@ class Registered:
     plugin: type[Plugin]
     provider: str
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of the options."""
+        return self.plugin.Params.model_json_schema()
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -63,6 +70,31 @@ class Registry:
         """The names that a spec may use for this family, sorted."""
         return sorted(self.families[family])
 
+    def find(self, family: str, name: str, where: str) -> Registered:
+        """The plugin that a spec names.
+
+        Raises:
+            InputError: No plugin, or more than one, has this name; ``where`` is blamed.
+        """
+        offers = self.families[family].get(name, [])
+        if len(offers) == 1:
+            return offers[0]
+        noun = noun_of(family)
+        if offers:
+            providers = " and ".join(offer.provider for offer in offers)
+            wrong = f"more than one {noun} is called {name!r} (got {providers})"
+            raise InputError([Fault(where, wrong, "one provider per name", "Uninstall or rename one of them.")])
+        installed = f"installed: {', '.join(self.names(family)) or 'none'}"
+        todo = nearest(name, self.names(family)) or "Choose one of them, or install its provider."
+        for failure in self.failures:
+            todo += f" {failure.provider} could not be loaded ({failure.reason}): see `mta plugins`."
+        raise InputError([Fault(where, f"no {noun} is called {name!r} (got {name!r})", installed, todo)])
+
+
+def noun_of(family: str) -> str:
+    """What one plugin of a family is called in a sentence, e.g. ``base loss``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", FAMILIES[family].__name__).lower()
+
 
 def discover(plugin_files: Sequence[Path] = ()) -> Registry:
     """Load every installed provider and the given files.
@@ -78,7 +110,7 @@ def discover(plugin_files: Sequence[Path] = ()) -> Registry:
         _register_provider(registry, _provider_of(entry), entry.load)
     installed_failures = len(registry.failures)
     for path in plugin_files:
-        _register_provider(registry, str(path), lambda path=path: _module_from(path))
+        _register_provider(registry, str(path), partial(_module_from, path))
     faults = [
         Fault(f"-p {failure.provider}", failure.reason, "a Python file with MTA hooks is allowed", "Mend the file.")
         for failure in registry.failures[installed_failures:]
@@ -125,6 +157,7 @@ def _register_class(registry: Registry, family: str, contract: type[Plugin], plu
         registry.failures.append(Failure(provider, f"{family}: {reason}"))
         return
     assert isinstance(plugin, type)
+    assert issubclass(plugin, Plugin)
     registry.families[family].setdefault(plugin.NAME, []).append(Registered(plugin, provider))
 
 

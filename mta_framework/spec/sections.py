@@ -5,57 +5,47 @@ Relative paths are relative to the folder of the spec file; loading makes them a
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import Field
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+from mta_framework.spec.section import (
+    Contradiction,
+    Location,
+    Name,
+    Section,
+    Seed,
+    Text,
+    exactly_one,
+    repeated,
+    without_effect,
+)
+
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-
-
-def _absolute(path: str, info: ValidationInfo) -> str:
-    folder = (info.context or {}).get("folder")
-    return path if folder is None else str((Path(folder) / Path(path).expanduser()).resolve())
-
-
-Location = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, an unknown field is an error, no field is coerced from another type."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def exactly_one(section: Section, *names: str) -> None:
-    """Raise unless exactly one of the fields is given."""
-    given = [name for name in names if getattr(section, name) is not None]
-    if len(given) != 1:
-        raise ValueError(f"give exactly one of {', '.join(names)} (got {', '.join(given) or 'none'})")
 
 
 class PluginSection(Section):
     """A plugin by name, with its options."""
 
-    name: str = Field(min_length=1, description="Name of an installed plugin; `mta plugins` lists them.")
+    name: Text = Field(description="Name of an installed plugin; `mta plugins` lists them.", examples=["kl"])
     params: dict[str, Any] = Field(default_factory=dict, description="The plugin's options; `mta plugins NAME`.")
 
 
 class TeacherSection(Section):
     """The model that is imitated."""
 
-    hub: str | None = Field(None, description="Model id on the Hugging Face hub.")
-    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    hub: Text | None = Field(None, description="Model id on the Hugging Face hub.")
+    revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
     path: Location | None = Field(None, description="Local transformers folder, or a .gguf file.")
     run: Location | None = Field(None, description="Another spec: its exported student, trained first unless there.")
     dtype: DType = Field("auto", description="Weights of the frozen teacher; auto follows training.precision.")
 
-    @model_validator(mode="after")
-    def _one_source(self) -> TeacherSection:
-        exactly_one(self, "hub", "path", "run")
-        _revision_needs_hub(self)
-        return self
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from exactly_one(self, "hub", "path", "run")
+        if self.hub is None:
+            yield from without_effect(self, "revision", "hub", "without hub")
 
 
 class LoraSection(Section):
@@ -64,7 +54,7 @@ class LoraSection(Section):
     rank: int = Field(8, ge=1, description="Rank of the update.")
     alpha: float = Field(16.0, gt=0, description="Scale: the update is multiplied by alpha / rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
-    target_modules: list[str] | None = Field(
+    target_modules: list[Text] | None = Field(
         None, min_length=1, description="Names of the linear modules that are adapted; null: all but the head."
     )
 
@@ -72,8 +62,8 @@ class LoraSection(Section):
 class StudentSection(Section):
     """The model that is trained."""
 
-    hub: str | None = Field(None, description="Model id on the Hugging Face hub.")
-    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    hub: Text | None = Field(None, description="Model id on the Hugging Face hub.")
+    revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
     path: Location | None = Field(None, description="Local transformers folder, or a .gguf file.")
     config: dict[str, Any] | None = Field(
         None, description="A transformers configuration (model_type and its fields), freshly initialised."
@@ -84,69 +74,82 @@ class StudentSection(Section):
     tokenizer: Location | None = Field(None, description="Tokenizer folder; null: the model's own or the teacher's.")
     lora: LoraSection | None = Field(None, description="Train low-rank adapters instead of all weights.")
 
-    @model_validator(mode="after")
-    def _one_source(self) -> StudentSection:
-        exactly_one(self, "hub", "path", "config", "teacher_layers")
-        _revision_needs_hub(self)
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from exactly_one(self, "hub", "path", "config", "teacher_layers")
+        if self.hub is None:
+            yield from without_effect(self, "revision", "hub", "without hub")
         if self.config is not None and not isinstance(self.config.get("model_type"), str):
-            raise ValueError("config needs model_type, the name of a transformers architecture (got none)")
+            yield Contradiction(
+                "config",
+                ("config",),
+                f"must name its architecture in model_type (got {self.config.get('model_type')!r})",
+                "the model_type of a transformers configuration, e.g. 'llama'",
+                "Add it.",
+            )
         layers = self.teacher_layers
         if layers is not None and (min(layers) < 1 or sorted(set(layers)) != layers):
-            raise ValueError(f"teacher_layers must be ascending layers, counted from 1 (got {layers})")
-        return self
-
-
-def _revision_needs_hub(section: TeacherSection | StudentSection) -> None:
-    if section.revision is not None and section.hub is None:
-        raise ValueError("revision has no effect without hub")
+            yield Contradiction(
+                "teacher_layers",
+                ("teacher_layers",),
+                f"must ascend without repetition, from 1 (got {layers})",
+                "1-based decoder blocks, e.g. [1, 3, 5]",
+                "Sort the list.",
+            )
 
 
 class DatasetSection(Section):
     """One data set: a JSON Lines file or a data set on the hub."""
 
     path: Location | None = Field(None, description="JSON Lines file.")
-    hub: str | None = Field(None, description="Data set id on the Hugging Face hub.")
-    revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
-    split: str | None = Field(None, description="Split of the hub data set, e.g. train.")
+    hub: Text | None = Field(None, description="Data set id on the Hugging Face hub.")
+    revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
+    split: Text | None = Field(None, description="Split of the hub data set, e.g. train.")
     limit: int | None = Field(None, ge=1, description="Use only the first rows.")
 
-    @model_validator(mode="after")
-    def _one_source(self) -> DatasetSection:
-        exactly_one(self, "path", "hub")
-        for name in ("revision", "split"):
-            if self.hub is None and getattr(self, name) is not None:
-                raise ValueError(f"{name} has no effect without hub")
-        if self.hub is not None and self.split is None:
-            raise ValueError("hub needs split, e.g. train (got none)")
-        return self
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from exactly_one(self, "path", "hub")
+        if self.hub is None:
+            for name in ("revision", "split"):
+                yield from without_effect(self, name, "hub", "without hub")
+        elif self.split is None:
+            yield Contradiction(
+                "split",
+                ("hub", "split"),
+                "must be given with hub (got null)",
+                "a split of the data set, e.g. 'train'",
+                "Add it.",
+            )
 
 
 class DataSection(Section):
     """What is trained on."""
 
-    train: DatasetSection = Field(description="Training set.")
+    train: DatasetSection = Field(description="Training set.", examples=[{"path": "train.jsonl"}])
     validation: DatasetSection | None = Field(None, description="Its loss is taken after each epoch.")
     template: Literal["alpaca", "chat"] = Field(
-        "alpaca", description="How instruction rows become prompts: the Alpaca prompt, or the tokenizer's chat template."
+        "alpaca",
+        description="How instruction rows become prompts: the Alpaca prompt, or the tokenizer's chat template.",
     )
     max_length: int = Field(256, ge=2, description="Tokens of prompt and response; longer responses are cut.")
     max_prompt_length: int = Field(128, ge=1, description="Tokens of a prompt; rows with longer ones are left out.")
     processes: int | None = Field(None, ge=1, description="Processes that parse spans; null: one per core.")
     cache_dir: Location | None = Field(None, description="Folder of the span cache; null: output_dir/span-cache.")
 
-    @model_validator(mode="after")
-    def _room_for_responses(self) -> DataSection:
+    def contradictions(self) -> Iterator[Contradiction]:
         if self.max_prompt_length >= self.max_length:
-            raise ValueError(
-                f"max_prompt_length must be below max_length {self.max_length} (got {self.max_prompt_length})"
+            yield Contradiction(
+                "max_prompt_length",
+                ("max_prompt_length", "max_length"),
+                f"leaves no room for a response (got {self.max_prompt_length})",
+                f"less than max_length {self.max_length}",
+                "Lower it, or raise max_length.",
             )
-        return self
 
 
 class AlignmentSection(Section):
     """MTA: which spans of which layers are compared, and how much it counts."""
 
-    spans: PluginSection = Field(description="Span extractor.")
+    spans: PluginSection = Field(description="Span extractor.", examples=[{"name": "words"}])
     importance: PluginSection = Field(PluginSection(name="attention"), description="Importance estimator.")
     layers: PluginSection = Field(PluginSection(name="proportional"), description="Layer mapper.")
     lambda_dsa: float = Field(2.0, ge=0, description="Weight of dynamic structural alignment; 0 leaves it out.")
@@ -157,19 +160,20 @@ class AlignmentSection(Section):
     hid_reduction: Literal["mean", "sum"] = Field("mean", description="Over key layers: mean (authors' code) or sum.")
     projection_learning_rate: float = Field(5e-4, gt=0, description="Learning rate of Hid's linear maps.")
 
-    @model_validator(mode="after")
-    def _every_setting_counts(self) -> AlignmentSection:
+    def contradictions(self) -> Iterator[Contradiction]:
         if self.lambda_dsa == 0 and self.lambda_hid == 0:
-            raise ValueError("lambda_dsa and lambda_hid are both 0: set alignment to null")
-        without_effect = []
-        if self.lambda_dsa == 0:
-            without_effect = ["dsa_reduction"]
-        if self.lambda_hid == 0:
-            without_effect = ["hid_reduction", "projection_learning_rate"]
-        for name in without_effect:
-            if name in self.model_fields_set:
-                raise ValueError(f"{name} has no effect: its term has weight 0")
-        return self
+            yield Contradiction(
+                "",
+                ("lambda_dsa", "lambda_hid"),
+                "has no effect where both weights are 0 (got lambda_dsa 0, lambda_hid 0)",
+                "at least one weight > 0",
+                "Raise one, or set alignment to null.",
+            )
+        elif self.lambda_dsa == 0:
+            yield from without_effect(self, "dsa_reduction", "lambda_dsa", "where lambda_dsa is 0")
+        elif self.lambda_hid == 0:
+            for name in ("hid_reduction", "projection_learning_rate"):
+                yield from without_effect(self, name, "lambda_hid", "where lambda_hid is 0")
 
 
 class TrainingSection(Section):
@@ -193,69 +197,85 @@ class TrainingSection(Section):
         ["tensorboard"], description="Where the log goes, besides the run folder."
     )
 
-    @model_validator(mode="after")
-    def _length_and_batches(self) -> TrainingSection:
-        exactly_one(self, "epochs", "max_steps")
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from exactly_one(self, "epochs", "max_steps")
+        yield from repeated(self, "trackers")
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
-            raise ValueError(
-                f"micro_batch_size must divide batch_size {self.batch_size} (got {self.micro_batch_size})"
+            yield Contradiction(
+                "micro_batch_size",
+                ("micro_batch_size", "batch_size"),
+                f"must divide batch_size (got {self.micro_batch_size})",
+                f"a divisor of {self.batch_size}",
+                "Change one of the two.",
             )
-        return self
 
 
 class EvaluationSection(Section):
     """Responses are sampled for every data set and seed, and scored."""
 
-    sets: dict[Name, DatasetSection] = Field(min_length=1, description="Data sets by name.")
+    sets: dict[Name, DatasetSection] = Field(
+        min_length=1, description="Data sets by name.", examples=[{"test": {"path": "test.jsonl"}}]
+    )
     models: list[Literal["student", "teacher", "initial_student"]] = Field(
         ["student"], min_length=1, description="Which models: the trained student, its teacher, it before training."
     )
     metrics: list[PluginSection] = Field(
         [PluginSection(name="rouge_l")], min_length=1, description="Metrics, in the order of the table."
     )
-    seeds: list[int] = Field([10, 20, 30, 40, 50], min_length=1, description="Sampling seeds.")
+    seeds: list[Seed] = Field([10, 20, 30, 40, 50], min_length=1, description="Sampling seeds.")
     temperature: float = Field(0.7, ge=0, description="Of sampling; 0: greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling.")
     max_prompt_length: int = Field(256, ge=1, description="Tokens of a prompt; longer ones are cut on the left.")
     max_new_tokens: int = Field(512, ge=1, description="Tokens of a response.")
     batch_size: int = Field(32, ge=1, description="Prompts per batch.")
 
-    @model_validator(mode="after")
-    def _every_setting_counts(self) -> EvaluationSection:
-        for name in ("seeds", "models"):
-            values = getattr(self, name)
-            if len(set(values)) != len(values):
-                raise ValueError(f"{name} repeats a value (got {values})")
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from repeated(self, "seeds", "models")
         if self.temperature == 0:
-            if "top_p" in self.model_fields_set:
-                raise ValueError("top_p has no effect at temperature 0")
+            yield from without_effect(self, "top_p", "temperature", "at temperature 0")
             if len(self.seeds) > 1:
-                raise ValueError(f"greedy decoding gives every seed the same text: give one seed (got {self.seeds})")
-        return self
+                yield Contradiction(
+                    "seeds",
+                    ("seeds", "temperature"),
+                    f"must be one seed at temperature 0, where all give the same text (got {self.seeds})",
+                    "a list of one seed",
+                    "Give one seed, or raise temperature.",
+                )
 
 
 class RunSpec(Section):
     """One run: everything that is needed to repeat it."""
 
-    name: Name = Field(description="Name of the run and of its folder.")
-    seed: int = Field(42, ge=0, lt=2**32, description="Of initialisation, data order and dropout.")
+    name: Name = Field(description="Name of the run and of its folder.", examples=["my-run"])
+    seed: Seed = Field(42, description="Of initialisation, data order and dropout.")
     output_dir: Location = Field("runs", description="The run folder is output_dir/name.", validate_default=True)
     teacher: TeacherSection | None = Field(None, description="Null where neither the base loss nor alignment uses one.")
-    student: StudentSection = Field(description="The model that is trained.")
-    data: DataSection = Field(description="What is trained on.")
-    base_loss: PluginSection = Field(description="The loss that MTA is added to.")
+    student: StudentSection = Field(description="The model that is trained.", examples=[{"hub": "gpt2"}])
+    data: DataSection = Field(description="What is trained on.", examples=[{"train": {"path": "train.jsonl"}}])
+    base_loss: PluginSection = Field(description="The loss that MTA is added to.", examples=[{"name": "kl"}])
     alignment: AlignmentSection | None = Field(None, description="MTA; null: the base loss alone.")
-    training: TrainingSection = Field(description="Optimiser and schedule.")
+    training: TrainingSection = Field(description="Optimiser and schedule.", examples=[{"epochs": 3}])
     evaluation: EvaluationSection | None = Field(None, description="Null: train only.")
 
-    @model_validator(mode="after")
-    def _teacher_where_needed(self) -> RunSpec:
+    def contradictions(self) -> Iterator[Contradiction]:
         if self.teacher is None:
-            users = ["alignment"] if self.alignment is not None else []
-            if self.student.teacher_layers is not None:
-                users.append("student.teacher_layers")
-            if self.evaluation is not None and "teacher" in self.evaluation.models:
-                users.append("evaluation.models")
-            if users:
-                raise ValueError(f"{', '.join(users)} needs a teacher (got teacher: null)")
-        return self
+            yield from self._teacher_missing()
+        if self.alignment is None:
+            for name in ("processes", "cache_dir"):
+                for found in without_effect(self.data, name, "", "without alignment, which alone parses spans"):
+                    yield replace(found, at=f"data.{name}", involved=(f"data.{name}", "alignment"))
+
+    def _teacher_missing(self) -> Iterator[Contradiction]:
+        users = {
+            "alignment": self.alignment is not None,
+            "student.teacher_layers": self.student.teacher_layers is not None,
+            "evaluation.models": self.evaluation is not None and "teacher" in self.evaluation.models,
+        }
+        for name in (name for name, uses in users.items() if uses):
+            yield Contradiction(
+                "teacher",
+                ("teacher", name),
+                f"must be given, since {name} needs it (got null)",
+                "a teacher section",
+                f"Add a teacher, or change {name}.",
+            )

@@ -1,0 +1,226 @@
+"""Binds the names and options of a spec to plugins: what `mta check` does. No torch, no model is opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mta_framework.errors import Fault, InputError
+from mta_framework.interfaces import BaseLoss, ImportanceEstimator, LayerMapper, Metric, Plugin, SpanExtractor
+from mta_framework.registry import Registered, Registry
+from mta_framework.spec.document import Place
+from mta_framework.spec.faults import faults_of
+from mta_framework.spec.loading import RawSpec, read_spec
+from mta_framework.spec.locations import missing_locations
+from mta_framework.spec.sections import PluginSection, RunSpec
+
+
+@dataclass(frozen=True)
+class BoundRun:
+    """A run that can start: a sound spec with its plugins.
+
+    Args:
+        path: The spec file.
+        spec: What it says, paths absolute.
+        base_loss: The loss that the alignment is added to.
+        spans: None, as ``importance`` and ``layers``, without alignment.
+        importance: Importance estimator.
+        layers: Layer mapper.
+        metrics: In the order of ``evaluation.metrics``; empty without evaluation.
+        teacher: The bound spec of ``teacher.run``, whose exported student is the teacher.
+        providers: Dotted place of each plugin section -> distribution and version, or file, that provides it.
+    """
+
+    path: Path
+    spec: RunSpec
+    base_loss: BaseLoss
+    spans: SpanExtractor | None = None
+    importance: ImportanceEstimator | None = None
+    layers: LayerMapper | None = None
+    metrics: tuple[Metric, ...] = ()
+    teacher: BoundRun | None = None
+    providers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return _run_folder(self.spec)
+
+
+def bind(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> BoundRun:
+    """Read a spec, create its plugins and check that all fits together, and that local inputs are there.
+
+    Args:
+        path: Spec file.
+        registry: The plugins to choose from.
+        overrides: ``KEY=VALUE`` settings for this spec; a spec under ``teacher.run`` is taken as it is.
+
+    Raises:
+        InputError: With every fault of the spec, its plugins and its teacher's spec at once.
+    """
+    return _bind(path, registry, overrides, ())
+
+
+def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple[Path, ...]) -> BoundRun:
+    reading = read_spec(path, overrides)
+    if reading.draft is None:
+        raise InputError(reading.faults)
+    plugins = _Plugins(registry, reading)
+    draft, alignment = reading.draft, reading.draft.alignment
+    base_loss: BaseLoss | None = plugins.create("base_losses", draft.base_loss, "base_loss")
+    spans: SpanExtractor | None = None
+    importance: ImportanceEstimator | None = None
+    layers: LayerMapper | None = None
+    if alignment is not None:
+        spans = plugins.create("span_extractors", alignment.spans, "alignment", "spans")
+        importance = plugins.create("importance_estimators", alignment.importance, "alignment", "importance")
+        layers = plugins.create("layer_mappers", alignment.layers, "alignment", "layers")
+    sections = draft.evaluation.metrics if draft.evaluation else []
+    metrics: list[Metric | None] = [
+        plugins.create("metrics", section, "evaluation", "metrics", i) for i, section in enumerate(sections)
+    ]
+    faults = [*reading.faults, *plugins.faults]
+    faults += _teacher_faults(reading, draft, base_loss)
+    faults += _span_faults(reading, spans, layers)
+    faults += missing_locations(reading)
+    teacher = _bind_teacher(reading, draft, registry, (*above, reading.path), faults)
+    if faults:
+        raise InputError(faults)
+    assert reading.spec is not None
+    assert base_loss is not None
+    chosen = tuple(metric for metric in metrics if metric is not None)
+    return BoundRun(
+        reading.path, reading.spec, base_loss, spans, importance, layers, chosen, teacher, plugins.providers
+    )
+
+
+class _Plugins:
+    """Creates the plugins of one spec, and keeps what is wrong with them."""
+
+    def __init__(self, registry: Registry, reading: RawSpec):
+        self.registry = registry
+        self.reading = reading
+        self.faults: list[Fault] = []
+        self.providers: dict[str, str] = {}
+
+    def create(self, family: str, section: PluginSection, *place: str | int) -> Any:
+        """The plugin that a section names, or None with a fault noted."""
+        if not self.reading.sound(*place, "name"):
+            return None
+        try:
+            registered = self.registry.find(family, section.name, self.reading.where((*place, "name")))
+            self.providers[".".join(map(str, place))] = registered.provider
+            return self._instance(registered, section, place)
+        except InputError as error:
+            self.faults += error.faults
+            return None
+
+    def _instance(self, registered: Registered, section: PluginSection, place: Place) -> Plugin:
+        plugin = registered.plugin
+
+        def where(option: Place) -> str:
+            return self.reading.where((*place, "params", *option))
+
+        try:
+            # As JSON, in which strictness lets a list stand for a tuple.
+            params = plugin.Params.model_validate_json(json.dumps(section.params), strict=True)
+            return plugin(params)
+        except ValidationError as error:
+            raise InputError(faults_of(error, registered.schema, where, f"option of {section.name}")) from None
+        except Exception as error:  # a plugin's code is foreign: its fault must come with all the others
+            wrong = f"{section.name} cannot be created (got {type(error).__name__}: {error})"
+            allowed = f"options that {registered.provider} accepts"
+            todo = f"See `mta plugins {section.name}`."
+            raise InputError([Fault(self.reading.where(place), wrong, allowed, todo)]) from error
+
+
+def _teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
+    if not reading.sound("teacher"):
+        return
+    if draft.teacher is None:
+        yield from _teacher_missing(reading, draft, base_loss)
+        return
+    student, evaluation = draft.student, draft.evaluation
+    questions = ("alignment", "evaluation", "evaluation.models", "student.config", "student.teacher_layers")
+    if base_loss is None or not all(reading.sound(*question.split(".")) for question in questions):
+        return
+    used = (
+        base_loss.NEEDS_TEACHER
+        or draft.alignment is not None
+        or student.teacher_layers is not None
+        or (student.config is not None and student.tokenizer is None)
+        or (evaluation is not None and "teacher" in evaluation.models)
+    )
+    if not used:
+        wrong = f"has no effect: nothing uses it (got a teacher with base loss {draft.base_loss.name!r})"
+        allowed = "null, or a base loss, alignment or evaluation that uses it"
+        yield Fault(reading.where(("teacher",)), wrong, allowed, "Set teacher to null.")
+
+
+def _teacher_missing(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
+    if base_loss is not None and base_loss.NEEDS_TEACHER:
+        wrong = f"must be given, since base loss {draft.base_loss.name!r} needs it (got null)"
+        yield Fault(reading.where(("teacher",)), wrong, "a teacher section", "Add a teacher, or change base_loss.")
+    student = draft.student
+    sound = reading.sound("student", "config") and reading.sound("student", "tokenizer")
+    if sound and student.config is not None and student.tokenizer is None:
+        wrong = "must be given for a new student without teacher (got null)"
+        todo = "Name a tokenizer, or add a teacher to take it from."
+        yield Fault(reading.where(("student", "tokenizer")), wrong, "a folder with tokenizer files", todo)
+
+
+def _span_faults(reading: RawSpec, spans: SpanExtractor | None, layers: LayerMapper | None) -> Iterator[Fault]:
+    if spans is None:
+        return
+    missing = spans.require()
+    if missing:
+        where = reading.where(("alignment", "spans"))
+        yield Fault(where, f"{spans.NAME} cannot run here (got: {missing})", "an extractor that can run", missing)
+    lacking = sorted(set(layers.granularities) - set(spans.granularities)) if layers else []
+    if layers and lacking:
+        wrong = f"{layers.NAME} maps layers to spans that {spans.NAME} does not give (got {', '.join(lacking)})"
+        allowed = f"{spans.NAME} gives {', '.join(spans.granularities)}"
+        todo = "Change the options of the layer mapper, or take another span extractor."
+        yield Fault(reading.where(("alignment", "layers")), wrong, allowed, todo)
+
+
+def _bind_teacher(
+    reading: RawSpec, draft: RunSpec, registry: Registry, chain: tuple[Path, ...], faults: list[Fault]
+) -> BoundRun | None:
+    """Bind ``teacher.run``; its faults are added to ``faults``."""
+    if draft.teacher is None or draft.teacher.run is None or not reading.sound("teacher", "run"):
+        return None
+    where, path = reading.where(("teacher", "run")), Path(draft.teacher.run)
+    if path in chain:
+        cycle = " -> ".join(str(link) for link in (*chain, path))
+        faults.append(Fault(where, f"leads back to itself (got {cycle})", "a chain with an end", "Break the cycle."))
+        return None
+    try:
+        teacher = _bind(path, registry, (), chain)
+    except InputError as error:
+        faults += [_within(fault, where, path) for fault in error.faults]
+        return None
+    if _run_folder(draft) in _run_folders(teacher):
+        wrong = f"trains its model in the same run folder (got {_run_folder(draft)})"
+        faults.append(Fault(where, wrong, "one folder for each run", "Change name or output_dir of one of the two."))
+    return teacher
+
+
+def _within(fault: Fault, where: str, path: Path) -> Fault:
+    inner = fault.where if fault.where.startswith(str(path)) else f"{path}: {fault.where}"
+    return replace(fault, where=f"{where}: {inner}")
+
+
+def _run_folder(spec: RunSpec) -> Path:
+    return Path(spec.output_dir) / spec.name
+
+
+def _run_folders(run: BoundRun | None) -> Iterator[Path]:
+    while run is not None:
+        yield run.folder
+        run = run.teacher

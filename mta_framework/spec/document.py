@@ -1,0 +1,115 @@
+"""The JSON document of a spec, read strictly: no repeated key, no NaN, no infinity."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mta_framework.errors import Fault, InputError
+
+Place = tuple[str | int, ...]
+"""Keys and list indices that lead to a value."""
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Stands in for the value of a key that was given more than once, until faults are collected."""
+
+    values: tuple[Any, ...]
+
+
+def parse(text: str) -> Any:
+    """Parse strict JSON; repeated keys give a ``Repeated``.
+
+    Raises:
+        ValueError: The text is no JSON (``json.JSONDecodeError`` where the place is known).
+    """
+    return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
+
+
+def read_document(path: Path) -> tuple[dict[str, Any], list[Fault]]:
+    """Read a spec file.
+
+    Returns:
+        The top-level object, and one fault for every repeated key (the last value is kept).
+
+    Raises:
+        InputError: There is no such file, or it holds no JSON object.
+    """
+    try:
+        # Windows editors put a byte order mark before UTF-8.
+        document = parse(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError([_unreadable(path, error)]) from None
+    if not isinstance(document, dict):
+        wrong = f"does not hold a JSON object (got {shown(document)})"
+        raise InputError([Fault(str(path), wrong, "a spec is {...}", "Start from `mta init`.")])
+    return document, settle(document)
+
+
+def settle(value: Any) -> list[Fault]:
+    """Replace every ``Repeated`` inside ``value`` by its last value, and return a fault for each."""
+    return [
+        Fault(
+            ".".join(map(str, place)),
+            f"is given {len(repeated.values)} times (got {' and '.join(shown(entry) for entry in repeated.values)})",
+            "each key once per object",
+            "Remove all but one.",
+        )
+        for place, repeated in _settled(value, ())
+    ]
+
+
+def shown(value: Any) -> str:
+    """A value as error messages quote it: short, strings in single quotes, the rest as JSON."""
+    if isinstance(value, str):
+        text = repr(value)
+    elif isinstance(value, Repeated):
+        text = shown(value.values[-1])
+    else:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _settled(value: Any, place: Place) -> Iterator[tuple[Place, Repeated]]:
+    entries = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    for key, entry in entries:
+        if isinstance(entry, Repeated):
+            yield (*place, key), entry
+            value[key] = entry = entry.values[-1]
+        yield from _settled(entry, (*place, key))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, list[Any]] = {}
+    for key, value in pairs:
+        values.setdefault(key, []).append(value)
+    return {key: given[0] if len(given) == 1 else Repeated(tuple(given)) for key, given in values.items()}
+
+
+def _constant(text: str) -> float:
+    raise ValueError(f"{text} is not a number in JSON")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is too large for a number")
+    return value
+
+
+def _unreadable(path: Path, error: Exception) -> Fault:
+    if isinstance(error, json.JSONDecodeError):
+        where = f"{path}:{error.lineno}:{error.colno}"
+        wrong = f"is not JSON (got: {error.msg[:1].lower()}{error.msg[1:]})"
+        return Fault(where, wrong, "strict JSON, without comments or trailing commas", "Correct the syntax.")
+    if isinstance(error, FileNotFoundError):
+        return Fault(str(path), "does not exist (got no such file)", "a spec file", "Check the path, or `mta init`.")
+    if isinstance(error, UnicodeDecodeError):
+        return Fault(str(path), f"is not UTF-8 (got byte {error.start})", "JSON in UTF-8", "Save it as UTF-8.")
+    if isinstance(error, OSError):
+        return Fault(str(path), f"cannot be read (got {error.strerror})", "a readable file", "Check the path.")
+    return Fault(str(path), f"is not JSON (got: {error})", "strict JSON with finite numbers", "Correct the value.")

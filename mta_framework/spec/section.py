@@ -1,0 +1,95 @@
+"""What all sections of a spec share: the base class, field types, and contradictions between fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+Text = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _absolute(path: str, info: ValidationInfo) -> str:
+    folder = (info.context or {}).get("folder")
+    return path if folder is None else str((Path(folder) / Path(path).expanduser()).resolve())
+
+
+Location = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
+"""A path; relative ones are relative to the folder of the spec file, which loading gives as context ``folder``."""
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """Fields that are right one by one and wrong together.
+
+    Args:
+        at: Field that is blamed, relative to the section; empty: the section as a whole.
+        involved: Every field that the judgement rests on, dotted: while one of them is faulty, it is not passed.
+        wrong: As in ``Fault``.
+        allowed: As in ``Fault``.
+        todo: As in ``Fault``.
+    """
+
+    at: str
+    involved: tuple[str, ...]
+    wrong: str
+    allowed: str
+    todo: str
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, an unknown field is an error, no field is coerced from another type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        """Yield what is wrong between this section's fields; nested sections speak for themselves."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _without_contradictions(self, info: ValidationInfo) -> Self:
+        # Loading defers them (it asks every section itself) so that they come together with all other faults.
+        if not (info.context or {}).get("defer_contradictions"):
+            found = [f"{item.at} {item.wrong}; {item.allowed}".strip() for item in self.contradictions()]
+            if found:
+                raise ValueError(" | ".join(found))
+        return self
+
+
+def exactly_one(section: Section, *names: str) -> Iterator[Contradiction]:
+    """Yield a contradiction unless exactly one of the fields is given."""
+    given = [name for name in names if getattr(section, name) is not None]
+    if not given:
+        add = f"Add one of {', '.join(names)}."
+        yield Contradiction("", names, "is incomplete (got none)", f"exactly one of {', '.join(names)}", add)
+    elif len(given) > 1:
+        wrong = f"contradicts itself (got {' and '.join(given)})"
+        yield Contradiction("", names, wrong, f"exactly one of {', '.join(names)}", "Remove the other.")
+
+
+def without_effect(section: Section, name: str, because: str, reason: str) -> Iterator[Contradiction]:
+    """Yield a contradiction if the field differs from its default.
+
+    Args:
+        because: Name of the field that makes it ineffective.
+        reason: Half a sentence, ``where hub is null``.
+    """
+    value, default = getattr(section, name), type(section).model_fields[name].get_default(call_default_factory=True)
+    if value != default:
+        wrong = f"has no effect {reason} (got {value!r})"
+        yield Contradiction(name, (name, because), wrong, "a setting without effect is refused", "Remove it.")
+
+
+def repeated(section: Section, *names: str) -> Iterator[Contradiction]:
+    """Yield a contradiction for every list that repeats a value."""
+    for name in names:
+        values = getattr(section, name)
+        if len(set(values)) != len(values):
+            yield Contradiction(
+                name, (name,), f"repeats a value (got {values})", "each value once", "Remove the repetition."
+            )
