@@ -6,6 +6,7 @@ and one contract method. It is created once per run, when the spec is bound.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -65,6 +66,14 @@ class SpanExtractor(Plugin):
             offsets, ``0 <= start < end <= len(text)``, sorted, without repetition. A text without spans has empty
             lists.
         """
+
+    def fingerprint(self) -> str:
+        """What the spans depend on besides the text, as JSON: cached spans are used again only where it is the same.
+
+        Override it to add the versions of a parser and its model, reading them without loading either.
+        """
+        options = self.params.model_dump(mode="json")
+        return json.dumps({"name": self.NAME, "version": self.VERSION, "params": options}, sort_keys=True)
 
     def require(self) -> str | None:
         """What is missing on this machine to run, as a sentence that says how to get it; None if nothing is."""

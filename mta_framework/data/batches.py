@@ -1,0 +1,142 @@
+"""Groups texts of like length and makes tensors of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mta_framework.data.tokens import Example
+from mta_framework.errors import Fault, InputError
+from mta_framework.types import TEXTS, TOKENS, Batch, SpanIndex, texts_with_pairs, texts_with_spans
+
+_POOL = 50
+"""Global batches among which texts are sorted by length: enough to save padding, too few to order the epoch."""
+
+
+def collate(examples: Sequence[Example], pad_token_id: int, granularities: Sequence[str]) -> Batch:
+    """Make a micro-batch, padded on the right to its longest text.
+
+    Args:
+        examples: At least one.
+        pad_token_id: Fills up; masked.
+        granularities: Those that the batch holds spans of; empty without alignment.
+
+    Returns:
+        A batch on the CPU. A position is supervised if the token after it belongs to the response.
+    """
+    lengths = np.array([len(example.input_ids) for example in examples])
+    width = int(lengths.max())
+    mask_BT = np.arange(width) < lengths[:, None]
+    input_ids_BT = np.full(mask_BT.shape, pad_token_id, dtype=np.int64)
+    input_ids_BT[mask_BT] = np.concatenate([example.input_ids for example in examples])
+
+    prompt_lengths = np.array([example.prompt_length for example in examples])
+    target_BT = mask_BT & (np.arange(width) >= np.maximum(prompt_lengths, 1)[:, None])
+    target = np.flatnonzero(target_BT)
+    counts = {TOKENS: len(target), TEXTS: int(target_BT.any(axis=1).sum())}
+    spans = {}
+    for granularity in granularities:
+        index = _span_index([example.spans[granularity] for example in examples], width)
+        spans[granularity] = index
+        counts[texts_with_spans(granularity)] = sum(count >= 1 for count in index.spans_per_text)
+        counts[texts_with_pairs(granularity)] = sum(count >= 2 for count in index.spans_per_text)
+    return Batch(
+        input_ids_BT=torch.from_numpy(input_ids_BT),
+        attention_mask_BT=torch.from_numpy(mask_BT.astype(np.int64)),
+        position_N=torch.from_numpy(target - 1),
+        target_N=torch.from_numpy(input_ids_BT.ravel()[target]),
+        spans=spans,
+        counts=counts,
+    )
+
+
+def _span_index(ranges: Sequence[NDArray[np.int32]], width: int) -> SpanIndex:
+    spans_per_text = [len(ranges_K2) for ranges_K2 in ranges]
+    text_S = np.repeat(np.arange(len(ranges)), spans_per_text)
+    start_S, end_S = (np.concatenate(ranges).astype(np.int64).reshape(-1, 2) + text_S[:, None] * width).T
+    size_S = end_S - start_S
+    span_M = np.repeat(np.arange(len(size_S)), size_S)
+    # Within span s, membership m is token start_S + (m - number of memberships before s).
+    token_M = np.arange(len(span_M)) + (start_S - np.cumsum(size_S) + size_S)[span_M]
+    token_U, multiplicity_U = np.unique(token_M, return_counts=True)
+    return SpanIndex(
+        token_M=torch.from_numpy(token_M),
+        span_M=torch.from_numpy(span_M),
+        text_S=torch.from_numpy(text_S),
+        token_U=torch.from_numpy(token_U),
+        multiplicity_U=torch.from_numpy(multiplicity_U.astype(np.float32)),
+        spans_per_text=tuple(spans_per_text),
+    )
+
+
+class GroupedSampler:
+    """Batch sampler: the micro-batches of one rank, texts of like length together.
+
+    Which texts form a global batch depends on ``lengths``, ``batch_size``, seed and epoch alone, never on how it is cut
+    into micro-batches and ranks. In each epoch fewer than ``batch_size`` texts, chosen anew, are left over.
+
+    Args:
+        lengths: Tokens of each text.
+        batch_size: Texts per optimiser step, over all micro-batches and ranks.
+        micro_batch_size: Texts per forward pass.
+        world_size: Number of ranks.
+        rank: This one; micro-batch i of a global batch goes to rank ``i % world_size``.
+        seed: Of the order.
+
+    Raises:
+        InputError: ``batch_size`` is no multiple of ``micro_batch_size * world_size``, or there are too few texts.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, micro_batch_size: int, world_size: int, rank: int, seed: int
+    ):
+        faults = _batch_size_faults(len(lengths), batch_size, micro_batch_size, world_size)
+        if faults:
+            raise InputError(faults)
+        self._length = np.asarray(lengths)
+        self._batch_size = batch_size
+        self._micro_batch_size = micro_batch_size
+        self._world_size = world_size
+        self._rank = rank
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next iteration."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Micro-batches of this rank per epoch."""
+        micro_batches = self._batch_size // (self._micro_batch_size * self._world_size)
+        return len(self._length) // self._batch_size * micro_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """This rank's micro-batches, as lists of indices into ``lengths``."""
+        for batch in self._global_batches():
+            micro_batches = batch.reshape(-1, self._micro_batch_size)
+            yield from micro_batches[self._rank :: self._world_size].tolist()
+
+    def _global_batches(self) -> NDArray[np.int64]:
+        generator = np.random.default_rng((self._seed, self._epoch))
+        whole = len(self._length) // self._batch_size * self._batch_size
+        order = generator.permutation(len(self._length))[:whole]
+        size = _POOL * self._batch_size
+        pools = [order[first : first + size] for first in range(0, whole, size)]
+        ordered = np.concatenate([pool[np.argsort(self._length[pool], kind="stable")] for pool in pools])
+        return generator.permutation(ordered.reshape(-1, self._batch_size))
+
+
+def _batch_size_faults(texts: int, batch_size: int, micro_batch_size: int, world_size: int) -> list[Fault]:
+    faults = []
+    if batch_size % (micro_batch_size * world_size):
+        wrong = f"is no multiple of micro_batch_size {micro_batch_size} times {world_size} processes (got {batch_size})"
+        allowed = f"a multiple of {micro_batch_size * world_size} is allowed"
+        faults.append(Fault("training.batch_size", wrong, allowed, "Change training.batch_size or micro_batch_size."))
+    if texts < batch_size:
+        wrong = f"is more than the {texts} texts of the training set (got {batch_size})"
+        todo = "Lower training.batch_size, or train on more texts."
+        faults.append(Fault("training.batch_size", wrong, f"at most {texts} is allowed", todo))
+    return faults

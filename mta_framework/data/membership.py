@@ -1,0 +1,56 @@
+"""Which tokens lie in which span."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_LAST_SPACE = 0x3000
+_IS_SPACE = np.array([chr(code).isspace() for code in range(_LAST_SPACE + 1)] + [False])
+
+
+class TokenOffsets:
+    """The tokens of one text, ready for any number of spans.
+
+    A token lies in a span if all its characters do. A token that begins with exactly one whitespace character, and is
+    longer than it, may begin one character early: in byte-level vocabularies the space before a word belongs to the
+    word's token. Special tokens and tokens without characters of their own count for no span.
+
+    Args:
+        text: The whole text.
+        offset_T2: Half-open character range of each token, ascending; empty for tokens without characters.
+        special_T: True on special tokens, which may have characters (those that a chat template writes).
+    """
+
+    def __init__(self, text: str, offset_T2: NDArray[np.integer], special_T: NDArray[np.bool_]):
+        start_T, end_T = offset_T2[:, 0], offset_T2[:, 1]
+        self._token = np.flatnonzero((end_T > start_T) & ~special_T)
+        start, self._end = start_T[self._token], end_T[self._token]
+        self._start = start + _leading_spaces(text, start, self._end)
+        self._specials_before = np.cumsum(special_T)
+
+    def ranges(self, spans: ArrayLike) -> NDArray[np.int32]:
+        """Token ranges of spans.
+
+        Args:
+            spans: K half-open character ranges.
+
+        Returns:
+            (at most K, 2) half-open token ranges, in the order of the spans, each from the first to the last token that
+            lies in the span. Spans without any token are left out, and so are spans that a special token interrupts:
+            they reach over the end of a turn.
+        """
+        start_K, end_K = np.asarray(spans, dtype=np.int64).reshape(-1, 2).T
+        first = np.searchsorted(self._start, start_K, side="left")
+        last = np.searchsorted(self._end, end_K, side="right") - 1
+        held = last >= first
+        first, last = self._token[first[held]], self._token[last[held]]
+        whole = self._specials_before[first] == self._specials_before[last]
+        return np.stack([first[whole], last[whole] + 1], axis=1).astype(np.int32)
+
+
+def _leading_spaces(text: str, start: NDArray[np.integer], end: NDArray[np.integer]) -> NDArray[np.bool_]:
+    code = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype=np.uint32)
+    # One more character at the end, so that the second character of a token can be looked up at once.
+    is_space = np.append(_IS_SPACE[np.minimum(code, _LAST_SPACE + 1)], False)
+    return is_space[start] & ~is_space[start + 1] & (end - start > 1)

@@ -1,0 +1,85 @@
+"""Reads data sets: JSON Lines files and data sets on the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from mta_framework.data.faults import FaultList
+from mta_framework.data.rows import Record, RowError, decode_row, parse_row
+from mta_framework.errors import Fault, InputError
+from mta_framework.spec.sections import DatasetSection
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def read_records(section: DatasetSection, where: str) -> list[Record]:
+    """Read a data set.
+
+    Rows are of one kind throughout: ``instruction``, ``output`` and perhaps ``input``; or ``prompt`` and
+    ``completion``; or ``messages``. ``output`` and ``completion`` may list several references. Files are UTF-8; a byte
+    order mark, Windows line ends and blank lines do no harm. With ``limit``, nothing behind the last row used is read.
+
+    Args:
+        section: Which data set.
+        where: What it is called in the spec, e.g. ``data.train``.
+
+    Returns:
+        The rows in their order, at least one.
+
+    Raises:
+        InputError: The data set cannot be opened, has no rows, or has faulty rows (all of them).
+    """
+    if section.path is not None:
+        return _records(islice(_file_rows(Path(section.path), where), section.limit), where, section.path)
+    return _records(_hub_rows(section, where), where, f"{section.hub} ({section.split})")
+
+
+def _records(rows: Iterable[tuple[str, object]], where: str, source: str) -> list[Record]:
+    records: list[Record] = []
+    faults = FaultList(where)
+    first_kind = first_place = None
+    empty = True
+    for place, row in rows:
+        empty = False
+        try:
+            kind, record = parse_row(decode_row(row) if isinstance(row, bytes) else row)
+            if first_kind is None:
+                first_kind, first_place = kind, place
+            if kind != first_kind:
+                raise RowError(f"the row has {kind}, unlike {first_place} ({first_kind})", "all rows are of one kind")
+            records.append(record)
+        except RowError as error:
+            faults.add(Fault(f"{where}: {place}", error.wrong, error.allowed, "Mend or remove the row."))
+    if empty:
+        faults.add(Fault(where, f"there are no rows in {source}", "at least one row is needed", "Check the source."))
+    faults.raise_any()
+    return records
+
+
+def _file_rows(path: Path, where: str) -> Iterator[tuple[str, bytes]]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                row = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+                if row.strip():
+                    yield f"{path}:{number}", row
+    except OSError as error:
+        problem = f"cannot read {path} ({error.strerror or error})"
+        raise InputError([Fault(where, problem, "a JSON Lines file is allowed", "Check the path.")]) from error
+
+
+def _hub_rows(section: DatasetSection, where: str) -> Iterator[tuple[str, object]]:
+    import datasets
+
+    assert section.hub is not None
+    try:
+        loaded = datasets.load_dataset(section.hub, split=section.split, revision=section.revision)
+    except Exception as error:  # hub, network and data set faults come as errors of a dozen unrelated classes
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        problem = f"cannot load split {section.split!r} of {section.hub!r} from the hub ({reason})"
+        todo = "Check the id, the split, the revision and the network, or download the set and give its path."
+        raise InputError([Fault(where, problem, "a data set on the Hugging Face hub is allowed", todo)]) from error
+    for number, row in enumerate(islice(loaded, section.limit)):
+        yield f"{section.hub} row {number}", row

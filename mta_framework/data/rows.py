@@ -1,0 +1,163 @@
+"""What a row of a data set may look like, and what it means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A task that a template makes a prompt of; ``input`` is its context, empty if there is none."""
+
+    instruction: str
+    input: str = ""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of a data set.
+
+    Args:
+        prompt: A task, a prompt that is ready as it is, or the turns of a conversation before the answer.
+        references: All acceptable answers, at least one; the first is the training response and may be empty.
+    """
+
+    prompt: Instruction | str | tuple[Message, ...]
+    references: tuple[str, ...]
+
+
+class RowError(ValueError):
+    """A row that cannot be used: what is wrong with it, and what is allowed."""
+
+    def __init__(self, wrong: str, allowed: str):
+        super().__init__(wrong)
+        self.wrong = wrong
+        self.allowed = allowed
+
+
+class _Kind(NamedTuple):
+    keys: tuple[str, ...]
+    parse: Callable[[Mapping[str, Any]], Record]
+
+
+def parse_row(row: object) -> tuple[str, Record]:
+    """Read one row.
+
+    Args:
+        row: A decoded row. Keys that no kind of row needs are ignored.
+
+    Returns:
+        The kind of the row, as its keys (``instruction, output``), and the record.
+
+    Raises:
+        RowError: The row is of no kind, of several, or a value has the wrong type.
+    """
+    if not isinstance(row, Mapping):
+        raise RowError(f"the row must be an object (got {_shown(row)})", _ALLOWED)
+    complete = [kind for kind in _KINDS if all(key in row for key in kind.keys)]
+    if not complete:
+        raise RowError(_what_lacks(row), _ALLOWED)
+    if len(complete) > 1:
+        names = " and ".join(", ".join(kind.keys) for kind in complete)
+        raise RowError(f"the row is of several kinds at once ({names})", _ALLOWED)
+    return ", ".join(complete[0].keys), complete[0].parse(row)
+
+
+def decode_row(line: bytes) -> object:
+    """The JSON value of a line.
+
+    Raises:
+        RowError: The line is not UTF-8 or not JSON.
+    """
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise RowError(f"the line is not UTF-8 (byte {error.start + 1})", "JSON Lines in UTF-8 are allowed") from error
+    except json.JSONDecodeError as error:
+        problem = f"the line is not JSON, or cut off ({error.msg}, column {error.colno})"
+        raise RowError(problem, "one JSON object per line is allowed") from error
+    except (ValueError, RecursionError) as error:
+        raise RowError(f"the line is not usable JSON ({error})", "one JSON object per line is allowed") from error
+
+
+def _instruction(row: Mapping[str, Any]) -> Record:
+    context = row.get("input")
+    task = Instruction(_text(row["instruction"], "instruction"), "" if context is None else _text(context, "input"))
+    return Record(task, _references(row["output"], "output"))
+
+
+def _completion(row: Mapping[str, Any]) -> Record:
+    prompt = _text(row["prompt"], "prompt")
+    if not prompt:
+        raise RowError("prompt is empty", "a prompt has at least one character")
+    return Record(prompt, _references(row["completion"], "completion"))
+
+
+def _conversation(row: Mapping[str, Any]) -> Record:
+    turns = row["messages"]
+    if not isinstance(turns, list) or len(turns) < 2:
+        raise RowError(f"messages must be a list of at least 2 turns (got {_shown(turns)})", _TURNS)
+    messages = [_message(turn, number) for number, turn in enumerate(turns)]
+    if messages[-1].role != "assistant":
+        raise RowError(f"the last message must be the assistant's (got role {messages[-1].role!r})", _TURNS)
+    return Record(tuple(messages[:-1]), (messages[-1].content,))
+
+
+def _message(turn: object, number: int) -> Message:
+    if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
+        raise RowError(f"messages[{number}] must be an object with role and content (got {_shown(turn)})", _TURNS)
+    return Message(
+        _text(turn["role"], f"messages[{number}].role"), _text(turn["content"], f"messages[{number}].content")
+    )
+
+
+def _references(value: object, name: str) -> tuple[str, ...]:
+    if isinstance(value, list):
+        if not value:
+            raise RowError(f"{name} is an empty list", "at least one reference is needed; it may be an empty string")
+        return tuple(_text(entry, f"{name}[{number}]") for number, entry in enumerate(value))
+    return (_text(value, name, "a string or a list of strings is allowed"),)
+
+
+def _text(value: object, name: str, allowed: str = "a string is allowed") -> str:
+    if not isinstance(value, str):
+        raise RowError(f"{name} has the wrong type (got {_shown(value)})", allowed)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = f"{name} holds half a character (\\u{ord(value[error.start]):04x} at {error.start})"
+        raise RowError(half, "a character beyond U+FFFF needs both of its \\u escapes") from error
+    return value
+
+
+def _what_lacks(row: Mapping[str, Any]) -> str:
+    for kind in _KINDS:
+        missing = [key for key in kind.keys if key not in row]
+        if len(missing) < len(kind.keys):
+            return f"{', '.join(missing)} is missing (got {', '.join(map(str, row))})"
+    return f"no known keys (got {', '.join(map(str, row)) or 'none'})"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_KINDS = (
+    _Kind(("instruction", "output"), _instruction),
+    _Kind(("prompt", "completion"), _completion),
+    _Kind(("messages",), _conversation),
+)
+_ALLOWED = "a row has instruction and output (and input), or prompt and completion, or messages"
+_TURNS = "messages are objects with role and content, and the last is the assistant's"

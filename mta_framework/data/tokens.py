@@ -1,0 +1,207 @@
+"""Turns samples into token ids, what is supervised, and the token ranges of spans.
+
+Prompt and response are tokenised on their own and joined: training prompts are then exactly those of generation, and
+supervision begins exactly with the first token of the response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mta_framework.data.membership import TokenOffsets
+from mta_framework.data.prompts import Sample
+from mta_framework.errors import Fault, InputError
+from mta_framework.types import SpanSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_CHUNK = 1000
+"""Samples that are tokenised at once: offsets are bulky until they are arrays."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text as tokens.
+
+    Args:
+        input_ids: int32, prompt and response.
+        prompt_length: How many of them are the prompt; the others are supervised.
+        spans: Granularity -> (K, 2) int32 half-open token ranges.
+    """
+
+    input_ids: NDArray[np.int32]
+    prompt_length: int
+    spans: Mapping[str, NDArray[np.int32]]
+
+
+@dataclass(frozen=True)
+class EncodedSet:
+    """The texts of a data set as tokens.
+
+    Args:
+        examples: In the order of the samples.
+        too_long: How many samples were left out because their prompt was too long.
+        cut: How many responses were cut off.
+    """
+
+    examples: list[Example]
+    too_long: int
+    cut: int
+
+
+def encode(
+    samples: Sequence[Sample],
+    span_sets: Sequence[SpanSet | Mapping[str, ArrayLike]] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    max_prompt_length: int,
+) -> EncodedSet:
+    """Tokenise samples for training.
+
+    A response ends with the tokenizer's end-of-sequence token, once, unless it is cut off. Of an empty response only
+    that token is supervised.
+
+    Args:
+        samples: Prompts and responses.
+        span_sets: The spans of each sample's whole text, as character offsets; None without alignment.
+        tokenizer: A fast one, as offsets are needed.
+        max_length: Tokens of prompt and response; the rest of a response is cut off.
+        max_prompt_length: Samples with longer prompts are left out.
+
+    Raises:
+        InputError: The tokenizer cannot be used, or no sample is left.
+    """
+    _check(tokenizer)
+    special_ids = _special_ids(tokenizer)
+    examples: list[Example] = []
+    too_long = cut = 0
+    for first in range(0, len(samples), _CHUNK):
+        chunk = samples[first : first + _CHUNK]
+        prompts = _prompts(chunk, tokenizer)
+        responses = _tokenise([sample.response for sample in chunk], tokenizer, add_special_tokens=False)
+        for number, (sample, prompt, response) in enumerate(zip(chunk, prompts, responses, strict=True), start=first):
+            if len(prompt.ids) > max_prompt_length:
+                too_long += 1
+                continue
+            ids = _joined(prompt.ids, response.ids, tokenizer.eos_token_id)
+            cut += len(ids) > max_length
+            ids = ids[:max_length]
+            offsets = np.concatenate([prompt.offsets, response.offsets + len(sample.prompt)])[:max_length]
+            spans = {} if span_sets is None else _spans(sample.text, ids, offsets, special_ids, span_sets[number])
+            examples.append(Example(ids, len(prompt.ids), spans))
+    if not examples:
+        raise InputError([_nothing_left(len(samples), max_prompt_length)])
+    return EncodedSet(examples, too_long, cut)
+
+
+def prompt_ids(
+    samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase, max_prompt_length: int
+) -> tuple[list[list[int]], int]:
+    """Tokenise prompts for generation, exactly as ``encode`` does.
+
+    Returns:
+        The ids of each prompt, without padding, and how many prompts were longer than ``max_prompt_length`` and lost
+        their beginning.
+
+    Raises:
+        InputError: The tokenizer cannot be used.
+    """
+    _check(tokenizer)
+    prompts: list[list[int]] = []
+    for first in range(0, len(samples), _CHUNK):
+        prompts += [prompt.ids.tolist() for prompt in _prompts(samples[first : first + _CHUNK], tokenizer)]
+    cut = sum(len(ids) > max_prompt_length for ids in prompts)
+    return [ids[-max_prompt_length:] for ids in prompts], cut
+
+
+class _Tokens(NamedTuple):
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int32]
+
+
+def _prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[_Tokens]:
+    prompts: list[_Tokens] = []
+    for templated, run in groupby(samples, key=lambda sample: sample.templated):
+        texts = [sample.prompt for sample in run]
+        tokens = _tokenise(texts, tokenizer, add_special_tokens=not templated)
+        if not templated and _appends_end(tokens[0].ids, texts[0], tokenizer):
+            tokens = [_Tokens(ids[:-1], offsets[:-1]) for ids, offsets in tokens]
+        prompts += tokens
+    return prompts
+
+
+def _appends_end(ids: NDArray[np.int32], text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    # Where one token is both beginning and end of a sequence (OPT), looking at the last id alone would not do.
+    plain = _tokenise([text], tokenizer, add_special_tokens=False)[0].ids
+    ends = ids[-1:].tolist() == [tokenizer.eos_token_id]
+    return ends and ids[len(ids) - len(plain) :].tolist() != plain.tolist()
+
+
+def _tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, add_special_tokens: bool) -> list[_Tokens]:
+    encoded = tokenizer(
+        texts,
+        add_special_tokens=add_special_tokens,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        padding=False,
+        truncation=False,
+        verbose=False,
+    )
+    return [
+        _Tokens(np.array(ids, dtype=np.int32), np.array(offsets, dtype=np.int32).reshape(-1, 2))
+        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    ]
+
+
+def _joined(prompt: NDArray[np.int32], response: NDArray[np.int32], end: int) -> NDArray[np.int32]:
+    ending = [] if response[-1:].tolist() == [end] else [end]
+    return np.concatenate([prompt, response, np.array(ending, dtype=np.int32)])
+
+
+def _spans(
+    text: str,
+    ids: NDArray[np.int32],
+    offsets: NDArray[np.int32],
+    special_ids: NDArray[np.int32],
+    span_set: SpanSet | Mapping[str, ArrayLike],
+) -> dict[str, NDArray[np.int32]]:
+    tokens = TokenOffsets(text, offsets, np.isin(ids[: len(offsets)], special_ids))
+    return {granularity: tokens.ranges(spans) for granularity, spans in span_set.items()}
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = added | set(tokenizer.all_special_ids)
+    # The token for unknown words stands for content, unless it has another task as well (GPT-2).
+    if tokenizer.unk_token_id not in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id):
+        special.discard(tokenizer.unk_token_id)
+    return np.array(sorted(special), dtype=np.int32)
+
+
+def _check(tokenizer: PreTrainedTokenizerBase) -> None:
+    faults = []
+    name = tokenizer.name_or_path or type(tokenizer).__name__
+    if not tokenizer.is_fast:
+        problem = f"the tokenizer is a slow one, without character offsets (got {name})"
+        faults.append(Fault("student.tokenizer", problem, "a tokenizer with a tokenizer.json is allowed", _REPLACE))
+    if tokenizer.eos_token_id is None:
+        problem = f"the tokenizer has no end-of-sequence token (got {name})"
+        faults.append(Fault("student.tokenizer", problem, "a tokenizer with an eos_token is allowed", _REPLACE))
+    if faults:
+        raise InputError(faults)
+
+
+_REPLACE = "Name the folder of such a tokenizer in student.tokenizer."
+
+
+def _nothing_left(samples: int, max_prompt_length: int) -> Fault:
+    problem = f"every prompt is longer than {max_prompt_length} tokens ({samples} rows)"
+    return Fault("data.max_prompt_length", problem, "at least one prompt must fit", "Raise data.max_prompt_length.")

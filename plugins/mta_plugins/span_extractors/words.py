@@ -1,0 +1,47 @@
+"""Words by character class: any script, no parser."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from mta_framework import SpanExtractor, SpanSet
+
+_INNER = "'’-‐‑\u200c\u200d"
+"""Stay in a word between two of its letters: apostrophes, hyphens, and the joiners of Persian and Indic scripts."""
+
+_SYMBOLS = {"L": "a", "N": "a", "M": "m"}
+
+_WORD = re.compile(r"a[am]*(?:-a[am]*)*")
+
+
+class Words(SpanExtractor):
+    """Runs of letters, digits and marks in any script, with inner apostrophes and hyphens.
+
+    Needs no parser, so it also suits languages, code and formulas that a parser is poor on. There are no phrases. In
+    scripts that write no spaces between words, a word is a whole run.
+    """
+
+    NAME = "words"
+    VERSION = "1"
+
+    @property
+    def granularities(self) -> tuple[str, ...]:
+        return ("words",)
+
+    def extract(self, texts: Sequence[str]) -> list[SpanSet]:
+        return [{"words": [found.span() for found in _WORD.finditer(text.translate(_CLASSES))]} for text in texts]
+
+
+class _Classes(dict[int, str]):
+    """Maps characters, when first met, to ``a`` (letters, digits), ``m`` (marks), ``-`` (inner) or a space."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        kind = unicodedata.category(character)[0]
+        self[code] = "-" if character in _INNER else _SYMBOLS.get(kind, " ")
+        return self[code]
+
+
+_CLASSES = _Classes()
