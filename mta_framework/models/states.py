@@ -54,7 +54,8 @@ class StateReader:
             so that all layers have one width. Rows that are all padding give finite or arbitrary states, never an
             error.
         """
-        self._kept = kept = {}
+        kept: dict[int, Tensor] = {}
+        self._kept = kept
         try:
             output = self._decoder(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False)
         finally:

@@ -1,0 +1,88 @@
+"""Configurations: read from their origin, or made from the fields of ``student.config``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from mta_framework.errors import Fault, InputError, nearest
+from mta_framework.models.origins import Origin, loading
+
+_WHERE = "student.config"
+_ROTARY = {"rope_theta", "rope_scaling", "partial_rotary_factor"}
+
+
+def read_config(origin: Origin) -> PreTrainedConfig:
+    """The configuration of a pretrained model; no weights are read.
+
+    Raises:
+        InputError: It could not be loaded.
+    """
+    with loading(origin):
+        config = AutoConfig.from_pretrained(**origin.arguments)
+    if origin.gguf_file is not None:
+        _forget_quantization(config)
+    return config
+
+
+def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """The configuration that ``student.config`` describes.
+
+    Where the fields are absent, ``vocab_size`` is the tokenizer's length and the special tokens are the tokenizer's.
+
+    Raises:
+        InputError: ``model_type`` is no causal language model, or fields are unknown (transformers itself would
+            swallow them), or their values are refused.
+    """
+    values = dict(given)
+    model_type = values.pop("model_type")
+    _check_model_type(model_type)
+    _check_names(model_type, values)
+    values.setdefault("vocab_size", len(tokenizer))
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        values.setdefault(name, getattr(tokenizer, name))
+    try:
+        return AutoConfig.for_model(model_type, **values)
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        raise refused(error) from error
+
+
+def refused(error: Exception) -> InputError:
+    """The error for a configuration that transformers does not accept."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    allowed = "values that transformers accepts for this model_type are allowed"
+    return InputError([Fault(_WHERE, f"is refused by transformers (got: {reason})", allowed, "Correct the field.")])
+
+
+def _forget_quantization(config: PreTrainedConfig) -> None:
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+
+
+def _check_model_type(model_type: str) -> None:
+    if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return
+    allowed = "a causal language model of transformers, e.g. llama, gpt2, qwen2, is allowed"
+    todo = nearest(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) or "Choose one of these."
+    raise InputError([Fault(f"{_WHERE}.model_type", f"is no known architecture (got {model_type!r})", allowed, todo)])
+
+
+def _check_names(model_type: str, values: Mapping[str, Any]) -> None:
+    kind = type(AutoConfig.for_model(model_type))
+    known = {entry.name for entry in fields(kind)} | set(kind.attribute_map)
+    if "rope_parameters" in known:
+        known |= _ROTARY
+    allowed = f"the fields of {kind.__name__} are allowed"
+    todo = f"See the documentation of {kind.__name__}."
+    faults = [
+        Fault(f"{_WHERE}.{name}", f"is no field of {model_type} (got {name!r})", allowed, nearest(name, known) or todo)
+        for name in values
+        if name not in known
+    ]
+    if faults:
+        raise InputError(faults)

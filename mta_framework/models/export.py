@@ -1,0 +1,94 @@
+"""The student on disk: its trained weights in checkpoints, and the whole of it as a plain transformers folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from mta_framework.errors import RunError
+from mta_framework.models.decoder import base_of
+
+WEIGHTS = "student.safetensors"
+
+
+def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load: safetensors, no adapters, no pickle.
+
+    Adapters are merged into what is written; the model itself stays as it is and can go on training. The folder is
+    complete or absent: it is written to the side, then takes the place of an earlier one.
+
+    Args:
+        model: The student, with or without peft around it.
+        tokenizer: Saved beside it.
+        folder: To be written.
+    """
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    base = base_of(model)
+    weights = _merged(model) if isinstance(model, PeftModel) else None
+    base.save_pretrained(partial, state_dict=weights)
+    tokenizer.save_pretrained(partial)
+    _take_place(partial, folder)
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write the weights that are trained: all of them, or the adapters only; tied ones once.
+
+    The file is complete or absent: it is written to the side first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: parameter.detach().cpu().contiguous() for name, parameter in _trained(model).items()}
+    partial = folder / f"{WEIGHTS}.partial"
+    save_file(weights, partial)
+    os.replace(partial, folder / WEIGHTS)
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Read back, bit by bit, what ``save_weights`` wrote; parameters stay where they are and keep their optimiser.
+
+    Raises:
+        RunError: The file is of another model.
+    """
+    weights = load_file(folder / WEIGHTS)
+    trained = _trained(model)
+    different = sorted(trained.keys() ^ weights.keys())
+    different += [name for name in trained.keys() & weights.keys() if trained[name].shape != weights[name].shape]
+    if different:
+        examples = ", ".join(different[:3])
+        raise RunError(f"{folder / WEIGHTS}: is of another student (differs in {len(different)} weights: {examples})")
+    for name, parameter in trained.items():
+        parameter.copy_(weights[name])
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _merged(model: PeftModel) -> dict[str, Tensor]:
+    # Merging into the model and out again would not give back the same bits.
+    base = base_of(model)
+    weights = {name: tensor for name, tensor in base.state_dict().items() if ".lora_" not in name}
+    for name, module in base.named_modules():
+        if isinstance(module, LoraLayer):
+            weight = f"{name}.base_layer.weight"
+            for adapter in module.active_adapters:
+                weights[weight] = weights[weight] + module.get_delta_weight(adapter)  # type: ignore[attr-defined]
+    return {name.replace(".base_layer.", "."): tensor.detach() for name, tensor in weights.items()}
+
+
+def _take_place(partial: Path, folder: Path) -> None:
+    earlier = folder.with_name(f"{folder.name}.earlier")
+    shutil.rmtree(earlier, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, earlier)
+    os.replace(partial, folder)
+    shutil.rmtree(earlier, ignore_errors=True)

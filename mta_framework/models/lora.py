@@ -1,0 +1,55 @@
+"""Low-rank adapters on a student."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from mta_framework.errors import Fault, InputError, nearest
+from mta_framework.spec.sections import LoraSection
+
+_WHERE = "student.lora.target_modules"
+
+
+def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
+    """Put adapters on the linear modules (Hu et al. 2022, LoRA) and freeze everything else, the head included.
+
+    Args:
+        model: Changed in place; its embeddings and head stay as they are.
+        section: Rank, scale, dropout; ``target_modules`` null adapts every linear module but the head.
+
+    Raises:
+        InputError: A target is no linear module of the model, or is its head.
+    """
+    if section.target_modules is not None:
+        _check_targets(model, section.target_modules)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=section.rank,
+        lora_alpha=section.alpha,  # type: ignore[arg-type]  # peft divides it by the rank, whole or not
+        lora_dropout=section.dropout,
+        target_modules=section.target_modules or "all-linear",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+    adapted = get_peft_model(model, config)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    head = model.get_output_embeddings()
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    names = sorted({name.rsplit(".", 1)[-1] for name, module in linear.items() if module is not head})
+    faults = []
+    for target in targets:
+        matched = [module for name, module in linear.items() if f".{name}".endswith(f".{target}")]
+        if not matched or head in matched:
+            wrong = "is the frozen head" if matched else "names no linear module of the student"
+            todo = nearest(target, names) or "Choose among these, or give null for all of them."
+            faults.append(Fault(_WHERE, f"{wrong} (got {target!r})", f"{', '.join(names)} are allowed", todo))
+    if faults:
+        raise InputError(faults)

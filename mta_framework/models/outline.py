@@ -1,0 +1,105 @@
+"""What the models of a run will be, told without reading any weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from mta_framework.models.configs import fresh_config, read_config, refused
+from mta_framework.models.decoder import shape_of
+from mta_framework.models.heads import head_of
+from mta_framework.models.loading import student_field
+from mta_framework.models.lora import add_lora
+from mta_framework.models.origins import origin_of
+from mta_framework.models.shortening import shortened_config
+from mta_framework.spec.sections import StudentSection, TeacherSection
+from mta_framework.types import ModelShape
+
+
+@dataclass(frozen=True)
+class ModelOutline:
+    """A model in numbers.
+
+    Args:
+        shape: Depth and width.
+        parameters: Number of weights, tied ones counted once, adapters included.
+        trainable: How many of them are trained.
+        dtype: Of the weights, e.g. ``float32``.
+        config: The configuration that it was worked out from.
+    """
+
+    shape: ModelShape
+    parameters: int
+    trainable: int
+    dtype: str
+    config: PreTrainedConfig = field(repr=False, compare=False)
+
+
+def outline_teacher(section: TeacherSection, run_student: ModelOutline | None, dtype: str) -> ModelOutline:
+    """Outline of the teacher.
+
+    Args:
+        section: ``teacher``.
+        run_student: Outline of the student of ``teacher.run``; None where that is not given.
+        dtype: See ``teacher_dtype``.
+
+    Raises:
+        InputError: The configuration could not be read, or is of no supported architecture.
+    """
+    origin = origin_of(section, "teacher")
+    if origin is None:
+        assert run_student is not None, "teacher.run goes with run_student"
+        config, where = run_student.config, "teacher.run"
+    else:
+        config, where = read_config(origin), origin.where
+    shell = _shell(config)
+    head_of(shell, where)
+    return ModelOutline(shape_of(config), _count(shell), 0, dtype, config)
+
+
+def outline_student(
+    section: StudentSection, teacher: ModelOutline | None, tokenizer: PreTrainedTokenizerBase
+) -> ModelOutline:
+    """Outline of the student.
+
+    Args:
+        section: ``student``.
+        teacher: Needed for ``teacher_layers``.
+        tokenizer: See ``load_student``.
+
+    Raises:
+        InputError: As ``load_student``, as far as it shows without weights.
+    """
+    config = _student_config(section, teacher, tokenizer)
+    try:
+        model = _shell(config)
+    except (ValueError, TypeError, KeyError, AssertionError, RuntimeError) as error:
+        raise refused(error) from error
+    head_of(model, student_field(section))
+    shell: nn.Module = add_lora(model, section.lora) if section.lora is not None else model
+    return ModelOutline(shape_of(config), _count(shell), _count(shell, trainable=True), "float32", config)
+
+
+def _student_config(
+    section: StudentSection, teacher: ModelOutline | None, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedConfig:
+    if section.config is not None:
+        return fresh_config(section.config, tokenizer)
+    if section.teacher_layers is not None:
+        assert teacher is not None, "the spec refuses teacher_layers without a teacher"
+        return shortened_config(teacher.config, section.teacher_layers)
+    origin = origin_of(section, "student")
+    assert origin is not None
+    return read_config(origin)
+
+
+def _shell(config: PreTrainedConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def _count(model: nn.Module, trainable: bool = False) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad or not trainable)

@@ -1,0 +1,87 @@
+"""A student made of some of its teacher's decoder blocks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from mta_framework.errors import Fault, InputError
+from mta_framework.models.decoder import blocks_of, shape_of
+
+_WHERE = "student.teacher_layers"
+
+
+def shortened(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    """A float32 copy of the teacher with the given blocks only; embeddings, final norm and head are the teacher's.
+
+    Args:
+        teacher: In any dtype; its weights are copied as they are loaded (a bfloat16 teacher gives rounded weights).
+        layers: 1-based blocks, ascending.
+
+    Raises:
+        InputError: A layer is beyond the teacher's depth, or the architecture can't be cut.
+    """
+    config = shortened_config(teacher.config, layers)
+    student = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    prefix = f"{blocks_of(teacher)[0]}."
+    new_index = {str(layer - 1): str(index) for index, layer in enumerate(layers)}
+    weights = {}
+    for name, tensor in teacher.state_dict().items():
+        if not name.startswith(prefix):
+            weights[name] = tensor
+            continue
+        index, rest = name.removeprefix(prefix).split(".", 1)
+        if index in new_index:
+            weights[f"{prefix}{new_index[index]}.{rest}"] = tensor
+    try:
+        student.load_state_dict(weights)
+    except RuntimeError as error:
+        raise _uncuttable(config, f"its blocks are not alike: {str(error).splitlines()[-1].strip()}") from error
+    student.generation_config = copy.deepcopy(teacher.generation_config)
+    return student
+
+
+def shortened_config(config: PreTrainedConfig, layers: Sequence[int]) -> PreTrainedConfig:
+    """The configuration with the given blocks only; lists with one entry per block are cut accordingly.
+
+    Raises:
+        InputError: A layer is beyond the depth, or the architecture can't be cut.
+    """
+    depth = shape_of(config).num_layers
+    if max(layers) > depth:
+        todo = "Leave out the layers beyond."
+        beyond = [layer for layer in layers if layer > depth]
+        allowed = f"layers 1 to {depth} are allowed"
+        raise InputError([Fault(_WHERE, f"goes beyond the teacher's depth (got {beyond})", allowed, todo)])
+    cut = copy.deepcopy(config)
+    text = cut.get_text_config(decoder=True)
+    text.num_hidden_layers = len(layers)
+    for name, value in vars(text).items():
+        if _per_layer(name, value, depth):
+            setattr(text, name, [value[layer - 1] for layer in layers])
+    _check_survives_saving(cut)
+    return cut
+
+
+def _per_layer(name: str, value: Any, depth: int) -> bool:
+    plain = not name.startswith("_") and name != "architectures" and not name.endswith("token_id")
+    return plain and isinstance(value, list | tuple) and len(value) == depth
+
+
+def _check_survives_saving(config: PreTrainedConfig) -> None:
+    try:
+        again = type(config).from_dict(copy.deepcopy(config.to_dict()))
+    except Exception as error:  # configurations check themselves in ways of their own
+        raise _uncuttable(config, str(error)) from error
+    if again.to_dict() != config.to_dict():
+        raise _uncuttable(config, "its configuration derives the blocks from other fields")
+
+
+def _uncuttable(config: PreTrainedConfig, reason: str) -> InputError:
+    allowed = "an architecture whose blocks can be left out one by one is allowed"
+    todo = "Give the student by path or config."
+    return InputError([Fault(_WHERE, f"can't be used with {config.model_type} (got: {reason})", allowed, todo)])
