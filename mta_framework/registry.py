@@ -37,6 +37,8 @@ FAMILIES: dict[str, type[Plugin]] = {
 }
 """Family -> contract; the hook of a family is ``mta_register_`` + its name."""
 
+_HOOK = "mta_register_"
+
 
 @dataclass(frozen=True)
 class Registered:
@@ -99,8 +101,8 @@ def noun_of(family: str) -> str:
 def discover(plugin_files: Sequence[Path] = ()) -> Registry:
     """Load every installed provider and the given files.
 
-    A provider that fails to import, misspells a hook or offers a broken class becomes a ``Failure``; the others are
-    registered all the same.
+    What fails to import, misspells a hook or offers a broken class becomes a ``Failure``; everything else is registered
+    all the same.
 
     Raises:
         InputError: One of ``plugin_files`` could not be loaded: it was asked for by name.
@@ -109,10 +111,15 @@ def discover(plugin_files: Sequence[Path] = ()) -> Registry:
     for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
         _register_provider(registry, _provider_of(entry), entry.load)
     installed_failures = len(registry.failures)
-    for path in plugin_files:
+    for path in dict.fromkeys(path.resolve() for path in plugin_files):
         _register_provider(registry, str(path), partial(_module_from, path))
     faults = [
-        Fault(f"-p {failure.provider}", failure.reason, "a Python file with MTA hooks is allowed", "Mend the file.")
+        Fault(
+            f"-p {failure.provider}",
+            f"cannot be loaded (got {failure.reason})",
+            "a Python file with functions marked @hookimpl",
+            "Correct the file, or leave out -p.",
+        )
         for failure in registry.failures[installed_failures:]
     ]
     if faults:
@@ -127,13 +134,19 @@ def _provider_of(entry: EntryPoint) -> str:
 
 def _module_from(path: Path) -> ModuleType:
     # A digest keeps two files of one name apart; sys.modules makes the classes importable in worker processes.
-    name = f"mta_plugin_file_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    name = f"mta_plugin_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if not path.is_file():
+        raise FileNotFoundError("no such file")
     found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None:
-        raise ImportError(f"{path} is not a Python file")
+        raise ImportError("its name does not end in .py")
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
-    found.loader.exec_module(module)
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
@@ -141,14 +154,29 @@ def _register_provider(registry: Registry, provider: str, load: Callable[[], obj
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     try:
-        manager.register(load(), name=provider)
-        manager.check_pending()
-        for family, contract in FAMILIES.items():
-            for offered in getattr(manager.hook, f"mta_register_{family}")():
+        module = load()
+        for reason in _hook_faults(manager, module):
+            registry.failures.append(Failure(provider, reason))
+        manager.register(module, name=provider)
+    except (Exception, SystemExit) as error:  # foreign code: whatever it raises must not take the others down
+        registry.failures.append(Failure(provider, f"{type(error).__name__}: {error}"))
+        return
+    for family, contract in FAMILIES.items():
+        try:
+            for offered in getattr(manager.hook, f"{_HOOK}{family}")():
                 for plugin in offered:
                     _register_class(registry, family, contract, plugin, provider)
-    except Exception as error:  # a provider's code is foreign: whatever it raises must not take the others down
-        registry.failures.append(Failure(provider, f"{type(error).__name__}: {error}"))
+        except (Exception, SystemExit) as error:
+            registry.failures.append(Failure(provider, f"{_HOOK}{family}: {type(error).__name__}: {error}"))
+
+
+def _hook_faults(manager: pluggy.PluginManager, module: object) -> list[str]:
+    hooks = [f"{_HOOK}{family}" for family in FAMILIES]
+    marked = [name for name in dir(module) if manager.parse_hookimpl_opts(module, name) is not None]
+    faults = [f"{name} is no hook. {nearest(name, hooks)}".rstrip() for name in marked if name not in hooks]
+    unmarked = [name for name in dir(module) if name.startswith(_HOOK) and name not in marked]
+    faults += [f"{name} is not marked @hookimpl" for name in unmarked]
+    return faults if marked or unmarked else ["it has no hooks: functions mta_register_... marked @hookimpl"]
 
 
 def _register_class(registry: Registry, family: str, contract: type[Plugin], plugin: object, provider: str) -> None:
@@ -169,8 +197,10 @@ def _class_fault(contract: type[Plugin], plugin: object) -> str | None:
     name = getattr(plugin, "NAME", None)
     if not (isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", name)):
         return f"{plugin.__name__}.NAME must be lower case letters, digits and _ (got {name!r})"
-    if not issubclass(plugin.Params, PluginParams):
+    if not (isinstance(plugin.Params, type) and issubclass(plugin.Params, PluginParams)):
         return f"{plugin.__name__}.Params must derive from PluginParams"
+    if issubclass(plugin, SpanExtractor) and not isinstance(getattr(plugin, "VERSION", None), str):
+        return f"{plugin.__name__}.VERSION must be a string: it is part of the span cache's key"
     return None
 
 

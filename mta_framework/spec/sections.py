@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from mta_framework.spec.section import (
     Contradiction,
@@ -24,6 +24,11 @@ from mta_framework.spec.section import (
 )
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def _family(name: str) -> dict[str, JsonValue]:
+    """Marks a plugin section in the JSON Schema with the family that it chooses from."""
+    return {"plugin_family": name}
 
 
 class PluginSection(Section):
@@ -149,9 +154,17 @@ class DataSection(Section):
 class AlignmentSection(Section):
     """MTA: which spans of which layers are compared, and how much it counts."""
 
-    spans: PluginSection = Field(description="Span extractor.", examples=[{"name": "words"}])
-    importance: PluginSection = Field(PluginSection(name="attention"), description="Importance estimator.")
-    layers: PluginSection = Field(PluginSection(name="proportional"), description="Layer mapper.")
+    spans: PluginSection = Field(
+        description="Span extractor.", examples=[{"name": "words"}], json_schema_extra=_family("span_extractors")
+    )
+    importance: PluginSection = Field(
+        PluginSection(name="attention"),
+        description="Importance estimator.",
+        json_schema_extra=_family("importance_estimators"),
+    )
+    layers: PluginSection = Field(
+        PluginSection(name="proportional"), description="Layer mapper.", json_schema_extra=_family("layer_mappers")
+    )
     lambda_dsa: float = Field(2.0, ge=0, description="Weight of dynamic structural alignment; 0 leaves it out.")
     lambda_hid: float = Field(0.2, ge=0, description="Weight of hidden alignment; 0 leaves it out.")
     dsa_reduction: Literal["example", "batch"] = Field(
@@ -219,7 +232,7 @@ class EvaluationSection(Section):
     models: list[Literal["student", "teacher", "initial_student"]] = Field(
         ["student"], min_length=1, description="Which models: the trained student, its teacher, it before training."
     )
-    metrics: list[PluginSection] = Field(
+    metrics: list[Annotated[PluginSection, Field(json_schema_extra=_family("metrics"))]] = Field(
         [PluginSection(name="rouge_l")], min_length=1, description="Metrics, in the order of the table."
     )
     seeds: list[Seed] = Field([10, 20, 30, 40, 50], min_length=1, description="Sampling seeds.")
@@ -252,7 +265,11 @@ class RunSpec(Section):
     teacher: TeacherSection | None = Field(None, description="Null where neither the base loss nor alignment uses one.")
     student: StudentSection = Field(description="The model that is trained.", examples=[{"hub": "gpt2"}])
     data: DataSection = Field(description="What is trained on.", examples=[{"train": {"path": "train.jsonl"}}])
-    base_loss: PluginSection = Field(description="The loss that MTA is added to.", examples=[{"name": "kl"}])
+    base_loss: PluginSection = Field(
+        description="The loss that MTA is added to.",
+        examples=[{"name": "kl"}],
+        json_schema_extra=_family("base_losses"),
+    )
     alignment: AlignmentSection | None = Field(None, description="MTA; null: the base loss alone.")
     training: TrainingSection = Field(description="Optimiser and schedule.", examples=[{"epochs": 3}])
     evaluation: EvaluationSection | None = Field(None, description="Null: train only.")

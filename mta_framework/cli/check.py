@@ -1,0 +1,72 @@
+"""``mta check``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mta_framework.cli.group import say
+from mta_framework.cli.options import set_option, spec_argument
+from mta_framework.cli.table import table
+
+if TYPE_CHECKING:
+    from mta_framework.binding import BoundRun
+    from mta_framework.spec.sections import DatasetSection, StudentSection, TeacherSection
+
+
+@click.command()
+@spec_argument
+@set_option
+@click.pass_obj
+def check(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...]) -> None:
+    """Check a spec, its plugins and its paths, without opening a model."""
+    from mta_framework.binding import bind
+    from mta_framework.registry import discover
+
+    bound = bind(spec, discover(plugin_files), overrides)
+    say(f"{spec} is valid:", *table(list(_summary(bound)), indent="  "))
+
+
+def _summary(bound: BoundRun) -> Iterator[tuple[str, str]]:
+    spec = bound.spec
+    yield "run folder", str(bound.folder)
+    yield "teacher", "none" if spec.teacher is None else _source(spec.teacher)
+    yield "student", _source(spec.student) + (f", LoRA of rank {spec.student.lora.rank}" if spec.student.lora else "")
+    yield "data", _dataset(spec.data.train)
+    yield "base loss", _plugin("base_loss", spec.base_loss.name, bound)
+    if spec.alignment is None:
+        yield "alignment", "none"
+    else:
+        for name in ("spans", "importance", "layers"):
+            yield name, _plugin(f"alignment.{name}", getattr(spec.alignment, name).name, bound)
+    length = f"{spec.training.epochs} epochs" if spec.training.epochs else f"{spec.training.max_steps} steps"
+    yield "training", f"{length} of batches of {spec.training.batch_size}, {spec.training.precision}"
+    yield "evaluation", _evaluation(bound)
+
+
+def _source(section: TeacherSection | StudentSection) -> str:
+    for name in ("hub", "path", "run", "config", "teacher_layers"):
+        value = getattr(section, name, None)
+        if value is not None:
+            return f"a new {value['model_type']}" if name == "config" else f"{name.replace('_', ' ')} {value}"
+    return "none"
+
+
+def _dataset(section: DatasetSection) -> str:
+    place = section.path or f"{section.hub} ({section.split})"
+    return place + (f", first {section.limit} rows" if section.limit else "")
+
+
+def _plugin(place: str, name: str, bound: BoundRun) -> str:
+    return f"{name}, from {bound.providers[place]}"
+
+
+def _evaluation(bound: BoundRun) -> str:
+    section = bound.spec.evaluation
+    if section is None:
+        return "none"
+    metrics = ", ".join(metric.name for metric in section.metrics)
+    return f"{', '.join(section.models)} on {', '.join(section.sets)} by {metrics}, {len(section.seeds)} seeds"

@@ -1,0 +1,148 @@
+"""``mta init``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mta_framework.cli.group import say
+from mta_framework.cli.table import table
+
+if TYPE_CHECKING:
+    from mta_framework.registry import Registry
+
+_TEACHER, _STUDENT = "HuggingFaceTB/SmolLM2-360M-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"
+_TRAIN, _TEST, _EPOCHS = "train.jsonl", "test.jsonl", 5
+
+
+@click.command()
+@click.option(
+    "--teacher", metavar="MODEL", help=f"Hub id, folder, .gguf file, or the spec of a run.  [default: {_TEACHER}]"
+)
+@click.option("--student", metavar="MODEL", default=_STUDENT, show_default=True, help="Hub id, folder or .gguf file.")
+@click.option("--base-loss", metavar="NAME", default="kl", show_default=True, help="A loss of `mta plugins`.")
+@click.option("--no-alignment", is_flag=True, help="Without MTA: the base loss alone.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("spec.json"),
+    show_default=True,
+    help="The new file; an existing one is never overwritten.",
+)
+@click.pass_obj
+def init(
+    plugin_files: tuple[Path, ...],
+    teacher: str | None,
+    student: str,
+    base_loss: str,
+    no_alignment: bool,
+    output: Path,
+) -> None:
+    """Write a complete spec, every field with its default, to edit."""
+    from mta_framework.registry import discover
+
+    _refuse_existing(output)
+    registry = discover(plugin_files)
+    loss = registry.find("base_losses", base_loss, "--base-loss").plugin
+    # Without a user, a teacher would be a setting without effect; an explicit one is left for `mta check` to judge.
+    needs_teacher = getattr(loss, "NEEDS_TEACHER", True) or not no_alignment
+    teacher = teacher or (_TEACHER if needs_teacher else None)
+    given: dict[str, Any] = {
+        "name": _run_name(output),
+        "teacher": _model(teacher, output) if teacher else None,
+        "student": _model(student, output),
+        "data": {"train": {"path": _TRAIN}},
+        "base_loss": {"name": base_loss},
+        "alignment": None if no_alignment else {"spans": {"name": _extractor(registry)}},
+        "training": {"epochs": _EPOCHS},
+        "evaluation": {"sets": {"test": {"path": _TEST}}},
+    }
+    _write(output, json.dumps(_complete(given, registry), indent=2, ensure_ascii=False) + "\n")
+    say(*_explanation(output))
+
+
+def _refuse_existing(output: Path) -> None:
+    from mta_framework.errors import Fault, InputError
+
+    if output.exists():
+        wrong = f"is already there (got {output})"
+        raise InputError([Fault("--output", wrong, "a new file", "Choose another name, or remove it.")])
+    if not output.parent.is_dir():
+        raise InputError([Fault("--output", f"lies in no folder (got {output})", "a file in a folder", "Create it.")])
+
+
+def _run_name(output: Path) -> str:
+    name = "".join(mark if mark.isascii() and (mark.isalnum() or mark in "._-") else "-" for mark in output.stem)
+    return name.lstrip("._-")[:100] or "run"
+
+
+def _model(text: str, output: Path) -> dict[str, str]:
+    path = Path(text).expanduser()
+    if not (path.exists() or text.startswith((".", "/", "~")) or path.suffix in (".gguf", ".json")):
+        return {"hub": text}
+    # On the command line paths start here; in a spec, at the spec.
+    relative = os.path.relpath(path.resolve(), output.resolve().parent)
+    return {"run" if path.suffix == ".json" else "path": Path(relative).as_posix()}
+
+
+def _extractor(registry: Registry) -> str:
+    """An extractor that gives what the default layer mapper asks for, if possible one that runs here."""
+    from mta_framework.spec.sections import AlignmentSection
+
+    default = AlignmentSection.model_fields["layers"].default.name
+    mapper: Any = registry.find("layer_mappers", default, "alignment.layers.name").plugin
+    needed = set(mapper(mapper.Params()).granularities)
+    fitting = []
+    for name in registry.names("span_extractors"):
+        plugin: Any = registry.find("span_extractors", name, "alignment.spans.name").plugin
+        extractor = plugin(plugin.Params())
+        if needed <= set(extractor.granularities):
+            fitting.append((extractor.require() is not None, name))
+    return min(fitting)[1] if fitting else "words"
+
+
+def _complete(given: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """The spec with every default spelled out, plugin options included; paths stay as they are."""
+    from mta_framework.spec.sections import RunSpec
+
+    spec = RunSpec.model_validate(given, strict=True).model_dump(mode="json")
+    spec["base_loss"] = _with_options(spec["base_loss"], "base_losses", registry)
+    families = {"spans": "span_extractors", "importance": "importance_estimators", "layers": "layer_mappers"}
+    if spec["alignment"]:
+        for field, family in families.items():
+            spec["alignment"][field] = _with_options(spec["alignment"][field], family, registry)
+    metrics = spec["evaluation"]["metrics"]
+    spec["evaluation"]["metrics"] = [_with_options(metric, "metrics", registry) for metric in metrics]
+    return spec
+
+
+def _with_options(section: dict[str, Any], family: str, registry: Registry) -> dict[str, Any]:
+    params = registry.find(family, section["name"], family).plugin.Params
+    # Options without default are null, which `mta check` then asks for by name.
+    options = {
+        name: None if field.is_required() else field.get_default(call_default_factory=True)
+        for name, field in params.model_fields.items()
+    }
+    return {"name": section["name"], "params": params.model_construct(**options).model_dump(mode="json")}
+
+
+def _write(output: Path, text: str) -> None:
+    beside = output.with_name(f".{output.name}.part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, output)
+
+
+def _explanation(output: Path) -> Iterator[str]:
+    from mta_framework.spec.sections import RunSpec
+
+    yield f"Wrote {output}:"
+    yield from table([(name, field.description or "") for name, field in RunSpec.model_fields.items()], indent="  ")
+    yield f"Put your rows into {_TRAIN} and {_TEST} beside it, or change the paths. Then:"
+    yield f"  mta check {output}"
+    yield f"  mta run {output} --dry-run"

@@ -1,0 +1,43 @@
+"""What ``mta run --dry-run`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from mta_framework.cli.table import table
+
+if TYPE_CHECKING:
+    from mta_framework.pipeline import Plan
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """The plan of a run as a few small tables."""
+    models = [(name, f"{facts.parameters:,}", f"{facts.trainable:,}") for name, facts in plan.models.items()]
+    yield from _block(("model", "parameters", "trainable"), models)
+    data = [(name, f"{facts.used:,}", f"{facts.left_out:,}", f"{facts.cut:,}") for name, facts in plan.data.items()]
+    yield from _block(("data", "used", "left out (prompt too long)", "cut (response too long)"), data)
+    spans = [
+        (name, f"{facts.spans:,}", f"{facts.texts:,}", f"{facts.texts_without:,}") for name, facts in plan.spans.items()
+    ]
+    yield from _block(("spans", "number", "texts", "texts without"), spans)
+    pairs = [(pair.granularity, str(pair.student), str(pair.teacher)) for pair in plan.layer_pairs]
+    yield from _block(("key layers", "student", "teacher"), pairs)
+    memory = [(part, _size(count)) for part, count in plan.memory.items()]
+    if memory:
+        memory.append(("together", _size(sum(plan.memory.values()))))
+    yield from _block(("memory", "estimate"), memory)
+    yield f"{plan.steps:,} optimiser steps. Nothing was trained."
+
+
+def _block(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    if rows:
+        yield from table([head, *rows], right=True)
+        yield ""
+
+
+def _size(count: int) -> str:
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if count >= 1 << power:
+            return f"{count / (1 << power):.1f} {unit}"
+    return f"{count} B"

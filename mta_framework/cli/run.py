@@ -1,0 +1,52 @@
+"""``mta run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mta_framework.cli.group import say
+from mta_framework.cli.options import set_option, spec_argument
+from mta_framework.cli.table import table
+
+if TYPE_CHECKING:
+    from mta_framework.evaluation.report import Report
+
+
+@click.command()
+@spec_argument
+@set_option
+@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted, from its last checkpoint.")
+@click.option("--dry-run", is_flag=True, help="Open models and data and say what would be done; train nothing.")
+@click.pass_obj
+def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], resume: bool, dry_run: bool) -> None:
+    """Run a spec: train, evaluate, report."""
+    from mta_framework.binding import bind
+    from mta_framework.registry import discover
+
+    if resume and dry_run:
+        raise click.UsageError("--resume has no effect with --dry-run.")
+    # All faults of the input are known before torch is loaded.
+    bound = bind(spec, discover(plugin_files), overrides)
+    from mta_framework import pipeline
+
+    if dry_run:
+        from mta_framework.cli.plan import plan_lines
+
+        say(*plan_lines(pipeline.plan(bound)))
+        return
+    report = pipeline.run(bound, resume=resume)
+    say(*_score_lines(report), f"Report: {bound.folder / 'report.md'}")
+
+
+def _score_lines(report: Report) -> list[str]:
+    if report.evaluation is None:
+        return []
+    from mta_framework.evaluation.tables import metrics, score_rows, seeds_note
+
+    lines = []
+    for metric in metrics(report.evaluation):
+        lines += ["", metric, *table(score_rows(report.evaluation, metric), indent="  ", right=True)]
+    return [*lines, "", seeds_note(report.evaluation.seeds)]

@@ -1,0 +1,78 @@
+"""``mta schema``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mta_framework.cli.group import say
+
+if TYPE_CHECKING:
+    from mta_framework.registry import Registered, Registry
+
+
+@click.command()
+@click.pass_obj
+def schema(plugin_files: tuple[Path, ...]) -> None:
+    """Print the JSON Schema of a spec, for editors.
+
+    The installed plugins and their options are part of it.
+    """
+    from mta_framework.registry import discover
+
+    say(json.dumps(schema_with_plugins(discover(plugin_files)), indent=2, ensure_ascii=False))
+
+
+def schema_with_plugins(registry: Registry) -> dict[str, Any]:
+    """JSON Schema 2020-12 of a spec; each plugin section is one of the plugins that can be bound."""
+    from mta_framework.spec.sections import RunSpec
+
+    definitions: dict[str, Any] = {}
+    document = _opened(RunSpec.model_json_schema(), registry, definitions)
+    document["$defs"].update(definitions)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
+
+
+def _opened(node: Any, registry: Registry, definitions: dict[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_opened(entry, registry, definitions) for entry in node]
+    if not isinstance(node, dict):
+        return node
+    opened = {key: _opened(entry, registry, definitions) for key, entry in node.items()}
+    if "patternProperties" in opened:
+        # Names that match no pattern would pass otherwise.
+        opened["additionalProperties"] = False
+    family = opened.pop("plugin_family", None)
+    if family is not None:
+        # An empty oneOf is no schema; without any plugin, nothing is valid.
+        opened["oneOf"] = _choices(registry, family, definitions) or [{"not": {}}]
+        opened.pop("$ref", None)
+    return opened
+
+
+def _choices(registry: Registry, family: str, definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    choices = []
+    for name in registry.names(family):
+        offers = registry.families[family][name]
+        if len(offers) == 1:
+            choices.append(_choice(family, offers[0], definitions))
+    return choices
+
+
+def _choice(family: str, offer: Registered, definitions: dict[str, Any]) -> dict[str, Any]:
+    from mta_framework.registry import describe
+
+    name = offer.plugin.NAME
+    prefix = f"{family}.{name}."
+    params = offer.plugin.Params.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
+    definitions.update({f"{prefix}{key}": entry for key, entry in params.pop("$defs", {}).items()})
+    return {
+        "type": "object",
+        "description": describe(offer.plugin),
+        "properties": {"name": {"const": name}, "params": params},
+        "required": ["name", "params"] if params.get("required") else ["name"],
+        "additionalProperties": False,
+    }
