@@ -1,0 +1,1 @@
+"""Generates, scores and reports."""

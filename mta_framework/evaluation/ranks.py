@@ -1,0 +1,56 @@
+"""Work shared among the processes of a distributed run; with one process every function is the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+
+from mta_framework.errors import RunError
+
+Item = TypeVar("Item")
+
+
+def share(items: Sequence[Item]) -> Sequence[Item]:
+    """This process's share: every n-th item, from its own rank on."""
+    state = PartialState()
+    return items[state.process_index :: state.num_processes]
+
+
+def reunited(own: Sequence[Item], total: int) -> list[Item]:
+    """The results of all processes, in the order of the ``total`` items that ``share`` dealt out."""
+    state = PartialState()
+    whole: list[Any] = [None] * total
+    for rank, items in gather_object([(state.process_index, list(own))]):
+        whole[rank :: state.num_processes] = items
+    return whole
+
+
+def rank_seed(seed: int) -> int:
+    """A seed of this process's own: ranks that drew from the same numbers would give correlated responses."""
+    return seed + 1_000_003 * PartialState().process_index
+
+
+def on_main(compute: Callable[[], Item]) -> Item:
+    """Compute on the main process alone and hand the value to all.
+
+    Raises:
+        Exception: What ``compute`` raised, on the main process.
+        RunError: The same message, on the others: none of them waits for a value that will not come.
+    """
+    if PartialState().num_processes == 1:
+        return compute()
+    value, failure, error = None, None, None
+    if PartialState().is_main_process:
+        try:
+            value = compute()
+        except Exception as raised:  # whatever it is, the other processes must hear of it
+            failure, error = str(raised), raised
+    value, failure = broadcast_object_list([(value, failure)])[0]
+    if error is not None:
+        raise error
+    if failure is not None:
+        raise RunError(failure)
+    return value  # type: ignore[return-value]

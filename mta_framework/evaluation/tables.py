@@ -1,0 +1,52 @@
+"""Tables of scores, as rows of text: for the report and for the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from mta_framework.evaluation.report import EvaluationFacts, Score
+
+# What Markdown takes for markup within a line; an underscore inside a word is none.
+MARKS = re.compile(r"[&<>|*`~\[\]\\$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+def metrics(facts: EvaluationFacts) -> list[str]:
+    """Labels of the metrics, in the order of the spec."""
+    return list(dict.fromkeys(score.metric for score in facts.scores))
+
+
+def score_rows(facts: EvaluationFacts, metric: str) -> list[list[str]]:
+    """Models down, sets across; the first row and the first column are headings."""
+    scores = [score for score in facts.scores if score.metric == metric]
+    columns = list(dict.fromkeys(score.set for score in scores))
+    models = list(dict.fromkeys(score.model for score in scores))
+    cells = {(score.model, score.set): formatted(score) for score in scores}
+    head = ["model", *("average" if column is None else column for column in columns)]
+    return [head, *([model, *(cells[model, column] for column in columns)] for model in models)]
+
+
+def formatted(score: Score) -> str:
+    """``25.65 ± 0.21``, or the mean alone with a single seed."""
+    return f"{score.mean:.2f}" + ("" if score.deviation is None else f" ± {score.deviation:.2f}")
+
+
+def seeds_note(seeds: Sequence[int]) -> str:
+    """The sentence that says what a cell of the table is."""
+    if len(seeds) == 1:
+        return f"Mean over the prompts. A single sampling seed ({seeds[0]}), so nothing is known of the spread."
+    listed = ", ".join(map(str, seeds))
+    return f"Mean over the prompts, then mean ± standard deviation over {len(seeds)} sampling seeds ({listed})."
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, within one cell of a table."""
+    shown = MARKS.sub(lambda mark: f"&#{ord(mark[0])};", text)
+    return shown.replace("\r\n", "\n").replace("\n", "<br>")
+
+
+def markdown_table(rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first row is the head, columns of numbers are aligned to the right."""
+    head, *body = [[escaped(cell) for cell in row] for row in rows]
+    rule = ["---:" if all(cell[:1].isdigit() for cell in column) else "---" for column in zip(*body, strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])

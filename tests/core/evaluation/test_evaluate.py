@@ -1,0 +1,158 @@
+"""Evaluation: every model on every set with every seed, kept on disk and reused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mta_framework import Metric, RunError, ScoreSet
+from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
+from mta_framework.evaluation.generation import Sampling, generate
+
+SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=6, batch_size=2)
+
+
+class Tokens(Metric):
+    """Counts the words of the prediction that stand in some reference."""
+
+    NAME = "tokens"
+
+    def score(self, predictions, references):
+        words = [{word for text in texts for word in text.split()} for texts in references]
+        pairs = zip(predictions, words, strict=True)
+        return ScoreSet(tuple(float(sum(word in known for word in text.split())) for text, known in pairs))
+
+
+class Faulty(Tokens):
+    """Scores NaN."""
+
+    NAME = "faulty"
+
+    def score(self, predictions, references):
+        return ScoreSet((float("nan"),) * len(predictions))
+
+
+def entry(name="first", references=(("w1 w2",), ("w3", "w4 w5"), ("w6",))):
+    return EvaluationSet(name, ("w3 w4", "w5", "w6 w7 w8"), ((3, 4), (5,), (6, 7, 8)), references, cut=1)
+
+
+class Loader:
+    """Loads a model, and counts how often."""
+
+    def __init__(self, model):
+        self.model, self.calls = model, 0
+
+    def __call__(self):
+        self.calls += 1
+        return self.model
+
+
+@pytest.fixture
+def loader(llama):
+    return Loader(llama)
+
+
+@pytest.fixture
+def run(loader, tokenizer, tmp_path):
+    """Evaluates in a temporary folder; every setting can be changed."""
+
+    def evaluated(sets=None, identity="a", metrics=(Tokens,), sampling=SAMPLING, seeds=(10, 20)):
+        candidates = [Candidate("student", identity, tokenizer, loader, sets or (entry(),))]
+        return evaluate(candidates, [metric(metric.Params()) for metric in metrics], sampling, seeds, tmp_path)
+
+    return evaluated
+
+
+def test_results_are_those_of_generating_and_scoring_each_set_and_seed(run, llama, tokenizer):
+    evaluation = run(sets=(entry(), entry("second")))
+    assert [(row.model, row.set, row.seed, row.cut) for row in evaluation.results] == [
+        ("student", name, seed, 1) for name in ("first", "second") for seed in (10, 20)
+    ]
+    assert evaluation.metrics == ("tokens",)
+    texts = [row.text for row in generate(llama, tokenizer, entry().prompt_ids, SAMPLING, 20, "")]
+    result = evaluation.results[1]
+    assert [row.prediction for row in result.predictions] == texts
+    expected = [float(sum(word in {"w3", "w4", "w5"} for word in texts[1].split()))]
+    assert [result.predictions[1].scores["tokens"]] == expected
+    assert result.mean("tokens") == sum(row.scores["tokens"] for row in result.predictions) / 3
+
+
+def test_predictions_are_one_json_line_per_prompt(run, tmp_path):
+    evaluation = run()
+    lines = (tmp_path / "student" / "first-seed10.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["prompt"] for row in rows] == ["w3 w4", "w5", "w6 w7 w8"]
+    assert [row["references"] for row in rows] == [["w1 w2"], ["w3", "w4 w5"], ["w6"]]
+    assert [row["prediction"] for row in rows] == [row.prediction for row in evaluation.results[0].predictions]
+    assert set(rows[0]) == {"prompt", "prediction", "references", "finished", "scores"}
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_finished_predictions_are_reused_without_opening_the_model(run, loader):
+    first = run()
+    assert loader.calls == 1
+    assert run() == first
+    assert loader.calls == 1
+
+
+def test_an_evaluation_that_was_cut_off_generates_only_what_is_missing(run, loader, tmp_path, monkeypatch):
+    first = run()
+    (tmp_path / "student" / "first-seed20.jsonl").unlink()
+    seeds = []
+    monkeypatch.setattr(
+        "mta_framework.evaluation.evaluate.generate",
+        lambda *arguments: seeds.append(arguments[4]) or generate(*arguments),
+    )
+    assert run() == first
+    assert seeds == [20]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"identity": "b"},
+        {"sampling": Sampling(0.5, 1.0, 6, 2)},
+        {"sampling": Sampling(1.0, 1.0, 5, 2)},
+        {"sets": (EvaluationSet("first", ("w3 w4",), ((3, 4),), (("w1",),)),)},
+    ],
+    ids=["weights", "temperature", "length", "prompts"],
+)
+def test_predictions_of_another_model_or_other_settings_are_not_reused(run, loader, change):
+    run()
+    run(**change)
+    assert loader.calls == 2
+
+
+def test_damaged_predictions_are_not_reused(run, loader, tmp_path):
+    first = run()
+    path = tmp_path / "student" / "first-seed10.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert run() == first
+    assert loader.calls == 2
+
+
+def test_other_references_are_scored_anew_without_generating(run, loader):
+    run()
+    references = (("w9",), ("w9",), ("w9 w10",))
+    again = run(sets=(entry(references=references),))
+    assert loader.calls == 1
+    assert [row.references for row in again.results[0].predictions] == list(references)
+
+
+def test_responses_survive_a_metric_that_fails(run, loader, tmp_path):
+    with pytest.raises(RunError, match="metric faulty"):
+        run(metrics=(Faulty,), seeds=(10,))
+    assert len((tmp_path / "student" / "first-seed10.jsonl").read_text().splitlines()) == 3
+    run(metrics=(Tokens,), seeds=(10,))
+    assert loader.calls == 1
+
+
+def test_line_separators_inside_a_response_do_not_break_the_file(tmp_path):
+    from mta_framework.evaluation.predictions import Key, read_predictions, write_predictions
+    from mta_framework.evaluation.results import Prediction
+
+    rows = [Prediction("a\u2028b\nc", "d\x85e\r\n", ("ü", "日本"), True, {"m": 1.5}), Prediction("", "", ("",), False)]
+    key = Key("responses", "scores")
+    write_predictions(tmp_path / "set.v1-seed1.jsonl", rows, key)
+    assert read_predictions(tmp_path / "set.v1-seed1.jsonl", key) == rows

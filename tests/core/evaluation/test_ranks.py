@@ -1,0 +1,87 @@
+"""Evaluation on two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import json, os, sys
+import torch
+from pathlib import Path
+from accelerate import PartialState
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from mta_framework import Metric, RunError, ScoreSet
+from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
+from mta_framework.evaluation.generation import Sampling
+from mta_framework.evaluation.ranks import on_main
+
+class Length(Metric):
+    NAME = "length"
+    def score(self, predictions, references):
+        return ScoreSet(tuple(float(len(text)) for text in predictions))
+
+def fail():
+    raise RunError("metric mine: failed")
+
+state = PartialState()
+vocabulary = {f"w{number}": number for number in range(30)}
+tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="w0")))
+torch.manual_seed(1)
+shape = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
+model = LlamaForCausalLM(LlamaConfig(vocab_size=30, eos_token_id=None, initializer_range=0.3, **shape))
+prompts = [[number, number + 1][: 1 + number % 2] for number in range(5)]
+entry = EvaluationSet("set", [str(ids) for ids in prompts], prompts, [["w1"]] * 5)
+answer = {}
+for temperature in (0, 1.0):
+    candidate = Candidate("student", str(temperature), tokenizer, lambda: model, [entry])
+    sampling = Sampling(temperature, 1.0, 5, 2)
+    folder = Path(sys.argv[1]) / str(temperature)
+    evaluation = evaluate([candidate], [Length(Length.Params())], sampling, [10], folder)
+    answer[str(temperature)] = [[row.prompt, row.prediction, row.scores] for row in evaluation.results[0].predictions]
+same = EvaluationSet("same", ["w3"] * 2, [[3]] * 2, [["w1"]] * 2)
+candidate = Candidate("twins", "", tokenizer, lambda: model, [same])
+twins = evaluate([candidate], [Length(Length.Params())], Sampling(1.0, 1.0, 20, 1), [10], Path(sys.argv[1]))
+answer["twins"] = [row.prediction for row in twins.results[0].predictions]
+try:
+    on_main(fail)
+except RunError as error:
+    answer["error"] = str(error)
+print(json.dumps(answer))
+"""
+
+
+def start(folder, rank=None, port=0):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    if rank is not None:
+        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-c", PROGRAM, str(folder)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def answer(process):
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_prompts_and_agree_on_everything(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pair = [start(tmp_path / "two", rank, port) for rank in (0, 1)]
+    first, second = [answer(process) for process in pair]
+    alone = answer(start(tmp_path / "one"))
+    assert first == second
+    assert first["0"] == alone["0"]
+    assert [row[0] for row in first["1.0"]] == [row[0] for row in alone["1.0"]]
+    assert first["twins"][0] != first["twins"][1]
+    assert first["error"] == "metric mine: failed"

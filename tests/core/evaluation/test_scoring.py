@@ -1,0 +1,92 @@
+"""Scoring: labels, and metrics that must not be believed."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import pytest
+
+from mta_framework import InputError, Metric, PluginParams, RunError, ScoreSet
+from mta_framework.evaluation.scoring import labelled, score
+
+
+class Length(Metric):
+    """Scores the number of characters."""
+
+    NAME = "length"
+
+    class Params(PluginParams):
+        """Options."""
+
+        unit: Literal["characters", "words"] = "characters"
+        factor: float = 1.0
+
+    def score(self, predictions, references):
+        return ScoreSet(tuple(float(len(text)) for text in predictions))
+
+
+class Returning(Metric):
+    """Scores whatever it was told to."""
+
+    NAME = "returning"
+
+    def __init__(self, *scores):
+        super().__init__(self.Params())
+        self.scores = scores
+
+    def score(self, predictions, references):
+        return ScoreSet(self.scores)
+
+
+class Broken(Metric):
+    """Fails."""
+
+    NAME = "broken"
+
+    def score(self, predictions, references):
+        raise KeyError("no such model")
+
+
+def length(**options):
+    return Length(Length.Params(**options))
+
+
+def test_every_prediction_is_scored_by_every_metric():
+    scores = score(["ab", ""], [["x"], ["y"]], [("one", length()), ("two", Returning(3, -1))])
+    assert scores == {"one": ScoreSet((2.0, 0.0)), "two": ScoreSet((3.0, -1.0))}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_metric_that_returns_no_finite_number_is_named_with_the_prediction(bad):
+    with pytest.raises(RunError, match=rf"metric mine: must return finite scores \(got {bad} for prediction 2\)"):
+        score(["a", "b"], [["x"], ["y"]], [("mine", Returning(1.0, bad))])
+
+
+@pytest.mark.parametrize("scores", [(), (1.0,), (1.0, 2.0, 3.0)])
+def test_metric_that_returns_a_wrong_number_of_scores_is_named(scores):
+    with pytest.raises(RunError, match=rf"metric mine: .* one score per prediction, 2 \(got {len(scores)}\)"):
+        score(["a", "b"], [["x"], ["y"]], [("mine", Returning(*scores))])
+
+
+def test_metric_that_fails_is_named_and_its_error_told():
+    with pytest.raises(RunError, match=r"metric broken: failed \(KeyError: 'no such model'\)"):
+        score(["a"], [["x"]], [("broken", Broken(Broken.Params()))])
+
+
+def test_a_name_that_occurs_once_is_its_own_label():
+    assert [label for label, _ in labelled([length(unit="words"), Returning()])] == ["length", "returning"]
+
+
+def test_two_metrics_of_one_name_are_told_apart_by_their_options():
+    metrics = [length(), length(unit="words"), length(unit="words", factor=2)]
+    assert [label for label, _ in labelled(metrics)] == [
+        "length",
+        "length(unit=words)",
+        "length(unit=words, factor=2.0)",
+    ]
+
+
+def test_the_same_metric_twice_is_refused():
+    with pytest.raises(InputError, match=r"evaluation.metrics: repeats a metric \(got length twice\)"):
+        labelled([length(), length(unit="characters")])
