@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mta_framework.errors import Fault, InputError
+from mta_framework.files import replace
 from mta_framework.spec.sections import RunSpec
+
+MAY_DIFFER = (
+    "evaluation",
+    "output_dir",
+    "data.processes",
+    "data.cache_dir",
+    "training.keep_checkpoints",
+    "training.trackers",
+)
+"""Fields that do not touch the weights; a run may go on with others than it began with."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class RunFolder:
 
     @property
     def training_log(self) -> Path:
-        """What is known of the training; written before the export."""
+        """What is known of the training; written just before the export."""
         return self.path / "training.json"
 
     @property
@@ -48,30 +58,35 @@ def of(spec: RunSpec) -> RunFolder:
     return RunFolder(Path(spec.output_dir) / spec.name)
 
 
-def open_run(spec: RunSpec, resume: bool) -> RunFolder:
-    """Create a run's folder, or open it again.
+def require_free(spec: RunSpec, resume: bool) -> None:
+    """Refuse a folder that holds another run, before anything slow starts.
 
     Raises:
-        InputError: It holds a run and ``resume`` is not set, or that run was made by another spec.
+        InputError: It holds a run and ``resume`` is not set, or that run was begun by another spec.
     """
     folder = of(spec)
-    if folder.spec_file.is_file():
-        if not resume:
-            wrong = f"already holds a run (got {folder.path})"
-            raise InputError([Fault("name", wrong, "a name without a run", "Choose another, or go on with --resume.")])
-        require_same(spec, folder)
+    if not folder.spec_file.is_file():
+        return
+    if not resume:
+        wrong = f"already holds a run (got {folder.path})"
+        raise InputError([Fault("name", wrong, "a name without a run", "Choose another, or go on with --resume.")])
+    require_same(spec, folder)
+
+
+def begin(spec: RunSpec) -> None:
+    """Create the folder, or open it again, with the resolved spec in it."""
+    folder = of(spec)
     folder.path.mkdir(parents=True, exist_ok=True)
     write_json(folder.spec_file, spec.model_dump(mode="json"))
-    return folder
 
 
 def require_same(spec: RunSpec, folder: RunFolder) -> None:
-    """Refuse to go on with a run that another spec began. Evaluation may differ: it comes after.
+    """Refuse to go on with a run that another spec began; what does not touch the weights may differ.
 
     Raises:
         InputError: All fields that differ.
     """
-    began = json.loads(folder.spec_file.read_text(encoding="utf-8"))
+    began = read_json(folder.spec_file)
     differences = _differences(began, spec.model_dump(mode="json"))
     faults = [
         Fault(
@@ -81,7 +96,7 @@ def require_same(spec: RunSpec, folder: RunFolder) -> None:
             "Set it back, choose another name, or delete the folder.",
         )
         for where, then, now in differences
-        if where.split(".")[0] not in {"evaluation", "output_dir"}
+        if not where.startswith(MAY_DIFFER)
     ]
     if faults:
         raise InputError(faults)
@@ -97,7 +112,10 @@ def _differences(then: Any, now: Any, where: str = "") -> list[tuple[str, Any, A
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write to the side, then rename."""
-    side = path.with_name(path.name + ".partial")
-    side.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(side, path)
+    """Write standard JSON that a person can read, complete or not at all."""
+    replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read back what ``write_json`` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -38,31 +38,8 @@ class Rows(NamedTuple):
         }
 
 
-def write_shard(table: pa.Table, folder: Path) -> None:
-    """Write a file to the side and put it in place; processes that write at once do not disturb each other."""
-    aside = folder / f".{uuid.uuid4().hex}.part"
-    try:
-        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        with pa.memory_map(str(aside)) as source:
-            name = _digest(source)
-        os.replace(aside, folder / f"{name}.arrow")
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def read_shard(path: Path, granularities: Sequence[str]) -> Iterator[Rows]:
-    """The rows of a file, without copying it into memory. A damaged file is removed with a warning and has no rows."""
-    try:
-        source = pa.memory_map(str(path))
-        if _digest(source) != path.stem:
-            raise ValueError("its content is not what was written")
-        table = pa.ipc.open_file(source).read_all()
-    except (OSError, ValueError) as error:
-        _log.warning("span cache: %s is damaged and left out, its texts are parsed again (%s)", path, error)
-        with suppress(OSError):
-            path.unlink()
-        return
+def rows_of(table: pa.Table, granularities: Sequence[str]) -> Iterator[Rows]:
+    """The rows of a table, without copying spans."""
     for batch in table.to_batches():
         columns = {granularity: batch.column(granularity) for granularity in granularities}
         yield Rows(
@@ -70,6 +47,35 @@ def read_shard(path: Path, granularities: Sequence[str]) -> Iterator[Rows]:
             bounds={name: column.offsets.to_numpy() for name, column in columns.items()},
             values={name: column.values.to_numpy() for name, column in columns.items()},
         )
+
+
+def write_shard(table: pa.Table, folder: Path) -> Path:
+    """Write a file to the side and put it in place; processes that write at once do not disturb each other."""
+    aside = folder / f".{uuid.uuid4().hex}.part"
+    try:
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        with pa.memory_map(str(aside)) as source:
+            path = folder / f"{_digest(source)}.arrow"
+        os.replace(aside, path)
+        return path
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_shard(path: Path) -> pa.Table | None:
+    """A file's table, mapped into memory. A damaged file is removed with a warning, and None."""
+    try:
+        source = pa.memory_map(str(path))
+        if _digest(source) != path.stem:
+            raise ValueError("its content is not what was written")
+        table: pa.Table = pa.ipc.open_file(source).read_all()
+        return table
+    except (OSError, ValueError) as error:
+        _log.warning("span cache: %s is damaged and left out, its texts are parsed again (%s)", path, error)
+        with suppress(OSError):
+            path.unlink()
+        return None
 
 
 def _digest(source: pa.NativeFile) -> str:

@@ -13,7 +13,7 @@ import datasets
 import pyarrow as pa
 
 from mta_framework.data.extraction import SpanArrays, extract
-from mta_framework.data.shards import KEY, Rows, read_shard, write_shard
+from mta_framework.data.shards import KEY, Rows, read_shard, rows_of, write_shard
 from mta_framework.interfaces import SpanExtractor
 
 _TEXTS_PER_PROCESS = 200
@@ -43,7 +43,7 @@ class SpanCache:
         """How many texts the last call of ``spans`` parsed."""
         self._extractor = extractor
         self._processes = processes or os.cpu_count() or 1
-        self._read: set[str] = set()
+        self._known: set[Path] = set()
         self._place: dict[bytes, tuple[Rows, int]] = {}
 
     def spans(self, texts: Sequence[str]) -> list[SpanArrays]:
@@ -65,17 +65,20 @@ class SpanCache:
         numbers = sorted(unseen.values())
         for first in range(0, len(numbers), _TEXTS_PER_SHARD):
             some = numbers[first : first + _TEXTS_PER_SHARD]
-            write_shard(self._parse([texts[n] for n in some], some, [keys[n] for n in some]), self.folder)
+            table = self._parse([texts[n] for n in some], some, [keys[n] for n in some])
+            self._add(write_shard(table, self.folder), table)
         self.parsed = len(numbers)
-        self._read_new_shards()
         return [rows.spans(row) for rows, row in map(self._place.__getitem__, keys)]
 
     def _read_new_shards(self) -> None:
         for path in sorted(self.folder.glob("*.arrow")):
-            if path.name not in self._read:
-                self._read.add(path.name)
-                for rows in read_shard(path, self._extractor.granularities):
-                    self._place.update((key, (rows, row)) for row, key in enumerate(rows.keys))
+            if path not in self._known and (table := read_shard(path)) is not None:
+                self._add(path, table)
+
+    def _add(self, path: Path, table: pa.Table) -> None:
+        self._known.add(path)
+        for rows in rows_of(table, self._extractor.granularities):
+            self._place.update((key, (rows, row)) for row, key in enumerate(rows.keys))
 
     def _parse(self, texts: list[str], numbers: list[int], keys: list[bytes]) -> pa.Table:
         flat = datasets.List(datasets.Value("int32"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mta_framework.evaluation.files import replace
+from mta_framework.files import replace
 from mta_framework.evaluation.results import Prediction
 
 

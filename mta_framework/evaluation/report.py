@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.evaluation.files import replace
+from mta_framework.files import replace
 from mta_framework.types import LayerPair
 
 REPORT_FILE = "report.json"

@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from mta_framework.errors import Fault, InputError, nearest
 from mta_framework.models.origins import Origin, loading
+from mta_framework.models.tokenizers import vocabulary_size
 
 _WHERE = "student.config"
 _ROTARY = {"rope_theta", "rope_scaling", "partial_rotary_factor"}
@@ -33,7 +34,7 @@ def read_config(origin: Origin) -> PreTrainedConfig:
 def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
     """The configuration that ``student.config`` describes.
 
-    Where the fields are absent, ``vocab_size`` is the tokenizer's length and the special tokens are the tokenizer's.
+    Where the fields are absent, ``vocab_size`` fits the tokenizer and the special tokens are the tokenizer's.
 
     Raises:
         InputError: ``model_type`` is no causal language model, or fields are unknown (transformers itself would
@@ -43,7 +44,11 @@ def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
     model_type = values.pop("model_type")
     _check_model_type(model_type)
     _check_names(model_type, values)
-    values.setdefault("vocab_size", len(tokenizer))
+    needed = vocabulary_size(tokenizer)
+    if values.setdefault("vocab_size", needed) < needed:
+        given_size, todo = values["vocab_size"], "Leave it out, to fit the tokenizer."
+        wrong = f"has fewer embeddings than the tokenizer has tokens (got {given_size})"
+        raise InputError([Fault(f"{_WHERE}.vocab_size", wrong, f"at least {needed} is allowed", todo)])
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         values.setdefault(name, getattr(tokenizer, name))
     try:

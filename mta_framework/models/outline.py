@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from mta_framework.errors import InputError
 from mta_framework.models.configs import fresh_config, read_config, refused
 from mta_framework.models.decoder import shape_of
 from mta_framework.models.heads import head_of
@@ -15,6 +16,7 @@ from mta_framework.models.loading import student_field
 from mta_framework.models.lora import add_lora
 from mta_framework.models.origins import origin_of
 from mta_framework.models.shortening import shortened_config
+from mta_framework.models.tokenizers import check_vocabulary
 from mta_framework.spec.sections import StudentSection, TeacherSection
 from mta_framework.types import ModelShape
 
@@ -79,6 +81,9 @@ def outline_student(
     except (ValueError, TypeError, KeyError, AssertionError, RuntimeError) as error:
         raise refused(error) from error
     head_of(model, student_field(section))
+    fault = check_vocabulary(tokenizer, model, student_field(section))
+    if fault:
+        raise InputError([fault])
     shell: nn.Module = add_lora(model, section.lora) if section.lora is not None else model
     return ModelOutline(shape_of(config), _count(shell), _count(shell, trainable=True), "float32", config)
 

@@ -69,6 +69,11 @@ def load_student_tokenizer(
     return teacher
 
 
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """One more than the largest token id."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
 def check_tokenizers(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> Fault | None:
     """Whether a token-level loss can compare the two models: the same token for every id that both have.
 
@@ -103,12 +108,12 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: nn.Module, where
         A fault at ``where``, or None.
     """
     rows = cast(nn.Embedding, base_of(model).get_input_embeddings()).weight.shape[0]
-    largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest < rows:
+    needed = vocabulary_size(tokenizer)
+    if needed <= rows:
         return None
     return Fault(
         where,
-        f"has fewer embeddings than the tokenizer has tokens (got {rows} embeddings, token ids up to {largest})",
-        f"a vocabulary of at least {largest + 1} is allowed",
+        f"has fewer embeddings than the tokenizer has tokens (got {rows})",
+        f"a vocabulary of at least {needed} is allowed",
         "Use the model's own tokenizer, or a larger vocab_size.",
     )

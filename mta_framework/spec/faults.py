@@ -35,13 +35,16 @@ def faults_of(error: ValidationError, schema: Schema, where: Callable[[Place], s
     Args:
         schema: JSON Schema of the model that was validated.
         where: Names a place, as a user reads it.
-        noun: What an entry is called, e.g. ``field``.
+        noun: What an entry is called, e.g. ``field`` or ``option of kl``.
     """
+    details = [(place_of(detail, schema), detail) for detail in error.errors(include_url=False)]
     faults: dict[Place, Fault] = {}
-    for detail in error.errors(include_url=False):
-        place = place_of(detail, schema)
-        # A union gives one error per alternative; its schema names them all at once.
-        faults.setdefault(place, _fault(detail, place, schema, where(place), noun))
+    for place, detail in details:
+        # A tuple of faulty entries is called too short on top of what is wrong with them.
+        inner = any(len(other) > len(place) and other[: len(place)] == place for other, _ in details)
+        if not (inner and detail["type"] == "too_short"):
+            # A union gives one error per alternative; its schema names them all at once.
+            faults.setdefault(place, _fault(detail, place, schema, where(place), noun))
     return list(faults.values())
 
 
@@ -80,7 +83,10 @@ def _fault(detail: Any, place: Place, schema: Schema, where: str, noun: str) -> 
         wrong = f"has a name that is not allowed (got {shown(value)})"
         return Fault(where, wrong, "letters, digits, '.', '_' and '-', the first a letter or digit", "Rename it.")
     if kind in ("value_error", "assertion_error"):
-        return Fault(where, f"{detail['ctx']['error']} (got {shown(value)})", f"it must be {allowed}", "Correct it.")
+        wrong = str(detail["ctx"]["error"])
+        wrong = wrong if "(got" in wrong else f"{wrong} (got {shown(value)})"
+        fitting = "values that fit together" if isinstance(value, dict) else f"it must be {allowed}"
+        return Fault(where, wrong, fitting, "Correct it.")
     wrong = next((text for name, text in _WRONG.items() if kind.endswith(name)), detail["msg"])
     return Fault(where, f"{wrong} (got {shown(value)})", f"it must be {allowed}", _todo(value, schema, place))
 

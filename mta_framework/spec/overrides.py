@@ -53,18 +53,21 @@ def _split(setting: str) -> tuple[list[str], Any]:
 
 
 def _apply(document: dict[str, Any], keys: list[str], value: Any, schema: Schema) -> Place:
+    """Set a value, and return the place that is now of the setting's making."""
+    *way, last = keys
     holder: Any = document
     place: Place = ()
-    for position, key in enumerate(keys):
+    made: Place = ()
+    for key in way:
         step = _step(holder, key, place)
         place = (*place, step)
-        if position == len(keys) - 1:
-            holder[step] = value
-            return place
         if isinstance(holder, dict) and step not in holder:
             holder[step] = _default(schema, place)
+            made = made or (place if property_at(schema, place) is None else ())
         holder = holder[step]
-    raise AssertionError("a setting has at least one key")
+    step = _step(holder, last, place)
+    holder[step] = value
+    return made or (*place, step)
 
 
 def _step(holder: Any, key: str, place: Place) -> str | int:

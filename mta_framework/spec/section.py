@@ -9,6 +9,8 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from mta_framework.spec.document import shown
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Text = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -69,7 +71,7 @@ def exactly_one(section: Section, *names: str) -> Iterator[Contradiction]:
         yield Contradiction("", names, "is incomplete (got none)", f"exactly one of {', '.join(names)}", add)
     elif len(given) > 1:
         wrong = f"contradicts itself (got {' and '.join(given)})"
-        yield Contradiction("", names, wrong, f"exactly one of {', '.join(names)}", "Remove the other.")
+        yield Contradiction("", names, wrong, f"exactly one of {', '.join(names)}", "Keep one of them.")
 
 
 def without_effect(section: Section, name: str, because: str, reason: str) -> Iterator[Contradiction]:
@@ -81,7 +83,7 @@ def without_effect(section: Section, name: str, because: str, reason: str) -> It
     """
     value, default = getattr(section, name), type(section).model_fields[name].get_default(call_default_factory=True)
     if value != default:
-        wrong = f"has no effect {reason} (got {value!r})"
+        wrong = f"has no effect {reason} (got {shown(value)})"
         yield Contradiction(name, (name, because), wrong, "a setting without effect is refused", "Remove it.")
 
 
@@ -91,5 +93,5 @@ def repeated(section: Section, *names: str) -> Iterator[Contradiction]:
         values = getattr(section, name)
         if len(set(values)) != len(values):
             yield Contradiction(
-                name, (name,), f"repeats a value (got {values})", "each value once", "Remove the repetition."
+                name, (name,), f"repeats a value (got {shown(values)})", "each value once", "Remove the repetition."
             )

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
 
+from mta_framework.spec.document import shown
 from mta_framework.spec.section import (
     Contradiction,
     Location,
@@ -87,7 +88,7 @@ class StudentSection(Section):
             yield Contradiction(
                 "config",
                 ("config",),
-                f"must name its architecture in model_type (got {self.config.get('model_type')!r})",
+                f"must name its architecture in model_type (got {shown(self.config.get('model_type'))})",
                 "the model_type of a transformers configuration, e.g. 'llama'",
                 "Add it.",
             )
@@ -98,7 +99,7 @@ class StudentSection(Section):
                 ("teacher_layers",),
                 f"must ascend without repetition, from 1 (got {layers})",
                 "1-based decoder blocks, e.g. [1, 3, 5]",
-                "Sort the list.",
+                "Correct the list.",
             )
 
 

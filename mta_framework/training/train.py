@@ -45,6 +45,13 @@ def sampler_for(examples: Sequence[Example], section: TrainingSection, seed: int
     return GroupedSampler(lengths, section.batch_size, micro, state.num_processes, state.process_index, seed)
 
 
+def total_steps(section: TrainingSection, sampler: GroupedSampler) -> int:
+    """Optimiser steps of the whole training."""
+    world_size = PartialState().num_processes
+    accumulation = section.batch_size // (micro_batch_size(section, world_size) * world_size)
+    return section.max_steps or (section.epochs or 1) * len(sampler) // accumulation
+
+
 def train(
     distiller: Distiller,
     data: TrainingData,

@@ -1,0 +1,46 @@
+"""Facts about models and data that the plan and the report share."""
+
+from __future__ import annotations
+
+from mta_framework.data.prepare import PreparedData
+from mta_framework.data.tokens import EncodedSet
+from mta_framework.errors import Fault
+from mta_framework.evaluation.generation import room_fault
+from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
+from mta_framework.models.lineup import Lineup
+from mta_framework.spec.sections import RunSpec
+
+
+def model_facts(lineup: Lineup) -> dict[str, ModelFacts]:
+    """Parameters of teacher and student."""
+    outlines = {"teacher": lineup.teacher_outline, "student": lineup.student_outline}
+    return {name: ModelFacts(found.parameters, found.trainable) for name, found in outlines.items() if found}
+
+
+def data_facts(data: PreparedData) -> dict[str, DataFacts]:
+    """Rows used, left out and cut, of the training and the validation set."""
+    sets = {"train": data.train, "validation": data.validation}
+    return {name: DataFacts(len(part.examples), part.too_long, part.cut) for name, part in sets.items() if part}
+
+
+def span_facts(encoded: EncodedSet) -> dict[str, SpanFacts]:
+    """Spans by granularity, as far as tokens of them are left."""
+    granularities = encoded.examples[0].spans
+    counts = {name: [len(example.spans[name]) for example in encoded.examples] for name in granularities}
+    return {name: SpanFacts(sum(found), len(found), found.count(0)) for name, found in counts.items()}
+
+
+def length_faults(spec: RunSpec, lineup: Lineup) -> list[Fault]:
+    """Texts that are longer than a model has positions for, in training or in evaluation."""
+    outlines = {"student": lineup.student_outline, "teacher": lineup.teacher_outline}
+    faults = []
+    for name, outline in outlines.items():
+        positions = getattr(outline.config, "max_position_embeddings", None) if outline else None
+        if positions is not None and spec.data.max_length > positions:
+            wrong = f"is more than the {name} has positions (got {spec.data.max_length})"
+            faults.append(Fault("data.max_length", wrong, f"at most {positions}", "Lower it, or take another model."))
+    if spec.evaluation is not None:
+        limits = spec.evaluation.max_prompt_length, spec.evaluation.max_new_tokens
+        found = [room_fault(outline.config, *limits) for outline in outlines.values() if outline]
+        faults += [fault for fault in found if fault]
+    return faults

@@ -1,0 +1,121 @@
+"""Teacher and student of one run: how each is loaded, for training and for evaluation."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mta_framework.errors import InputError
+from mta_framework.models.heads import check_head
+from mta_framework.models.loading import load_student, load_teacher, student_field, teacher_dtype
+from mta_framework.models.outline import ModelOutline, outline_student, outline_teacher
+from mta_framework.models.tokenizers import check_tokenizers, load_student_tokenizer, load_teacher_tokenizer
+from mta_framework.spec.sections import RunSpec, StudentSection, TeacherSection
+
+
+class Lineup:
+    """The models of a run.
+
+    Args:
+        spec: Of the run.
+        teacher_folder: The student that ``teacher.run`` exported, or None.
+        teacher_run: The lineup of ``teacher.run`` where nothing is exported yet: enough for outlines.
+        device: Where models for evaluation, and the teacher, are put.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        teacher_folder: Path | None = None,
+        teacher_run: Lineup | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self._spec = spec
+        self._teacher_folder = teacher_folder
+        self._teacher_run = teacher_run
+        self._device = device
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The student's tokenizer, which the teacher shares.
+
+        Raises:
+            InputError: It can't be loaded, or the teacher's differs.
+        """
+        teacher = self._teacher_tokenizer()
+        student = load_student_tokenizer(self._spec.student, teacher)
+        if teacher is not None and (fault := check_tokenizers(student, teacher)):
+            raise InputError([fault])
+        return student
+
+    def _teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
+        if self._spec.teacher is None:
+            return None
+        if self._teacher_run is not None:
+            return self._teacher_run.tokenizer
+        return load_teacher_tokenizer(self._spec.teacher, self._teacher_folder)
+
+    @cached_property
+    def student_outline(self) -> ModelOutline:
+        """The student in numbers; no weights are read."""
+        return outline_student(self._spec.student, self.teacher_outline, self.tokenizer)
+
+    @cached_property
+    def teacher_outline(self) -> ModelOutline | None:
+        """The teacher in numbers, or None; no weights are read."""
+        teacher = self._spec.teacher
+        if teacher is None:
+            return None
+        exported = None
+        if self._teacher_run is not None:
+            exported = self._teacher_run.student_outline
+        elif self._teacher_folder is not None:
+            exported = outline_student(StudentSection(path=str(self._teacher_folder)), None, self.tokenizer)
+        return outline_teacher(teacher, exported, self._teacher_dtype(teacher))
+
+    def teacher(self) -> PreTrainedModel | None:
+        """The frozen teacher in its own dtype, or None.
+
+        Raises:
+            InputError: It can't be loaded, or its head is of an unsupported kind.
+        """
+        section = self._spec.teacher
+        if section is None:
+            return None
+        model = load_teacher(section, self._teacher_folder, self._teacher_dtype(section))
+        check_head(model, "teacher")
+        return model.to(self._device)  # type: ignore[arg-type]
+
+    def student(self, teacher: PreTrainedModel | None) -> nn.Module:
+        """The student before training, float32.
+
+        Raises:
+            InputError: It can't be loaded, or its head is of an unsupported kind.
+        """
+        model = load_student(self._spec.student, teacher, self.tokenizer, self._spec.seed)
+        check_head(model, student_field(self._spec.student))
+        return model
+
+    def initial_student(self) -> nn.Module:
+        """The student before training, as it is evaluated: in the dtype of the forward pass."""
+        needs_teacher = self._spec.student.teacher_layers is not None
+        student = self.student(self.teacher() if needs_teacher else None)
+        return student.eval().to(self._device, self._evaluation_dtype)
+
+    def exported_student(self, folder: Path) -> PreTrainedModel:
+        """A student that was trained and exported, as it is evaluated."""
+        section = TeacherSection(path=str(folder))
+        model = load_teacher(section, None, str(self._evaluation_dtype).removeprefix("torch."))
+        return model.to(self._device)  # type: ignore[arg-type]
+
+    def _teacher_dtype(self, section: TeacherSection) -> str:
+        return teacher_dtype(section, self._spec.training.precision)
+
+    @property
+    def _evaluation_dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, teacher_dtype(TeacherSection(hub="any"), self._spec.training.precision))
+        return dtype

@@ -1,0 +1,234 @@
+"""The stages of a run, in their order: the file to read first.
+
+    bound spec -> teacher -> models, data -> training -> evaluation -> report
+
+Every stage takes its own section of the spec and returns a value; plugins are bound before the first of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import set_seed
+
+from mta_framework import facts, run_folder
+from mta_framework.alignment.objective import Alignment
+from mta_framework.binding import BoundRun
+from mta_framework.data.prepare import PreparedData, prepare
+from mta_framework.errors import Fault, InputError
+from mta_framework.evaluation.environment import environment
+from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
+from mta_framework.evaluation.generation import Sampling
+from mta_framework.evaluation.report import EvaluationFacts, Report, write_report
+from mta_framework.evaluation.sets import read_sets
+from mta_framework.evaluation.summary import summarise
+from mta_framework.models.export import save_student
+from mta_framework.models.identity import identity
+from mta_framework.models.lineup import Lineup
+from mta_framework.plan import Plan, estimate_memory
+from mta_framework.run_folder import RunFolder
+from mta_framework.training.arguments import micro_batch_size
+from mta_framework.training.distiller import Distiller
+from mta_framework.training.train import TrainingLog, sampler_for, total_steps, train, training_data
+from mta_framework.types import LayerPair
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All that training needs, read and checked; no weights are loaded yet."""
+
+    lineup: Lineup
+    pairs: tuple[LayerPair, ...]
+    data: PreparedData
+    sets: list[EvaluationSet]
+
+
+class Clock:
+    """Stage -> seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Book what happens inside under ``name``."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def run(bound: BoundRun, resume: bool = False) -> Report:
+    """Train, evaluate and report; everything that is done already is kept.
+
+    Args:
+        bound: A sound spec with its plugins.
+        resume: Go on with a run that was interrupted.
+
+    Returns:
+        The report, which also lies in the run folder. Every process of a distributed run returns it.
+
+    Raises:
+        InputError: Data, models or the run folder do not fit the spec; nothing was trained.
+        RunError: Training or evaluation could not go on; checkpoints and predictions are kept.
+    """
+    clock = Clock()
+    run_folder.require_free(bound.spec, resume)
+    with clock.stage("teacher run"):
+        teacher_folder = _teacher_folder(bound.teacher)
+    with clock.stage("data"):
+        ready = _ready(bound, Lineup(bound.spec, teacher_folder, device=PartialState().device))
+    folder = run_folder.of(bound.spec)
+    if PartialState().is_main_process:
+        run_folder.begin(bound.spec)
+    if not folder.is_trained:
+        with clock.stage("training"):
+            _train(bound, ready, folder)
+    with clock.stage("evaluation"):
+        scores = _evaluate(bound, ready, folder, teacher_folder)
+    return _report(bound, ready, folder, scores, clock)
+
+
+def plan(bound: BoundRun) -> Plan:
+    """What ``run`` would do. Spans are parsed (and cached), no weights are read, nothing is trained."""
+    ready = _ready(bound, _planned_lineup(bound))
+    section, world_size = bound.spec.training, PartialState().num_processes
+    student, teacher = ready.lineup.student_outline, ready.lineup.teacher_outline
+    sampler = sampler_for(ready.data.train.examples, section, bound.spec.seed)
+    micro = micro_batch_size(section, world_size)
+    return Plan(
+        facts.model_facts(ready.lineup),
+        facts.data_facts(ready.data),
+        facts.span_facts(ready.data.train),
+        ready.pairs,
+        total_steps(section, sampler),
+        estimate_memory(bound.spec, student, teacher, len(ready.pairs), micro),
+    )
+
+
+def _planned_lineup(bound: BoundRun) -> Lineup:
+    if bound.teacher is None:
+        return Lineup(bound.spec)
+    exported = run_folder.of(bound.teacher.spec)
+    if exported.is_trained:
+        return Lineup(bound.spec, exported.student)
+    return Lineup(bound.spec, teacher_run=_planned_lineup(bound.teacher))
+
+
+def _teacher_folder(teacher: BoundRun | None) -> Path | None:
+    """The exported student of ``teacher.run``; the run is begun, or gone on with, if it is not there."""
+    if teacher is None:
+        return None
+    folder = run_folder.of(teacher.spec)
+    if folder.is_trained:
+        run_folder.require_same(teacher.spec, folder)
+    else:
+        run(teacher, resume=True)
+    return folder.student
+
+
+def _ready(bound: BoundRun, lineup: Lineup) -> Ready:
+    spec = bound.spec
+    faults = facts.length_faults(spec, lineup)
+    if faults:
+        raise InputError(faults)
+    pairs = _layer_pairs(bound, lineup)
+    cache_folder = Path(spec.data.cache_dir or Path(spec.output_dir) / "span-cache")
+    with PartialState().main_process_first():  # the others find its spans in the cache
+        data = prepare(spec.data, lineup.tokenizer, bound.spans, cache_folder)
+    sets = read_sets(spec.evaluation, spec.data.template, lineup.tokenizer) if spec.evaluation else []
+    return Ready(lineup, pairs, data, sets)
+
+
+def _layer_pairs(bound: BoundRun, lineup: Lineup) -> tuple[LayerPair, ...]:
+    if bound.layers is None:
+        return ()
+    student, teacher = lineup.student_outline, lineup.teacher_outline
+    assert teacher is not None
+    try:
+        return tuple(bound.layers.map(student.shape, teacher.shape))
+    except ValueError as error:
+        allowed = f"student layers 1 to {student.shape.num_layers}, teacher layers 1 to {teacher.shape.num_layers}"
+        raise InputError([Fault("alignment.layers", str(error), allowed, "Change the options.")]) from error
+
+
+def _train(bound: BoundRun, ready: Ready, folder: RunFolder) -> None:
+    spec, data = bound.spec, ready.data
+    sampler = sampler_for(data.train.examples, spec.training, spec.seed)
+    teacher = ready.lineup.teacher()
+    student = ready.lineup.student(teacher)
+    set_seed(spec.seed)
+    distiller = Distiller(student, teacher, bound.base_loss, _alignment(bound, ready), ready.pairs)
+    validation = data.validation.examples if data.validation else []
+    granularities = bound.spans.granularities if bound.spans else ()
+    pad = ready.lineup.tokenizer.pad_token_id
+    rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0
+    fed = training_data(data.train.examples, validation, sampler, pad, granularities)
+    log = train(distiller, fed, spec.training, spec.seed, folder.path, rate)
+    if PartialState().is_main_process:
+        run_folder.write_json(folder.training_log, asdict(log))
+        save_student(student, ready.lineup.tokenizer, folder.student)
+    PartialState().wait_for_everyone()
+
+
+def _alignment(bound: BoundRun, ready: Ready) -> Alignment | None:
+    section, teacher = bound.spec.alignment, ready.lineup.teacher_outline
+    if section is None or bound.importance is None or teacher is None:
+        return None
+    return Alignment(
+        ready.pairs,
+        bound.importance,
+        ready.lineup.student_outline.shape.hidden_size,
+        teacher.shape.hidden_size,
+        lambda_dsa=section.lambda_dsa,
+        lambda_hid=section.lambda_hid,
+        dsa_reduction=section.dsa_reduction,
+        hid_reduction=section.hid_reduction,
+    )
+
+
+def _evaluate(bound: BoundRun, ready: Ready, folder: RunFolder, teacher_folder: Path | None) -> EvaluationFacts | None:
+    section = bound.spec.evaluation
+    if section is None:
+        return None
+    lineup = ready.lineup
+    loaders = {
+        "student": lambda: lineup.exported_student(folder.student),
+        "teacher": lineup.teacher,
+        "initial_student": lineup.initial_student,
+    }
+    identities = identity(bound.spec, folder.student, teacher_folder)
+    candidates = [
+        Candidate(name, identities[name], lineup.tokenizer, loaders[name], ready.sets) for name in section.models
+    ]
+    sampling = Sampling(section.temperature, section.top_p, section.max_new_tokens, section.batch_size)
+    return summarise(evaluate(candidates, bound.metrics, sampling, section.seeds, folder.path / "predictions"))
+
+
+def _report(
+    bound: BoundRun, ready: Ready, folder: RunFolder, scores: EvaluationFacts | None, clock: Clock
+) -> Report:
+    log = TrainingLog(**run_folder.read_json(folder.training_log))
+    report = Report(
+        name=bound.spec.name,
+        spec=bound.spec.model_dump(mode="json"),
+        evaluation=scores,
+        layer_pairs=ready.pairs,
+        models=facts.model_facts(ready.lineup),
+        data=facts.data_facts(ready.data),
+        spans=facts.span_facts(ready.data.train),
+        log=tuple(log.history),
+        steps=log.total_steps,
+        seconds_per_step=log.seconds / max(log.steps, 1),
+        timings=clock.seconds,
+        versions=environment(PartialState().device),
+        student_folder=folder.student.name,
+    )
+    if PartialState().is_main_process:
+        write_report(folder.path, report)
+    PartialState().wait_for_everyone()
+    return report

@@ -1,0 +1,67 @@
+"""What a run would do, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
+from mta_framework.models.outline import ModelOutline
+from mta_framework.spec.sections import RunSpec
+from mta_framework.types import LayerPair
+from mta_framework.vocabulary import CHUNK_BYTES
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ACTIVATIONS_PER_WIDTH = 17
+"""Values that a decoder block keeps per token and unit of width for its backward pass (attention matrices are not kept).
+
+After Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022: 34 bytes in 16 bits.
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``mta run --dry-run`` says.
+
+    Args:
+        models: ``teacher`` and ``student``: parameters in all and trained.
+        data: ``train`` and ``validation``: rows used, left out, cut.
+        spans: Granularity -> spans of the training set.
+        layer_pairs: Key layers.
+        steps: Optimiser steps.
+        memory: Part -> bytes per process, estimated.
+    """
+
+    models: Mapping[str, ModelFacts]
+    data: Mapping[str, DataFacts]
+    spans: Mapping[str, SpanFacts]
+    layer_pairs: tuple[LayerPair, ...]
+    steps: int
+    memory: Mapping[str, int]
+
+
+def estimate_memory(
+    spec: RunSpec, student: ModelOutline, teacher: ModelOutline | None, pairs: int, micro_batch_size: int
+) -> dict[str, int]:
+    """Bytes per process by part; activations are a rule of thumb, the rest is counted."""
+    projections = _projections(spec, student, teacher, pairs)
+    trained = student.trainable + projections
+    value = 2 if spec.training.precision != "fp32" else 4
+    tokens = micro_batch_size * spec.data.max_length
+    blocks = 2 if spec.training.gradient_checkpointing else student.shape.num_layers * _ACTIVATIONS_PER_WIDTH
+    states = 1 + pairs
+    return {
+        "student weights": 4 * (student.parameters + projections),
+        "gradients": 4 * trained,
+        "optimiser": 8 * trained,
+        "teacher weights": teacher.parameters * _BYTES[teacher.dtype] if teacher else 0,
+        "activations": tokens * (student.shape.hidden_size * blocks + student.shape.hidden_size * states) * value,
+        "teacher states": tokens * teacher.shape.hidden_size * (states + 4) * value if teacher else 0,
+        "vocabulary chunks": 8 * CHUNK_BYTES,
+    }
+
+
+def _projections(spec: RunSpec, student: ModelOutline, teacher: ModelOutline | None, pairs: int) -> int:
+    if spec.alignment is None or spec.alignment.lambda_hid == 0 or teacher is None:
+        return 0
+    return pairs * (student.shape.hidden_size + 1) * teacher.shape.hidden_size

@@ -1,0 +1,214 @@
+"""The span cache: each text is parsed once, whatever happens to its files."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mta_framework import PluginParams, RunError, SpanExtractor, SpanSet
+from mta_framework.data.spans import SpanCache
+
+TEXTS = ["ab", "", "日本語", "a😀", "ab"]
+
+
+class Letters(SpanExtractor):
+    """The first characters of a text, and all of it; remembers what it was asked."""
+
+    NAME = "letters"
+    VERSION = "1"
+
+    class Params(PluginParams):
+        count: int = 1
+
+    params: Params
+
+    def __init__(self, params: Params):
+        super().__init__(params)
+        self.asked: list[str] = []
+
+    @property
+    def granularities(self) -> tuple[str, ...]:
+        return ("first", "all")
+
+    def extract(self, texts: Sequence[str]) -> list[SpanSet]:
+        self.asked += texts
+        return [
+            {
+                "first": [(start, start + 1) for start in range(min(self.params.count, len(text)))],
+                "all": [(0, len(text))] if text else [],
+            }
+            for text in texts
+        ]
+
+
+class Refusing(Letters):
+    """Must not be asked."""
+
+    def extract(self, texts: Sequence[str]) -> list[SpanSet]:
+        raise AssertionError(f"asked for {texts}")
+
+
+class Pids(Letters):
+    """Its spans tell which process parsed."""
+
+    NAME = "pids"
+
+    def extract(self, texts: Sequence[str]) -> list[SpanSet]:
+        return [{"first": [(0, os.getpid())], "all": []} for _ in texts]
+
+
+def letters(count: int = 1) -> Letters:
+    return Letters(Letters.Params(count=count))
+
+
+def refusing(count: int = 1) -> Refusing:
+    return Refusing(Refusing.Params(count=count))
+
+
+def as_lists(span_sets: Sequence[SpanSet]) -> list[dict[str, list[list[int]]]]:
+    return [{name: spans.tolist() for name, spans in span_set.items()} for span_set in span_sets]
+
+
+EXPECTED = [
+    {"first": [[0, 1]], "all": [[0, 2]]},
+    {"first": [], "all": []},
+    {"first": [[0, 1]], "all": [[0, 3]]},
+    {"first": [[0, 1]], "all": [[0, 2]]},
+    {"first": [[0, 1]], "all": [[0, 2]]},
+]
+
+
+def test_distinct_texts_are_parsed_once_and_answered_in_order(tmp_path: Path) -> None:
+    extractor = letters()
+    cache = SpanCache(tmp_path, extractor, processes=None)
+    assert as_lists(cache.spans(TEXTS)) == EXPECTED
+    assert cache.parsed == 4
+    assert sorted(extractor.asked) == sorted(set(TEXTS))
+
+
+def test_a_second_run_parses_nothing(tmp_path: Path) -> None:
+    SpanCache(tmp_path, letters(), processes=1).spans(TEXTS)
+    cache = SpanCache(tmp_path, refusing(), processes=1)
+    assert as_lists(cache.spans(TEXTS)) == EXPECTED
+    assert cache.parsed == 0
+
+
+def test_only_unseen_texts_are_parsed(tmp_path: Path) -> None:
+    SpanCache(tmp_path, letters(), processes=1).spans(["ab", "cd"])
+    extractor = letters()
+    cache = SpanCache(tmp_path, extractor, processes=1)
+    cache.spans(["cd", "new", "ab"])
+    assert (extractor.asked, cache.parsed) == (["new"], 1)
+    assert as_lists(cache.spans(["new"])) == [{"first": [[0, 1]], "all": [[0, 3]]}]
+    assert cache.parsed == 0
+
+
+def test_no_texts_are_normal(tmp_path: Path) -> None:
+    cache = SpanCache(tmp_path, refusing(), processes=1)
+    assert cache.spans([]) == []
+    assert cache.parsed == 0
+
+
+def test_other_options_versions_and_names_have_caches_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [SpanCache(tmp_path, letters(count), 1).folder for count in (1, 2)]
+    folders.append(SpanCache(tmp_path, Pids(Pids.Params()), 1).folder)
+    monkeypatch.setattr(Letters, "VERSION", "2")
+    folders.append(SpanCache(tmp_path, letters(), 1).folder)
+    assert len(set(folders)) == 4
+    assert folders[0].name.startswith("letters-")
+    assert SpanCache(tmp_path, letters(), 1).folder == folders[3]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one bit", "empty", "not Arrow"])
+def test_a_damaged_file_is_left_out_with_a_warning_and_its_texts_are_parsed_again(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = SpanCache(tmp_path, letters(), processes=1)
+    cache.spans(TEXTS)
+    (path,) = cache.folder.glob("*.arrow")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(
+        {
+            "truncated": path.read_bytes()[:-100],
+            "one bit": bytes(content),
+            "empty": b"",
+            "not Arrow": b"not arrow",
+        }[damage]
+    )
+    with caplog.at_level(logging.WARNING):
+        again = SpanCache(tmp_path, letters(), processes=1)
+        assert as_lists(again.spans(TEXTS)) == EXPECTED
+    assert again.parsed == 4
+    assert "damaged" in caplog.text
+    caplog.clear()
+    assert as_lists(SpanCache(tmp_path, refusing(), processes=1).spans(TEXTS)) == EXPECTED
+    assert not caplog.text
+
+
+def test_an_interrupted_write_is_not_taken_for_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = SpanCache(tmp_path, letters(), processes=1)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mta_framework.data.shards.os.replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cache.spans(TEXTS)
+    assert list(cache.folder.iterdir()) == []
+    assert as_lists(cache.spans(TEXTS)) == EXPECTED
+
+
+def test_processes_that_race_leave_a_whole_cache(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    racers = [context.Process(target=SpanCache(tmp_path, letters(), 1).spans, args=(TEXTS,)) for _ in range(4)]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(timeout=60)
+    assert [racer.exitcode for racer in racers] == [0] * 4
+    assert as_lists(SpanCache(tmp_path, refusing(), 1).spans(TEXTS)) == EXPECTED
+
+
+def test_what_another_process_parsed_meanwhile_is_seen(tmp_path: Path) -> None:
+    waiting = SpanCache(tmp_path, refusing(), processes=1)
+    assert waiting.spans([]) == []
+    SpanCache(tmp_path, letters(), processes=1).spans(TEXTS)
+    assert as_lists(waiting.spans(TEXTS)) == EXPECTED
+
+
+def test_many_texts_are_parsed_by_several_processes(tmp_path: Path) -> None:
+    texts = [f"{number:04}" + "x" * 5_000_000 if number == 0 else f"{number:04}" for number in range(401)]
+    extractor = letters(2)
+    parsed = SpanCache(tmp_path, extractor, processes=2).spans(texts)
+    assert as_lists(parsed)[1:] == [{"first": [[0, 1], [1, 2]], "all": [[0, 4]]}] * 400
+    assert extractor.asked == []
+    alone = letters(2)
+    SpanCache(tmp_path / "alone", alone, processes=1).spans(texts)
+    assert len(alone.asked) == 401
+
+
+@pytest.mark.parametrize("count", [1, 401])
+def test_spans_outside_their_text_stop_the_run_in_any_process(tmp_path: Path, count: int) -> None:
+    texts = [f"text {number}" for number in range(count)]
+    cache = SpanCache(tmp_path, Pids(Pids.Params()), processes=2)
+    with pytest.raises(RunError, match=r"span extractor 'pids', text \d+ \('text \d+'\): first must satisfy"):
+        cache.spans(texts)
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_texts_are_written_in_portions_so_that_an_interruption_loses_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mta_framework.data.spans._TEXTS_PER_SHARD", 2)
+    cache = SpanCache(tmp_path, letters(), processes=1)
+    assert as_lists(cache.spans(TEXTS)) == EXPECTED
+    assert len(list(cache.folder.glob("*.arrow"))) == 2

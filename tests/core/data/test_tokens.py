@@ -1,0 +1,132 @@
+"""Tokens: where supervision begins, what is cut or left out, and generation prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from mta_framework.data.prompts import Sample, render
+from mta_framework.data.rows import Message, Record
+from mta_framework.data.tokens import Example, encode, prompt_ids
+from mta_framework.errors import InputError
+
+Build = Callable[..., PreTrainedTokenizerFast]
+
+
+def sample(prompt: str, response: str) -> Sample:
+    return Sample(prompt, response, (response,))
+
+
+def encode_one(one: Sample, tokenizer: PreTrainedTokenizerFast, max_length: int = 64) -> Example:
+    (example,) = encode([one], None, tokenizer, max_length, max_length - 1).examples
+    return example
+
+
+def text_of(ids: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> str:
+    return tokenizer.decode(ids.tolist(), clean_up_tokenization_spaces=False)
+
+
+def test_supervision_begins_with_the_first_token_of_the_response_and_ends_with_the_end(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    # "the" and " the" are tokens, so joint tokenisation would let a token reach over the seam.
+    example = encode_one(sample("repair ", "the lamp"), tokenizer)
+    assert text_of(example.input_ids[: example.prompt_length], tokenizer) == "repair "
+    assert text_of(example.input_ids[example.prompt_length :], tokenizer) == "the lamp<|end|>"
+    assert example.input_ids.dtype == np.int32
+
+
+def test_of_an_empty_response_only_the_end_is_supervised(byte_tokenizer: Build) -> None:
+    example = encode_one(sample("repair", ""), tokenizer := byte_tokenizer())
+    assert example.input_ids[example.prompt_length :].tolist() == [tokenizer.eos_token_id]
+
+
+def test_the_end_is_not_written_twice(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    twice = encode_one(sample("repair", "the lamp<|end|>"), tokenizer)
+    assert twice.input_ids.tolist() == encode_one(sample("repair", "the lamp"), tokenizer).input_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("<s> $A", "<s>repair"),
+        ("$A <|end|>", "repair"),
+        ("<s> $A <|end|>", "<s>repair"),
+        ("<|end|> $A", "<|end|>repair"),
+    ],
+)
+def test_prompts_keep_the_beginning_and_lose_the_end_that_the_tokenizer_adds(
+    byte_tokenizer: Build, template: str, expected: str
+) -> None:
+    tokenizer = byte_tokenizer(template=template)
+    example = encode_one(sample("repair", "x"), tokenizer)
+    assert text_of(example.input_ids, tokenizer) == f"{expected}x<|end|>"
+    assert prompt_ids([sample("repair", "x")], tokenizer, 64)[0] == [example.input_ids[:-2].tolist()]
+
+
+def test_chat_prompts_get_no_second_set_of_special_tokens(chat_tokenizer: PreTrainedTokenizerFast) -> None:
+    samples = render([Record((Message("user", "Hi"),), ("the lamp",))], "chat", chat_tokenizer)
+    samples.append(sample("plain", "x"))
+    chat, plain = encode(samples, None, chat_tokenizer, 64, 32).examples
+    expected = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nthe lamp<|im_end|><|end|>"
+    assert text_of(chat.input_ids, chat_tokenizer) == expected
+    assert text_of(plain.input_ids, chat_tokenizer) == "<s>plainx<|end|>"
+    assert (chat.input_ids == chat_tokenizer.convert_tokens_to_ids("<|im_end|>")).sum() == 2
+    chat_tokenizer.eos_token = "<|im_end|>"
+    again = encode(samples, None, chat_tokenizer, 64, 32).examples[0]
+    assert text_of(again.input_ids, chat_tokenizer) == expected.removesuffix("<|end|>")
+
+
+def test_long_responses_are_cut_and_long_prompts_left_out(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    samples = [sample("z" * 4, "q" * 3), sample("z" * 4, "q" * 4), sample("z" * 5, "q"), sample("z" * 10_000, "q")]
+    encoded = encode(samples, None, tokenizer, 8, 4)
+    assert (encoded.too_long, encoded.cut) == (2, 1)
+    assert [text_of(example.input_ids, tokenizer) for example in encoded.examples] == ["zzzzqqq<|end|>", "zzzzqqqq"]
+    assert [example.prompt_length for example in encoded.examples] == [4, 4]
+
+
+def test_nothing_left_is_an_input_error(byte_tokenizer: Build) -> None:
+    with pytest.raises(InputError, match=r"data.max_prompt_length: every prompt is longer than 3 tokens \(2 rows\)"):
+        encode([sample("z" * 4, "")] * 2, None, byte_tokenizer(), 8, 3)
+
+
+def test_long_generation_prompts_lose_their_beginning_and_are_counted(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer(template="<s> $A")
+    prompts, cut = prompt_ids([sample("zzzq", "x"), sample("zq", "x"), sample("z", "x")], tokenizer, 3)
+    assert [text_of(np.array(ids), tokenizer) for ids in prompts] == ["zzq", "<s>zq", "<s>z"]
+    assert cut == 1
+
+
+def test_a_tokenizer_without_an_end_is_refused(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(InputError, match=r"student\.tokenizer: the tokenizer has no end-of-sequence token"):
+        encode([sample("a", "b")], None, tokenizer, 8, 4)
+
+
+def test_a_slow_tokenizer_is_refused(byte_tokenizer: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", False)
+    with pytest.raises(InputError, match=r"student\.tokenizer: the tokenizer is a slow one"):
+        prompt_ids([sample("a", "b")], byte_tokenizer(), 8)
+
+
+def test_settings_for_padding_and_truncation_in_the_tokenizer_have_no_effect(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.enable_truncation(2)
+    tokenizer.backend_tokenizer.enable_padding(length=50)
+    assert len(encode_one(sample("zzzz", "qqqq"), tokenizer).input_ids) == 9
+
+
+def test_many_samples_are_encoded_like_one(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    samples = [sample(f"repair {number}", "日本語😀" * (number % 3)) for number in range(1003)]
+    encoded = encode(samples, [{"words": [(0, 6)]}] * len(samples), tokenizer, 64, 32)
+    for number in (0, 999, 1000, 1002):
+        (alone,) = encode([samples[number]], [{"words": [(0, 6)]}], tokenizer, 64, 32).examples
+        assert encoded.examples[number].input_ids.tolist() == alone.input_ids.tolist()
+        assert encoded.examples[number].spans["words"].tolist() == alone.spans["words"].tolist()
+        assert text_of(alone.input_ids, tokenizer) == samples[number].text + "<|end|>"

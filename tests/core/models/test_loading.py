@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import nn
+
+from mta_framework import InputError
+from mta_framework.models.export import save_student
+from mta_framework.models.loading import load_student, load_teacher, teacher_dtype
+from mta_framework.spec.sections import StudentSection, TeacherSection
+
+SMALL = {
+    "model_type": "llama",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+
+
+@pytest.fixture
+def folder(tiny, tokenizer, tmp_path):
+    save_student(tiny("qwen2"), tokenizer, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def faults_of(raised):
+    return [str(fault) for fault in raised.value.faults]
+
+
+def test_teacher_is_frozen_in_its_dtype_and_in_evaluation_mode(tiny, folder):
+    teacher = load_teacher(TeacherSection(path=str(folder)), None, "bfloat16")
+    assert not teacher.training
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    original = tiny("qwen2").state_dict()
+    for name, tensor in teacher.state_dict().items():
+        assert torch.equal(tensor, original[name].bfloat16())
+
+
+def test_teacher_of_a_run_is_its_exported_student(folder):
+    teacher = load_teacher(TeacherSection(run="other.json"), folder, "float32")
+    assert teacher.config.model_type == "qwen2"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "expected"),
+    [("auto", "bf16", "bfloat16"), ("auto", "fp16", "float16"), ("auto", "fp32", "float32"),
+     ("float32", "bf16", "float32")],
+)  # fmt: skip
+def test_automatic_teacher_dtype_follows_precision(dtype, precision, expected):
+    assert teacher_dtype(TeacherSection(path="x", dtype=dtype), precision) == expected
+
+
+def test_student_is_loaded_in_float32_and_training_mode(tiny, folder, tokenizer):
+    tiny("qwen2").bfloat16().save_pretrained(folder)
+    student = load_student(StudentSection(path=str(folder)), None, tokenizer, seed=0)
+    assert student.training
+    assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}
+    assert all(parameter.requires_grad for parameter in student.parameters())
+
+
+def test_fresh_student_takes_vocabulary_and_special_tokens_from_the_tokenizer(tokenizer):
+    student = load_student(StudentSection(config=SMALL), None, tokenizer, seed=0)
+    config = student.config
+    assert (config.vocab_size, config.eos_token_id, config.pad_token_id, config.bos_token_id) == (257, 256, 256, None)
+    given = load_student(StudentSection(config=SMALL | {"vocab_size": 320}), None, tokenizer, seed=0)
+    assert given.get_input_embeddings().weight.shape == (320, 16)
+
+
+def test_fresh_weights_follow_the_seed_and_leave_the_global_state_alone(tokenizer):
+    section = StudentSection(config=SMALL, lora={"rank": 2})
+    before = torch.get_rng_state()
+    first, again, other = (load_student(section, None, tokenizer, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    for (name, a), b in zip(first.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    differing = {
+        name for (name, a), b in zip(first.named_parameters(), other.parameters(), strict=True) if (a != b).any()
+    }
+    assert any("lora_A" in name for name in differing)
+    assert any("embed_tokens" in name for name in differing)
+
+
+def test_unknown_field_of_a_configuration_is_refused_with_the_nearest_name(tokenizer):
+    section = StudentSection(config=SMALL | {"num_hiden_layers": 3, "colour": "red"})
+    with pytest.raises(InputError) as raised:
+        load_student(section, None, tokenizer, seed=0)
+    first, second = faults_of(raised)
+    assert first.startswith("student.config.num_hiden_layers: is no field of llama")
+    assert "Did you mean 'num_hidden_layers'?" in first
+    assert second.startswith("student.config.colour")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model_type": "lama"}, {"num_hidden_layers": "two"}, {"hidden_size": 17}, {"hidden_act": "nonsense"}],
+)
+def test_configuration_that_transformers_refuses_is_an_input_error(tokenizer, change):
+    with pytest.raises(InputError, match=r"student\.config"):
+        load_student(StudentSection(config=SMALL | change), None, tokenizer, seed=0)
+
+
+def test_alternative_names_of_fields_are_accepted(tokenizer):
+    config = {"model_type": "gpt2", "hidden_size": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
+    assert load_student(StudentSection(config=config), None, tokenizer, seed=0).config.n_embd == 16
+    rotary = load_student(StudentSection(config=SMALL | {"rope_theta": 5000.0}), None, tokenizer, seed=0)
+    assert rotary.config.rope_parameters["rope_theta"] == 5000.0
+
+
+def test_vocabulary_smaller_than_the_tokenizers_is_refused(tokenizer):
+    with pytest.raises(
+        InputError, match=r"student\.config\.vocab_size: has fewer embeddings .*got 100\); at least 257"
+    ):
+        load_student(StudentSection(config=SMALL | {"vocab_size": 100}), None, tokenizer, seed=0)
+
+
+def test_pretrained_student_with_too_few_embeddings_is_refused(tiny, folder, tokenizer):
+    tiny("qwen2", vocab_size=200, eos_token_id=None, pad_token_id=None).save_pretrained(folder)
+    with pytest.raises(InputError, match=r"student\.path: has fewer embeddings .*got 200\)"):
+        load_student(StudentSection(path=str(folder)), None, tokenizer, seed=0)
+
+
+def test_lora_trains_adapters_only_and_never_the_head(tiny, tokenizer, tmp_path):
+    for family in ("llama_tied", "gpt2"):
+        tiny(family).save_pretrained(tmp_path / family)
+        section = StudentSection(path=str(tmp_path / family), lora={"rank": 3, "alpha": 6, "dropout": 0.1})
+        student = load_student(section, None, tokenizer, seed=0)
+        assert isinstance(student, PeftModel)
+        trained = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
+        assert trained == {name for name, _ in student.named_parameters() if ".lora_" in name}
+        assert not any("lm_head" in name for name in trained)
+        adapted = {name.split(".lora_")[0] for name in trained}
+        linear = [m for m in tiny(family).modules() if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"]
+        assert len(adapted) == len(linear) - 1
+
+
+def test_lora_targets_are_those_named(tokenizer):
+    section = StudentSection(config=SMALL, lora={"rank": 2, "target_modules": ["q_proj", "v_proj"]})
+    student = load_student(section, None, tokenizer, seed=0)
+    adapted = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name, p in student.named_parameters() if p.requires_grad}
+    assert adapted == {"q_proj", "v_proj"}
+
+
+def test_unknown_lora_targets_are_refused_all_at_once_with_the_names_there_are(tokenizer):
+    section = StudentSection(config=SMALL, lora={"target_modules": ["q_proj", "qproj", "lm_head"]})
+    with pytest.raises(InputError) as raised:
+        load_student(section, None, tokenizer, seed=0)
+    unknown, head = faults_of(raised)
+    assert "got 'qproj'" in unknown
+    assert "q_proj, up_proj, v_proj are allowed" in unknown
+    assert "Did you mean 'q_proj'?" in unknown
+    assert "is the frozen head (got 'lm_head')" in head
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: [file.unlink() for file in folder.iterdir()], "has no config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "no JSON"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "pickle"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x08"), "could not be loaded"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "nonsense"}'), "could not be loaded"),
+    ],
+)
+def test_damaged_folder_is_an_input_error_that_says_what_to_do(folder, tokenizer, damage, message):
+    damage(folder)
+    with pytest.raises(InputError) as raised:
+        load_student(StudentSection(path=str(folder)), None, tokenizer, seed=0)
+    (fault,) = faults_of(raised)
+    assert fault.startswith("student.path: ")
+    assert message in fault
+    assert str(folder) in fault
+
+
+def test_code_that_comes_with_a_model_is_never_run(folder, tokenizer, tmp_path):
+    witness = tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(witness)!r}, 'w')\nclass C: pass\n")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.C"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"teacher\.path: could not be loaded"):
+        load_teacher(TeacherSection(path=str(folder)), None, "float32")
+    assert not witness.exists()
+
+
+def test_missing_weights_are_refused_instead_of_drawn_at_random(folder, tokenizer):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_hidden_layers": 5, "layer_types": ["full_attention"] * 5}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"lacks weights.*model\.layers\.4"):
+        load_student(StudentSection(path=str(folder)), None, tokenizer, seed=0)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "model.gguf"])
+def test_missing_path_is_an_input_error(tokenizer, tmp_path, name):
+    with pytest.raises(InputError, match=r"student\.path: does not exist"):
+        load_student(StudentSection(path=str(tmp_path / name)), None, tokenizer, seed=0)
+
+
+def test_a_file_that_is_no_gguf_is_refused(tokenizer, tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match="is a file but no GGUF file"):
+        load_student(StudentSection(path=str(tmp_path / "model.gguf")), None, tokenizer, seed=0)
+
+
+def test_unreachable_hub_id_is_an_input_error(monkeypatch, tokenizer):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"student\.hub: could not be loaded \(got 'nobody/nothing'"):
+        load_student(StudentSection(hub="nobody/nothing"), None, tokenizer, seed=0)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from mta_framework import InputError
+from mta_framework.models.export import save_student
+from mta_framework.models.loading import load_student, load_teacher
+from mta_framework.models.outline import outline_student, outline_teacher
+from mta_framework.models.states import shape_of
+from mta_framework.spec.sections import StudentSection, TeacherSection
+
+CONFIG = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+          "intermediate_size": 32, "tie_word_embeddings": True}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tiny, tokenizer, tmp_path):
+    save_student(tiny("gemma2"), tokenizer, tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}, {"rank": 2, "target_modules": ["q_proj"]}])
+@pytest.mark.parametrize("kind", ["path", "config", "teacher_layers"])
+def test_outline_tells_what_loading_gives(folder, tokenizer, kind, lora):
+    origin = {"path": str(folder), "config": CONFIG, "teacher_layers": [1, 3]}[kind]
+    section = StudentSection(**{kind: origin}, lora=lora)
+    teacher_section = TeacherSection(path=str(folder))
+    teacher = outline_teacher(teacher_section, None, "bfloat16")
+    student = outline_student(section, teacher, tokenizer)
+    loaded_teacher = load_teacher(teacher_section, None, "bfloat16")
+    loaded = load_student(section, loaded_teacher, tokenizer, seed=0)
+    assert (teacher.shape, teacher.parameters) == (shape_of(loaded_teacher), loaded_teacher.num_parameters())
+    assert (teacher.trainable, teacher.dtype) == (0, "bfloat16")
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in loaded.parameters()]
+    assert student.parameters == sum(size for size, _ in sizes)
+    assert student.trainable == sum(size for size, trained in sizes if trained)
+    assert (student.shape, student.dtype) == (shape_of(loaded), "float32")
+
+
+def test_no_weights_are_read(folder, tokenizer):
+    (folder / "model.safetensors").write_bytes(b"not read")
+    assert outline_teacher(TeacherSection(path=str(folder)), None, "float32").shape.num_layers == 4
+
+
+def test_teacher_of_a_run_is_outlined_by_its_student(folder, tokenizer):
+    student = outline_student(StudentSection(path=str(folder)), None, tokenizer)
+    teacher = outline_teacher(TeacherSection(run="other.json"), student, "float16")
+    assert (teacher.shape, teacher.parameters) == (student.shape, student.parameters)
+
+
+def test_faults_show_without_weights(folder, tokenizer):
+    with pytest.raises(InputError, match=r"student\.config\.hidden_sise"):
+        outline_student(StudentSection(config=CONFIG | {"hidden_sise": 8}), None, tokenizer)
+    teacher = outline_teacher(TeacherSection(path=str(folder)), None, "float32")
+    with pytest.raises(InputError, match=r"student\.teacher_layers"):
+        outline_student(StudentSection(teacher_layers=[5]), teacher, tokenizer)
+    with pytest.raises(InputError, match=r"student\.lora\.target_modules"):
+        outline_student(StudentSection(config=CONFIG, lora={"target_modules": ["none"]}), None, tokenizer)

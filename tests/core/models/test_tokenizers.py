@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from mta_framework import InputError
+from mta_framework.models.tokenizers import (
+    check_tokenizers,
+    check_vocabulary,
+    load_student_tokenizer,
+    load_teacher_tokenizer,
+)
+from mta_framework.spec.sections import StudentSection, TeacherSection
+
+
+@pytest.fixture
+def folder(tiny, tokenizer, tmp_path):
+    tiny("llama").save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def words(*tokens, **special):
+    backend = Tokenizer(models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token=tokens[0]))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+def test_own_tokenizer_is_loaded(folder, tokenizer):
+    for loaded in (
+        load_teacher_tokenizer(TeacherSection(path=str(folder))),
+        load_teacher_tokenizer(TeacherSection(run="other.json"), folder),
+        load_student_tokenizer(StudentSection(path=str(folder))),
+        load_student_tokenizer(StudentSection(config={"model_type": "gpt2"}, tokenizer=str(folder))),
+    ):
+        assert loaded.get_vocab() == tokenizer.get_vocab()
+
+
+def test_student_without_tokenizer_takes_the_teachers(tokenizer):
+    assert load_student_tokenizer(StudentSection(teacher_layers=[1]), tokenizer) is tokenizer
+    with pytest.raises(InputError, match=r"student\.tokenizer: is missing"):
+        load_student_tokenizer(StudentSection(config={"model_type": "gpt2"}))
+
+
+def test_padding_token_is_the_end_token_where_there_is_none(tmp_path):
+    words("a", "</s>", eos_token="</s>").save_pretrained(tmp_path)
+    section = StudentSection(config={"model_type": "gpt2"}, tokenizer=str(tmp_path))
+    loaded = load_student_tokenizer(section)
+    assert (loaded.pad_token, loaded.pad_token_id) == ("</s>", 1)
+
+
+def test_tokenizer_without_end_token_is_refused(tmp_path):
+    words("a", "b").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="has no end-of-sequence token"):
+        load_student_tokenizer(StudentSection(config={"model_type": "gpt2"}, tokenizer=str(tmp_path)))
+
+
+def test_folder_without_tokenizer_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"student\.tokenizer: has no tokenizer"):
+        load_student_tokenizer(StudentSection(config={"model_type": "gpt2"}, tokenizer=str(tmp_path)))
+    with pytest.raises(InputError, match=r"student\.tokenizer: does not exist"):
+        load_student_tokenizer(StudentSection(config={"model_type": "gpt2"}, tokenizer=str(tmp_path / "no")))
+
+
+def test_equal_tokenizers_agree(tokenizer):
+    assert check_tokenizers(tokenizer, copy.deepcopy(tokenizer)) is None
+
+
+def test_tokenizers_that_differ_by_trailing_tokens_agree(tokenizer):
+    longer = copy.deepcopy(tokenizer)
+    longer.add_tokens(["<pad-1>", "<pad-2>"])
+    assert len(longer) == len(tokenizer) + 2
+    assert check_tokenizers(tokenizer, longer) is None
+    assert check_tokenizers(longer, tokenizer) is None
+
+
+def test_first_differing_tokens_are_named():
+    fault = check_tokenizers(words("x", "a", "b", "c"), words("x", "a", "c", "b", "d"))
+    assert fault is not None
+    assert fault.where == "student.tokenizer"
+    assert "in 2 tokens (got id 2: 'b' and 'c', id 3: 'c' and 'b')" in fault.wrong
+
+
+def test_vocabulary_must_embed_every_token(tiny, tokenizer):
+    model = tiny("llama")
+    assert check_vocabulary(tokenizer, model, "teacher.path") is None
+    model.resize_token_embeddings(256, mean_resizing=False)
+    fault = check_vocabulary(tokenizer, model, "teacher.path")
+    assert fault is not None
+    assert str(fault).startswith("teacher.path: has fewer embeddings")

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from mta_framework.spec.loading import spec_schema
+from mta_framework.spec.sections import AlignmentSection, EvaluationSection, RunSpec, TeacherSection, TrainingSection
+
+
+def test_contradictions_are_refused_without_a_file_as_well() -> None:
+    with pytest.raises(ValidationError, match=r"contradicts itself.*must divide batch_size"):
+        TrainingSection(epochs=1, max_steps=2, batch_size=4, micro_batch_size=3)
+
+
+def test_the_defaults_are_those_of_the_paper() -> None:
+    alignment, training = AlignmentSection(spans={"name": "words"}), TrainingSection(epochs=5)
+    assert (alignment.lambda_dsa, alignment.lambda_hid, alignment.projection_learning_rate) == (2.0, 0.2, 5e-4)
+    assert (alignment.dsa_reduction, alignment.hid_reduction) == ("example", "mean")
+    assert (training.batch_size, training.learning_rate, training.weight_decay) == (16, 1e-4, 0.01)
+    assert (training.schedule, training.max_grad_norm, training.warmup_ratio) == ("cosine", 1.0, 0.0)
+    evaluation = EvaluationSection(sets={"test": {"path": "test.jsonl"}})
+    assert evaluation.seeds == [10, 20, 30, 40, 50]
+    assert (evaluation.temperature, evaluation.top_p, evaluation.max_new_tokens) == (0.7, 1.0, 512)
+
+
+def test_sections_are_immutable() -> None:
+    teacher = TeacherSection(hub="gpt2")
+    with pytest.raises(ValidationError, match="frozen"):
+        teacher.hub = "gpt2-xl"
+
+
+def test_a_dumped_spec_with_all_defaults_spelt_out_is_valid_again() -> None:
+    greedy = {"sets": {"test": {"path": "t.jsonl"}}, "temperature": 0, "seeds": [1]}
+    spec = RunSpec.model_validate(
+        {
+            "name": "x",
+            "teacher": {"hub": "a"},
+            "student": {"hub": "b"},
+            "data": {"train": {"path": "r.jsonl"}},
+            "base_loss": {"name": "kl"},
+            "alignment": {"spans": {"name": "words"}, "lambda_hid": 0},
+            "training": {"epochs": 1},
+            "evaluation": greedy,
+        }
+    )
+    assert RunSpec.model_validate(spec.model_dump(mode="json")) == spec
+
+
+def test_every_field_is_described_and_every_required_one_has_an_example() -> None:
+    for definition in (spec_schema(), *spec_schema()["$defs"].values()):
+        for name, field in definition["properties"].items():
+            assert field.get("description") or "$ref" in field, name
+            assert name not in definition.get("required", ()) or field.get("examples"), name

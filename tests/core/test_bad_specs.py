@@ -1,0 +1,47 @@
+"""Every spec under tests/specs: the good ones bind, the bad ones are refused with all that is wrong, word for word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mta_framework import InputError
+from mta_framework.binding import bind
+from mta_framework.registry import Registry, discover
+
+SPECS = Path(__file__).parents[1] / "specs"
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return discover()
+
+
+def expected(path: Path, registry: Registry) -> list[str]:
+    text = path.with_suffix(".txt").read_text(encoding="utf-8")
+    places = {"folder": str(path.parent), "specs": str(SPECS)}
+    installed = {family: ", ".join(registry.names(family)) for family in registry.families}
+    for name, value in (places | installed).items():
+        text = text.replace(f"{{{name}}}", value)
+    return text.splitlines()
+
+
+@pytest.mark.parametrize("path", sorted((SPECS / "bad").glob("*.json")), ids=lambda path: path.stem)
+def test_a_bad_spec_is_refused_with_every_fault(path: Path, registry: Registry) -> None:
+    with pytest.raises(InputError) as refusal:
+        bind(path, registry)
+    assert [str(fault) for fault in refusal.value.faults] == expected(path, registry)
+
+
+@pytest.mark.parametrize("path", sorted((SPECS / "good").glob("*.json")), ids=lambda path: path.stem)
+def test_a_good_spec_binds(path: Path, registry: Registry) -> None:
+    bound = bind(path, registry)
+    assert bound.spec.name == path.stem.replace("_", "-")
+    assert bound.folder == path.parent / "runs" / bound.spec.name
+
+
+def test_every_expectation_belongs_to_a_spec() -> None:
+    assert {path.stem for path in (SPECS / "bad").glob("*.txt")} == {
+        path.stem for path in (SPECS / "bad").glob("*.json")
+    }

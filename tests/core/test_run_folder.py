@@ -1,0 +1,57 @@
+"""Whether a run folder may be written to."""
+
+from __future__ import annotations
+
+import pytest
+
+from mta_framework import run_folder
+from mta_framework.errors import InputError
+from mta_framework.spec.sections import RunSpec
+
+
+def spec_in(folder, **changes):
+    document = {
+        "name": "a",
+        "output_dir": str(folder),
+        "student": {"hub": "x/y"},
+        "data": {"train": {"path": "t.jsonl"}},
+        "base_loss": {"name": "sft"},
+        "training": {"epochs": 1},
+    }
+    return RunSpec.model_validate({**document, **changes})
+
+
+def test_a_new_folder_is_free_and_then_holds_the_resolved_spec(tmp_path):
+    spec = spec_in(tmp_path)
+    run_folder.require_free(spec, resume=False)
+    run_folder.begin(spec)
+    assert run_folder.read_json(tmp_path / "a" / "spec.json") == spec.model_dump(mode="json")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["spec.json"]
+
+
+def test_a_folder_with_a_run_is_refused_without_resume(tmp_path):
+    run_folder.begin(spec_in(tmp_path))
+    with pytest.raises(InputError) as caught:
+        run_folder.require_free(spec_in(tmp_path), resume=False)
+    assert str(caught.value) == (
+        f"name: already holds a run (got {tmp_path / 'a'}); a name without a run. Choose another, or go on with --resume."
+    )
+
+
+def test_resuming_with_another_spec_names_every_field_that_differs(tmp_path):
+    run_folder.begin(spec_in(tmp_path))
+    changed = spec_in(tmp_path, seed=7, training={"epochs": 2, "trackers": []})
+    with pytest.raises(InputError) as caught:
+        run_folder.require_free(changed, resume=True)
+    assert [fault.where for fault in caught.value.faults] == ["seed", "training.epochs"]
+    assert str(caught.value.faults[1]) == (
+        f"training.epochs: is not what the run in {tmp_path / 'a'} began with (got 2); 1 as in its spec.json. "
+        "Set it back, choose another name, or delete the folder."
+    )
+
+
+def test_what_does_not_touch_the_weights_may_change(tmp_path):
+    run_folder.begin(spec_in(tmp_path))
+    evaluation = {"sets": {"dolly": {"path": "d.jsonl"}}}
+    changed = spec_in(tmp_path, evaluation=evaluation, training={"epochs": 1, "trackers": [], "keep_checkpoints": 5})
+    run_folder.require_free(changed, resume=True)

@@ -1,0 +1,55 @@
+"""Values of loss terms: means over steps, and the stop at the first NaN."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mta_framework.errors import RunError
+from mta_framework.training.distiller import contribution
+from mta_framework.training.ledger import Ledger
+from mta_framework.types import LossTerm
+
+
+def identity(values):
+    return values
+
+
+def test_terms_of_one_name_are_averaged_without_their_weights():
+    ledger = Ledger()
+    terms = (
+        LossTerm("kl", torch.tensor(6.0), "tokens"),
+        LossTerm("dsa", torch.tensor(2.0), "pairs", 0.5),
+        LossTerm("dsa", torch.tensor(4.0), "pairs", 1.5),
+    )
+    ledger.add(terms, {"tokens": 3, "pairs": 2})
+    ledger.close_step("step 1", identity)
+    # dsa: (0.5 * 1 + 1.5 * 2) / 2; loss: 6/3 + 0.5 * 1 + 1.5 * 2
+    assert ledger.drain() == pytest.approx({"loss": 5.5, "kl": 2.0, "dsa": 1.75})
+
+
+def test_values_are_means_over_the_steps_since_the_last_drain():
+    ledger = Ledger()
+    for total in (2.0, 4.0):
+        for part in (0.25, 0.75):
+            ledger.add((LossTerm("kl", torch.tensor(total * part), "tokens"),), {"tokens": 1})
+        ledger.close_step("step", identity)
+    assert ledger.drain() == pytest.approx({"loss": 3.0, "kl": 3.0})
+    ledger.add((LossTerm("kl", torch.tensor(1.0), "tokens"),), {"tokens": 1})
+    ledger.close_step("step", identity)
+    assert ledger.drain() == pytest.approx({"loss": 1.0, "kl": 1.0})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_stops_the_run_and_names_step_and_term(value):
+    ledger = Ledger()
+    terms = (LossTerm("kl", torch.tensor(1.0), "tokens"), LossTerm("hid", torch.tensor(value), "tokens"))
+    ledger.add(terms, {"tokens": 1})
+    with pytest.raises(RunError, match=rf"^training step 7: hid is {value}\. The run stops; its last checkpoint is kept\.$"):
+        ledger.close_step("training step 7", identity)
+
+
+def test_a_unit_that_nothing_was_counted_of_adds_nothing():
+    assert contribution((LossTerm("dsa", torch.tensor(0.0), "pairs", 2.0),), {"pairs": 0}).item() == 0.0
