@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from mta_framework.data.extraction import SpanArrays, extract
 from mta_framework.data.shards import KEY, Rows, read_shard, rows_of, write_shard
+from mta_framework.errors import RunError
 from mta_framework.interfaces import SpanExtractor
 
 _TEXTS_PER_PROCESS = 200
@@ -56,9 +57,12 @@ class SpanCache:
             For each text, granularity -> (K, 2) int32 half-open character ranges, read-only.
 
         Raises:
-            RunError: The extractor fails or breaks its contract.
+            RunError: The extractor fails or breaks its contract, or the folder cannot be created.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"span cache: cannot create {self.folder} ({error.strerror}); set data.cache_dir") from error
         self._read_new_shards()
         keys = [hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest() for text in texts]
         unseen = {key: number for number, key in enumerate(keys) if key not in self._place}

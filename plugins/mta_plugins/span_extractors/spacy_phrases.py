@@ -33,7 +33,7 @@ class SpacyPhrases(SpanExtractor):
     Phrases are noun chunks and verb groups ``AUX* ADV* VERB+ ADV*``, sorted by (start, -end); one that ends no later
     than the last kept one is dropped, so what is left may overlap in part. Words are the tokens inside these phrases,
     each up to the beginning of the next in its phrase, as in the experiments of the MTA paper (arXiv 2605.01374; but a
-    word that two overlapping phrases share is listed once), or all words of the text that are no punctuation.
+    range that two overlapping phrases share is listed once), or all words of the text that are no punctuation.
 
     Of a text longer than the pipeline's ``max_length`` (1,000,000 characters) only that much is parsed.
     """

@@ -178,6 +178,12 @@ def test_processes_that_race_leave_a_whole_cache(tmp_path: Path) -> None:
     assert as_lists(SpanCache(tmp_path, refusing(), 1).spans(TEXTS)) == EXPECTED
 
 
+def test_a_folder_that_cannot_be_created_is_a_run_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"cannot create .*set data\.cache_dir"):
+        SpanCache(tmp_path / "file", letters(), processes=1).spans(TEXTS)
+
+
 def test_what_another_process_parsed_meanwhile_is_seen(tmp_path: Path) -> None:
     waiting = SpanCache(tmp_path, refusing(), processes=1)
     assert waiting.spans([]) == []
