@@ -45,8 +45,9 @@ def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
     _check_model_type(model_type)
     _check_names(model_type, values)
     needed = vocabulary_size(tokenizer)
-    if values.setdefault("vocab_size", needed) < needed:
-        given_size, todo = values["vocab_size"], "Leave it out, to fit the tokenizer."
+    given_size = values.setdefault("vocab_size", needed)
+    if isinstance(given_size, int) and given_size < needed:
+        todo = "Leave it out, to fit the tokenizer."
         wrong = f"has fewer embeddings than the tokenizer has tokens (got {given_size})"
         raise InputError([Fault(f"{_WHERE}.vocab_size", wrong, f"at least {needed} is allowed", todo)])
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):

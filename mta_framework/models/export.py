@@ -20,7 +20,7 @@ WEIGHTS = "student.safetensors"
 
 
 def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load: safetensors, no adapters, no pickle.
+    """Write a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load: weights as safetensors, no adapters.
 
     Adapters are merged into what is written; the model itself stays as it is and can go on training. The folder is
     complete or absent: it is written to the side, then takes the place of an earlier one.

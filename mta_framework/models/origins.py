@@ -128,7 +128,7 @@ def _folder_fault(path: Path) -> str | None:
     if any(path.glob("*.safetensors")):
         return _config_fault(path / "config.json")
     if any(path.glob("*.bin")) or any(path.glob("*.pt")):
-        return "has its weights as pickle files only, which can run code"
+        return "has its weights in .bin or .pt files only, which can run code"
     return "has no weights"
 
 

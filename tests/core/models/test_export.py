@@ -57,7 +57,7 @@ def test_export_leaves_the_trained_model_as_it_is(student, tokenizer, tmp_path, 
     assert [name for name, p in model.named_parameters() if p.requires_grad] == trained
 
 
-def test_export_has_tokenizer_and_safetensors_and_no_pickle(student, tokenizer, tmp_path):
+def test_export_has_tokenizer_and_safetensors_alone(student, tokenizer, tmp_path):
     save_student(student("llama", lora=True), tokenizer, tmp_path / "export")
     names = {path.name for path in (tmp_path / "export").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names

@@ -96,7 +96,13 @@ def test_unknown_field_of_a_configuration_is_refused_with_the_nearest_name(token
 
 @pytest.mark.parametrize(
     "change",
-    [{"model_type": "lama"}, {"num_hidden_layers": "two"}, {"hidden_size": 17}, {"hidden_act": "nonsense"}],
+    [
+        {"model_type": "lama"},
+        {"num_hidden_layers": "two"},
+        {"hidden_size": 17},
+        {"hidden_act": "nonsense"},
+        {"vocab_size": "big"},
+    ],
 )
 def test_configuration_that_transformers_refuses_is_an_input_error(tokenizer, change):
     with pytest.raises(InputError, match=r"student\.config"):
@@ -161,7 +167,7 @@ def test_unknown_lora_targets_are_refused_all_at_once_with_the_names_there_are(t
         (lambda folder: [file.unlink() for file in folder.iterdir()], "has no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "no JSON"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
-        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "pickle"),
+        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "which can run code"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\x08"), "could not be loaded"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "nonsense"}'), "could not be loaded"),
     ],
