@@ -46,11 +46,6 @@ class BoundRun:
     teacher: BoundRun | None = None
     providers: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def folder(self) -> Path:
-        """The run folder."""
-        return _run_folder(self.spec)
-
 
 def bind(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> BoundRun:
     """Read a spec, create its plugins and check that all fits together, and that local inputs are there.
@@ -180,7 +175,7 @@ def _span_faults(reading: RawSpec, spans: SpanExtractor | None, layers: LayerMap
     missing = spans.require()
     if missing:
         where = reading.where(("alignment", "spans"))
-        yield Fault(where, f"{spans.NAME} cannot run here (got: {missing})", "an extractor that can run", missing)
+        yield Fault(where, f"{spans.NAME} cannot run here (got no parser)", "an extractor that can run", missing)
     lacking = sorted(set(layers.granularities) - set(spans.granularities)) if layers else []
     if layers and lacking:
         wrong = f"{layers.NAME} maps layers to spans that {spans.NAME} does not give (got {', '.join(lacking)})"
@@ -205,8 +200,8 @@ def _bind_teacher(
     except InputError as error:
         faults += [_within(fault, where, path) for fault in error.faults]
         return None
-    if _run_folder(draft) in _run_folders(teacher):
-        wrong = f"trains its model in the same run folder (got {_run_folder(draft)})"
+    if reading.sound("name") and draft.folder in _run_folders(teacher):
+        wrong = f"trains its model in the same run folder (got {draft.folder})"
         faults.append(Fault(where, wrong, "one folder for each run", "Change name or output_dir of one of the two."))
     return teacher
 
@@ -216,11 +211,7 @@ def _within(fault: Fault, where: str, path: Path) -> Fault:
     return replace(fault, where=f"{where}: {inner}")
 
 
-def _run_folder(spec: RunSpec) -> Path:
-    return Path(spec.output_dir) / spec.name
-
-
 def _run_folders(run: BoundRun | None) -> Iterator[Path]:
     while run is not None:
-        yield run.folder
+        yield run.spec.folder
         run = run.teacher

@@ -55,7 +55,7 @@ class RunFolder:
 
 def of(spec: RunSpec) -> RunFolder:
     """The folder that a spec's run has, existing or not."""
-    return RunFolder(Path(spec.output_dir) / spec.name)
+    return RunFolder(spec.folder)
 
 
 def require_free(spec: RunSpec, resume: bool) -> None:

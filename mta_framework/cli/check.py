@@ -32,7 +32,7 @@ def check(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...]
 
 def _summary(bound: BoundRun) -> Iterator[tuple[str, str]]:
     spec = bound.spec
-    yield "run folder", str(bound.folder)
+    yield "run folder", str(bound.spec.folder)
     yield "teacher", "none" if spec.teacher is None else _source(spec.teacher)
     yield "student", _source(spec.student) + (f", LoRA of rank {spec.student.lora.rank}" if spec.student.lora else "")
     yield "data", _dataset(spec.data.train)

@@ -45,6 +45,7 @@ def init(
     output: Path,
 ) -> None:
     """Write a complete spec, every field with its default, to edit."""
+    from mta_framework.files import replace
     from mta_framework.registry import discover
 
     _refuse_existing(output)
@@ -63,7 +64,7 @@ def init(
         "training": {"epochs": _EPOCHS},
         "evaluation": {"sets": {"test": {"path": _TEST}}},
     }
-    _write(output, json.dumps(_complete(given, registry), indent=2, ensure_ascii=False) + "\n")
+    replace(output, json.dumps(_complete(given, registry), indent=2, ensure_ascii=False) + "\n")
     say(*_explanation(output))
 
 
@@ -130,12 +131,6 @@ def _with_options(section: dict[str, Any], family: str, registry: Registry) -> d
         for name, field in params.model_fields.items()
     }
     return {"name": section["name"], "params": params.model_construct(**options).model_dump(mode="json")}
-
-
-def _write(output: Path, text: str) -> None:
-    beside = output.with_name(f".{output.name}.part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, output)
 
 
 def _explanation(output: Path) -> Iterator[str]:

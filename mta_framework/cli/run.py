@@ -38,7 +38,7 @@ def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], 
         say(*plan_lines(pipeline.plan(bound)))
         return
     report = pipeline.run(bound, resume=resume)
-    say(*_score_lines(report), f"Report: {bound.folder / 'report.md'}")
+    say(*_score_lines(report), f"Report: {bound.spec.folder / 'report.md'}")
 
 
 def _score_lines(report: Report) -> list[str]:

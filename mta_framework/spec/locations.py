@@ -10,7 +10,7 @@ from mta_framework.spec.document import Place
 from mta_framework.spec.loading import RawSpec
 from mta_framework.spec.sections import RunSpec
 
-_TODO = "Check the path; it is relative to the folder of the spec."
+_MEND = "Check the path; it is relative to the folder of the spec."
 
 
 def missing_locations(reading: RawSpec) -> Iterator[Fault]:
@@ -25,14 +25,14 @@ def missing_locations(reading: RawSpec) -> Iterator[Fault]:
             yield from _model(reading.where(place), Path(path))
     for place, folder in _folders(reading.draft):
         if reading.sound(*place) and folder and Path(folder).exists() and not Path(folder).is_dir():
-            yield Fault(reading.where(place), f"is not a folder (got {folder})", "a folder, new or old", _TODO)
+            yield Fault(reading.where(place), f"is not a folder (got {folder})", "a folder, new or old", _MEND)
     tokenizer = reading.draft.student.tokenizer
     if tokenizer and reading.sound("student", "tokenizer") and not Path(tokenizer).is_dir():
         yield Fault(
             reading.where(("student", "tokenizer")),
             f"is not a folder (got {tokenizer})",
             "a folder with tokenizer files",
-            _TODO,
+            _MEND,
         )
 
 
@@ -60,16 +60,16 @@ def _folders(spec: RunSpec) -> Iterator[tuple[Place, str | None]]:
 
 def _file(where: str, path: str) -> Iterator[Fault]:
     if not Path(path).exists():
-        yield Fault(where, f"does not exist (got {path})", "a JSON Lines file", _TODO)
+        yield Fault(where, f"does not exist (got {path})", "a JSON Lines file", _MEND)
     elif not Path(path).is_file():
-        yield Fault(where, f"is not a file (got {path})", "a JSON Lines file", _TODO)
+        yield Fault(where, f"is not a file (got {path})", "a JSON Lines file", _MEND)
 
 
 def _model(where: str, path: Path) -> Iterator[Fault]:
     allowed = "a transformers folder with config.json, or a .gguf file"
     if not path.exists():
-        yield Fault(where, f"does not exist (got {path})", allowed, f"{_TODO} Models of the hub go under hub.")
+        yield Fault(where, f"does not exist (got {path})", allowed, f"{_MEND} Models of the hub go under hub.")
     elif path.is_dir() and not (path / "config.json").is_file():
-        yield Fault(where, f"holds no config.json (got {path})", allowed, _TODO)
+        yield Fault(where, f"holds no config.json (got {path})", allowed, _MEND)
     elif path.is_file() and path.suffix.lower() != ".gguf":
-        yield Fault(where, f"is a file of another kind (got {path})", allowed, _TODO)
+        yield Fault(where, f"is a file of another kind (got {path})", allowed, _MEND)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
@@ -274,6 +275,11 @@ class RunSpec(Section):
     alignment: AlignmentSection | None = Field(None, description="MTA; null: the base loss alone.")
     training: TrainingSection = Field(description="Optimiser and schedule.", examples=[{"epochs": 3}])
     evaluation: EvaluationSection | None = Field(None, description="Null: train only.")
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.output_dir) / self.name
 
     def contradictions(self) -> Iterator[Contradiction]:
         if self.teacher is None:

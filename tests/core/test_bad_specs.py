@@ -38,7 +38,7 @@ def test_a_bad_spec_is_refused_with_every_fault(path: Path, registry: Registry) 
 def test_a_good_spec_binds(path: Path, registry: Registry) -> None:
     bound = bind(path, registry)
     assert bound.spec.name == path.stem.replace("_", "-")
-    assert bound.folder == path.parent / "runs" / bound.spec.name
+    assert bound.spec.folder == path.parent / "runs" / bound.spec.name
 
 
 def test_every_expectation_belongs_to_a_spec() -> None:

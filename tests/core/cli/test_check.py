@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from click.testing import Result
+
+Mta = Callable[..., Result]
+
+
+def test_a_sound_spec_is_summed_up_part_by_part(mta: Mta, spec_file: Path, plugin_file: Path) -> None:
+    result = mta("check", spec_file)
+    lines = {line[2:].split("  ")[0]: line.split("  ")[-1].strip() for line in result.stdout.splitlines()[1:]}
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{spec_file} is valid:\n")
+    assert lines == {
+        "run folder": str(spec_file.parent / "runs" / "plain"),
+        "teacher": "none",
+        "student": "hub a/student",
+        "data": str(spec_file.parent / "train.jsonl"),
+        "base loss": f"plain_test, from {plugin_file}",
+        "alignment": "none",
+        "training": "2 epochs of batches of 16, fp32",
+        "evaluation": "none",
+    }
+
+
+def test_all_faults_go_to_standard_error_one_per_line_and_exit_with_2(mta: Mta, spec_file: Path) -> None:
+    result = mta("check", spec_file, "--set", "training.epochs=0", "--set", "base_loss.params.strength=3")
+    *faults, count = result.stderr.splitlines()
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert [fault.split(": ")[0] for fault in faults] == [
+        "--set training.epochs",
+        "--set base_loss.params.strength",
+    ]
+    assert count == "2 faults; nothing was run."
+
+
+def test_settings_are_checked_as_if_they_were_written(mta: Mta, spec_file: Path) -> None:
+    assert "7 epochs" in mta("check", spec_file, "--set", "training.epochs=7").stdout
+
+
+def test_other_ranks_keep_quiet(mta: Mta, spec_file: Path, monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    good, bad = mta("check", spec_file), mta("check", spec_file, "--set", "seed=x")
+    assert (good.output, good.exit_code) == ("", 0)
+    assert (bad.output, bad.exit_code) == ("", 2)

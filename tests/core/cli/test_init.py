@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from mta_framework.registry import discover
+from mta_framework.spec.sections import RunSpec
+
+Mta = Callable[..., Result]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "test.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+
+
+@pytest.mark.usefixtures("data")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--no-alignment"],
+        ["--base-loss", "sft"],
+        ["--base-loss", "sft", "--no-alignment"],
+        ["--base-loss", "plain_test"],
+        ["--teacher", "org/big", "--student", "org/small"],
+    ],
+    ids=" ".join,
+)
+def test_the_new_spec_passes_check_once_the_data_are_there(mta: Mta, arguments: list[str]) -> None:
+    written = mta("init", *arguments, "-o", "new.json")
+    assert written.exit_code == 0, written.output
+    checked = mta("check", "new.json")
+    assert checked.exit_code == 0, checked.output
+
+
+def test_every_field_and_option_is_spelt_out(mta: Mta, tmp_path: Path) -> None:
+    assert mta("init", "--base-loss", "plain_test").exit_code == 0
+    spec = json.loads((tmp_path / "spec.json").read_text())
+    assert set(spec) == set(RunSpec.model_fields)
+    assert spec["base_loss"] == {"name": "plain_test", "params": {"strength": 1.0, "anchors": []}}
+    assert set(spec["training"]) == set(RunSpec.model_fields["training"].annotation.model_fields)
+    layers = discover().find("layer_mappers", spec["alignment"]["layers"]["name"], "").plugin
+    assert set(spec["alignment"]["layers"]["params"]) == set(layers.Params.model_fields)
+
+
+def test_every_section_is_explained(mta: Mta) -> None:
+    output = mta("init").stdout
+    for name, field in RunSpec.model_fields.items():
+        assert f"  {name} " in output
+        assert str(field.description) in output
+
+
+def test_an_existing_file_is_never_overwritten(mta: Mta, spec_file: Path) -> None:
+    before = spec_file.read_text()
+    result = mta("init", "-o", spec_file)
+    assert result.exit_code == 2
+    assert "is already there" in result.stderr
+    assert spec_file.read_text() == before
+
+
+def test_local_models_are_written_relative_to_the_spec(mta: Mta, tmp_path: Path) -> None:
+    (tmp_path / "specs").mkdir()
+    arguments = ["--teacher", "first.json", "--student", "models/small.gguf"]
+    assert mta("init", *arguments, "-o", "specs/second run.json").exit_code == 0
+    spec = json.loads((tmp_path / "specs" / "second run.json").read_text())
+    assert spec["name"] == "second-run"
+    assert spec["teacher"]["run"] == "../first.json"
+    assert spec["student"]["path"] == "../models/small.gguf"
+
+
+def test_an_option_without_default_is_left_for_check_to_ask_for(mta: Mta, tmp_path: Path) -> None:
+    assert mta("init", "--base-loss", "demanding_test", "--no-alignment").exit_code == 0
+    result = mta("check", "spec.json")
+    assert "base_loss.params.depth: has the wrong type (got null); it must be an integer >= 1." in result.stderr
+
+
+def test_a_misspelt_base_loss_is_refused_and_nothing_is_written(mta: Mta, tmp_path: Path) -> None:
+    result = mta("init", "--base-loss", "plain_tst")
+    assert result.exit_code == 2
+    assert "Did you mean 'plain_test'?" in result.stderr
+    assert not (tmp_path / "spec.json").exists()

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+import mta_framework
+from mta_framework import LayerPair, RunError
+from mta_framework.cli.plan import plan_lines
+from mta_framework.cli.table import table
+
+Mta = Callable[..., Result]
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Stands in for the pipeline and keeps what it was called with."""
+    calls = SimpleNamespace(arguments=[], outcome=SimpleNamespace(evaluation=None))
+
+    def run(bound: Any, resume: bool = False) -> Any:
+        calls.arguments.append((bound, resume))
+        if isinstance(calls.outcome, BaseException):
+            raise calls.outcome
+        return calls.outcome
+
+    module = ModuleType("mta_framework.pipeline")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mta_framework.pipeline", module)
+    monkeypatch.setattr(mta_framework, "pipeline", module, raising=False)
+    return calls
+
+
+def test_a_run_says_where_its_report_is(mta: Mta, spec_file: Path, pipeline: SimpleNamespace) -> None:
+    result = mta("run", spec_file, "--set", "seed=7", "--resume")
+    ((bound, resume),) = pipeline.arguments
+    assert (bound.spec.seed, resume) == (7, True)
+    assert result.stdout == f"Report: {spec_file.parent / 'runs' / 'plain' / 'report.md'}\n"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "message"),
+    [
+        (RunError("the loss is NaN at step 3"), 1, "The run failed: the loss is NaN at step 3"),
+        (KeyboardInterrupt(), 130, "mta run SPEC --resume"),
+    ],
+)
+def test_a_run_that_ends_early_has_its_own_exit_code(
+    mta: Mta, spec_file: Path, pipeline: SimpleNamespace, outcome: BaseException, code: int, message: str
+) -> None:
+    pipeline.outcome = outcome
+    result = mta("run", spec_file)
+    assert result.exit_code == code
+    assert message in result.stderr
+
+
+def test_a_faulty_spec_never_reaches_the_pipeline(mta: Mta, spec_file: Path, pipeline: SimpleNamespace) -> None:
+    assert mta("run", spec_file, "--set", "seed=x").exit_code == 2
+    assert pipeline.arguments == []
+
+
+def test_resume_and_dry_run_exclude_each_other(mta: Mta, spec_file: Path) -> None:
+    assert mta("run", spec_file, "--resume", "--dry-run").exit_code == 2
+
+
+def test_scores_are_printed_as_a_table(mta: Mta, spec_file: Path, pipeline: SimpleNamespace) -> None:
+    from mta_framework.evaluation.report import EvaluationFacts, Report, Score
+
+    scores = (
+        Score("student", "dolly", "rouge_l", (20.0, 22.0), 21.0, 1.41),
+        Score("student", "sni", "rouge_l", (), 9.5, None),
+    )
+    pipeline.outcome = Report("plain", {}, EvaluationFacts((1, 2), scores, (), ()))
+    lines = mta("run", spec_file).stdout.splitlines()
+    assert lines[1:4] == ["rouge_l", "  model           dolly   sni", "  student  21.00 ± 1.41  9.50"]
+
+
+def test_a_plan_is_printed_as_aligned_tables() -> None:
+    plan = SimpleNamespace(
+        models={"student": SimpleNamespace(parameters=1_234_567, trainable=1_000)},
+        data={"train": SimpleNamespace(used=9_000, left_out=12, cut=3)},
+        spans={"words": SimpleNamespace(spans=50_000, texts=9_000, texts_without=1)},
+        layer_pairs=(LayerPair(6, 24, "words"), LayerPair(12, 48, "phrases")),
+        steps=2_815,
+        memory={"weights": 3 << 30, "gradients": 1 << 20},
+    )
+    lines = list(plan_lines(plan))  # type: ignore[arg-type]
+    assert lines[:3] == ["model    parameters  trainable", "student   1,234,567      1,000", ""]
+    assert "key layers  student  teacher" in lines
+    assert "phrases          12       48" in lines
+    assert "together    3.0 GiB" in lines
+    assert lines[-1] == "2,815 optimiser steps. Nothing was trained."
+
+
+def test_long_cells_are_wrapped_under_their_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    lines = list(table([("name", "one two three four five six seven eight nine ten eleven twelve")]))
+    assert all(len(line) <= 50 for line in lines)
+    assert lines[1].startswith("      ")
+    assert " ".join(" ".join(lines).split()) == "name one two three four five six seven eight nine ten eleven twelve"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"]])
+def test_help_loads_no_torch(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom mta_framework.cli import main\n"
+        f"main({arguments!r}, standalone_mode=False)\n"
+        "assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_check_plugins_and_init_load_no_torch(spec_file: Path, plugin_file: Path) -> None:
+    code = (
+        "import sys\nfrom mta_framework.cli import main\n"
+        f"for arguments in (['check', {str(spec_file)!r}], ['plugins'], ['init', '-o', 'new.json']):\n"
+        f"    assert not main(['-p', {str(plugin_file)!r}, *arguments], standalone_mode=False)\n"
+        "    assert not {'torch', 'transformers', 'spacy', 'numpy'} & set(sys.modules), arguments\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=spec_file.parent)
