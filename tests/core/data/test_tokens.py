@@ -67,6 +67,12 @@ def test_prompts_keep_the_beginning_and_lose_the_end_that_the_tokenizer_adds(
     assert prompt_ids([sample("repair", "x")], tokenizer, 64)[0] == [example.input_ids[:-2].tolist()]
 
 
+def test_an_end_that_stands_in_the_prompt_itself_is_kept(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    example = encode_one(sample("repair<|end|>", "x"), tokenizer)
+    assert text_of(example.input_ids, tokenizer) == "repair<|end|>x<|end|>"
+
+
 def test_chat_prompts_get_no_second_set_of_special_tokens(chat_tokenizer: PreTrainedTokenizerFast) -> None:
     samples = render([Record((Message("user", "Hi"),), ("the lamp",))], "chat", chat_tokenizer)
     samples.append(sample("plain", "x"))
