@@ -264,7 +264,7 @@ class RunSpec(Section):
     name: Name = Field(description="Name of the run and of its folder.", examples=["my-run"])
     seed: Seed = Field(42, description="Of initialisation, data order and dropout.")
     output_dir: Location = Field("runs", description="The run folder is output_dir/name.", validate_default=True)
-    teacher: TeacherSection | None = Field(None, description="Null where neither the base loss nor alignment uses one.")
+    teacher: TeacherSection | None = Field(None, description="The model that is imitated; null where nothing uses one.")
     student: StudentSection = Field(description="The model that is trained.", examples=[{"hub": "gpt2"}])
     data: DataSection = Field(description="What is trained on.", examples=[{"train": {"path": "train.jsonl"}}])
     base_loss: PluginSection = Field(
@@ -272,9 +272,13 @@ class RunSpec(Section):
         examples=[{"name": "kl"}],
         json_schema_extra=_family("base_losses"),
     )
-    alignment: AlignmentSection | None = Field(None, description="MTA; null: the base loss alone.")
-    training: TrainingSection = Field(description="Optimiser and schedule.", examples=[{"epochs": 3}])
-    evaluation: EvaluationSection | None = Field(None, description="Null: train only.")
+    alignment: AlignmentSection | None = Field(
+        None, description="MTA: the spans and layers that are compared; null: the base loss alone."
+    )
+    training: TrainingSection = Field(description="Length, batches, optimiser and schedule.", examples=[{"epochs": 3}])
+    evaluation: EvaluationSection | None = Field(
+        None, description="Responses are sampled and scored; null: train only."
+    )
 
     @property
     def folder(self) -> Path:
