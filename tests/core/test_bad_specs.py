@@ -1,4 +1,8 @@
-"""Every spec under tests/specs: the good ones bind, the bad ones are refused with all that is wrong, word for word."""
+"""Every spec under tests/specs: the good ones bind, the bad ones are refused with all that is wrong, word for word.
+
+Beside bad/NAME.json stands bad/NAME.txt, one fault per line; ``{folder}`` is the folder of the spec, ``{specs}`` the
+one above it, and ``{base_losses}`` and the other families are the names of what is installed.
+"""
 
 from __future__ import annotations
 

@@ -115,6 +115,12 @@ def test_help_loads_no_torch(arguments: list[str]) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "mta_framework", "--version"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert output == f"mta, version {mta_framework.__version__}\n"
+
+
 def test_check_plugins_and_init_load_no_torch(spec_file: Path, plugin_file: Path) -> None:
     code = (
         "import sys\nfrom mta_framework.cli import main\n"
