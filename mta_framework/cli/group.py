@@ -18,8 +18,9 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except InputError as error:
-            count = len(error.faults)
-            say_error(*map(str, error.faults), f"{count} fault{'s' if count != 1 else ''}; nothing was run.")
+            # Two models can stumble over the same setting.
+            faults = list(dict.fromkeys(map(str, error.faults)))
+            say_error(*faults, f"{len(faults)} fault{'s' if len(faults) != 1 else ''}; nothing was run.")
             context.exit(2)
         except RunError as error:
             say_error(f"The run failed: {error}")

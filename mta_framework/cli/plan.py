@@ -26,7 +26,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     memory = [(part, _size(count)) for part, count in plan.memory.items()]
     if memory:
         memory.append(("together", _size(sum(plan.memory.values()))))
-    yield from _block(("memory", "estimate"), memory)
+    yield from _block(("memory", "estimate per process"), memory)
     yield f"{plan.steps:,} optimiser steps. Nothing was trained."
 
 

@@ -67,10 +67,8 @@ def shown(value: Any) -> str:
     """A value as error messages quote it: short, strings in single quotes, the rest as JSON."""
     if isinstance(value, str):
         text = repr(value)
-    elif isinstance(value, Repeated):
-        text = shown(value.values[-1])
     else:
-        text = json.dumps(value, ensure_ascii=False, default=str)
+        text = json.dumps(value, ensure_ascii=False, default=_last)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -81,6 +79,10 @@ def _settled(value: Any, place: Place) -> Iterator[tuple[Place, Repeated]]:
             yield (*place, key), entry
             value[key] = entry = entry.values[-1]
         yield from _settled(entry, (*place, key))
+
+
+def _last(value: Any) -> Any:
+    return value.values[-1] if isinstance(value, Repeated) else str(value)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

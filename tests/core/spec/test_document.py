@@ -47,6 +47,11 @@ def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
         parse(f'{{"x": {number}}}')
 
 
+def test_repetitions_within_repetitions_are_quoted_as_plain_json() -> None:
+    faults = settle(parse('{"a": {"b": 1, "b": 2}, "a": {"c": 3}}'))
+    assert [fault.wrong for fault in faults] == ['is given 2 times (got {"b": 2} and {"c": 3})']
+
+
 def test_values_are_quoted_as_json_and_kept_short() -> None:
     assert [shown(value) for value in ("a", None, True, [1, "x"], 1.5)] == ["'a'", "null", "true", '[1, "x"]', "1.5"]
     assert len(shown("x" * 1000)) == 80
