@@ -65,10 +65,7 @@ def settle(value: Any) -> list[Fault]:
 
 def shown(value: Any) -> str:
     """A value as error messages quote it: short, strings in single quotes, the rest as JSON."""
-    if isinstance(value, str):
-        text = repr(value)
-    else:
-        text = json.dumps(value, ensure_ascii=False, default=_last)
+    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_last)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -93,7 +93,7 @@ def test_a_plan_is_printed_as_aligned_tables() -> None:
     assert lines[:3] == ["model    parameters  trainable", "student   1,234,567      1,000", ""]
     assert "key layers  student  teacher" in lines
     assert "phrases          12       48" in lines
-    assert "together               3.0 GiB" in lines
+    assert f"together {'3.0 GiB':>22}" in lines
     assert lines[-1] == "2,815 optimiser steps. Nothing was trained."
 
 
