@@ -1,0 +1,22 @@
+"""Divergences between next-token distributions, from hidden states, without whole logits.
+
+What a base loss needs: choose the supervised positions, and sum a kernel over them::
+
+    student, teacher = supervised(student_states, batch), supervised(teacher_states, batch)
+    total = chunked_sum(forward_kl, student, teacher)
+"""
+
+from mta_framework.vocabulary.chunked import Kernel, chunked_sum
+from mta_framework.vocabulary.divergences import cross_entropy, forward_kl, log_softmax, reverse_kl
+from mta_framework.vocabulary.readouts import Readout, supervised
+
+__all__ = [
+    "Kernel",
+    "Readout",
+    "chunked_sum",
+    "cross_entropy",
+    "forward_kl",
+    "log_softmax",
+    "reverse_kl",
+    "supervised",
+]

@@ -1,0 +1,99 @@
+"""The two terms that MTA adds to a base loss, over all key layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from mta_framework.alignment.hidden import hidden_sum
+from mta_framework.alignment.pooling import normalise, span_vectors, span_weights
+from mta_framework.alignment.structure import Reduction, structure_sum
+from mta_framework.interfaces import ImportanceEstimator
+from mta_framework.types import (
+    Batch,
+    LayerPair,
+    LossTerm,
+    LossTerms,
+    States,
+    texts_with_pairs,
+    texts_with_spans,
+)
+
+
+class Alignment(nn.Module):
+    """``lambda_dsa * DSA + lambda_hid * Hid`` (MTA, Eq. 10-14). Its parameters are Hid's linear maps, nothing else.
+
+    Args:
+        pairs: Key layers.
+        importance: Weighs tokens, the teacher's and the student's each by their own states.
+        student_width: Width of the student's hidden states.
+        teacher_width: Of the teacher's.
+        lambda_dsa: Weight of DSA; 0: it isn't computed.
+        lambda_hid: Weight of Hid; 0: it isn't computed and there are no linear maps.
+        dsa_reduction: See ``structure_sum``.
+        hid_reduction: ``mean`` over the key layers (authors' code) or ``sum`` (the paper's equation).
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[LayerPair],
+        importance: ImportanceEstimator,
+        *,
+        student_width: int,
+        teacher_width: int,
+        lambda_dsa: float = 2.0,
+        lambda_hid: float = 0.2,
+        dsa_reduction: Reduction = "example",
+        hid_reduction: Literal["mean", "sum"] = "mean",
+    ):
+        super().__init__()
+        self.pairs = tuple(pairs)
+        self.importance = importance
+        self.dsa_weight = lambda_dsa / len(self.pairs)
+        self.dsa_reduction = dsa_reduction
+        self.hid_weight = lambda_hid / (len(self.pairs) if hid_reduction == "mean" else 1)
+        count = len(self.pairs) if lambda_hid > 0 else 0
+        self.projections = nn.ModuleList(nn.Linear(student_width, teacher_width) for _ in range(count))
+
+    def forward(self, student: States, teacher: States, batch: Batch) -> LossTerms:
+        """Both terms on one micro-batch.
+
+        Args:
+            student: With its key layers; gets gradients.
+            teacher: With its key layers; its tensors may be inference tensors.
+            batch: With the spans of every granularity of the pairs.
+
+        Returns:
+            One term ``dsa`` and one term ``hid`` per key layer, as sums over texts, in units of
+            ``texts_with_pairs`` and ``texts_with_spans``. Texts without spans add nothing; every parameter gets a
+            gradient all the same, a zero one if need be.
+        """
+        terms: list[LossTerm] = []
+        for number, pair in enumerate(self.pairs):
+            index = batch.spans[pair.granularity]
+            with torch.no_grad():
+                weight_BT = self.importance.weigh(teacher, pair.teacher, batch.attention_mask_BT)
+                teacher_weight = normalise(weight_BT, index)
+            if self.dsa_weight > 0:
+                terms.append(self._structure(pair, student, teacher, batch, teacher_weight))
+            if self.hid_weight > 0:
+                states = student.layers[pair.student], teacher.layers[pair.teacher]
+                total = hidden_sum(self.projections[number], *states, teacher_weight, index)
+                terms.append(LossTerm("hid", total, texts_with_spans(pair.granularity), self.hid_weight))
+        return tuple(terms)
+
+    def _structure(
+        self, pair: LayerPair, student: States, teacher: States, batch: Batch, teacher_weight: torch.Tensor
+    ) -> LossTerm:
+        index = batch.spans[pair.granularity]
+        with torch.no_grad():
+            weight_BT = self.importance.weigh(student, pair.student, batch.attention_mask_BT)
+            student_weight = normalise(weight_BT, index)
+            teacher_SD = span_vectors(teacher.layers[pair.teacher], teacher_weight, index)
+            weight_S = span_weights(teacher_weight, index)
+        student_SD = span_vectors(student.layers[pair.student], student_weight, index)
+        total = structure_sum(student_SD, teacher_SD, weight_S, index.spans_per_text, self.dsa_reduction)
+        return LossTerm("dsa", total, texts_with_pairs(pair.granularity), self.dsa_weight)

@@ -1,0 +1,51 @@
+"""Kullback-Leibler divergence on the supervised tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from mta_framework import TOKENS, BaseLoss, Batch, LossTerm, LossTerms, PluginParams, Progress, States
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class KL(BaseLoss):
+    """KL divergence between teacher and student, forward or reverse, mixed with cross-entropy on the data.
+
+    With teacher p, student q, target y, temperature T and mixing weight a, per supervised token and in nats:
+    ``(1 - a) T^2 KL(p_T || q_T) - a log q(y)``; ``reverse`` swaps p and q. One term ``kl`` holds the mixture, because
+    both parts are read off the same logits.
+    """
+
+    NAME = "kl"
+
+    class Params(PluginParams):
+        """Options."""
+
+        reverse: bool = Field(False, description="KL(student || teacher) instead of KL(teacher || student).")
+        temperature: float = Field(1.0, gt=0, description="Divides both models' logits; the KL is multiplied by T^2.")
+        cross_entropy: float = Field(0.0, ge=0, lt=1, description="Share of cross-entropy on the data in the mixture.")
+
+    params: Params
+
+    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
+        """One term ``kl`` per supervised token; logits are computed once per chunk."""
+        from mta_framework import vocabulary
+
+        assert teacher is not None
+        readouts = vocabulary.supervised(student, batch), vocabulary.supervised(teacher, batch)
+        total = vocabulary.chunked_sum(self._values, *readouts, batch.target_N)
+        return (LossTerm(self.NAME, total, TOKENS),)
+
+    def _values(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
+        from mta_framework import vocabulary
+
+        divergence = vocabulary.reverse_kl if self.params.reverse else vocabulary.forward_kl
+        values = divergence(student_logits, teacher_logits, self.params.temperature)
+        share = self.params.cross_entropy
+        if share == 0:
+            return values
+        return (1 - share) * values + share * vocabulary.cross_entropy(student_logits, targets)
