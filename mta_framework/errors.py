@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -37,6 +38,15 @@ class InputError(MTAError):
     def __init__(self, faults: Iterable[Fault]):
         self.faults: Sequence[Fault] = tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+@contextmanager
+def collecting(faults: list[Fault]) -> Iterator[None]:
+    """Keep the faults of an ``InputError`` that is raised inside, so that the next check can add its own."""
+    try:
+        yield
+    except InputError as error:
+        faults.extend(error.faults)
 
 
 class RunError(MTAError):

@@ -41,6 +41,9 @@ def length_faults(spec: RunSpec, lineup: Lineup) -> list[Fault]:
             faults.append(Fault("data.max_length", wrong, f"at most {positions}", "Lower it, or take another model."))
     if spec.evaluation is not None:
         limits = spec.evaluation.max_prompt_length, spec.evaluation.max_new_tokens
-        found = [room_fault(outline.config, *limits) for outline in outlines.values() if outline]
+        evaluated = {name.removeprefix("initial_") for name in spec.evaluation.models}
+        found = [
+            room_fault(outline.config, *limits) for name, outline in outlines.items() if outline and name in evaluated
+        ]
         faults += [fault for fault in found if fault]
     return faults

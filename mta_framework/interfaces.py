@@ -114,7 +114,8 @@ class LayerMapper(Plugin):
             Pairs, sorted by student layer; layers are 1-based and within the depth of their model.
 
         Raises:
-            ValueError: No such choice exists for these two models; the message says why and what would do.
+            ValueError: No such choice exists for these two models; its message reads ``what is wrong; what is
+                allowed. What to do.``
         """
 
 

@@ -1,6 +1,6 @@
 """The stages of a run, in their order: the file to read first.
 
-    bound spec -> teacher -> models, data -> training -> evaluation -> report
+    bound spec -> outlines and data -> teacher's own run -> training -> evaluation -> report
 
 Every stage takes its own section of the spec and returns a value; plugins are bound before the first of them.
 """
@@ -19,8 +19,9 @@ from transformers import set_seed
 from mta_framework import facts, run_folder
 from mta_framework.alignment.objective import Alignment
 from mta_framework.binding import BoundRun
+from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData, prepare
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, InputError, collecting
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.generation import Sampling
@@ -32,7 +33,7 @@ from mta_framework.models.identity import identity
 from mta_framework.models.lineup import Lineup
 from mta_framework.plan import Plan, estimate_memory
 from mta_framework.run_folder import RunFolder
-from mta_framework.training.arguments import micro_batch_size
+from mta_framework.training.arguments import micro_batch_size, precision_fault
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.train import TrainingLog, sampler_for, total_steps, train, training_data
 from mta_framework.types import LayerPair
@@ -40,11 +41,12 @@ from mta_framework.types import LayerPair
 
 @dataclass(frozen=True)
 class Ready:
-    """All that training needs, read and checked; no weights are loaded yet."""
+    """All that is known before anything slow: models in outline, data. No weights are loaded, nothing is trained."""
 
     lineup: Lineup
     pairs: tuple[LayerPair, ...]
     data: PreparedData
+    sampler: GroupedSampler
     sets: list[EvaluationSet]
 
 
@@ -78,45 +80,36 @@ def run(bound: BoundRun, resume: bool = False) -> Report:
     """
     clock = Clock()
     run_folder.require_free(bound.spec, resume)
+    with clock.stage("data"):
+        ready = _ready(bound)
     with clock.stage("teacher run"):
         teacher_folder = _teacher_folder(bound.teacher)
-    with clock.stage("data"):
-        ready = _ready(bound, Lineup(bound.spec, teacher_folder, device=PartialState().device))
+    lineup = Lineup(bound.spec, teacher_folder, device=PartialState().device)
     folder = run_folder.of(bound.spec)
     if PartialState().is_main_process:
         run_folder.begin(bound.spec)
     if not folder.is_trained:
         with clock.stage("training"):
-            _train(bound, ready, folder)
+            _train(bound, ready, lineup, folder)
     with clock.stage("evaluation"):
-        scores = _evaluate(bound, ready, folder, teacher_folder)
+        scores = _evaluate(bound, ready, lineup, folder, teacher_folder)
     return _report(bound, ready, folder, scores, clock)
 
 
 def plan(bound: BoundRun) -> Plan:
     """What ``run`` would do. Spans are parsed (and cached), no weights are read, nothing is trained."""
-    ready = _ready(bound, _planned_lineup(bound))
+    ready = _ready(bound)
     section, world_size = bound.spec.training, PartialState().num_processes
     student, teacher = ready.lineup.student_outline, ready.lineup.teacher_outline
-    sampler = sampler_for(ready.data.train.examples, section, bound.spec.seed)
     micro = micro_batch_size(section, world_size)
     return Plan(
         facts.model_facts(ready.lineup),
         facts.data_facts(ready.data),
         facts.span_facts(ready.data.train),
         ready.pairs,
-        total_steps(section, sampler),
+        total_steps(section, ready.sampler),
         estimate_memory(bound.spec, student, teacher, len(ready.pairs), micro),
     )
-
-
-def _planned_lineup(bound: BoundRun) -> Lineup:
-    if bound.teacher is None:
-        return Lineup(bound.spec)
-    exported = run_folder.of(bound.teacher.spec)
-    if exported.is_trained:
-        return Lineup(bound.spec, exported.student)
-    return Lineup(bound.spec, teacher_run=_planned_lineup(bound.teacher))
 
 
 def _teacher_folder(teacher: BoundRun | None) -> Path | None:
@@ -131,17 +124,32 @@ def _teacher_folder(teacher: BoundRun | None) -> Path | None:
     return folder.student
 
 
-def _ready(bound: BoundRun, lineup: Lineup) -> Ready:
-    spec = bound.spec
-    faults = facts.length_faults(spec, lineup)
+def _ready(bound: BoundRun) -> Ready:
+    spec, lineup = bound.spec, _outlined(bound)
+    faults = [fault for fault in (precision_fault(spec.training),) if fault]
+    with collecting(faults):
+        faults += facts.length_faults(spec, lineup)
+    cache_folder = Path(spec.data.cache_dir or Path(spec.output_dir) / "span-cache")
+    with collecting(faults):
+        pairs = _layer_pairs(bound, lineup)
+    with collecting(faults):
+        sets = read_sets(spec.evaluation, spec.data.template, lineup.tokenizer) if spec.evaluation else []
+    with collecting(faults), PartialState().main_process_first():  # the others find its spans in the cache
+        data = prepare(spec.data, lineup.tokenizer, bound.spans, cache_folder)
+        sampler = sampler_for(data.train.examples, spec.training, spec.seed)
     if faults:
         raise InputError(faults)
-    pairs = _layer_pairs(bound, lineup)
-    cache_folder = Path(spec.data.cache_dir or Path(spec.output_dir) / "span-cache")
-    with PartialState().main_process_first():  # the others find its spans in the cache
-        data = prepare(spec.data, lineup.tokenizer, bound.spans, cache_folder)
-    sets = read_sets(spec.evaluation, spec.data.template, lineup.tokenizer) if spec.evaluation else []
-    return Ready(lineup, pairs, data, sets)
+    return Ready(lineup, pairs, data, sampler, sets)
+
+
+def _outlined(bound: BoundRun) -> Lineup:
+    """The models as far as they can be told before ``teacher.run`` is done."""
+    if bound.teacher is None:
+        return Lineup(bound.spec)
+    exported = run_folder.of(bound.teacher.spec)
+    if exported.is_trained:
+        return Lineup(bound.spec, exported.student)
+    return Lineup(bound.spec, teacher_run=_outlined(bound.teacher))
 
 
 def _layer_pairs(bound: BoundRun, lineup: Lineup) -> tuple[LayerPair, ...]:
@@ -152,26 +160,26 @@ def _layer_pairs(bound: BoundRun, lineup: Lineup) -> tuple[LayerPair, ...]:
     try:
         return tuple(bound.layers.map(student.shape, teacher.shape))
     except ValueError as error:
-        allowed = f"student layers 1 to {student.shape.num_layers}, teacher layers 1 to {teacher.shape.num_layers}"
-        raise InputError([Fault("alignment.layers", str(error), allowed, "Change the options.")]) from error
+        wrong, _, rest = str(error).partition("; ")
+        allowed, _, todo = rest.partition(". ")
+        raise InputError([Fault("alignment.layers", wrong, allowed, todo)]) from error
 
 
-def _train(bound: BoundRun, ready: Ready, folder: RunFolder) -> None:
+def _train(bound: BoundRun, ready: Ready, lineup: Lineup, folder: RunFolder) -> None:
     spec, data = bound.spec, ready.data
-    sampler = sampler_for(data.train.examples, spec.training, spec.seed)
-    teacher = ready.lineup.teacher()
-    student = ready.lineup.student(teacher)
+    teacher = lineup.teacher()
+    student = lineup.student(teacher)
     set_seed(spec.seed)
     distiller = Distiller(student, teacher, bound.base_loss, _alignment(bound, ready), ready.pairs)
     validation = data.validation.examples if data.validation else []
     granularities = bound.spans.granularities if bound.spans else ()
-    pad = ready.lineup.tokenizer.pad_token_id
+    pad = lineup.tokenizer.pad_token_id
     rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0
-    fed = training_data(data.train.examples, validation, sampler, pad, granularities)
+    fed = training_data(data.train.examples, validation, ready.sampler, pad, granularities)
     log = train(distiller, fed, spec.training, spec.seed, folder.path, rate)
     if PartialState().is_main_process:
         run_folder.write_json(folder.training_log, asdict(log))
-        save_student(student, ready.lineup.tokenizer, folder.student)
+        save_student(student, lineup.tokenizer, folder.student)
     PartialState().wait_for_everyone()
 
 
@@ -182,8 +190,8 @@ def _alignment(bound: BoundRun, ready: Ready) -> Alignment | None:
     return Alignment(
         ready.pairs,
         bound.importance,
-        ready.lineup.student_outline.shape.hidden_size,
-        teacher.shape.hidden_size,
+        student_width=ready.lineup.student_outline.shape.hidden_size,
+        teacher_width=teacher.shape.hidden_size,
         lambda_dsa=section.lambda_dsa,
         lambda_hid=section.lambda_hid,
         dsa_reduction=section.dsa_reduction,
@@ -191,11 +199,12 @@ def _alignment(bound: BoundRun, ready: Ready) -> Alignment | None:
     )
 
 
-def _evaluate(bound: BoundRun, ready: Ready, folder: RunFolder, teacher_folder: Path | None) -> EvaluationFacts | None:
+def _evaluate(
+    bound: BoundRun, ready: Ready, lineup: Lineup, folder: RunFolder, teacher_folder: Path | None
+) -> EvaluationFacts | None:
     section = bound.spec.evaluation
     if section is None:
         return None
-    lineup = ready.lineup
     loaders = {
         "student": lambda: lineup.exported_student(folder.student),
         "teacher": lineup.teacher,
@@ -209,9 +218,7 @@ def _evaluate(bound: BoundRun, ready: Ready, folder: RunFolder, teacher_folder: 
     return summarise(evaluate(candidates, bound.metrics, sampling, section.seeds, folder.path / "predictions"))
 
 
-def _report(
-    bound: BoundRun, ready: Ready, folder: RunFolder, scores: EvaluationFacts | None, clock: Clock
-) -> Report:
+def _report(bound: BoundRun, ready: Ready, folder: RunFolder, scores: EvaluationFacts | None, clock: Clock) -> Report:
     log = TrainingLog(**run_folder.read_json(folder.training_log))
     report = Report(
         name=bound.spec.name,

@@ -9,11 +9,13 @@ from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
 from mta_framework.models.outline import ModelOutline
 from mta_framework.spec.sections import RunSpec
 from mta_framework.types import LayerPair
-from mta_framework.vocabulary import CHUNK_BYTES
+
+_VOCABULARY_CHUNKS = 512 * 2**20
+"""Logits of student and teacher, their gradient and temporaries of one chunk, at the most."""
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ACTIVATIONS_PER_WIDTH = 17
-"""Values that a decoder block keeps per token and unit of width for its backward pass (attention matrices are not kept).
+"""Values that a decoder block keeps per token and unit of width; fused attention keeps no matrices of its own.
 
 After Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022: 34 bytes in 16 bits.
 """
@@ -57,7 +59,7 @@ def estimate_memory(
         "teacher weights": teacher.parameters * _BYTES[teacher.dtype] if teacher else 0,
         "activations": tokens * (student.shape.hidden_size * blocks + student.shape.hidden_size * states) * value,
         "teacher states": tokens * teacher.shape.hidden_size * (states + 4) * value if teacher else 0,
-        "vocabulary chunks": 8 * CHUNK_BYTES,
+        "vocabulary chunks": _VOCABULARY_CHUNKS,
     }
 
 

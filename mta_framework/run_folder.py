@@ -26,8 +26,8 @@ MAY_DIFFER = (
 class RunFolder:
     """Everything that a run knows, under ``output_dir/name``.
 
-    ``spec.json`` (resolved), ``checkpoints/``, ``tensorboard/``, ``training.json`` (log), ``student/`` (the export; there
-    once training is done), ``predictions/``, ``report.json``, ``report.md``, ``loss.png``.
+    ``spec.json`` (resolved), ``checkpoints/``, ``tensorboard/``, ``training.json`` (log), ``student/`` (the export;
+    there once training is done), ``predictions/``, ``report.json``, ``report.md``, ``loss.png``.
     """
 
     path: Path

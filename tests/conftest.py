@@ -15,7 +15,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 SUBJECTS = ("The old keeper", "A young student", "My neighbour", "The tall engineer", "Their teacher", "A quiet clerk")
 VERBS = ("has repaired", "is painting", "carefully moved", "will sell", "found", "had forgotten")
-OBJECTS = ("the broken lamp", "a red bicycle", "three wooden chairs", "the city map", "an empty bottle", "his black coat")
+OBJECTS = (
+    "the broken lamp",
+    "a red bicycle",
+    "three wooden chairs",
+    "the city map",
+    "an empty bottle",
+    "his black coat",
+)
 
 
 def instruction_rows() -> list[dict[str, str]]:
@@ -35,19 +42,25 @@ def instruction_rows() -> list[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A byte-level BPE tokenizer of 400 entries, saved as transformers does."""
+    """A byte-level BPE tokenizer of 500 entries, saved as transformers does."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    texts = [" ".join(row.values()) for row in instruction_rows()]
+    form = "Below is an instruction that describes a task. Write a response that appropriately completes the request. "
+    form += "paired with an input that provides further context. ### Instruction: ### Input: ### Response:"
+    texts = [*[form] * 50, *(" ".join(row.values()) for row in instruction_rows())]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<|end|>"], initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, min_frequency=1, special_tokens=["<|end|>"], initial_alphabet=alphabet
+    )
     tokenizer.train_from_iterator(texts, trainer)
     folder = tmp_path_factory.mktemp("tokenizer")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>").save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -76,11 +89,11 @@ def tiny_llama(hidden_size: int, layers: int) -> dict[str, Any]:
 @pytest.fixture
 def spec_dict(tmp_path: Path, tokenizer_folder: Path, rows_file: Path) -> dict[str, Any]:
     """A complete run: a tiny teacher by its own spec, a smaller student with KL + MTA, two evaluations."""
-    data = {"train": {"path": str(rows_file)}, "max_length": 160, "max_prompt_length": 120, "processes": 1}
+    data = {"train": {"path": str(rows_file)}, "max_length": 160, "max_prompt_length": 120}
     training = {"max_steps": 4, "batch_size": 8, "learning_rate": 1e-3, "log_steps": 1, "trackers": []}
     teacher = {
         "name": "teacher",
-        "student": {"config": tiny_llama(32, 3), "tokenizer": str(tokenizer_folder)},
+        "student": {"config": tiny_llama(32, 4), "tokenizer": str(tokenizer_folder)},
         "data": data,
         "base_loss": {"name": "sft"},
         "training": training,
@@ -90,7 +103,7 @@ def spec_dict(tmp_path: Path, tokenizer_folder: Path, rows_file: Path) -> dict[s
         "name": "student",
         "seed": 1,
         "teacher": {"run": "teacher.json"},
-        "student": {"config": tiny_llama(16, 3)},
+        "student": {"config": tiny_llama(16, 4)},
         "data": {**data, "validation": {"path": str(rows_file), "limit": 6}},
         "base_loss": {"name": "kl"},
         "alignment": {"spans": {"name": "spacy_phrases"}},

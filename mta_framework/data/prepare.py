@@ -11,7 +11,7 @@ from mta_framework.data.prompts import render
 from mta_framework.data.records import read_records
 from mta_framework.data.spans import SpanCache
 from mta_framework.data.tokens import EncodedSet, encode
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, InputError, collecting
 from mta_framework.interfaces import SpanExtractor
 from mta_framework.spec.sections import DataSection, DatasetSection
 
@@ -69,11 +69,9 @@ class _Preparer:
 
     def encode(self, faults: list[Fault], where: str, part: DatasetSection) -> EncodedSet | None:
         section = self._section
-        try:
+        with collecting(faults):
             samples = render(read_records(part, where), section.template, self._tokenizer)
             spans = self._cache.spans([sample.text for sample in samples]) if self._cache and not faults else None
             self.parsed += self._cache.parsed if self._cache else 0
             return encode(samples, spans, self._tokenizer, section.max_length, section.max_prompt_length)
-        except InputError as error:
-            faults += error.faults
-            return None
+        return None

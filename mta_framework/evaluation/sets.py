@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import prompt_ids
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, InputError, collecting
 from mta_framework.evaluation.evaluate import EvaluationSet
 from mta_framework.spec.sections import EvaluationSection
 
@@ -26,11 +26,9 @@ def read_sets(
     faults: list[Fault] = []
     sets = []
     for name, part in section.sets.items():
-        try:
+        with collecting(faults):
             samples = render(read_records(part, f"evaluation.sets.{name}"), template, tokenizer)
             sets.append(_tokenised(name, samples, tokenizer, section.max_prompt_length))
-        except InputError as error:
-            faults += error.faults
     if faults:
         raise InputError(faults)
     return sets

@@ -11,9 +11,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import InputError
 from mta_framework.models.heads import check_head
-from mta_framework.models.loading import load_student, load_teacher, student_field, teacher_dtype
+from mta_framework.models.loading import DTYPE_OF_PRECISION, load_student, load_teacher, student_field, teacher_dtype
 from mta_framework.models.outline import ModelOutline, outline_student, outline_teacher
-from mta_framework.models.tokenizers import check_tokenizers, load_student_tokenizer, load_teacher_tokenizer
+from mta_framework.models.tokenizers import (
+    check_tokenizers,
+    check_vocabulary,
+    load_student_tokenizer,
+    load_teacher_tokenizer,
+)
 from mta_framework.spec.sections import RunSpec, StudentSection, TeacherSection
 
 
@@ -86,8 +91,10 @@ class Lineup:
         section = self._spec.teacher
         if section is None:
             return None
-        model = load_teacher(section, self._teacher_folder, self._teacher_dtype(section))
+        model = self._load_teacher(section, self._teacher_dtype(section))
         check_head(model, "teacher")
+        if fault := check_vocabulary(self.tokenizer, model, "teacher"):
+            raise InputError([fault])
         return model.to(self._device)  # type: ignore[arg-type]
 
     def student(self, teacher: PreTrainedModel | None) -> nn.Module:
@@ -96,26 +103,29 @@ class Lineup:
         Raises:
             InputError: It can't be loaded, or its head is of an unsupported kind.
         """
-        model = load_student(self._spec.student, teacher, self.tokenizer, self._spec.seed)
-        check_head(model, student_field(self._spec.student))
+        section = self._spec.student
+        if section.teacher_layers is not None and self._spec.teacher is not None and teacher is not None:
+            # The student's weights are float32 from the start, not rounded to the dtype that the teacher runs in.
+            exact = teacher.dtype == torch.float32
+            teacher = teacher if exact else self._load_teacher(self._spec.teacher, "float32")
+        model = load_student(section, teacher, self.tokenizer, self._spec.seed)
+        check_head(model, student_field(section))
         return model
 
     def initial_student(self) -> nn.Module:
         """The student before training, as it is evaluated: in the dtype of the forward pass."""
         needs_teacher = self._spec.student.teacher_layers is not None
         student = self.student(self.teacher() if needs_teacher else None)
-        return student.eval().to(self._device, self._evaluation_dtype)
+        return student.eval().to(self._device, getattr(torch, DTYPE_OF_PRECISION[self._spec.training.precision]))
 
     def exported_student(self, folder: Path) -> PreTrainedModel:
         """A student that was trained and exported, as it is evaluated."""
         section = TeacherSection(path=str(folder))
-        model = load_teacher(section, None, str(self._evaluation_dtype).removeprefix("torch."))
+        model = load_teacher(section, None, DTYPE_OF_PRECISION[self._spec.training.precision])
         return model.to(self._device)  # type: ignore[arg-type]
+
+    def _load_teacher(self, section: TeacherSection, dtype: str) -> PreTrainedModel:
+        return load_teacher(section, self._teacher_folder, dtype)
 
     def _teacher_dtype(self, section: TeacherSection) -> str:
         return teacher_dtype(section, self._spec.training.precision)
-
-    @property
-    def _evaluation_dtype(self) -> torch.dtype:
-        dtype: torch.dtype = getattr(torch, teacher_dtype(TeacherSection(hub="any"), self._spec.training.precision))
-        return dtype

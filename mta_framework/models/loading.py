@@ -18,12 +18,12 @@ from mta_framework.models.shortening import shortened
 from mta_framework.models.tokenizers import check_vocabulary
 from mta_framework.spec.sections import StudentSection, TeacherSection
 
-_OF_PRECISION = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DTYPE_OF_PRECISION = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def teacher_dtype(section: TeacherSection, precision: str) -> str:
     """``teacher.dtype``, or what ``training.precision`` makes of ``auto``."""
-    return _OF_PRECISION[precision] if section.dtype == "auto" else section.dtype
+    return DTYPE_OF_PRECISION[precision] if section.dtype == "auto" else section.dtype
 
 
 def load_teacher(section: TeacherSection, run_student_folder: Path | None, dtype: str) -> PreTrainedModel:

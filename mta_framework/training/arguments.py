@@ -7,6 +7,7 @@ from pathlib import Path
 from accelerate import PartialState
 from transformers import TrainingArguments
 
+from mta_framework.errors import Fault
 from mta_framework.spec.sections import TrainingSection
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
@@ -15,6 +16,14 @@ SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_
 def micro_batch_size(section: TrainingSection, world_size: int) -> int:
     """Texts per forward pass; by default the batch is cut by the processes alone."""
     return section.micro_batch_size or max(section.batch_size // world_size, 1)
+
+
+def precision_fault(section: TrainingSection) -> Fault | None:
+    """fp16 scales gradients, which torch does on accelerators alone."""
+    if section.precision != "fp16" or PartialState().device.type != "cpu":
+        return None
+    wrong, todo = "needs a GPU, and none is there (got 'fp16')", "Use bf16 or fp32, or a machine with a GPU."
+    return Fault("training.precision", wrong, "fp32 or bf16 on a CPU", todo)
 
 
 def training_arguments(section: TrainingSection, seed: int, checkpoints: Path, validates: bool) -> TrainingArguments:
@@ -26,20 +35,21 @@ def training_arguments(section: TrainingSection, seed: int, checkpoints: Path, v
         checkpoints: Folder of the checkpoints.
         validates: Whether there is a validation set.
     """
-    world_size = PartialState().num_processes
-    micro = micro_batch_size(section, world_size)
+    state = PartialState()
+    micro = micro_batch_size(section, state.num_processes)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         seed=seed,
         num_train_epochs=section.epochs or 1,
         max_steps=section.max_steps or -1,
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=section.batch_size // (micro * world_size),
+        gradient_accumulation_steps=section.batch_size // (micro * state.num_processes),
         learning_rate=section.learning_rate,
         weight_decay=section.weight_decay,
         warmup_steps=section.warmup_ratio,
         lr_scheduler_type=SCHEDULES[section.schedule],
         max_grad_norm=section.max_grad_norm,
+        use_cpu=state.device.type == "cpu",
         bf16=section.precision == "bf16",
         fp16=section.precision == "fp16",
         eval_strategy="epoch" if validates else "no",
@@ -51,7 +61,7 @@ def training_arguments(section: TrainingSection, seed: int, checkpoints: Path, v
         report_to=[tracker for tracker in section.trackers if tracker != "tensorboard"],
         ddp_find_unused_parameters=False,
         remove_unused_columns=False,
-        # The distiller may be on one device only: never torch.nn.DataParallel over all that are seen.
     )
+    # One process trains on one device: without this, several visible GPUs would mean torch.nn.DataParallel.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments

@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import PartialState
 from torch import nn
 from transformers import TrainerCallback
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.tokens import Example

@@ -58,5 +58,7 @@ def test_nothing_is_left_undone(path):
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_no_way_to_run_foreign_code_from_data(path):
     text = path.read_text(encoding="utf-8")
-    patterns = r"trust_remote_code\s*=\s*True|weights_only\s*=\s*False|\bpickle\b|(?<!\.)\b(eval|exec)\(|os\.system|shell=True"
+    patterns = (
+        r"trust_remote_code\s*=\s*True|weights_only\s*=\s*False|\bpickle\b|(?<!\.)\b(eval|exec)\(|os\.system|shell=True"
+    )
     assert not re.search(patterns, text)

@@ -47,7 +47,9 @@ def test_a_value_that_is_not_finite_stops_the_run_and_names_step_and_term(value)
     ledger = Ledger()
     terms = (LossTerm("kl", torch.tensor(1.0), "tokens"), LossTerm("hid", torch.tensor(value), "tokens"))
     ledger.add(terms, {"tokens": 1})
-    with pytest.raises(RunError, match=rf"^training step 7: hid is {value}\. The run stops; its last checkpoint is kept\.$"):
+    with pytest.raises(
+        RunError, match=rf"^training step 7: hid is {value}\. The run stops; its last checkpoint is kept\.$"
+    ):
         ledger.close_step("training step 7", identity)
 
 

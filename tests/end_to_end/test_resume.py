@@ -1,0 +1,72 @@
+"""A run that is killed goes on from its last whole checkpoint and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+PLUGIN = Path(__file__).with_name("slow_loss.py")
+
+
+def command(path, *arguments):
+    return [sys.executable, "-m", "mta_framework", "-p", str(PLUGIN), "run", str(path), *arguments]
+
+
+@pytest.fixture
+def spec(spec_dict, write_spec):
+    """14 steps over three epochs of 4 steps, with dropout; checkpoints at every third step, off the epochs' ends."""
+    student = {"config": {**spec_dict["student"]["config"], "attention_dropout": 0.1}}
+    training = {**spec_dict["training"], "max_steps": 14, "save_steps": 3, "keep_checkpoints": 2}
+    changes = {"student": student, "base_loss": {"name": "slow"}, "training": training, "evaluation": None}
+    return write_spec({**spec_dict, **changes})
+
+
+def wait_for(path, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+def test_killed_run_resumes_to_the_same_bits(spec, tmp_path):
+    subprocess.run(command(spec, "--set", "name=straight"), check=True, capture_output=True)
+    killed = subprocess.Popen(
+        command(spec, "--set", "name=killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    folder = tmp_path / "runs" / "killed"
+    wait_for(folder / "checkpoints" / "checkpoint-6", killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (folder / "student").exists()
+
+    subprocess.run(command(spec, "--set", "name=killed", "--resume"), check=True, capture_output=True)
+    straight = tmp_path / "runs" / "straight" / "student" / "model.safetensors"
+    assert (folder / "student" / "model.safetensors").read_bytes() == straight.read_bytes()
+    kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert kept == ["checkpoint-12", "checkpoint-14"]
+    projections = [
+        tmp_path / "runs" / name / "checkpoints/checkpoint-14/projections.safetensors"
+        for name in ("killed", "straight")
+    ]
+    assert projections[0].read_bytes() == projections[1].read_bytes()
+
+
+def test_half_written_checkpoint_is_not_resumed_from(spec, tmp_path):
+    folder = tmp_path / "runs" / "student" / "checkpoints"
+    running = subprocess.Popen(command(spec), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(folder / "checkpoint-3", running)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    (folder / "partial" / "checkpoint-6" / "student").mkdir(parents=True)
+    (folder / "partial" / "checkpoint-6" / "student" / "student.safetensors").write_bytes(b"half")
+    done = subprocess.run(command(spec, "--resume"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "partial").exists()

@@ -1,0 +1,165 @@
+"""A whole run: teacher by its own spec, student with MTA, evaluation, report."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mta_framework.binding import bind
+from mta_framework.errors import InputError
+from mta_framework.registry import discover
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def run():
+    from mta_framework import pipeline
+
+    def run(path, *overrides, resume=False):
+        return pipeline.run(bind(path, discover(), overrides), resume=resume)
+
+    return run
+
+
+def weights(folder):
+    return load_file(folder / "student" / "model.safetensors")
+
+
+def test_run_leaves_a_student_predictions_and_a_report(run, spec_dict, write_spec, tmp_path):
+    report = run(write_spec(spec_dict))
+    folder = tmp_path / "runs" / "student"
+    assert json.loads((folder / "report.json").read_text())["name"] == "student"
+    assert {"report.md", "loss.png", "spec.json", "training.json"} <= {path.name for path in folder.iterdir()}
+
+    student = AutoModelForCausalLM.from_pretrained(folder / "student")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "student")
+    assert student.config.hidden_size == 16
+    assert len(tokenizer) == student.config.vocab_size
+    assert not [name for name in weights(folder) if "alignment" in name or "projection" in name]
+
+    predictions = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jsonl"))
+    models = ("initial_student", "student", "teacher")
+    assert predictions == [f"predictions/{model}/seen-seed{seed}.jsonl" for model in models for seed in (10, 20)]
+    logged = [entry for entry in report.log if "kl" in entry]
+    assert [entry["step"] for entry in logged] == [1, 2, 3, 4]
+    for entry in logged:
+        assert entry["loss"] == pytest.approx(entry["kl"] + 2.0 * entry["dsa"] + 0.2 * entry["hid"], rel=1e-5)
+    assert any("eval_kl" in entry for entry in report.log)
+
+
+def test_same_seed_gives_the_same_bits_and_another_seed_others(run, spec_dict, write_spec, tmp_path):
+    path = write_spec({**spec_dict, "evaluation": None})
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(path, f"name={name}", f"seed={seed}")
+    a, b, c = (weights(tmp_path / "runs" / name) for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not all(torch.equal(a[key], c[key]) for key in a)
+
+
+def test_a_finished_run_is_refused_then_only_evaluated_anew(run, spec_dict, write_spec, tmp_path):
+    path = write_spec(spec_dict)
+    first = run(path)
+    before = (tmp_path / "runs" / "student" / "student" / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(InputError, match="already holds a run"):
+        run(path)
+    second = run(path, "evaluation.seeds=[10]", resume=True)
+    assert second.evaluation.seeds == (10,)
+    assert (tmp_path / "runs" / "student" / "student" / "model.safetensors").stat().st_mtime_ns == before
+    firsts = {(score.model, score.set): score.per_seed[0] for score in first.evaluation.scores}
+    assert firsts == {(score.model, score.set): score.per_seed[0] for score in second.evaluation.scores}
+
+
+def test_a_second_run_parses_nothing_and_trains_no_teacher_again(run, spec_dict, write_spec, tmp_path, monkeypatch):
+    path = write_spec({**spec_dict, "evaluation": None})
+    run(path)
+    teacher = tmp_path / "runs" / "teacher" / "student" / "model.safetensors"
+    before = teacher.stat().st_mtime_ns
+    monkeypatch.setattr("mta_plugins.span_extractors.spacy_phrases.SpacyPhrases.extract", None)
+    run(path, "name=again")
+    assert teacher.stat().st_mtime_ns == before
+
+
+VARIANTS = {
+    "words only, no teacher states in Hid": {
+        "alignment": {
+            "spans": {"name": "words"},
+            "layers": {"name": "proportional", "params": {"words": 2, "phrases": 0}},
+            "importance": {"name": "uniform"},
+            "lambda_hid": 0,
+        }
+    },
+    "no alignment": {"alignment": None},
+    "accumulation, bf16, checkpointing": {
+        "training": {
+            "max_steps": 3,
+            "batch_size": 8,
+            "micro_batch_size": 2,
+            "precision": "bf16",
+            "gradient_checkpointing": True,
+            "trackers": [],
+        }
+    },
+    "LoRA": {"student": {"teacher_layers": [1, 3], "lora": {"rank": 2}}, "alignment": None},
+    "LoRA and MTA": {
+        "student": {"teacher_layers": [1, 2, 3, 4], "lora": {"rank": 2, "target_modules": ["q_proj"]}},
+    },
+    "batch reduction, sum over layers": {
+        "alignment": {"spans": {"name": "spacy_phrases"}, "dsa_reduction": "batch", "hid_reduction": "sum"}
+    },
+}
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_variant_trains_and_exports(changes, run, spec_dict, write_spec, tmp_path):
+    report = run(write_spec({**spec_dict, "evaluation": None, **changes}))
+    losses = [entry["loss"] for entry in report.log if "loss" in entry]
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "runs" / "student" / "student")
+    assert not [name for name, _ in model.named_parameters() if "lora" in name]
+
+
+def test_learning_from_the_teacher_lowers_the_loss(run, spec_dict, write_spec):
+    spec_dict["training"] = {**spec_dict["training"], "max_steps": 40, "learning_rate": 5e-3}
+    report = run(write_spec({**spec_dict, "evaluation": None}))
+    losses = [entry["loss"] for entry in report.log if "kl" in entry]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_rows_without_spans_and_empty_responses_train(run, spec_dict, write_spec, tmp_path):
+    rows = [
+        {"instruction": "?", "output": ""},
+        {"instruction": "😀", "output": "日本語"},
+        {"instruction": "Name it.\r\n", "output": "...\r\n"},
+        {"instruction": "a " * 5000, "output": "left out"},
+    ] * 4
+    path = tmp_path / "odd.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    spec_dict["data"] = {
+        **spec_dict["data"],
+        "train": {"path": str(path)},
+        "validation": None,
+        "max_prompt_length": 150,
+    }
+    report = run(write_spec({**spec_dict, "evaluation": None}))
+    assert report.data["train"].left_out == 4
+    assert all(math.isfinite(entry["loss"]) for entry in report.log if "loss" in entry)
+
+
+def test_plan_trains_nothing_and_counts_what_would_be(spec_dict, write_spec, tmp_path):
+    from mta_framework import pipeline
+
+    plan = pipeline.plan(bind(write_spec(spec_dict), discover()))
+    assert plan.steps == 4
+    assert plan.data["train"].used == 36
+    assert plan.models["student"].trainable == plan.models["student"].parameters
+    assert plan.models["teacher"].trainable == 0
+    assert [str(pair) for pair in plan.layer_pairs] == ["2->2 words", "3->3 phrases", "4->4 phrases"]
+    assert not list((tmp_path / "runs").glob("*/student"))
+    assert set(plan.spans) == {"words", "phrases"}
