@@ -1,0 +1,187 @@
+"""Write the generated regions of the documentation anew, from the spec's sections, the commands and the plugins.
+
+    python docs/generate_reference.py
+
+A region stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; what lies around it is written by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mta_framework.cli import main as mta
+from mta_framework.registry import Registry, describe, discover, noun_of
+from mta_framework.spec.document import shown
+from mta_framework.spec.outline import branches, phrase
+from mta_framework.spec.sections import RunSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGIN_PAGES = ROOT / "docs" / "reference" / "plugins"
+BUILT_IN = "mta-framework "
+_REGION = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_WIDTH = 100
+
+
+def pages() -> dict[Path, str]:
+    """Every page that has a generated region, with the text that it should have."""
+    registry = built_in(discover())
+    candidates = [ROOT / "README.md", *sorted((ROOT / "docs" / "reference").rglob("*.md"))]
+    texts = {path: path.read_text(encoding="utf-8") for path in candidates}
+    return {path: _filled(path, text, registry) for path, text in texts.items() if _REGION.search(text)}
+
+
+def built_in(registry: Registry) -> Registry:
+    """The plugins of this distribution alone, whatever else is installed.
+
+    Raises:
+        SystemExit: Some of it could not be loaded.
+    """
+    failures = [failure for failure in registry.failures if failure.provider.startswith(BUILT_IN)]
+    if failures:
+        raise SystemExit("\n".join(f"{failure.provider}: {failure.reason}" for failure in failures))
+    own = Registry()
+    for family, offers in registry.families.items():
+        for name, providers in offers.items():
+            kept = [offer for offer in providers if offer.provider.startswith(BUILT_IN)]
+            own.families[family] |= {name: kept} if kept else {}
+    return own
+
+
+def _filled(path: Path, text: str, registry: Registry) -> str:
+    def fill(found: re.Match[str]) -> str:
+        return f"{found[1]}{_region(found[2], path, registry)}\n{found[3]}"
+
+    return _REGION.sub(fill, text)
+
+
+def _region(name: str, path: Path, registry: Registry) -> str:
+    kind, _, rest = name.partition(" ")
+    writers = {
+        "spec": _sections,
+        "commands": _commands,
+        "plugins": lambda: _plugins(registry, path),
+        "options": lambda: _options(registry, rest),
+    }
+    return "\n".join(writers[kind]())
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        cells = (cell.replace("|", r"\|").replace("*", r"\*") for cell in row)
+        yield f"| {' | '.join(cells)} |"
+
+
+def _sections() -> Iterator[str]:
+    schema = RunSpec.model_json_schema()
+    for name, places in _places(schema).items():
+        node = schema["$defs"][name] if name else schema
+        yield f"### {_heading(name)}"
+        yield ""
+        if name:
+            yield f"At {', '.join(f'`{place}`' for place in places)}. {node['description']}"
+            yield ""
+        yield from _table(("field", "value", "default", "what it is"), _fields(schema, node))
+        yield ""
+
+
+def _places(schema: dict[str, Any]) -> dict[str, list[str]]:
+    """Definition -> the dotted places where it occurs, in the order of the spec; the spec itself is the empty name."""
+    found: dict[str, list[str]] = {"": [""]}
+
+    def walk(node: dict[str, Any], place: str) -> None:
+        for field, child in node["properties"].items():
+            for name, suffix in _references(child):
+                inner = f"{place}{field}{suffix}"
+                found.setdefault(name, []).append(inner)
+                walk(schema["$defs"][name], f"{inner}.")
+
+    walk(schema, "")
+    return found
+
+
+def _references(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names of the definitions inside a field, with what its place has behind the field's name."""
+    if "$ref" in node:
+        yield node["$ref"].rsplit("/", 1)[-1], ""
+    for option in node.get("anyOf", ()):
+        yield from _references(option)
+    named = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
+    for entry, suffix in [(node.get("items"), ".N"), *((entry, ".NAME") for entry in named)]:
+        if isinstance(entry, dict):
+            yield from ((name, suffix + rest) for name, rest in _references(entry))
+
+
+def _heading(name: str) -> str:
+    return name.removesuffix("Section") + " section" if name else "Top level"
+
+
+def _fields(schema: dict[str, Any], node: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    for field, child in node["properties"].items():
+        inner = [name for name, _ in _references(child)]
+        links = [f"[{_heading(name)}](#{_heading(name).lower().replace(' ', '-')})" for name in inner]
+        value = ": ".join([phrase(schema, child), *links])
+        # A field that is described in the words of its section has no description of its own.
+        what = child.get("description") or schema["$defs"][inner[0]]["description"]
+        yield f"`{field}`", value, _default(child, field in node.get("required", ())), what
+
+
+def _default(node: dict[str, Any], required: bool) -> str:
+    # The schema leaves out defaults that are made anew each time: empty objects.
+    return "required" if required else f"`{shown(node.get('default', {}))}`"
+
+
+def _commands() -> Iterator[str]:
+    group = click.Context(mta, info_name="mta", terminal_width=_WIDTH, **mta.context_settings)
+    yield from _help("mta", mta, group)
+    for name, command in mta.commands.items():
+        yield ""
+        yield from _help(f"mta {name}", command, click.Context(command, group, name, terminal_width=_WIDTH))
+
+
+def _help(title: str, command: click.Command, context: click.Context) -> Iterator[str]:
+    yield from (f"## {title}", "", "```text", command.get_help(context), "```")
+
+
+def _plugins(registry: Registry, path: Path) -> Iterator[str]:
+    pages_folder = Path(os.path.relpath(PLUGIN_PAGES, path.parent)).as_posix()
+    rows = (
+        (noun_of(family), f"[`{name}`]({pages_folder}/{name}.md)", describe(offers[0].plugin))
+        for family, named in registry.families.items()
+        for name, offers in sorted(named.items())
+    )
+    return _table(("family", "name", "what it does"), rows)
+
+
+def _options(registry: Registry, name: str) -> Iterator[str]:
+    offer = next(named[name][0] for named in registry.families.values() if name in named)
+    rows = list(_option_rows(offer.schema, offer.schema, ""))
+    return _table(("option", "value", "default", "what it does"), rows) if rows else iter(("No options.",))
+
+
+def _option_rows(schema: dict[str, Any], node: dict[str, Any], place: str) -> Iterator[tuple[str, str, str, str]]:
+    for name, option in node.get("properties", {}).items():
+        default = _default(option, name in node.get("required", ()))
+        yield f"`{place}{name}`", phrase(schema, option), default, option.get("description", "")
+        for branch in branches(schema, option):
+            for entry in branches(schema, branch["items"]) if "items" in branch else ():
+                yield from _option_rows(schema, entry, f"{place}{name}.N.")
+
+
+def main() -> None:
+    """Write every page whose generated region is out of date."""
+    for path, text in pages().items():
+        if path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Links lead somewhere, and every page is reached."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from blocks import PAGES, ROOT
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def prose(page: Path) -> str:
+    """The page without fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def links(page: Path) -> list[tuple[Path, str]]:
+    """Files that the page links to, with the heading or an empty string."""
+    targets = [target for target in LINK.findall(prose(page)) if "://" not in target]
+    split = [target.partition("#") for target in targets]
+    return [((page.parent / name).resolve() if name else page, anchor) for name, _, anchor in split]
+
+
+def anchors(page: Path) -> set[str]:
+    """Headings as they appear in links."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings_that_exist(page):
+    for target, anchor in links(page):
+        assert target.exists(), target
+        assert not anchor or anchor in anchors(target), f"{target}#{anchor}"
+
+
+def test_every_page_is_reached_from_the_readme():
+    reached: set[Path] = set()
+    waiting = [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page.suffix == ".md" and page not in reached:
+            reached.add(page)
+            waiting += [target for target, _ in links(page)]
+    assert [page for page in ROOT.glob("docs/**/*.md") if page not in reached] == []

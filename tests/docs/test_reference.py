@@ -1,0 +1,63 @@
+"""The reference is complete and as the code is."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from types import ModuleType
+
+import pytest
+from blocks import ROOT, blocks
+
+from mta_framework.registry import discover
+
+PLUGIN_PAGES = ROOT / "docs" / "reference" / "plugins"
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    """``docs/generate_reference.py``."""
+    found = importlib.util.spec_from_file_location("generate_reference", ROOT / "docs" / "generate_reference.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_generated_regions_are_up_to_date(generator):
+    outdated = [path for path, text in generator.pages().items() if path.read_text(encoding="utf-8") != text]
+    assert outdated == [], "run: python docs/generate_reference.py"
+
+
+def test_every_built_in_plugin_has_a_page_and_every_page_a_plugin(generator):
+    families = generator.built_in(discover()).families.values()
+    names = {name for named in families for name in named}
+    assert {path.stem for path in PLUGIN_PAGES.glob("*.md")} - {"README"} == names
+
+
+@pytest.mark.parametrize("page", sorted(set(PLUGIN_PAGES.glob("*.md")) - {PLUGIN_PAGES / "README.md"}))
+def test_plugin_page_has_its_name_its_own_options_and_its_source(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# `{page.stem}`\n")
+    assert re.findall(r"<!-- generated: (.+?) -->", text) == [f"options {page.stem}"]
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Options", "Source and differences"]
+
+
+def test_continuous_integration_runs_the_first_two_blocks_of_the_readme():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    function = next(line for line in script.splitlines() if line.startswith("block()"))
+    taken = [
+        subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", f"{function}\nblock {number}"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for number in (1, 2)
+    ]
+    assert taken == [block.text for block in blocks("sh") if block.page == ROOT / "README.md"][:2]
+    assert "mta run examples/quickstart/student.json" in taken[0]
+    assert "tox run -e tests" in taken[1]

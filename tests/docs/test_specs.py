@@ -1,0 +1,81 @@
+"""Specs and command lines in the documentation are ones that the framework takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blocks import ROOT, mta_commands, plugin_files, specs
+from click.testing import CliRunner
+
+from mta_framework.cli import main
+from mta_framework.registry import discover
+from mta_framework.spec.loading import read_spec
+from mta_framework.spec.sections import RunSpec
+
+SPECS = specs()
+COMMANDS = mta_commands()
+
+
+@pytest.mark.parametrize("spec", [spec for _, spec in SPECS], ids=[str(block) for block, _ in SPECS])
+def test_spec_is_valid_with_its_plugins_and_their_options(spec, workplace):
+    checked = RunSpec.model_validate(spec, strict=True)
+    registry = discover([workplace / block.file_name for block in plugin_files()])
+    chosen = [("base_losses", checked.base_loss)]
+    if checked.alignment:
+        chosen += [("span_extractors", checked.alignment.spans), ("layer_mappers", checked.alignment.layers)]
+        chosen += [("importance_estimators", checked.alignment.importance)]
+    for family, section in chosen:
+        plugin = registry.find(family, section.name, family).plugin
+        plugin.Params.model_validate_json(json.dumps(section.params), strict=True)
+
+
+@pytest.fixture
+def parsed(monkeypatch) -> dict[str, Any]:
+    """What the last command was called with; no command does anything."""
+    values: dict[str, Any] = {}
+    for command in main.commands.values():
+        monkeypatch.setattr(command, "callback", lambda **given: values.update(given))
+    return values
+
+
+@pytest.mark.parametrize("arguments", [given for _, given in COMMANDS], ids=[where for where, _ in COMMANDS])
+def test_command_line_exists_and_changes_only_fields_that_a_spec_has(arguments, parsed, tmp_path):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    if "spec" not in parsed:
+        return
+    path: Path = ROOT / parsed["spec"]
+    if parsed["spec"].parts[0] != "examples":
+        path = tmp_path / "spec.json"
+        path.write_text(json.dumps(SPECS[0][1]), encoding="utf-8")
+    assert read_spec(path, parsed["overrides"]).faults == ()
+
+
+def test_all_commands_are_documented_by_an_example():
+    used = {word for _, arguments in COMMANDS for word in arguments if word in main.commands}
+    assert used >= {"init", "check", "run", "plugins"}
+
+
+def test_tutorial_shows_the_message_that_a_misspelt_option_gives():
+    page = (ROOT / "docs" / "tutorial" / "first-distillation.md").read_text(encoding="utf-8")
+    setting = "base_loss.params.temprature=2"
+    result = CliRunner().invoke(main, ["check", str(ROOT / "examples/quickstart/student.json"), "--set", setting])
+    assert result.exit_code == 2
+    assert setting in page
+    message = next(line for line in result.output.splitlines() if "temprature" in line)
+    assert message in page.splitlines()
+
+
+def test_reference_shows_the_messages_that_faults_give(tmp_path):
+    page = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    spec = {**SPECS[0][1], "teacher": {"hub": "a"}, "evaluation": None}
+    spec["training"] = {"epochs": 1, "max_steps": 5, "learning_rate": "1e-4"}
+    spec["alignment"] = {"spans": {"name": "word"}}
+    spec["data"] = {"train": {"hub": "a", "split": "train"}}
+    (tmp_path / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    result = CliRunner().invoke(main, ["check", str(tmp_path / "spec.json")])
+    assert result.exit_code == 2
+    assert result.output in page
