@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import mta_framework.vocabulary.chunked as chunked
 from mta_framework.types import Batch, Head, States
 from mta_framework.vocabulary import Readout, chunked_sum, cross_entropy, forward_kl, supervised
 
@@ -53,6 +54,28 @@ def _check_against_dense(student, teacher, dense, **options):
 def test_value_and_gradients_equal_whole_logits_for_every_chunk_size(chunk_size):
     student, teacher = _readout(0), _readout(10, trainable=False)
     _check_against_dense(student, teacher, _dense_kl(student, teacher), chunk_size=chunk_size)
+
+
+@pytest.mark.parametrize(("chunk", "block"), [(5, 2), (7, 3), (3, 100), (0, 0)])
+def test_value_and_gradients_equal_whole_logits_when_memory_sets_the_sizes(monkeypatch, chunk, block):
+    """Sizes in positions; even a budget below one position takes one."""
+    monkeypatch.setitem(chunked._CHUNK_BYTES, "cpu", 4 * V * chunk)
+    monkeypatch.setitem(chunked._BLOCK_BYTES, "cpu", 4 * V * block)
+    sizes = []
+
+    def kernel(student_logits, teacher_logits):
+        sizes.append(len(student_logits))
+        return forward_kl(student_logits, teacher_logits)
+
+    student, teacher = _readout(0), _readout(10, trainable=False)
+    total = chunked_sum(kernel, student, teacher)
+    assert max(sizes) == max(1, min(chunk, block))
+    assert sum(sizes) == N
+    dense = _dense_kl(student, teacher)
+    torch.testing.assert_close(total, dense)
+    wanted = torch.autograd.grad(dense, _tensors(student))
+    for got, expected in zip(torch.autograd.grad(total, _tensors(student)), wanted, strict=True):
+        torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize("head", [{"softcap": 2.0}, {"scale": 0.25}, {"scale": 3.0, "softcap": 1.5}])
