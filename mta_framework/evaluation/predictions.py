@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mta_framework.files import replace
 from mta_framework.evaluation.results import Prediction
+from mta_framework.files import replace
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ def test_a_folder_with_a_run_is_refused_without_resume(tmp_path):
     with pytest.raises(InputError) as caught:
         run_folder.require_free(spec_in(tmp_path), resume=False)
     assert str(caught.value) == (
-        f"name: already holds a run (got {tmp_path / 'a'}); a name without a run. Choose another, or go on with --resume."
+        f"name: already holds a run (got {tmp_path / 'a'}); a name without a run. "
+        "Choose another, or go on with --resume."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
 from safetensors.torch import save_file
 
@@ -14,25 +15,23 @@ from mta_framework.registry import discover
 from mta_framework.training.trainer import DistillationTrainer
 
 
-def main(spec: str, out: str, micro_batch_size: str) -> None:
+def one_step(spec: Path, out: Path, micro_batch_size: int) -> None:
     """Catch the gradients where the trainer looks at them."""
     original = DistillationTrainer.close_step
-    folder = Path(out)
 
-    def close_step(self: DistillationTrainer) -> None:
-        original(self)
-        if self.args.should_save:
-            folder.mkdir(exist_ok=True)
-            gradients = {
-                name: value.grad for name, value in self.distiller.named_parameters() if value.grad is not None
-            }
-            save_file(gradients, folder / "gradients.safetensors")
+    def close_step(trainer: DistillationTrainer) -> None:
+        original(trainer)
+        if trainer.args.should_save:
+            out.mkdir(exist_ok=True)
+            parameters = trainer.distiller.named_parameters()
+            save_file({name: it.grad for name, it in parameters if it.grad is not None}, out / "gradients.safetensors")
 
-    DistillationTrainer.close_step = close_step  # type: ignore[method-assign]
-    settings = [f"name={folder.name}", f"training.micro_batch_size={micro_batch_size}", "training.max_grad_norm=1e6"]
-    report = pipeline.run(bind(Path(spec), discover(), settings))
+    settings = [f"name={out.name}", f"training.micro_batch_size={micro_batch_size}", "training.max_grad_norm=1e6"]
+    with mock.patch.object(DistillationTrainer, "close_step", close_step):
+        report = pipeline.run(bind(spec, discover(), settings))
     logged = next(entry for entry in report.log if "hid" in entry)
-    (folder / "loss.json").write_text(json.dumps({name: logged[name] for name in ("loss", "dsa", "hid", "grad_norm")}))
+    (out / "loss.json").write_text(json.dumps({name: logged[name] for name in ("loss", "dsa", "hid", "grad_norm")}))
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    one_step(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from mta_plugins.span_extractors.spacy_phrases import SpacyPhrases
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mta_framework.spec.sections import RunSpec
+from mta_plugins.span_extractors.spacy_phrases import SpacyPhrases
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SPECS = sorted(path for name in ("quickstart", "smollm2") for path in (EXAMPLES / name).glob("*.json"))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mta_plugins.importance_estimators.attention import Attention
 
 from mta_framework.types import Head, States
+from mta_plugins.importance_estimators.attention import Attention
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "token_importance.json").read_text())
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from mta_plugins.layer_mappers.explicit import Explicit
 from pydantic import ValidationError
 
 from mta_framework import LayerPair, ModelShape
+from mta_plugins.layer_mappers.explicit import Explicit
 
 OPT = [(16, 20, "words"), (18, 23, "phrases"), (20, 26, "phrases"), (22, 29, "phrases"), (24, 32, "phrases")]
 

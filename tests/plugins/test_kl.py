@@ -5,9 +5,9 @@ from __future__ import annotations
 import pydantic
 import pytest
 import torch
-from mta_plugins.base_losses.kl import KL
 
 from mta_framework import TOKENS, Batch, Head, Progress, States
+from mta_plugins.base_losses.kl import KL
 
 PROGRESS = Progress(step=0, total_steps=1, epoch=0.0)
 POSITION, TARGET = [0, 2, 7], [3, 0, 10]

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mta_plugins.layer_mappers.proportional import Proportional
 from pydantic import ValidationError
 
 from mta_framework import LayerPair, ModelShape
+from mta_plugins.layer_mappers.proportional import Proportional
 
 
 def layers_of(student, teacher, **params):

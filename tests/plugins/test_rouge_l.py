@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from mta_plugins.metrics.rouge_l import RougeL
 from pydantic import ValidationError
+
+from mta_plugins.metrics.rouge_l import RougeL
 
 
 def score(predictions, texts, **options):

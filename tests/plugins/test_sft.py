@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mta_plugins.base_losses.sft import SFT
 
 from mta_framework import TOKENS, Batch, Head, Progress, States
+from mta_plugins.base_losses.sft import SFT
 
 PROGRESS = Progress(step=0, total_steps=1, epoch=0.0)
 

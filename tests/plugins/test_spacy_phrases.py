@@ -9,11 +9,11 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from mta_plugins.span_extractors import spacy_phrases
-from mta_plugins.span_extractors.spacy_phrases import SpacyPhrases
 from pydantic import ValidationError
 
 from mta_framework import RunError, SpanSet
+from mta_plugins.span_extractors import spacy_phrases
+from mta_plugins.span_extractors.spacy_phrases import SpacyPhrases
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "spans_en.json").read_text(encoding="utf-8"))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from mta_plugins.importance_estimators.uniform import Uniform
 
 from mta_framework.types import Head, States
+from mta_plugins.importance_estimators.uniform import Uniform
 
 
 def test_tokens_weigh_one_and_padding_nothing_whatever_the_states():

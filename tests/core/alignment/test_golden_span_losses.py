@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from mta_plugins.importance_estimators.attention import Attention
 
 from mta_framework.alignment import Alignment
 from mta_framework.types import LayerPair
+from mta_plugins.importance_estimators.attention import Attention
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "span_losses.json").read_text())
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mta_plugins.importance_estimators.attention import Attention
-from mta_plugins.importance_estimators.uniform import Uniform
 
 from mta_framework import ImportanceEstimator
 from mta_framework.alignment import Alignment
 from mta_framework.types import LayerPair, States, texts_with_pairs, texts_with_spans
+from mta_plugins.importance_estimators.attention import Attention
+from mta_plugins.importance_estimators.uniform import Uniform
 
 STUDENT, TEACHER = 4, 6
 PAIRS = (LayerPair(1, 1, "words"),)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mta_plugins.span_extractors.words import Words
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.batches import GroupedSampler, collate
@@ -14,6 +13,7 @@ from mta_framework.data.records import read_records
 from mta_framework.data.spans import SpanCache
 from mta_framework.data.tokens import encode
 from mta_framework.spec.sections import DatasetSection
+from mta_plugins.span_extractors.words import Words
 
 
 def test_every_evaluation_set_is_read(paper_data: Path) -> None:
