@@ -7,11 +7,13 @@ Every stage takes its own section of the spec and returns a value; plugins are b
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from transformers import set_seed
@@ -91,6 +93,7 @@ def run(bound: BoundRun, resume: bool = False) -> Report:
     if not folder.is_trained:
         with clock.stage("training"):
             _train(bound, ready, lineup, folder)
+        gc.collect()  # the trainer and its callbacks hold each other, and with them the optimiser and both models
     with clock.stage("evaluation"):
         scores = _evaluate(bound, ready, lineup, folder, teacher_folder)
     return _report(bound, ready, folder, scores, clock)
@@ -205,7 +208,7 @@ def _evaluate(
     section = bound.spec.evaluation
     if section is None:
         return None
-    loaders = {
+    loaders: dict[str, Callable[[], Any]] = {
         "student": lambda: lineup.exported_student(folder.student),
         "teacher": lineup.teacher,
         "initial_student": lineup.initial_student,
