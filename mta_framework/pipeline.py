@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from transformers import set_seed
 
 from mta_framework import facts, run_folder
@@ -34,6 +33,7 @@ from mta_framework.models.export import save_student
 from mta_framework.models.identity import identity
 from mta_framework.models.lineup import Lineup
 from mta_framework.plan import Plan, estimate_memory
+from mta_framework.processes import processes
 from mta_framework.run_folder import RunFolder
 from mta_framework.training.arguments import micro_batch_size, precision_fault
 from mta_framework.training.distiller import Distiller
@@ -86,9 +86,9 @@ def run(bound: BoundRun, resume: bool = False) -> Report:
         ready = _ready(bound)
     with clock.stage("teacher run"):
         teacher_folder = _teacher_folder(bound.teacher)
-    lineup = Lineup(bound.spec, teacher_folder, device=PartialState().device)
+    lineup = Lineup(bound.spec, teacher_folder, device=processes().device)
     folder = run_folder.of(bound.spec)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         run_folder.begin(bound.spec)
     if not folder.is_trained:
         with clock.stage("training"):
@@ -102,7 +102,7 @@ def run(bound: BoundRun, resume: bool = False) -> Report:
 def plan(bound: BoundRun) -> Plan:
     """What ``run`` would do. Spans are parsed (and cached), no weights are read, nothing is trained."""
     ready = _ready(bound)
-    section, world_size = bound.spec.training, PartialState().num_processes
+    section, world_size = bound.spec.training, processes().num_processes
     student, teacher = ready.lineup.student_outline, ready.lineup.teacher_outline
     micro = micro_batch_size(section, world_size)
     return Plan(
@@ -137,7 +137,7 @@ def _ready(bound: BoundRun) -> Ready:
         pairs = _layer_pairs(bound, lineup)
     with collecting(faults):
         sets = read_sets(spec.evaluation, spec.data.template, lineup.tokenizer) if spec.evaluation else []
-    with collecting(faults), PartialState().main_process_first():  # the others find its spans in the cache
+    with collecting(faults), processes().main_process_first():  # the others find its spans in the cache
         data = prepare(spec.data, lineup.tokenizer, bound.spans, cache_folder)
         sampler = sampler_for(data.train.examples, spec.training, spec.seed)
     if faults:
@@ -180,10 +180,10 @@ def _train(bound: BoundRun, ready: Ready, lineup: Lineup, folder: RunFolder) -> 
     rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0
     fed = training_data(data.train.examples, validation, ready.sampler, pad, granularities)
     log = train(distiller, fed, spec.training, spec.seed, folder.path, rate)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         run_folder.write_json(folder.training_log, asdict(log))
         save_student(student, lineup.tokenizer, folder.student)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
 
 
 def _alignment(bound: BoundRun, ready: Ready) -> Alignment | None:
@@ -235,10 +235,10 @@ def _report(bound: BoundRun, ready: Ready, folder: RunFolder, scores: Evaluation
         steps=log.total_steps,
         seconds_per_step=log.seconds / max(log.steps, 1),
         timings=clock.seconds,
-        versions=environment(PartialState().device),
+        versions={**environment(processes().device), "processes": str(processes().num_processes)},
         student_folder=folder.student.name,
     )
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         write_report(folder.path, report)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
     return report

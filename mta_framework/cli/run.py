@@ -31,6 +31,7 @@ def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], 
     # All faults of the input are known before torch is loaded.
     bound = bind(spec, discover(plugin_files), overrides)
     from mta_framework import pipeline
+    from mta_framework.processes import leave
 
     if dry_run:
         from mta_framework.cli.plan import plan_lines

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.evaluation.isolation import in_evaluation_mode, seeded, without_stored_settings
+from mta_framework.processes import processes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,7 @@ def generate(
     prompts = [list(ids) or [_first_id(tokenizer)] for ids in prompt_ids]
     order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
     responses: dict[int, list[int]] = {}
-    bar = tqdm(total=len(prompts), desc=progress_label, unit="prompt", disable=not PartialState().is_main_process)
+    bar = tqdm(total=len(prompts), desc=progress_label, unit="prompt", disable=not processes().is_main_process)
     with (
         bar,
         seeded(seed, bare.device),

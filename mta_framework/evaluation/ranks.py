@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
 from mta_framework.errors import RunError
+from mta_framework.processes import processes
 
 Item = TypeVar("Item")
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
     """This process's share: every n-th item, from its own rank on."""
-    state = PartialState()
+    state = processes()
     return items[state.process_index :: state.num_processes]
 
 
 def reunited(own: Sequence[Item], total: int) -> list[Item]:
     """The results of all processes, in the order of the ``total`` items that ``share`` dealt out."""
-    state = PartialState()
+    state = processes()
     whole: list[Any] = [None] * total
     for rank, items in gather_object([(state.process_index, list(own))]):
         whole[rank :: state.num_processes] = items
@@ -30,7 +30,7 @@ def reunited(own: Sequence[Item], total: int) -> list[Item]:
 
 def rank_seed(seed: int) -> int:
     """A seed of this process's own: ranks that drew from the same numbers would give correlated responses."""
-    return seed + 1_000_003 * PartialState().process_index
+    return seed + 1_000_003 * processes().process_index
 
 
 def on_main(compute: Callable[[], Item]) -> Item:
@@ -40,10 +40,10 @@ def on_main(compute: Callable[[], Item]) -> Item:
         Exception: What ``compute`` raised, on the main process.
         RunError: The same message, on the others: none of them waits for a value that will not come.
     """
-    if PartialState().num_processes == 1:
+    if processes().num_processes == 1:
         return compute()
     value, failure, error = None, None, None
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         try:
             value = compute()
         except Exception as raised:  # whatever it is, the other processes must hear of it

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from accelerate import PartialState
 from transformers import TrainingArguments
 
 from mta_framework.errors import Fault
+from mta_framework.processes import processes
 from mta_framework.spec.sections import TrainingSection
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
@@ -20,7 +20,7 @@ def micro_batch_size(section: TrainingSection, world_size: int) -> int:
 
 def precision_fault(section: TrainingSection) -> Fault | None:
     """fp16 scales gradients, which torch does on accelerators alone."""
-    if section.precision != "fp16" or PartialState().device.type != "cpu":
+    if section.precision != "fp16" or processes().device.type != "cpu":
         return None
     wrong, todo = "needs a GPU, and none is there (got 'fp16')", "Use bf16 or fp32, or a machine with a GPU."
     return Fault("training.precision", wrong, "fp32 or bf16 on a CPU", todo)
@@ -35,7 +35,7 @@ def training_arguments(section: TrainingSection, seed: int, checkpoints: Path, v
         checkpoints: Folder of the checkpoints.
         validates: Whether there is a validation set.
     """
-    state = PartialState()
+    state = processes()
     micro = micro_batch_size(section, state.num_processes)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),

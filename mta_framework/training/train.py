@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from torch import nn
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.tokens import Example
+from mta_framework.processes import processes
 from mta_framework.spec.sections import TrainingSection
 from mta_framework.training import checkpoints
 from mta_framework.training.arguments import micro_batch_size, training_arguments
@@ -39,7 +39,7 @@ def sampler_for(examples: Sequence[Example], section: TrainingSection, seed: int
     Raises:
         InputError: The batch does not divide over processes and micro-batches, or there are too few examples.
     """
-    state = PartialState()
+    state = processes()
     lengths = [len(example.input_ids) for example in examples]
     micro = micro_batch_size(section, state.num_processes)
     return GroupedSampler(lengths, section.batch_size, micro, state.num_processes, state.process_index, seed)
@@ -47,7 +47,7 @@ def sampler_for(examples: Sequence[Example], section: TrainingSection, seed: int
 
 def total_steps(section: TrainingSection, sampler: GroupedSampler) -> int:
     """Optimiser steps of the whole training."""
-    world_size = PartialState().num_processes
+    world_size = processes().num_processes
     accumulation = section.batch_size // (micro_batch_size(section, world_size) * world_size)
     return section.max_steps or (section.epochs or 1) * len(sampler) // accumulation
 
@@ -86,7 +86,7 @@ def _checkpoint_activations(student: nn.Module) -> None:
 
 
 def _trackers(section: TrainingSection, folder: Path) -> list[TrainerCallback]:
-    if "tensorboard" not in section.trackers or not PartialState().is_main_process:
+    if "tensorboard" not in section.trackers or not processes().is_main_process:
         return []
     from torch.utils.tensorboard import SummaryWriter
 

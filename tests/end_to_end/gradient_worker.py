@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from mta_framework import pipeline
 from mta_framework.binding import bind
+from mta_framework.processes import processes
 from mta_framework.registry import discover
 from mta_framework.training.trainer import DistillationTrainer
 
@@ -30,7 +31,8 @@ def one_step(spec: Path, out: Path, micro_batch_size: int) -> None:
     with mock.patch.object(DistillationTrainer, "close_step", close_step):
         report = pipeline.run(bind(spec, discover(), settings))
     logged = next(entry for entry in report.log if "hid" in entry)
-    (out / "loss.json").write_text(json.dumps({name: logged[name] for name in ("loss", "dsa", "hid", "grad_norm")}))
+    losses = {name: logged[name] for name in ("loss", "dsa", "hid", "grad_norm")}
+    (out / "loss.json").write_text(json.dumps({**losses, "processes": processes().num_processes}))
 
 
 if __name__ == "__main__":

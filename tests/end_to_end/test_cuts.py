@@ -26,15 +26,18 @@ def one_step_here(*arguments):
 
 def one_step_on_two_ranks(*arguments):
     """Run the worker under two gloo processes, as a user would."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launcher += ["--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
     done = subprocess.run([*launcher, str(WORKER), *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((arguments[1] / "loss.json").read_text())["processes"] == 2
 
 
 def outcome(folder):
-    return json.loads((folder / "loss.json").read_text()), load_file(folder / "gradients.safetensors")
+    losses = json.loads((folder / "loss.json").read_text())
+    del losses["processes"]
+    return losses, load_file(folder / "gradients.safetensors")
 
 
 def require_same(cut, whole):

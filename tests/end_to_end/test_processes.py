@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 def test_two_processes_make_the_run_that_one_makes(spec_dict, write_spec, tmp_path):
     spec_dict["evaluation"] = {**spec_dict["evaluation"], "seeds": [10], "temperature": 0}
     path = write_spec(spec_dict)
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launcher += ["--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
     done = subprocess.run([*launcher, "-m", "mta_framework", "run", str(path)], capture_output=True, text=True)
@@ -25,6 +25,7 @@ def test_two_processes_make_the_run_that_one_makes(spec_dict, write_spec, tmp_pa
     alone = [sys.executable, "-m", "mta_framework", "run", str(path), "--set", "name=alone"]
     subprocess.run(alone, check=True, capture_output=True)
     shared, single = (read_report(tmp_path / "runs" / name) for name in ("student", "alone"))
+    assert [report.versions["processes"] for report in (shared, single)] == ["2", "1"]
     losses = [[entry["loss"] for entry in report.log if "kl" in entry] for report in (shared, single)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert [len(report.evaluation.scores) for report in (shared, single)] == [3, 3]

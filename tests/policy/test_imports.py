@@ -8,13 +8,14 @@ import sys
 import pytest
 from sources import CORE, PLUGINS, files, imports, module_of
 
-BASE = {"errors", "types", "files"}
+BASE = {"errors", "types", "files", "processes"}
 CONTRACTS = BASE | {"interfaces", "hookspecs"}
 SHARED = CONTRACTS | {"spec", "registry"}
 ALLOWED = {
     "errors": set(),
     "types": set(),
     "files": set(),
+    "processes": set(),
     "interfaces": BASE,
     "hookspecs": BASE | {"interfaces"},
     "spec": CONTRACTS,

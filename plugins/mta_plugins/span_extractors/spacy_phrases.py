@@ -98,7 +98,7 @@ def _phrases(doc: Doc) -> list[Span]:
     found = [(match.start(1), match.end(1) - 1) for match in _VERB_GROUP.finditer(letters)]
     try:
         found += [(chunk.start, chunk.end - 1) for chunk in doc.noun_chunks]
-    except (NotImplementedError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         raise RunError(f"the spaCy pipeline finds no noun chunks ({error}); use one with a parser that does") from error
     kept: list[Span] = []
     for first, last in sorted(found, key=lambda phrase: (phrase[0], -phrase[1])):

@@ -14,13 +14,13 @@ PROGRAM = """
 import json, os, sys
 import torch
 from pathlib import Path
-from accelerate import PartialState
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mta_framework import Metric, RunError, ScoreSet
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.generation import Sampling
 from mta_framework.evaluation.ranks import on_main
+from mta_framework.processes import leave, processes
 
 class Length(Metric):
     NAME = "length"
@@ -30,7 +30,7 @@ class Length(Metric):
 def fail():
     raise RunError("metric mine: failed")
 
-state = PartialState()
+assert processes().num_processes == int(os.environ.get("WORLD_SIZE", "1"))
 vocabulary = {f"w{number}": number for number in range(30)}
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="w0")))
 torch.manual_seed(1)
@@ -54,6 +54,7 @@ try:
 except RunError as error:
     answer["error"] = str(error)
 print(json.dumps(answer))
+leave()
 """
 
 
