@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from transformers import TrainerState
 
 from mta_framework.models.export import load_weights, save_weights
 from mta_framework.training.distiller import Distiller
@@ -43,6 +44,11 @@ def existing(folder: Path) -> list[Path]:
 def last(folder: Path) -> Path | None:
     """The checkpoint to resume from, or None."""
     return next(reversed(existing(folder)), None)
+
+
+def state_of(checkpoint: Path) -> TrainerState:
+    """How far training had come, and its log."""
+    return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
 
 def publish(folder: Path, step: int, keep: int) -> None:

@@ -72,6 +72,10 @@ def train(
         distiller, arguments, data, projection_learning_rate, section.keep_checkpoints, _trackers(section, folder)
     )
     resumed = checkpoints.last(folder / "checkpoints")
+    if resumed is not None and (finished := checkpoints.state_of(resumed)).global_step >= finished.max_steps:
+        # Only the export was missing; transformers would take one more step.
+        checkpoints.load(distiller, resumed)
+        return TrainingLog(finished.log_history, finished.max_steps, 0, 0.0)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     seconds = time.perf_counter() - start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+
+from mta_framework import pipeline
+from mta_framework.binding import bind
+from mta_framework.registry import discover
 
 pytestmark = pytest.mark.slow
 PLUGIN = Path(__file__).with_name("slow_loss.py")
@@ -70,3 +75,23 @@ def test_half_written_checkpoint_is_not_resumed_from(spec, tmp_path):
     done = subprocess.run(command(spec, "--resume"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not (folder / "partial").exists()
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_run_that_was_killed_before_its_export_takes_no_step_more(schedule, spec_dict, write_spec, tmp_path):
+    training = {**spec_dict["training"], "max_steps": 2, "schedule": schedule}
+    path = write_spec({**spec_dict, "training": training, "evaluation": None})
+    bound = bind(path, discover())
+    whole = pipeline.run(bound)
+    folder = tmp_path / "runs" / "student"
+    exported = (folder / "student" / "model.safetensors").read_bytes()
+    shutil.rmtree(folder / "student")
+    (folder / "training.json").unlink()
+
+    resumed = pipeline.run(bound, resume=True)
+    assert (folder / "student" / "model.safetensors").read_bytes() == exported
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["checkpoint-2"]
+    losses = [[entry["loss"] for entry in report.log if "loss" in entry] for report in (whole, resumed)]
+    assert resumed.seconds_per_step is None
+    assert len(losses[0]) == 2
+    assert losses[0] == losses[1]
