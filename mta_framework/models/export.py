@@ -76,13 +76,18 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def _merged(model: PeftModel) -> dict[str, Tensor]:
     # Merging into the model and out again would not give back the same bits.
     base = base_of(model)
-    weights = {name: tensor for name, tensor in base.state_dict().items() if ".lora_" not in name}
+    weights = {_plain(name): tensor for name, tensor in base.state_dict().items() if ".lora_" not in name}
     for name, module in base.named_modules():
         if isinstance(module, LoraLayer):
-            weight = f"{name}.base_layer.weight"
+            # Experts of a mixture keep several weights in one module; each has a wrapper of its own, one in the other.
+            weight = f"{_plain(name)}.{getattr(module, 'parameter_name', 'weight')}"
             for adapter in module.active_adapters:
                 weights[weight] = weights[weight] + module.get_delta_weight(adapter)  # type: ignore[attr-defined]
-    return {name.replace(".base_layer.", "."): tensor.detach() for name, tensor in weights.items()}
+    return {name: tensor.detach() for name, tensor in weights.items()}
+
+
+def _plain(name: str) -> str:
+    return name.replace(".base_layer", "")
 
 
 def _take_place(partial: Path, folder: Path) -> None:

@@ -23,7 +23,7 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
         section: Rank, scale, dropout; ``target_modules`` null adapts every linear module but the head.
 
     Raises:
-        InputError: A target is no linear module of the model, or is its head.
+        InputError: A target is no linear module of the model, or is its head; or peft refuses the architecture.
     """
     if section.target_modules is not None:
         _check_targets(model, section.target_modules)
@@ -35,7 +35,13 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
         target_modules=section.target_modules or "all-linear",
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
-    adapted = get_peft_model(model, config)
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        wrong = f"is refused by peft for this model (got: {' '.join(str(error).split())})"
+        allowed = "modules and options that peft can adapt in this architecture are allowed"
+        todo = "Name other modules in target_modules, or set student.lora to null."
+        raise InputError([Fault("student.lora", wrong, allowed, todo)]) from error
     assert isinstance(adapted, PeftModel)
     return adapted
 

@@ -34,7 +34,7 @@ def logits_of(model, padded):
         return model(input_ids=padded[0], attention_mask=padded[1]).logits
 
 
-@pytest.mark.parametrize("family", ["llama", "llama_tied", "gpt2", "opt_projected"])
+@pytest.mark.parametrize("family", ["llama", "llama_tied", "gpt2", "opt_projected", "mixtral"])
 @pytest.mark.parametrize("lora", [False, True])
 def test_export_loads_as_a_plain_model_with_the_same_logits(student, tokenizer, tmp_path, padded, family, lora):
     model = student(family, lora)

@@ -217,3 +217,10 @@ def test_unreachable_hub_id_is_an_input_error(monkeypatch, tokenizer):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=r"student\.hub: could not be loaded \(got 'nobody/nothing'"):
         load_student(StudentSection(hub="nobody/nothing"), None, tokenizer, seed=0)
+
+
+def test_lora_that_peft_refuses_is_a_fault_of_the_spec(tokenizer):
+    config = {"model_type": "mamba", "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
+    section = StudentSection(config=config, lora={"target_modules": ["out_proj"]})
+    with pytest.raises(InputError, match=r"^student\.lora: is refused by peft .*out_proj.*"):
+        load_student(section, None, tokenizer, seed=0)
