@@ -15,17 +15,18 @@ from mta_framework.types import LossTerms
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all processes."""
 
+_TOTAL = "loss"
+
 
 class Ledger:
     """Values of loss terms by name, kept on the device: one transfer per optimiser step.
 
     Terms of one name (one per key layer) are averaged by their weights, so what is logged as ``dsa`` does not contain
-    lambda; ``loss`` is the weighted total.
+    lambda; where their weights are all 0, evenly. ``loss`` is the weighted total.
     """
 
     def __init__(self) -> None:
         self._open: dict[str, Tensor] = {}
-        self._weights: dict[str, float] = {}
         self._closed: dict[str, float] = defaultdict(float)
         self._steps = 0
 
@@ -36,12 +37,17 @@ class Ledger:
             terms: Its sums.
             counts: Unit -> count over the whole global batch.
         """
-        weights: dict[str, float] = defaultdict(float)
+        weights: dict[str, list[float]] = defaultdict(list)
         for term in terms:
-            value = term.weight * term.sum.detach() / max(counts[term.unit], 1)
-            self._open[term.name] = self._open[term.name] + value if term.name in self._open else value
-            weights[term.name] += term.weight
-        self._weights = dict(weights)
+            weights[term.name].append(term.weight)
+        for term in terms:
+            value = term.sum.detach() / max(counts[term.unit], 1)
+            total = sum(weights[term.name])
+            self._book(term.name, value * (term.weight / total if total else 1 / len(weights[term.name])))
+            self._book(_TOTAL, value * term.weight)
+
+    def _book(self, name: str, value: Tensor) -> None:
+        self._open[name] = self._open[name] + value if name in self._open else value
 
     def close_step(self, where: str, reduce: Reduce) -> None:
         """All micro-batches of a global batch are booked.
@@ -51,10 +57,12 @@ class Ledger:
         """
         names = list(self._open)
         values = reduce(torch.stack([self._open[name] for name in names])).tolist()
-        faulty = [f"{name} is {value}" for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
+        found = dict(zip(names, values, strict=True))
+        faulty = [f"{name} is {value}" for name, value in found.items() if not math.isfinite(value)]
         if faulty:
-            raise RunError(f"{where}: {', '.join(faulty)}. The run stops; its last checkpoint is kept.")
-        for name, value in zip(names, values, strict=True):
+            told = [fault for fault in faulty if not fault.startswith(f"{_TOTAL} ")] or faulty
+            raise RunError(f"{where}: {', '.join(told)}. The run stops; its last checkpoint is kept.")
+        for name, value in found.items():
             self._closed[name] += value
         self._open = {}
         self._steps += 1
@@ -62,8 +70,7 @@ class Ledger:
     def drain(self) -> dict[str, float]:
         """``loss`` and the mean of every term over the steps since the last call."""
         steps = max(self._steps, 1)
-        means = {"loss": sum(self._closed.values()) / steps}
-        means |= {name: total / steps / self._weights[name] for name, total in self._closed.items()}
+        means = {name: total / steps for name, total in self._closed.items()}
         self._closed.clear()
         self._steps = 0
         return means

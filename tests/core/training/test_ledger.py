@@ -30,6 +30,23 @@ def test_terms_of_one_name_are_averaged_without_their_weights():
     assert ledger.drain() == pytest.approx({"loss": 5.5, "kl": 2.0, "dsa": 1.75})
 
 
+def test_a_term_that_is_logged_only_has_weight_zero():
+    ledger = Ledger()
+    ledger.add(
+        (LossTerm("kl", torch.tensor(6.0), "tokens"), LossTerm("gap", torch.tensor(9.0), "tokens", 0.0)), {"tokens": 3}
+    )
+    ledger.close_step("step", identity)
+    assert ledger.drain() == pytest.approx({"loss": 2.0, "kl": 2.0, "gap": 3.0})
+
+
+def test_weights_may_change_from_step_to_step():
+    ledger = Ledger()
+    for weight in (1.0, 4.0):
+        ledger.add((LossTerm("kl", torch.tensor(6.0), "tokens", weight),), {"tokens": 1})
+        ledger.close_step("step", identity)
+    assert ledger.drain() == pytest.approx({"loss": 15.0, "kl": 6.0})
+
+
 def test_values_are_means_over_the_steps_since_the_last_drain():
     ledger = Ledger()
     for total in (2.0, 4.0):
