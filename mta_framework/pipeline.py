@@ -22,13 +22,14 @@ from mta_framework.alignment.objective import Alignment
 from mta_framework.binding import BoundRun
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData, prepare
-from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.errors import Fault, InputError, RunError, collecting
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.generation import Sampling
 from mta_framework.evaluation.report import EvaluationFacts, Report, write_report
 from mta_framework.evaluation.sets import read_sets
 from mta_framework.evaluation.summary import summarise
+from mta_framework.interfaces import LayerMapper
 from mta_framework.models.export import save_student
 from mta_framework.models.identity import identity
 from mta_framework.models.lineup import Lineup
@@ -161,11 +162,29 @@ def _layer_pairs(bound: BoundRun, lineup: Lineup) -> tuple[LayerPair, ...]:
     student, teacher = lineup.student_outline, lineup.teacher_outline
     assert teacher is not None
     try:
-        return tuple(bound.layers.map(student.shape, teacher.shape))
+        pairs = tuple(bound.layers.map(student.shape, teacher.shape))
     except ValueError as error:
         wrong, _, rest = str(error).partition("; ")
         allowed, _, todo = rest.partition(". ")
         raise InputError([Fault("alignment.layers", wrong, allowed, todo)]) from error
+    _require_sound(pairs, bound.layers, student.shape.num_layers, teacher.shape.num_layers)
+    return pairs
+
+
+def _require_sound(pairs: tuple[LayerPair, ...], mapper: LayerMapper, student_depth: int, teacher_depth: int) -> None:
+    """A mapper may be anyone's code: what breaks its contract is told here, not by an index error in a step."""
+    wrong = [
+        pair
+        for pair in pairs
+        if not (1 <= pair.student <= student_depth and 1 <= pair.teacher <= teacher_depth)
+        or pair.granularity not in mapper.granularities
+    ]
+    if wrong or not pairs:
+        got = ", ".join(map(str, wrong)) or "no pair"
+        raise RunError(
+            f"layer mapper {mapper.NAME!r} must return pairs within layers 1 to {student_depth} of the student and "
+            f"1 to {teacher_depth} of the teacher, of the granularities {', '.join(mapper.granularities)} (got {got})"
+        )
 
 
 def _train(bound: BoundRun, ready: Ready, lineup: Lineup, folder: RunFolder) -> None:
@@ -233,7 +252,7 @@ def _report(bound: BoundRun, ready: Ready, folder: RunFolder, scores: Evaluation
         spans=facts.span_facts(ready.data.train),
         log=tuple(log.history),
         steps=log.total_steps,
-        seconds_per_step=log.seconds / max(log.steps, 1),
+        seconds_per_step=log.seconds / log.steps if log.steps else None,
         timings=clock.seconds,
         versions={**environment(processes().device), "processes": str(processes().num_processes)},
         student_folder=folder.student.name,

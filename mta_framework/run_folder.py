@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, InputError, RunError
 from mta_framework.files import replace
 from mta_framework.spec.sections import RunSpec
 
@@ -74,10 +74,16 @@ def require_free(spec: RunSpec, resume: bool) -> None:
 
 
 def begin(spec: RunSpec) -> None:
-    """Create the folder, or open it again, with the resolved spec in it."""
+    """Create the folder, or open it again, with the resolved spec in it.
+
+    Raises:
+        RunError: It cannot be written to.
+    """
     folder = of(spec)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    write_json(folder.spec_file, spec.model_dump(mode="json"))
+    try:
+        write_json(folder.spec_file, spec.model_dump(mode="json"))
+    except OSError as error:
+        raise RunError(f"cannot write to {folder.path} ({error.strerror}); set output_dir") from error
 
 
 def require_same(spec: RunSpec, folder: RunFolder) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mta_framework.alignment.objective import Alignment
+from mta_framework.errors import RunError
 from mta_framework.interfaces import BaseLoss
 from mta_framework.models.states import StateReader
 from mta_framework.types import Batch, LayerPair, LossTerms, Progress, States
@@ -50,7 +51,8 @@ class Distiller(nn.Module):
         """
         teacher = self._teacher_states(batch)
         student = self._read_student.read(batch.input_ids_BT, batch.attention_mask_BT)
-        terms = self.base_loss.compute(student, teacher, batch, progress)
+        terms = tuple(self.base_loss.compute(student, teacher, batch, progress))
+        _require_sound(terms, self.base_loss, batch)
         if self.alignment is not None:
             assert teacher is not None
             terms += self.alignment(student, teacher, batch)
@@ -62,6 +64,19 @@ class Distiller(nn.Module):
         device = batch.input_ids_BT.device.type
         with torch.inference_mode(), torch.autocast(device, enabled=False):
             return self._read_teacher.read(batch.input_ids_BT, batch.attention_mask_BT)
+
+
+def _require_sound(terms: LossTerms, base_loss: BaseLoss, batch: Batch) -> None:
+    """A base loss may be anyone's code."""
+    told = f"base loss {base_loss.NAME!r}"
+    if not terms:
+        raise RunError(f"{told} must return at least one term (got none)")
+    for term in terms:
+        if term.sum.dim() != 0:
+            raise RunError(f"{told}: the sum of term {term.name!r} must be a scalar (got {list(term.sum.shape)})")
+        if term.unit not in batch.counts:
+            units = ", ".join(map(repr, batch.counts))
+            raise RunError(f"{told}: the unit of term {term.name!r} must be one of {units} (got {term.unit!r})")
 
 
 def contribution(terms: LossTerms, counts: dict[str, int]) -> Tensor:

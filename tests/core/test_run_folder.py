@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mta_framework import run_folder
-from mta_framework.errors import InputError
+from mta_framework.errors import InputError, RunError
 from mta_framework.spec.sections import RunSpec
 
 
@@ -56,3 +56,10 @@ def test_what_does_not_touch_the_weights_may_change(tmp_path):
     evaluation = {"sets": {"dolly": {"path": "d.jsonl"}}}
     changed = spec_in(tmp_path, evaluation=evaluation, training={"epochs": 1, "trackers": [], "keep_checkpoints": 5})
     run_folder.require_free(changed, resume=True)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    spec = spec_in(tmp_path / "file")
+    with pytest.raises(RunError, match=r"^cannot write to .*file/a \(.+\); set output_dir$"):
+        run_folder.begin(spec)

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mta_framework import pipeline
 from mta_framework.binding import bind
-from mta_framework.errors import InputError
+from mta_framework.errors import InputError, RunError
 from mta_framework.registry import discover
 
 pytestmark = pytest.mark.slow
@@ -19,8 +20,6 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def run():
-    from mta_framework import pipeline
-
     def run(path, *overrides, resume=False):
         return pipeline.run(bind(path, discover(), overrides), resume=resume)
 
@@ -153,8 +152,6 @@ def test_rows_without_spans_and_empty_responses_train(run, spec_dict, write_spec
 
 
 def test_plan_trains_nothing_and_counts_what_would_be(spec_dict, write_spec, tmp_path):
-    from mta_framework import pipeline
-
     plan = pipeline.plan(bind(write_spec(spec_dict), discover()))
     assert plan.steps == 4
     assert plan.data["train"].used == 36
@@ -163,3 +160,31 @@ def test_plan_trains_nothing_and_counts_what_would_be(spec_dict, write_spec, tmp
     assert [str(pair) for pair in plan.layer_pairs] == ["2->2 words", "3->3 phrases", "4->4 phrases"]
     assert not list((tmp_path / "runs").glob("*/student"))
     assert set(plan.spans) == {"words", "phrases"}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "got"),
+    [("[]", "no pair"), ('[LayerPair(9, 1, "words")]', "9->1 words"), ('[LayerPair(1, 1, "letters")]', "1->1 letters")],
+)
+def test_mapper_that_breaks_its_contract_is_named_before_anything_is_trained(
+    pairs, got, spec_dict, write_spec, tmp_path
+):
+    plugin = tmp_path / "mapper.py"
+    plugin.write_text(f"""
+from mta_framework import LayerMapper, LayerPair, hookimpl
+
+class Odd(LayerMapper):
+    NAME = "odd"
+    granularities = ("words",)
+
+    def map(self, student, teacher):
+        return {pairs}
+
+@hookimpl
+def mta_register_layer_mappers():
+    return (Odd,)
+""")
+    spec_dict["alignment"] = {**spec_dict["alignment"], "layers": {"name": "odd"}}
+    with pytest.raises(RunError, match=rf"^layer mapper 'odd' must return .*words \(got {got}\)$"):
+        pipeline.run(bind(write_spec(spec_dict), discover([plugin])))
+    assert not list((tmp_path / "runs").glob("*/student"))

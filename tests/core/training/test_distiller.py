@@ -1,0 +1,62 @@
+"""What a base loss returns is checked, since it may be anyone's code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mta_framework.data.batches import collate
+from mta_framework.data.tokens import Example
+from mta_framework.errors import RunError
+from mta_framework.interfaces import BaseLoss
+from mta_framework.training.distiller import Distiller
+from mta_framework.types import TOKENS, LossTerm, Progress
+
+
+def computing(*terms):
+    class Fixed(BaseLoss):
+        NAME = "fixed"
+        NEEDS_TEACHER = False
+
+        def compute(self, student, teacher, batch, progress):
+            return terms
+
+    return Fixed(Fixed.Params())
+
+
+@pytest.fixture(scope="module")
+def student():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=1))
+
+
+def compute(student, *terms):
+    batch = collate([Example(np.arange(4, dtype=np.int32), 2, {})], pad_token_id=0, granularities=())
+    return Distiller(student, None, computing(*terms))(batch, Progress(0, 1, 0.0))
+
+
+def test_sound_terms_pass(student):
+    term = LossTerm("own", torch.tensor(1.0), TOKENS)
+    assert compute(student, term) == (term,)
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ((), "base loss 'fixed' must return at least one term (got none)"),
+        (
+            (LossTerm("own", torch.zeros(2, 3), TOKENS),),
+            "base loss 'fixed': the sum of term 'own' must be a scalar (got [2, 3])",
+        ),
+        (
+            (LossTerm("own", torch.tensor(1.0), "words"),),
+            "base loss 'fixed': the unit of term 'own' must be one of 'tokens', 'texts' (got 'words')",
+        ),
+    ],
+)
+def test_terms_that_break_the_contract_are_named(student, terms, message):
+    with pytest.raises(RunError) as caught:
+        compute(student, *terms)
+    assert str(caught.value) == message
