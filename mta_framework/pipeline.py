@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,15 +89,14 @@ def run(bound: BoundRun, resume: bool = False) -> Report:
         teacher_folder = _teacher_folder(bound.teacher)
     lineup = Lineup(bound.spec, teacher_folder, device=processes().device)
     folder = run_folder.of(bound.spec)
-    if processes().is_main_process:
-        run_folder.begin(bound.spec)
-    if not folder.is_trained:
-        with clock.stage("training"):
-            _train(bound, ready, lineup, folder)
-        gc.collect()  # the trainer and its callbacks hold each other, and with them the optimiser and both models
-    with clock.stage("evaluation"):
-        scores = _evaluate(bound, ready, lineup, folder, teacher_folder)
-    return _report(bound, ready, folder, scores, clock)
+    with run_folder.begun(bound.spec) if processes().is_main_process else nullcontext():
+        if not folder.is_trained:
+            with clock.stage("training"):
+                _train(bound, ready, lineup, folder)
+            gc.collect()  # the trainer and its callbacks hold each other, and with them optimiser and both models
+        with clock.stage("evaluation"):
+            scores = _evaluate(bound, ready, lineup, folder, teacher_folder)
+        return _report(bound, ready, folder, scores, clock)
 
 
 def plan(bound: BoundRun) -> Plan:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from mta_framework.errors import Fault, InputError, RunError
 from mta_framework.files import replace
@@ -73,17 +77,25 @@ def require_free(spec: RunSpec, resume: bool) -> None:
     require_same(spec, folder)
 
 
-def begin(spec: RunSpec) -> None:
-    """Create the folder, or open it again, with the resolved spec in it.
+@contextmanager
+def begun(spec: RunSpec) -> Iterator[None]:
+    """Create the folder, or open it again, with the resolved spec in it, and hold it: two runs would mix in it.
 
     Raises:
-        RunError: It cannot be written to.
+        RunError: It cannot be written to, or another process holds it; a process that died holds nothing.
     """
     folder = of(spec)
+    lock = FileLock(folder.path / ".lock")
     try:
-        write_json(folder.spec_file, spec.model_dump(mode="json"))
+        folder.path.mkdir(parents=True, exist_ok=True)
+        held = lock.acquire(blocking=False)
+    except Timeout as error:
+        raise RunError(f"{folder.path}: another process is at work on this run; wait for it, then resume") from error
     except OSError as error:
         raise RunError(f"cannot write to {folder.path} ({error.strerror}); set output_dir") from error
+    with held:
+        write_json(folder.spec_file, spec.model_dump(mode="json"))
+        yield
 
 
 def require_same(spec: RunSpec, folder: RunFolder) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from mta_framework import run_folder
@@ -21,16 +24,21 @@ def spec_in(folder, **changes):
     return RunSpec.model_validate({**document, **changes})
 
 
+def begin(spec):
+    with run_folder.begun(spec):
+        pass
+
+
 def test_a_new_folder_is_free_and_then_holds_the_resolved_spec(tmp_path):
     spec = spec_in(tmp_path)
     run_folder.require_free(spec, resume=False)
-    run_folder.begin(spec)
+    begin(spec)
     assert run_folder.read_json(tmp_path / "a" / "spec.json") == spec.model_dump(mode="json")
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["spec.json"]
+    assert [path.name for path in (tmp_path / "a").glob("[!.]*")] == ["spec.json"]
 
 
 def test_a_folder_with_a_run_is_refused_without_resume(tmp_path):
-    run_folder.begin(spec_in(tmp_path))
+    begin(spec_in(tmp_path))
     with pytest.raises(InputError) as caught:
         run_folder.require_free(spec_in(tmp_path), resume=False)
     assert str(caught.value) == (
@@ -40,7 +48,7 @@ def test_a_folder_with_a_run_is_refused_without_resume(tmp_path):
 
 
 def test_resuming_with_another_spec_names_every_field_that_differs(tmp_path):
-    run_folder.begin(spec_in(tmp_path))
+    begin(spec_in(tmp_path))
     changed = spec_in(tmp_path, seed=7, training={"epochs": 2, "trackers": []})
     with pytest.raises(InputError) as caught:
         run_folder.require_free(changed, resume=True)
@@ -52,7 +60,7 @@ def test_resuming_with_another_spec_names_every_field_that_differs(tmp_path):
 
 
 def test_what_does_not_touch_the_weights_may_change(tmp_path):
-    run_folder.begin(spec_in(tmp_path))
+    begin(spec_in(tmp_path))
     evaluation = {"sets": {"dolly": {"path": "d.jsonl"}}}
     changed = spec_in(tmp_path, evaluation=evaluation, training={"epochs": 1, "trackers": [], "keep_checkpoints": 5})
     run_folder.require_free(changed, resume=True)
@@ -62,4 +70,20 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     spec = spec_in(tmp_path / "file")
     with pytest.raises(RunError, match=r"^cannot write to .*file/a \(.+\); set output_dir$"):
-        run_folder.begin(spec)
+        begin(spec)
+
+
+def test_a_folder_that_another_process_holds_is_refused_until_that_process_is_gone(tmp_path):
+    spec = spec_in(tmp_path)
+    hold = "import sys; from mta_framework import run_folder; from mta_framework.spec.sections import RunSpec\n"
+    hold += "with run_folder.begun(RunSpec.model_validate_json(sys.argv[1])):\n    print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, spec.model_dump_json()]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        with pytest.raises(RunError, match=r"/a: another process is at work on this run; wait for it, then resume$"):
+            begin(spec)
+    finally:
+        other.kill()
+        other.communicate()
+    begin(spec)
