@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     faults += _teacher_faults(reading, draft, base_loss)
     faults += _span_faults(reading, spans, layers)
     faults += missing_locations(reading)
+    faults += _tracker_faults(reading, draft)
     teacher = _bind_teacher(reading, draft, registry, (*above, reading.path), faults)
     if faults:
         raise InputError(faults)
@@ -182,6 +184,16 @@ def _span_faults(reading: RawSpec, spans: SpanExtractor | None, layers: LayerMap
         allowed = f"{spans.NAME} gives {', '.join(spans.granularities)}"
         todo = "Change the options of the layer mapper, or take another span extractor."
         yield Fault(reading.where(("alignment", "layers")), wrong, allowed, todo)
+
+
+def _tracker_faults(reading: RawSpec, draft: RunSpec) -> Iterator[Fault]:
+    if not reading.sound("training", "trackers"):
+        return
+    for i, name in enumerate(draft.training.trackers):
+        # Every tracker is called as the package that it needs.
+        if find_spec(name) is None:
+            where, allowed = reading.where(("training", "trackers", i)), "a tracker that is installed"
+            yield Fault(where, f"is not installed (got {name!r})", allowed, f"Leave it out, or: pip install {name}.")
 
 
 def _bind_teacher(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mta_framework.cli.group import say
-from mta_framework.cli.options import set_option, spec_argument
+from mta_framework.cli.options import plugin_option, set_option, spec_argument
 from mta_framework.cli.table import table
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @spec_argument
 @set_option
+@plugin_option
 @click.pass_obj
 def check(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...]) -> None:
     """Check a spec, its plugins and its paths, without opening a model."""

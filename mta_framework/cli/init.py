@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mta_framework.cli.group import say
+from mta_framework.cli.options import plugin_option
 from mta_framework.cli.table import table
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _TRAIN, _TEST, _EPOCHS = "train.jsonl", "test.jsonl", 5
     show_default=True,
     help="The new file; an existing one is never overwritten.",
 )
+@plugin_option
 @click.pass_obj
 def init(
     plugin_files: tuple[Path, ...],

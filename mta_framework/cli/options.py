@@ -8,6 +8,23 @@ import click
 
 spec_argument = click.argument("spec", type=click.Path(path_type=Path))
 
+
+def _add_plugin_files(context: click.Context, _: click.Parameter, paths: tuple[Path, ...]) -> None:
+    context.obj = (*(context.obj or ()), *paths)
+
+
+plugin_option = click.option(
+    "-p",
+    "--plugin",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    expose_value=False,
+    callback=_add_plugin_files,
+    help="Load a Python file with plugins; repeatable.",
+)
+"""Before the command and after it: both are added to ``context.obj``, which commands get by ``pass_obj``."""
+
 set_option = click.option(
     "--set",
     "overrides",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mta_framework.cli.group import say, say_error
+from mta_framework.cli.options import plugin_option
 from mta_framework.cli.table import table
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name", required=False)
+@plugin_option
 @click.pass_obj
 def plugins(plugin_files: tuple[Path, ...], name: str | None) -> None:
     """List all plugins, or the options of NAME."""

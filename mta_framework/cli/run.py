@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mta_framework.cli.group import say
-from mta_framework.cli.options import set_option, spec_argument
+from mta_framework.cli.options import plugin_option, set_option, spec_argument
 from mta_framework.cli.table import table
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @spec_argument
 @set_option
+@plugin_option
 @click.option("--resume", is_flag=True, help="Go on with a run that was interrupted, from its last checkpoint.")
 @click.option("--dry-run", is_flag=True, help="Open models and data and say what would be done; train nothing.")
 @click.pass_obj
@@ -37,9 +38,10 @@ def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], 
         from mta_framework.cli.plan import plan_lines
 
         say(*plan_lines(pipeline.plan(bound)))
-        return
-    report = pipeline.run(bound, resume=resume)
-    say(*_score_lines(report), f"Report: {bound.spec.folder / 'report.md'}")
+    else:
+        report = pipeline.run(bound, resume=resume)
+        say(*_score_lines(report), f"Report: {bound.spec.folder / 'report.md'}")
+    leave()
 
 
 def _score_lines(report: Report) -> list[str]:

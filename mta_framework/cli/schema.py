@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mta_framework.cli.group import say
+from mta_framework.cli.options import plugin_option
 
 if TYPE_CHECKING:
     from mta_framework.registry import Registered, Registry
 
 
 @click.command()
+@plugin_option
 @click.pass_obj
 def schema(plugin_files: tuple[Path, ...]) -> None:
     """Print the JSON Schema of a spec, for editors.

@@ -13,6 +13,10 @@ from mta_framework.errors import Fault, InputError
 Place = tuple[str | int, ...]
 """Keys and list indices that lead to a value."""
 
+_DEEPEST = 50
+"""Far more levels than any spec has, far fewer than Python's stack."""
+_TOO_DEEP = f"more than {_DEEPEST} levels of brackets"
+
 
 @dataclass(frozen=True)
 class Repeated:
@@ -27,7 +31,13 @@ def parse(text: str) -> Any:
     Raises:
         ValueError: The text is no JSON (``json.JSONDecodeError`` where the place is known).
     """
-    return json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if _depth(value) > _DEEPEST:
+        raise ValueError(_TOO_DEEP)
+    return value
 
 
 def read_document(path: Path) -> tuple[dict[str, Any], list[Fault]]:
@@ -42,7 +52,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Fault]]:
     try:
         # Windows editors put a byte order mark before UTF-8.
         document = parse(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError([_unreadable(path, error)]) from None
     if not isinstance(document, dict):
         wrong = f"does not hold a JSON object (got {shown(document)})"
@@ -76,6 +86,21 @@ def _settled(value: Any, place: Place) -> Iterator[tuple[Place, Repeated]]:
             yield (*place, key), entry
             value[key] = entry = entry.values[-1]
         yield from _settled(entry, (*place, key))
+
+
+def _depth(value: Any) -> int:
+    """Levels of nesting, counted no further than one too many."""
+    level, depth = [value], 0
+    while level and depth <= _DEEPEST:
+        holders = [entry.values if isinstance(entry, Repeated) else entry for entry in level]
+        level = [
+            inner
+            for holder in holders
+            if isinstance(holder, dict | list | tuple)
+            for inner in (holder.values() if isinstance(holder, dict) else holder)
+        ]
+        depth += 1
+    return depth
 
 
 def _last(value: Any) -> Any:

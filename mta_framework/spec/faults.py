@@ -38,11 +38,11 @@ def faults_of(error: ValidationError, schema: Schema, where: Callable[[Place], s
         noun: What an entry is called, e.g. ``field`` or ``option of kl``.
     """
     details = [(place_of(detail, schema), detail) for detail in error.errors(include_url=False)]
+    holders = {place[:length] for place, _ in details for length in range(len(place))}
     faults: dict[Place, Fault] = {}
     for place, detail in details:
         # A tuple of faulty entries is called too short on top of what is wrong with them.
-        inner = any(len(other) > len(place) and other[: len(place)] == place for other, _ in details)
-        if not (inner and detail["type"] == "too_short"):
+        if not (place in holders and detail["type"] == "too_short"):
             # A union gives one error per alternative; its schema names them all at once.
             faults.setdefault(place, _fault(detail, place, schema, where(place), noun))
     return list(faults.values())

@@ -63,11 +63,14 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> RawSpec:
     Returns:
         The spec, or all its faults; nothing is raised for them.
     """
-    path = path.expanduser().resolve()
     try:
+        path = path.expanduser().resolve()
         raw, repetitions = read_document(path)
     except InputError as error:
         return RawSpec(path, {}, None, tuple(error.faults))
+    except RuntimeError as error:  # an unknown home, or links in a circle
+        fault = Fault(str(path), f"is no usable path (got: {error})", "a spec file", "Check the path.")
+        return RawSpec(path, {}, None, (fault,))
     overridden, refused = override(raw, overrides, spec_schema())
     draft, unsound = repaired(raw, path.parent, spec_schema())
     reading = RawSpec(path, raw, None, (), draft, frozenset(unsound), tuple(overridden))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def missing_locations(reading: RawSpec) -> Iterator[Fault]:
         if reading.sound(*place):
             yield from _model(reading.where(place), Path(path))
     for place, folder in _folders(reading.draft):
-        if reading.sound(*place) and folder and Path(folder).exists() and not Path(folder).is_dir():
-            yield Fault(reading.where(place), f"is not a folder (got {folder})", "a folder, new or old", _MEND)
+        if reading.sound(*place) and folder:
+            yield from _output(reading.where(place), Path(folder))
     tokenizer = reading.draft.student.tokenizer
     if tokenizer and reading.sound("student", "tokenizer") and not Path(tokenizer).is_dir():
         yield Fault(
@@ -63,6 +64,15 @@ def _file(where: str, path: str) -> Iterator[Fault]:
         yield Fault(where, f"does not exist (got {path})", "a JSON Lines file", _MEND)
     elif not Path(path).is_file():
         yield Fault(where, f"is not a file (got {path})", "a JSON Lines file", _MEND)
+
+
+def _output(where: str, folder: Path) -> Iterator[Fault]:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        wrong = "is not a folder" if there == folder else f"lies in {there}, which is not a folder"
+        yield Fault(where, f"{wrong} (got {folder})", "a folder, new or old", _MEND)
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield Fault(where, f"cannot be written to (got {folder})", "a folder that you may write to", _MEND)
 
 
 def _model(where: str, path: Path) -> Iterator[Fault]:

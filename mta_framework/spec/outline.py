@@ -56,6 +56,8 @@ def _phrase(root: Schema, node: Schema) -> str:
     text = _TYPES.get(node.get("type", ""), "any value")
     if node.get("minLength") or node.get("minItems") or node.get("minProperties"):
         text = f"a non-empty {text.split(' ', 1)[1]}"
+    if "maxLength" in node:
+        text += f" of at most {node['maxLength']} characters"
     if "pattern" in node:
         text += f" that matches {node['pattern']}"
     text += " and".join(f" {sign} {node[key]}" for key, sign in _BOUNDS.items() if key in node)

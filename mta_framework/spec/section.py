@@ -18,7 +18,19 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 def _absolute(path: str, info: ValidationInfo) -> str:
     folder = (info.context or {}).get("folder")
-    return path if folder is None else str((Path(folder) / Path(path).expanduser()).resolve())
+    if folder is None:
+        return path
+    try:
+        absolute = (Path(folder) / Path(path).expanduser()).resolve()
+        absolute.exists()
+    except (OSError, RuntimeError) as error:  # too long, or in a closed folder; an unknown home, links in a circle
+        raise ValueError(f"is no usable path ({_reason(error)})") from None
+    return str(absolute)
+
+
+def _reason(error: OSError | RuntimeError) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"{text[:1].lower()}{text[1:]}".rstrip(".")
 
 
 Location = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]

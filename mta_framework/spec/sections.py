@@ -197,7 +197,9 @@ class TrainingSection(Section):
     epochs: int | None = Field(None, ge=1, description="Passes over the training set.")
     max_steps: int | None = Field(None, ge=1, description="Optimiser steps, instead of epochs.")
     batch_size: int = Field(16, ge=1, description="Texts per optimiser step, over all micro-batches and processes.")
-    micro_batch_size: int | None = Field(None, ge=1, description="Texts per forward pass; null: batch_size, divided among the processes.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Texts per forward pass; null: batch_size, divided among the processes."
+    )
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of the student.")
     weight_decay: float = Field(0.01, ge=0, description="On matrices; not on biases, norms.")
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="Share of the steps with rising learning rate.")

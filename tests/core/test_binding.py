@@ -249,3 +249,23 @@ def test_two_runs_of_a_chain_may_not_share_a_folder(write: Write, registry: Regi
     path = write("third.json", name="same", teacher={"run": "second.json"}, base_loss={"name": "taught_test"})
     (message,) = faults(path, registry)
     assert message.startswith("teacher.run: trains its model in the same run folder")
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_the_way_to_get_it(
+    write: Write, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mta_framework.binding.find_spec", lambda name: None if name == "mlflow" else object())
+    training = {"epochs": 1, "trackers": ["tensorboard", "mlflow"]}
+    assert faults(write(training=training), registry) == [
+        "training.trackers.1: is not installed (got 'mlflow'); a tracker that is installed. "
+        "Leave it out, or: pip install mlflow."
+    ]
+
+
+def test_a_closed_folder_is_refused_before_the_run(
+    write: Write, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Permissions do not bind the administrator, under whom tests may run.
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    (message,) = faults(write(output_dir="new/runs"), registry)
+    assert message.startswith(f"output_dir: cannot be written to (got {tmp_path}/new/runs)")

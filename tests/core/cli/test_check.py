@@ -45,3 +45,12 @@ def test_other_ranks_keep_quiet(mta: Mta, spec_file: Path, monkeypatch) -> None:
     good, bad = mta("check", spec_file), mta("check", spec_file, "--set", "seed=x")
     assert (good.output, good.exit_code) == ("", 0)
     assert (bad.output, bad.exit_code) == ("", 2)
+
+
+def test_a_plugin_file_may_stand_before_or_after_the_command(mta: Mta, spec_file: Path, plugin_file: Path) -> None:
+    more = spec_file.with_name("more.py")
+    more.write_text(plugin_file.read_text().replace("plain_test", "more_test").replace("demanding_test", "other_test"))
+    setting = ("--set", "base_loss.name=more_test")
+    assert mta("check", spec_file, *setting).exit_code == 2
+    assert f"more_test, from {more}" in mta("check", spec_file, *setting, "-p", more).stdout
+    assert f"plain_test, from {plugin_file}" in mta("check", spec_file, "-p", more).stdout

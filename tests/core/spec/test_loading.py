@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,3 +83,44 @@ def test_a_union_gives_one_fault_that_names_all_alternatives() -> None:
     assert [str(fault) for fault in faults] == [
         "either: has the wrong type (got 1.5); it must be an integer or a string or null. Correct the value."
     ]
+
+
+@pytest.mark.parametrize("brackets", ["[" * 900 + "]" * 900, "[" * 200_000], ids=["parsable", "beyond the stack"])
+def test_brackets_without_end_are_a_fault(write_spec: Write, brackets: str) -> None:
+    path = write_spec()
+    path.write_text(f'{{"name": {brackets}')
+    (fault,) = read_spec(path).faults
+    path.write_text(f'{{"name": {brackets}}}')
+    (closed,) = read_spec(path).faults
+    assert "JSON" in fault.wrong
+    assert "more than 50 levels" in closed.wrong
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("x" * 6000, "file name too long"), ("~nobody-of-this-name/x", "could not determine home directory")],
+    ids=["too long", "unknown home"],
+)
+def test_a_path_that_cannot_be_one_is_a_fault(write_spec: Write, path: str, reason: str) -> None:
+    (fault,) = read_spec(write_spec(data={"train": {"path": path}})).faults
+    assert fault.where == "data.train.path"
+    assert fault.wrong.startswith(f"is no usable path ({reason}) (got ")
+
+
+def test_a_spec_that_links_to_itself_is_a_fault(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.json"
+    loop.symlink_to(loop)
+    (fault,) = read_spec(loop).faults
+    assert fault.where == str(loop)
+
+
+def test_thousands_of_faults_take_no_time(write_spec: Write) -> None:
+    path = write_spec(evaluation={"sets": {"a": {"path": "a.jsonl"}}, "seeds": ["x"] * 5000})
+    start = time.process_time()
+    assert len(read_spec(path).faults) == 5000
+    assert time.process_time() - start < 5
+
+
+def test_a_name_that_is_too_long_is_told_the_limit(write_spec: Write) -> None:
+    (fault,) = read_spec(write_spec(name="x" * 101)).faults
+    assert "at most 100 characters" in fault.allowed
