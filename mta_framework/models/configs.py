@@ -54,7 +54,7 @@ def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
         values.setdefault(name, getattr(tokenizer, name))
     try:
         return AutoConfig.for_model(model_type, **values)
-    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
         raise refused(error) from error
 
 

@@ -102,6 +102,7 @@ def test_unknown_field_of_a_configuration_is_refused_with_the_nearest_name(token
         {"hidden_size": 17},
         {"hidden_act": "nonsense"},
         {"vocab_size": "big"},
+        {"id2label": 3},
     ],
 )
 def test_configuration_that_transformers_refuses_is_an_input_error(tokenizer, change):
