@@ -38,6 +38,7 @@ from mta_framework.processes import processes
 from mta_framework.run_folder import RunFolder
 from mta_framework.training.arguments import micro_batch_size, precision_fault
 from mta_framework.training.distiller import Distiller
+from mta_framework.training.loader import validation_fault
 from mta_framework.training.train import TrainingLog, sampler_for, total_steps, train, training_data
 from mta_framework.types import LayerPair
 
@@ -140,6 +141,8 @@ def _ready(bound: BoundRun) -> Ready:
     with collecting(faults), processes().main_process_first():  # the others find its spans in the cache
         data = prepare(spec.data, lineup.tokenizer, bound.spans, cache_folder)
         sampler = sampler_for(data.train.examples, spec.training, spec.seed)
+        if data.validation and (fault := validation_fault(len(data.validation.examples), processes().num_processes)):
+            faults.append(fault)
     if faults:
         raise InputError(faults)
     return Ready(lineup, pairs, data, sampler, sets)

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from mta_framework.data.batches import GroupedSampler, collate
 from mta_framework.data.tokens import Example
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault
 from mta_framework.types import Batch
 
 
@@ -38,17 +38,18 @@ def training_loader(examples: Sequence[Example], sampler: GroupedSampler, collat
     )
 
 
+def validation_fault(rows: int, world_size: int) -> Fault | None:
+    """Every process needs a share: the loss terms are summed over all of them."""
+    if rows >= world_size:
+        return None
+    wrong = f"has fewer rows than there are processes (got {rows} for {world_size})"
+    return Fault("data.validation", wrong, "at least one row each", "Add rows or set it to null.")
+
+
 def validation_batches(
     examples: Sequence[Example], micro_batch_size: int, collator: Collator, rank: int, world_size: int
 ) -> list[Batch]:
-    """This process's share of all examples, longest first, each once.
-
-    Raises:
-        InputError: There are fewer examples than processes.
-    """
-    if len(examples) < world_size:
-        wrong = f"has fewer rows than there are processes (got {len(examples)} for {world_size})"
-        raise InputError([Fault("data.validation", wrong, "at least one row each", "Add rows or set it to null.")])
+    """This process's share of all examples, longest first, each once; see ``validation_fault``."""
     size = min(micro_batch_size, len(examples) // world_size)
     order = sorted(range(len(examples)), key=lambda index: -len(examples[index].input_ids))
     cuts = [order[start : start + size] for start in range(0, len(order), size)]

@@ -1,0 +1,32 @@
+"""Validation is dealt out to processes: every example once, and something for each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mta_framework.data.tokens import Example
+from mta_framework.training.loader import Collator, validation_batches, validation_fault
+
+
+def examples(count):
+    return [Example(np.full(3 + number % 4, number, dtype=np.int32), 1, {}) for number in range(count)]
+
+
+@pytest.mark.parametrize(("count", "micro", "world_size"), [(7, 3, 2), (3, 8, 3), (5, 2, 1), (2, 16, 1)])
+def test_every_example_is_dealt_once_and_every_process_has_a_batch(count, micro, world_size):
+    shares = [
+        validation_batches(examples(count), micro, Collator(0, ()), rank, world_size) for rank in range(world_size)
+    ]
+    assert all(shares)
+    assert validation_fault(count, world_size) is None
+    dealt = [int(row[0]) for share in shares for batch in share for row in batch.input_ids_BT]
+    assert sorted(dealt) == list(range(count))
+    assert max(len(batch.input_ids_BT) for share in shares for batch in share) <= micro
+
+
+def test_fewer_rows_than_processes_are_a_fault():
+    assert str(validation_fault(1, 2)) == (
+        "data.validation: has fewer rows than there are processes (got 1 for 2); at least one row each. "
+        "Add rows or set it to null."
+    )
