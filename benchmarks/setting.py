@@ -176,7 +176,8 @@ class Setting:
             short_teacher = other.read(texts.batch.input_ids_BT, texts.batch.attention_mask_BT)
             long = reader.read(texts.input_ids_BT, texts.mask_BT)
             long_teacher = other.read(texts.input_ids_BT, texts.mask_BT)
-        reader.close(), other.close()
+        reader.close()
+        other.close()
         spans = self._parsed(texts)
 
         def ours() -> None:

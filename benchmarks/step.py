@@ -81,7 +81,7 @@ def main() -> None:
     on, off, dense = (medians[name] for name in ("ours, MTA on", "ours, MTA off", "usual way, MTA on"))
     print(f"\nMTA on / MTA off          {on / off:5.2f}  (target: at most 1.10)")
     print(f"usual way / ours          {dense / on:5.2f}  (target: at least 2.5)")
-    print(f"peak, ours / usual way    {peaks['ours'] / peaks['usual way']:5.2f}  (target: at most 0.50)")
+    print(f"peak, ours / usual way    {peaks['ours'] / max(peaks['usual way'], 1):5.2f}  (target: at most 0.50)")
 
 
 if __name__ == "__main__":

@@ -44,11 +44,12 @@ def kl(student_BTV: Tensor, teacher_BTV: Tensor, supervised_BT: Tensor) -> Tenso
 
 
 def importance(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Column means of the rows' attention to each other."""
+    """Column means, over the rows of tokens, of their attention to each other."""
     normal_BTD = hidden_BTD / (hidden_BTD.std(-1, keepdim=True) + 1e-5)
     scores_BTT = normal_BTD @ normal_BTD.transpose(1, 2) / hidden_BTD.shape[-1] ** 0.5
     hidden = (mask_BT == 0)[:, None] | torch.eye(mask_BT.shape[1], dtype=torch.bool, device=mask_BT.device)
-    return scores_BTT.masked_fill(hidden, -1e9).softmax(-1).mean(1) * mask_BT
+    attention_BTT = scores_BTT.masked_fill(hidden, -1e9).softmax(-1) * mask_BT[:, :, None]
+    return attention_BTT.sum(1) / mask_BT.sum(1, keepdim=True) * mask_BT
 
 
 def alignment(

@@ -117,11 +117,11 @@ def plan(bound: BoundRun) -> Plan:
 
 
 def _teacher_folder(teacher: BoundRun | None) -> Path | None:
-    """The exported student of ``teacher.run``; the run is begun, or gone on with, if it is not there."""
+    """The exported student of ``teacher.run``; the run is begun, or gone on with, unless it is finished."""
     if teacher is None:
         return None
     folder = run_folder.of(teacher.spec)
-    if folder.is_trained:
+    if folder.is_finished:
         run_folder.require_same(teacher.spec, folder)
     else:
         run(teacher, resume=True)

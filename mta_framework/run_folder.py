@@ -56,6 +56,11 @@ class RunFolder:
         """Whether training is done."""
         return self.student.is_dir()
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all is done: the report is written last."""
+        return self.is_trained and (self.path / "report.json").is_file()
+
 
 def of(spec: RunSpec) -> RunFolder:
     """The folder that a spec's run has, existing or not."""

@@ -39,7 +39,7 @@ def _rows(registry: Registry) -> Iterator[tuple[str, str, str, str]]:
     for family, offers in registry.families.items():
         for name in sorted(offers):
             for offer in offers[name]:
-                yield family, name, offer.provider, describe(offer.plugin)
+                yield family, name, offer.provider.split(" (")[0], describe(offer.plugin)
 
 
 def _problems(registry: Registry) -> Iterator[str]:

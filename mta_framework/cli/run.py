@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], 
         raise click.UsageError("--resume has no effect with --dry-run.")
     # All faults of the input are known before torch is loaded.
     bound = bind(spec, discover(plugin_files), overrides)
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: nothing that a user can mend
     from mta_framework import pipeline
     from mta_framework.processes import leave
 

@@ -13,6 +13,9 @@ from mta_framework.spec.document import shown
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 Text = Annotated[str, Field(min_length=1)]
+HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")]
+"""``name`` or ``owner/name``: never a path, which the hub's own libraries would take for a local folder."""
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue
 from mta_framework.spec.document import shown
 from mta_framework.spec.section import (
     Contradiction,
+    HubId,
     Location,
     Name,
     Section,
@@ -43,7 +44,7 @@ class PluginSection(Section):
 class TeacherSection(Section):
     """The model that is imitated."""
 
-    hub: Text | None = Field(None, description="Model id on the Hugging Face hub.")
+    hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
     revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
     path: Location | None = Field(None, description="Local transformers folder, or a .gguf file.")
     run: Location | None = Field(None, description="Another spec: its exported student, trained first unless there.")
@@ -69,7 +70,7 @@ class LoraSection(Section):
 class StudentSection(Section):
     """The model that is trained."""
 
-    hub: Text | None = Field(None, description="Model id on the Hugging Face hub.")
+    hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
     revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
     path: Location | None = Field(None, description="Local transformers folder, or a .gguf file.")
     config: dict[str, Any] | None = Field(
@@ -108,7 +109,7 @@ class DatasetSection(Section):
     """One data set: a JSON Lines file or a data set on the hub."""
 
     path: Location | None = Field(None, description="JSON Lines file.")
-    hub: Text | None = Field(None, description="Data set id on the Hugging Face hub.")
+    hub: HubId | None = Field(None, description="Data set id on the Hugging Face hub.")
     revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
     split: Text | None = Field(None, description="Split of the hub data set, e.g. train.")
     limit: int | None = Field(None, ge=1, description="Use only the first rows.")
