@@ -11,7 +11,9 @@ from mta_framework.spec.sections import RunSpec
 from mta_framework.types import LayerPair
 
 _VOCABULARY_CHUNKS = 512 * 2**20
-"""Logits of student and teacher, their gradient and temporaries of one chunk, at the most."""
+"""At the most: logits of student and teacher, their gradient and temporaries of one chunk."""
+_COPIES = 8
+"""How many float32 values that is per token and entry of the vocabulary."""
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ACTIVATIONS_PER_WIDTH = 17
@@ -52,6 +54,7 @@ def estimate_memory(
     tokens = micro_batch_size * spec.data.max_length
     blocks = 2 if spec.training.gradient_checkpointing else student.shape.num_layers * _ACTIVATIONS_PER_WIDTH
     states = 1 + pairs
+    logits = 4 * _COPIES * tokens * student.config.get_text_config(decoder=True).vocab_size
     return {
         "student weights": 4 * (student.parameters + projections),
         "gradients": 4 * trained,
@@ -59,7 +62,7 @@ def estimate_memory(
         "teacher weights": teacher.parameters * _BYTES[teacher.dtype] if teacher else 0,
         "activations": tokens * (student.shape.hidden_size * blocks + student.shape.hidden_size * states) * value,
         "teacher states": tokens * teacher.shape.hidden_size * (states + 4) * value if teacher else 0,
-        "vocabulary chunks": _VOCABULARY_CHUNKS,
+        "vocabulary chunks": min(logits, _VOCABULARY_CHUNKS),
     }
 
 
