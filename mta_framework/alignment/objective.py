@@ -11,12 +11,14 @@ from torch import nn
 from mta_framework.alignment.hidden import hidden_sum
 from mta_framework.alignment.pooling import normalise, span_vectors, span_weights
 from mta_framework.alignment.structure import Reduction, structure_sum
+from mta_framework.errors import RunError
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.types import (
     Batch,
     LayerPair,
     LossTerm,
     LossTerms,
+    SpanIndex,
     States,
     texts_with_pairs,
     texts_with_spans,
@@ -74,9 +76,7 @@ class Alignment(nn.Module):
         terms: list[LossTerm] = []
         for number, pair in enumerate(self.pairs):
             index = batch.spans[pair.granularity]
-            with torch.no_grad():
-                weight_BT = self.importance.weigh(teacher, pair.teacher, batch.attention_mask_BT)
-                teacher_weight = normalise(weight_BT, index)
+            teacher_weight = self._weights(teacher, pair.teacher, batch, index)
             if self.dsa_weight > 0:
                 terms.append(self._structure(pair, student, teacher, batch, teacher_weight))
             if self.hid_weight > 0:
@@ -85,13 +85,21 @@ class Alignment(nn.Module):
                 terms.append(LossTerm("hid", total, texts_with_spans(pair.granularity), self.hid_weight))
         return tuple(terms)
 
+    @torch.no_grad()
+    def _weights(self, states: States, layer: int, batch: Batch, index: SpanIndex) -> torch.Tensor:
+        mask_BT = batch.attention_mask_BT
+        weight_BT = self.importance.weigh(states, layer, mask_BT)
+        if weight_BT.shape != mask_BT.shape:
+            shapes = f"got {tuple(weight_BT.shape)} for texts and tokens {tuple(mask_BT.shape)}"
+            raise RunError(f"importance estimator {self.importance.NAME}: gives weights of another shape ({shapes})")
+        return normalise(weight_BT, index)
+
     def _structure(
         self, pair: LayerPair, student: States, teacher: States, batch: Batch, teacher_weight: torch.Tensor
     ) -> LossTerm:
         index = batch.spans[pair.granularity]
+        student_weight = self._weights(student, pair.student, batch, index)
         with torch.no_grad():
-            weight_BT = self.importance.weigh(student, pair.student, batch.attention_mask_BT)
-            student_weight = normalise(weight_BT, index)
             teacher_SD = span_vectors(teacher.layers[pair.teacher], teacher_weight, index)
             weight_S = span_weights(teacher_weight, index)
         student_SD = span_vectors(student.layers[pair.student], student_weight, index)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mta_framework import ImportanceEstimator
+from mta_framework import ImportanceEstimator, RunError
 from mta_framework.alignment import Alignment
 from mta_framework.types import LayerPair, States, texts_with_pairs, texts_with_spans
 from mta_plugins.importance_estimators.attention import Attention
@@ -257,3 +257,18 @@ def test_bf16_autocast_and_a_teacher_of_inference_tensors_stay_near_float32(make
     sum(mixed.values()).backward()
     assert student.grad.isfinite().all()
     assert alignment.projections[0].weight.grad.dtype == torch.float32
+
+
+def test_an_estimator_that_gives_another_shape_is_named(make_batch, make_states):
+    class PerText(ImportanceEstimator):
+        NAME = "per_text"
+
+        def weigh(self, states, layer, mask_BT):
+            return torch.ones(len(mask_BT))
+
+    states = make_states(_hidden(STUDENT, 1)), make_states(_hidden(TEACHER, 2))
+    message = (
+        r"^importance estimator per_text: gives weights of another shape \(got \(8,\) for texts and tokens \(8, 9\)\)$"
+    )
+    with pytest.raises(RunError, match=message):
+        _alignment(PerText)(*states, make_batch(LENGTHS, SPANS, 9))
