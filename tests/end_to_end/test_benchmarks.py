@@ -50,3 +50,18 @@ def test_usual_way_and_ours_compute_the_same_loss(tokenizer_folder, rows_file, t
     setting = Setting(rows_file, tmp_path / "teacher", batches=1, batch_size=1, max_length=256, device="cpu")
     losses = {name: loss_of(setting.texts[0]).item() for name, loss_of in setting.ways().items()}
     assert losses["usual way, MTA on"] == pytest.approx(losses["ours, MTA on"], rel=1e-4)
+
+
+def test_peak_is_the_most_that_is_held_at_once_and_not_what_was_freed(monkeypatch):
+    import torch
+
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from memory import peak_bytes
+
+    def work():
+        freed = torch.ones(5_000_000)
+        del freed
+        first = torch.ones(1_000_000)
+        return first + 1
+
+    assert peak_bytes(work, "cpu") == pytest.approx(4 * 5_000_000, rel=1e-4)
