@@ -3,34 +3,40 @@
 The public surface for plugin authors; together with ``mta_framework.vocabulary`` it is all that a plugin imports.
 """
 
-from mta_framework.errors import Fault, InputError, MTAError, RunError
-from mta_framework.hookspecs import hookimpl
-from mta_framework.interfaces import (
-    BaseLoss,
-    ImportanceEstimator,
-    LayerMapper,
-    Metric,
-    PluginParams,
-    SpanExtractor,
-)
-from mta_framework.types import (
-    TEXTS,
-    TOKENS,
-    Batch,
-    Head,
-    LayerPair,
-    LossTerm,
-    LossTerms,
-    ModelShape,
-    Progress,
-    ScoreSet,
-    Span,
-    SpanIndex,
-    SpanSet,
-    States,
-    texts_with_pairs,
-    texts_with_spans,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mta_framework.errors import Fault, InputError, MTAError, RunError
+    from mta_framework.hookspecs import hookimpl
+    from mta_framework.interfaces import (
+        BaseLoss,
+        ImportanceEstimator,
+        LayerMapper,
+        Metric,
+        PluginParams,
+        SpanExtractor,
+    )
+    from mta_framework.types import (
+        TEXTS,
+        TOKENS,
+        Batch,
+        Head,
+        LayerPair,
+        LossTerm,
+        LossTerms,
+        ModelShape,
+        Progress,
+        ScoreSet,
+        Span,
+        SpanIndex,
+        SpanSet,
+        States,
+        texts_with_pairs,
+        texts_with_spans,
+    )
 
 __version__ = "0.1.0"
 
@@ -64,3 +70,15 @@ __all__ = [
     "texts_with_pairs",
     "texts_with_spans",
 ]
+
+_HOMES = ("errors", "hookspecs", "interfaces", "types")
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for: ``mta --help`` needs none, and pydantic takes its time."""
+    if name in __all__:
+        for home in _HOMES:
+            module = importlib.import_module(f"{__name__}.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

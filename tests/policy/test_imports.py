@@ -93,3 +93,20 @@ def test_command_loads_no_torch(arguments):
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+
+def test_help_loads_neither_pydantic_nor_pluggy():
+    code = (
+        "import sys\nfrom mta_framework.cli import main\nsys.argv = ['mta', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "loaded = {'pydantic', 'pluggy'} & set(sys.modules)\nassert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+
+def test_every_public_name_is_found_where_it_is_promised():
+    import mta_framework
+
+    assert [name for name in mta_framework.__all__ if not hasattr(mta_framework, name)] == []
+    with pytest.raises(AttributeError, match="no_such_name"):
+        mta_framework.no_such_name  # noqa: B018
