@@ -38,8 +38,9 @@ from mta_framework.processes import processes
 from mta_framework.run_folder import RunFolder
 from mta_framework.training.arguments import micro_batch_size, precision_fault
 from mta_framework.training.distiller import Distiller
-from mta_framework.training.loader import validation_fault
-from mta_framework.training.train import TrainingLog, sampler_for, total_steps, train, training_data
+from mta_framework.training.loader import Collator, validation_fault
+from mta_framework.training.train import TrainingLog, sampler_for, total_steps, train
+from mta_framework.training.trainer import TrainingData
 from mta_framework.types import LayerPair
 
 
@@ -197,9 +198,9 @@ def _train(bound: BoundRun, ready: Ready, lineup: Lineup, folder: RunFolder) -> 
     distiller = Distiller(student, teacher, bound.base_loss, _alignment(bound, ready), ready.pairs)
     validation = data.validation.examples if data.validation else []
     granularities = bound.spans.granularities if bound.spans else ()
-    pad = lineup.tokenizer.pad_token_id
+    collator = Collator(lineup.tokenizer.pad_token_id, granularities)
     rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0
-    fed = training_data(data.train.examples, validation, ready.sampler, pad, granularities)
+    fed = TrainingData(data.train.examples, validation, ready.sampler, collator)
     log = train(distiller, fed, spec.training, spec.seed, folder.path, rate)
     if processes().is_main_process:
         run_folder.write_json(folder.training_log, asdict(log))

@@ -19,7 +19,6 @@ from mta_framework.spec.sections import TrainingSection
 from mta_framework.training import checkpoints
 from mta_framework.training.arguments import micro_batch_size, training_arguments
 from mta_framework.training.distiller import Distiller
-from mta_framework.training.loader import Collator
 from mta_framework.training.trainer import DistillationTrainer, TrainingData
 
 
@@ -95,14 +94,3 @@ def _trackers(section: TrainingSection, folder: Path) -> list[TrainerCallback]:
     from torch.utils.tensorboard import SummaryWriter
 
     return [TensorBoardCallback(SummaryWriter(str(folder / "tensorboard")))]
-
-
-def training_data(
-    train_set: Sequence[Example],
-    validation: Sequence[Example],
-    sampler: GroupedSampler,
-    pad_token_id: int,
-    granularities: Sequence[str],
-) -> TrainingData:
-    """Examples and their cut, ready for ``train``."""
-    return TrainingData(train_set, validation, sampler, Collator(pad_token_id, granularities))

@@ -41,7 +41,7 @@ class DistillationTrainer(Trainer):
     Args:
         distiller: What is trained.
         arguments: Settings.
-        data: Data.
+        data: What it is trained and validated on.
         projection_learning_rate: Peak learning rate of the alignment's projections.
         keep_checkpoints: How many of the latest checkpoints stay.
         callbacks: More of transformers' callbacks (trackers).
