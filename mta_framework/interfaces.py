@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
-from mta_framework.types import Batch, LayerPair, LossTerms, ModelShape, Progress, ScoreSet, SpanSet, States
+from mta_framework.types import (
+    Batch,
+    Example,
+    LayerPair,
+    LossTerms,
+    ModelShape,
+    Progress,
+    Responder,
+    ScoreSet,
+    SpanSet,
+    States,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,6 +130,98 @@ class LayerMapper(Plugin):
         """
 
 
+class Rollouts(ABC):
+    """What a batch policy may ask for: responses written during training, and what comes next.
+
+    Every process calls with the same texts and gets the same answers; the work is shared among them.
+
+    Attributes:
+        seed: Of the run.
+        steps_per_epoch: Optimiser steps.
+    """
+
+    seed: int
+    steps_per_epoch: int
+
+    @abstractmethod
+    def respond(self, prompts: Sequence[Example], by: Responder, temperature: float) -> list[Example]:
+        """Responses to these prompts by a model as it is now, drawn anew at every step.
+
+        Args:
+            prompts: Texts, of which only the prompts matter.
+            by: The model.
+            temperature: Of sampling, above 0, from the whole distribution.
+
+        Returns:
+            One text per prompt, in their order, with its spans. The response is supervised from its first token on;
+            one that came to an end ends with the end-of-text token, once; it may be empty but for that.
+        """
+
+    @abstractmethod
+    def stored(self, prompts: Sequence[Example], by: Responder, temperature: float, state: str) -> list[Example]:
+        """As ``respond``, but kept on disk by model state and prompt: the same prompt gives the same response.
+
+        Args:
+            prompts: As above. What is not on disk is generated in bulk.
+            by: The model.
+            temperature: As above.
+            state: What ``model_state`` said of the model when its responses were first asked for.
+
+        Raises:
+            RunError: Responses are missing on disk, and the model has changed since.
+        """
+
+    @abstractmethod
+    def model_state(self, by: Responder) -> str:
+        """A digest of a model's weights as they are now."""
+
+    @abstractmethod
+    def upcoming(self, steps: int) -> list[Example]:
+        """The texts of the data that the next steps will be given, the present one included; each once.
+
+        Args:
+            steps: Optimiser steps; those after the end of training are left out.
+        """
+
+
+class BatchPolicy(ABC):
+    """Decides what is trained on, step by step: the data, or responses that are written during training.
+
+    Every process has its own copy, and all copies make the same decisions: whatever is random comes from the seed and
+    the step alone.
+
+    Attributes:
+        RESPONDERS: The models that write responses.
+        NEEDS_VALIDATION: Whether ``validated`` is what it lives on.
+    """
+
+    RESPONDERS: ClassVar[tuple[Responder, ...]] = ("student",)
+    NEEDS_VALIDATION: ClassVar[bool] = False
+
+    @abstractmethod
+    def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:
+        """Choose what one step is trained on.
+
+        Args:
+            batch: The whole global batch of the data, over all micro-batches and processes.
+            rollouts: Writes responses.
+            progress: Steps that are done.
+
+        Returns:
+            The whole global batch to train on: as many texts, or the same multiple of it at every step.
+        """
+
+    def validated(self, cross_entropy: float) -> None:  # noqa: B027
+        """The student's cross-entropy on the validation set, before the first step and after each epoch."""
+
+    def state(self) -> JsonValue:
+        """All that the next decisions depend on, besides seed and progress; part of every checkpoint."""
+        return None
+
+    def restore(self, state: JsonValue) -> None:  # noqa: B027
+        """Go on from what ``state`` gave."""
+
+
 class BaseLoss(Plugin):
     """The loss that spans are added to.
 
@@ -133,15 +236,37 @@ class BaseLoss(Plugin):
         """The loss on one micro-batch, as sums (``mta_framework.vocabulary`` does it without whole logits).
 
         Args:
-            student: With gradient.
+            student: With gradient; ``layers`` has those of ``key_layers``, and perhaps others.
             teacher: Without gradient; None where ``NEEDS_TEACHER`` is false.
             batch: What is supervised, and the counts that the sums are divided by.
             progress: For schedules.
 
         Returns:
-            Terms whose units are keys of ``batch.counts``. A micro-batch in which nothing is supervised gives zeros
-            that still hang on the student's graph.
+            Terms whose units are keys of ``batch.counts``, the same ones at every call. A micro-batch in which nothing
+            is supervised gives zeros that still hang on the student's graph.
         """
+
+    def key_layers(self, student: ModelShape, teacher: ModelShape) -> Sequence[tuple[int, int]]:
+        """Pairs of layers, the student's and the teacher's, from 1, whose states ``compute`` reads.
+
+        Raises:
+            ValueError: As ``LayerMapper.map``.
+        """
+        return ()
+
+    def batch_policy(self) -> BatchPolicy | None:
+        """A new policy for one run; None: every step is trained on the data as they are."""
+        return None
+
+    def observe(self, values: Mapping[str, float]) -> None:
+        """The value of each term over the global batch, by name and without its weight; after every step."""
+
+    def state(self) -> JsonValue:
+        """What later steps depend on, besides progress; part of every checkpoint."""
+        return None
+
+    def restore(self, state: JsonValue) -> None:
+        """Go on from what ``state`` gave."""
 
 
 class Metric(Plugin):

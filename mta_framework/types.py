@@ -5,16 +5,19 @@ Shape suffixes, used throughout the project:
     B  texts of a batch          T  tokens, padded            D  width of the hidden states
     V  vocabulary                N  supervised positions      S  spans of one granularity in a batch
     M  (token, span) memberships U  distinct tokens that lie in some span
+    A  attended tokens: all but padding
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 Span = tuple[int, int]
@@ -28,6 +31,18 @@ TOKENS = "tokens"
 
 TEXTS = "texts"
 """Unit of counting: texts of the batch with at least one supervised position."""
+
+ATTENDED = "attended tokens"
+"""Unit of counting: tokens of the batch that are no padding, prompts included."""
+
+TEXTS_BY_STUDENT = "texts by the student"
+"""Unit of counting: texts with at least one supervised position whose response the student wrote."""
+
+TEXTS_BY_OTHERS = "texts by others"
+"""Unit of counting: the other texts with a supervised position: responses of the data set or of the teacher."""
+
+Responder = Literal["student", "teacher"]
+"""Who writes responses during training."""
 
 
 def texts_with_spans(granularity: str) -> str:
@@ -78,6 +93,21 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Tail:
+    """What lies between the last decoder block and the head.
+
+    Args:
+        shape: Of the model.
+        norm: The final norm, or None where the architecture has none or hides it.
+        projection: From the hidden states' width to the head's, which some OPT models have, or None.
+    """
+
+    shape: ModelShape
+    norm: Callable[[Tensor], Tensor] | None = None
+    projection: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True)
 class States:
     """Hidden states of one model on one batch.
 
@@ -85,11 +115,13 @@ class States:
         final_BTD: After the final norm; what the head is applied to.
         layers: 1-based key layer -> hidden_BTD after that block; the last layer is read after the final norm.
         head: The model's head.
+        tail: What comes before the head: for losses that read intermediate layers out. Always there during training.
     """
 
     final_BTD: Tensor
     layers: Mapping[int, Tensor]
     head: Head
+    tail: Tail | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +152,32 @@ class SpanIndex:
 
 
 @dataclass(frozen=True)
+class Example:
+    """One text as tokens.
+
+    Args:
+        input_ids: int32, prompt and response.
+        prompt_length: How many of them are the prompt; the others are supervised.
+        spans: Granularity -> (K, 2) int32 half-open token ranges.
+        by_student: Whether the student wrote the response, during training.
+        prompt_text: The prompt as text.
+        prompt_offsets: (prompt_length, 2) int32, the character range of each token of the prompt.
+    """
+
+    input_ids: NDArray[np.int32]
+    prompt_length: int
+    spans: Mapping[str, NDArray[np.int32]]
+    by_student: bool = False
+    prompt_text: str = ""
+    prompt_offsets: NDArray[np.int32] | None = None
+
+    @property
+    def prompt_ids(self) -> NDArray[np.int32]:
+        """The tokens of the prompt."""
+        return self.input_ids[: self.prompt_length]
+
+
+@dataclass(frozen=True)
 class Batch:
     """A micro-batch: right-padded token ids, what is supervised, and where the spans are.
 
@@ -131,6 +189,7 @@ class Batch:
         spans: Granularity -> index; empty without alignment.
         counts: Unit -> how many of it this micro-batch holds. Loss terms name the unit that they are averaged over, so
             the trainer can divide by the count of the whole global batch before any forward pass.
+        by_student_B: bool, whether the student wrote the response; None: it wrote none of them.
     """
 
     input_ids_BT: Tensor
@@ -139,6 +198,17 @@ class Batch:
     target_N: Tensor
     spans: Mapping[str, SpanIndex] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    by_student_B: Tensor | None = None
+
+    @property
+    def text_N(self) -> Tensor:
+        """int64, the text of each supervised position."""
+        return self.position_N // self.input_ids_BT.shape[1]
+
+    @property
+    def attended_A(self) -> Tensor:
+        """int64, the flat positions ``b * T + t`` that are no padding."""
+        return self.attention_mask_BT.flatten().nonzero().squeeze(1)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """A copy on ``device``."""
@@ -153,7 +223,7 @@ class LossTerm:
         name: As logged, e.g. ``kl`` or ``dsa``; terms of one name (one per key layer) are logged as one.
         sum: Scalar float32 tensor with gradient: the sum over the micro-batch, not the mean.
         unit: What the sum is divided by, a key of ``Batch.counts``.
-        weight: Factor in the total.
+        weight: Factor in the total; a term of weight 0 is logged and otherwise without effect.
     """
 
     name: str

@@ -8,9 +8,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mta_framework.data.tokens import Example
 from mta_framework.errors import Fault, InputError
-from mta_framework.types import TEXTS, TOKENS, Batch, SpanIndex, texts_with_pairs, texts_with_spans
+from mta_framework.types import (
+    ATTENDED,
+    TEXTS,
+    TEXTS_BY_OTHERS,
+    TEXTS_BY_STUDENT,
+    TOKENS,
+    Batch,
+    Example,
+    SpanIndex,
+    texts_with_pairs,
+    texts_with_spans,
+)
 
 _POOL = 50
 """Global batches among which texts are sorted by length: enough to save padding, too few to order the epoch."""
@@ -36,7 +46,15 @@ def collate(examples: Sequence[Example], pad_token_id: int, granularities: Seque
     prompt_lengths = np.array([example.prompt_length for example in examples])
     target_BT = mask_BT & (np.arange(width) >= np.maximum(prompt_lengths, 1)[:, None])
     target = np.flatnonzero(target_BT)
-    counts = {TOKENS: len(target), TEXTS: int(target_BT.any(axis=1).sum())}
+    by_student_B = np.array([example.by_student for example in examples])
+    supervised_B = target_BT.any(axis=1)
+    counts = {
+        TOKENS: len(target),
+        TEXTS: int(supervised_B.sum()),
+        ATTENDED: int(lengths.sum()),
+        TEXTS_BY_STUDENT: int((supervised_B & by_student_B).sum()),
+        TEXTS_BY_OTHERS: int((supervised_B & ~by_student_B).sum()),
+    }
     spans = {}
     for granularity in granularities:
         index = _span_index([example.spans[granularity] for example in examples], width)
@@ -50,6 +68,7 @@ def collate(examples: Sequence[Example], pad_token_id: int, granularities: Seque
         target_N=torch.from_numpy(input_ids_BT.ravel()[target]),
         spans=spans,
         counts=counts,
+        by_student_B=torch.from_numpy(by_student_B),
     )
 
 

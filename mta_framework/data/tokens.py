@@ -17,28 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from mta_framework.data.membership import TokenOffsets
 from mta_framework.data.prompts import Sample
 from mta_framework.errors import Fault, InputError
-from mta_framework.types import SpanSet
+from mta_framework.types import Example, SpanSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _CHUNK = 1000
 """Samples that are tokenised at once: offsets are bulky until they are arrays."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One text as tokens.
-
-    Args:
-        input_ids: int32, prompt and response.
-        prompt_length: How many of them are the prompt; the others are supervised.
-        spans: Granularity -> (K, 2) int32 half-open token ranges.
-    """
-
-    input_ids: NDArray[np.int32]
-    prompt_length: int
-    spans: Mapping[str, NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -95,7 +80,8 @@ def encode(
             ids = ids[:max_length]
             offsets = np.concatenate([prompt.offsets, response.offsets + len(sample.prompt)])[:max_length]
             spans = {} if span_sets is None else _spans(sample.text, ids, offsets, special_ids, span_sets[number])
-            examples.append(Example(ids, len(prompt.ids), spans))
+            told = (sample.prompt, prompt.offsets)
+            examples.append(Example(ids, len(prompt.ids), spans, False, *told))
     if not examples:
         raise InputError([_nothing_left(len(samples), max_prompt_length)])
     return EncodedSet(examples, too_long, cut)

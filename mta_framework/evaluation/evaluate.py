@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from mta_framework.evaluation.generation import Sampling, generate
 from mta_framework.evaluation.predictions import Key, digest, read_predictions, write_predictions
-from mta_framework.evaluation.ranks import on_main, rank_seed, reunited, share
 from mta_framework.evaluation.results import Evaluation, Prediction, SetResult
 from mta_framework.evaluation.scoring import labelled, score
 from mta_framework.interfaces import Metric
+from mta_framework.ranks import on_main, rank_seed, reunited, share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -192,6 +192,18 @@ class AlignmentSection(Section):
                 yield from without_effect(self, name, "lambda_hid", "where lambda_hid is 0")
 
 
+class GenerationSection(Section):
+    """How models write responses during training."""
+
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers", description="What generates; vllm must be installed, and needs a GPU."
+    )
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="Tokens of a response; null: data.max_length - data.max_prompt_length."
+    )
+    batch_size: int = Field(32, ge=1, description="Prompts per batch and process.")
+
+
 class TrainingSection(Section):
     """The optimiser and its schedule (AdamW)."""
 
@@ -208,6 +220,9 @@ class TrainingSection(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the forward pass; weights stay fp32.")
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time.")
+    generation: GenerationSection | None = Field(
+        None, description="How responses are written; only for base losses that train on them, which need it."
+    )
     save_steps: int | None = Field(None, ge=1, description="Steps between checkpoints; null: one per epoch.")
     keep_checkpoints: int = Field(2, ge=1, description="How many of the latest checkpoints are kept.")
     log_steps: int = Field(10, ge=1, description="Steps between log entries.")
@@ -291,6 +306,16 @@ class RunSpec(Section):
     def contradictions(self) -> Iterator[Contradiction]:
         if self.teacher is None:
             yield from self._teacher_missing()
+        if (generation := self.training.generation) is not None:
+            room = self.data.max_length - self.data.max_prompt_length
+            if generation.max_new_tokens is not None and generation.max_new_tokens > room > 0:
+                yield Contradiction(
+                    "training.generation.max_new_tokens",
+                    ("training.generation.max_new_tokens", "data.max_length", "data.max_prompt_length"),
+                    f"leaves some texts longer than data.max_length (got {generation.max_new_tokens})",
+                    f"at most {room}, the room after a prompt of {self.data.max_prompt_length} tokens",
+                    "Lower it, or raise data.max_length.",
+                )
         if self.alignment is None:
             for name in ("processes", "cache_dir"):
                 for found in without_effect(self.data, name, "", "without alignment, which alone parses spans"):

@@ -8,9 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from mta_framework.data.batches import GroupedSampler, collate
-from mta_framework.data.tokens import Example
 from mta_framework.errors import Fault
-from mta_framework.types import Batch
+from mta_framework.types import Batch, Example
 
 
 class Collator:

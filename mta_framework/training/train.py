@@ -13,13 +13,13 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from mta_framework.data.batches import GroupedSampler
-from mta_framework.data.tokens import Example
 from mta_framework.processes import processes
 from mta_framework.spec.sections import TrainingSection
 from mta_framework.training import checkpoints
 from mta_framework.training.arguments import micro_batch_size, training_arguments
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.trainer import DistillationTrainer, TrainingData
+from mta_framework.types import Example
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,13 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from mta_framework.data.batches import GroupedSampler
-from mta_framework.data.tokens import Example
 from mta_framework.errors import RunError
 from mta_framework.training import checkpoints
 from mta_framework.training.callbacks import ProgressBar, StepGuard
 from mta_framework.training.distiller import Distiller, contribution
 from mta_framework.training.ledger import Ledger
 from mta_framework.training.loader import Collator, training_loader, validation_batches
-from mta_framework.types import Batch, Progress
+from mta_framework.types import Batch, Example, Progress
 
 
 @dataclass(frozen=True)

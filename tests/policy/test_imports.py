@@ -16,7 +16,9 @@ ALLOWED = {
     "types": set(),
     "files": set(),
     "processes": set(),
+    "ranks": BASE,
     "interfaces": BASE,
+    "batch_policies": CONTRACTS,
     "hookspecs": BASE | {"interfaces"},
     "spec": CONTRACTS,
     "registry": CONTRACTS,
@@ -26,8 +28,9 @@ ALLOWED = {
     "models": SHARED,
     "vocabulary": SHARED,
     "alignment": SHARED | {"vocabulary", "models.states"},
-    "training": SHARED | {"data", "models", "vocabulary", "alignment"},
-    "evaluation": SHARED | {"data", "models", "vocabulary", "alignment"},
+    "generation": SHARED | {"models"},
+    "training": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
+    "evaluation": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
 }
 PIPELINE = {"pipeline", "plan", "facts"}
 LIGHT = ("torch", "transformers", "datasets", "peft", "spacy", "accelerate", "rouge_score", "matplotlib", "numpy")
@@ -66,7 +69,7 @@ def test_plugin_imports_the_public_surface_alone_and_no_other_plugin(path):
     for name in imports(path):
         if name.startswith("mta_framework."):
             public = name.removeprefix("mta_framework.").split(".")[0]
-            assert public == "vocabulary" or public in mta_framework.__all__, name
+            assert public in {"vocabulary", "batch_policies", *mta_framework.__all__}, name
         if name.startswith("mta_plugins"):
             assert path.name == "hooks.py", f"{path.name} imports {name}"
 

@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.rows import Message, Record
-from mta_framework.data.tokens import Example, encode, prompt_ids
+from mta_framework.data.tokens import encode, prompt_ids
 from mta_framework.errors import InputError
+from mta_framework.types import Example
 
 Build = Callable[..., PreTrainedTokenizerFast]
 

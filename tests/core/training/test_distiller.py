@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from mta_framework.data.batches import collate
-from mta_framework.data.tokens import Example
 from mta_framework.errors import RunError
 from mta_framework.interfaces import BaseLoss
 from mta_framework.training.distiller import Distiller
-from mta_framework.types import TOKENS, LossTerm, Progress
+from mta_framework.types import TOKENS, Example, LossTerm, Progress
 
 
 def computing(*terms):
@@ -52,7 +51,8 @@ def test_sound_terms_pass(student):
         ),
         (
             (LossTerm("own", torch.tensor(1.0), "words"),),
-            "base loss 'fixed': the unit of term 'own' must be one of 'tokens', 'texts' (got 'words')",
+            "base loss 'fixed': the unit of term 'own' must be one of 'tokens', 'texts', 'attended tokens', "
+            "'texts by the student', 'texts by others' (got 'words')",
         ),
     ],
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mta_framework.data.tokens import Example
 from mta_framework.training.loader import Collator, validation_batches, validation_fault
+from mta_framework.types import Example
 
 
 def examples(count):

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mta_framework import Metric, RunError, ScoreSet
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.generation import Sampling
-from mta_framework.evaluation.ranks import on_main
+from mta_framework.ranks import on_main
 from mta_framework.processes import leave, processes
 
 class Length(Metric):
