@@ -12,8 +12,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.interfaces import BaseLoss, ImportanceEstimator, LayerMapper, Metric, Plugin, SpanExtractor
-from mta_framework.registry import Registered, Registry
+from mta_framework.interfaces import (
+    BaseLoss,
+    ImportanceEstimator,
+    LayerMapper,
+    Metric,
+    Plugin,
+    PluginChoice,
+    SpanExtractor,
+)
+from mta_framework.registry import Registered, Registry, parts_of
 from mta_framework.spec.document import Place
 from mta_framework.spec.faults import faults_of
 from mta_framework.spec.loading import RawSpec, read_spec
@@ -105,19 +113,21 @@ class _Plugins:
         self.faults: list[Fault] = []
         self.providers: dict[str, str] = {}
 
-    def create(self, family: str, section: PluginSection, *place: str | int) -> Any:
+    def create(self, family: str, section: PluginSection | PluginChoice, *place: str | int) -> Any:
         """The plugin that a section names, or None with a fault noted."""
         if not self.reading.sound(*place, "name"):
             return None
         try:
             registered = self.registry.find(family, section.name, self.reading.where((*place, "name")))
             self.providers[".".join(map(str, place))] = registered.provider
-            return self._instance(registered, section, place)
+            return self._instance(family, registered, section, place)
         except InputError as error:
             self.faults += error.faults
             return None
 
-    def _instance(self, registered: Registered, section: PluginSection, place: Place) -> Plugin:
+    def _instance(
+        self, family: str, registered: Registered, section: PluginSection | PluginChoice, place: Place
+    ) -> Plugin | None:
         plugin = registered.plugin
 
         def where(option: Place) -> str:
@@ -126,7 +136,11 @@ class _Plugins:
         try:
             # As JSON, in which strictness lets a list stand for a tuple.
             params = plugin.Params.model_validate_json(json.dumps(section.params), strict=True)
-            return plugin(params)
+            parts = {
+                option: self.create(family, choice, *place, "params", option)
+                for option, choice in parts_of(params).items()
+            }
+            return None if None in parts.values() else plugin(params, **parts)
         except ValidationError as error:
             raise InputError(faults_of(error, registered.schema, where, f"option of {section.name}")) from None
         except Exception as error:  # a plugin's code is foreign: its fault must come with all the others

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from mta_framework.types import (
     Batch,
@@ -36,8 +36,19 @@ class PluginParams(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
+class PluginChoice(PluginParams):
+    """An option that names another plugin of the same family, which becomes a part of this one."""
+
+    name: str = Field(min_length=1, description="Name of an installed plugin.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Its options.")
+
+
 class Plugin(ABC):
-    """What all families share."""
+    """What all families share.
+
+    A plugin with options of type ``PluginChoice`` is created with the plugins that they name, as keyword arguments
+    called like the options.
+    """
 
     NAME: ClassVar[str]
 

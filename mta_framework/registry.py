@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -24,6 +24,7 @@ from mta_framework.interfaces import (
     LayerMapper,
     Metric,
     Plugin,
+    PluginChoice,
     PluginParams,
     SpanExtractor,
 )
@@ -72,6 +73,20 @@ class Registry:
         """The names that a spec may use for this family, sorted."""
         return sorted(self.families[family])
 
+    def create(self, family: str, name: str, params: Mapping[str, Any] | None = None) -> Any:
+        """A plugin with these options, outside a spec; its parts (``PluginChoice``) are created with it.
+
+        Raises:
+            InputError: No such plugin.
+            pydantic.ValidationError: The options are wrong.
+        """
+        plugin = self.find(family, name, name).plugin
+        options = plugin.Params.model_validate(params or {})
+        parts = {
+            option: self.create(family, choice.name, choice.params) for option, choice in parts_of(options).items()
+        }
+        return plugin(options, **parts)
+
     def find(self, family: str, name: str, where: str) -> Registered:
         """The plugin that a spec names.
 
@@ -91,6 +106,11 @@ class Registry:
         for failure in self.failures:
             todo += f" {failure.provider} could not be loaded ({failure.reason}): see `mta plugins`."
         raise InputError([Fault(where, f"no {noun} is called {name!r} (got {name!r})", installed, todo)])
+
+
+def parts_of(params: PluginParams) -> dict[str, PluginChoice]:
+    """The options that name other plugins."""
+    return {option: value for option, value in params if isinstance(value, PluginChoice)}
 
 
 def noun_of(family: str) -> str:
