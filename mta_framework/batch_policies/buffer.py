@@ -1,0 +1,71 @@
+"""The replay buffer: the latest student responses, each with its prompt and spans."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+
+from pydantic import BaseModel, JsonValue, TypeAdapter
+
+from mta_framework.types import Example
+
+
+class _Text(BaseModel):
+    input_ids: list[int]
+    prompt_length: int
+    spans: dict[str, list[tuple[int, int]]]
+
+
+_TEXTS = TypeAdapter(list[_Text])
+
+
+class ReplayBuffer:
+    """Student responses, oldest first; beyond ``capacity`` the oldest leave."""
+
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self._texts: deque[Example] = deque(maxlen=capacity)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next text makes the oldest leave."""
+        return len(self) == self.capacity
+
+    def add(self, texts: Iterable[Example]) -> None:
+        """Put texts in; what only a prompt needs that is yet to be answered stays outside."""
+        self._texts.extend(replace(text, prompt_text="", prompt_offsets=None) for text in texts)
+
+    def sample(self, size: int, generator: random.Random) -> list[Example]:
+        """Different places of the buffer, each as likely as the other.
+
+        Raises:
+            ValueError: It holds fewer than ``size`` texts.
+        """
+        return [self._texts[place] for place in generator.sample(range(len(self)), size)]
+
+    def state(self) -> JsonValue:
+        """All texts."""
+        texts = [
+            _Text(
+                input_ids=text.input_ids.tolist(),
+                prompt_length=text.prompt_length,
+                spans={granularity: ranges_K2.tolist() for granularity, ranges_K2 in text.spans.items()},
+            )
+            for text in self._texts
+        ]
+        dumped: JsonValue = _TEXTS.dump_python(texts, mode="json")
+        return dumped
+
+    def restore(self, state: JsonValue) -> None:
+        """Hold what ``state`` gave, and nothing else."""
+        import numpy as np
+
+        self._texts.clear()
+        for text in _TEXTS.validate_python(state):
+            spans = {name: np.array(pairs, np.int32).reshape(-1, 2) for name, pairs in text.spans.items()}
+            self._texts.append(Example(np.array(text.input_ids, np.int32), text.prompt_length, spans, by_student=True))
