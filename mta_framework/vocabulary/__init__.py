@@ -8,6 +8,7 @@ What a base loss needs: choose the supervised positions, and sum a kernel over t
 
 from mta_framework.vocabulary.chunked import Kernel, chunked_sum
 from mta_framework.vocabulary.divergences import cross_entropy, forward_kl, log_softmax, reverse_kl
+from mta_framework.vocabulary.mixtures import jensen_shannon, skew_forward_kl, skew_reverse_kl, total_variation
 from mta_framework.vocabulary.readouts import Readout, supervised
 
 __all__ = [
@@ -16,7 +17,11 @@ __all__ = [
     "chunked_sum",
     "cross_entropy",
     "forward_kl",
+    "jensen_shannon",
     "log_softmax",
     "reverse_kl",
+    "skew_forward_kl",
+    "skew_reverse_kl",
     "supervised",
+    "total_variation",
 ]
