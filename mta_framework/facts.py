@@ -5,8 +5,8 @@ from __future__ import annotations
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.tokens import EncodedSet
 from mta_framework.errors import Fault
-from mta_framework.evaluation.generation import room_fault
 from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
+from mta_framework.generation.limits import room_fault
 from mta_framework.models.lineup import Lineup
 from mta_framework.spec.sections import RunSpec
 

@@ -28,11 +28,6 @@ def reunited(own: Sequence[Item], total: int) -> list[Item]:
     return whole
 
 
-def rank_seed(seed: int) -> int:
-    """A seed of this process's own: ranks that drew from the same numbers would give correlated responses."""
-    return seed + 1_000_003 * processes().process_index
-
-
 def on_main(compute: Callable[[], Item]) -> Item:
     """Compute on the main process alone and hand the value to all.
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mta_framework.evaluation.generation import Sampling, generate
 from mta_framework.evaluation.predictions import Key, digest, read_predictions, write_predictions
 from mta_framework.evaluation.results import Evaluation, Prediction, SetResult
 from mta_framework.evaluation.scoring import labelled, score
+from mta_framework.generation.generate import generate
+from mta_framework.generation.sampling import Sampling, prompt_seeds
 from mta_framework.interfaces import Metric
-from mta_framework.ranks import on_main, rank_seed, reunited, share
+from mta_framework.ranks import on_main, reunited, share
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -130,8 +131,8 @@ class _Task:
 
     def _generated(self, model: PreTrainedModel) -> list[Prediction]:
         entry, label = self.entry, f"{self.candidate.name}, {self.entry.name}, seed {self.seed}"
-        prompts, tokenizer = share(entry.prompt_ids), self.candidate.tokenizer
-        own = generate(model, tokenizer, prompts, self.sampling, rank_seed(self.seed), label)
+        prompts, seeds = share(entry.prompt_ids), share(prompt_seeds(self.seed, len(entry.prompt_ids)))
+        own = generate(model, self.candidate.tokenizer, prompts, self.sampling, seeds, label)
         generations = reunited(own, len(entry.prompt_ids))
         return [
             Prediction(prompt, generation.text, tuple(references), generation.finished)

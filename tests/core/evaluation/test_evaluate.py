@@ -8,7 +8,8 @@ import pytest
 
 from mta_framework import Metric, RunError, ScoreSet
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
-from mta_framework.evaluation.generation import Sampling, generate
+from mta_framework.generation.generate import generate
+from mta_framework.generation.sampling import Sampling, prompt_seeds
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=6, batch_size=2)
 
@@ -70,7 +71,7 @@ def test_results_are_those_of_generating_and_scoring_each_set_and_seed(run, llam
         ("student", name, seed, 1) for name in ("first", "second") for seed in (10, 20)
     ]
     assert evaluation.metrics == ("tokens",)
-    texts = [row.text for row in generate(llama, tokenizer, entry().prompt_ids, SAMPLING, 20, "")]
+    texts = [row.text for row in generate(llama, tokenizer, entry().prompt_ids, SAMPLING, prompt_seeds(20, 3), None)]
     result = evaluation.results[1]
     assert [row.prediction for row in result.predictions] == texts
     expected = [float(sum(word in {"w3", "w4", "w5"} for word in texts[1].split()))]
@@ -105,7 +106,7 @@ def test_an_evaluation_that_was_cut_off_generates_only_what_is_missing(run, load
         lambda *arguments: seeds.append(arguments[4]) or generate(*arguments),
     )
     assert run() == first
-    assert seeds == [20]
+    assert seeds == [prompt_seeds(20, 3)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Responses of a model to prompts, for training and for evaluation."""

@@ -1,0 +1,54 @@
+"""Keeps generation from leaving traces: modes, settings and autocast are as before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import GenerationConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@contextmanager
+def isolated(model: PreTrainedModel) -> Iterator[None]:
+    """Generate inside: no gradient, no dropout, none of the model's stored settings."""
+    with _in_evaluation_mode(model), _without_stored_settings(model), _apart_from_autocast(), torch.inference_mode():
+        yield
+
+
+@contextmanager
+def _in_evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _without_stored_settings(model: PreTrainedModel) -> Iterator[None]:
+    # ``generate`` fills whatever a given configuration leaves open from the stored one (top_k, repetition_penalty,
+    # suppressed tokens, ...), so responses would depend on a file next to the weights.
+    stored = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = stored
+
+
+@contextmanager
+def _apart_from_autocast() -> Iterator[None]:
+    # Autocast keeps the weights that it has cast. Those cast here have no gradient: a training step within the same
+    # context would go on with them.
+    torch.clear_autocast_cache()
+    try:
+        yield
+    finally:
+        torch.clear_autocast_cache()

@@ -1,0 +1,43 @@
+"""Where a response begins and ends: room in the model, first and last tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mta_framework.errors import Fault
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def room_fault(config: PretrainedConfig, prompt_length: int, max_new_tokens: int) -> Fault | None:
+    """The fault of asking for more positions than the model has; None if there is room (or no stated limit)."""
+    room = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if room is None or prompt_length + max_new_tokens <= room:
+        return None
+    return Fault(
+        "evaluation.max_new_tokens",
+        f"a prompt of {prompt_length} tokens and a response of {max_new_tokens} do not fit into the model's "
+        f"{room} positions (got {max_new_tokens})",
+        f"prompt and response may have {room} tokens together",
+        "Lower evaluation.max_new_tokens or evaluation.max_prompt_length.",
+    )
+
+
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a response: the tokenizer's, and those of the model that are special to the tokenizer.
+
+    Chat models often stop at several tokens and only the model's stored settings name them all; but the default of a
+    freshly initialised model may be an ordinary word of its tokenizer.
+    """
+    stored = model.generation_config.eos_token_id if model.generation_config is not None else None
+    candidates = stored if isinstance(stored, list) else [stored]
+    special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ends = special.intersection(candidates)
+    return sorted(ends if tokenizer.eos_token_id is None else ends | {tokenizer.eos_token_id})
+
+
+def first_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What an empty prompt starts from: the tokenizer's first special token."""
+    candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return next((token_id for token_id in candidates if token_id is not None), 0)
