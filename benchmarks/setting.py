@@ -109,7 +109,7 @@ class Setting:
         with tempfile.TemporaryDirectory() as folder:
             spans = SpanCache(Path(folder), self.extractor, None).spans([sample.text for sample in samples])
         examples = encode(samples, spans, self.tokenizer, max_length, max_length // 2).examples
-        sampler = GroupedSampler([len(e.input_ids) for e in examples], batch_size, batch_size, 1, 0, seed=0)
+        sampler = GroupedSampler([len(e.input_ids) for e in examples], batch_size, batch_size, 1, seed=0)
         pad, granularities = self.tokenizer.pad_token_id, self.extractor.granularities
         return [
             ([samples[i] for i in batch], collate([examples[i] for i in batch], pad, granularities).to(self.device))

@@ -90,6 +90,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     ]
     faults = [*reading.faults, *plugins.faults]
     faults += _teacher_faults(reading, draft, base_loss)
+    faults += _policy_faults(reading, draft, base_loss)
     faults += _span_faults(reading, spans, layers)
     faults += missing_locations(reading)
     faults += _tracker_faults(reading, draft)
@@ -183,6 +184,27 @@ def _teacher_missing(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | Non
         wrong = "must be given for a new student without teacher (got null)"
         todo = "Name a tokenizer, or add a teacher to take it from."
         yield Fault(reading.where(("student", "tokenizer")), wrong, "a folder with tokenizer files", todo)
+
+
+def _policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
+    """What a batch policy needs, and settings that are without effect where there is none."""
+    if base_loss is None or not reading.sound("training", "generation"):
+        return
+    policy, generation = base_loss.batch_policy(), draft.training.generation
+    told, where = f"base loss {draft.base_loss.name!r}", reading.where(("training", "generation"))
+    if policy is None and generation is not None:
+        wrong = f"has no effect: {told} is trained on the data as they are (got a generation section)"
+        todo = "Set it to null, or choose other batches in the options of the base loss."
+        yield Fault(where, wrong, "null, or a base loss that trains on responses", todo)
+    if policy is not None and generation is None:
+        wrong = f"must be given, since {told} trains on responses that are written during training (got null)"
+        todo = 'Add it, e.g. {"engine": "transformers"}, or choose other batches in the options of the base loss.'
+        yield Fault(where, wrong, "a generation section", todo)
+    lacking = draft.data.validation is None and reading.sound("data", "validation")
+    if policy is not None and policy.NEEDS_VALIDATION and lacking:
+        wrong = f"must be given, since the batches of {told} follow the validation loss (got null)"
+        todo = "Add it, or choose other batches in the options of the base loss."
+        yield Fault(reading.where(("data", "validation")), wrong, "a data set", todo)
 
 
 def _span_faults(reading: RawSpec, spans: SpanExtractor | None, layers: LayerMapper | None) -> Iterator[Fault]:

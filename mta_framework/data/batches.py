@@ -92,7 +92,7 @@ def _span_index(ranges: Sequence[NDArray[np.int32]], width: int) -> SpanIndex:
 
 
 class GroupedSampler:
-    """Batch sampler: the micro-batches of one rank, texts of like length together.
+    """Batch sampler: global batches of texts of like length, in rounds of one micro-batch for every rank.
 
     Which texts form a global batch depends on ``lengths``, ``batch_size``, seed and epoch alone, never on how it is cut
     into micro-batches and ranks. In each epoch fewer than ``batch_size`` texts, chosen anew, are left over.
@@ -102,45 +102,43 @@ class GroupedSampler:
         batch_size: Texts per optimiser step, over all micro-batches and ranks.
         micro_batch_size: Texts per forward pass.
         world_size: Number of ranks.
-        rank: This one; micro-batch i of a global batch goes to rank ``i % world_size``.
         seed: Of the order.
 
     Raises:
         InputError: ``batch_size`` is no multiple of ``micro_batch_size * world_size``, or there are too few texts.
     """
 
-    def __init__(
-        self, lengths: Sequence[int], batch_size: int, micro_batch_size: int, world_size: int, rank: int, seed: int
-    ):
+    def __init__(self, lengths: Sequence[int], batch_size: int, micro_batch_size: int, world_size: int, seed: int):
         faults = _batch_size_faults(len(lengths), batch_size, micro_batch_size, world_size)
         if faults:
             raise InputError(faults)
         self._length = np.asarray(lengths)
         self._batch_size = batch_size
-        self._micro_batch_size = micro_batch_size
-        self._world_size = world_size
-        self._rank = rank
+        self._round = micro_batch_size * world_size
         self._seed = seed
         self._epoch = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Global batches."""
+        return len(self._length) // self._batch_size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration."""
         self._epoch = epoch
 
     def __len__(self) -> int:
-        """Micro-batches of this rank per epoch."""
-        micro_batches = self._batch_size // (self._micro_batch_size * self._world_size)
-        return len(self._length) // self._batch_size * micro_batches
+        """Rounds per epoch."""
+        return self.steps_per_epoch * (self._batch_size // self._round)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """This rank's micro-batches, as lists of indices into ``lengths``."""
-        for batch in self._global_batches():
-            micro_batches = batch.reshape(-1, self._micro_batch_size)
-            yield from micro_batches[self._rank :: self._world_size].tolist()
+        """Rounds, as lists of indices into ``lengths``; those of one global batch follow each other."""
+        yield from self.global_batches(self._epoch).reshape(-1, self._round).tolist()
 
-    def _global_batches(self) -> NDArray[np.int64]:
-        generator = np.random.default_rng((self._seed, self._epoch))
-        whole = len(self._length) // self._batch_size * self._batch_size
+    def global_batches(self, epoch: int) -> NDArray[np.int64]:
+        """(steps, batch_size) indices into ``lengths``."""
+        generator = np.random.default_rng((self._seed, epoch))
+        whole = self.steps_per_epoch * self._batch_size
         order = generator.permutation(len(self._length))[:whole]
         size = _POOL * self._batch_size
         pools = [order[first : first + size] for first in range(0, whole, size)]

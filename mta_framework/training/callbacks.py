@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 
 class StepGuard(TrainerCallback):
-    """Sets the sampler's epoch, and looks for NaN before the weights are touched."""
+    """Sets the sampler's epoch, catches up on validation, and looks for NaN before the weights are touched."""
 
     def __init__(self, trainer: DistillationTrainer):
         self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Validate where a policy waits for it, or where a run was killed between an epoch's last step and that."""
+        self._trainer.catch_up()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The state's epoch is a fraction; a run that resumes within an epoch draws that epoch's order."""

@@ -1,11 +1,13 @@
 """What a checkpoint holds, and which one is the last.
 
 A folder ``checkpoint-STEP`` has the student's trained weights and the projections as safetensors, and the trainer's
-state: optimiser, schedule, random generators (torch's own format, only ever read with ``weights_only``), progress.
+state: optimiser, schedule, random generators (torch's own format, only ever read with ``weights_only``), progress. What
+base loss and batch policy have to remember is JSON.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -13,26 +15,35 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
+from mta_framework.interfaces import BatchPolicy
 from mta_framework.models.export import load_weights, save_weights
 from mta_framework.training.distiller import Distiller
 
+MEMORY = "memory.json"
 PROJECTIONS = "projections.safetensors"
 STUDENT = "student"
 
 
-def save(distiller: Distiller, folder: Path) -> None:
-    """Write weights of student and projections into ``folder``."""
+def save(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None:
+    """Write weights of student and projections, and what base loss and batch policy remember, into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(distiller.student, folder / STUDENT)
     if distiller.alignment is not None and (projections := distiller.alignment.state_dict()):
         save_file(projections, folder / PROJECTIONS)
+    memory = {"base_loss": distiller.base_loss.state(), "batch_policy": policy.state() if policy else None}
+    (folder / MEMORY).write_text(json.dumps(memory, allow_nan=False), encoding="utf-8")
 
 
-def load(distiller: Distiller, folder: Path) -> None:
+def load(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None:
     """Read back what ``save`` wrote."""
     load_weights(distiller.student, folder / STUDENT)
     if distiller.alignment is not None and distiller.alignment.state_dict():
         distiller.alignment.load_state_dict(load_file(folder / PROJECTIONS))
+    memory = json.loads((folder / MEMORY).read_text(encoding="utf-8"))
+    if memory["base_loss"] is not None:
+        distiller.base_loss.restore(memory["base_loss"])
+    if policy is not None and memory["batch_policy"] is not None:
+        policy.restore(memory["batch_policy"])
 
 
 def existing(folder: Path) -> list[Path]:

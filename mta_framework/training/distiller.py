@@ -11,7 +11,11 @@ from mta_framework.alignment.objective import Alignment
 from mta_framework.errors import RunError
 from mta_framework.interfaces import BaseLoss
 from mta_framework.models.states import StateReader
-from mta_framework.types import Batch, LayerPair, LossTerms, Progress, States
+from mta_framework.types import TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
+from mta_framework.vocabulary import chunked_sum, cross_entropy, supervised
+
+CROSS_ENTROPY = "cross_entropy"
+"""Name of the term that ``validate`` adds."""
 
 
 class Distiller(nn.Module):
@@ -26,6 +30,7 @@ class Distiller(nn.Module):
         base_loss: Bound plugin.
         alignment: MTA's terms, or None.
         pairs: The key layers of the alignment; empty without it.
+        loss_layers: Pairs of layers, the student's and the teacher's, that the base loss reads.
     """
 
     def __init__(
@@ -35,13 +40,15 @@ class Distiller(nn.Module):
         base_loss: BaseLoss,
         alignment: Alignment | None = None,
         pairs: Sequence[LayerPair] = (),
+        loss_layers: Sequence[tuple[int, int]] = (),
     ):
         super().__init__()
         self.student = student
         self.alignment = alignment
         self.base_loss = base_loss
-        self._read_student = StateReader(student, {pair.student for pair in pairs})
-        self._read_teacher = StateReader(teacher, {pair.teacher for pair in pairs}) if teacher is not None else None
+        read = [(pair.student, pair.teacher) for pair in pairs] + list(loss_layers)
+        self._read_student = StateReader(student, {own for own, _ in read})
+        self._read_teacher = StateReader(teacher, {other for _, other in read}) if teacher is not None else None
 
     def forward(self, batch: Batch, progress: Progress) -> LossTerms:
         """The loss terms of one micro-batch, as sums.
@@ -49,6 +56,15 @@ class Distiller(nn.Module):
         Every parameter that is trained takes part in every call, even where nothing is supervised or no text has a
         span, so gradients can be reduced over processes without a search for unused ones.
         """
+        return self._terms(batch, progress)[0]
+
+    def validate(self, batch: Batch, progress: Progress) -> LossTerms:
+        """As ``forward``, and the student's cross-entropy on the data, which can be compared between base losses."""
+        terms, student = self._terms(batch, progress)
+        total = chunked_sum(cross_entropy, supervised(student, batch), None, batch.target_N)
+        return *terms, LossTerm(CROSS_ENTROPY, total, TOKENS, weight=0.0)
+
+    def _terms(self, batch: Batch, progress: Progress) -> tuple[LossTerms, States]:
         teacher = self._teacher_states(batch)
         student = self._read_student.read(batch.input_ids_BT, batch.attention_mask_BT)
         terms = tuple(self.base_loss.compute(student, teacher, batch, progress))
@@ -56,7 +72,7 @@ class Distiller(nn.Module):
         if self.alignment is not None:
             assert teacher is not None
             terms += self.alignment(student, teacher, batch)
-        return terms
+        return terms, student
 
     def _teacher_states(self, batch: Batch) -> States | None:
         if self._read_teacher is None:

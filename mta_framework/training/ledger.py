@@ -49,8 +49,11 @@ class Ledger:
     def _book(self, name: str, value: Tensor) -> None:
         self._open[name] = self._open[name] + value if name in self._open else value
 
-    def close_step(self, where: str, reduce: Reduce) -> None:
+    def close_step(self, where: str, reduce: Reduce) -> dict[str, float]:
         """All micro-batches of a global batch are booked.
+
+        Returns:
+            Their values by name, and the total as ``loss``.
 
         Raises:
             RunError: A term is NaN or infinite; the message names ``where`` and the term.
@@ -66,6 +69,7 @@ class Ledger:
             self._closed[name] += value
         self._open = {}
         self._steps += 1
+        return found
 
     def drain(self) -> dict[str, float]:
         """``loss`` and the mean of every term over the steps since the last call."""

@@ -23,8 +23,8 @@ class Collator:
         return collate(examples, self._pad_token_id, self._granularities)
 
 
-def training_loader(examples: Sequence[Example], sampler: GroupedSampler, collator: Collator) -> DataLoader[Batch]:
-    """This process's micro-batches, in the sampler's order.
+def training_loader(examples: Sequence[Example], sampler: GroupedSampler) -> DataLoader[list[Example]]:
+    """The texts of an epoch in the sampler's rounds, the same on every process.
 
     The loader has a random generator of its own: iterating must not move the global one, or a resumed run would differ
     from a straight one.
@@ -32,9 +32,23 @@ def training_loader(examples: Sequence[Example], sampler: GroupedSampler, collat
     return DataLoader(
         examples,  # type: ignore[arg-type]
         batch_sampler=sampler,  # type: ignore[arg-type]
-        collate_fn=collator,
+        collate_fn=list,
         generator=torch.Generator(),
     )
+
+
+def micro_batches(batch: Sequence[Example], count: int, rank: int, world_size: int) -> list[Sequence[Example]]:
+    """One process's share of a global batch.
+
+    Args:
+        batch: Over all micro-batches and processes.
+        count: Micro-batches of each process.
+        rank: This one; cut i goes to process ``i % world_size``.
+        world_size: Number of processes.
+    """
+    size = len(batch) // (count * world_size)
+    cuts = [batch[first : first + size] for first in range(0, len(batch), size)]
+    return cuts[rank::world_size]
 
 
 def validation_fault(rows: int, world_size: int) -> Fault | None:

@@ -41,14 +41,12 @@ def sampler_for(examples: Sequence[Example], section: TrainingSection, seed: int
     state = processes()
     lengths = [len(example.input_ids) for example in examples]
     micro = micro_batch_size(section, state.num_processes)
-    return GroupedSampler(lengths, section.batch_size, micro, state.num_processes, state.process_index, seed)
+    return GroupedSampler(lengths, section.batch_size, micro, state.num_processes, seed)
 
 
 def total_steps(section: TrainingSection, sampler: GroupedSampler) -> int:
     """Optimiser steps of the whole training."""
-    world_size = processes().num_processes
-    accumulation = section.batch_size // (micro_batch_size(section, world_size) * world_size)
-    return section.max_steps or (section.epochs or 1) * len(sampler) // accumulation
+    return section.max_steps or (section.epochs or 1) * sampler.steps_per_epoch
 
 
 def train(
@@ -73,7 +71,7 @@ def train(
     resumed = checkpoints.last(folder / "checkpoints")
     if resumed is not None and (finished := checkpoints.state_of(resumed)).global_step >= finished.max_steps:
         # Only the export was missing; transformers would take one more step.
-        checkpoints.load(distiller, resumed)
+        checkpoints.load(distiller, data.policy, resumed)
         return TrainingLog(finished.log_history, finished.max_steps, 0, 0.0)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)

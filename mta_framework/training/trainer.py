@@ -16,22 +16,26 @@ from transformers.trainer_callback import ProgressCallback
 
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.errors import RunError
+from mta_framework.interfaces import BatchPolicy
 from mta_framework.training import checkpoints
 from mta_framework.training.callbacks import ProgressBar, StepGuard
-from mta_framework.training.distiller import Distiller, contribution
+from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, contribution
 from mta_framework.training.ledger import Ledger
-from mta_framework.training.loader import Collator, training_loader, validation_batches
+from mta_framework.training.loader import Collator, micro_batches, training_loader, validation_batches
+from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.types import Batch, Example, Progress
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Examples, their cut into micro-batches, and how these become tensors."""
+    """Examples, their order, how they become tensors, and who replaces them by responses (None: nobody)."""
 
     train: Sequence[Example]
     validation: Sequence[Example]
     sampler: GroupedSampler
     collator: Collator
+    policy: BatchPolicy | None = None
+    rollouts: TrainingRollouts | None = None
 
 
 class DistillationTrainer(Trainer):
@@ -58,6 +62,8 @@ class DistillationTrainer(Trainer):
         self.distiller = distiller
         self._data = data
         self._ledger = Ledger()
+        self._by_student = 0.0
+        self._logged_at = 0
         self._projection_learning_rate = projection_learning_rate
         self._keep_checkpoints = keep_checkpoints
         self._folder: Path | None = None
@@ -74,20 +80,35 @@ class DistillationTrainer(Trainer):
         # compute_loss divides by global counts; this keeps the loop from dividing by the number of micro-batches too.
         self.model_accepts_loss_kwargs = True
 
-    def get_train_dataloader(self) -> DataLoader[Batch]:
-        """The sampler already gives each process its own micro-batches, so accelerate must not cut again."""
-        return training_loader(self._data.train, self._data.sampler, self._data.collator)
+    def get_train_dataloader(self) -> DataLoader[list[Example]]:
+        """Global batches in rounds: ``get_batch_samples`` takes this process's share, so accelerate must not cut."""
+        return training_loader(self._data.train, self._data.sampler)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order is drawn next."""
         self._data.sampler.set_epoch(epoch)
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+        self, epoch_iterator: Iterator[list[Example]], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Any]:
-        """All micro-batches of one step, and the counts of the global batch that they are a part of."""
-        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        """This process's micro-batches of one step, and the counts of the global batch that they are a part of."""
+        rounds = [some for _, some in zip(range(num_batches), epoch_iterator, strict=False)]
+        batch = self._chosen([example for some in rounds for example in some])
+        shares = micro_batches(batch, len(rounds), self.args.process_index, self.args.world_size)
+        batches = [self._data.collator(share) for share in shares]
         return batches, self._global_counts(batches)
+
+    def _chosen(self, batch: list[Example]) -> list[Example]:
+        policy, rollouts = self._data.policy, self._data.rollouts
+        if policy is None or rollouts is None:
+            return batch
+        rollouts.step = self.state.global_step
+        chosen = policy.draw(batch, rollouts, self._progress())
+        if not chosen or len(chosen) % len(batch):
+            told = f"batch policy {type(policy).__name__} must choose as many texts as it is given, or a multiple"
+            raise RunError(f"{told} (got {len(chosen)} for {len(batch)})")
+        self._by_student += sum(example.by_student for example in chosen) / len(chosen)
+        return sorted(chosen, key=lambda example: len(example.input_ids))
 
     def _global_counts(self, batches: Sequence[Batch]) -> dict[str, int]:
         totals: Counter[str] = Counter()
@@ -132,7 +153,7 @@ class DistillationTrainer(Trainer):
             RunError: The loss or the gradient is NaN or infinite.
         """
         where = f"training step {self.state.global_step + 1}"
-        self._ledger.close_step(where, self._sum_over_processes)
+        self.distiller.base_loss.observe(self._ledger.close_step(where, self._sum_over_processes))
         if self.args.fp16:  # its gradient scaler meets infinities on purpose, and skips such steps
             return
         gradients = [parameter.grad for parameter in self.distiller.parameters() if parameter.grad is not None]
@@ -143,7 +164,19 @@ class DistillationTrainer(Trainer):
         """Add the loss terms to what is logged."""
         if "loss" in logs:
             logs = {**logs, **self._ledger.drain()}
+            if self._data.policy is not None:
+                steps = max(self.state.global_step - self._logged_at, 1)
+                logs["share_by_student"] = self._by_student / steps
+                self._by_student, self._logged_at = 0.0, self.state.global_step
         super().log(logs, start_time)
+
+    def catch_up(self) -> None:
+        """Validate before the first step, where the batch policy lives on it, or where the last epoch's is missing."""
+        step, policy = self.state.global_step, self._data.policy
+        wanted = step > 0 or (policy is not None and policy.NEEDS_VALIDATION)
+        done = any(f"eval_{CROSS_ENTROPY}" in entry and entry["step"] == step for entry in self.state.log_history)
+        if self._data.validation and wanted and not done and step % self._data.sampler.steps_per_epoch == 0:
+            self.evaluate()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Loss and terms over the whole validation set, as ``eval_loss``, ``eval_kl`` and so on."""
@@ -152,11 +185,13 @@ class DistillationTrainer(Trainer):
         batches = validation_batches(self._data.validation, size, self._data.collator, *ranks)
         counts = self._global_counts(batches)
         self.distiller.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.accelerator.autocast():
             for batch in batches:
-                ledger.add(self.distiller(batch.to(self.args.device), self._progress()), counts)
+                ledger.add(self.distiller.validate(batch.to(self.args.device), self._progress()), counts)
         self.distiller.train()
-        ledger.close_step(f"validation after step {self.state.global_step}", self._sum_over_processes)
+        values = ledger.close_step(f"validation after step {self.state.global_step}", self._sum_over_processes)
+        if self._data.policy is not None:
+            self._data.policy.validated(values[CROSS_ENTROPY])
         metrics = {f"eval_{name}": value for name, value in ledger.drain().items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -197,7 +232,8 @@ class DistillationTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         assert output_dir is not None
         if self.args.should_save:
-            checkpoints.save(self.distiller, Path(output_dir))
+            checkpoints.save(self.distiller, self._data.policy, Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        checkpoints.load(self.distiller, Path(resume_from_checkpoint))
+        checkpoints.load(self.distiller, self._data.policy, Path(resume_from_checkpoint))
+        self._logged_at = checkpoints.state_of(Path(resume_from_checkpoint)).global_step

@@ -130,17 +130,17 @@ def joined(lists: Sequence[list[int]]) -> list[int]:
 
 
 def global_batches(micro: int, world: int, epoch: int = 0, seed: int = 1) -> list[list[int]]:
-    """Global batches, put together again from the micro-batches of all ranks."""
-    ranks = []
-    for rank in range(world):
-        sampler = GroupedSampler(LENGTHS, 8, micro, world, rank, seed)
-        sampler.set_epoch(epoch)
-        ranks.append(list(sampler))
-        assert len(ranks[-1]) == len(sampler)
-        assert {len(batch) for batch in ranks[-1]} == {micro}
-    in_order = [rows for together in zip(*ranks, strict=True) for rows in together]
-    per_batch = 8 // micro
-    return [joined(in_order[first : first + per_batch]) for first in range(0, len(in_order), per_batch)]
+    """Global batches, put together again from their rounds."""
+    sampler = GroupedSampler(LENGTHS, 8, micro, world, seed)
+    sampler.set_epoch(epoch)
+    rounds = list(sampler)
+    assert len(rounds) == len(sampler)
+    assert {len(rows) for rows in rounds} == {micro * world}
+    per_batch = 8 // (micro * world)
+    batches = [joined(rounds[first : first + per_batch]) for first in range(0, len(rounds), per_batch)]
+    assert batches == sampler.global_batches(epoch).tolist()
+    assert len(batches) == sampler.steps_per_epoch
+    return batches
 
 
 @pytest.mark.parametrize(("micro", "world"), [(1, 1), (2, 1), (4, 1), (4, 2), (1, 2), (2, 4)])
@@ -173,7 +173,7 @@ def test_batches_hold_texts_of_like_length_in_an_order_that_is_not_by_length() -
 
 def test_batch_sizes_that_do_not_divide_or_exceed_the_texts_are_input_errors() -> None:
     with pytest.raises(InputError, match=r"training\.batch_size: is no multiple of micro_batch_size 2 times 3"):
-        GroupedSampler([1] * 20, 8, 2, 3, 0, 0)
+        GroupedSampler([1] * 20, 8, 2, 3, 0)
     with pytest.raises(InputError, match=r"training\.batch_size: is more than the 7 texts"):
-        GroupedSampler([1] * 7, 8, 2, 1, 0, 0)
-    assert len(list(GroupedSampler([1] * 8, 8, 2, 1, 0, 0))) == 4
+        GroupedSampler([1] * 7, 8, 2, 1, 0)
+    assert len(list(GroupedSampler([1] * 8, 8, 2, 1, 0))) == 4

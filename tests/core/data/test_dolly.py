@@ -39,6 +39,6 @@ def test_words_of_dolly_rows_are_found_again_in_their_tokens(
         for (start, end), (first, last) in zip(spans["words"].tolist(), ranges, strict=True):
             assert tokenizer.decode(example.input_ids[first:last].tolist()).strip() == sample.text[start:end]
     lengths = [len(example.input_ids) for example in encoded.examples]
-    (rows, *_) = GroupedSampler(lengths, 16, 4, 1, 0, seed=42)
+    (rows, *_) = GroupedSampler(lengths, 16, 16, 1, seed=42)
     batch = collate([encoded.examples[row] for row in rows], 0, ("words",))
     assert batch.attention_mask_BT.sum() == sum(lengths[row] for row in rows)
