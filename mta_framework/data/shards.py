@@ -1,4 +1,4 @@
-"""Files of the span cache: Arrow, never changed once written, named after the digest of their content."""
+"""Files of a cache: Arrow, never changed once written, named after the digest of their content."""
 
 from __future__ import annotations
 
@@ -6,76 +6,88 @@ import hashlib
 import logging
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from mta_framework.data.extraction import SpanArrays
-
-KEY = "sha256"
-"""Column that holds the digest of a text; the other columns are granularities, as flat start, end, start, end, ..."""
+from mta_framework.errors import RunError
 
 _log = logging.getLogger(__name__)
 
 
-class Rows(NamedTuple):
-    """Some texts' spans, as views into a file: row r of a granularity is ``values[bounds[r] : bounds[r + 1]]``."""
+class Shards:
+    """The files of one folder, which several processes may read and write at once.
 
-    keys: list[bytes]
-    bounds: dict[str, NDArray[np.int32]]
-    values: dict[str, NDArray[np.int32]]
+    Args:
+        folder: Made when it is first used.
+        cache: What messages call it.
+    """
 
-    def spans(self, row: int) -> SpanArrays:
-        """The spans of one text."""
-        return {
-            granularity: values[self.bounds[granularity][row] : self.bounds[granularity][row + 1]].reshape(-1, 2)
-            for granularity, values in self.values.items()
-        }
+    def __init__(self, folder: Path, cache: str):
+        self._folder = folder
+        self._cache = cache
+        self._known: set[Path] = set()
+
+    def unread(self) -> Iterator[pa.Table]:
+        """The tables that this object has neither given nor written, the oldest first.
+
+        They are mapped into memory. A damaged file is removed, with a warning.
+
+        Raises:
+            RunError: The folder cannot be created.
+        """
+        self._make()
+        for path in sorted(set(self._folder.glob("*.arrow")) - self._known, key=_age):
+            if (table := self._read(path)) is not None:
+                self._known.add(path)
+                yield table
+
+    def add(self, table: pa.Table) -> None:
+        """Write a file to the side and put it in place.
+
+        Raises:
+            RunError: The folder cannot be created.
+        """
+        self._make()
+        aside = self._folder / f".{uuid.uuid4().hex}.part"
+        try:
+            with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+            with pa.memory_map(str(aside)) as source:
+                path = self._folder / f"{_digest(source)}.arrow"
+            os.replace(aside, path)
+            self._known.add(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _make(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"cannot create {self._folder} ({error.strerror}); set data.cache_dir"
+            raise RunError(f"{self._cache}: {problem}") from error
+
+    def _read(self, path: Path) -> pa.Table | None:
+        try:
+            source = pa.memory_map(str(path))
+            if _digest(source) != path.stem:
+                raise ValueError("its content is not what was written")
+            table: pa.Table = pa.ipc.open_file(source).read_all()
+            return table
+        except (OSError, ValueError) as error:
+            _log.warning("%s: %s is damaged and left out (%s)", self._cache, path, error)
+            with suppress(OSError):
+                path.unlink()
+            return None
 
 
-def rows_of(table: pa.Table, granularities: Sequence[str]) -> Iterator[Rows]:
-    """The rows of a table, without copying spans."""
-    for batch in table.to_batches():
-        columns = {granularity: batch.column(granularity) for granularity in granularities}
-        yield Rows(
-            keys=batch.column(KEY).to_pylist(),
-            bounds={name: column.offsets.to_numpy() for name, column in columns.items()},
-            values={name: column.values.to_numpy() for name, column in columns.items()},
-        )
-
-
-def write_shard(table: pa.Table, folder: Path) -> Path:
-    """Write a file to the side and put it in place; processes that write at once do not disturb each other."""
-    aside = folder / f".{uuid.uuid4().hex}.part"
+def _age(path: Path) -> tuple[int, str]:
     try:
-        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        with pa.memory_map(str(aside)) as source:
-            path = folder / f"{_digest(source)}.arrow"
-        os.replace(aside, path)
-        return path
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def read_shard(path: Path) -> pa.Table | None:
-    """A file's table, mapped into memory. A damaged file is removed with a warning, and None."""
-    try:
-        source = pa.memory_map(str(path))
-        if _digest(source) != path.stem:
-            raise ValueError("its content is not what was written")
-        table: pa.Table = pa.ipc.open_file(source).read_all()
-        return table
-    except (OSError, ValueError) as error:
-        _log.warning("span cache: %s is damaged and left out, its texts are parsed again (%s)", path, error)
-        with suppress(OSError):
-            path.unlink()
-        return None
+        return path.stat().st_mtime_ns, path.name
+    except OSError:
+        return 0, path.name
 
 
 def _digest(source: pa.NativeFile) -> str:

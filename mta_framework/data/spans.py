@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mta_framework.data.extraction import SpanArrays, extract
-from mta_framework.data.shards import KEY, Rows, read_shard, rows_of, write_shard
-from mta_framework.errors import RunError
+from mta_framework.data.shards import Shards
 from mta_framework.interfaces import SpanExtractor
+
+_KEY = "sha256"
+"""Column that holds the digest of a text; the other columns are granularities, as flat start, end, start, end, ..."""
 
 _TEXTS_PER_PROCESS = 200
 """Below this a further process costs more than it saves: each loads its own parser."""
@@ -44,8 +48,8 @@ class SpanCache:
         """How many texts the last call of ``spans`` parsed."""
         self._extractor = extractor
         self._processes = processes or os.cpu_count() or 1
-        self._known: set[Path] = set()
-        self._place: dict[bytes, tuple[Rows, int]] = {}
+        self._shards = Shards(self.folder, "span cache")
+        self._place: dict[bytes, tuple[_Rows, int]] = {}
 
     def spans(self, texts: Sequence[str]) -> list[SpanArrays]:
         """Spans of texts, parsed only where the cache does not hold them.
@@ -59,36 +63,28 @@ class SpanCache:
         Raises:
             RunError: The extractor fails or breaks its contract, or the folder cannot be created.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"span cache: cannot create {self.folder} ({error.strerror}); set data.cache_dir") from error
-        self._read_new_shards()
+        for table in self._shards.unread():
+            self._place_rows(table)
         keys = [hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest() for text in texts]
         unseen = {key: number for number, key in enumerate(keys) if key not in self._place}
         numbers = sorted(unseen.values())
         for first in range(0, len(numbers), _TEXTS_PER_SHARD):
             some = numbers[first : first + _TEXTS_PER_SHARD]
             table = self._parse([texts[n] for n in some], some, [keys[n] for n in some])
-            self._add(write_shard(table, self.folder), table)
+            self._shards.add(table)
+            self._place_rows(table)
         self.parsed = len(numbers)
         return [rows.spans(row) for rows, row in map(self._place.__getitem__, keys)]
 
-    def _read_new_shards(self) -> None:
-        for path in sorted(self.folder.glob("*.arrow")):
-            if path not in self._known and (table := read_shard(path)) is not None:
-                self._add(path, table)
-
-    def _add(self, path: Path, table: pa.Table) -> None:
-        self._known.add(path)
-        for rows in rows_of(table, self._extractor.granularities):
+    def _place_rows(self, table: pa.Table) -> None:
+        for rows in _rows_of(table, self._extractor.granularities):
             self._place.update((key, (rows, row)) for row, key in enumerate(rows.keys))
 
     def _parse(self, texts: list[str], numbers: list[int], keys: list[bytes]) -> pa.Table:
         flat = datasets.List(datasets.Value("int32"))
-        features = {KEY: datasets.Value("binary"), **dict.fromkeys(self._extractor.granularities, flat)}
+        features = {_KEY: datasets.Value("binary"), **dict.fromkeys(self._extractor.granularities, flat)}
         processes = min(self._processes, len(texts) // _TEXTS_PER_PROCESS)
-        parsed = datasets.Dataset.from_dict({"text": texts, "number": numbers, KEY: keys}).map(
+        parsed = datasets.Dataset.from_dict({"text": texts, "number": numbers, _KEY: keys}).map(
             partial(_parse_batch, extractor=self._extractor),
             batched=True,
             batch_size=_BATCH,
@@ -103,7 +99,32 @@ class SpanCache:
         return table.replace_schema_metadata(None)
 
 
+class _Rows(NamedTuple):
+    """Some texts' spans, as views into a file: row r of a granularity is ``values[bounds[r] : bounds[r + 1]]``."""
+
+    keys: list[bytes]
+    bounds: dict[str, NDArray[np.int32]]
+    values: dict[str, NDArray[np.int32]]
+
+    def spans(self, row: int) -> SpanArrays:
+        return {
+            granularity: values[self.bounds[granularity][row] : self.bounds[granularity][row + 1]].reshape(-1, 2)
+            for granularity, values in self.values.items()
+        }
+
+
+def _rows_of(table: pa.Table, granularities: Sequence[str]) -> Iterator[_Rows]:
+    """The rows of a table, without copying spans."""
+    for batch in table.to_batches():
+        columns = {granularity: batch.column(granularity) for granularity in granularities}
+        yield _Rows(
+            keys=batch.column(_KEY).to_pylist(),
+            bounds={name: column.offsets.to_numpy() for name, column in columns.items()},
+            values={name: column.values.to_numpy() for name, column in columns.items()},
+        )
+
+
 def _parse_batch(batch: dict[str, list[Any]], extractor: SpanExtractor) -> dict[str, list[Any]]:
     span_sets = extract(extractor, batch["text"], batch["number"])
     columns = {name: [span_set[name].ravel() for span_set in span_sets] for name in extractor.granularities}
-    return {KEY: batch[KEY], **columns}
+    return {_KEY: batch[_KEY], **columns}

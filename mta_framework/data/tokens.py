@@ -64,22 +64,22 @@ def encode(
         InputError: The tokenizer cannot be used, or no sample is left.
     """
     _check(tokenizer)
-    special_ids = _special_ids(tokenizer)
+    special = special_ids(tokenizer)
     examples: list[Example] = []
     too_long = cut = 0
     for first in range(0, len(samples), _CHUNK):
         chunk = samples[first : first + _CHUNK]
         prompts = _prompts(chunk, tokenizer)
-        responses = _tokenise([sample.response for sample in chunk], tokenizer, add_special_tokens=False)
+        responses = tokenise([sample.response for sample in chunk], tokenizer, add_special_tokens=False)
         for number, (sample, prompt, response) in enumerate(zip(chunk, prompts, responses, strict=True), start=first):
             if len(prompt.ids) > max_prompt_length:
                 too_long += 1
                 continue
-            ids = _joined(prompt.ids, response.ids, tokenizer.eos_token_id)
+            ids = joined(prompt.ids, response.ids, tokenizer.eos_token_id)
             cut += len(ids) > max_length
             ids = ids[:max_length]
             offsets = np.concatenate([prompt.offsets, response.offsets + len(sample.prompt)])[:max_length]
-            spans = {} if span_sets is None else _spans(sample.text, ids, offsets, special_ids, span_sets[number])
+            spans = {} if span_sets is None else span_ranges(sample.text, ids, offsets, special, span_sets[number])
             told = (sample.prompt, prompt.offsets)
             examples.append(Example(ids, len(prompt.ids), spans, False, *told))
     if not examples:
@@ -107,30 +107,33 @@ def prompt_ids(
     return [ids[-max_prompt_length:] for ids in prompts], cut
 
 
-class _Tokens(NamedTuple):
+class Tokens(NamedTuple):
+    """A text as tokens: their ids, and (T, 2) half-open character ranges."""
+
     ids: NDArray[np.int32]
     offsets: NDArray[np.int32]
 
 
-def _prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[_Tokens]:
-    prompts: list[_Tokens] = []
+def _prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
+    prompts: list[Tokens] = []
     for templated, run in groupby(samples, key=lambda sample: sample.templated):
         texts = [sample.prompt for sample in run]
-        tokens = _tokenise(texts, tokenizer, add_special_tokens=not templated)
+        tokens = tokenise(texts, tokenizer, add_special_tokens=not templated)
         if not templated and _appends_end(tokens[0].ids, texts[0], tokenizer):
-            tokens = [_Tokens(ids[:-1], offsets[:-1]) for ids, offsets in tokens]
+            tokens = [Tokens(ids[:-1], offsets[:-1]) for ids, offsets in tokens]
         prompts += tokens
     return prompts
 
 
 def _appends_end(ids: NDArray[np.int32], text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     # Where one token is both beginning and end of a sequence (OPT), looking at the last id alone would not do.
-    plain = _tokenise([text], tokenizer, add_special_tokens=False)[0].ids
+    plain = tokenise([text], tokenizer, add_special_tokens=False)[0].ids
     ends = ids[-1:].tolist() == [tokenizer.eos_token_id]
     return ends and ids[len(ids) - len(plain) :].tolist() != plain.tolist()
 
 
-def _tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, add_special_tokens: bool) -> list[_Tokens]:
+def tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, add_special_tokens: bool) -> list[Tokens]:
+    """Tokenise texts, whatever padding and truncation the tokenizer is set to."""
     encoded = tokenizer(
         texts,
         add_special_tokens=add_special_tokens,
@@ -142,28 +145,31 @@ def _tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, add_special_
         verbose=False,
     )
     return [
-        _Tokens(np.array(ids, dtype=np.int32), np.array(offsets, dtype=np.int32).reshape(-1, 2))
+        Tokens(np.array(ids, dtype=np.int32), np.array(offsets, dtype=np.int32).reshape(-1, 2))
         for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     ]
 
 
-def _joined(prompt: NDArray[np.int32], response: NDArray[np.int32], end: int) -> NDArray[np.int32]:
-    ending = [] if response[-1:].tolist() == [end] else [end]
+def joined(prompt: NDArray[np.int32], response: NDArray[np.int32], end: int | None) -> NDArray[np.int32]:
+    """The ids of prompt and response, and the end (None: none) unless the response has it."""
+    ending = [] if end is None or response[-1:].tolist() == [end] else [end]
     return np.concatenate([prompt, response, np.array(ending, dtype=np.int32)])
 
 
-def _spans(
+def span_ranges(
     text: str,
     ids: NDArray[np.int32],
     offsets: NDArray[np.int32],
-    special_ids: NDArray[np.int32],
+    special: NDArray[np.int32],
     span_set: SpanSet | Mapping[str, ArrayLike],
 ) -> dict[str, NDArray[np.int32]]:
-    tokens = TokenOffsets(text, offsets, np.isin(ids[: len(offsets)], special_ids))
+    """Token ranges of character spans, see ``TokenOffsets``; ids beyond the offsets have no characters."""
+    tokens = TokenOffsets(text, offsets, np.isin(ids[: len(offsets)], special))
     return {granularity: tokens.ranges(spans) for granularity, spans in span_set.items()}
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
+    """The ids of tokens that are no content."""
     added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     special = added | set(tokenizer.all_special_ids)
     # The token for unknown words stands for content, unless it has another task as well (GPT-2).
