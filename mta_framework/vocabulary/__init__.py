@@ -6,7 +6,7 @@ What a base loss needs: choose the supervised positions, and sum a kernel over t
     total = chunked_sum(forward_kl, student, teacher)
 """
 
-from mta_framework.vocabulary.chunked import Kernel, chunked_sum
+from mta_framework.vocabulary.chunked import Kernel, chunked_sum, chunked_values
 from mta_framework.vocabulary.divergences import cross_entropy, forward_kl, log_softmax, reverse_kl
 from mta_framework.vocabulary.mixtures import jensen_shannon, skew_forward_kl, skew_reverse_kl, total_variation
 from mta_framework.vocabulary.readouts import Readout, supervised
@@ -15,6 +15,7 @@ __all__ = [
     "Kernel",
     "Readout",
     "chunked_sum",
+    "chunked_values",
     "cross_entropy",
     "forward_kl",
     "jensen_shannon",

@@ -1,8 +1,8 @@
-"""Sums over next-token distributions without whole logits: chunk by chunk, the gradient formed in the forward pass."""
+"""Next-token distributions without whole logits: chunk by chunk, the gradient formed in the forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,33 @@ def chunked_sum(
         return job.run(None)
 
 
+@torch.no_grad()
+def chunked_values(
+    kernel: Kernel,
+    student: Readout,
+    teacher: Readout | None,
+    *data_N: Tensor,
+    chunk_size: int | None = None,
+) -> Tensor:
+    """The values of ``kernel`` at all positions, without gradient; in chunks as ``chunked_sum``, which see.
+
+    Args:
+        kernel: Returns any shape that begins with n; small ones, since all of them are kept.
+        student: hidden_ND or hidden_NKD.
+        teacher: The same N. None: the kernel gets no teacher.
+        data_N: Anything else the kernel needs of a position.
+        chunk_size: Positions per chunk.
+
+    Returns:
+        N values as the kernel returned them, in at least float32. N may be 0.
+
+    Raises:
+        ValueError: The numbers of positions differ.
+    """
+    _check_lengths(student, teacher, data_N)
+    return _Job.of(kernel, student, teacher, data_N, chunk_size).values()
+
+
 def _check_lengths(student: Readout, teacher: Readout | None, data_N: Sequence[Tensor]) -> None:
     lengths = [len(student.hidden), *([len(teacher.hidden)] if teacher else []), *map(len, data_N)]
     if len(set(lengths)) > 1:
@@ -107,26 +134,39 @@ class _Job:
         hidden = self.student.hidden
         total = torch.zeros((), dtype=at_least_float32(hidden.dtype), device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
-            for start in range(0, len(hidden), self.chunk):
-                rows = slice(start, start + self.chunk)
+            for rows in self._chunks():
                 scores = self.student.scores(rows)
-                teacher_scores = None if self.teacher is None else self.teacher.scores(rows)
-                data = [tensor[rows] for tensor in self.data_N]
-                for at in range(0, len(scores), self.block):
-                    part = slice(at, at + self.block)
-                    teacher_part = None if teacher_scores is None else teacher_scores[part]
-                    total += self._block(scores[part], teacher_part, [tensor[part] for tensor in data], gradients)
+                for part, others in self._blocks(rows, scores):
+                    total += self._sum(part, others, gradients)
                 if gradients is not None:
                     gradients.add(self.student, rows, scores)
         return total
 
-    def _block(
-        self, scores: Tensor, teacher_scores: Tensor | None, data: Sequence[Tensor], gradients: Gradients | None
-    ) -> Tensor:
+    def values(self) -> Tensor:
+        """What the kernel returns, position by position."""
+        found = []
+        with torch.autocast(self.student.hidden.device.type, enabled=False):
+            # Without positions the kernel is asked all the same, for the shape of what it returns.
+            for rows in self._chunks() or [slice(0, 0)]:
+                for part, others in self._blocks(rows, self.student.scores(rows)):
+                    found.append(self.kernel(logits_of(part, self.student.head), *others))
+        return torch.cat(found)
+
+    def _chunks(self) -> list[slice]:
+        return [slice(start, start + self.chunk) for start in range(0, len(self.student.hidden), self.chunk)]
+
+    def _blocks(self, rows: slice, scores: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """The student's scores of a chunk, block by block, and what else the kernel gets."""
+        teacher_scores = None if self.teacher is None else self.teacher.scores(rows)
+        for at in range(0, max(len(scores), 1), self.block):
+            part = slice(at, at + self.block)
+            others = [tensor[rows][part] for tensor in self.data_N]
+            if self.teacher is not None and teacher_scores is not None:
+                others.insert(0, logits_of(teacher_scores[part], self.teacher.head))
+            yield scores[part], others
+
+    def _sum(self, scores: Tensor, others: Sequence[Tensor], gradients: Gradients | None) -> Tensor:
         """The sum over one block; where gradients are wanted the scores are overwritten by theirs."""
-        others = list(data)
-        if self.teacher is not None and teacher_scores is not None:
-            others.insert(0, logits_of(teacher_scores, self.teacher.head))
         if gradients is None:
             return self.kernel(logits_of(scores, self.student.head), *others).sum()
         with torch.enable_grad():

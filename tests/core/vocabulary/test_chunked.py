@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import mta_framework.vocabulary.chunked as chunked
 from mta_framework.types import Batch, Head, States
-from mta_framework.vocabulary import Readout, chunked_sum, cross_entropy, forward_kl, supervised
+from mta_framework.vocabulary import Readout, chunked_sum, chunked_values, cross_entropy, forward_kl, supervised
 
 N, D, V = 7, 5, 23
 DOUBLE = torch.float64
@@ -120,9 +120,10 @@ def test_without_a_teacher_the_kernel_gets_targets_and_the_whole_vocabulary():
     )
 
 
-def test_numbers_of_positions_that_differ_are_refused():
+@pytest.mark.parametrize("call", [chunked_sum, chunked_values])
+def test_numbers_of_positions_that_differ_are_refused(call):
     with pytest.raises(ValueError, match=r"same number of positions \(got \[7, 7, 6\]\)"):
-        chunked_sum(forward_kl, _readout(0), _readout(10), torch.zeros(N - 1))
+        call(forward_kl, _readout(0), _readout(10), torch.zeros(N - 1))
 
 
 def test_nothing_supervised_gives_zero_and_zero_gradients():
@@ -246,3 +247,43 @@ def test_supervised_states_are_gathered_in_order_and_send_gradient_back():
     torch.testing.assert_close(readout.hidden, torch.stack([final[0, 1], final[0, 2], final[1, 2]]))
     readout.hidden.sum().backward()
     assert final.grad.sum(-1).tolist() == [[0, D, D, 0], [0, 0, D, 0]]
+
+
+def _both_probabilities(student_logits, teacher_logits, targets):
+    logits = torch.stack([student_logits, teacher_logits], dim=1)
+    return logits.softmax(-1).gather(-1, targets[:, None, None].expand(-1, 2, 1)).squeeze(-1)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, N, N + 5, None])
+def test_values_of_every_position_come_back_in_order_for_every_chunk_size(chunk_size):
+    student, teacher = _readout(0, softcap=3.0), _readout(10, V + 4, trainable=False, scale=0.5)
+    targets = torch.tensor([0, 22, 3, 3, 7, 11, 1])
+    values = chunked_values(_both_probabilities, student, teacher, targets, chunk_size=chunk_size)
+    assert not values.requires_grad
+    for column, readout in enumerate((student, teacher)):
+        expected = _dense_logits(readout, V).softmax(-1)[torch.arange(N), targets]
+        torch.testing.assert_close(values[:, column], expected)
+
+
+def test_values_take_blocks_within_a_chunk_in_order(monkeypatch):
+    monkeypatch.setitem(chunked._CHUNK_BYTES, "cpu", 4 * V * 5)
+    monkeypatch.setitem(chunked._BLOCK_BYTES, "cpu", 4 * V * 2)
+    student, targets = _readout(0), torch.tensor([0, 22, 3, 3, 7, 11, 1])
+    expected = -_dense_logits(student, V).log_softmax(-1)[torch.arange(N), targets]
+    torch.testing.assert_close(chunked_values(cross_entropy, student, None, targets), expected)
+
+
+def test_values_of_no_positions_have_the_shape_that_the_kernel_gives():
+    student, teacher = _readout(0, positions=(0,)), _readout(10, positions=(0,), trainable=False)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    assert chunked_values(_both_probabilities, student, teacher, nothing).shape == (0, 2)
+    assert chunked_values(cross_entropy, student, None, nothing).shape == (0,)
+
+
+def test_values_cost_one_product_per_model_and_chunk_and_keep_no_logits():
+    positions, vocabulary, chunk = 64, 300, 16
+    student = _readout(0, vocabulary, (positions,), torch.float32)
+    with _Operations() as operations:
+        chunked_values(cross_entropy, student, None, torch.zeros(positions, dtype=torch.int64), chunk_size=chunk)
+    assert operations.products == positions // chunk
+    assert operations.largest == chunk * vocabulary
