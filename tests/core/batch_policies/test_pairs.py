@@ -67,6 +67,16 @@ def test_resume_within_an_interval_without_the_stored_pairs_stops(tools):
         tools.run(tools.resumed(policy, PairedBatches()), tools.rollouts(), range(2, 3))
 
 
+def test_resume_asks_for_the_rest_of_the_interval_alone(tools):
+    options, disk = PairedBatches(every_epochs=None, every_steps=2), {}
+    policy, rollouts = options.create(), tools.rollouts(texts=12, disk=disk)
+    tools.run(policy, rollouts, range(3))
+    assert [call[::3] for call in rollouts.calls if call[1] == "student"] == [(0, 4), (2, 4)]
+    after = tools.rollouts(texts=12, disk=disk)
+    tools.run(tools.resumed(policy, options), after, range(3, 5))
+    assert [call[::3] for call in after.calls if call[1] == "student"] == [(4, 4)]
+
+
 def test_state_before_the_first_step_can_be_restored(tools):
     policy = tools.resumed(PairedBatches().create(), PairedBatches())
     assert policy.state() is None
