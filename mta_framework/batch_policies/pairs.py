@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
@@ -16,17 +16,24 @@ class PairedBatches(PluginParams):
     """Train on a teacher and a student response to every prompt, written anew at intervals."""
 
     policy: Literal["pairs"] = Field("pairs", description="A teacher and a student response to every prompt.")
-    every_epochs: int | None = Field(1, ge=1, description="Epochs between two generations; null: see every_steps.")
-    every_steps: int | None = Field(None, ge=1, description="Steps between two generations; null: see every_epochs.")
+    every_epochs: int | None = Field(
+        1, ge=1, description="Epochs from one generation to the next; null, and by default so, with every_steps."
+    )
+    every_steps: int | None = Field(None, ge=1, description="Steps from one generation to the next.")
     temperature: float = Field(0.8, gt=0, description="Of the sampling of both models.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_instead_of_epochs(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("every_steps") is not None:
+            return {"every_epochs": None, **given}
+        return given
 
     @model_validator(mode="after")
     def _one_interval(self) -> PairedBatches:
-        if self.every_steps is not None and self.every_epochs is not None:
-            given = f"got {self.every_epochs} and {self.every_steps}"
-            raise ValueError(f"every_epochs must be null where every_steps is given: one interval counts ({given})")
-        if self.every_steps is None and self.every_epochs is None:
-            raise ValueError("one of every_epochs and every_steps must be given (got null and null)")
+        if (self.every_epochs is None) == (self.every_steps is None):
+            both = f"got {self.every_epochs or 'null'} and {self.every_steps or 'null'}"
+            raise ValueError(f"exactly one of every_epochs and every_steps must be given ({both})")
         return self
 
     def create(self) -> BatchPolicy:

@@ -61,8 +61,9 @@ def test_senseless_options_are_refused(given, blamed):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"every_steps": 5}, "every_epochs must be null where every_steps is given.*got 1 and 5"),
-        ({"every_epochs": None}, "one of every_epochs and every_steps must be given"),
+        ({"every_epochs": 2, "every_steps": 5}, r"exactly one of every_epochs and every_steps .*\(got 2 and 5\)"),
+        ({"every_epochs": None}, r"exactly one of every_epochs and every_steps .*\(got null and null\)"),
+        ({"every_epochs": None, "every_steps": None}, "got null and null"),
         ({"every_epochs": 0}, "greater than or equal to 1"),
         ({"every_epochs": None, "every_steps": 0}, "greater than or equal to 1"),
     ],
@@ -70,6 +71,12 @@ def test_senseless_options_are_refused(given, blamed):
 def test_pairs_have_exactly_one_interval(given, message):
     with pytest.raises(ValidationError, match=message):
         PairedBatches.model_validate(given)
+
+
+def test_interval_in_steps_stands_instead_of_the_epoch():
+    options = PairedBatches.model_validate_json('{"every_steps": 5}', strict=True)
+    assert (options.every_epochs, options.every_steps) == (None, 5)
+    assert PairedBatches.model_validate_json(options.model_dump_json(), strict=True) == options
 
 
 def test_policies_load_neither_torch_nor_numpy():

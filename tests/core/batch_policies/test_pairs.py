@@ -15,8 +15,8 @@ INTERVALS = [
     (PairedBatches(), [0, 3, 6, 9], [6, 6, 6, 6]),
     (PairedBatches(every_epochs=2), [0, 6], [6, 6]),
     (PairedBatches(every_epochs=9), [0], [6]),
-    (PairedBatches(every_epochs=None, every_steps=1), list(range(12)), [2] * 12),
-    (PairedBatches(every_epochs=None, every_steps=5), [0, 5, 10], [6, 6, 4]),
+    (PairedBatches(every_steps=1), list(range(12)), [2] * 12),
+    (PairedBatches(every_steps=5), [0, 5, 10], [6, 6, 4]),
 ]
 
 
@@ -68,7 +68,7 @@ def test_resume_within_an_interval_without_the_stored_pairs_stops(tools):
 
 
 def test_resume_asks_for_the_rest_of_the_interval_alone(tools):
-    options, disk = PairedBatches(every_epochs=None, every_steps=2), {}
+    options, disk = PairedBatches(every_steps=2), {}
     policy, rollouts = options.create(), tools.rollouts(texts=12, disk=disk)
     tools.run(policy, rollouts, range(3))
     assert [call[::3] for call in rollouts.calls if call[1] == "student"] == [(0, 4), (2, 4)]
@@ -90,7 +90,7 @@ def test_texts_with_the_same_prompt_share_one_pair(tools):
             return [first, first]
 
     rollouts = Twins()
-    (texts,) = tools.run(PairedBatches(every_epochs=None, every_steps=1).create(), rollouts, range(1))
+    (texts,) = tools.run(PairedBatches(every_steps=1).create(), rollouts, range(1))
     assert len({tools.origin(text) for text in texts}) == 2
     assert [count for *_, count in rollouts.calls] == [1, 1]
 
