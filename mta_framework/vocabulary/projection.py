@@ -42,6 +42,13 @@ class Projection:
         """``h W^T + b`` of some positions, in the matmul's dtype: (n, V) or (n, K, V)."""
         return functional.linear(self.hidden[rows], self.weight_VD, self.bias_V)
 
+    def write_scores(self, hidden_nD: Tensor, out_nV: Tensor) -> None:
+        """The same of any states in the matmul's dtype, into memory that is there already."""
+        if self.bias_V is None:
+            torch.mm(hidden_nD, self.weight_VD.T, out=out_nV)
+        else:
+            torch.addmm(self.bias_V, hidden_nD, self.weight_VD.T, out=out_nV)
+
 
 def logits_of(scores: Tensor, head: Head) -> Tensor:
     """Logits in at least float32, differentiable: ``cap(scale * scores)``."""
@@ -76,10 +83,13 @@ class Gradients:
     def add(self, projection: Projection, rows: slice, score_gradients: Tensor) -> None:
         """Carry the gradients of some positions' scores on to states and head."""
         gradient_nV = score_gradients.flatten(0, -2)
-        hidden_nD = projection.hidden[rows].flatten(0, -2)
-        vocabulary = gradient_nV.shape[-1]
         if self.hidden is not None:
-            self.hidden[rows] = _product(gradient_nV, projection.weight_VD).view_as(self.hidden[rows])
+            self.hidden[rows] = product(gradient_nV, projection.weight_VD).view_as(self.hidden[rows])
+        self.add_to_head(projection.hidden[rows].flatten(0, -2), gradient_nV)
+
+    def add_to_head(self, hidden_nD: Tensor, gradient_nV: Tensor) -> None:
+        """Carry the gradients of scores on to the head alone."""
+        vocabulary = gradient_nV.shape[-1]
         if self.weight_VD is not None:
             _add_product(self.weight_VD[:vocabulary], gradient_nV.T, hidden_nD)
         if self.bias_V is not None:
@@ -92,7 +102,7 @@ def _zeros(tensor: Tensor | None) -> Tensor | None:
     return torch.zeros(tensor.shape, dtype=at_least_float32(tensor.dtype), device=tensor.device)
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
+def product(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right``; of 16-bit factors in float32 where the device can, since fp16 sums would overflow."""
     if left.device.type == "cuda" and left.dtype in (torch.float16, torch.bfloat16):
         return torch.mm(left, right, out_dtype=torch.float32)
@@ -103,4 +113,4 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     if total.dtype == left.dtype:
         total.addmm_(left, right)
     else:
-        total += _product(left, right)
+        total += product(left, right)
