@@ -95,6 +95,7 @@ OPTIMISER: Spec = {"weight_decay": 0.01, "schedule": "cosine", "max_grad_norm": 
 EVALUATION: Spec = {
     "sets": {name: {"path": f"data/{name}/test.jsonl"} for name in ("dolly", "self_inst", "vicuna", "sni")},
     "models": ["student"],
+    "metrics": [{"name": "rouge_l", "params": {"references": "first"}}],
     "seeds": [10, 20, 30, 40, 50],
     "temperature": 0.7,
     "top_p": 1.0,

@@ -63,7 +63,16 @@ def sure_kl(p_NV: Tensor, q_NV: Tensor) -> float:
     return total
 
 
-LOSSES = [("total_variation", {}, total_variation), ("sure_kl", {"power": 2.0}, sure_kl)]
+def alpha_divergence(p_NV: Tensor, q_NV: Tensor) -> float:
+    pairs = zip(p_NV.tolist(), q_NV.tolist(), strict=True)
+    return sum(1 - sum(p**0.25 * q**0.75 for p, q in zip(p_V, q_V, strict=True)) for p_V, q_V in pairs) / (0.25 * 0.75)
+
+
+LOSSES = [
+    ("total_variation", {}, total_variation),
+    ("sure_kl", {"power": 2.0}, sure_kl),
+    ("alpha_divergence", {"alpha": 0.25}, alpha_divergence),
+]
 
 
 @pytest.mark.parametrize(("name", "options", "expected"), LOSSES, ids=[name for name, _, _ in LOSSES])
@@ -88,9 +97,32 @@ def test_base_loss_takes_a_batch_in_which_nothing_is_supervised(name, options, e
     assert not student.final_BTD.grad.any()
 
 
+@pytest.mark.parametrize(("alpha", "direction"), [(1 - 1e-5, "forward_kl"), (1e-5, "reverse_kl")])
+def test_alpha_divergence_tends_to_both_directions_of_kl(alpha, direction, workplace):
+    from mta_framework import vocabulary
+
+    student, teacher = states(8, seed=0), states(5, seed=1)
+    loss = create(workplace, "base_losses", "alpha_divergence", alpha=alpha)
+    (term,) = loss.compute(student, teacher, batch(POSITIONS), Progress(0, 1, 0.0))
+    logits = [probabilities(given).log() for given in (student, teacher)]
+    assert term.sum.item() == pytest.approx(getattr(vocabulary, direction)(*logits).sum().item(), rel=0.02)
+
+
+def test_documented_base_loss_takes_at_most_forty_lines():
+    (block,) = [block for block in plugin_files() if block.page.name == "write-a-base-loss.md"]
+    assert len(block.text.splitlines()) <= 40
+
+
+@pytest.mark.parametrize(("policy", "writes"), [("fixed", False), ("on_policy", True), ("adaptive", True)])
+def test_documented_base_loss_brings_the_batch_policy_that_it_is_given(policy, writes, workplace):
+    loss = create(workplace, "base_losses", "alpha_divergence", batches={"policy": policy})
+    assert (loss.batch_policy() is not None) == writes
+    assert create(workplace, "base_losses", "alpha_divergence").batch_policy() is None
+
+
 def test_all_documented_plugin_files_load_at_once(workplace):
     registry = discover([workplace / block.file_name for block in plugin_files()])
-    assert {"total_variation", "sure_kl"} <= set(registry.names("base_losses"))
+    assert {"total_variation", "sure_kl", "alpha_divergence"} <= set(registry.names("base_losses"))
     assert "code_spans" in registry.names("span_extractors")
 
 

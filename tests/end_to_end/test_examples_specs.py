@@ -169,6 +169,7 @@ def test_paper_evaluation_is_the_published_one(name: str) -> None:
     assert evaluation["seeds"] == [10, 20, 30, 40, 50]
     assert (evaluation["temperature"], evaluation["top_p"]) == (0.7, 1.0)
     assert (evaluation["max_prompt_length"], evaluation["max_new_tokens"]) == (256, 512)
+    assert evaluation["metrics"] == [{"name": "rouge_l", "params": {"references": "first"}}]
 
 
 def test_smollm2_has_four_bases_whose_students_differ_in_alignment_alone() -> None:
