@@ -7,6 +7,7 @@ Every stage takes its own section of the spec and returns a value; plugins are b
 
 from __future__ import annotations
 
+import copy
 import gc
 import time
 from collections.abc import Callable, Iterator
@@ -15,41 +16,33 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
 from transformers import set_seed
 
 from mta_framework import facts, run_folder
-from mta_framework.alignment.objective import Alignment
+from mta_framework.assembly import alignment, span_cache_folder, training_data
 from mta_framework.binding import BoundRun
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData, prepare
-from mta_framework.data.responses import ResponseEncoder
-from mta_framework.data.spans import SpanCache
-from mta_framework.errors import Fault, InputError, RunError, collecting
+from mta_framework.errors import InputError, collecting
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.report import EvaluationFacts, Report, write_report
 from mta_framework.evaluation.sets import read_sets
 from mta_framework.evaluation.summary import summarise
-from mta_framework.generation.engine import engine_fault, make_engine
+from mta_framework.generation.engine import engine_fault
 from mta_framework.generation.sampling import Sampling
-from mta_framework.interfaces import BaseLoss, LayerMapper
+from mta_framework.key_layers import alignment_layers, base_loss_layers
 from mta_framework.models.export import save_student
 from mta_framework.models.identity import identity
 from mta_framework.models.lineup import Lineup
-from mta_framework.models.loading import DTYPE_OF_PRECISION
 from mta_framework.plan import Plan, estimate_memory
 from mta_framework.processes import processes
 from mta_framework.run_folder import RunFolder
-from mta_framework.spec.sections import RunSpec
 from mta_framework.training.arguments import micro_batch_size, precision_fault
 from mta_framework.training.distiller import Distiller
-from mta_framework.training.loader import Collator, validation_fault
-from mta_framework.training.rollouts import TrainingRollouts
+from mta_framework.training.loader import validation_fault
 from mta_framework.training.train import TrainingLog, sampler_for, total_steps, train
-from mta_framework.training.trainer import TrainingData
-from mta_framework.types import LayerPair, Responder
+from mta_framework.types import LayerPair
 
 
 @dataclass(frozen=True)
@@ -146,13 +139,13 @@ def _ready(bound: BoundRun) -> Ready:
     if spec.training.generation and (fault := engine_fault(spec.training.generation)):
         faults.append(fault)
     with collecting(faults):
-        pairs = _layer_pairs(bound, lineup)
+        pairs = alignment_layers(bound.layers, lineup)
     with collecting(faults):
-        loss_layers = _loss_layers(bound.base_loss, lineup)
+        loss_layers = base_loss_layers(bound.base_loss, lineup)
     with collecting(faults):
         sets = read_sets(spec.evaluation, spec.data.template, lineup.tokenizer) if spec.evaluation else []
     with collecting(faults), processes().main_process_first():  # the others find its spans in the cache
-        data = prepare(spec.data, lineup.tokenizer, bound.spans, _span_cache_folder(spec))
+        data = prepare(spec.data, lineup.tokenizer, bound.spans, span_cache_folder(spec))
         sampler = sampler_for(data.train.examples, spec.training, spec.seed)
         if data.validation and (fault := validation_fault(len(data.validation.examples), processes().num_processes)):
             faults.append(fault)
@@ -171,111 +164,21 @@ def _outlined(bound: BoundRun) -> Lineup:
     return Lineup(bound.spec, teacher_run=_outlined(bound.teacher))
 
 
-def _layer_pairs(bound: BoundRun, lineup: Lineup) -> tuple[LayerPair, ...]:
-    if bound.layers is None:
-        return ()
-    student, teacher = lineup.student_outline, lineup.teacher_outline
-    assert teacher is not None
-    with _blamed("alignment.layers"):
-        pairs = tuple(bound.layers.map(student.shape, teacher.shape))
-    _require_sound(pairs, bound.layers, student.shape.num_layers, teacher.shape.num_layers)
-    return pairs
-
-
-@contextmanager
-def _blamed(where: str) -> Iterator[None]:
-    """Turn a plugin's ``ValueError("wrong; allowed. todo.")`` into a fault at ``where``."""
-    try:
-        yield
-    except ValueError as error:
-        wrong, _, rest = str(error).partition("; ")
-        allowed, _, todo = rest.partition(". ")
-        raise InputError([Fault(where, wrong, allowed, todo)]) from error
-
-
-def _loss_layers(base_loss: BaseLoss, lineup: Lineup) -> tuple[tuple[int, int], ...]:
-    if lineup.teacher_outline is None:
-        return ()
-    with _blamed("base_loss"):
-        return tuple(base_loss.key_layers(lineup.student_outline.shape, lineup.teacher_outline.shape))
-
-
-def _require_sound(pairs: tuple[LayerPair, ...], mapper: LayerMapper, student_depth: int, teacher_depth: int) -> None:
-    """A mapper may be anyone's code: what breaks its contract is told here, not by an index error in a step."""
-    wrong = [
-        pair
-        for pair in pairs
-        if not (1 <= pair.student <= student_depth and 1 <= pair.teacher <= teacher_depth)
-        or pair.granularity not in mapper.granularities
-    ]
-    if wrong or not pairs:
-        got = ", ".join(map(str, wrong)) or "no pair"
-        raise RunError(
-            f"layer mapper {mapper.NAME!r} must return pairs within layers 1 to {student_depth} of the student and "
-            f"1 to {teacher_depth} of the teacher, of the granularities {', '.join(mapper.granularities)} (got {got})"
-        )
-
-
 def _train(bound: BoundRun, ready: Ready, lineup: Lineup, folder: RunFolder) -> None:
     spec, data = bound.spec, ready.data
     teacher = lineup.teacher()
     student = lineup.student(teacher)
     set_seed(spec.seed)
-    distiller = Distiller(student, teacher, bound.base_loss, _alignment(bound, ready), ready.pairs, ready.loss_layers)
-    validation = data.validation.examples if data.validation else []
-    granularities = bound.spans.granularities if bound.spans else ()
-    collator = Collator(lineup.tokenizer.pad_token_id, granularities)
+    base_loss = copy.deepcopy(bound.base_loss)  # it may remember things, and this run may not be its last
+    aligner = alignment(bound, lineup, ready.pairs)
+    distiller = Distiller(student, teacher, base_loss, aligner, ready.pairs, ready.loss_layers)
+    fed = training_data(bound, lineup, data, ready.sampler, student, teacher)
     rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0
-    policy = bound.base_loss.batch_policy()
-    rollouts = None if policy is None else _rollouts(bound, ready, student, teacher)
-    fed = TrainingData(data.train.examples, validation, ready.sampler, collator, policy, rollouts)
     log = train(distiller, fed, spec.training, spec.seed, folder.path, rate)
     if processes().is_main_process:
         run_folder.write_json(folder.training_log, asdict(log))
         save_student(student, lineup.tokenizer, folder.student)
     processes().wait_for_everyone()
-
-
-def _rollouts(bound: BoundRun, ready: Ready, student: nn.Module, teacher: nn.Module | None) -> TrainingRollouts:
-    spec, tokenizer = bound.spec, ready.lineup.tokenizer
-    section, lower = spec.training.generation, DTYPE_OF_PRECISION[spec.training.precision]
-    assert section is not None
-    longest = section.max_new_tokens or spec.data.max_length - spec.data.max_prompt_length
-    models: dict[Responder, nn.Module] = {"student": student, **({"teacher": teacher} if teacher is not None else {})}
-    output_dir = Path(spec.output_dir)
-    return TrainingRollouts(
-        make_engine(section, models, tokenizer, longest, spec.folder / "engine"),
-        models,
-        ResponseEncoder(tokenizer, bound.spans, spec.data.max_length),
-        ready.data.train.examples,
-        ready.sampler,
-        seed=spec.seed,
-        total_steps=total_steps(spec.training, ready.sampler),
-        folder=output_dir / "response-cache",
-        settings={"max_new_tokens": longest, "engine": section.engine, "precision": spec.training.precision},
-        span_cache=SpanCache(_span_cache_folder(spec), bound.spans, spec.data.processes) if bound.spans else None,
-        autocast=None if lower == "float32" else getattr(torch, lower),
-    )
-
-
-def _span_cache_folder(spec: RunSpec) -> Path:
-    return Path(spec.data.cache_dir or Path(spec.output_dir) / "span-cache")
-
-
-def _alignment(bound: BoundRun, ready: Ready) -> Alignment | None:
-    section, teacher = bound.spec.alignment, ready.lineup.teacher_outline
-    if section is None or bound.importance is None or teacher is None:
-        return None
-    return Alignment(
-        ready.pairs,
-        bound.importance,
-        student_width=ready.lineup.student_outline.shape.hidden_size,
-        teacher_width=teacher.shape.hidden_size,
-        lambda_dsa=section.lambda_dsa,
-        lambda_hid=section.lambda_hid,
-        dsa_reduction=section.dsa_reduction,
-        hid_reduction=section.hid_reduction,
-    )
 
 
 def _evaluate(

@@ -32,7 +32,7 @@ ALLOWED = {
     "training": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
     "evaluation": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
 }
-PIPELINE = {"pipeline", "plan", "facts"}
+PIPELINE = {"pipeline", "plan", "facts", "key_layers", "assembly"}
 LIGHT = ("torch", "transformers", "datasets", "peft", "spacy", "accelerate", "rouge_score", "matplotlib", "numpy")
 
 

@@ -1,0 +1,95 @@
+"""Puts together what training works with: a bound spec's plugins, the models and the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mta_framework.alignment.objective import Alignment
+from mta_framework.binding import BoundRun
+from mta_framework.data.batches import GroupedSampler
+from mta_framework.data.prepare import PreparedData
+from mta_framework.data.responses import ResponseEncoder
+from mta_framework.data.spans import SpanCache
+from mta_framework.generation.engine import make_engine
+from mta_framework.models.lineup import Lineup
+from mta_framework.models.loading import DTYPE_OF_PRECISION
+from mta_framework.spec.sections import RunSpec
+from mta_framework.training.loader import Collator
+from mta_framework.training.rollouts import TrainingRollouts
+from mta_framework.training.train import total_steps
+from mta_framework.training.trainer import TrainingData
+from mta_framework.types import LayerPair, Responder
+
+
+def alignment(bound: BoundRun, lineup: Lineup, pairs: tuple[LayerPair, ...]) -> Alignment | None:
+    """MTA's terms, or None."""
+    section, teacher = bound.spec.alignment, lineup.teacher_outline
+    if section is None or bound.importance is None or teacher is None:
+        return None
+    return Alignment(
+        pairs,
+        bound.importance,
+        student_width=lineup.student_outline.shape.hidden_size,
+        teacher_width=teacher.shape.hidden_size,
+        lambda_dsa=section.lambda_dsa,
+        lambda_hid=section.lambda_hid,
+        dsa_reduction=section.dsa_reduction,
+        hid_reduction=section.hid_reduction,
+    )
+
+
+def training_data(
+    bound: BoundRun,
+    lineup: Lineup,
+    data: PreparedData,
+    sampler: GroupedSampler,
+    student: nn.Module,
+    teacher: nn.Module | None,
+) -> TrainingData:
+    """What is trained on, with the base loss's batch policy where it has one."""
+    granularities = bound.spans.granularities if bound.spans else ()
+    policy = bound.base_loss.batch_policy()
+    return TrainingData(
+        train=data.train.examples,
+        validation=data.validation.examples if data.validation else [],
+        sampler=sampler,
+        collator=Collator(lineup.tokenizer.pad_token_id, granularities),
+        policy=policy,
+        rollouts=None if policy is None else _rollouts(bound, lineup, data, sampler, student, teacher),
+    )
+
+
+def _rollouts(
+    bound: BoundRun,
+    lineup: Lineup,
+    data: PreparedData,
+    sampler: GroupedSampler,
+    student: nn.Module,
+    teacher: nn.Module | None,
+) -> TrainingRollouts:
+    spec, tokenizer = bound.spec, lineup.tokenizer
+    section, dtype = spec.training.generation, DTYPE_OF_PRECISION[spec.training.precision]
+    assert section is not None
+    longest = section.max_new_tokens or spec.data.max_length - spec.data.max_prompt_length
+    models: dict[Responder, nn.Module] = {"student": student, **({} if teacher is None else {"teacher": teacher})}
+    return TrainingRollouts(
+        make_engine(section, models, tokenizer, longest, spec.folder / "engine"),
+        models,
+        ResponseEncoder(tokenizer, bound.spans, spec.data.max_length),
+        data.train.examples,
+        sampler,
+        seed=spec.seed,
+        total_steps=total_steps(spec.training, sampler),
+        folder=Path(spec.output_dir) / "response-cache",
+        settings={"max_new_tokens": longest, "engine": section.engine, "precision": spec.training.precision},
+        span_cache=SpanCache(span_cache_folder(spec), bound.spans, spec.data.processes) if bound.spans else None,
+        autocast=None if dtype == "float32" else getattr(torch, dtype),
+    )
+
+
+def span_cache_folder(spec: RunSpec) -> Path:
+    """Where spans are kept between runs."""
+    return Path(spec.data.cache_dir or Path(spec.output_dir) / "span-cache")

@@ -1,0 +1,70 @@
+"""Asks plugins which layers they read, and holds them to their contract before anything slow starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mta_framework.errors import Fault, InputError, RunError
+from mta_framework.interfaces import BaseLoss, LayerMapper
+from mta_framework.models.lineup import Lineup
+from mta_framework.types import LayerPair
+
+
+def alignment_layers(mapper: LayerMapper | None, lineup: Lineup) -> tuple[LayerPair, ...]:
+    """The key layers of the alignment; empty without one.
+
+    Raises:
+        InputError: The mapper finds none for these models.
+        RunError: It breaks its contract.
+    """
+    if mapper is None:
+        return ()
+    student, teacher = lineup.student_outline, lineup.teacher_outline
+    assert teacher is not None
+    with _blamed("alignment.layers"):
+        pairs = tuple(mapper.map(student.shape, teacher.shape))
+    told = f"layer mapper {mapper.NAME!r}"
+    _require_within(told, [(pair.student, pair.teacher) for pair in pairs], lineup)
+    foreign = [pair for pair in pairs if pair.granularity not in mapper.granularities]
+    if foreign or not pairs:
+        got = ", ".join(map(str, foreign)) or "no pair"
+        raise RunError(f"{told} must return pairs of the granularities {', '.join(mapper.granularities)} (got {got})")
+    return pairs
+
+
+def base_loss_layers(base_loss: BaseLoss, lineup: Lineup) -> tuple[tuple[int, int], ...]:
+    """Pairs of layers, the student's and the teacher's, that the base loss reads besides the final states.
+
+    Raises:
+        InputError: It can't be computed on these models.
+        RunError: It breaks its contract.
+    """
+    if lineup.teacher_outline is None:
+        return ()
+    with _blamed("base_loss"):
+        layers = tuple(base_loss.key_layers(lineup.student_outline.shape, lineup.teacher_outline.shape))
+    _require_within(f"base loss {base_loss.NAME!r}", layers, lineup)
+    return layers
+
+
+@contextmanager
+def _blamed(where: str) -> Iterator[None]:
+    """Turn a plugin's ``ValueError("wrong; allowed. todo.")`` into a fault at ``where``."""
+    try:
+        yield
+    except ValueError as error:
+        wrong, _, rest = str(error).partition("; ")
+        allowed, _, todo = rest.partition(". ")
+        raise InputError([Fault(where, wrong, allowed, todo)]) from error
+
+
+def _require_within(told: str, layers: Sequence[tuple[int, int]], lineup: Lineup) -> None:
+    """A plugin may be anyone's code: a layer that isn't there is told here, not by an index error in a step."""
+    assert lineup.teacher_outline is not None
+    depths = lineup.student_outline.shape.num_layers, lineup.teacher_outline.shape.num_layers
+    wrong = [pair for pair in layers if not all(1 <= layer <= depth for layer, depth in zip(pair, depths, strict=True))]
+    if wrong:
+        got = ", ".join(f"{student}->{teacher}" for student, teacher in wrong)
+        within = f"layers 1 to {depths[0]} of the student and 1 to {depths[1]} of the teacher"
+        raise RunError(f"{told} must name pairs within {within} (got {got})")
