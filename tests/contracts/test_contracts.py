@@ -5,13 +5,25 @@ from __future__ import annotations
 import inspect
 import json
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import pytest
 import torch
 from pydantic import ValidationError
 
-from mta_framework import TEXTS, TOKENS, Batch, Head, ModelShape, Progress, States
+from mta_framework import (
+    ATTENDED,
+    TEXTS,
+    TEXTS_BY_OTHERS,
+    TEXTS_BY_STUDENT,
+    TOKENS,
+    Batch,
+    Head,
+    ModelShape,
+    Progress,
+    States,
+)
 from mta_framework.registry import FAMILIES, discover
 
 REGISTRY = discover()
@@ -139,10 +151,13 @@ def test_layer_pairs_are_sorted_and_within_both_models(plugin):
 
 
 def loss_batch(positions):
-    target_N = torch.arange(len(positions)) % 11
-    counts = {TOKENS: len(positions), TEXTS: len({position // 7 for position in positions})}
-    ids_BT = torch.zeros(3, 7, dtype=torch.int64)
-    return Batch(ids_BT, mask_of(7, 4, 1), torch.tensor(positions, dtype=torch.int64), target_N, {}, counts)
+    """The student wrote the response of the second text."""
+    position_N, mask_BT = torch.tensor(positions, dtype=torch.int64), mask_of(7, 4, 1)
+    texts = {position // 7 for position in positions}
+    counts = {TOKENS: len(positions), TEXTS: len(texts), ATTENDED: int(mask_BT.sum())}
+    counts |= {TEXTS_BY_STUDENT: len(texts & {1}), TEXTS_BY_OTHERS: len(texts - {1})}
+    by_student_B = torch.tensor([False, True, False])
+    return Batch(torch.zeros_like(mask_BT), mask_BT, position_N, position_N % 11, {}, counts, by_student_B)
 
 
 @pytest.mark.parametrize("plugin", of("base_losses"), **named)
@@ -158,12 +173,14 @@ class TestBaseLosses:
             assert term.sum.dtype == torch.float32
             assert torch.isfinite(term.sum)
             assert term.unit in batch.counts
-            assert term.sum.requires_grad
+            assert term.sum.requires_grad or term.weight == 0
 
     def test_nothing_supervised_gives_zero_that_hangs_on_the_graph(self, plugin):
         student = random_states(grad=True)
         for term in self.terms(plugin, loss_batch([]), student):
             assert term.sum.item() == 0
+            if term.weight == 0:
+                continue
             gradients = torch.autograd.grad(term.sum, (student.final_BTD, student.head.weight_VD))
             assert all((gradient == 0).all() for gradient in gradients)
 
@@ -177,9 +194,20 @@ class TestBaseLosses:
     def cut(self, positions):
         batch = loss_batch([1, 2, 8, 9])
         keep = torch.isin(batch.position_N, torch.tensor(positions))
-        counts = {TOKENS: len(positions), TEXTS: 1}
-        ids_BT, mask_BT = batch.input_ids_BT, batch.attention_mask_BT
-        return Batch(ids_BT, mask_BT, batch.position_N[keep], batch.target_N[keep], {}, counts)
+        return replace(batch, position_N=batch.position_N[keep], target_N=batch.target_N[keep])
+
+    def test_terms_are_the_same_ones_whatever_is_supervised_and_whoever_wrote_it(self, plugin):
+        student = random_states(grad=True)
+        batches = [loss_batch([1, 8]), loss_batch([8]), loss_batch([]), replace(loss_batch([1]), by_student_B=None)]
+        kinds = [[(term.name, term.unit) for term in self.terms(plugin, batch, student)] for batch in batches]
+        assert kinds == kinds[:1] * 4
+
+    def test_state_survives_json(self, plugin):
+        loss, other = create(plugin), create(plugin)
+        terms = self.terms(plugin, loss_batch([1, 8]), random_states())
+        loss.observe({term.name: term.sum.item() for term in terms})
+        other.restore(json.loads(json.dumps(loss.state())))
+        assert other.state() == loss.state()
 
 
 @pytest.mark.parametrize("plugin", of("metrics"), **named)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mta_framework import TOKENS, BaseLoss, Batch, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework.batch_policies import Batches, FixedBatches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +29,13 @@ class KL(BaseLoss):
         reverse: bool = Field(False, description="KL(student || teacher) instead of KL(teacher || student).")
         temperature: float = Field(1.0, gt=0, description="Divides both models' logits; the KL is multiplied by T^2.")
         cross_entropy: float = Field(0.0, ge=0, lt=1, description="Share of cross-entropy on the data in the mixture.")
+        batches: Batches = Field(FixedBatches(), description="What is trained on.")
 
     params: Params
+
+    def batch_policy(self) -> BatchPolicy | None:
+        """That of the option ``batches``."""
+        return self.params.batches.create()
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """One term ``kl`` per supervised token; logits are computed once per chunk."""

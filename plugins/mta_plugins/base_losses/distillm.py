@@ -1,0 +1,59 @@
+"""DistiLLM: skewed Kullback-Leibler divergence on the supervised tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework.batch_policies import AdaptiveBatches, Batches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class DistiLLM(BaseLoss):
+    """KL divergence from a mixture of teacher and student, with DistiLLM's share of student responses.
+
+    With teacher p, student q and skew a, per supervised token and in nats: ``reverse`` is
+    ``KL(q || (1 - a) p + a q)``, ``forward`` is ``KL(p || a p + (1 - a) q)``.
+
+    Source: DistiLLM (Ko et al., ICML 2024, arXiv 2402.03898); its authors run ``reverse``. Differences from their code:
+    means are over the supervised tokens of the global batch, not of each micro-batch; the forward divergence includes
+    the teacher's entropy, which has no gradient; the default policy decides once per optimiser step.
+    """
+
+    NAME = "distillm"
+
+    class Params(PluginParams):
+        """Options."""
+
+        divergence: Literal["reverse", "forward"] = Field(
+            "reverse", description="The student's divergence from the mixture, or the teacher's."
+        )
+        skew: float = Field(0.1, ge=0, lt=1, description="Share a of the distribution itself in the mixture.")
+        batches: Batches = Field(AdaptiveBatches(), description="What is trained on.")
+
+    params: Params
+
+    def batch_policy(self) -> BatchPolicy | None:
+        """That of the option ``batches``."""
+        return self.params.batches.create()
+
+    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
+        """One term ``distillm`` per supervised token."""
+        from mta_framework import vocabulary
+
+        assert teacher is not None
+        total = vocabulary.chunked_sum(
+            self._values, vocabulary.supervised(student, batch), vocabulary.supervised(teacher, batch)
+        )
+        return (LossTerm(self.NAME, total, TOKENS),)
+
+    def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        from mta_framework import vocabulary
+
+        forward = self.params.divergence == "forward"
+        divergence = vocabulary.skew_forward_kl if forward else vocabulary.skew_reverse_kl
+        return divergence(student_logits, teacher_logits, self.params.skew)

@@ -1,0 +1,190 @@
+"""DistiLLM-2: skewed divergences on pairs of a teacher and a student response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field, JsonValue, model_validator
+
+from mta_framework import (
+    TEXTS_BY_OTHERS,
+    TEXTS_BY_STUDENT,
+    BaseLoss,
+    Batch,
+    BatchPolicy,
+    LossTerm,
+    LossTerms,
+    PluginParams,
+    Progress,
+    Responder,
+    States,
+)
+from mta_framework.batch_policies import PairedBatches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mta_framework.vocabulary import Readout
+
+_LEAST_SKEW = 0.01
+_EPSILON = 1e-5
+
+
+class DistiLLM2(BaseLoss):
+    """Skew forward KL on teacher responses plus skew reverse KL on student responses (DistiLLM-2).
+
+    With teacher p, student q and skew a, in nats per token of a response: ``KL(p || a p + (1 - a) q)`` where the
+    teacher wrote it, ``KL(q || (1 - a) p + a q')`` where the student did; no gradient flows through q'. Each is a mean
+    over the response's tokens, then over responses: with as many of both, the loss is the mean over pairs of their sum.
+    Responses of the data set (validation) count as the teacher's.
+
+    Curriculum: a response's lead is ``exp(mean log p) - exp(mean log q)``, of the teacher in its responses, and the
+    other way round in the student's; means are over its tokens. The anchor of either kind is the mean lead over the
+    first ``anchor_steps`` steps that have such a response; from then on the skew of a response is ``1 - (1 - skew) *
+    anchor / (lead + 1e-5)``, at least 0.01 and at most ``skew``.
+
+    Source: DistiLLM-2 (Ko et al., ICML 2025, arXiv 2503.07067), and its authors' code. Differences from that code:
+    means are over the responses of the global batch, not of each micro-batch; the anchors are means over a number of
+    optimiser steps of all processes, not over whatever was logged first.
+    """
+
+    NAME = "distillm2"
+
+    class Params(PluginParams):
+        """Options."""
+
+        skew: float = Field(0.1, ge=0, lt=1, description="Share a of the distribution itself in the mixture.")
+        curriculum: bool = Field(True, description="Less skew, down to 0.01, where the writer's lead is small.")
+        anchor_steps: int = Field(10, ge=1, description="Steps whose mean lead is the anchor of the curriculum.")
+        gradual_beta: bool = Field(
+            False, description="The student's term gains weight over training, from 1 to 1.5, at the teacher's expense."
+        )
+        batches: PairedBatches = Field(PairedBatches(), description="When pairs of responses are written.")
+
+        @model_validator(mode="after")
+        def _curriculum_and_options_fit(self) -> DistiLLM2.Params:
+            if not self.curriculum and self.anchor_steps != type(self).model_fields["anchor_steps"].default:
+                raise ValueError(f"anchor_steps has no effect where curriculum is false (got {self.anchor_steps})")
+            if self.curriculum and self.skew <= _LEAST_SKEW:
+                raise ValueError(f"curriculum must be false where skew is at most {_LEAST_SKEW} (got skew {self.skew})")
+            return self
+
+    params: Params
+
+    def __init__(self, params: Params):
+        super().__init__(params)
+        self._leads = _Leads()
+
+    def batch_policy(self) -> BatchPolicy | None:
+        """Pairs of responses to every prompt."""
+        return self.params.batches.create()
+
+    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
+        """Terms ``distillm2_teacher`` and ``distillm2_student`` per response of that kind.
+
+        With the curriculum also ``teacher_lead`` and ``student_lead``, of weight 0 and without gradient.
+        """
+        assert teacher is not None
+        grown = 0.5 * progress.step / max(progress.total_steps, 1) if self.params.gradual_beta else 0.0
+        return (
+            *self._terms("teacher", _responses(batch, by_student=False), student, teacher, 1 - grown),
+            *self._terms("student", _responses(batch, by_student=True), student, teacher, 1 + grown),
+        )
+
+    def observe(self, values: Mapping[str, float]) -> None:
+        """Collect the leads that the anchors are means of; a lead of exactly 0 is that of no response."""
+        for writer, leads in self._leads:
+            lead = values.get(f"{writer}_lead", 0.0)
+            if lead != 0 and len(leads) < self.params.anchor_steps:
+                leads.append(lead)
+
+    def state(self) -> JsonValue:
+        """The leads collected so far."""
+        dumped: JsonValue = self._leads.model_dump(mode="json")
+        return dumped
+
+    def restore(self, state: JsonValue) -> None:
+        """Go on from what ``state`` gave."""
+        self._leads = _Leads.model_validate(state)
+
+    def _terms(self, writer: Responder, batch: Batch, student: States, teacher: States, weight: float) -> LossTerms:
+        """The terms of the responses by one writer, which are all that ``batch`` supervises."""
+        import torch
+
+        from mta_framework import vocabulary
+
+        unit = TEXTS_BY_STUDENT if writer == "student" else TEXTS_BY_OTHERS
+        readouts = vocabulary.supervised(student, batch), vocabulary.supervised(teacher, batch)
+        share_N = _shares(batch)
+        skew_N = torch.full_like(share_N, self.params.skew)
+        leads: LossTerms = ()
+        if self.params.curriculum:
+            lead_B = _advantages(batch, *readouts, share_N) * (-1 if writer == "student" else 1)
+            skew_N = self._skew(writer, lead_B)[batch.text_N]
+            leads = (LossTerm(f"{writer}_lead", lead_B.sum(), unit, 0.0),)
+        kernel = _on_student_responses if writer == "student" else _on_teacher_responses
+        total = vocabulary.chunked_sum(kernel, *readouts, skew_N, share_N)
+        return LossTerm(f"{self.NAME}_{writer}", total, unit, weight), *leads
+
+    def _skew(self, writer: Responder, lead_B: Tensor) -> Tensor:
+        highest, leads = self.params.skew, getattr(self._leads, writer)
+        if len(leads) < self.params.anchor_steps:
+            return lead_B.new_full(lead_B.shape, highest)
+        anchor = sum(leads) / len(leads)
+        return (1 - (1 - highest) * anchor / (lead_B + _EPSILON)).clamp(_LEAST_SKEW, highest)
+
+
+class _Leads(BaseModel):
+    """Mean leads over the global batch, step by step, until there are enough for an anchor."""
+
+    teacher: list[float] = []
+    student: list[float] = []
+
+
+def _responses(batch: Batch, by_student: bool) -> Batch:
+    """The batch, supervised in the responses that the student wrote, or in all others."""
+    if batch.by_student_B is None:
+        chosen_N = batch.position_N.new_full(batch.position_N.shape, not by_student).bool()
+    else:
+        chosen_N = batch.by_student_B[batch.text_N] == by_student
+    return replace(batch, position_N=batch.position_N[chosen_N], target_N=batch.target_N[chosen_N])
+
+
+def _shares(batch: Batch) -> Tensor:
+    """What each supervised position counts in the mean of its response."""
+    import torch
+
+    count_N = torch.ones(batch.text_N.shape, device=batch.text_N.device)
+    return 1 / count_N.new_zeros(len(batch.input_ids_BT)).index_add(0, batch.text_N, count_N)[batch.text_N]
+
+
+def _advantages(batch: Batch, student: Readout, teacher: Readout, share_N: Tensor) -> Tensor:
+    """``exp(mean log p) - exp(mean log q)`` of each text, 0 where nothing is supervised; no gradient."""
+    from mta_framework import vocabulary
+
+    log_N2 = vocabulary.chunked_values(_log_probabilities, student, teacher, batch.target_N) * share_N[:, None]
+    log_B2 = log_N2.new_zeros(len(batch.input_ids_BT), 2).index_add(0, batch.text_N, log_N2)
+    return log_B2[:, 0].exp() - log_B2[:, 1].exp()
+
+
+def _log_probabilities(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
+    """(n, 2): of each target, by the teacher and by the student."""
+    import torch
+
+    from mta_framework import vocabulary
+
+    return -torch.stack([vocabulary.cross_entropy(logits, targets) for logits in (teacher_logits, student_logits)], -1)
+
+
+def _on_teacher_responses(student_logits: Tensor, teacher_logits: Tensor, skew: Tensor, share: Tensor) -> Tensor:
+    from mta_framework import vocabulary
+
+    return share * vocabulary.skew_forward_kl(student_logits, teacher_logits, skew)
+
+
+def _on_student_responses(student_logits: Tensor, teacher_logits: Tensor, skew: Tensor, share: Tensor) -> Tensor:
+    from mta_framework import vocabulary
+
+    return share * vocabulary.skew_reverse_kl(student_logits, teacher_logits, skew, detach_mixture=True)

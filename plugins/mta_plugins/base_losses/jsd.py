@@ -1,0 +1,62 @@
+"""Generalised Jensen-Shannon divergence, or total variation, on the supervised tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework.batch_policies import Batches, FixedBatches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class JSD(BaseLoss):
+    """Generalised Jensen-Shannon divergence between teacher and student (GKD), or total variation.
+
+    With teacher p, student q and m = b p + (1 - b) q, per supervised token and in nats:
+    ``b KL(p || m) + (1 - b) KL(q || m)``; total variation is ``1/2 sum_v |p_v - q_v|``.
+
+    Source: GKD (Agarwal et al., ICLR 2024, arXiv 2306.13649), whose share of student responses is the ``on_policy``
+    policy of ``batches``. Means are over the supervised tokens of the global batch, not of each micro-batch.
+    """
+
+    NAME = "jsd"
+
+    class Params(PluginParams):
+        """Options."""
+
+        divergence: Literal["jensen_shannon", "total_variation"] = Field("jensen_shannon", description="Which one.")
+        beta: float = Field(0.5, gt=0, lt=1, description="The teacher's share b; with jensen_shannon only.")
+        batches: Batches = Field(FixedBatches(), description="What is trained on.")
+
+        @model_validator(mode="after")
+        def _beta_has_an_effect(self) -> JSD.Params:
+            if self.divergence == "total_variation" and self.beta != type(self).model_fields["beta"].default:
+                raise ValueError(f"beta has no effect with divergence total_variation (got {self.beta})")
+            return self
+
+    params: Params
+
+    def batch_policy(self) -> BatchPolicy | None:
+        """That of the option ``batches``."""
+        return self.params.batches.create()
+
+    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
+        """One term ``jsd`` per supervised token."""
+        from mta_framework import vocabulary
+
+        assert teacher is not None
+        total = vocabulary.chunked_sum(
+            self._values, vocabulary.supervised(student, batch), vocabulary.supervised(teacher, batch)
+        )
+        return (LossTerm(self.NAME, total, TOKENS),)
+
+    def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        from mta_framework import vocabulary
+
+        if self.params.divergence == "total_variation":
+            return vocabulary.total_variation(student_logits, teacher_logits)
+        return vocabulary.jensen_shannon(student_logits, teacher_logits, self.params.beta)
