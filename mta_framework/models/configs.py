@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from mta_framework.errors import Fault, InputError, nearest
+from mta_framework.models.decoder import shape_of
 from mta_framework.models.origins import Origin, loading
 from mta_framework.models.tokenizers import vocabulary_size
 
@@ -52,17 +53,27 @@ def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
         raise InputError([Fault(f"{_WHERE}.vocab_size", wrong, f"at least {needed} is allowed", todo)])
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         values.setdefault(name, getattr(tokenizer, name))
+    with accepted(_WHERE):
+        config = AutoConfig.for_model(model_type, **values)
+        layers = shape_of(config).num_layers
+    if type(layers) is not int or layers < 1:  # true is no number either
+        wrong, todo = f"is given no number of decoder blocks (got {layers!r})", "Correct the number of hidden layers."
+        raise InputError([Fault(_WHERE, wrong, "a whole number from 1 is allowed", todo)])
+    return config
+
+
+@contextmanager
+def accepted(where: str) -> Iterator[None]:
+    """Turn what transformers raises about a configuration, which can be anything, into an InputError at ``where``."""
     try:
-        return AutoConfig.for_model(model_type, **values)
-    except (ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
-        raise refused(error) from error
-
-
-def refused(error: Exception) -> InputError:
-    """The error for a configuration that transformers does not accept."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    allowed = "values that transformers accepts for this model_type are allowed"
-    return InputError([Fault(_WHERE, f"is refused by transformers (got: {reason})", allowed, "Correct the field.")])
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        allowed = "values that transformers accepts for this model_type are allowed"
+        todo = "Correct the field." if where == _WHERE else "Mend config.json, or give another model."
+        raise InputError([Fault(where, f"is refused by transformers (got: {reason})", allowed, todo)]) from error
 
 
 def _forget_quantization(config: PreTrainedConfig) -> None:

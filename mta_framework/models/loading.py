@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.models.configs import fresh_config, refused
+from mta_framework.models.configs import accepted, fresh_config
 from mta_framework.models.lora import add_lora
 from mta_framework.models.origins import Origin, loading, local_model, origin_of
 from mta_framework.models.shortening import shortened
@@ -103,10 +103,8 @@ def _plain_student(
 ) -> PreTrainedModel:
     if section.config is not None:
         config = fresh_config(section.config, tokenizer)
-        try:
+        with accepted(student_field(section)):
             return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        except (ValueError, TypeError, KeyError, AssertionError, RuntimeError) as error:
-            raise refused(error) from error
     if section.teacher_layers is not None:
         assert teacher is not None, "the spec refuses teacher_layers without a teacher"
         return shortened(teacher, section.teacher_layers)

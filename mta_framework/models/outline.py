@@ -9,12 +9,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import InputError
-from mta_framework.models.configs import fresh_config, read_config, refused
+from mta_framework.models.configs import accepted, fresh_config, read_config
 from mta_framework.models.decoder import shape_of
 from mta_framework.models.heads import head_of
 from mta_framework.models.loading import student_field
 from mta_framework.models.lora import add_lora
 from mta_framework.models.origins import origin_of
+from mta_framework.models.probe import check_runs
 from mta_framework.models.shortening import shortened_config
 from mta_framework.models.tokenizers import check_vocabulary
 from mta_framework.spec.sections import StudentSection, TeacherSection
@@ -57,7 +58,8 @@ def outline_teacher(section: TeacherSection, run_student: ModelOutline | None, d
         config, where = run_student.config, "teacher.run"
     else:
         config, where = read_config(origin), origin.where
-    shell = _shell(config)
+    with accepted(where):
+        shell = _shell(config)
     head_of(shell, where)
     return ModelOutline(shape_of(config), _count(shell), 0, dtype, config)
 
@@ -75,13 +77,13 @@ def outline_student(
     Raises:
         InputError: As ``load_student``, as far as it shows without weights.
     """
-    config = _student_config(section, teacher, tokenizer)
-    try:
+    config, where = _student_config(section, teacher, tokenizer), student_field(section)
+    with accepted(where):
         model = _shell(config)
-    except (ValueError, TypeError, KeyError, AssertionError, RuntimeError) as error:
-        raise refused(error) from error
-    head_of(model, student_field(section))
-    fault = check_vocabulary(tokenizer, model, student_field(section))
+        if section.config is not None:
+            check_runs(config)
+    head_of(model, where)
+    fault = check_vocabulary(tokenizer, model, where)
     if fault:
         raise InputError([fault])
     shell: nn.Module = add_lora(model, section.lora) if section.lora is not None else model

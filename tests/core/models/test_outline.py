@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+
 import pytest
+import torch
 
 from mta_framework import InputError
 from mta_framework.models.export import save_student
@@ -56,3 +59,46 @@ def test_faults_show_without_weights(folder, tokenizer):
         outline_student(StudentSection(teacher_layers=[5]), teacher, tokenizer)
     with pytest.raises(InputError, match=r"student\.lora\.target_modules"):
         outline_student(StudentSection(config=CONFIG, lora={"target_modules": ["none"]}), None, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [({"num_hidden_layers": 0}, r"is given no number of decoder blocks \(got 0\); a whole number from 1"),
+     ({"hidden_size": 0}, "is refused by transformers"),
+     ({"num_attention_heads": 3}, "not a multiple"),
+     ({"num_attention_heads": 0}, "by zero"),
+     ({"num_key_value_heads": 3}, "must match"),
+     ({"head_dim": 3}, "must match"),
+     ({"intermediate_size": 0}, r"gate_proj\.weight is empty"),
+     ({"intermediate_size": -1}, "negative dimension"),
+     ({"attention_dropout": 2.0}, "between 0 and 1"),
+     ({"model_type": "gpt2", "num_hidden_layers": None}, r"got None\)"),
+     ({"model_type": "gpt2", "num_hidden_layers": True}, r"got True\)"),
+     ({"model_type": "gpt2", "num_attention_heads": -2}, "invalid shape"),
+     ({"model_type": "gpt2", "n_positions": 0}, r"wpe\.weight is empty"),
+     ({"model_type": "mixtral", "num_experts_per_tok": 9}, "is refused by transformers")],
+)  # fmt: skip
+def test_values_that_make_no_model_are_faults(tokenizer, values, told):
+    config = {**CONFIG, **values}
+    if values.get("model_type") == "gpt2":
+        del config["intermediate_size"]
+    with pytest.raises(InputError, match=rf"student\.config: .*{told}"):
+        outline_student(StudentSection(config=config), None, tokenizer)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mixtral"])
+def test_the_trial_run_leaves_random_state_and_configuration_alone(tokenizer, model_type):
+    before = torch.get_rng_state()
+    config = StudentSection(config=CONFIG | {"model_type": model_type, "num_key_value_heads": 2})
+    student = outline_student(config, None, tokenizer)
+    assert torch.equal(before, torch.get_rng_state())
+    assert student.config._attn_implementation != "eager"
+
+
+def test_a_config_on_disk_that_makes_no_model_is_told_at_its_path(folder, tokenizer):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_key_value_heads": 0}))
+    with pytest.raises(InputError, match=r"student\.path: is refused by transformers .* Mend config\.json"):
+        outline_student(StudentSection(path=str(folder)), None, tokenizer)
+    with pytest.raises(InputError, match=r"teacher\.path: is refused by transformers"):
+        outline_teacher(TeacherSection(path=str(folder)), None, "float32")
