@@ -18,7 +18,7 @@ import click
 from mta_framework.cli import main as mta
 from mta_framework.registry import Registry, describe, discover, noun_of
 from mta_framework.spec.document import shown
-from mta_framework.spec.outline import branches, phrase
+from mta_framework.spec.outline import branches, fields_within, phrase
 from mta_framework.spec.sections import RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,12 +167,11 @@ def _options(registry: Registry, name: str) -> Iterator[str]:
 
 
 def _option_rows(schema: dict[str, Any], node: dict[str, Any], place: str) -> Iterator[tuple[str, str, str, str]]:
-    for name, option in node.get("properties", {}).items():
-        default = _default(option, name in node.get("required", ()))
-        yield f"`{place}{name}`", phrase(schema, option), default, option.get("description", "")
+    for name, option, required in fields_within(schema, node):
+        yield f"`{place}{name}`", phrase(schema, option), _default(option, required), option.get("description", "")
+        yield from _option_rows(schema, option, f"{place}{name}.")
         for branch in branches(schema, option):
-            for entry in branches(schema, branch["items"]) if "items" in branch else ():
-                yield from _option_rows(schema, entry, f"{place}{name}.N.")
+            yield from _option_rows(schema, branch.get("items") or {}, f"{place}{name}.N.")
 
 
 def main() -> None:

@@ -91,10 +91,10 @@ def _option_rows(schema: dict) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _inner_options(schema: dict, option: dict, place: str) -> Iterator[tuple[str, dict]]:
-    from mta_framework.spec.outline import branches
+    from mta_framework.spec.outline import branches, fields_within
 
+    for name, inner, _ in fields_within(schema, option):
+        yield f"{place}.{name}", inner
     for branch in branches(schema, option):
-        entry = branch.get("items")
-        for node in branches(schema, entry) if isinstance(entry, dict) else [branch]:
-            for name, inner in node.get("properties", {}).items():
-                yield f"{place}.{'N.' if entry else ''}{name}", inner
+        for name, inner, _ in fields_within(schema, branch.get("items") or {}):
+            yield f"{place}.N.{name}", inner

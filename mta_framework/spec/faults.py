@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mta_framework.errors import Fault, nearest
 from mta_framework.spec.document import Place, parse, shown
-from mta_framework.spec.outline import Schema, branches, phrase, property_at
+from mta_framework.spec.outline import Schema, branches, phrase, property_at, untagged
 
 _WRONG = {
     "_type": "has the wrong type",
@@ -23,6 +23,7 @@ _WRONG = {
     "string_pattern_mismatch": "has a form that is not allowed",
     "literal_error": "is not one of the choices",
     "enum": "is not one of the choices",
+    "union_tag_invalid": "is not one of the choices",
     "too_short": "is too short",
     "too_long": "is too long",
 }
@@ -44,13 +45,20 @@ def faults_of(error: ValidationError, schema: Schema, where: Callable[[Place], s
         # A tuple of faulty entries is called too short on top of what is wrong with them.
         if not (place in holders and detail["type"] == "too_short"):
             # A union gives one error per alternative; its schema names them all at once.
-            faults.setdefault(place, _fault(detail, place, schema, where(place), noun))
+            faults.setdefault(place, _fault(detail, _tagged_place(detail, schema), schema, where(place), noun))
     return list(faults.values())
 
 
 def place_of(detail: Any, schema: Schema) -> Place:
     """The place of an error, without the tags that pydantic adds for unions and keys."""
+    return untagged(schema, _tagged_place(detail, schema))
+
+
+def _tagged_place(detail: Any, schema: Schema) -> Place:
+    """The same with the tags of those unions whose alternatives a field tells apart: they choose the schema."""
     place: Place = detail["loc"][:-1] if detail["loc"][-1:] == ("[key]",) else detail["loc"]
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return (*place, detail["ctx"]["discriminator"].strip("'"))
     if detail["type"] in ("missing", "extra_forbidden"):
         return place
     while place and property_at(schema, place) is None:
@@ -77,7 +85,7 @@ def _fault(detail: Any, place: Place, schema: Schema, where: str, noun: str) -> 
         names, guess = f"allowed: {', '.join(known) or 'none'}", meant(place, schema)
         todo = f"Did you mean {guess!r}?" if guess else "Remove it."
         return Fault(where, f"is not {_article(noun)} (got {shown(place[-1])})", names, todo)
-    if kind == "missing":
+    if kind in ("missing", "union_tag_not_found"):
         return Fault(where, "is missing (got nothing)", f"it must be {allowed}", "Add it.")
     if detail["loc"][-1:] == ("[key]",):
         wrong = f"has a name that is not allowed (got {shown(value)})"
@@ -87,6 +95,8 @@ def _fault(detail: Any, place: Place, schema: Schema, where: str, noun: str) -> 
         wrong = wrong if "(got" in wrong else f"{wrong} (got {shown(value)})"
         fitting = "values that fit together" if isinstance(value, dict) else f"it must be {allowed}"
         return Fault(where, wrong, fitting, "Correct it.")
+    if kind == "union_tag_invalid":
+        value = value[place[-1]]
     wrong = next((text for name, text in _WRONG.items() if kind.endswith(name)), detail["msg"])
     return Fault(where, f"{wrong} (got {shown(value)})", f"it must be {allowed}", _todo(value, schema, place))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from mta_framework.spec.document import Place, shown
@@ -21,25 +22,80 @@ _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusive
 
 
 def property_at(schema: Schema, place: Place) -> Schema | None:
-    """The schema of the value at ``place``, references at its own top kept; None where there is none."""
+    """The schema of the value at ``place``, references at its own top kept; None where there is none.
+
+    A tag in the place (see ``untagged``) chooses its alternative.
+    """
     node: Schema | None = schema
     for key in place:
-        node = next(filter(None, (_child(branch, key) for branch in branches(schema, node or {}))), None)
+        node = _step(schema, node or {}, key)
         if node is None:
-            return None
+            break
     return node
+
+
+def untagged(schema: Schema, place: Place) -> Place:
+    """A place without the tags that pydantic adds where a field tells the alternatives of a union apart."""
+    kept: Place = ()
+    node: Schema | None = schema
+    for key in place:
+        if node is None or key not in _tags(node):
+            kept = (*kept, key)
+        node = _step(schema, node or {}, key)
+    return kept
 
 
 def branches(root: Schema, node: Schema) -> list[Schema]:
     """The alternatives of a node, with references followed."""
     if "$ref" in node:
         return branches(root, root["$defs"][node["$ref"].rsplit("/", 1)[-1]])
-    return [branch for option in node["anyOf"] for branch in branches(root, option)] if "anyOf" in node else [node]
+    options = node.get("anyOf") or node.get("oneOf")
+    return [branch for option in options for branch in branches(root, option)] if options else [node]
+
+
+def fields_within(root: Schema, node: Schema) -> Iterator[tuple[str, Schema, bool]]:
+    """The fields of the objects that a node allows, and whether they are required.
+
+    One that some alternatives lack says in its description where it counts.
+    """
+    tags = _tags(node)
+    alternatives = {tag: branches(root, option)[0] for tag, option in tags.items()} if tags else {}
+    objects = list(alternatives.values()) or branches(root, node)
+    for name in dict.fromkeys(name for entry in objects for name in entry.get("properties", {})):
+        holders = [entry for entry in objects if name in entry.get("properties", {})]
+        field = _joined([entry["properties"][name] for entry in holders])
+        told_apart_by = node["discriminator"]["propertyName"] if tags else None
+        if alternatives and len(holders) < len(alternatives):
+            owners = " or ".join(tag for tag, entry in alternatives.items() if entry in holders)
+            field = {**field, "description": f"With {told_apart_by} {owners}: {field.get('description', '')}"}
+        yield name, field, name == told_apart_by or any(name in entry.get("required", ()) for entry in holders)
 
 
 def phrase(root: Schema, node: Schema) -> str:
     """What is allowed, e.g. ``an integer >= 1 or null``."""
-    return " or ".join(_phrase(root, branch) for branch in branches(root, node))
+    return " or ".join(dict.fromkeys(_phrase(root, branch) for branch in branches(root, node)))
+
+
+def _tags(node: Schema) -> dict[Any, Schema]:
+    """Tag -> alternative, in the order of the alternatives."""
+    mapping = node.get("discriminator", {}).get("mapping", {})
+    return {tag: option for option in node.get("oneOf", ()) for tag in mapping if option["$ref"] == mapping[tag]}
+
+
+def _step(root: Schema, node: Schema, key: str | int) -> Schema | None:
+    if key in (tags := _tags(node)):
+        return tags[key]
+    found = [child for branch in branches(root, node) if (child := _child(branch, key))]
+    return _joined(found) if found else None
+
+
+def _joined(alternatives: list[Schema]) -> Schema:
+    """One field for those that alternatives have under one name: all their choices, where these are constants."""
+    first = alternatives[0]
+    if len(alternatives) == 1 or not all("const" in entry for entry in alternatives):
+        return first
+    described = " ".join(f"{entry['const']}: {entry.get('description', '')}" for entry in alternatives)
+    return {"enum": [entry["const"] for entry in alternatives], "type": first["type"], "description": described}
 
 
 def _child(node: Schema, key: str | int) -> Schema | None:
