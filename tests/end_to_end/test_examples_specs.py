@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from mta_framework import ModelShape
+from mta_framework.binding import bind
 from mta_framework.cli import main
+from mta_framework.registry import discover
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PATHS = sorted(EXAMPLES.glob("*/*.json"))
@@ -142,6 +145,24 @@ def test_paper_key_layers_are_the_published_ones_with_words_at_the_lowest(name: 
         for variant in (name, f"{name}-mta"):
             own = read("paper", variant)["base_loss"]["params"]["layers"]
             assert {entry["student"]: entry["teacher"] for entry in own} == layers
+
+
+SHAPES = {
+    "gpt2": (ModelShape(12, 768), ModelShape(48, 1600)),
+    "qwen": (ModelShape(24, 1024), ModelShape(24, 2048)),
+    "opt": (ModelShape(24, 2048), ModelShape(32, 4096)),
+}
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_paper_key_layers_lie_within_the_models(name: str, copies: Path) -> None:
+    pair, base = name.split("-")
+    bound = bind(copies / "paper" / f"{name}-mta.json", discover())
+    assert bound.layers is not None
+    layers = LAYERS_WITH_FDD if base == "fdd" else LAYERS
+    assert [(key.student, key.teacher) for key in bound.layers.map(*SHAPES[pair])] == sorted(layers[pair].items())
+    own = LAYERS_WITH_FDD[pair].items() if base == "fdd" else ()
+    assert sorted(bound.base_loss.key_layers(*SHAPES[pair])) == sorted(own)
 
 
 @pytest.mark.parametrize("name", STUDENTS)
