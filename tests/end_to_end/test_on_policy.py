@@ -1,0 +1,88 @@
+"""Runs that train on responses: resumed and straight ones are the same, and spans of responses are aligned."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+
+from mta_framework import RunError, pipeline
+from mta_framework.binding import bind
+from mta_framework.registry import discover
+from mta_framework.training.trainer import DistillationTrainer
+
+pytestmark = pytest.mark.slow
+
+BASES = {
+    "adaptive": {
+        "name": "distillm",
+        "params": {"batches": {"policy": "adaptive", "initial_threshold": 0.8, "capacity": 16}},
+    },
+    "on_policy": {"name": "jsd", "params": {"batches": {"policy": "on_policy", "fraction": 0.6}}},
+    "pairs": {
+        "name": "distillm2",
+        "params": {"anchor_steps": 3, "batches": {"every_epochs": None, "every_steps": 3}},
+    },
+}
+
+
+@pytest.fixture(params=sorted(BASES))
+def path(request, spec_dict, write_spec):
+    """Eight steps in epochs of four, a checkpoint after every second; all kinds of batches occur."""
+    generation = {"max_new_tokens": 12, "batch_size": 4}
+    training = {**spec_dict["training"], "max_steps": 8, "save_steps": 2, "generation": generation}
+    changes = {"base_loss": BASES[request.param], "training": training, "evaluation": None}
+    return write_spec({**spec_dict, **changes})
+
+
+def finished(path, name, resume=False):
+    return pipeline.run(bind(path, discover(), [f"name={name}"]), resume=resume)
+
+
+def interrupted(path, name, step):
+    """The run breaks off in the middle of a step."""
+    original = DistillationTrainer.close_step
+
+    def close_step(trainer):
+        if trainer.state.global_step == step:
+            raise RunError("interrupted")
+        original(trainer)
+
+    with mock.patch.object(DistillationTrainer, "close_step", close_step), pytest.raises(RunError, match="interrupted"):
+        finished(path, name)
+
+
+def weights(tmp_path, name):
+    return (tmp_path / "runs" / name / "student" / "model.safetensors").read_bytes()
+
+
+def losses(report, name="loss"):
+    return [entry[name] for entry in report.log if name in entry]
+
+
+def test_interrupted_run_resumes_to_the_same_bits(path, tmp_path):
+    straight = finished(path, "straight")
+    interrupted(path, "broken", step=5)
+    resumed = finished(path, "broken", resume=True)
+    assert weights(tmp_path, "broken") == weights(tmp_path, "straight")
+    assert losses(resumed) == losses(straight)
+    assert losses(resumed, "eval_cross_entropy") == losses(straight, "eval_cross_entropy")
+
+
+def test_share_of_student_responses_is_logged_and_the_alignment_sees_their_spans(path):
+    report = finished(path, "run")
+    shares = losses(report, "share_by_student")
+    assert len(shares) == 8
+    assert 0 < sum(shares) < 8
+    aligned = [entry["hid"] for entry in report.log if entry.get("share_by_student", 0) > 0]
+    assert all(value > 0 for value in aligned)
+
+
+def test_stored_responses_serve_the_next_run_of_the_same_start(spec_dict, write_spec, tmp_path):
+    training = {**spec_dict["training"], "max_steps": 2, "generation": {"max_new_tokens": 8}}
+    path = write_spec({**spec_dict, "base_loss": {"name": "distillm2"}, "training": training, "evaluation": None})
+    finished(path, "first")
+    written = sorted((tmp_path / "runs" / "response-cache").rglob("*.arrow"))
+    finished(path, "second")
+    assert sorted((tmp_path / "runs" / "response-cache").rglob("*.arrow")) == written
+    assert weights(tmp_path, "first") == weights(tmp_path, "second")
