@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from mta_framework.types import Head
-from mta_framework.vocabulary import Readout, chunked_sum, forward_kl, reverse_kl
+from mta_framework.vocabulary import (
+    Readout,
+    chunked_sum,
+    forward_kl,
+    jensen_shannon,
+    reverse_kl,
+    skew_forward_kl,
+    skew_reverse_kl,
+    total_variation,
+)
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "divergences.json").read_text())
 CASES = range(len(GOLDEN["cases"]))
+KERNELS = {
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "skew_forward_kl": partial(skew_forward_kl, skew=0.1),
+    "skew_reverse_kl": partial(skew_reverse_kl, skew=0.1),
+    "js": partial(jensen_shannon, beta=0.1),
+    "tv": total_variation,
+}
+"""Name in the golden file -> kernel; its js has lam = 1 - beta = 0.9."""
 
 
 def _tensor(entry):
@@ -32,11 +51,11 @@ def _mean_and_gradient(case, kernel):
 
 
 @pytest.mark.parametrize("number", CASES)
-@pytest.mark.parametrize(("name", "kernel"), [("forward_kl", forward_kl), ("reverse_kl", reverse_kl)])
+@pytest.mark.parametrize(("name", "kernel"), KERNELS.items())
 def test_loss_and_gradient_are_those_of_the_authors_code(number, name, kernel):
     case = GOLDEN["cases"][number]
     expected = case["expected"][name]["loss"]
-    if name == "forward_kl":  # the golden value is the cross-entropy part alone
+    if name in ("forward_kl", "skew_forward_kl"):  # the golden value is the cross-entropy part alone
         expected -= case["expected"]["teacher_entropy_mean"]
     loss, gradient = _mean_and_gradient(case, kernel)
     assert loss == pytest.approx(expected, rel=1e-5)
