@@ -152,3 +152,15 @@ def test_documented_plugin_files_train_a_student_from_the_command_line(workplace
     result = CliRunner().invoke(main, [*files, "run", path])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "runs" / "student" / "student" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_documented_base_loss_trains_on_responses_of_the_student(workplace, spec_dict, write_spec, tmp_path):
+    batches = {"policy": "on_policy", "fraction": 1.0}
+    loss = {"name": "alpha_divergence", "params": {"alpha": 0.3, "batches": batches}}
+    training = {**spec_dict["training"], "max_steps": 2, "generation": {"max_new_tokens": 6}}
+    spec = {**spec_dict, "base_loss": loss, "training": training, "evaluation": None}
+    arguments = ["-p", str(workplace / "alpha_divergence.py"), "run", str(write_spec(spec))]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "runs" / "student" / "student" / "model.safetensors").is_file()
