@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.tokens import EncodedSet
 from mta_framework.errors import Fault
 from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
 from mta_framework.generation.limits import room_fault
 from mta_framework.models.lineup import Lineup
+from mta_framework.processes import processes
 from mta_framework.spec.sections import RunSpec
+
+_log = logging.getLogger(__name__)
 
 
 def model_facts(lineup: Lineup) -> dict[str, ModelFacts]:
@@ -47,3 +52,11 @@ def length_faults(spec: RunSpec, lineup: Lineup) -> list[Fault]:
         ]
         faults += [fault for fault in found if fault]
     return faults
+
+
+def warn_of_size(lineup: Lineup) -> None:
+    """Tell the user, once for all processes, of a student larger than its teacher: allowed, and seldom meant."""
+    student, teacher = lineup.student_outline, lineup.teacher_outline
+    if teacher is not None and student.parameters > teacher.parameters and processes().is_main_process:
+        sizes = f"{student.parameters:,} and {teacher.parameters:,}"
+        _log.warning("student: has more parameters than its teacher (got %s); the run goes on as asked.", sizes)

@@ -151,6 +151,7 @@ def _ready(bound: BoundRun) -> Ready:
             faults.append(fault)
     if faults:
         raise InputError(faults)
+    facts.warn_of_size(lineup)
     return Ready(lineup, pairs, loss_layers, data, sampler, sets)
 
 
