@@ -98,13 +98,18 @@ def local_tokenizer(path: Path, where: str) -> Origin:
 
 
 @contextmanager
-def loading(origin: Origin) -> Iterator[None]:
-    """Turn what transformers, the hub and safetensors raise into an InputError at the origin's place in the spec."""
+def loading(origin: Origin, kind: str = "causal language model") -> Iterator[None]:
+    """Turn what transformers, the hub and safetensors raise into an InputError at the origin's place in the spec.
+
+    Args:
+        origin: What is loaded.
+        kind: What it should be.
+    """
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, StrictDataclassError, SafetensorError) as error:
-        allowed = "a causal language model of transformers, without code of its own, is allowed"
-        todo = "Mend the files, or give another model."
+        allowed = f"a {kind} of transformers, without code of its own, is allowed"
+        todo = "Mend the files, or give others."
         if origin.where.endswith(".hub"):
             todo = "Check the id, the revision and the connection, or download the model and give its path."
         wrong = f"could not be loaded (got {origin.name!r}: {_first_line(error)})"

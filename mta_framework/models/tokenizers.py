@@ -24,7 +24,7 @@ def load_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
     Raises:
         InputError: It could not be loaded, or lacks offsets or an end token.
     """
-    with loading(origin):
+    with loading(origin, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(**origin.arguments)
     wrong = None
     if not tokenizer.is_fast:
@@ -96,7 +96,7 @@ def check_tokenizers(student: PreTrainedTokenizerBase, teacher: PreTrainedTokeni
     return Fault(
         "student.tokenizer",
         f"differs from the teacher's in {len(different)} tokens (got {examples})",
-        "a loss on tokens needs the same token for every id that both have",
+        "every base loss compares tokens, and needs the same one for each id that both have",
         "Take a student and a teacher of one family.",
     )
 

@@ -62,6 +62,9 @@ def test_folder_without_tokenizer_is_refused(tmp_path):
         load_student_tokenizer(StudentSection(config={"model_type": "gpt2"}, tokenizer=str(tmp_path)))
     with pytest.raises(InputError, match=r"student\.tokenizer: does not exist"):
         load_student_tokenizer(StudentSection(config={"model_type": "gpt2"}, tokenizer=str(tmp_path / "no")))
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match="could not be loaded .* a tokenizer of transformers, without code"):
+        load_student_tokenizer(StudentSection(config={"model_type": "gpt2"}, tokenizer=str(tmp_path)))
 
 
 def test_equal_tokenizers_agree(tokenizer):
@@ -81,6 +84,7 @@ def test_first_differing_tokens_are_named():
     assert fault is not None
     assert fault.where == "student.tokenizer"
     assert "in 2 tokens (got id 2: 'b' and 'c', id 3: 'c' and 'b')" in fault.wrong
+    assert fault.allowed == "every base loss compares tokens, and needs the same one for each id that both have"
 
 
 def test_vocabulary_must_embed_every_token(tiny, tokenizer):
