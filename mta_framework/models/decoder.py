@@ -47,6 +47,14 @@ def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return f"{prefix}.{name}" if prefix else name, blocks
 
 
+def ends_of(model: nn.Module) -> list[nn.Module]:
+    """What stands beside the decoder blocks: embeddings, norms and projections, in no particular order."""
+    name, blocks = blocks_of(model)
+    return [
+        module for module in base_of(model).get_submodule(name.rpartition(".")[0]).children() if module is not blocks
+    ]
+
+
 def shape_of(model: nn.Module | PreTrainedConfig) -> ModelShape:
     """Number of decoder blocks and width of their hidden states, of a model or of its configuration."""
     config = model if isinstance(model, PreTrainedConfig) else base_of(model).config

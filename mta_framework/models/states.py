@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from mta_framework.models.decoder import blocks_of, decoder_of, shape_of
+from mta_framework.models.decoder import blocks_of, decoder_of, ends_of, shape_of
 from mta_framework.models.heads import head_of
-from mta_framework.types import States
+from mta_framework.types import States, Tail
 
 __all__ = ["StateReader", "shape_of"]
 
@@ -33,8 +33,10 @@ class StateReader:
         self._model = model
         self._decoder = decoder_of(model)
         self._layers = sorted(set(layers))
-        self._depth = shape_of(model).num_layers
+        self._shape = shape_of(model)
+        self._depth = self._shape.num_layers
         self._kept: dict[int, Tensor] | None = None
+        self._ends: list[tuple[nn.Module, Tensor, Tensor]] = []
         outside = [layer for layer in self._layers if not 1 <= layer <= self._depth]
         if outside:
             raise ValueError(f"the model has layers 1 to {self._depth} (got {', '.join(map(str, outside))})")
@@ -52,7 +54,8 @@ class StateReader:
             transformers, the last layer is read after the final norm; where the decoder then projects it to the width
             of the embeddings (some OPT models), key states are taken before and ``final_BTD`` after that projection,
             so that all layers have one width. Rows that are all padding give finite or arbitrary states, never an
-            error.
+            error. The tail's norm is the module that was seen to turn the last block's output into the final state,
+            whatever the family calls it; without key layers nobody looks.
         """
         kept: dict[int, Tensor] = {}
         self._kept = kept
@@ -60,11 +63,15 @@ class StateReader:
             output = self._decoder(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False)
         finally:
             self._kept = None
+            ends, self._ends = self._ends, []
         final_BTD = output.last_hidden_state
+        projection = self._projection
+        unprojected_BTD = next((before for module, before, _ in ends if module is projection), final_BTD)
+        layers = {layer: kept[layer] for layer in self._layers if layer < self._depth}
         if self._depth in self._layers:
-            kept.setdefault(self._depth, final_BTD)
-        layers = {layer: kept[layer] for layer in self._layers}
-        return States(final_BTD=final_BTD, layers=layers, head=head_of(self._model))
+            layers[self._depth] = unprojected_BTD
+        tail = Tail(self._shape, _norm_between(kept.get(self._depth), unprojected_BTD, ends), projection)
+        return States(final_BTD=final_BTD, layers=layers, head=head_of(self._model), tail=tail)
 
     def close(self) -> None:
         """Take the hooks off the model; ``read`` must not be called any more."""
@@ -72,18 +79,22 @@ class StateReader:
             handle.remove()
         self._handles = []
 
+    @property
+    def _projection(self) -> nn.Module | None:
+        """What some OPT decoders end in."""
+        return getattr(self._decoder, "project_out", None)
+
     def _hooked(self) -> list[Any]:
         _, blocks = blocks_of(self._model)
+        # The last block is always watched, to see what comes after it.
         handles = [
-            blocks[layer - 1].register_forward_hook(self._keeper(layer))
-            for layer in self._layers
-            if layer < self._depth
+            blocks[layer - 1].register_forward_hook(self._keeper(layer)) for layer in {*self._layers, self._depth}
         ]
-        projection = getattr(self._decoder, "project_out", None)
-        if self._depth in self._layers and projection is not None:
-            keep = self._keeper(self._depth)
-            handles.append(projection.register_forward_pre_hook(lambda module, inputs: keep(module, (), inputs)))
-        return handles
+        return [*handles, *(module.register_forward_hook(self._note_end) for module in ends_of(self._model))]
+
+    def _note_end(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._kept is not None and inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            self._ends.append((module, inputs[0], output))
 
     def _keeper(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -91,3 +102,18 @@ class StateReader:
                 self._kept[layer] = output[0] if isinstance(output, tuple) else output
 
         return keep
+
+
+def _norm_between(
+    last_BTD: Tensor | None, final_BTD: Tensor, ends: Sequence[tuple[nn.Module, Tensor, Tensor]]
+) -> nn.Module | None:
+    """The module that made the final state of the last block's output."""
+    if last_BTD is None:
+        return None
+    found = [module for module, before, after in ends if _same(before, last_BTD) and _same(after, final_BTD)]
+    return found[0] if found else None
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """The same numbers in the same memory: some decoders reshape their final state."""
+    return one.data_ptr() == other.data_ptr() and one.numel() == other.numel()

@@ -36,6 +36,7 @@ FAMILIES = {
     "cohere": ("cohere", _SIZES),
     "granite": ("granite", _SIZES | {"logits_scaling": 8.0}),
     "phi": ("phi", _SIZES),
+    "neox": ("gpt_neox", {name: _SIZES[name] for name in _SIZES if name != "num_key_value_heads"}),
     "mixtral": ("mixtral", _SIZES | {"num_local_experts": 2, "num_experts_per_tok": 2}),
 }
 
