@@ -20,9 +20,7 @@ def text_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def generated_offsets(
-    ids: Sequence[int], text: str, special_T: NDArray[np.bool_], tokenizer: PreTrainedTokenizerBase
-) -> NDArray[np.int32]:
+def generated_offsets(ids: Sequence[int], text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
     """The character ranges of generated tokens, from what their beginnings decode to.
 
     Each token reaches from where the tokens before it end to where the beginning that ends with it does. What such a
@@ -32,22 +30,17 @@ def generated_offsets(
     Args:
         ids: T tokens.
         text: What ``text_of`` makes of all of them.
-        special_T: True on special tokens, which ``text`` leaves out.
         tokenizer: Decodes.
 
     Returns:
-        (T, 2) half-open ranges into ``text`` that leave out no character. Tokens without characters of their own have
-        empty ranges; starts and ends of the others ascend.
+        (T, 2) half-open ranges into ``text``; starts and ends ascend, and no character is left out. Tokens without
+        characters, such as special ones, have empty ranges, except within a character, which they share.
     """
     offset_T2 = np.zeros((len(ids), 2), dtype=np.int32)
     settled = reached = 0
-    for token, special in enumerate(special_T):
-        if special:
-            offset_T2[token] = reached
-            continue
-        start = settled
+    for token in range(len(ids)):
         beginning = text_of(ids[: token + 1], tokenizer)
-        agreeing = _agreeing(beginning, text)
+        start, agreeing = settled, _agreeing(beginning, text)
         settled = max(settled, agreeing)
         reached = max(reached, min(settled + (agreeing < len(beginning)), len(text)))
         offset_T2[token] = start, reached

@@ -112,8 +112,7 @@ class ResponseEncoder:
             for prompt, response, text, tokens in zip(prompts, responses, written, usual, strict=True):
                 own = tokens.offsets
                 if tokens.ids.tolist() != list(response.ids):
-                    special_T = np.isin(response.ids, self._special_ids)
-                    own = generated_offsets(response.ids, text, special_T, self._tokenizer)
+                    own = generated_offsets(response.ids, text, self._tokenizer)
                 assert prompt.prompt_offsets is not None, "spans need the character ranges of the prompt's tokens"
                 offsets.append(np.concatenate([prompt.prompt_offsets, own + len(prompt.prompt_text)]))
         return [offset_T2[: self._max_length] for offset_T2 in offsets]

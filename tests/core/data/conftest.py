@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 CORPUS = ["The lighthouse keeper repairs the broken lamp.\n", "Below is an instruction that describes a task. "] * 5
@@ -45,6 +45,37 @@ def byte_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
             eos_token="<|end|>",
             additional_special_tokens=special[1:3],
         )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
+    """In the manner of Llama: ``▁`` for spaces, one before the text; bytes for unknown characters.
+
+    ``style`` says who writes and removes the ``▁``: "metaspace" or "normalizer".
+    """
+
+    def build(style: str) -> PreTrainedTokenizerFast:
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        special = ["<unk>", "<s>", "</s>"]
+        trainer = trainers.BpeTrainer(vocab_size=150, special_tokens=special, show_progress=False)
+        tokenizer.train_from_iterator(CORPUS, trainer)
+        content = json.loads(tokenizer.to_str())
+        vocabulary = content["model"]["vocab"]
+        vocabulary.update({f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)})
+        content["model"]["byte_fallback"] = True
+        tokenizer = Tokenizer.from_str(json.dumps(content))
+        bytes_and_all = [decoders.ByteFallback(), decoders.Fuse()]
+        if style == "metaspace":
+            tokenizer.decoder = decoders.Sequence([decoders.Metaspace(), *bytes_and_all])
+        else:
+            tokenizer.pre_tokenizer = None
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+            steps = [decoders.Replace("▁", " "), *bytes_and_all, decoders.Strip(" ", 1, 0)]
+            tokenizer.decoder = decoders.Sequence(steps)
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
     return build
 
