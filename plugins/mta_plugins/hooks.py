@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mta_framework import BaseLoss, ImportanceEstimator, LayerMapper, Metric, SpanExtractor, hookimpl
 from mta_plugins.base_losses.distillm import DistiLLM
 from mta_plugins.base_losses.distillm2 import DistiLLM2
+from mta_plugins.base_losses.fdd import FDD
 from mta_plugins.base_losses.jsd import JSD
 from mta_plugins.base_losses.kl import KL
 from mta_plugins.base_losses.sft import SFT
@@ -34,7 +35,7 @@ def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
 
 @hookimpl
 def mta_register_base_losses() -> Sequence[type[BaseLoss]]:
-    return SFT, KL, JSD, DistiLLM, DistiLLM2
+    return SFT, KL, JSD, FDD, DistiLLM, DistiLLM2
 
 
 @hookimpl

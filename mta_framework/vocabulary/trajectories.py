@@ -1,0 +1,129 @@
+"""How far two models' next-token distributions go the same way from key layer to key layer, gradient included.
+
+n  positions of a block      K  key layers      V  vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_SHORTEST = 1e-8
+"""Below this length a difference of log-probabilities has no direction (as in ``torch.cosine_similarity``)."""
+
+SCRATCH = 4
+"""Tensors of the size of the logits that ``Trajectories`` works in."""
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """FDD's two distances at one position (nats, and 1 - cosine), and the gradient of their weighted sum.
+
+    With student logits z and teacher logits t at the key layers 1..K of a position, p and q their distributions:
+
+        trajectory = mean over l of KL(p_l || q_l) at logits / T; not multiplied by T^2
+        derivative = mean over l < K of 1 - cos(log q_(l+1) - log q_l, log p_(l+1) - log p_l) at temperature 1
+
+    The gradient is written out instead of left to autograd: the logits of several layers are large, and so few passes
+    over them, in memory that stays in the cache, cost little beside the products with the head. A difference
+    that vanishes has no direction: its cosine is 0, its gradient too.
+
+    Args:
+        temperature: T.
+        trajectory: Weight of the trajectory in the gradient; 0: it isn't computed and its value is 0.
+        derivative: Likewise of the derivative; needs K >= 2.
+    """
+
+    temperature: float
+    trajectory: float
+    derivative: float
+
+    def __call__(
+        self, student_nKV: Tensor, teacher_nKV: Tensor, scratch: Sequence[Tensor], gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Sums over a block; its memory is used up.
+
+        Args:
+            student_nKV: Logits; overwritten, by the gradient of ``trajectory weight * trajectory + derivative weight *
+                derivative`` where one is wanted.
+            teacher_nKV: Logits; overwritten.
+            scratch: ``SCRATCH`` tensors like them.
+            gradient: Whether it is wanted.
+
+        Returns:
+            Both distances, unweighted, summed over positions; without graph.
+        """
+        student_nKV -= student_nKV.amax(-1, keepdim=True)
+        teacher_nKV -= teacher_nKV.amax(-1, keepdim=True)
+        gradient_nKV, *free = scratch
+        trajectory = derivative = student_nKV.new_zeros(())
+        if self.trajectory:
+            trajectory = self._trajectory(student_nKV, teacher_nKV, gradient_nKV, free, gradient)
+        elif gradient:
+            gradient_nKV.zero_()
+        if self.derivative:
+            derivative = self._derivative(student_nKV, teacher_nKV, gradient_nKV, free, gradient)
+        elif gradient:
+            student_nKV.copy_(gradient_nKV)
+        return trajectory, derivative
+
+    def _trajectory(
+        self, student_nKV: Tensor, teacher_nKV: Tensor, q_nKV: Tensor, free: Sequence[Tensor], gradient: bool
+    ) -> Tensor:
+        """Leaves its gradient in ``q_nKV``."""
+        layers = student_nKV.shape[1]
+        p_nKV, gap_nKV, _ = free
+        q_sum = _exponentials(student_nKV, self.temperature, q_nKV)
+        p_sum = _exponentials(teacher_nKV, self.temperature, p_nKV)
+        torch.sub(teacher_nKV, student_nKV, out=gap_nKV).mul_(p_nKV)
+        divergence = gap_nKV.sum(-1, keepdim=True) / (p_sum * self.temperature) - (p_sum / q_sum).log()
+        if gradient:
+            factor = self.trajectory / (layers * self.temperature)
+            q_nKV.mul_(factor / q_sum).addcmul_(p_nKV, -factor / p_sum)
+        return divergence.sum() / layers
+
+    def _derivative(
+        self, student_nKV: Tensor, teacher_nKV: Tensor, gradient_nKV: Tensor, free: Sequence[Tensor], gradient: bool
+    ) -> Tensor:
+        """Leaves both gradients, its own and ``gradient_nKV``, in ``student_nKV``."""
+        steps = student_nKV.shape[1] - 1
+        q_nKV, own, others = free[0], free[1][:, :-1], free[2][:, :-1]
+        _differences(teacher_nKV, _exponentials(teacher_nKV, 1.0, q_nKV), others)
+        q_sum = _exponentials(student_nKV, 1.0, q_nKV)
+        _differences(student_nKV, q_sum, own)
+        own_inverse, other_inverse = _inverse_lengths(own), _inverse_lengths(others)
+        product = torch.mul(own, others, out=teacher_nKV[:, :-1]).sum(-1, keepdim=True)
+        cosine = product * own_inverse * other_inverse
+        if gradient:
+            factor = self.derivative / steps
+            along, across = factor * cosine * own_inverse**2, -factor * own_inverse * other_inverse
+            total = along * own.sum(-1, keepdim=True) + across * others.sum(-1, keepdim=True)
+            step = own.mul_(along).addcmul_(others, across)
+            gradient_nKV[:, 1:] += step
+            gradient_nKV[:, :-1] -= step
+            share = torch.nn.functional.pad(total, (0, 0, 0, 1)) - torch.nn.functional.pad(total, (0, 0, 1, 0))
+            torch.addcmul(gradient_nKV, q_nKV, share / q_sum, out=student_nKV)
+        return (1 - cosine).sum() / steps
+
+
+def _exponentials(logits_nKV: Tensor, temperature: float, out_nKV: Tensor) -> Tensor:
+    """``exp(logits / T)``, and its sums, (n, K, 1); the logits' maxima are 0."""
+    if temperature == 1.0:
+        torch.exp(logits_nKV, out=out_nKV)
+    else:
+        torch.mul(logits_nKV, 1 / temperature, out=out_nKV).exp_()
+    return out_nKV.sum(-1, keepdim=True)
+
+
+def _differences(logits_nKV: Tensor, sums_nK1: Tensor, out: Tensor) -> None:
+    """Log-probabilities of each layer less those of the one below."""
+    shift = sums_nK1.log().diff(dim=1)
+    torch.sub(logits_nKV[:, 1:], shift, out=out).sub_(logits_nKV[:, :-1])
+
+
+def _inverse_lengths(vectors: Tensor) -> Tensor:
+    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return torch.where(lengths > _SHORTEST, 1 / lengths, 0.0)

@@ -1,0 +1,187 @@
+"""FDD: a token-level loss on the output, plus the way that key layers take there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from mta_framework import (
+    ATTENDED,
+    BaseLoss,
+    Batch,
+    BatchPolicy,
+    LossTerm,
+    LossTerms,
+    ModelShape,
+    PluginChoice,
+    PluginParams,
+    Progress,
+    States,
+)
+
+_SHARES = (1 / 3, 1 / 2, 2 / 3)
+
+
+class _Pair(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    student: int = Field(ge=1, description="Layer of the student, from 1.")
+    teacher: int = Field(ge=1, description="Layer of the teacher that it is compared to, from 1.")
+
+    def __str__(self) -> str:
+        return f"{self.student}->{self.teacher}"
+
+
+class FDD(BaseLoss):
+    """The output loss, plus how the next-token distribution moves through the key layers (feature dynamics).
+
+    The heads read out the hidden states of K key layers, at every attended token; p and q are the distributions of
+    teacher and student. Per attended token,
+    ``fdd = trajectory_weight * trajectory + derivative_weight * derivative``, where ``trajectory`` is the mean over key
+    layers of ``KL(p_l || q_l)`` at logits / T, in nats and not multiplied by T^2, and ``derivative`` the mean over
+    consecutive key layers of ``1 - cos(log q_(l+1) - log q_l, log p_(l+1) - log p_l)`` at temperature 1. The terms of
+    ``output`` are added to that; it also decides what is trained on.
+
+    Source: the FDD baseline of MTA (arXiv 2605.01374) and its authors' code, whose settings are the defaults; they set
+    the temperature to 2 when they add MTA. Differences from that code: means are over the attended tokens of the global
+    batch, not of each micro-batch; where the distribution does not move at all between two layers, the cosine counts
+    as 0 and has no gradient.
+    """
+
+    NAME = "fdd"
+
+    class Params(PluginParams):
+        """Options."""
+
+        output: PluginChoice = Field(
+            PluginChoice(name="distillm", params={"batches": {"policy": "fixed"}}),
+            description="The loss on the output: any base loss.",
+        )
+        layers: tuple[_Pair, ...] | None = Field(
+            None,
+            min_length=1,
+            description="Objects with student and teacher; null: a third, a half and two thirds up the student, and "
+            "the teacher's layers at the same relative depth.",
+        )
+        temperature: float = Field(5.0, gt=0, description="Divides both models' logits in the trajectory.")
+        trajectory_weight: float = Field(1.0, ge=0, description="Factor on the trajectory; 0: it isn't computed.")
+        derivative_weight: float = Field(1.0, ge=0, description="Factor on the derivative; 0: it isn't computed.")
+        final_norm: bool = Field(False, description="Key states go through the final norm before the head.")
+
+        @model_validator(mode="after")
+        def _every_setting_counts(self) -> Self:
+            if self.trajectory_weight == self.derivative_weight == 0:
+                raise ValueError("trajectory_weight and derivative_weight are both 0: only the output loss is left")
+            if self.trajectory_weight == 0 and self.temperature != type(self).model_fields["temperature"].default:
+                raise ValueError(f"temperature has no effect where trajectory_weight is 0 (got {self.temperature})")
+            return self
+
+        @model_validator(mode="after")
+        def _layers_make_a_way(self) -> Self:
+            pairs = self.layers or ()
+            students = [pair.student for pair in pairs]
+            repeated = [str(pair) for pair in pairs if students.count(pair.student) > 1]
+            if repeated:
+                raise ValueError(f"each layer of the student may be listed once (got {', '.join(repeated)})")
+            if self.layers is not None and self.derivative_weight > 0 and len(pairs) < 2:
+                raise ValueError("layers must name at least 2 pairs, or derivative_weight must be 0 (got 1 pair)")
+            return self
+
+    params: Params
+
+    def __init__(self, params: Params, output: BaseLoss):
+        super().__init__(params)
+        self.output = output
+
+    def key_layers(self, student: ModelShape, teacher: ModelShape) -> Sequence[tuple[int, int]]:
+        """The pairs whose distributions are compared, lowest first, and those of the output loss.
+
+        Raises:
+            ValueError: A layer lies beyond its model's depth, or the derivative would be without effect.
+        """
+        own = self._pairs(student, teacher)
+        return [*own, *(pair for pair in self.output.key_layers(student, teacher) if pair not in own)]
+
+    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
+        """The terms of the output loss, and ``fdd`` per attended token; its parts are logged beside it."""
+        import torch
+
+        from mta_framework import vocabulary
+
+        assert teacher is not None
+        assert student.tail is not None
+        assert teacher.tail is not None
+        terms = tuple(self.output.compute(student, teacher, batch, progress))
+        params, position_A = self.params, batch.attended_A
+        own, others = zip(*self._pairs(student.tail.shape, teacher.tail.shape), strict=True)
+        with torch.no_grad(), torch.autocast(position_A.device.type, enabled=False):
+            teacher_states = vocabulary.key_states(teacher, others, position_A, params.final_norm)
+        student_states = vocabulary.key_states(student, own, position_A, params.final_norm)
+        distances = vocabulary.Trajectories(params.temperature, params.trajectory_weight, params.derivative_weight)
+        total, trajectory, derivative = vocabulary.trajectory_sums(student_states, teacher_states, distances)
+        parts = {"trajectory": trajectory, "derivative": derivative}
+        logged = [name for name in parts if getattr(params, f"{name}_weight") > 0]
+        return (
+            *terms,
+            LossTerm(self.NAME, total, ATTENDED),
+            *(LossTerm(f"{self.NAME}_{name}", parts[name], ATTENDED, 0.0) for name in logged),
+        )
+
+    def batch_policy(self) -> BatchPolicy | None:
+        """That of the output loss."""
+        return self.output.batch_policy()
+
+    def observe(self, values: Mapping[str, float]) -> None:
+        """Let the output loss see them."""
+        self.output.observe(values)
+
+    def state(self) -> JsonValue:
+        """That of the output loss."""
+        return self.output.state()
+
+    def restore(self, state: JsonValue) -> None:
+        """Give it back to the output loss."""
+        self.output.restore(state)
+
+    def _pairs(self, student: ModelShape, teacher: ModelShape) -> list[tuple[int, int]]:
+        if self.params.layers is None:
+            layers = sorted({max(1, round(share * student.num_layers)) for share in _SHARES})
+            ratio = teacher.num_layers / student.num_layers
+            pairs = [(layer, max(1, round(layer * ratio))) for layer in layers]
+        else:
+            pairs = sorted((pair.student, pair.teacher) for pair in self.params.layers)
+        _require_within(pairs, student, teacher)
+        if self.params.derivative_weight > 0:
+            _require_steps(pairs, student)
+        return pairs
+
+
+def _require_within(pairs: Sequence[tuple[int, int]], student: ModelShape, teacher: ModelShape) -> None:
+    beyond = [pair for pair in pairs if pair[0] > student.num_layers or pair[1] > teacher.num_layers]
+    if beyond:
+        raise ValueError(
+            f"{_told(beyond)} lie beyond the models; layers 1 to {student.num_layers} of the student and 1 to "
+            f"{teacher.num_layers} of the teacher are allowed. Correct these pairs of layers."
+        )
+
+
+def _require_steps(pairs: Sequence[tuple[int, int]], student: ModelShape) -> None:
+    """The derivative looks at the way from one key layer to the next."""
+    if len(pairs) < 2:
+        raise ValueError(
+            f"a student of {student.num_layers} layers has one key layer, between which there is no derivative; at "
+            "least 2 are allowed. Give layers, or set derivative_weight to 0."
+        )
+    still = [pair for pair, below in zip(pairs[1:], pairs, strict=False) if pair[1] == below[1]]
+    if still:
+        raise ValueError(
+            f"{_told(still)} repeat the teacher's layer of the key layer below, so that the derivative has no "
+            "direction there; other layers of the teacher from one key layer to the next are allowed. Give layers, or "
+            "set derivative_weight to 0."
+        )
+
+
+def _told(pairs: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{own}->{other}" for own, other in pairs)
