@@ -45,9 +45,8 @@ def _without_stored_settings(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _apart_from_autocast() -> Iterator[None]:
-    # Autocast keeps the weights that it has cast. Those cast here have no gradient: a training step within the same
-    # context would go on with them.
-    torch.clear_autocast_cache()
+    # Autocast keeps the weights that it has cast. Before torch 2.11 it did so in inference mode too, and a training
+    # step within the same autocast context went on with weights without gradient.
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,35 +72,40 @@ class VllmEngine(Engine):
         temperature: float,
         version: int,
     ) -> list[Generation]:
-        import vllm
-
         base = base_of(self._models[by])
         ends = end_ids(base, self._tokenizer)
         prompts = [{"prompt_token_ids": list(ids) or [first_id(self._tokenizer)]} for ids in prompt_ids]
-        asked = [
-            vllm.SamplingParams(
-                temperature=temperature,
-                seed=seed,
-                max_tokens=self._max_new_tokens,
-                stop_token_ids=ends,
-                ignore_eos=True,
-                detokenize=False,
-            )
-            for seed in seeds
-        ]
-        longest = max(len(prompt["prompt_token_ids"]) for prompt in prompts)
-        server = self._started(self._export(by, version), longest + self._max_new_tokens, _dtype(base))
-        outputs = server.generate(prompts, asked, use_tqdm=False)
-        written = [list(output.outputs[0].token_ids) for output in outputs]
-        _stop(server)
-        del server, outputs
+        asked = [self._asked(seed, temperature, ends) for seed in seeds]
+        longest = max(len(prompt["prompt_token_ids"]) for prompt in prompts) + self._max_new_tokens
+        server = self._started(self._export(by, version), longest, _dtype(base))
+        try:
+            outputs = [output.outputs[0] for output in server.generate(prompts, asked, use_tqdm=False)]
+        finally:
+            _stop(server)
+        del server
         gc.collect()
-        return [Generation.cut(ids, ends, self._tokenizer) for ids in written]
+        return [self._generation(list(output.token_ids), output.finish_reason, ends) for output in outputs]
+
+    def _asked(self, seed: int, temperature: float, ends: list[int]) -> Any:
+        import vllm
+
+        return vllm.SamplingParams(
+            temperature=temperature,
+            seed=seed,
+            max_tokens=self._max_new_tokens,
+            stop_token_ids=ends,
+            ignore_eos=True,
+            detokenize=False,
+        )
+
+    def _generation(self, ids: list[int], reason: str | None, ends: list[int]) -> Generation:
+        found = Generation.cut(ids, ends, self._tokenizer)
+        # Whether the token that ended it is among those given back has changed between versions.
+        return replace(found, finished=found.finished or reason == "stop")
 
     def _export(self, by: Responder, version: int) -> Path:
         folder = self._folder / by
-        # The teacher never changes.
-        if by not in self._exported or (by == "student" and self._exported[by] != version):
+        if by not in self._exported or (by == "student" and self._exported[by] != version):  # no teacher changes
             self._folder.mkdir(parents=True, exist_ok=True)
             save_student(self._models[by], self._tokenizer, folder)
             self._exported[by] = version

@@ -1,11 +1,11 @@
-"""Tiny models with random weights, and a tokenizer of whole words."""
+"""A tiny model with random weights, and a tokenizer of whole words."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 WORDS = 40
 
@@ -21,7 +21,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _llama() -> LlamaForCausalLM:
+@pytest.fixture
+def llama() -> LlamaForCausalLM:
+    """Rotary positions; no dropout."""
+    torch.manual_seed(4)
     config = LlamaConfig(
         vocab_size=43,
         hidden_size=32,
@@ -35,31 +38,3 @@ def _llama() -> LlamaForCausalLM:
         eos_token_id=None,
     )
     return LlamaForCausalLM(config)
-
-
-def _gpt2() -> GPT2LMHeadModel:
-    config = GPT2Config(
-        vocab_size=43,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        n_positions=64,
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    return GPT2LMHeadModel(config)
-
-
-@pytest.fixture(params=[_llama, _gpt2], ids=["llama", "gpt2"])
-def model(request: pytest.FixtureRequest) -> LlamaForCausalLM | GPT2LMHeadModel:
-    """Rotary and learned positions; GPT-2 with dropout. In training mode, as after training."""
-    torch.manual_seed(3)
-    return request.param().train()
-
-
-@pytest.fixture
-def llama() -> LlamaForCausalLM:
-    """One model, where its kind does not matter."""
-    torch.manual_seed(4)
-    return _llama()
