@@ -75,3 +75,9 @@ def test_teacher_with_a_padded_vocabulary_counts_on_the_common_part():
 def test_options_out_of_range_or_unknown_are_refused(options):
     with pytest.raises(pydantic.ValidationError):
         KL.Params(**options)
+
+
+def test_batches_are_the_data_unless_told_otherwise():
+    assert KL(KL.Params()).batch_policy() is None
+    policy = KL(KL.Params.model_validate({"batches": {"policy": "on_policy"}})).batch_policy()
+    assert policy.RESPONDERS == ("student",)
