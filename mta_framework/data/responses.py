@@ -44,7 +44,7 @@ class ResponseEncoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, extractor: SpanExtractor | None, max_length: int):
-        # A fast tokenizer refuses one thread while another is inside it ("Already borrowed").
+        # Each call sets a tokenizer's padding and truncation, which another thread's call may be about to use.
         self._tokenizer = copy.deepcopy(tokenizer)
         self._lock = threading.Lock()
         self._special_ids = special_ids(tokenizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +143,22 @@ def test_the_generated_tokens_are_kept_and_the_end_follows_once_where_there_was_
     assert example.spans["characters"][-8:].tolist() == [[token, token + 1] for token in range(end - 8, end)]
 
 
+def test_other_tokens_of_the_same_number_have_characters_of_their_own(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    pieces = sorted(piece for piece in tokenizer.get_vocab() if piece in "lighthouse keeper instruction describes")
+    pair, text, ids = next(
+        (pair, text, ids)
+        for pair in product(pieces, repeat=2)
+        if len(usual := ids_of(text := "".join(pair), tokenizer)) == 2
+        and (ids := tuple(tokenizer.convert_tokens_to_ids(list(pair)))) != usual
+    )
+    prompt, response = prompt_of("Say: ", tokenizer), Response(ids, True)
+    seam = len("Say: ") + len(pair[0])
+    given = {"halves": np.array([[5, seam], [seam, 5 + len(text)]], dtype=np.int32)}
+    (example,) = ResponseEncoder(tokenizer, None, 100).encode([prompt], [response], True, [given])
+    assert token_texts(example, "halves", tokenizer) == list(pair)
+
+
 def test_of_an_empty_response_the_end_is_supervised_or_nothing(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     finished, cut = encode_one([], tokenizer), encode_one([], tokenizer, finished=False)
@@ -256,6 +272,16 @@ def test_a_missing_response_is_an_error(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     with pytest.raises(ValueError, match="shorter"):
         ResponseEncoder(tokenizer, None, 100).encode([prompt_of("Say: ", tokenizer)], [], by_student=True)
+
+
+def test_the_tokenizer_of_the_caller_is_left_alone(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    encoder = ResponseEncoder(tokenizer, characters(), 100)
+    prompt = prompt_of("Say: ", tokenizer)
+    tokenizer.backend_tokenizer.enable_truncation(2)
+    (example,) = encoder.encode([prompt], [Response((40, 41, 42, 43), True)], by_student=True)
+    assert tokenizer.backend_tokenizer.truncation is not None
+    assert len(example.input_ids) == example.prompt_length + 5
 
 
 def test_threads_may_encode_while_others_use_the_tokenizer(byte_tokenizer: Build) -> None:
