@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, InputError, blaming
 from mta_framework.interfaces import (
     BaseLoss,
     ImportanceEstimator,
@@ -200,6 +200,12 @@ def _policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None)
         wrong = f"must be given, since {told} trains on responses that are written during training (got null)"
         todo = 'Add it, e.g. {"engine": "transformers"}, or choose other batches in the options of the base loss.'
         yield Fault(where, wrong, "a generation section", todo)
+    if policy is not None and reading.sound("training", "batch_size"):
+        try:
+            with blaming(reading.where(("base_loss",))):
+                policy.check(draft.training.batch_size)
+        except InputError as error:
+            yield from error.faults
     lacking = draft.data.validation is None and reading.sound("data", "validation")
     if policy is not None and policy.NEEDS_VALIDATION and lacking:
         wrong = f"must be given, since the batches of {told} follow the validation loss (got null)"

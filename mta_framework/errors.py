@@ -49,6 +49,17 @@ def collecting(faults: list[Fault]) -> Iterator[None]:
         faults.extend(error.faults)
 
 
+@contextmanager
+def blaming(where: str) -> Iterator[None]:
+    """Turn a plugin's ``ValueError("wrong; allowed. todo.")`` into an ``InputError`` about ``where``."""
+    try:
+        yield
+    except ValueError as error:
+        wrong, _, rest = str(error).partition("; ")
+        allowed, _, todo = rest.partition(". ")
+        raise InputError([Fault(where, wrong, allowed, todo)]) from error
+
+
 class RunError(MTAError):
     """A run that started could not go on; the command exits with 1."""
 

@@ -222,6 +222,14 @@ class BatchPolicy(ABC):
             The whole global batch to train on: as many texts, or the same multiple of it at every step.
         """
 
+    def check(self, batch_size: int) -> None:  # noqa: B027
+        """Refuse global batches of this many texts before anything slow starts.
+
+        Raises:
+            ValueError: The policy can't work with them; its message reads ``what is wrong; what is allowed. What to
+                do.``
+        """
+
     def validated(self, cross_entropy: float) -> None:  # noqa: B027
         """The student's cross-entropy on the validation set, before the first step and after each epoch."""
 

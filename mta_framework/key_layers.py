@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-from mta_framework.errors import Fault, InputError, RunError
+from mta_framework.errors import RunError, blaming
 from mta_framework.interfaces import BaseLoss, LayerMapper
 from mta_framework.models.lineup import Lineup
 from mta_framework.types import LayerPair
@@ -22,7 +21,7 @@ def alignment_layers(mapper: LayerMapper | None, lineup: Lineup) -> tuple[LayerP
         return ()
     student, teacher = lineup.student_outline, lineup.teacher_outline
     assert teacher is not None
-    with _blamed("alignment.layers"):
+    with blaming("alignment.layers"):
         pairs = tuple(mapper.map(student.shape, teacher.shape))
     told = f"layer mapper {mapper.NAME!r}"
     _require_within(told, [(pair.student, pair.teacher) for pair in pairs], lineup)
@@ -42,21 +41,10 @@ def base_loss_layers(base_loss: BaseLoss, lineup: Lineup) -> tuple[tuple[int, in
     """
     if lineup.teacher_outline is None:
         return ()
-    with _blamed("base_loss"):
+    with blaming("base_loss"):
         layers = tuple(base_loss.key_layers(lineup.student_outline.shape, lineup.teacher_outline.shape))
     _require_within(f"base loss {base_loss.NAME!r}", layers, lineup)
     return layers
-
-
-@contextmanager
-def _blamed(where: str) -> Iterator[None]:
-    """Turn a plugin's ``ValueError("wrong; allowed. todo.")`` into a fault at ``where``."""
-    try:
-        yield
-    except ValueError as error:
-        wrong, _, rest = str(error).partition("; ")
-        allowed, _, todo = rest.partition(". ")
-        raise InputError([Fault(where, wrong, allowed, todo)]) from error
 
 
 def _require_within(told: str, layers: Sequence[tuple[int, int]], lineup: Lineup) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from mta_framework.batch_policies.buffer import ReplayBuffer
 from mta_framework.batch_policies.chance import at_step
-from mta_framework.errors import Fault, RunError
+from mta_framework.errors import RunError
 from mta_framework.interfaces import BatchPolicy, PluginParams, Rollouts
 from mta_framework.types import Example, Progress
 
@@ -59,13 +59,14 @@ class Adaptive(BatchPolicy):
         self._accepted: float | None = None
         self._buffer = ReplayBuffer(options.capacity)
 
-    def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:
-        """New student responses, replayed ones, or the data.
+    def check(self, batch_size: int) -> None:
+        """The buffer must hold a batch, or none could be drawn from it."""
+        if self._options.capacity < batch_size:
+            wrong = f"capacity of the replay buffer is less than training.batch_size (got {self._options.capacity})"
+            raise ValueError(f"{wrong}; at least {batch_size}. Raise capacity, or lower training.batch_size.")
 
-        Raises:
-            RunError: The buffer can't hold one batch.
-        """
-        self._check_capacity(len(batch))
+    def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:
+        """New student responses, replayed ones, or the data."""
         draw = at_step("adaptive", rollouts, progress).random()
         if draw >= self._threshold:
             return batch
@@ -102,9 +103,3 @@ class Adaptive(BatchPolicy):
         found = _State.model_validate(state)
         self._threshold, self._accepted = found.threshold, found.accepted
         self._buffer.restore(found.buffer)
-
-    def _check_capacity(self, texts: int) -> None:
-        if self._options.capacity < texts:
-            wrong = f"is less than the {texts} texts of a batch (got {self._options.capacity})"
-            todo = "Raise capacity, or lower training.batch_size."
-            raise RunError(str(Fault("capacity of the adaptive batches", wrong, f"at least {texts}", todo)))

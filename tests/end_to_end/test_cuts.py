@@ -49,15 +49,41 @@ def require_same(cut, whole):
         torch.testing.assert_close(cut_gradients[name], expected, rtol=1e-4, atol=tolerance, msg=name)
 
 
-@pytest.mark.parametrize("base_loss", ["kl", "sft"])
-def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(base_loss, spec_dict, write_spec, tmp_path):
-    spec_dict["base_loss"] = {"name": base_loss}
-    spec_dict["training"] = {**spec_dict["training"], "max_steps": 1, "batch_size": 8}
-    path = write_spec({**spec_dict, "evaluation": None})
+GENERATES = {"max_new_tokens": 10, "batch_size": 3}
+BASES = {
+    "sft": ({"name": "sft"}, None),
+    "kl": ({"name": "kl", "params": {"cross_entropy": 0.5}}, None),
+    "jsd on student responses": (
+        {"name": "jsd", "params": {"batches": {"policy": "on_policy", "fraction": 1.0}}},
+        GENERATES,
+    ),
+    "distillm, adaptive": (
+        {"name": "distillm", "params": {"batches": {"policy": "adaptive", "initial_threshold": 1.0}}},
+        GENERATES,
+    ),
+    "fdd": ({"name": "fdd"}, None),
+    "distillm2": ({"name": "distillm2"}, GENERATES),
+}
+
+
+@pytest.mark.parametrize("mta", [True, False], ids=["MTA on", "MTA off"])
+@pytest.mark.parametrize("base", BASES)
+def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(base, mta, spec_dict, write_spec, tmp_path):
+    spec_dict["base_loss"], generation = BASES[base]
+    training = {**spec_dict["training"], "max_steps": 1, "batch_size": 8, "generation": generation}
+    changes = {"training": training, "evaluation": None}
+    if not mta:
+        changes["alignment"] = None
+        if base == "sft":  # nothing is left that would need a teacher
+            changes["teacher"] = None
+            student = json.loads((tmp_path / "teacher.json").read_text())["student"]
+            changes["student"] = {**spec_dict["student"], "tokenizer": student["tokenizer"]}
+    path = write_spec({**spec_dict, **changes})
     one_step_here(path, tmp_path / "1x8", 8)
     one_step_here(path, tmp_path / "2x4", 4)
     one_step_here(path, tmp_path / "8x1", 1)
     one_step_on_two_ranks(path, tmp_path / "two-ranks", 2)
     whole = outcome(tmp_path / "1x8")
+    assert ("hid" in whole[0]) == mta
     for name in ("2x4", "8x1", "two-ranks"):
         require_same(outcome(tmp_path / name), whole)

@@ -158,9 +158,10 @@ def test_temperature_is_that_of_the_options(tools):
     assert rollouts.calls == [(0, "student", 0.3), (1, "student", 0.3)]
 
 
-def test_buffer_smaller_than_a_batch_is_refused_at_the_first_step(tools):
-    with pytest.raises(RunError, match=r"capacity.*2 texts of a batch \(got 1\); at least 2"):
-        tools.run(AdaptiveBatches(capacity=1).create(), tools.rollouts(), range(1))
+def test_buffer_smaller_than_a_batch_is_refused():
+    with pytest.raises(ValueError, match=r"capacity .* training.batch_size \(got 1\); at least 2\. Raise"):
+        AdaptiveBatches(capacity=1).create().check(2)
+    AdaptiveBatches(capacity=2).create().check(2)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
