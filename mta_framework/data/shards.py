@@ -66,7 +66,7 @@ class Shards:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            problem = f"cannot create {self._folder} ({error.strerror}); set data.cache_dir"
+            problem = f"cannot create {self._folder} ({error.strerror}); set output_dir or data.cache_dir"
             raise RunError(f"{self._cache}: {problem}") from error
 
     def _read(self, path: Path) -> pa.Table | None:

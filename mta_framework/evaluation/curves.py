@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # What transformers logs beside the loss; every other number of an entry with a loss is one of its terms.
-NO_TERMS = frozenset({"loss", "learning_rate", "grad_norm", "epoch", "step", "total_flos", "num_input_tokens_seen"})
+NO_TERMS = frozenset({"loss", "learning_rate", "grad_norm", "epoch", "step", "total_flos", "runtime"})
 TRAINING, VALIDATION, GRID, TEXT = "#2563a8", "#d1592b", "#e3e3e3", "#333333"
+_EVAL = "eval_"
 WIDEST = 3  # panels side by side
 
 Points = tuple[list[int], list[float]]
 
 
 def terms(log: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the loss terms that occur in a training log, in the order of their first occurrence."""
-    names = (name for entry in log if "loss" in entry for name in entry if name not in NO_TERMS)
-    return list(dict.fromkeys(names))
+    """Names of the terms in a training log, those of validation alone last, in the order of their first occurrence."""
+    trained = [name for entry in log if "loss" in entry for name in entry]
+    validated = [name.removeprefix(_EVAL) for entry in log for name in entry if name.startswith(_EVAL)]
+    return [name for name in dict.fromkeys(trained + validated) if name not in NO_TERMS]
 
 
 def points(log: Sequence[Mapping[str, Any]], name: str) -> Points:
@@ -65,9 +67,10 @@ def loss_curves(log: Sequence[Mapping[str, Any]]) -> bytes | None:
 
 def _panel(axes: Axes, log: Sequence[Mapping[str, Any]], name: str, title: str) -> None:
     steps, values = points(log, name)
-    axes.plot(steps, values, color=TRAINING, linewidth=1.6, marker="o" if len(steps) < 25 else None, markersize=3)
-    axes.lines[-1].set_label("training")
-    validation = points(log, f"eval_{name}")
+    if steps:
+        marker = "o" if len(steps) < 25 else None
+        axes.plot(steps, values, color=TRAINING, linewidth=1.6, marker=marker, markersize=3, label="training")
+    validation = points(log, f"{_EVAL}{name}")
     if validation[0]:
         axes.plot(*validation, color=VALIDATION, linestyle="", marker="D", markersize=5, label="validation", zorder=3)
     axes.set_title(title, loc="left", fontsize=10, color=TEXT)
