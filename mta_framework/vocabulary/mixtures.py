@@ -6,6 +6,8 @@ a token that one model all but rules out costs neither precision nor a finite gr
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -82,6 +84,8 @@ def _kl(log_first: Tensor, log_second: Tensor) -> Tensor:
 
 def _log_mixture(log_first: Tensor, log_second: Tensor, share: float | Tensor) -> Tensor:
     """``log(share * first + (1 - share) * second)``."""
-    # A tensor without dimensions stays on the CPU: accelerators take it as a number, without a transfer to wait for.
-    share = share.unsqueeze(-1) if isinstance(share, Tensor) else torch.tensor(share, dtype=torch.float64)
-    return torch.logaddexp(log_first + share.log(), log_second + torch.log1p(-share))
+    if isinstance(share, Tensor):
+        share = share.unsqueeze(-1)
+        return torch.logaddexp(log_first + share.log(), log_second + torch.log1p(-share))
+    log_share = math.log(share) if share > 0 else -math.inf
+    return torch.logaddexp(log_first + log_share, log_second + math.log1p(-share))
