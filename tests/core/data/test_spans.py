@@ -182,7 +182,7 @@ def test_processes_that_race_leave_a_whole_cache(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_created_is_a_run_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"cannot create .*set data\.cache_dir"):
+    with pytest.raises(RunError, match=r"cannot create .*set output_dir or data\.cache_dir"):
         SpanCache(tmp_path / "file", letters(), processes=1).spans(TEXTS)
 
 
