@@ -31,11 +31,19 @@ FAMILIES = {
     "gpt2": ("gpt2", _GPT2 | {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}),
     "opt": ("opt", _OPT),
     "opt_projected": ("opt", _OPT | {"word_embed_proj_dim": 8}),
+    "opt_350m": ("opt", _OPT | {"word_embed_proj_dim": 8, "do_layer_norm_before": False}),
     "qwen2": ("qwen2", _SIZES),
+    "qwen3": ("qwen3", _SIZES | {"head_dim": 8}),
+    "mistral": ("mistral", _SIZES | {"sliding_window": 3}),
     "gemma2": ("gemma2", _SIZES | {"head_dim": 8, "final_logit_softcapping": 2.0, "sliding_window": 3}),
+    "gemma3": ("gemma3_text", _SIZES | {"head_dim": 8, "final_logit_softcapping": 3.0, "sliding_window": 3}),
     "cohere": ("cohere", _SIZES),
     "granite": ("granite", _SIZES | {"logits_scaling": 8.0}),
     "phi": ("phi", _SIZES),
+    "gpt_neox": ("gpt_neox", {name: _SIZES[name] for name in _SIZES if name != "num_key_value_heads"}),
+    "bloom": ("bloom", {name: _GPT2[name] for name in _GPT2 if name != "max_position_embeddings"}),
+    "falcon": ("falcon", _GPT2),
+    "olmo2": ("olmo2", _SIZES),
     "neox": ("gpt_neox", {name: _SIZES[name] for name in _SIZES if name != "num_key_value_heads"}),
     "mixtral": ("mixtral", _SIZES | {"num_local_experts": 2, "num_experts_per_tok": 2}),
 }
@@ -43,12 +51,12 @@ FAMILIES = {
 
 @pytest.fixture
 def tiny() -> Callable[..., PreTrainedModel]:
-    """``tiny(family, **changes)``: a float32 model in evaluation mode, weights of standard deviation 0.3."""
+    """``tiny(family, seed, **changes)``: a float32 model in evaluation mode, weights of standard deviation 0.3."""
 
-    def make(family: str, **changes: object) -> PreTrainedModel:
+    def make(family: str, seed: int = 7, **changes: object) -> PreTrainedModel:
         model_type, fields = FAMILIES[family]
         with torch.random.fork_rng():
-            torch.manual_seed(7)
+            torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(fields | changes)))
             for parameter in model.parameters():
                 nn.init.normal_(parameter, std=0.3)
