@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from mta_framework.types import (
         ATTENDED,
+        MATCHED,
         TEXTS,
         TEXTS_BY_OTHERS,
         TEXTS_BY_STUDENT,
@@ -51,6 +52,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ATTENDED",
+    "MATCHED",
     "TEXTS",
     "TEXTS_BY_OTHERS",
     "TEXTS_BY_STUDENT",

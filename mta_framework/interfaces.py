@@ -246,9 +246,12 @@ class BaseLoss(Plugin):
 
     Attributes:
         NEEDS_TEACHER: Whether ``compute`` uses the teacher.
+        NEEDS_SHARED_VOCABULARY: Whether it compares tokens one by one, so that teacher and student must have the same;
+            if not, it has to cope with ``batch.teacher``.
     """
 
     NEEDS_TEACHER: ClassVar[bool] = True
+    NEEDS_SHARED_VOCABULARY: ClassVar[bool] = True
 
     @abstractmethod
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:

@@ -5,7 +5,7 @@ Shape suffixes, used throughout the project:
     B  texts of a batch          T  tokens, padded            D  width of the hidden states
     V  vocabulary                N  supervised positions      S  spans of one granularity in a batch
     M  (token, span) memberships U  distinct tokens that lie in some span
-    A  attended tokens: all but padding
+    A  attended tokens: all but padding             R  matched positions of two tokenizations
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ TEXTS = "texts"
 
 ATTENDED = "attended tokens"
 """Unit of counting: tokens of the batch that are no padding, prompts included."""
+
+MATCHED = "matched positions"
+"""Unit of counting: positions of a response at which teacher and student, with tokenizers of their own, have read the
+same text and are about to go on."""
 
 TEXTS_BY_STUDENT = "texts by the student"
 """Unit of counting: texts with at least one supervised position whose response the student wrote."""
@@ -162,6 +166,9 @@ class Example:
         by_student: Whether the student wrote the response, during training.
         prompt_text: The prompt as text.
         prompt_offsets: (prompt_length, 2) int32, the character range of each token of the prompt.
+        teacher: The same text in the teacher's tokens, where its tokenizer is another one: with the same spans, in the
+            same order.
+        matched_R2: int32, the tokens of this text and of ``teacher`` that are predicted from the same text.
     """
 
     input_ids: NDArray[np.int32]
@@ -170,6 +177,8 @@ class Example:
     by_student: bool = False
     prompt_text: str = ""
     prompt_offsets: NDArray[np.int32] | None = None
+    teacher: Example | None = None
+    matched_R2: NDArray[np.int32] | None = None
 
     @property
     def prompt_ids(self) -> NDArray[np.int32]:
@@ -190,6 +199,11 @@ class Batch:
         counts: Unit -> how many of it this micro-batch holds. Loss terms name the unit that they are averaged over, so
             the trainer can divide by the count of the whole global batch before any forward pass.
         by_student_B: bool, whether the student wrote the response; None: it wrote none of them.
+        teacher: The same texts in the teacher's tokens, where its tokenizer is another one, with the same spans in the
+            same order; None: the two share a tokenizer.
+        matched_R: int64, flat positions of this batch from which the next token is predicted at the same place of the
+            text as from ``matched_teacher_R``; None where the tokenizer is shared.
+        matched_teacher_R: int64, flat positions of ``teacher``.
     """
 
     input_ids_BT: Tensor
@@ -199,6 +213,9 @@ class Batch:
     spans: Mapping[str, SpanIndex] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     by_student_B: Tensor | None = None
+    teacher: Batch | None = None
+    matched_R: Tensor | None = None
+    matched_teacher_R: Tensor | None = None
 
     @property
     def text_N(self) -> Tensor:

@@ -36,3 +36,22 @@ def hidden_sum(
         weight_U = weight[index.token_U] * index.multiplicity_U
     cosine_U = functional.cosine_similarity(precise(projected_UD), teacher_UD, dim=-1, eps=_EPSILON)
     return (weight_U * (1 - cosine_U)).sum()
+
+
+def span_hidden_sum(projection: nn.Module, student_SD: Tensor, teacher_SD: Tensor, weight_S: Tensor) -> Tensor:
+    """Hid of one key layer where the two models have tokenizers of their own: spans are compared, not tokens.
+
+    Of each text, over its spans: the mean of ``1 - cos(W U^S_k + b, U^T_k)`` with the teacher's span weights.
+
+    Args:
+        projection: As above.
+        student_SD: Span vectors; they get gradients.
+        teacher_SD: The teacher's, in the same order; no gradient.
+        weight_S: The teacher's span weights, which sum to 1 over the spans of each text; no gradient.
+
+    Returns:
+        Scalar in float32; 0 that gives zero gradients where there is no span.
+    """
+    projected_SD = precise(projection(student_SD))
+    cosine_S = functional.cosine_similarity(projected_SD, teacher_SD, dim=-1, eps=_EPSILON)
+    return (weight_S * (1 - cosine_S)).sum()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import nn
 
-from mta_framework.alignment.hidden import hidden_sum
+from mta_framework.alignment.hidden import hidden_sum, span_hidden_sum
 from mta_framework.alignment.pooling import normalise, span_vectors, span_weights
 from mta_framework.alignment.structure import Reduction, structure_sum
 from mta_framework.errors import RunError
@@ -75,18 +76,23 @@ class Alignment(nn.Module):
         """
         terms: list[LossTerm] = []
         for number, pair in enumerate(self.pairs):
-            index = batch.spans[pair.granularity]
-            teacher_weight = self._weights(teacher, pair.teacher, batch, index)
+            layer = _Layer(self, pair, student, teacher, batch)
             if self.dsa_weight > 0:
-                terms.append(self._structure(pair, student, teacher, batch, teacher_weight))
+                spans_per_text = layer.index.spans_per_text
+                total = structure_sum(*layer.span_vectors, layer.span_weights, spans_per_text, self.dsa_reduction)
+                terms.append(LossTerm("dsa", total, texts_with_pairs(pair.granularity), self.dsa_weight))
             if self.hid_weight > 0:
-                states = student.layers[pair.student], teacher.layers[pair.teacher]
-                total = hidden_sum(self.projections[number], *states, teacher_weight, index)
+                total = layer.hidden_sum(self.projections[number])
                 terms.append(LossTerm("hid", total, texts_with_spans(pair.granularity), self.hid_weight))
         return tuple(terms)
 
     @torch.no_grad()
-    def _weights(self, states: States, layer: int, batch: Batch, index: SpanIndex) -> torch.Tensor:
+    def weights(self, states: States, layer: int, batch: Batch, index: SpanIndex) -> torch.Tensor:
+        """Flat token weights of one model at one of its layers, normalised over the memberships of each text.
+
+        Raises:
+            RunError: The estimator gives another shape.
+        """
         mask_BT = batch.attention_mask_BT
         weight_BT = self.importance.weigh(states, layer, mask_BT)
         if weight_BT.shape != mask_BT.shape:
@@ -94,14 +100,38 @@ class Alignment(nn.Module):
             raise RunError(f"importance estimator {self.importance.NAME}: gives weights of another shape ({shapes})")
         return normalise(weight_BT, index)
 
-    def _structure(
-        self, pair: LayerPair, student: States, teacher: States, batch: Batch, teacher_weight: torch.Tensor
-    ) -> LossTerm:
-        index = batch.spans[pair.granularity]
-        student_weight = self._weights(student, pair.student, batch, index)
+
+class _Layer:
+    """One key layer on one micro-batch: what both terms are made of, computed when it is asked for."""
+
+    def __init__(self, alignment: Alignment, pair: LayerPair, student: States, teacher: States, batch: Batch):
+        self._alignment = alignment
+        self._pair = pair
+        self._student = student
+        self._batch = batch
+        self._hidden_BTD = student.layers[pair.student]
+        self._teacher_BTD = teacher.layers[pair.teacher]
+        others = batch.teacher or batch
+        self.index = others.spans[pair.granularity]
+        """The spans in the teacher's tokens."""
+        self._teacher_weight = alignment.weights(teacher, pair.teacher, others, self.index)
+
+    @cached_property
+    def span_weights(self) -> torch.Tensor:
+        """weight_S by the teacher's token weights."""
+        return span_weights(self._teacher_weight, self.index)
+
+    @cached_property
+    def span_vectors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The student's and the teacher's, each pooled by its own weights."""
+        own = self._batch.spans[self._pair.granularity]
+        weight = self._alignment.weights(self._student, self._pair.student, self._batch, own)
         with torch.no_grad():
-            teacher_SD = span_vectors(teacher.layers[pair.teacher], teacher_weight, index)
-            weight_S = span_weights(teacher_weight, index)
-        student_SD = span_vectors(student.layers[pair.student], student_weight, index)
-        total = structure_sum(student_SD, teacher_SD, weight_S, index.spans_per_text, self.dsa_reduction)
-        return LossTerm("dsa", total, texts_with_pairs(pair.granularity), self.dsa_weight)
+            teacher_SD = span_vectors(self._teacher_BTD, self._teacher_weight, self.index)
+        return span_vectors(self._hidden_BTD, weight, own), teacher_SD
+
+    def hidden_sum(self, projection: nn.Module) -> torch.Tensor:
+        """Hid over tokens, or over spans where teacher and student cut the text into other tokens."""
+        if self._batch.teacher is None:
+            return hidden_sum(projection, self._hidden_BTD, self._teacher_BTD, self._teacher_weight, self.index)
+        return span_hidden_sum(projection, *self.span_vectors, self.span_weights)

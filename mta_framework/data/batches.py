@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mta_framework.errors import Fault, InputError
 from mta_framework.types import (
     ATTENDED,
+    MATCHED,
     TEXTS,
     TEXTS_BY_OTHERS,
     TEXTS_BY_STUDENT,
@@ -26,13 +27,16 @@ _POOL = 50
 """Global batches among which texts are sorted by length: enough to save padding, too few to order the epoch."""
 
 
-def collate(examples: Sequence[Example], pad_token_id: int, granularities: Sequence[str]) -> Batch:
+def collate(
+    examples: Sequence[Example], pad_token_id: int, granularities: Sequence[str], teacher_pad_token_id: int = 0
+) -> Batch:
     """Make a micro-batch, padded on the right to its longest text.
 
     Args:
         examples: At least one.
         pad_token_id: Fills up; masked.
         granularities: Those that the batch holds spans of; empty without alignment.
+        teacher_pad_token_id: Likewise for the texts in the teacher's tokens, where they have them.
 
     Returns:
         A batch on the CPU. A position is supervised if the token after it belongs to the response.
@@ -61,6 +65,9 @@ def collate(examples: Sequence[Example], pad_token_id: int, granularities: Seque
         spans[granularity] = index
         counts[texts_with_spans(granularity)] = sum(count >= 1 for count in index.spans_per_text)
         counts[texts_with_pairs(granularity)] = sum(count >= 2 for count in index.spans_per_text)
+    teacher, matched = _by_teacher(examples, width, teacher_pad_token_id, granularities)
+    if matched is not None:
+        counts[MATCHED] = len(matched[0])
     return Batch(
         input_ids_BT=torch.from_numpy(input_ids_BT),
         attention_mask_BT=torch.from_numpy(mask_BT.astype(np.int64)),
@@ -69,7 +76,26 @@ def collate(examples: Sequence[Example], pad_token_id: int, granularities: Seque
         spans=spans,
         counts=counts,
         by_student_B=torch.from_numpy(by_student_B),
+        teacher=teacher,
+        matched_R=None if matched is None else matched[0],
+        matched_teacher_R=None if matched is None else matched[1],
     )
+
+
+def _by_teacher(
+    examples: Sequence[Example], width: int, pad_token_id: int, granularities: Sequence[str]
+) -> tuple[Batch | None, tuple[torch.Tensor, torch.Tensor] | None]:
+    """The texts in the teacher's tokens, and the positions before tokens that are predicted from the same text."""
+    others = [example.teacher for example in examples if example.teacher is not None]
+    matched = [example.matched_R2 for example in examples if example.matched_R2 is not None]
+    if not others:
+        return None, None
+    teacher = collate(others, pad_token_id, granularities)
+    text_R = np.repeat(np.arange(len(matched)), [len(match_R2) for match_R2 in matched])
+    token_R2 = np.concatenate(matched).astype(np.int64).reshape(-1, 2) - 1
+    widths = width, teacher.input_ids_BT.shape[1]
+    own_R, other_R = (torch.from_numpy(text_R * wide + token_R2[:, side]) for side, wide in enumerate(widths))
+    return teacher, (own_R, other_R)
 
 
 def _span_index(ranges: Sequence[NDArray[np.int32]], width: int) -> SpanIndex:

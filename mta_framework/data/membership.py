@@ -40,13 +40,18 @@ class TokenOffsets:
             lies in the span. Spans without any token are left out, and so are spans that a special token interrupts:
             they reach over the end of a turn.
         """
+        return self.held(spans)[0]
+
+    def held(self, spans: ArrayLike) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """As ``ranges``, and for each of the K spans whether it is among them."""
         start_K, end_K = np.asarray(spans, dtype=np.int64).reshape(-1, 2).T
-        first = np.searchsorted(self._start, start_K, side="left")
-        last = np.searchsorted(self._end, end_K, side="right") - 1
-        held = last >= first
-        first, last = self._token[first[held]], self._token[last[held]]
+        first_K = np.searchsorted(self._start, start_K, side="left")
+        last_K = np.searchsorted(self._end, end_K, side="right") - 1
+        held_K = last_K >= first_K
+        first, last = self._token[first_K[held_K]], self._token[last_K[held_K]]
         whole = self._specials_before[first] == self._specials_before[last]
-        return np.stack([first[whole], last[whole] + 1], axis=1).astype(np.int32)
+        held_K[held_K] = whole
+        return np.stack([first[whole], last[whole] + 1], axis=1).astype(np.int32), held_K
 
 
 def _leading_spaces(text: str, start: NDArray[np.integer], end: NDArray[np.integer]) -> NDArray[np.bool_]:

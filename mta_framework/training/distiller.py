@@ -77,6 +77,7 @@ class Distiller(nn.Module):
     def _teacher_states(self, batch: Batch) -> States | None:
         if self._read_teacher is None:
             return None
+        batch = batch.teacher or batch
         device = batch.input_ids_BT.device.type
         with torch.inference_mode(), torch.autocast(device, enabled=False):
             return self._read_teacher.read(batch.input_ids_BT, batch.attention_mask_BT)

@@ -15,12 +15,13 @@ from mta_framework.types import Batch, Example
 class Collator:
     """Examples -> Batch."""
 
-    def __init__(self, pad_token_id: int, granularities: Sequence[str]):
+    def __init__(self, pad_token_id: int, granularities: Sequence[str], teacher_pad_token_id: int = 0):
         self._pad_token_id = pad_token_id
         self._granularities = tuple(granularities)
+        self._teacher_pad_token_id = teacher_pad_token_id
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        return collate(examples, self._pad_token_id, self._granularities)
+        return collate(examples, self._pad_token_id, self._granularities, self._teacher_pad_token_id)
 
 
 def training_loader(examples: Sequence[Example], sampler: GroupedSampler) -> DataLoader[list[Example]]:

@@ -32,6 +32,7 @@ def chunked_sum(
     teacher: Readout | None,
     *data_N: Tensor,
     chunk_size: int | None = None,
+    shared_vocabulary: bool = True,
 ) -> Tensor:
     """Sum of ``kernel`` over all positions; at no time do more logits exist than those of one chunk.
 
@@ -46,12 +47,14 @@ def chunked_sum(
         teacher: The same N; no gradient. Its tensors may be inference tensors. None: the kernel gets no teacher.
         data_N: Anything else the kernel needs of a position, N rows each, e.g. targets. No gradient.
         chunk_size: Positions per chunk; None: as many as fill 64 MiB of float32 logits on the CPU, 256 MiB elsewhere.
+        shared_vocabulary: Whether an id means the same token to both models; if not, the kernel gets both vocabularies
+            whole, and their sizes may differ.
 
     Returns:
         Scalar, float32 (float64 for float64 states). With N = 0 it is 0 and gives zero gradients, not None. It can
         be differentiated once; a second backward through the same call is an error.
 
-    Where the two vocabularies differ in size (padding), both are cut to the smaller one before the kernel; the rows
+    Where two shared vocabularies differ in size (padding), both are cut to the smaller one before the kernel; the rows
     beyond it get a zero gradient. Under autocast the products run in its dtype and everything else in float32.
 
     Raises:
@@ -59,7 +62,7 @@ def chunked_sum(
     """
     _check_lengths(student, teacher, data_N)
     tensors = (student.hidden, student.head.weight_VD, student.head.bias_V)
-    job = _Job.of(kernel, student, teacher, data_N, chunk_size)
+    job = _Job.of(kernel, student, teacher, data_N, chunk_size, shared_vocabulary)
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
         return _ChunkedSum.apply(job, *tensors)
     with torch.no_grad():
@@ -119,12 +122,14 @@ class _Job:
         teacher: Readout | None,
         data_N: Sequence[Tensor],
         chunk_size: int | None,
+        shared_vocabulary: bool = True,
     ) -> _Job:
         readouts = (student,) if teacher is None else (student, teacher)
-        vocabulary = min(len(readout.head.weight_VD) for readout in readouts)
-        projections = [Projection(readout, vocabulary) for readout in readouts]
+        sizes = [len(readout.head.weight_VD) for readout in readouts]
+        common = min(sizes) if shared_vocabulary else max(sizes)
+        projections = [Projection(readout, common) for readout in readouts]
         kind = student.hidden.device.type
-        position_bytes = 4 * vocabulary * student.hidden.shape[1:-1].numel()
+        position_bytes = 4 * common * student.hidden.shape[1:-1].numel()
         chunk = chunk_size or max(1, _CHUNK_BYTES.get(kind, _ACCELERATOR_CHUNK_BYTES) // position_bytes)
         block = max(1, _BLOCK_BYTES.get(kind, _ACCELERATOR_BLOCK_BYTES) // position_bytes)
         return cls(kernel, student, projections[0], projections[1] if teacher else None, data_N, chunk, block)
