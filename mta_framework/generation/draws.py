@@ -1,4 +1,4 @@
-"""Random choice that depends on each prompt's own seed alone.
+"""Random choice that depends on each prompt's own seed alone, among the tokens that there are.
 
 Shape suffixes: B prompts of a batch, P tokens so far, R response tokens, V vocabulary.
 """
@@ -10,9 +10,22 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import LogitsProcessor
 
 from mta_framework.errors import RunError
+
+
+class TokensOnly(LogitsProcessor):
+    """Rules out the ids from ``size`` on, which fill up the vocabulary: the first processor of all."""
+
+    def __init__(self, size: int):
+        self._size = size
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores, minus infinity at what is ruled out."""
+        tokens = scores[:, : self._size]
+        return functional.pad(tokens, (0, scores.shape[1] - tokens.shape[1]), value=-torch.inf)
 
 
 class SeededDraw(LogitsProcessor):

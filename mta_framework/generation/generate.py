@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from mta_framework.errors import InputError
-from mta_framework.generation.draws import SeededDraw
+from mta_framework.generation.draws import SeededDraw, TokensOnly
 from mta_framework.generation.isolation import isolated
-from mta_framework.generation.limits import end_ids, first_id, room_fault
+from mta_framework.generation.limits import end_ids, first_id, padding_ids, room_fault
 from mta_framework.generation.sampling import Generation, Sampling
 from mta_framework.models.decoder import base_of
 from mta_framework.processes import processes
@@ -37,10 +37,11 @@ def generate(
     """Respond to every prompt.
 
     A response depends on the weights, its prompt, the sampling and its seed: not on the other prompts, their order or
-    the batch size, but for the rounding of sums over more or less padding. Prompts are batched by length, longest
-    first, so that memory runs out at once or never. Nothing of the model's stored generation settings counts but its
-    end tokens. Random state, the mode of every module and those settings are the same afterwards as before. Runs in
-    the caller's autocast context, without gradient.
+    the batch size, but for the rounding of sums over more or less padding. It is made of the tokenizer's tokens alone,
+    where the model's vocabulary is filled up with more ids. Prompts are batched by length, longest first, so that
+    memory runs out at once or never. Nothing of the model's stored generation settings counts but its end tokens.
+    Random state, the mode of every module and those settings are the same afterwards as before. Runs in the caller's
+    autocast context, without gradient.
 
     Args:
         model: A causal language model, PEFT-wrapped or not; it may be in the midst of training.
@@ -64,7 +65,7 @@ def generate(
     fault = room_fault(base.config, max(map(len, prompt_ids)), sampling.max_new_tokens)
     if fault:
         raise InputError([fault])
-    ends = end_ids(base, tokenizer)
+    ends, padding = end_ids(base, tokenizer), padding_ids(base, tokenizer)
     config = _configuration(tokenizer, sampling, ends)
     rows = list(zip([list(ids) or [first_id(tokenizer)] for ids in prompt_ids], seeds, strict=True))
     order = sorted(range(len(rows)), key=lambda row: -len(rows[row][0]))
@@ -73,7 +74,7 @@ def generate(
     with tqdm(total=len(rows), desc=progress_label, unit="prompt", disable=hidden) as bar, isolated(base):
         for start in range(0, len(order), sampling.batch_size):
             chosen = order[start : start + sampling.batch_size]
-            written = _respond(base, [rows[row] for row in chosen], sampling, config)
+            written = _respond(base, [rows[row] for row in chosen], sampling, config, padding.start)
             responses.update(zip(chosen, written, strict=True))
             bar.update(len(chosen))
     return [Generation.cut(responses[row], ends, tokenizer) for row in range(len(rows))]
@@ -91,7 +92,11 @@ def _configuration(tokenizer: PreTrainedTokenizerBase, sampling: Sampling, ends:
 
 
 def _respond(
-    model: PreTrainedModel, rows: Sequence[tuple[Sequence[int], int]], sampling: Sampling, config: GenerationConfig
+    model: PreTrainedModel,
+    rows: Sequence[tuple[Sequence[int], int]],
+    sampling: Sampling,
+    config: GenerationConfig,
+    tokens: int,
 ) -> list[list[int]]:
     input_ids_BP, attention_mask_BP = _padded([prompt for prompt, _ in rows], config.pad_token_id)
     width = input_ids_BP.shape[1]
@@ -99,15 +104,18 @@ def _respond(
         input_ids=input_ids_BP.to(model.device),
         attention_mask=attention_mask_BP.to(model.device),
         generation_config=config,
-        logits_processor=_processors([seed for _, seed in rows], sampling, width, model.device),
+        logits_processor=_processors([seed for _, seed in rows], sampling, width, tokens, model.device),
     )
     return output_BPR[:, width:].tolist()
 
 
-def _processors(seeds: Sequence[int], sampling: Sampling, width: int, device: torch.device) -> LogitsProcessorList:
+def _processors(
+    seeds: Sequence[int], sampling: Sampling, width: int, tokens: int, device: torch.device
+) -> LogitsProcessorList:
+    processors = LogitsProcessorList([TokensOnly(tokens)])
     if sampling.temperature == 0:
-        return LogitsProcessorList()
-    processors = LogitsProcessorList([TemperatureLogitsWarper(sampling.temperature)])
+        return processors
+    processors.append(TemperatureLogitsWarper(sampling.temperature))
     if sampling.top_p < 1:
         processors.append(TopPLogitsWarper(sampling.top_p))
     processors.append(SeededDraw(seeds, width, sampling.max_new_tokens, device))

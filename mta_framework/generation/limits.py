@@ -1,10 +1,11 @@
-"""Where a response begins and ends: room in the model, first and last tokens."""
+"""Where a response begins and ends, and what it may be made of: room in the model, first and last tokens, padding."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from mta_framework.errors import Fault
+from mta_framework.models.tokenizers import vocabulary_size
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -41,3 +42,11 @@ def first_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """What an empty prompt starts from: the tokenizer's first special token."""
     candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     return next((token_id for token_id in candidates if token_id is not None), 0)
+
+
+def padding_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> range:
+    """The ids that fill up the model's vocabulary: the tokenizer has no token for them, and another model no embedding.
+
+    They get a little probability all the same, and a good deal of it before training.
+    """
+    return range(vocabulary_size(tokenizer), model.get_output_embeddings().weight.shape[0])

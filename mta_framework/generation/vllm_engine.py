@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mta_framework.generation.engine import Engine
-from mta_framework.generation.limits import end_ids, first_id
+from mta_framework.generation.limits import end_ids, first_id, padding_ids
 from mta_framework.generation.sampling import Generation
 from mta_framework.models.decoder import base_of
 from mta_framework.models.export import save_student
@@ -21,6 +21,8 @@ from mta_framework.types import Responder
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
+
+_RULED_OUT = -100.0  # The least that vLLM takes.
 
 
 class VllmEngine(Engine):
@@ -75,7 +77,8 @@ class VllmEngine(Engine):
         base = base_of(self._models[by])
         ends = end_ids(base, self._tokenizer)
         prompts = [{"prompt_token_ids": list(ids) or [first_id(self._tokenizer)]} for ids in prompt_ids]
-        asked = [self._asked(seed, temperature, ends) for seed in seeds]
+        padding = padding_ids(base, self._tokenizer)
+        asked = [self._asked(seed, temperature, ends, padding) for seed in seeds]
         longest = max(len(prompt["prompt_token_ids"]) for prompt in prompts) + self._max_new_tokens
         server = self._started(self._export(by, version), longest, _dtype(base))
         try:
@@ -86,7 +89,7 @@ class VllmEngine(Engine):
         gc.collect()
         return [self._generation(list(output.token_ids), output.finish_reason, ends) for output in outputs]
 
-    def _asked(self, seed: int, temperature: float, ends: list[int]) -> Any:
+    def _asked(self, seed: int, temperature: float, ends: list[int], padding: range) -> Any:
         import vllm
 
         return vllm.SamplingParams(
@@ -94,6 +97,7 @@ class VllmEngine(Engine):
             seed=seed,
             max_tokens=self._max_new_tokens,
             stop_token_ids=ends,
+            logit_bias=dict.fromkeys(padding, _RULED_OUT) or None,
             ignore_eos=True,
             detokenize=False,
         )

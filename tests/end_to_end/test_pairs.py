@@ -49,6 +49,22 @@ def test_a_teacher_with_the_smaller_head_is_accepted_too(pair, write_spec):
     assert pipeline.plan(bound(write_spec(pair))).models["student"].parameters > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "base_loss",
+    [{"name": "kl", "params": {"cross_entropy": 0.5, "batches": {"policy": "on_policy", "fraction": 1.0}}},
+     {"name": "distillm2", "params": {"anchor_steps": 1}}],
+    ids=["on_policy", "pairs"],
+)  # fmt: skip
+def test_responses_are_made_of_tokens_that_both_models_know(pair, write_spec, base_loss):
+    # A student of random weights would choose an id beyond the tokenizer's 500 in one of twenty cases.
+    pair["student"]["config"]["vocab_size"] = 528
+    training = {**pair["training"], "generation": {"max_new_tokens": 24}}
+    changes = {"base_loss": base_loss, "training": training, "evaluation": None}
+    report = pipeline.run(bound(write_spec(pair | changes)))
+    assert len([entry for entry in report.log if "loss" in entry]) == 4
+
+
 def test_tokens_that_differ_are_refused_before_training(pair, write_spec, tmp_path):
     path = tmp_path / "large" / "tokenizer.json"
     tokenizer = json.loads(path.read_text(encoding="utf-8"))

@@ -100,7 +100,10 @@ class StandIn:
         ids, reason = list(prompt), "length"
         with torch.no_grad():
             for _ in range(params.max_tokens):
-                ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+                logits = model(torch.tensor([ids])).logits[0, -1]
+                for token_id, bias in (params.logit_bias or {}).items():
+                    logits[token_id] += bias
+                ids.append(int(logits.argmax()))
                 if ids[-1] in params.stop_token_ids:
                     reason = "stop"
                     break
@@ -122,6 +125,15 @@ def test_vllm_engine_gives_what_the_live_model_gives(vllm, model, tokenizer, tmp
     assert engine.generate("student", PROMPTS, SEEDS, 0.0, 0) == expected
     assert vllm.running == 0
     assert next(model.children()).training
+
+
+def test_vllm_engine_is_told_of_ids_that_are_no_tokens(vllm, llama, tokenizer, tmp_path):
+    llama.resize_token_embeddings(48, mean_resizing=False)
+    llama.lm_head.weight.data[43:] = 3 * llama.lm_head.weight.data[:5]
+    engine = make_engine(section("vllm"), {"student": llama}, tokenizer, 6, tmp_path / "engine")
+    expected = generate(llama, tokenizer, PROMPTS, Sampling(0.0, 1.0, 6, 2), SEEDS, None)
+    assert engine.generate("student", PROMPTS, SEEDS, 0.0, 0) == expected
+    assert {tuple(params.logit_bias) for _, params in vllm.asked} == {(43, 44, 45, 46, 47)}
 
 
 def test_vllm_engine_ends_responses_where_transformers_does(vllm, llama, tokenizer, tmp_path):

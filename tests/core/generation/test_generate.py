@@ -212,3 +212,13 @@ def test_progress_is_shown_on_standard_error(llama, tokenizer, capsys):
     assert "student, dolly, seed 10" in shown.err
     assert "5/5" in shown.err
     assert not shown.out
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_responses_are_made_of_the_tokenizers_tokens(llama, tokenizer, temperature):
+    prompts, sampling = [[1, 2, 3], [4]], Sampling(temperature, 1.0, 12, 2)
+    expected = generate(llama, tokenizer, prompts, sampling, [1, 2], None)
+    llama.resize_token_embeddings(64, mean_resizing=False)
+    llama.lm_head.weight.data[43:] = 3 * llama.lm_head.weight.data[:21]
+    # Padding of the vocabulary changes nothing, however probable the model finds it.
+    assert generate(llama, tokenizer, prompts, sampling, [1, 2], None) == expected
