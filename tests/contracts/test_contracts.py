@@ -23,6 +23,7 @@ from mta_framework import (
     ModelShape,
     Progress,
     States,
+    Tail,
 )
 from mta_framework.registry import FAMILIES, discover
 
@@ -46,7 +47,8 @@ def of(family):
 
 
 def create(plugin):
-    return plugin(plugin.Params.model_validate(REQUIRED.get(plugin.NAME, {})))
+    family = next(family for family in FAMILIES if plugin in of(family))
+    return REGISTRY.create(family, plugin.NAME, REQUIRED.get(plugin.NAME))
 
 
 EVERY = [plugin for family in FAMILIES for plugin in of(family)]
@@ -110,8 +112,9 @@ class TestSpanExtractors:
 def random_states(seed=0, batch=3, tokens=7, width=8, vocabulary=11, grad=False):
     torch.manual_seed(seed)
     hidden = torch.randn(batch, tokens, width, requires_grad=grad)
-    layers = {2: torch.randn(batch, tokens, width), 4: hidden}
-    return States(hidden, layers, Head(torch.randn(vocabulary, width, requires_grad=grad)))
+    layers = {2: torch.randn(batch, tokens, width), 3: torch.randn(batch, tokens, width), 4: hidden}
+    head = Head(torch.randn(vocabulary, width, requires_grad=grad))
+    return States(hidden, layers, head, Tail(ModelShape(6, width)))
 
 
 def mask_of(*lengths, tokens=7):
@@ -175,9 +178,9 @@ class TestBaseLosses:
             assert term.unit in batch.counts
             assert term.sum.requires_grad or term.weight == 0
 
-    def test_nothing_supervised_gives_zero_that_hangs_on_the_graph(self, plugin):
-        student = random_states(grad=True)
-        for term in self.terms(plugin, loss_batch([]), student):
+    def test_nothing_supervised_on_padding_alone_gives_zero_that_hangs_on_the_graph(self, plugin):
+        student, batch = random_states(grad=True), loss_batch([])
+        for term in self.terms(plugin, replace(batch, attention_mask_BT=mask_of(0, 0, 0)), student):
             assert term.sum.item() == 0
             if term.weight == 0:
                 continue
@@ -187,14 +190,17 @@ class TestBaseLosses:
     def test_sums_do_not_depend_on_how_the_batch_is_cut(self, plugin):
         student = random_states(grad=True)
         whole = self.terms(plugin, loss_batch([1, 2, 8, 9]), student)
-        parts = [self.terms(plugin, self.cut(positions), student) for positions in ([1, 2], [8, 9])]
+        parts = [self.terms(plugin, self.cut(texts), student) for texts in ([0], [1, 2])]
         for index, term in enumerate(whole):
             torch.testing.assert_close(term.sum, sum(part[index].sum for part in parts))
 
-    def cut(self, positions):
+    def cut(self, texts):
+        """These texts; the others are left as padding."""
         batch = loss_batch([1, 2, 8, 9])
-        keep = torch.isin(batch.position_N, torch.tensor(positions))
-        return replace(batch, position_N=batch.position_N[keep], target_N=batch.target_N[keep])
+        keep = torch.isin(batch.text_N, torch.tensor(texts))
+        mask_BT = batch.attention_mask_BT * torch.isin(torch.arange(3), torch.tensor(texts))[:, None]
+        parts = {"position_N": batch.position_N[keep], "target_N": batch.target_N[keep], "attention_mask_BT": mask_BT}
+        return replace(batch, **parts)
 
     def test_terms_are_the_same_ones_whatever_is_supervised_and_whoever_wrote_it(self, plugin):
         student = random_states(grad=True)
