@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,30 @@ def blaming(where: str) -> Iterator[None]:
 
 class RunError(MTAError):
     """A run that started could not go on; the command exits with 1."""
+
+
+@contextmanager
+def naming(plugin: str) -> Iterator[None]:
+    """Turn whatever foreign code raises into a ``RunError`` that says whose it is; errors on purpose pass.
+
+    Args:
+        plugin: What messages call it, e.g. ``base loss 'kl'``.
+    """
+    try:
+        yield
+    except MTAError:
+        raise
+    except Exception as error:  # a plugin may be anyone's code
+        raise RunError(f"{plugin} failed ({told(error)})") from error
+
+
+def told(error: BaseException) -> str:
+    """Kind and message of a foreign error, and the line that it comes from: commands show no traceback."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = f", in {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame is not None else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from mta_framework.types import (
     LayerPair,
     LossTerms,
     ModelShape,
+    Overlap,
     Progress,
     Responder,
     ScoreSet,
@@ -85,9 +86,13 @@ class SpanExtractor(Plugin):
 
         Returns:
             One span set per text, with every granularity of ``granularities``; half-open ``[start, end)`` character
-            offsets, ``0 <= start < end <= len(text)``, sorted, without repetition. A text without spans has empty
-            lists.
+            offsets, ``0 <= start < end <= len(text)``, sorted by start, without repetition, lying to each other as
+            ``overlap`` promises. A text without spans has empty lists.
         """
+
+    def overlap(self, granularity: str) -> Overlap:
+        """How any two spans of this granularity may lie to each other in one text; what is promised is checked."""
+        return "any"
 
     def fingerprint(self) -> str:
         """What the spans depend on besides the text, as JSON: cached spans are used again only where it is the same.

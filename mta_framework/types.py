@@ -26,6 +26,9 @@ Span = tuple[int, int]
 SpanSet = Mapping[str, Sequence[Span]]
 """The spans of one text by granularity, e.g. ``{"words": [(0, 3)], "phrases": []}``."""
 
+Overlap = Literal["none", "nested", "any"]
+"""How two spans may lie to each other: apart; apart or one inside the other; in any way."""
+
 TOKENS = "tokens"
 """Unit of counting: supervised positions of the batch."""
 
@@ -166,6 +169,7 @@ class Example:
         by_student: Whether the student wrote the response, during training.
         prompt_text: The prompt as text.
         prompt_offsets: (prompt_length, 2) int32, the character range of each token of the prompt.
+        prompt_cuts: Where the text of prompt and response is cut before it is parsed; none: it is parsed as a whole.
         teacher: The same text in the teacher's tokens, where its tokenizer is another one: with the same spans, in the
             same order.
         matched_R2: int32, the tokens of this text and of ``teacher`` that are predicted from the same text.
@@ -179,6 +183,7 @@ class Example:
     prompt_offsets: NDArray[np.int32] | None = None
     teacher: Example | None = None
     matched_R2: NDArray[np.int32] | None = None
+    prompt_cuts: tuple[int, ...] = ()
 
     @property
     def prompt_ids(self) -> NDArray[np.int32]:

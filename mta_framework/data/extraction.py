@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mta_framework.errors import MTAError, RunError
+from mta_framework.errors import MTAError, RunError, told
 from mta_framework.interfaces import SpanExtractor
+from mta_framework.types import Overlap
 
 SpanArrays = Mapping[str, NDArray[np.int32]]
 """The spans of one text: granularity -> (K, 2) half-open character ranges."""
@@ -29,29 +30,69 @@ def extract(extractor: SpanExtractor, texts: Sequence[str], numbers: Sequence[in
     Raises:
         RunError: The extractor fails, or what it returns breaks its contract.
     """
+    named = [(number, text) for number, text in zip(numbers or range(len(texts)), texts, strict=True)]
     try:
         span_sets = extractor.extract(texts)
     except MTAError:
         raise
     except Exception as error:  # plugin code: it may raise anything
-        raise RunError(f"span extractor {extractor.NAME!r} failed ({type(error).__name__}: {error})") from error
-    if len(span_sets) != len(texts):
-        raise RunError(f"span extractor {extractor.NAME!r} returned {len(span_sets)} span sets for {len(texts)} texts")
+        raise RunError(_failure(extractor, named, error)) from error
+    plugin = f"span extractor {extractor.NAME!r}"
+    if not isinstance(span_sets, Sequence) or len(span_sets) != len(texts):
+        got = len(span_sets) if isinstance(span_sets, Sequence) else type(span_sets).__name__
+        raise RunError(f"{plugin} must return one span set per text, {len(texts)} (got {got})")
+    overlaps = {granularity: extractor.overlap(granularity) for granularity in extractor.granularities}
     results = []
-    for text, number, span_set in zip(texts, numbers or range(len(texts)), span_sets, strict=True):
+    for (number, text), span_set in zip(named, span_sets, strict=True):
         try:
-            results.append(_arrays(span_set, extractor.granularities, len(text)))
+            results.append(_arrays(span_set, overlaps, len(text)))
         except (ValueError, TypeError, OverflowError) as error:
-            start = f"{text[:40]!r}{'...' if len(text) > 40 else ''}"
-            raise RunError(f"span extractor {extractor.NAME!r}, text {number} ({start}): {error}") from error
+            raise RunError(f"{plugin}, {_shown(number, text)}: {error}") from error
     return results
 
 
-def _arrays(span_set: Any, granularities: Sequence[str], length: int) -> SpanArrays:
-    if not isinstance(span_set, Mapping) or set(span_set) != set(granularities):
+def _failure(extractor: SpanExtractor, named: Sequence[tuple[int, str]], error: Exception) -> str:
+    """Which text it was: that is known only of a text that fails alone."""
+    plugin = f"span extractor {extractor.NAME!r}"
+    if len(named) > 1:
+        for number, text in named:
+            try:
+                extractor.extract([text])
+            except Exception as again:  # as above
+                return f"{plugin}, {_shown(number, text)}: failed ({told(again)})"
+    place = _shown(*named[0]) if len(named) == 1 else f"{len(named)} texts, none of which fails alone"
+    return f"{plugin}, {place}: failed ({told(error)})"
+
+
+def _shown(number: int, text: str) -> str:
+    return f"text {number} ({text[:40]!r}{'...' if len(text) > 40 else ''})"
+
+
+def _arrays(span_set: Any, overlaps: Mapping[str, Overlap], length: int) -> SpanArrays:
+    if not isinstance(span_set, Mapping) or set(span_set) != set(overlaps):
         got = list(span_set) if isinstance(span_set, Mapping) else type(span_set).__name__
-        raise ValueError(f"a span set must have the granularities {list(granularities)} (got {got})")
-    return {granularity: _array(span_set[granularity], granularity, length) for granularity in granularities}
+        raise ValueError(f"a span set must have the granularities {list(overlaps)} (got {got})")
+    arrays = {granularity: _array(span_set[granularity], granularity, length) for granularity in overlaps}
+    for granularity, overlap in overlaps.items():
+        _require_promised(arrays[granularity], granularity, overlap)
+    return arrays
+
+
+def _require_promised(span_K2: NDArray[np.int32], granularity: str, overlap: Overlap) -> None:
+    """Hold an extractor to what it says of its spans."""
+    if overlap == "any":
+        return
+    # Sorted by start, so where all follow each other apart, neighbours do; the quick answer for almost all texts.
+    if (span_K2[1:, 0] >= span_K2[:-1, 1]).all():
+        return
+    around: list[list[int]] = []
+    for start, end in sorted(span_K2.tolist(), key=lambda span: (span[0], -span[1])):
+        while around and around[-1][1] <= start:
+            around.pop()
+        if around and (overlap == "none" or end > around[-1][1]):
+            allowed = "lie apart" if overlap == "none" else "lie apart or one inside the other"
+            raise ValueError(f"{granularity} must {allowed}, as promised (got {tuple(around[-1])} and {(start, end)})")
+        around.append([start, end])
 
 
 def _array(spans: Any, granularity: str, length: int) -> NDArray[np.int32]:

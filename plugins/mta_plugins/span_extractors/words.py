@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from mta_framework import SpanExtractor, SpanSet
+from mta_framework import Overlap, SpanExtractor, SpanSet
 
 _INNER = "'’-‐‑\u200c\u200d"
 """Stay in a word between two of its letters: apostrophes, hyphens, and the joiners of Persian and Indic scripts."""
@@ -29,6 +29,9 @@ class Words(SpanExtractor):
     @property
     def granularities(self) -> tuple[str, ...]:
         return ("words",)
+
+    def overlap(self, granularity: str) -> Overlap:
+        return "none"
 
     def extract(self, texts: Sequence[str]) -> list[SpanSet]:
         return [{"words": [found.span() for found in _WORD.finditer(text.translate(_CLASSES))]} for text in texts]

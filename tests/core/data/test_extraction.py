@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mta_framework import RunError, SpanExtractor
+from mta_framework import Overlap, RunError, SpanExtractor
 from mta_framework.data.extraction import extract
 
 
@@ -18,13 +22,17 @@ class Fixed(SpanExtractor):
     NAME = "fixed"
     VERSION = "1"
 
-    def __init__(self, answer: Any):
+    def __init__(self, answer: Any, overlap: Overlap = "any"):
         super().__init__(self.Params())
         self.answer = answer
+        self.promise: Overlap = overlap
 
     @property
     def granularities(self) -> tuple[str, ...]:
         return ("words",)
+
+    def overlap(self, granularity: str) -> Overlap:
+        return self.promise
 
     def extract(self, texts: Sequence[str]) -> Any:
         if isinstance(self.answer, Exception):
@@ -65,11 +73,90 @@ def test_wrong_spans_name_the_plugin_the_text_and_the_fault(spans: object, expec
         ([{}], r"must have the granularities \['words'\] \(got \[\]\)"),
         ([{"words": [], "more": []}], "got .*more"),
         ([None], "got NoneType"),
-        ([], "0 span sets for 1 texts"),
-        (KeyError("x"), r"span extractor 'fixed' failed \(KeyError: 'x'\)"),
+        ([], r"span extractor 'fixed' must return one span set per text, 1 \(got 0\)"),
+        (None, r"span extractor 'fixed' must return one span set per text, 1 \(got NoneType\)"),
+        (
+            KeyError("x"),
+            r"^span extractor 'fixed', text 0 \('abcd'\): failed \(KeyError: 'x', in test_extraction.py:\d+\)$",
+        ),
         (RunError("no parser"), "^no parser$"),
     ],
 )
 def test_an_answer_that_is_no_span_set_is_a_run_error(answer: object, expected: str) -> None:
     with pytest.raises(RunError, match=expected):
         extract(Fixed(answer), ["abcd"])
+
+
+class Choosy(Fixed):
+    """Fails on some texts, or on all at once."""
+
+    def __init__(self, unwanted: str, most: int = 9):
+        super().__init__([])
+        self.unwanted, self.most = unwanted, most
+
+    def extract(self, texts: Sequence[str]) -> Any:
+        if len(texts) > self.most or any(self.unwanted in text for text in texts):
+            raise ValueError("no")
+        return [{"words": []} for _ in texts]
+
+
+def test_of_many_texts_the_one_that_fails_is_named_by_its_number() -> None:
+    message = r"^span extractor 'fixed', text 12 \('ac'\): failed \(ValueError: no, in test_extraction.py:\d+\)$"
+    with pytest.raises(RunError, match=message):
+        extract(Choosy("c"), ["a", "b", "ac", "c"], numbers=[5, 6, 12, 13])
+
+
+def test_texts_that_fail_together_alone_are_counted() -> None:
+    with pytest.raises(RunError, match="'fixed', 3 texts, none of which fails alone: failed"):
+        extract(Choosy("x", most=2), ["a", "b", "c"])
+
+
+NESTED = [(0, 9), (0, 3), (1, 3), (4, 6), (9, 12)]
+CROSSED = [(0, 5), (2, 3), (4, 7)]
+APART = [(0, 3), (3, 5), (7, 8)]
+
+
+@pytest.mark.parametrize(
+    ("overlap", "spans"),
+    [
+        ("any", CROSSED),
+        ("any", NESTED),
+        ("nested", NESTED),
+        ("nested", sorted(NESTED)),
+        ("nested", APART),
+        ("none", APART),
+        ("none", []),
+    ],
+)
+def test_spans_may_lie_as_promised(overlap: Overlap, spans: list[tuple[int, int]]) -> None:
+    (found,) = extract(Fixed([{"words": spans}], overlap), ["x" * 12])
+    assert list(map(tuple, found["words"].tolist())) == spans
+
+
+@pytest.mark.parametrize(
+    ("overlap", "spans", "expected"),
+    [
+        ("nested", CROSSED, r"words must lie apart or one inside the other, as promised \(got \(0, 5\) and \(4, 7\)\)"),
+        ("none", CROSSED, r"words must lie apart, as promised \(got \(0, 5\) and \(2, 3\)\)"),
+        ("none", NESTED, r"got \(0, 9\) and \(0, 3\)"),
+        ("none", [(0, 9), (1, 2), (3, 4)], r"got \(0, 9\) and \(1, 2\)"),
+        ("nested", [(0, 9), (1, 4), (3, 5)], r"got \(1, 4\) and \(3, 5\)"),
+    ],
+)
+def test_spans_that_lie_otherwise_than_promised_name_the_plugin_and_the_text(
+    overlap: Overlap, spans: list[tuple[int, int]], expected: str
+) -> None:
+    with pytest.raises(RunError, match=rf"span extractor 'fixed', text 4 \('x+'\): .*{expected}"):
+        extract(Fixed([{"words": spans}], overlap), ["x" * 12], numbers=[4])
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.sets(st.tuples(st.integers(0, 7), st.integers(1, 8)).filter(lambda span: span[0] < span[1]), max_size=5))
+def test_promises_are_judged_as_by_comparing_all_pairs(spans: set[tuple[int, int]]) -> None:
+    pairs = list(itertools.combinations(spans, 2))
+    apart = all(a[1] <= b[0] or b[1] <= a[0] for a, b in pairs)
+    shared = [len(set(range(*a)) & set(range(*b))) for a, b in pairs]
+    nested = all(n in (0, a[1] - a[0], b[1] - b[0]) for n, (a, b) in zip(shared, pairs, strict=True))
+    for overlap, allowed in (("none", apart), ("nested", nested)):
+        with nullcontext() if allowed else pytest.raises(RunError, match="as promised"):
+            extract(Fixed([{"words": sorted(spans)}], overlap), ["x" * 8])
