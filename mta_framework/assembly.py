@@ -51,12 +51,13 @@ def training_data(
 ) -> TrainingData:
     """What is trained on, with the base loss's batch policy where it has one."""
     granularities = bound.spans.granularities if bound.spans else ()
+    teacher_padding = (lineup.teacher_tokenizer or lineup.tokenizer).pad_token_id
     policy = bound.base_loss.batch_policy()
     return TrainingData(
         train=data.train.examples,
         validation=data.validation.examples if data.validation else [],
         sampler=sampler,
-        collator=Collator(lineup.tokenizer.pad_token_id, granularities),
+        collator=Collator(lineup.tokenizer.pad_token_id, granularities, teacher_padding),
         policy=policy,
         rollouts=None if policy is None else _rollouts(bound, lineup, data, sampler, student, teacher),
     )

@@ -42,6 +42,7 @@ class BoundRun:
         layers: Layer mapper.
         metrics: In the order of ``evaluation.metrics``; empty without evaluation.
         teacher: The bound spec of ``teacher.run``, whose exported student is the teacher.
+        other_losses: Names of the installed base losses that do without a vocabulary shared by teacher and student.
         providers: Dotted place of each plugin section -> distribution and version, or file, that provides it.
     """
 
@@ -53,6 +54,7 @@ class BoundRun:
     layers: LayerMapper | None = None
     metrics: tuple[Metric, ...] = ()
     teacher: BoundRun | None = None
+    other_losses: tuple[str, ...] = ()
     providers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -100,9 +102,15 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     assert reading.spec is not None
     assert base_loss is not None
     chosen = tuple(metric for metric in metrics if metric is not None)
+    free = tuple(name for name in registry.names("base_losses") if _does_without_vocabulary(registry, name))
     return BoundRun(
-        reading.path, reading.spec, base_loss, spans, importance, layers, chosen, teacher, plugins.providers
+        reading.path, reading.spec, base_loss, spans, importance, layers, chosen, teacher, free, plugins.providers
     )
+
+
+def _does_without_vocabulary(registry: Registry, name: str) -> bool:
+    offers = [offer.plugin for offer in registry.families["base_losses"][name]]
+    return all(issubclass(plugin, BaseLoss) and not plugin.NEEDS_SHARED_VOCABULARY for plugin in offers)
 
 
 class _Plugins:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from mta_framework.binding import BoundRun
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.tokens import EncodedSet
 from mta_framework.errors import Fault
@@ -60,3 +61,31 @@ def warn_of_size(lineup: Lineup) -> None:
     if teacher is not None and student.parameters > teacher.parameters and processes().is_main_process:
         sizes = f"{student.parameters:,} and {teacher.parameters:,}"
         _log.warning("student: has more parameters than its teacher (got %s); the run goes on as asked.", sizes)
+
+
+def tokenizer_faults(bound: BoundRun, lineup: Lineup) -> list[Fault]:
+    """What cannot be done where teacher and student have tokenizers of their own."""
+    different, spec = lineup.tokenizer_difference, bound.spec
+    if different is None:
+        return []
+    faults = []
+    if bound.base_loss.NEEDS_SHARED_VOCABULARY:
+        wrong = f"differs from the teacher's {different}"
+        allowed = (
+            f"base loss {bound.base_loss.NAME!r} compares tokens, and needs the same one for each id that both have"
+        )
+        todo = f"Take models of one family, or a base loss that does without: {', '.join(bound.other_losses)}."
+        faults.append(Fault("student.tokenizer", wrong, allowed, todo))
+    elif bound.base_loss.batch_policy() is not None:
+        wrong = f"trains on responses, which are in the tokens of their writer alone (got {bound.base_loss.NAME!r})"
+        todo = "Train on the data, or take models of one family."
+        faults.append(Fault("base_loss", wrong, "a tokenizer that teacher and student share", todo))
+    if spec.student.teacher_layers is not None:
+        wrong = "is another one than the teacher's, whose embeddings the student takes over (got teacher_layers)"
+        faults.append(Fault("student.tokenizer", wrong, "the teacher's tokenizer", "Set it to null."))
+    if spec.data.template == "chat":
+        wrong = (
+            "would give teacher and student different texts: their tokenizers have templates of their own (got 'chat')"
+        )
+        faults.append(Fault("data.template", wrong, "'alpaca', or one tokenizer for both", "Set it to 'alpaca'."))
+    return faults

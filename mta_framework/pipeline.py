@@ -55,6 +55,7 @@ class Ready:
     data: PreparedData
     sampler: GroupedSampler
     sets: list[EvaluationSet]
+    teacher_sets: list[EvaluationSet]
 
 
 class Clock:
@@ -143,16 +144,21 @@ def _ready(bound: BoundRun) -> Ready:
     with collecting(faults):
         loss_layers = base_loss_layers(bound.base_loss, lineup)
     with collecting(faults):
-        sets = read_sets(spec.evaluation, spec.data.template, lineup.tokenizer) if spec.evaluation else []
+        faults += facts.tokenizer_faults(bound, lineup)
+    with collecting(faults):
+        sets = teacher_sets = read_sets(spec.evaluation, spec.data.template, lineup.tokenizer)
+        if lineup.teacher_tokenizer is not None:
+            teacher_sets = read_sets(spec.evaluation, spec.data.template, lineup.teacher_tokenizer)
     with collecting(faults), processes().main_process_first():  # the others find its spans in the cache
-        data = prepare(spec.data, lineup.tokenizer, bound.spans, span_cache_folder(spec))
+        folder = span_cache_folder(spec)
+        data = prepare(spec.data, lineup.tokenizer, bound.spans, folder, lineup.teacher_tokenizer)
         sampler = sampler_for(data.train.examples, spec.training, spec.seed)
         if data.validation and (fault := validation_fault(len(data.validation.examples), processes().num_processes)):
             faults.append(fault)
     if faults:
         raise InputError(faults)
     facts.warn_of_size(lineup)
-    return Ready(lineup, pairs, loss_layers, data, sampler, sets)
+    return Ready(lineup, pairs, loss_layers, data, sampler, sets, teacher_sets)
 
 
 def _outlined(bound: BoundRun) -> Lineup:
@@ -194,8 +200,17 @@ def _evaluate(
         "initial_student": lineup.initial_student,
     }
     identities = identity(bound.spec, folder.student, teacher_folder)
+    tokenizers = {"teacher": lineup.teacher_tokenizer or lineup.tokenizer}
+    sets = {"teacher": ready.teacher_sets}
     candidates = [
-        Candidate(name, identities[name], lineup.tokenizer, loaders[name], ready.sets) for name in section.models
+        Candidate(
+            name,
+            identities[name],
+            tokenizers.get(name, lineup.tokenizer),
+            loaders[name],
+            sets.get(name, ready.sets),
+        )
+        for name in section.models
     ]
     sampling = Sampling(section.temperature, section.top_p, section.max_new_tokens, section.batch_size)
     return summarise(evaluate(candidates, bound.metrics, sampling, section.seeds, folder.path / "predictions"))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mta_framework.data.membership import TokenOffsets
 from mta_framework.data.prompts import Sample
+from mta_framework.data.translation import TokenisedText, common_spans, matched
 from mta_framework.errors import Fault, InputError
 from mta_framework.types import Example, SpanSet
 
@@ -47,6 +47,7 @@ def encode(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     max_prompt_length: int,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> EncodedSet:
     """Tokenise samples for training.
 
@@ -59,32 +60,61 @@ def encode(
         tokenizer: A fast one, as offsets are needed.
         max_length: Tokens of prompt and response; the rest of a response is cut off.
         max_prompt_length: Samples with longer prompts are left out.
+        teacher_tokenizer: The teacher's where it is another one: the limits hold for both, and only spans with tokens
+            on both sides are kept.
 
     Raises:
-        InputError: The tokenizer cannot be used, or no sample is left.
+        InputError: A tokenizer cannot be used, or no sample is left.
     """
-    _check(tokenizer)
-    special = special_ids(tokenizer)
+    sides = [_Side(tokenizer, max_length)]
+    if teacher_tokenizer is not None:
+        sides.append(_Side(teacher_tokenizer, max_length))
     examples: list[Example] = []
     too_long = cut = 0
     for first in range(0, len(samples), _CHUNK):
         chunk = samples[first : first + _CHUNK]
-        prompts = _prompts(chunk, tokenizer)
-        responses = tokenise([sample.response for sample in chunk], tokenizer, add_special_tokens=False)
-        for number, (sample, prompt, response) in enumerate(zip(chunk, prompts, responses, strict=True), start=first):
-            if len(prompt.ids) > max_prompt_length:
+        texts = zip(*(side.texts(chunk) for side in sides), strict=True)
+        for number, (sample, both) in enumerate(zip(chunk, texts, strict=True), start=first):
+            if any(text.prompt_length > max_prompt_length for text in both):
                 too_long += 1
                 continue
-            ids = joined(prompt.ids, response.ids, tokenizer.eos_token_id)
-            cut += len(ids) > max_length
-            ids = ids[:max_length]
-            offsets = np.concatenate([prompt.offsets, response.offsets + len(sample.prompt)])[:max_length]
-            spans = {} if span_sets is None else span_ranges(sample.text, ids, offsets, special, span_sets[number])
-            told = (sample.prompt, prompt.offsets)
-            examples.append(Example(ids, len(prompt.ids), spans, False, *told))
+            cut += any(text.cut for text in both)
+            examples.append(_example(sample, both, span_sets[number] if span_sets else {}))
     if not examples:
         raise InputError([_nothing_left(len(samples), max_prompt_length)])
     return EncodedSet(examples, too_long, cut)
+
+
+class _Side:
+    """One tokenizer at work on prompts and responses."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int):
+        _check(tokenizer)
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._special = special_ids(tokenizer)
+
+    def texts(self, samples: Sequence[Sample]) -> list[TokenisedText]:
+        prompts = _prompts(samples, self._tokenizer)
+        responses = tokenise([sample.response for sample in samples], self._tokenizer, add_special_tokens=False)
+        return [self._text(*parts) for parts in zip(samples, prompts, responses, strict=True)]
+
+    def _text(self, sample: Sample, prompt: Tokens, response: Tokens) -> TokenisedText:
+        ids = joined(prompt.ids, response.ids, self._tokenizer.eos_token_id)
+        offsets = np.concatenate([prompt.offsets, response.offsets + len(sample.prompt)])[: self._max_length]
+        special = np.isin(ids[: len(offsets)], self._special)
+        cut = len(ids) > self._max_length
+        return TokenisedText(ids[: self._max_length], offsets, len(prompt.ids), special, cut)
+
+
+def _example(sample: Sample, sides: Sequence[TokenisedText], span_set: SpanSet | Mapping[str, ArrayLike]) -> Example:
+    own, others = sides[0], sides[1:]
+    told = sample.prompt, own.offsets[: own.prompt_length]
+    if not others:
+        return Example(own.ids, own.prompt_length, own.ranges(sample.text, span_set), False, *told)
+    own_spans, other_spans = common_spans(sample.text, own, others[0], span_set)
+    teacher = Example(others[0].ids, others[0].prompt_length, other_spans)
+    return Example(own.ids, own.prompt_length, own_spans, False, *told, teacher, matched(own, others[0]))
 
 
 def prompt_ids(
@@ -154,18 +184,6 @@ def joined(prompt: NDArray[np.int32], response: NDArray[np.int32], end: int | No
     """The ids of prompt and response, and the end (None: none) unless the response has it."""
     ending = [] if end is None or response[-1:].tolist() == [end] else [end]
     return np.concatenate([prompt, response, np.array(ending, dtype=np.int32)])
-
-
-def span_ranges(
-    text: str,
-    ids: NDArray[np.int32],
-    offsets: NDArray[np.int32],
-    special: NDArray[np.int32],
-    span_set: SpanSet | Mapping[str, ArrayLike],
-) -> dict[str, NDArray[np.int32]]:
-    """Token ranges of character spans, see ``TokenOffsets``; ids beyond the offsets have no characters."""
-    tokens = TokenOffsets(text, offsets, np.isin(ids[: len(offsets)], special))
-    return {granularity: tokens.ranges(spans) for granularity, spans in span_set.items()}
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:

@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 
 
 def read_sets(
-    section: EvaluationSection, template: Literal["alpaca", "chat"], tokenizer: PreTrainedTokenizerBase
+    section: EvaluationSection | None, template: Literal["alpaca", "chat"], tokenizer: PreTrainedTokenizerBase
 ) -> list[EvaluationSet]:
-    """Read and tokenise all evaluation sets; prompts beyond the limit are cut on the left, and counted.
+    """Read and tokenise all evaluation sets (None: no set); prompts beyond the limit are cut on the left, and counted.
 
     Raises:
         InputError: All faults of all files.
     """
     faults: list[Fault] = []
-    sets = []
+    sets: list[EvaluationSet] = []
+    if section is None:
+        return sets
     for name, part in section.sets.items():
         with collecting(faults):
             samples = render(read_records(part, f"evaluation.sets.{name}"), template, tokenizer)

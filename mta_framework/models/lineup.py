@@ -14,8 +14,8 @@ from mta_framework.models.heads import check_head
 from mta_framework.models.loading import DTYPE_OF_PRECISION, load_student, load_teacher, student_field, teacher_dtype
 from mta_framework.models.outline import ModelOutline, outline_student, outline_teacher
 from mta_framework.models.tokenizers import (
-    check_tokenizers,
     check_vocabulary,
+    difference,
     load_student_tokenizer,
     load_teacher_tokenizer,
 )
@@ -46,17 +46,25 @@ class Lineup:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The student's tokenizer, which the teacher shares.
+        """The student's tokenizer.
 
         Raises:
-            InputError: It can't be loaded, or the teacher's differs.
+            InputError: It can't be loaded.
         """
-        teacher = self._teacher_tokenizer()
-        student = load_student_tokenizer(self._spec.student, teacher)
-        if teacher is not None and (fault := check_tokenizers(student, teacher)):
-            raise InputError([fault])
-        return student
+        return load_student_tokenizer(self._spec.student, self._teacher_tokenizer)
 
+    @cached_property
+    def tokenizer_difference(self) -> str | None:
+        """How the teacher's tokenizer differs from the student's; None where they are one, or there is no teacher."""
+        teacher = self._teacher_tokenizer
+        return None if teacher is None else difference(self.tokenizer, teacher)
+
+    @property
+    def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The teacher's tokenizer where it is another one than the student's; else None."""
+        return None if self.tokenizer_difference is None else self._teacher_tokenizer
+
+    @cached_property
     def _teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
         if self._spec.teacher is None:
             return None
@@ -79,7 +87,9 @@ class Lineup:
         if self._teacher_run is not None:
             exported = self._teacher_run.student_outline
         elif self._teacher_folder is not None:
-            exported = outline_student(StudentSection(path=str(self._teacher_folder)), None, self.tokenizer)
+            exported = outline_student(
+                StudentSection(path=str(self._teacher_folder)), None, self._teacher_tokenizer or self.tokenizer
+            )
         return outline_teacher(teacher, exported, self._teacher_dtype(teacher))
 
     def teacher(self) -> PreTrainedModel | None:
@@ -93,7 +103,7 @@ class Lineup:
             return None
         model = self._load_teacher(section, self._teacher_dtype(section))
         check_head(model, "teacher")
-        if fault := check_vocabulary(self.tokenizer, model, "teacher"):
+        if fault := check_vocabulary(self.teacher_tokenizer or self.tokenizer, model, "teacher"):
             raise InputError([fault])
         return model.to(self._device)  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from mta_framework.vocabulary.chunked import Kernel, chunked_sum, chunked_values
 from mta_framework.vocabulary.divergences import cross_entropy, forward_kl, log_softmax, reverse_kl
 from mta_framework.vocabulary.key_layers import KeyStates, key_states, trajectory_sums
 from mta_framework.vocabulary.mixtures import jensen_shannon, skew_forward_kl, skew_reverse_kl, total_variation
-from mta_framework.vocabulary.readouts import Readout, supervised
+from mta_framework.vocabulary.readouts import Readout, at, supervised
 from mta_framework.vocabulary.trajectories import Trajectories
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "KeyStates",
     "Readout",
     "Trajectories",
+    "at",
     "chunked_sum",
     "chunked_values",
     "cross_entropy",

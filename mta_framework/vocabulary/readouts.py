@@ -29,4 +29,9 @@ def supervised(states: States, batch: Batch) -> Readout:
     Returns:
         A readout of hidden_ND in the dtype of the states, with gradient where they have one; N may be 0.
     """
-    return Readout(states.final_BTD.flatten(0, 1).index_select(0, batch.position_N), states.head)
+    return at(states, batch.position_N)
+
+
+def at(states: States, position_N: Tensor) -> Readout:
+    """The final states of any flat positions ``b * T + t``."""
+    return Readout(states.final_BTD.flatten(0, 1).index_select(0, position_N), states.head)

@@ -9,6 +9,7 @@ from mta_plugins.base_losses.fdd import FDD
 from mta_plugins.base_losses.jsd import JSD
 from mta_plugins.base_losses.kl import KL
 from mta_plugins.base_losses.sft import SFT
+from mta_plugins.base_losses.uld import ULD
 from mta_plugins.importance_estimators.attention import Attention
 from mta_plugins.importance_estimators.uniform import Uniform
 from mta_plugins.layer_mappers.explicit import Explicit
@@ -35,7 +36,7 @@ def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
 
 @hookimpl
 def mta_register_base_losses() -> Sequence[type[BaseLoss]]:
-    return SFT, KL, JSD, FDD, DistiLLM, DistiLLM2
+    return SFT, KL, JSD, FDD, DistiLLM, DistiLLM2, ULD
 
 
 @hookimpl

@@ -10,6 +10,7 @@ class SFT(BaseLoss):
 
     NAME = "sft"
     NEEDS_TEACHER = False
+    NEEDS_SHARED_VOCABULARY = False
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """One term ``sft``: ``-log q(y)`` in nats per supervised token."""

@@ -1,0 +1,74 @@
+"""Universal logit distillation: for a teacher with another tokenizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from mta_framework import MATCHED, TOKENS, BaseLoss, Batch, LossTerm, LossTerms, PluginParams, Progress, States
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ULD(BaseLoss):
+    """How much mass the next-token distributions put where, whatever the tokens are called, plus cross-entropy.
+
+    Both models' probabilities are sorted; the distance is the sum over ranks of ``|p_(i) - q_(i)|``, the shorter
+    vocabulary filled up with zeros: the Wasserstein-1 distance where moving mass between any two tokens costs the same.
+    It is taken at matched positions: those of the response at which the tokens so far have covered the same text on
+    both sides, so both models are asked how the same text goes on; that is, once for every stretch of text that both
+    cut at its ends, however many tokens either has inside. Where teacher and student share a tokenizer these are all
+    supervised positions. Terms ``uld`` per matched position and ``uld_cross_entropy`` (``-log q(y)``, nats) per
+    supervised token of the student.
+
+    Source: Boizard et al., Towards Cross-Tokenizer Distillation, TMLR 2025, arXiv 2402.12030. Difference: there
+    the n-th positions of both responses are compared, whatever text they stand for, and what is left of the longer one
+    is left out.
+    """
+
+    NAME = "uld"
+    NEEDS_SHARED_VOCABULARY = False
+
+    class Params(PluginParams):
+        """Options."""
+
+        distance: float = Field(1.5, gt=0, description="Factor on the distance of the sorted distributions.")
+        cross_entropy: float = Field(1.0, ge=0, description="Factor on the cross-entropy on the data; 0: none.")
+
+    params: Params
+
+    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
+        """The two terms."""
+        from mta_framework import vocabulary
+
+        assert teacher is not None
+        terms = (self._distance(student, teacher, batch),)
+        if self.params.cross_entropy == 0:
+            return terms
+        readout = vocabulary.supervised(student, batch)
+        total = vocabulary.chunked_sum(vocabulary.cross_entropy, readout, None, batch.target_N)
+        return *terms, LossTerm(f"{self.NAME}_cross_entropy", total, TOKENS, self.params.cross_entropy)
+
+    def _distance(self, student: States, teacher: States, batch: Batch) -> LossTerm:
+        from mta_framework import vocabulary
+
+        if batch.matched_R is None or batch.matched_teacher_R is None:
+            readouts = vocabulary.supervised(student, batch), vocabulary.supervised(teacher, batch)
+            unit = TOKENS
+        else:
+            readouts = vocabulary.at(student, batch.matched_R), vocabulary.at(teacher, batch.matched_teacher_R)
+            unit = MATCHED
+        total = vocabulary.chunked_sum(_sorted_distance, *readouts, shared_vocabulary=False)
+        return LossTerm(self.NAME, total, unit, self.params.distance)
+
+
+def _sorted_distance(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """(n,): L1 distance of the sorted probabilities, (n, V) and (n, V')."""
+    from torch.nn.functional import pad
+
+    ranked = [logits.softmax(-1).sort(-1, descending=True).values for logits in (student_logits, teacher_logits)]
+    longest = max(probability.shape[-1] for probability in ranked)
+    own, others = (pad(probability, (0, longest - probability.shape[-1])) for probability in ranked)
+    return (own - others).abs().sum(-1)
