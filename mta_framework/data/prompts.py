@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mta_framework.data.faults import FaultList
+from mta_framework.data.fields import field_cuts, filled
 from mta_framework.data.rows import Instruction, Message, Record
 from mta_framework.errors import Fault, InputError
 
@@ -34,12 +35,14 @@ class Sample:
         response: Training response; with a chat template up to and including the token that ends the turn.
         references: All acceptable answers, as plain text.
         templated: Whether a chat template wrote the special tokens into the prompt, so that none are to be added.
+        cuts: Where the text is cut before it is parsed: ascending character offsets; none: it is parsed as a whole.
     """
 
     prompt: str
     response: str
     references: tuple[str, ...]
     templated: bool = False
+    cuts: tuple[int, ...] = ()
 
     @property
     def text(self) -> str:
@@ -48,7 +51,10 @@ class Sample:
 
 
 def render(
-    records: Sequence[Record], template: Literal["alpaca", "chat"], tokenizer: PreTrainedTokenizerBase
+    records: Sequence[Record],
+    template: Literal["alpaca", "chat"],
+    tokenizer: PreTrainedTokenizerBase,
+    cut: bool = False,
 ) -> list[Sample]:
     """Write prompts and responses.
 
@@ -57,6 +63,8 @@ def render(
         template: How instruction rows become prompts. Conversations always use the tokenizer's chat template, and rows
             that hold a prompt are taken as they are.
         tokenizer: The student's.
+        cut: Whether texts are cut where fields begin and end. A conversation whose template does more with contents
+            than to write them down is only cut before the response.
 
     Returns:
         One sample per record, in their order.
@@ -69,12 +77,12 @@ def render(
     for number, record in enumerate(records):
         messages = _messages(record, template)
         if messages is None:
-            samples.append(_plain(record))
+            samples.append(_plain(record, cut))
             continue
         if not tokenizer.chat_template:
             raise InputError([_no_template(tokenizer)])
         try:
-            samples.append(_chat(messages, record.references, tokenizer))
+            samples.append(_chat(messages, record.references, tokenizer, cut))
         except Exception as error:  # a template is foreign code: it may raise anything
             problem = f"the tokenizer's chat template refuses row {number} ({error})"
             todo = "Mend the row, or use another template or tokenizer."
@@ -83,13 +91,15 @@ def render(
     return samples
 
 
-def _plain(record: Record) -> Sample:
+def _plain(record: Record, cut: bool) -> Sample:
     prompt = record.prompt
     if isinstance(prompt, Instruction):
         form = _ALPACA_WITH_INPUT if prompt.input else _ALPACA
-        prompt = form.format(instruction=prompt.instruction, input=prompt.input)
-    assert isinstance(prompt, str)
-    return Sample(prompt, record.references[0], record.references)
+        prompt, cuts = filled(form, instruction=prompt.instruction, input=prompt.input)
+    else:
+        assert isinstance(prompt, str)
+        cuts = (len(prompt),)
+    return Sample(prompt, record.references[0], record.references, cuts=cuts if cut else ())
 
 
 def _messages(record: Record, template: str) -> tuple[Message, ...] | None:
@@ -100,18 +110,31 @@ def _messages(record: Record, template: str) -> tuple[Message, ...] | None:
     return prompt if isinstance(prompt, tuple) else None
 
 
-def _chat(messages: Sequence[Message], references: tuple[str, ...], tokenizer: PreTrainedTokenizerBase) -> Sample:
-    turns = [{"role": message.role, "content": message.content} for message in messages]
-    answer = {"role": "assistant", "content": references[0]}
-    prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template([*turns, answer], tokenize=False)
-    assert isinstance(prompt, str)
-    assert isinstance(whole, str)
+def _chat(
+    messages: Sequence[Message], references: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, cut: bool
+) -> Sample:
+    turns = [*messages, Message("assistant", references[0])]
+    prompt, whole = _written(turns[:-1], tokenizer, True), _written(turns, tokenizer)
     if not whole.startswith(prompt):
         raise ValueError("the conversation with the answer does not begin with the prompt for it")
     response = whole[len(prompt) :]
     ended = response.rstrip()
-    return Sample(prompt, ended if _ends_turn(ended, tokenizer) else response, references, templated=True)
+    sample = Sample(prompt, ended if _ends_turn(ended, tokenizer) else response, references, templated=True)
+    return replace(sample, cuts=_chat_cuts(sample, turns, tokenizer)) if cut else sample
+
+
+def _chat_cuts(sample: Sample, turns: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    def written(contents: Sequence[str]) -> str:
+        return _written([Message(turn.role, content) for turn, content in zip(turns, contents, strict=True)], tokenizer)
+
+    return tuple(sorted({len(sample.prompt), *field_cuts(sample.text, [turn.content for turn in turns], written)}))
+
+
+def _written(turns: Sequence[Message], tokenizer: PreTrainedTokenizerBase, prompt: bool = False) -> str:
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+    assert isinstance(text, str)
+    return text
 
 
 def _ends_turn(response: str, tokenizer: PreTrainedTokenizerBase) -> bool:

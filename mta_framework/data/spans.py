@@ -51,11 +51,12 @@ class SpanCache:
         self._shards = Shards(self.folder, "span cache")
         self._place: dict[bytes, tuple[_Rows, int]] = {}
 
-    def spans(self, texts: Sequence[str]) -> list[SpanArrays]:
+    def spans(self, texts: Sequence[str], numbers: Sequence[int] | None = None) -> list[SpanArrays]:
         """Spans of texts, parsed only where the cache does not hold them.
 
         Args:
             texts: Any strings.
+            numbers: What the texts are called in messages; None: their positions.
 
         Returns:
             For each text, granularity -> (K, 2) int32 half-open character ranges, read-only.
@@ -66,14 +67,14 @@ class SpanCache:
         for table in self._shards.unread():
             self._place_rows(table)
         keys = [hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest() for text in texts]
-        unseen = {key: number for number, key in enumerate(keys) if key not in self._place}
-        numbers = sorted(unseen.values())
-        for first in range(0, len(numbers), _TEXTS_PER_SHARD):
-            some = numbers[first : first + _TEXTS_PER_SHARD]
-            table = self._parse([texts[n] for n in some], some, [keys[n] for n in some])
+        unseen = sorted({key: place for place, key in enumerate(keys) if key not in self._place}.values())
+        for first in range(0, len(unseen), _TEXTS_PER_SHARD):
+            some = unseen[first : first + _TEXTS_PER_SHARD]
+            called = some if numbers is None else [numbers[place] for place in some]
+            table = self._parse([texts[place] for place in some], called, [keys[place] for place in some])
             self._shards.add(table)
             self._place_rows(table)
-        self.parsed = len(numbers)
+        self.parsed = len(unseen)
         return [rows.spans(row) for rows, row in map(self._place.__getitem__, keys)]
 
     def _place_rows(self, table: pa.Table) -> None:

@@ -140,6 +140,11 @@ class DataSection(Section):
     )
     max_length: int = Field(256, ge=2, description="Tokens of prompt and response; longer responses are cut.")
     max_prompt_length: int = Field(128, ge=1, description="Tokens of a prompt; rows with longer ones are left out.")
+    parse: Literal["text", "fields"] = Field(
+        "text",
+        description="What spans are found in: whole texts, as in the paper; or every field of a prompt and the response "
+        "for itself, and the template around them once for all texts.",
+    )
     processes: int | None = Field(None, ge=1, description="Processes that parse spans; null: one per core.")
     cache_dir: Location | None = Field(None, description="Folder of the span cache; null: output_dir/span-cache.")
 
@@ -317,7 +322,7 @@ class RunSpec(Section):
                     "Lower it, or raise data.max_length.",
                 )
         if self.alignment is None:
-            for name in ("processes", "cache_dir"):
+            for name in ("parse", "processes", "cache_dir"):
                 for found in without_effect(self.data, name, "", "without alignment, which alone parses spans"):
                     yield replace(found, at=f"data.{name}", involved=(f"data.{name}", "alignment"))
 

@@ -1,0 +1,152 @@
+"""Texts that are parsed piece by piece, and where their fields lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from mta_framework import PluginParams, RunError, SpanExtractor, SpanSet
+from mta_framework.data.pieces import parse_pieces
+from mta_framework.data.prompts import Sample, render
+from mta_framework.data.rows import Instruction, Message, Record
+from mta_framework.data.spans import SpanCache
+
+
+class Whole(SpanExtractor):
+    """A text as one span, and its first two characters; remembers what it was asked."""
+
+    NAME = "whole"
+    VERSION = "1"
+
+    def __init__(self) -> None:
+        super().__init__(PluginParams())
+        self.asked: list[str] = []
+
+    @property
+    def granularities(self) -> tuple[str, ...]:
+        return ("all", "two")
+
+    def extract(self, texts: Sequence[str]) -> list[SpanSet]:
+        self.asked += texts
+        return [
+            {"all": [(0, 99 if text == "broken" else len(text))] if text else [], "two": [(0, 2)] if text[1:] else []}
+            for text in texts
+        ]
+
+
+def pieces_of(sample: Sample) -> list[str]:
+    return [sample.text[start:end] for start, end in pairwise((0, *sample.cuts, len(sample.text)))]
+
+
+def as_lists(spans: object) -> list[dict[str, list[list[int]]]]:
+    return [{name: array.tolist() for name, array in found.items()} for found in spans]  # type: ignore[attr-defined]
+
+
+def test_spans_of_pieces_are_ranges_of_the_whole_text(tmp_path: Path) -> None:
+    cache = SpanCache(tmp_path, Whole(), processes=1)
+    found = parse_pieces(["abcde", "", "ab"], [(1, 3), (), (2,)], cache.spans)
+    assert as_lists(found) == [
+        {"all": [[0, 1], [1, 3], [3, 5]], "two": [[1, 3], [3, 5]]},
+        {"all": [], "two": []},
+        {"all": [[0, 2]], "two": [[0, 2]]},
+    ]
+    assert all(array.dtype == np.int32 and array.shape[1] == 2 for spans in found for array in spans.values())
+
+
+def test_texts_without_cuts_are_parsed_as_they_are(tmp_path: Path) -> None:
+    texts = ["ab", "", "日本語", "ab"]
+    cache = SpanCache(tmp_path, Whole(), processes=1)
+    assert as_lists(parse_pieces(texts, [()] * 4, cache.spans)) == as_lists(cache.spans(texts))
+
+
+@given(st.lists(st.tuples(st.text(max_size=8), st.sets(st.integers(1, 7), max_size=4)), max_size=5))
+def test_no_span_reaches_over_a_cut_and_none_is_lost(drawn: list[tuple[str, set[int]]]) -> None:
+    texts = [text for text, _ in drawn]
+    cuts = [sorted(place for place in places if place <= len(text)) for text, places in drawn]
+    extractor = Whole()
+
+    def parse(pieces: Sequence[str], numbers: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        found = extractor.extract(pieces)
+        return [{name: np.array(s, dtype=np.int32).reshape(-1, 2) for name, s in spans.items()} for spans in found]
+
+    for text, places, spans in zip(texts, cuts, parse_pieces(texts, cuts, parse), strict=True):
+        assert spans["all"].tolist() == [[a, b] for a, b in pairwise([0, *places, len(text)]) if a < b]
+    assert len(set(extractor.asked)) == len(extractor.asked)
+
+
+def test_the_template_is_parsed_once_and_every_field_for_itself(
+    tmp_path: Path, chat_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = [Record(Instruction(f"Add {n}.", f"{n} {n}"), (f"It is {2 * n}.",)) for n in range(50)]
+    samples = render(rows, "alpaca", chat_tokenizer, cut=True)
+    extractor = Whole()
+    cache = SpanCache(tmp_path, extractor, processes=1)
+    parse_pieces([sample.text for sample in samples], [sample.cuts for sample in samples], cache.spans)
+    assert cache.parsed == len(extractor.asked) == 3 * 50 + 3
+    assert sum("###" in text for text in extractor.asked) == 3
+    assert {"Add 7.", "7 7", "It is 14."} <= set(extractor.asked)
+
+
+def test_a_broken_piece_is_called_by_the_number_of_its_text(tmp_path: Path) -> None:
+    cache = SpanCache(tmp_path, Whole(), processes=1)
+    with pytest.raises(RunError, match=r"text 2 \('broken'\)"):
+        parse_pieces(["a b", "a c", "a broken"], [(1, 2)] * 3, cache.spans)
+
+
+def test_texts_are_whole_unless_they_are_to_be_cut(chat_tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = [Record(Instruction("Add."), ("2",)), Record("Q", ("A",)), Record((Message("user", "a"),), ("b",))]
+    assert [sample.cuts for sample in render(rows, "alpaca", chat_tokenizer)] == [(), (), ()]
+
+
+@pytest.mark.parametrize(
+    ("record", "template", "expected"),
+    [
+        (Record(Instruction("Add {input}", "{1}"), ("2",)), "alpaca", ["Add {input}", "\n\n### Input:\n", "{1}"]),
+        (Record("Q: ", ("",)), "chat", ["Q: ", ""]),
+        (
+            Record((Message("system", "user"), Message("user", "assistant")), (" Yes\n",)),
+            "alpaca",
+            ["<|im_start|>system\n", "user", "<|im_end|>\n<|im_start|>user\n", "assistant"],
+        ),
+        (Record(Instruction("", ""), ("",)), "chat", ["<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"]),
+    ],
+    ids=["alpaca", "ready", "contents like roles", "empty contents"],
+)
+def test_a_text_is_cut_where_fields_begin_and_end(
+    chat_tokenizer: PreTrainedTokenizerFast, record: Record, template: str, expected: list[str]
+) -> None:
+    (sample,) = render([record], template, chat_tokenizer, cut=True)  # type: ignore[arg-type]
+    (whole,) = render([record], template, chat_tokenizer)  # type: ignore[arg-type]
+    assert (sample.prompt, sample.response) == (whole.prompt, whole.response)
+    pieces = pieces_of(sample)
+    assert any(pieces[n : n + len(expected)] == expected for n in range(len(pieces))), pieces
+    assert len(sample.prompt) in sample.cuts
+    assert list(sample.cuts) == sorted(set(sample.cuts))
+
+
+def test_the_end_of_a_turn_is_no_part_of_the_response_field(chat_tokenizer: PreTrainedTokenizerFast) -> None:
+    (sample,) = render([Record((Message("user", "a"),), ("Yes. ",))], "alpaca", chat_tokenizer, cut=True)
+    assert pieces_of(sample)[-2:] == ["Yes. ", "<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("content", "pieces"),
+    [
+        ("{{ m['content'] | trim }}", ["Hi there", "#", "Yes", "#"]),
+        ("{{ m['content'] | upper }}", [" HI THERE#", "YES\n#"]),
+    ],
+    ids=["trimming", "changing"],
+)
+def test_templates_that_do_more_than_write_contents_down(
+    chat_tokenizer: PreTrainedTokenizerFast, content: str, pieces: list[str]
+) -> None:
+    chat_tokenizer.chat_template = f"{{% for m in messages %}}{content}#{{% endfor %}}"
+    (sample,) = render([Record((Message("user", " Hi there"),), ("Yes\n",))], "chat", chat_tokenizer, cut=True)
+    assert pieces_of(sample) == pieces
