@@ -94,6 +94,16 @@ class SpanExtractor(Plugin):
         """How any two spans of this granularity may lie to each other in one text; what is promised is checked."""
         return "any"
 
+    def failures(self, texts: Sequence[str]) -> list[int]:
+        """How many stretches of each text cannot be parsed, and therefore yield no spans.
+
+        Asked beside ``extract``, for statistics: it may parse anew. Extractors that can parse anything keep the zeros.
+
+        Args:
+            texts: As for ``extract``.
+        """
+        return [0] * len(texts)
+
     def fingerprint(self) -> str:
         """What the spans depend on besides the text, as JSON: cached spans are used again only where it is the same.
 
