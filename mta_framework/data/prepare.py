@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mta_framework.data.prompts import render
+from mta_framework.data.extraction import SpanArrays
+from mta_framework.data.pieces import parse_pieces
+from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
 from mta_framework.data.spans import SpanCache
 from mta_framework.data.tokens import EncodedSet, encode
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Tokenised sets with token spans, and how many texts had to be parsed for them."""
+    """Tokenised sets with token spans, and how many texts, or pieces of them, had to be parsed for them."""
 
     train: EncodedSet
     validation: EncodedSet | None
@@ -29,22 +31,27 @@ class PreparedData:
 
 
 def prepare(
-    section: DataSection, tokenizer: PreTrainedTokenizerBase, extractor: SpanExtractor | None, cache_folder: Path
+    section: DataSection,
+    tokenizer: PreTrainedTokenizerBase,
+    extractor: SpanExtractor | None,
+    cache_folder: Path,
+    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> PreparedData:
     """Read, render, parse and tokenise the training and validation sets.
 
     Args:
         section: What to read and how long texts may be.
-        tokenizer: Fast; of student and teacher both.
+        tokenizer: The student's, a fast one.
         extractor: Bound span extractor, or None without alignment.
         cache_folder: Where spans are kept between runs.
+        teacher_tokenizer: The teacher's where it is another one.
 
     Raises:
         InputError: All faults of the files.
         RunError: The extractor broke its contract.
     """
     cache = SpanCache(cache_folder, extractor, section.processes) if extractor else None
-    preparer = _Preparer(section, tokenizer, cache)
+    preparer = _Preparer(section, tokenizer, cache, teacher_tokenizer)
     faults: list[Fault] = []
     encoded = [preparer.encode(faults, name, part) for name, part in _parts(section)]
     if faults:
@@ -61,8 +68,15 @@ def _parts(section: DataSection) -> Iterator[tuple[str, DatasetSection]]:
 
 
 class _Preparer:
-    def __init__(self, section: DataSection, tokenizer: PreTrainedTokenizerBase, cache: SpanCache | None):
+    def __init__(
+        self,
+        section: DataSection,
+        tokenizer: PreTrainedTokenizerBase,
+        cache: SpanCache | None,
+        teacher_tokenizer: PreTrainedTokenizerBase | None,
+    ):
         self.parsed = 0
+        self._teacher_tokenizer = teacher_tokenizer
         self._section = section
         self._tokenizer = tokenizer
         self._cache = cache
@@ -70,8 +84,15 @@ class _Preparer:
     def encode(self, faults: list[Fault], where: str, part: DatasetSection) -> EncodedSet | None:
         section = self._section
         with collecting(faults):
-            samples = render(read_records(part, where), section.template, self._tokenizer)
-            spans = self._cache.spans([sample.text for sample in samples]) if self._cache and not faults else None
-            self.parsed += self._cache.parsed if self._cache else 0
-            return encode(samples, spans, self._tokenizer, section.max_length, section.max_prompt_length)
+            cut = section.parse == "fields"
+            samples = render(read_records(part, where), section.template, self._tokenizer, cut)
+            spans = self._parse(samples, self._cache) if self._cache and not faults else None
+            limits = section.max_length, section.max_prompt_length
+            return encode(samples, spans, self._tokenizer, *limits, self._teacher_tokenizer)
         return None
+
+    def _parse(self, samples: Sequence[Sample], cache: SpanCache) -> list[SpanArrays]:
+        texts, cuts = zip(*((sample.text, sample.cuts) for sample in samples), strict=True)
+        spans = parse_pieces(texts, cuts, cache.spans)
+        self.parsed += cache.parsed
+        return spans

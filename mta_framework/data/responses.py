@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from mta_framework.data.extraction import SpanArrays, extract
 from mta_framework.data.offsets import generated_offsets, text_of
-from mta_framework.data.tokens import joined, span_ranges, special_ids, tokenise
+from mta_framework.data.pieces import parse_pieces
+from mta_framework.data.tokens import joined, special_ids, tokenise
+from mta_framework.data.translation import TokenisedText
 from mta_framework.interfaces import SpanExtractor
 from mta_framework.types import Example
 
@@ -84,7 +87,8 @@ class ResponseEncoder:
         texts = self.texts(prompts, responses)
         if span_sets is None and self._extractor is not None:
             with self._lock:
-                span_sets = extract(self._extractor, texts)
+                cuts = [prompt.prompt_cuts for prompt in prompts]
+                span_sets = parse_pieces(texts, cuts, partial(extract, self._extractor))
         examples = [
             self._unparsed(prompt, response, by_student) for prompt, response in zip(prompts, responses, strict=True)
         ]
@@ -92,9 +96,13 @@ class ResponseEncoder:
             return examples
         found = zip(examples, texts, self._offsets(examples, responses, texts), span_sets, strict=True)
         return [
-            replace(example, spans=span_ranges(text, example.input_ids, offset_T2, self._special_ids, span_set))
+            replace(example, spans=self._tokenised(example, offset_T2).ranges(text, span_set))
             for example, text, offset_T2, span_set in found
         ]
+
+    def _tokenised(self, example: Example, offset_T2: NDArray[np.int32]) -> TokenisedText:
+        special_T = np.isin(example.input_ids[: len(offset_T2)], self._special_ids)
+        return TokenisedText(example.input_ids, offset_T2, example.prompt_length, special_T)
 
     def _unparsed(self, prompt: Example, response: Response, by_student: bool) -> Example:
         ids = np.array(response.ids, dtype=np.int32)
