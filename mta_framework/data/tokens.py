@@ -110,11 +110,12 @@ class _Side:
 def _example(sample: Sample, sides: Sequence[TokenisedText], span_set: SpanSet | Mapping[str, ArrayLike]) -> Example:
     own, others = sides[0], sides[1:]
     told = sample.prompt, own.offsets[: own.prompt_length]
+    cuts = tuple(place for place in sample.cuts if place <= len(sample.prompt))
     if not others:
-        return Example(own.ids, own.prompt_length, own.ranges(sample.text, span_set), False, *told)
+        return Example(own.ids, own.prompt_length, own.ranges(sample.text, span_set), False, *told, prompt_cuts=cuts)
     own_spans, other_spans = common_spans(sample.text, own, others[0], span_set)
     teacher = Example(others[0].ids, others[0].prompt_length, other_spans)
-    return Example(own.ids, own.prompt_length, own_spans, False, *told, teacher, matched(own, others[0]))
+    return Example(own.ids, own.prompt_length, own_spans, False, *told, teacher, matched(own, others[0]), cuts)
 
 
 def prompt_ids(

@@ -13,6 +13,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from mta_framework.data.batches import GroupedSampler
+from mta_framework.data.pieces import parse_pieces
 from mta_framework.data.response_cache import ResponseCache
 from mta_framework.data.responses import Response, ResponseEncoder
 from mta_framework.data.spans import SpanCache
@@ -106,8 +107,8 @@ class TrainingRollouts(Rollouts):
         if len(responses) < len(prompts):
             raise RunError(f"{cache.folder}: responses that were just written cannot be read; is the disk full?")
         with processes().main_process_first():  # the others find the spans in the cache
-            texts = self._encoder.texts(prompts, responses)
-            spans = self._span_cache.spans(texts) if self._span_cache is not None else None
+            texts, cuts = self._encoder.texts(prompts, responses), [prompt.prompt_cuts for prompt in prompts]
+            spans = parse_pieces(texts, cuts, self._span_cache.spans) if self._span_cache is not None else None
         return self._encoder.encode(prompts, responses, by == "student", spans)
 
     def _fill(

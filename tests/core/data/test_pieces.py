@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,10 +14,16 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework import PluginParams, RunError, SpanExtractor, SpanSet
+from mta_framework.data.extraction import extract
 from mta_framework.data.pieces import parse_pieces
+from mta_framework.data.prepare import prepare
 from mta_framework.data.prompts import Sample, render
+from mta_framework.data.records import read_records
+from mta_framework.data.responses import Response, ResponseEncoder
 from mta_framework.data.rows import Instruction, Message, Record
 from mta_framework.data.spans import SpanCache
+from mta_framework.data.tokens import encode
+from mta_framework.spec.sections import DataSection, DatasetSection
 
 
 class Whole(SpanExtractor):
@@ -150,3 +157,41 @@ def test_templates_that_do_more_than_write_contents_down(
     chat_tokenizer.chat_template = f"{{% for m in messages %}}{content}#{{% endfor %}}"
     (sample,) = render([Record((Message("user", " Hi there"),), ("Yes\n",))], "chat", chat_tokenizer, cut=True)
     assert pieces_of(sample) == pieces
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_responses_written_during_training_are_fields_too(
+    rows_file: Path, chat_tokenizer: PreTrainedTokenizerFast, finished: bool
+) -> None:
+    tokenizer, extractor = chat_tokenizer, Whole()
+    samples = render(read_records(DatasetSection(path=str(rows_file)), "data"), "alpaca", tokenizer, cut=True)
+    texts, cuts = [sample.text for sample in samples], [sample.cuts for sample in samples]
+    spans = parse_pieces(texts, cuts, partial(extract, extractor))
+    expected = encode(samples, spans, tokenizer, 500, 499).examples
+    responses = [
+        Response(tuple(example.input_ids[example.prompt_length : -1].tolist()), finished) for example in expected
+    ]
+    found = ResponseEncoder(tokenizer, extractor, 500).encode(expected, responses, by_student=True)
+    for own, other in zip(found, expected, strict=True):
+        assert own.prompt_cuts == other.prompt_cuts
+        assert {name: array.tolist() for name, array in own.spans.items()} == {
+            name: array.tolist() for name, array in other.spans.items()
+        }
+    assert {sample.response for sample in samples} <= set(extractor.asked)
+
+
+def test_a_data_section_says_what_is_parsed(
+    rows_file: Path, tmp_path: Path, chat_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    asked = {}
+    for parse in ("text", "fields"):
+        section = DataSection.model_validate(
+            {"train": {"path": str(rows_file)}, "parse": parse, "max_length": 999, "max_prompt_length": 998}
+        )
+        extractor = Whole()
+        prepared = prepare(section, chat_tokenizer, extractor, tmp_path / parse)
+        asked[parse] = extractor.asked
+        assert prepared.parsed == len(extractor.asked)
+        assert all((example.prompt_cuts != ()) == (parse == "fields") for example in prepared.train.examples)
+    assert all(text.startswith("Below is") for text in asked["text"])
+    assert sum(text.startswith("Below is") for text in asked["fields"]) == 2
