@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from mta_framework.alignment.pairs import angle_sum
 
 Reduction = Literal["example", "batch"]
 _EPSILON = 1e-6
@@ -19,12 +23,13 @@ def structure_sum(
     weight_S: Tensor,
     spans_per_text: Sequence[int],
     reduction: Reduction,
+    max_spans: int | None = None,
 ) -> Tensor:
     """DSA of one key layer, summed over the texts that have a pair of spans (MTA, Eq. 10-11).
 
     Of each text, over all ordered pairs i != j of its spans: the mean of
-    ``(cos(U^S_i, U^S_j) - cos(U^T_i, U^T_j))^2`` with weights ``w_i w_j``. Only blocks of spans x spans of one text
-    are ever built.
+    ``(cos(U^S_i, U^S_j) - cos(U^T_i, U^T_j))^2`` with weights ``w_i w_j``. Pairs of two texts are never looked at, and
+    those of a long text never exist all at once: see ``angle_sum``.
 
     Args:
         student_SD: Span vectors in float32, text by text; gets gradients.
@@ -34,36 +39,52 @@ def structure_sum(
         reduction: ``example``: divide by the sum of pair weights per text, so that the value does not depend on how
             a batch is cut. ``batch``: divide once, by the sum over all texts (authors' code), and multiply by the
             number of texts that have a pair, so that the division by that number still gives the authors' value.
+        max_spans: Compare only this many spans of a text, at least 2: the heaviest, earlier ones first where weights
+            are equal. None: all.
 
     Returns:
         Scalar; 0 that hangs on the graph where no text has a pair. A text whose pairs all have weight 0 adds 0.
     """
+    if max_spans is not None and max(spans_per_text, default=0) > max_spans:
+        kept_K = _heaviest(weight_S, spans_per_text, max_spans)
+        student_SD, teacher_SD, weight_S = (rows.index_select(0, kept_K) for rows in (student_SD, teacher_SD, weight_S))
+        spans_per_text = [min(count, max_spans) for count in spans_per_text]
+    texts = [text for text in _texts(spans_per_text) if text.stop - text.start > 1]
     with torch.autocast(student_SD.device.type, enabled=False):
-        student_P = _cosines(student_SD, spans_per_text)
+        student_direction_SD = functional.normalize(student_SD, dim=-1, eps=_EPSILON)
         with torch.no_grad():
-            teacher_P = _cosines(teacher_SD, spans_per_text)
-            weight_P = _pair_weights(weight_S, spans_per_text, reduction)
-        return (weight_P * (student_P - teacher_P).square()).sum()
+            teacher_direction_SD = functional.normalize(teacher_SD, dim=-1, eps=_EPSILON)
+            share_S = _shares(weight_S, texts, reduction)
+        return angle_sum(student_direction_SD, teacher_direction_SD, share_S, texts)
 
 
-def _blocks(rows: Tensor, spans_per_text: Sequence[int]) -> list[Tensor]:
-    return [block for block in rows.split(list(spans_per_text)) if len(block) > 1]
+def _heaviest(weight_S: Tensor, spans_per_text: Sequence[int], count: int) -> Tensor:
+    """The numbers of each text's heaviest spans, ascending."""
+    kept = [
+        weight_S[text].sort(descending=True, stable=True).indices[:count].sort().values + text.start
+        for text in _texts(spans_per_text)
+    ]
+    return torch.cat(kept)
 
 
-def _flat(blocks: Sequence[Tensor], like: Tensor) -> Tensor:
-    """All blocks end to end; without blocks, an empty slice that still hangs on the graph of ``like``."""
-    return torch.cat([block.flatten() for block in blocks]) if blocks else like.flatten()[:0]
+def _texts(spans_per_text: Sequence[int]) -> list[slice]:
+    return [slice(start, end) for start, end in pairwise(accumulate(spans_per_text, initial=0))]
 
 
-def _cosines(vector_SD: Tensor, spans_per_text: Sequence[int]) -> Tensor:
-    direction_SD = functional.normalize(vector_SD, dim=-1, eps=_EPSILON)
-    return _flat([block @ block.T for block in _blocks(direction_SD, spans_per_text)], direction_SD)
+def _shares(weight_S: Tensor, texts: Sequence[slice], reduction: Reduction) -> Tensor:
+    """Weights whose products over pairs sum to 1 in each text, or to the number of texts over all of them.
 
-
-def _pair_weights(weight_S: Tensor, spans_per_text: Sequence[int], reduction: Reduction) -> Tensor:
-    blocks = [torch.outer(block, block).fill_diagonal_(0) for block in _blocks(weight_S, spans_per_text)]
-    tiny = torch.finfo(weight_S.dtype).tiny
-    if reduction == "example":
-        return _flat([block / block.sum().clamp_min(tiny) for block in blocks], weight_S)
-    weight_P = _flat(blocks, weight_S)
-    return weight_P * (len(blocks) / weight_P.sum().clamp_min(tiny))
+    Texts without a pair keep what they have: nobody looks at it.
+    """
+    if not texts:
+        return weight_S
+    weight_BS = pad_sequence([weight_S[text] for text in texts], batch_first=True)
+    # Each pair once, a sum of positive numbers: nothing cancels where one span has all the weight.
+    total_B = 2 * (weight_BS[:, 1:] * weight_BS.cumsum(1)[:, :-1]).sum(1)
+    if reduction == "batch":
+        total_B = (total_B.sum() / len(texts)).expand(len(texts))
+    scale_B = total_B.clamp_min(torch.finfo(total_B.dtype).tiny).rsqrt()
+    share_S = weight_S.clone()
+    for text, scale in zip(texts, scale_B.unbind(), strict=True):
+        share_S[text].mul_(scale)
+    return share_S
