@@ -37,6 +37,7 @@ def alignment(bound: BoundRun, lineup: Lineup, pairs: tuple[LayerPair, ...]) -> 
         lambda_dsa=section.lambda_dsa,
         lambda_hid=section.lambda_hid,
         dsa_reduction=section.dsa_reduction,
+        max_spans=section.max_spans,
         hid_reduction=section.hid_reduction,
     )
 

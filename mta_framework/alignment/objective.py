@@ -37,6 +37,7 @@ class Alignment(nn.Module):
         lambda_dsa: Weight of DSA; 0: it isn't computed.
         lambda_hid: Weight of Hid; 0: it isn't computed and there are no linear maps.
         dsa_reduction: See ``structure_sum``.
+        max_spans: See ``structure_sum``.
         hid_reduction: ``mean`` over the key layers (authors' code) or ``sum`` (the paper's equation).
     """
 
@@ -50,6 +51,7 @@ class Alignment(nn.Module):
         lambda_dsa: float = 2.0,
         lambda_hid: float = 0.2,
         dsa_reduction: Reduction = "example",
+        max_spans: int | None = None,
         hid_reduction: Literal["mean", "sum"] = "mean",
     ):
         super().__init__()
@@ -57,6 +59,7 @@ class Alignment(nn.Module):
         self.importance = importance
         self.dsa_weight = lambda_dsa / len(self.pairs)
         self.dsa_reduction = dsa_reduction
+        self.max_spans = max_spans
         self.hid_weight = lambda_hid / (len(self.pairs) if hid_reduction == "mean" else 1)
         count = len(self.pairs) if lambda_hid > 0 else 0
         self.projections = nn.ModuleList(nn.Linear(student_width, teacher_width) for _ in range(count))
@@ -78,8 +81,7 @@ class Alignment(nn.Module):
         for number, pair in enumerate(self.pairs):
             layer = _Layer(self, pair, student, teacher, batch)
             if self.dsa_weight > 0:
-                spans_per_text = layer.index.spans_per_text
-                total = structure_sum(*layer.span_vectors, layer.span_weights, spans_per_text, self.dsa_reduction)
+                total = layer.structure_sum(self.dsa_reduction, self.max_spans)
                 terms.append(LossTerm("dsa", total, texts_with_pairs(pair.granularity), self.dsa_weight))
             if self.hid_weight > 0:
                 total = layer.hidden_sum(self.projections[number])
@@ -129,6 +131,11 @@ class _Layer:
         with torch.no_grad():
             teacher_SD = span_vectors(self._teacher_BTD, self._teacher_weight, self.index)
         return span_vectors(self._hidden_BTD, weight, own), teacher_SD
+
+    def structure_sum(self, reduction: Reduction, max_spans: int | None) -> torch.Tensor:
+        """DSA."""
+        spans_per_text = self.index.spans_per_text
+        return structure_sum(*self.span_vectors, self.span_weights, spans_per_text, reduction, max_spans)
 
     def hidden_sum(self, projection: nn.Module) -> torch.Tensor:
         """Hid over tokens, or over spans where teacher and student cut the text into other tokens."""

@@ -178,6 +178,11 @@ class AlignmentSection(Section):
     dsa_reduction: Literal["example", "batch"] = Field(
         "example", description="Divide by the pair weights per text, or once over the micro-batch (authors' code)."
     )
+    max_spans: int | None = Field(
+        None,
+        ge=2,
+        description="How many spans of a text DSA compares: the heaviest by the teacher's weights; null: all.",
+    )
     hid_reduction: Literal["mean", "sum"] = Field("mean", description="Over key layers: mean (authors' code) or sum.")
     projection_learning_rate: float = Field(5e-4, gt=0, description="Learning rate of Hid's linear maps.")
 
@@ -191,7 +196,8 @@ class AlignmentSection(Section):
                 "Raise one, or set alignment to null.",
             )
         elif self.lambda_dsa == 0:
-            yield from without_effect(self, "dsa_reduction", "lambda_dsa", "where lambda_dsa is 0")
+            for name in ("dsa_reduction", "max_spans"):
+                yield from without_effect(self, name, "lambda_dsa", "where lambda_dsa is 0")
         elif self.lambda_hid == 0:
             for name in ("hid_reduction", "projection_learning_rate"):
                 yield from without_effect(self, name, "lambda_hid", "where lambda_hid is 0")

@@ -110,6 +110,18 @@ def test_batch_reduction_divides_once_and_is_scaled_to_its_count(make_batch, mak
     assert (term.sum / batch.counts[term.unit]).item() == pytest.approx((above / below).item(), rel=1e-6)
 
 
+def test_max_spans_leaves_spans_out_of_dsa_by_the_teachers_weights_and_hid_as_it_was(make_batch, make_states):
+    """Uniform weights: the longest spans are the heaviest."""
+    student, teacher = _hidden(STUDENT, 1), _hidden(TEACHER, 2)
+    longest = [sorted(sorted(ranges, key=lambda span: span[0] - span[1])[:2]) for ranges in SPANS]
+    assert longest != [sorted(ranges) for ranges in SPANS]
+    states, few = (make_states(student), make_states(teacher)), make_batch(LENGTHS, longest, 9)
+    whole = make_batch(LENGTHS, [sorted(ranges) for ranges in SPANS], 9)
+    limited = _sums(_alignment(Uniform, max_spans=2)(*states, whole))
+    assert limited["dsa"].item() == pytest.approx(_sums(_alignment(Uniform)(*states, few))["dsa"].item(), rel=1e-6)
+    assert limited["hid"].item() == _sums(_alignment(Uniform)(*states, whole))["hid"].item()
+
+
 def test_padding_gets_no_gradient_and_garbage_in_it_changes_nothing(make_batch, make_states):
     lengths, spans = [4, 6], [[(0, 2), (2, 4)], [(0, 3), (3, 6), (4, 5)]]
     student, teacher = _hidden(STUDENT, 1, 2, 6).requires_grad_(), _hidden(TEACHER, 2, 2, 6)
