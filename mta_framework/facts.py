@@ -71,9 +71,8 @@ def tokenizer_faults(bound: BoundRun, lineup: Lineup) -> list[Fault]:
     faults = []
     if bound.base_loss.NEEDS_SHARED_VOCABULARY:
         wrong = f"differs from the teacher's {different}"
-        allowed = (
-            f"base loss {bound.base_loss.NAME!r} compares tokens, and needs the same one for each id that both have"
-        )
+        name = bound.base_loss.NAME
+        allowed = f"base loss {name!r} compares tokens, and needs the same one for each id that both have"
         todo = f"Take models of one family, or a base loss that does without: {', '.join(bound.other_losses)}."
         faults.append(Fault("student.tokenizer", wrong, allowed, todo))
     elif bound.base_loss.batch_policy() is not None:
@@ -84,8 +83,6 @@ def tokenizer_faults(bound: BoundRun, lineup: Lineup) -> list[Fault]:
         wrong = "is another one than the teacher's, whose embeddings the student takes over (got teacher_layers)"
         faults.append(Fault("student.tokenizer", wrong, "the teacher's tokenizer", "Set it to null."))
     if spec.data.template == "chat":
-        wrong = (
-            "would give teacher and student different texts: their tokenizers have templates of their own (got 'chat')"
-        )
+        wrong = "would give teacher and student different texts, each by the template of its tokenizer (got 'chat')"
         faults.append(Fault("data.template", wrong, "'alpaca', or one tokenizer for both", "Set it to 'alpaca'."))
     return faults

@@ -1,0 +1,65 @@
+"""Alignment where teacher and student cut the texts into other tokens: the spans are what they share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from mta_framework.alignment import Alignment
+from mta_framework.types import LayerPair
+from mta_plugins.importance_estimators.uniform import Uniform
+
+OWN_SPANS, OTHER_SPANS = [[(0, 2), (2, 5)], [(1, 2)], []], [[(0, 1), (1, 7)], [(2, 6)], []]
+
+
+def _hidden(texts, tokens, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(texts, tokens, width, generator=generator, dtype=torch.float64)
+
+
+def _alignment(**options):
+    torch.manual_seed(0)
+    widths = {"student_width": 4, "teacher_width": 6}
+    return Alignment((LayerPair(1, 1, "words"),), Uniform(Uniform.Params()), **widths, **options).double()
+
+
+@pytest.fixture
+def two_sided(make_batch):
+    other = make_batch([7, 6, 3], OTHER_SPANS, 7)
+    return replace(make_batch([5, 2, 4], OWN_SPANS, 5), teacher=other)
+
+
+def test_terms_are_those_of_span_vectors(two_sided, make_states):
+    own_BTD, other_BTD = _hidden(3, 5, 4, seed=1), _hidden(3, 7, 6, seed=2)
+    alignment = _alignment()
+    dsa, hid = alignment(make_states(own_BTD.requires_grad_()), make_states(other_BTD), two_sided)
+
+    def vectors(hidden_BTD, spans):
+        return [[hidden_BTD[text, start:end].mean(0) for start, end in ranges] for text, ranges in enumerate(spans)]
+
+    own, others = vectors(own_BTD, OWN_SPANS), vectors(other_BTD, OTHER_SPANS)
+    # All tokens weigh the same: a span weighs as many tokens as the teacher has in it.
+    distance = [
+        [1 - functional.cosine_similarity(alignment.projections[0](u), v, dim=0) for u, v in zip(*text, strict=True)]
+        for text in zip(own, others, strict=True)
+    ]
+    expected = (distance[0][0] * 1 + distance[0][1] * 6) / 7 + distance[1][0]
+    assert hid.sum.item() == pytest.approx(expected.item(), rel=1e-6)
+    turn = functional.cosine_similarity(*own[0], dim=0) - functional.cosine_similarity(*others[0], dim=0)
+    assert dsa.sum.item() == pytest.approx(turn.square().item(), rel=1e-6)
+    (gradient,) = torch.autograd.grad(hid.sum + dsa.sum, own_BTD)
+    assert gradient[0].abs().sum() > 0
+    assert gradient[2].abs().sum() == 0
+
+
+def test_texts_without_spans_on_either_side_give_zeros_on_the_graph(make_batch, make_states):
+    batch = replace(make_batch([2], [[]], 2), teacher=make_batch([3], [[]], 3))
+    own_BTD = _hidden(1, 2, 4, seed=1).requires_grad_()
+    alignment = _alignment()
+    total = sum(term.sum for term in alignment(make_states(own_BTD), make_states(_hidden(1, 3, 6, seed=2)), batch))
+    assert total.item() == 0
+    gradients = torch.autograd.grad(total, [own_BTD, *alignment.parameters()])
+    assert not any(gradient.any() for gradient in gradients)
