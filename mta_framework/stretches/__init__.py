@@ -1,0 +1,27 @@
+"""Stretches of a text that are written in another notation than prose: code and formulas. No torch.
+
+For span extractors that leave such stretches, or what lies around them, to other extractors::
+
+    found = [formula_stretches(text) for text in texts]
+    around = [gaps(text, stretches) for text, stretches in zip(texts, found)]
+    prose = spans_within(self.prose, texts, around)
+"""
+
+from __future__ import annotations
+
+from mta_framework.stretches.arithmetic import NUMBER
+from mta_framework.stretches.code import code_stretches
+from mta_framework.stretches.formulas import formula_stretches
+from mta_framework.stretches.routing import failures_within, gaps, merged, spans_within
+from mta_framework.stretches.stretch import Stretch
+
+__all__ = [
+    "NUMBER",
+    "Stretch",
+    "code_stretches",
+    "failures_within",
+    "formula_stretches",
+    "gaps",
+    "merged",
+    "spans_within",
+]

@@ -1,0 +1,72 @@
+"""Where the code of a text is: fenced blocks and inline backticks, as CommonMark has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from mta_framework.stretches.stretch import Stretch
+
+_FENCE = re.compile(
+    r"^[ \t]*(?:[-*+>][ \t]+)?(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})[ \t]*(?P<tag>[^\s`]*)[^\n]*$", re.MULTILINE
+)
+"""An opening fence, also one that is indented or that begins the item of a list."""
+
+_FORMULA_TAGS = {"math", "latex", "tex"}
+"""What is fenced like this is no code."""
+
+_TICKS = re.compile(r"`+")
+
+_BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+
+
+def code_stretches(text: str) -> list[Stretch]:
+    """Find fenced blocks and inline code.
+
+    A fence that is never closed reaches to the end of the text, as in a response that was cut off. Blocks tagged
+    ``math``, ``latex`` or ``tex`` are formulas and left out. Inline code lies between two runs of as many backticks,
+    in one paragraph; LaTeX quotes (two backticks, closed by two apostrophes) are none.
+
+    Args:
+        text: Any string.
+
+    Returns:
+        Sorted, apart from each other; ``inner`` is what lies between the lines of the fences.
+    """
+    stretches: list[Stretch] = []
+    at = 0
+    while opening := _FENCE.search(text, at):
+        stretches += _inline(text, at, opening.start())
+        block = _block(text, opening)
+        if block.tag not in _FORMULA_TAGS:
+            stretches.append(block)
+        at = block.end
+    return [*stretches, *_inline(text, at, len(text))]
+
+
+def _block(text: str, opening: re.Match[str]) -> Stretch:
+    fence = opening["fence"]
+    closing = re.compile(rf"^[ \t]*{fence[0]}{{{len(fence)},}}[ \t\r]*$", re.MULTILINE).search(text, opening.end())
+    first = min(opening.end() + 1, len(text))
+    last, end = (max(first, closing.start()), closing.end()) if closing else (len(text), len(text))
+    return Stretch("fenced code", opening.start("fence"), end, (first, last), opening["tag"].lower())
+
+
+def _inline(text: str, start: int, end: int) -> Iterator[Stretch]:
+    runs = list(_TICKS.finditer(text, start, end))
+    # Runs by length, last first, so that each closing one is found without looking at those in between.
+    waiting: dict[int, list[re.Match[str]]] = {}
+    for run in reversed(runs):
+        waiting.setdefault(len(run[0]), []).append(run)
+    for run in runs:
+        same = waiting[len(run[0])]
+        same.pop()
+        # A run that lies inside an earlier stretch is gone together with it.
+        if run.start() < start or not same:
+            continue
+        closing = same[-1]
+        inner = text[run.end() : closing.start()]
+        if _BLANK_LINE.search(inner) or (len(run[0]) == 2 and "''" in inner):
+            continue
+        start = closing.end()
+        yield Stretch("inline code", run.start(), closing.end(), (run.end(), closing.start()))

@@ -1,0 +1,120 @@
+"""Where the formulas of a text are: between LaTeX's delimiters, and arithmetic without any."""
+
+from __future__ import annotations
+
+import re
+
+from mta_framework.stretches.arithmetic import arithmetic_stretches
+from mta_framework.stretches.routing import gaps
+from mta_framework.stretches.stretch import Stretch, shifted
+
+_ENVIRONMENTS = "equation|align|alignat|flalign|gather|multline|eqnarray|displaymath|math"
+
+_OPENING = re.compile(
+    rf"""
+      \\\\(?![(\[]) | \\\$                                  # a line break, an escaped dollar: nothing opens
+    | (?P<paren> \\\( ) | (?P<bracket> \\\[ ) | (?P<dollars> \$\$ )
+    | (?P<dollar> \$ (?![\s$]) )
+    | \\begin\{{ (?P<environment> (?:{_ENVIRONMENTS})\*? ) \}}
+    | ^ [ \t]* (?P<fence> `{{3,}} | ~{{3,}} ) [ \t]* (?:math|latex|tex) [ \t\r]* $
+    """,
+    re.VERBOSE | re.MULTILINE | re.IGNORECASE,
+)
+
+_CLOSING = {"paren": re.compile(r"\\\)"), "bracket": re.compile(r"\\\]"), "dollars": re.compile(r"(?<!\\)\$\$")}
+
+_DOLLAR = re.compile(r"(?:[^$\\]|\\.)++\$", re.DOTALL)
+"""From behind an opening dollar to the next one that is not escaped."""
+
+_BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
+
+_NOTATION = re.compile(r"\\[A-Za-z]|[=^_]")
+"""What a formula that was cut off has, and a stray delimiter has not."""
+
+_TEXT_IN_FORMULA = re.compile(r"\\(?:text|mbox|textrm|textbf|textit|mathrm|operatorname)\*?\s*\{[^{}]*\}")
+
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}[,.;]?\s+[A-Za-z]{2,}(?![A-Za-z])")
+"""Two words in a row."""
+
+_AMOUNT_AND_MORE = re.compile(
+    r"\d[\d.,]*+(?:[A-Za-z]*\s+(?:[A-Za-z]+\s+)*?[A-Za-z]{2,}(?![A-Za-z])|.*[-+*/=(]$)", re.DOTALL
+)
+_AMOUNT_BEHIND = re.compile(r"\d|<<")
+"""Behind the second dollar: it belongs to this sum of money, perhaps behind GSM8K's annotation."""
+
+
+def formula_stretches(text: str) -> list[Stretch]:
+    r"""Find formulas.
+
+    Between ``\( \)``, ``\[ \]``, ``$$ $$``, in the environments of displayed formulas, in blocks fenced as ``math``,
+    ``latex`` or ``tex``, and between single dollars: behind the first and before the second stands no white space, no
+    digit follows the second, and no prose lies between them, so that sums of money are none. A formula ends before a
+    blank line; one whose delimiter is never closed is ``unclosed`` up to there. In what is left, arithmetic.
+
+    Args:
+        text: Any string.
+
+    Returns:
+        Sorted, apart from each other.
+    """
+    delimited = _delimited(text)
+    arithmetic = [
+        shifted(found, start) for start, end in gaps(text, delimited) for found in arithmetic_stretches(text[start:end])
+    ]
+    return sorted([*delimited, *arithmetic], key=lambda stretch: stretch.start)
+
+
+def _delimited(text: str) -> list[Stretch]:
+    stretches: list[Stretch] = []
+    at = 0
+    while opening := _OPENING.search(text, at):
+        found = _stretch(text, opening) if opening.lastgroup else None
+        if found:
+            stretches.append(found)
+        at = found.end if found else opening.end()
+    return stretches
+
+
+def _stretch(text: str, opening: re.Match[str]) -> Stretch | None:
+    kind = opening.lastgroup
+    if kind == "dollar":
+        return _between_dollars(text, opening.end())
+    if kind == "fence":
+        return _fenced(text, opening)
+    if kind == "environment":
+        closing = re.compile(rf"\\end\{{{re.escape(opening['environment'])}\}}")
+    else:
+        closing = _CLOSING[str(kind)]
+    limit = _paragraph_end(text, opening.end())
+    found = closing.search(text, opening.end(), limit)
+    if found:
+        return Stretch("latex", opening.start(), found.end(), (opening.end(), found.start()))
+    if _NOTATION.search(text, opening.end(), limit):
+        return Stretch("unclosed", opening.start(), limit, (opening.end(), limit))
+    return None
+
+
+def _between_dollars(text: str, start: int) -> Stretch | None:
+    found = _DOLLAR.match(text, start)
+    if not found:
+        return None
+    end, body = found.end(), found[0][:-1]
+    if body[-1].isspace() or _AMOUNT_BEHIND.match(text, end) or _BLANK_LINE.search(body):
+        return None
+    plain = _TEXT_IN_FORMULA.sub(r"\\text", body)
+    if _PROSE.search(plain) or _AMOUNT_AND_MORE.match(plain):
+        return None
+    return Stretch("latex", start - 1, end, (start, end - 1))
+
+
+def _fenced(text: str, opening: re.Match[str]) -> Stretch:
+    closing = re.compile(rf"^[ \t]*{re.escape(opening['fence'])}[ \t\r]*$", re.MULTILINE).search(text, opening.end())
+    first = min(opening.end() + 1, len(text))
+    if not closing:
+        return Stretch("unclosed", opening.start("fence"), len(text), (first, len(text)))
+    return Stretch("latex", opening.start("fence"), closing.end(), (first, max(first, closing.start())))
+
+
+def _paragraph_end(text: str, start: int) -> int:
+    found = _BLANK_LINE.search(text, start)
+    return found.start() if found else len(text)
