@@ -19,6 +19,7 @@ ALLOWED = {
     "ranks": BASE,
     "interfaces": BASE,
     "batch_policies": CONTRACTS,
+    "stretches": CONTRACTS,
     "hookspecs": BASE | {"interfaces"},
     "spec": CONTRACTS,
     "registry": CONTRACTS,
@@ -31,6 +32,7 @@ ALLOWED = {
     "generation": SHARED | {"models"},
     "training": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
     "evaluation": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
+    "testing": SHARED | {"data"},
 }
 PIPELINE = {"pipeline", "plan", "facts", "key_layers", "assembly"}
 LIGHT = ("torch", "transformers", "datasets", "peft", "spacy", "accelerate", "rouge_score", "matplotlib", "numpy")
@@ -69,7 +71,7 @@ def test_plugin_imports_the_public_surface_alone_and_no_other_plugin(path):
     for name in imports(path):
         if name.startswith("mta_framework."):
             public = name.removeprefix("mta_framework.").split(".")[0]
-            assert public in {"vocabulary", "batch_policies", *mta_framework.__all__}, name
+            assert public in {"vocabulary", "batch_policies", "stretches", *mta_framework.__all__}, name
         if name.startswith("mta_plugins"):
             assert path.name == "hooks.py", f"{path.name} imports {name}"
 
