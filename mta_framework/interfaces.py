@@ -118,7 +118,15 @@ class SpanExtractor(Plugin):
 
 
 class ImportanceEstimator(Plugin):
-    """Weighs the tokens of a text."""
+    """Weighs the tokens of a text.
+
+    Attributes:
+        BY_TEACHER: Whether it weighs by what the teacher makes of the text in the end, whatever the key layer: then it
+            is asked once for each micro-batch, with the teacher's states, and the student's tokens get the same
+            weights. A student with a tokenizer of its own has other tokens, which are weighed by its own states.
+    """
+
+    BY_TEACHER: ClassVar[bool] = False
 
     @abstractmethod
     def weigh(self, states: States, layer: int, mask_BT: Tensor) -> Tensor:
@@ -126,7 +134,7 @@ class ImportanceEstimator(Plugin):
 
         Args:
             states: Of the model whose tokens are weighed, student or teacher.
-            layer: The 1-based key layer at hand.
+            layer: The 1-based key layer at hand; of no importance with ``BY_TEACHER``.
             mask_BT: 1 on tokens, 0 on padding.
 
         Returns:

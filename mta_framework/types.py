@@ -123,12 +123,14 @@ class States:
         layers: 1-based key layer -> hidden_BTD after that block; the last layer is read after the final norm.
         head: The model's head.
         tail: What comes before the head: for losses that read intermediate layers out. Always there during training.
+        input_ids_BT: The tokens that the states are of. Always there during training.
     """
 
     final_BTD: Tensor
     layers: Mapping[int, Tensor]
     head: Head
     tail: Tail | None = None
+    input_ids_BT: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class StateReader:
         if self._depth in self._layers:
             layers[self._depth] = unprojected_BTD
         tail = Tail(self._shape, _norm_between(kept.get(self._depth), unprojected_BTD, ends), projection)
-        return States(final_BTD=final_BTD, layers=layers, head=head_of(self._model), tail=tail)
+        return States(final_BTD, layers, head_of(self._model), tail, input_ids_BT)
 
     def close(self) -> None:
         """Take the hooks off the model; ``read`` must not be called any more."""
