@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -28,6 +32,20 @@ def pair(spec_dict, rows_file, tmp_path):
     student = {**spec_dict["student"], "tokenizer": str(tmp_path / "unigram")}
     data = {**spec_dict["data"], "max_length": 400, "max_prompt_length": 350}
     return {**spec_dict, "student": student, "data": data}
+
+
+@pytest.fixture
+def one_step():
+    """Runs one step in this process; gives the losses and the gradients before clipping."""
+    found = importlib.util.spec_from_file_location("gradient_worker", Path(__file__).with_name("gradient_worker.py"))
+    worker = importlib.util.module_from_spec(found)
+    found.loader.exec_module(worker)
+
+    def run(spec, folder, micro_batch_size):
+        worker.one_step(spec, folder, micro_batch_size)
+        return json.loads((folder / "loss.json").read_text()), load_file(folder / "gradients.safetensors")
+
+    return run
 
 
 @pytest.mark.slow
@@ -62,3 +80,16 @@ def test_chat_template_and_layers_of_the_teacher_are_refused(pair, write_spec):
     told = "\n".join(map(str, refusal.value.faults))
     assert "student.tokenizer: is another one than the teacher's" in told
     assert "data.template: would give teacher and student different texts" in told
+
+
+@pytest.mark.slow
+def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(pair, write_spec, tmp_path, one_step):
+    training = {**pair["training"], "max_steps": 1}
+    path = write_spec({**pair, "base_loss": {"name": "uld"}, "training": training, "evaluation": None})
+    losses, gradients = one_step(path, tmp_path / "1x8", 8)
+    for size in (4, 1):
+        cut_losses, cut_gradients = one_step(path, tmp_path / f"{size}", size)
+        assert cut_losses == pytest.approx(losses, rel=1e-5)
+        for name, expected in gradients.items():
+            tolerance = 1e-5 * expected.abs().max().item() + 1e-8
+            torch.testing.assert_close(cut_gradients[name], expected, rtol=1e-4, atol=tolerance, msg=name)
