@@ -88,7 +88,7 @@ def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(pair, write_sp
     path = write_spec({**pair, "base_loss": {"name": "uld"}, "training": training, "evaluation": None})
     losses, gradients = one_step(path, tmp_path / "1x8", 8)
     for size in (4, 1):
-        cut_losses, cut_gradients = one_step(path, tmp_path / f"{size}", size)
+        cut_losses, cut_gradients = one_step(path, tmp_path / f"cut-{size}", size)
         assert cut_losses == pytest.approx(losses, rel=1e-5)
         for name, expected in gradients.items():
             tolerance = 1e-5 * expected.abs().max().item() + 1e-8
