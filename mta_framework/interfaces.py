@@ -287,8 +287,8 @@ class BaseLoss(Plugin):
             progress: For schedules.
 
         Returns:
-            Terms whose units are keys of ``batch.counts``, the same ones at every call. A micro-batch in which nothing
-            is supervised gives zeros that still hang on the student's graph.
+            Terms whose units are keys of ``batch.counts``, the same ones at every call. Where a micro-batch has nothing
+            of a term's unit (no supervised token, say), it is a zero that still hangs on the student's graph.
         """
 
     def key_layers(self, student: ModelShape, teacher: ModelShape) -> Sequence[tuple[int, int]]:

@@ -200,7 +200,7 @@ def _hook_faults(manager: pluggy.PluginManager, module: object) -> list[str]:
 
 
 def _register_class(registry: Registry, family: str, contract: type[Plugin], plugin: object, provider: str) -> None:
-    reason = _class_fault(contract, plugin)
+    reason = class_fault(contract, plugin)
     if reason:
         registry.failures.append(Failure(provider, f"{family}: {reason}"))
         return
@@ -209,7 +209,8 @@ def _register_class(registry: Registry, family: str, contract: type[Plugin], plu
     registry.families[family].setdefault(plugin.NAME, []).append(Registered(plugin, provider))
 
 
-def _class_fault(contract: type[Plugin], plugin: object) -> str | None:
+def class_fault(contract: type[Plugin], plugin: object) -> str | None:
+    """What keeps an object from being registered as a plugin of this contract; None if nothing does."""
     if not (isinstance(plugin, type) and issubclass(plugin, contract)):
         return f"{plugin!r} is not a subclass of {contract.__name__}"
     if getattr(plugin, "__abstractmethods__", None):
@@ -217,6 +218,8 @@ def _class_fault(contract: type[Plugin], plugin: object) -> str | None:
     name = getattr(plugin, "NAME", None)
     if not (isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", name)):
         return f"{plugin.__name__}.NAME must be lower case letters, digits and _ (got {name!r})"
+    if name == "new":
+        return f"{plugin.__name__}.NAME must be another word: `mta plugins new` is a command (got 'new')"
     if not (isinstance(plugin.Params, type) and issubclass(plugin.Params, PluginParams)):
         return f"{plugin.__name__}.Params must derive from PluginParams"
     if issubclass(plugin, SpanExtractor) and not isinstance(getattr(plugin, "VERSION", None), str):

@@ -1,0 +1,172 @@
+"""What a base loss promises."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mta_framework.interfaces import BaseLoss
+from mta_framework.testing.batch_policies import PolicyContract
+from mta_framework.testing.plugin import PluginContract, copied_state
+from mta_framework.testing.values import (
+    VOCABULARY,
+    batch_of,
+    leaves,
+    random_example,
+    random_states,
+    some_texts,
+    with_garbage,
+)
+from mta_framework.types import Batch, Example, LossTerms, ModelShape, Progress, States
+
+
+class BaseLossContract(PluginContract, PolicyContract):
+    """Its ``plugin`` fixture returns a base loss as it is before the first step.
+
+    Attributes:
+        STUDENT: The student's shape; change it for options that name layers it hasn't.
+        TEACHER: The teacher's.
+    """
+
+    CONTRACT = BaseLoss
+    STUDENT: ClassVar[ModelShape] = ModelShape(6, 8)
+    TEACHER: ClassVar[ModelShape] = ModelShape(12, 5)
+
+    def test_key_layers_lie_within_both_models(self, plugin: BaseLoss) -> None:
+        for own, other in plugin.key_layers(self.STUDENT, self.TEACHER):
+            assert 1 <= own <= self.STUDENT.num_layers
+            assert 1 <= other <= self.TEACHER.num_layers
+
+    def test_terms_are_finite_scalars_in_a_unit_of_the_batch_with_gradient(self, plugin: BaseLoss) -> None:
+        for texts in _data(plugin):
+            student, batch = self._student(texts)
+            terms = self._terms(plugin, student, batch)
+            assert terms
+            for term in terms:
+                assert term.sum.shape == ()
+                assert term.sum.dtype == torch.float32
+                assert torch.isfinite(term.sum)
+                assert term.unit in batch.counts
+            gradients = _gradients(terms, student)
+            assert all(torch.isfinite(gradient).all() for gradient in gradients)
+            assert any(gradient.any() for gradient in gradients)
+
+    def test_nothing_to_count_gives_zeros_that_hang_on_the_graph(self, plugin: BaseLoss) -> None:
+        for texts in _data(plugin):
+            student, batch = self._student(_unsupervised(texts))
+            for term in self._terms(plugin, student, batch):
+                if batch.counts[term.unit] == 0:
+                    assert term.sum.item() == 0
+                    assert term.sum.requires_grad or term.weight == 0
+            gradients = _gradients(self._terms(plugin, student, batch), student)
+            assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+    def test_sums_do_not_depend_on_how_the_batch_is_cut_and_padded(self, plugin: BaseLoss) -> None:
+        for texts in _data(plugin):
+            student, batch = self._student(texts)
+            whole = self._terms(copy.deepcopy(plugin), student, batch)
+            parts = []
+            for part in (slice(0, 1), slice(1, 3)):
+                cut = batch_of(*texts[part])
+                own = some_texts(student, part, cut.input_ids_BT.shape[1])
+                parts.append(self._terms(copy.deepcopy(plugin), own, cut, self._teacher(texts, part)))
+            for number, term in enumerate(whole):
+                assert term.unit == parts[0][number].unit == parts[1][number].unit
+                torch.testing.assert_close(parts[0][number].sum + parts[1][number].sum, term.sum)
+
+    def test_what_stands_on_padding_has_no_effect_and_no_gradient(self, plugin: BaseLoss) -> None:
+        for texts in _data(plugin):
+            student, batch = self._student(texts)
+            clean = self._terms(copy.deepcopy(plugin), student, batch)
+            dirty = self._terms(copy.deepcopy(plugin), with_garbage(student, batch.attention_mask_BT), batch)
+            for one, other in zip(clean, dirty, strict=True):
+                torch.testing.assert_close(one.sum, other.sum)
+            assert not _gradients(clean, student)[0][batch.attention_mask_BT == 0].any()
+
+    def test_a_teacher_with_a_padded_vocabulary_is_taken(self, plugin: BaseLoss) -> None:
+        student, batch = self._student(_data(plugin)[0])
+        teacher = random_states(batch, self.TEACHER, vocabulary=VOCABULARY + 5, seed=1)
+        for term in self._terms(plugin, student, batch, teacher):
+            assert torch.isfinite(term.sum)
+
+    def test_terms_are_the_same_ones_whatever_is_supervised_and_whoever_wrote_it(self, plugin: BaseLoss) -> None:
+        for texts in _data(plugin):
+            mine = [replace(text, by_student=True) for text in texts]
+            batches = [batch_of(*given) for given in (texts, mine, texts[1:], _unsupervised(texts))]
+            batches.append(replace(batches[0], by_student_B=None))
+            kinds = []
+            for batch in batches:
+                terms = self._terms(plugin, random_states(batch, self.STUDENT), batch)
+                kinds.append([(term.name, term.unit) for term in terms])
+            assert kinds == kinds[:1] * len(kinds)
+
+    def test_state_survives_a_checkpoint(self, plugin: BaseLoss) -> None:
+        successor = copy.deepcopy(plugin)
+        student, batch = self._student(_data(plugin)[0])
+        for _ in range(3):
+            terms = self._terms(plugin, student, batch)
+            plugin.observe({term.name: term.sum.item() / max(batch.counts[term.unit], 1) for term in terms})
+        successor.restore(copied_state(plugin.state()))
+        assert successor.state() == plugin.state()
+        sums = [[term.sum.item() for term in self._terms(loss, student, batch)] for loss in (plugin, successor)]
+        assert sums[0] == sums[1]
+
+    def _student(self, texts: Sequence[Example]) -> tuple[States, Batch]:
+        batch = batch_of(*texts)
+        return random_states(batch, self.STUDENT, gradient=True), batch
+
+    def _teacher(self, texts: Sequence[Example], part: slice = slice(None)) -> States:
+        """Of the whole batch, cut: its states are those that it has of the whole."""
+        whole, cut = batch_of(*texts), batch_of(*texts[part])
+        states = random_states(whole.teacher or whole, self.TEACHER, seed=1)
+        return some_texts(states, part, (cut.teacher or cut).input_ids_BT.shape[1])
+
+    def _terms(self, plugin: BaseLoss, student: States, batch: Batch, teacher: States | None = None) -> LossTerms:
+        if teacher is None:
+            teacher = random_states(batch.teacher or batch, self.TEACHER, seed=1)
+        return tuple(plugin.compute(student, teacher if plugin.NEEDS_TEACHER else None, batch, Progress(3, 10, 0.3)))
+
+
+def _data(plugin: BaseLoss) -> Sequence[list[Example]]:
+    """Three texts, of which the second is by the student and the third has no response; and in two tokenizations."""
+    lengths = ((7, 2), (5, 2), (2, 2))
+    texts = [
+        random_example(length, prompt, seed=number, spans={"words": [(0, 1), (1, 2)]}, by_student=number == 1)
+        for number, (length, prompt) in enumerate(lengths)
+    ]
+    if plugin.NEEDS_SHARED_VOCABULARY:
+        return [texts]
+    return [texts, [_retokenised(text) for text in texts]]
+
+
+def _retokenised(text: Example) -> Example:
+    """With the same text in the teacher's tokens: one more in the prompt, one more in the response."""
+    length, prompt = len(text.input_ids), text.prompt_length
+    responds = length > prompt
+    other = random_example(length + 1 + responds, prompt + 1, seed=length, spans={"words": [(0, 2), (2, 3)]})
+    matched_R2 = [[token, token + 1] for token in range(prompt, length)]
+    return replace(text, teacher=other, matched_R2=np.array(matched_R2, dtype=np.int32).reshape(-1, 2))
+
+
+def _unsupervised(texts: Sequence[Example]) -> list[Example]:
+    prompts = []
+    for text in texts:
+        other = text.teacher and replace(text.teacher, prompt_length=len(text.teacher.input_ids))
+        matched_R2 = None if text.matched_R2 is None else text.matched_R2[:0]
+        prompts.append(replace(text, prompt_length=len(text.input_ids), teacher=other, matched_R2=matched_R2))
+    return prompts
+
+
+def _gradients(terms: LossTerms, student: States) -> tuple[Tensor, ...]:
+    """Of the total: every process must give one to all that it trains, be it zero."""
+    total = torch.stack([term.weight * term.sum for term in terms if term.weight]).sum()
+    read, *others = torch.autograd.grad(total, leaves(student), retain_graph=True, allow_unused=True)
+    assert read is not None, "the total does not hang on the student's final states"
+    assert others[0] is not None, "the total does not hang on the student's head"
+    return read, *(gradient for gradient in others if gradient is not None)

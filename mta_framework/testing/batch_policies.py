@@ -1,0 +1,54 @@
+"""What the batch policy of a base loss promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mta_framework.interfaces import BaseLoss, BatchPolicy
+from mta_framework.testing.plugin import copied_state
+from mta_framework.testing.rollouts import ScriptedRollouts
+from mta_framework.types import Example
+
+_STEPS = 12
+
+
+class PolicyContract:
+    """Of the policy that ``plugin`` brings; nothing is asked of a loss that is trained on the data as they are."""
+
+    def test_its_batch_policy_chooses_whole_batches_and_every_copy_the_same(self, plugin: BaseLoss) -> None:
+        one, other = plugin.batch_policy(), plugin.batch_policy()
+        if one is None or other is None:
+            assert one is other
+            return
+        assert one is not other
+        drawn = _drawn(one, ScriptedRollouts(_STEPS), range(_STEPS))
+        sizes = {len(texts) for texts in drawn}
+        assert len(sizes) == 1
+        assert sizes.pop() % len(ScriptedRollouts().batch(0)) == 0
+        assert [*map(_plain, _drawn(other, ScriptedRollouts(_STEPS), range(_STEPS)))] == [*map(_plain, drawn)]
+
+    def test_its_batch_policy_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(self, plugin: BaseLoss) -> None:
+        straight, first, second = plugin.batch_policy(), plugin.batch_policy(), plugin.batch_policy()
+        if straight is None or first is None or second is None:
+            return
+        whole = _drawn(straight, ScriptedRollouts(_STEPS), range(_STEPS))
+        rollouts = ScriptedRollouts(_STEPS)
+        before = _drawn(first, rollouts, range(7))
+        second.restore(copied_state(first.state()))
+        after = _drawn(second, rollouts, range(7, _STEPS))
+        assert [*map(_plain, [*before, *after])] == [*map(_plain, whole)]
+
+
+def _drawn(policy: BatchPolicy, rollouts: ScriptedRollouts, steps: Sequence[int]) -> list[Sequence[Example]]:
+    drawn = []
+    for step in steps:
+        rollouts.step = step
+        if step % rollouts.steps_per_epoch == 0:
+            policy.validated(2.0 + step % 2)
+        drawn.append(policy.draw(rollouts.batch(step), rollouts, rollouts.progress))
+    return drawn
+
+
+def _plain(texts: Sequence[Example]) -> list[Any]:
+    return [(text.input_ids.tolist(), text.prompt_length, text.by_student) for text in texts]

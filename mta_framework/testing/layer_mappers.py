@@ -1,0 +1,44 @@
+"""What a layer mapper promises."""
+
+from __future__ import annotations
+
+import pytest
+
+from mta_framework.interfaces import LayerMapper
+from mta_framework.testing.plugin import PluginContract
+from mta_framework.types import LayerPair, ModelShape
+
+
+class LayerMapperContract(PluginContract):
+    """Its ``plugin`` fixture returns a layer mapper with options that fit a student of 6 layers."""
+
+    CONTRACT = LayerMapper
+
+    @pytest.mark.parametrize("depths", [(6, 12), (12, 48), (24, 24), (24, 6)])
+    def test_pairs_are_sorted_within_both_models_and_of_its_granularities(
+        self, plugin: LayerMapper, depths: tuple[int, int]
+    ) -> None:
+        pairs = plugin.map(ModelShape(depths[0], 8), ModelShape(depths[1], 16))
+        assert pairs
+        _require_sound(pairs, plugin, *depths)
+
+    def test_the_same_models_give_the_same_pairs(self, plugin: LayerMapper) -> None:
+        student, teacher = ModelShape(6, 8), ModelShape(12, 16)
+        assert plugin.map(student, teacher) == plugin.map(student, teacher)
+
+    @pytest.mark.parametrize("depths", [(1, 1), (2, 48), (6, 1)])
+    def test_models_that_are_too_small_are_refused_in_words(self, plugin: LayerMapper, depths: tuple[int, int]) -> None:
+        try:
+            pairs = plugin.map(ModelShape(depths[0], 8), ModelShape(depths[1], 16))
+        except ValueError as refusal:
+            wrong, _, rest = str(refusal).partition("; ")
+            allowed, _, todo = rest.partition(". ")
+            assert all((wrong, allowed, todo)), "what is wrong; what is allowed. What to do."
+        else:
+            _require_sound(pairs, plugin, *depths)
+
+
+def _require_sound(pairs: list[LayerPair], plugin: LayerMapper, student: int, teacher: int) -> None:
+    assert pairs == sorted(pairs)
+    assert [pair for pair in pairs if not (1 <= pair.student <= student and 1 <= pair.teacher <= teacher)] == []
+    assert {pair.granularity for pair in pairs} == set(plugin.granularities)

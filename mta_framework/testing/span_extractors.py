@@ -1,0 +1,90 @@
+"""What a span extractor promises."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+from mta_framework.data.extraction import extract
+from mta_framework.interfaces import SpanExtractor
+from mta_framework.testing.plugin import PluginContract
+from mta_framework.types import Span, SpanSet
+
+ODD_TEXTS = (
+    "",
+    " ",
+    "\n\r\n\t",
+    "Rain.",
+    "The old keeper has carefully repaired the broken lamp.\r\nShe didn't know.",
+    "日本語のテキストです。",
+    "😀👩‍👩‍👧‍👦 e\u0301 \u200b x",
+    "\ufeffBegins with a mark, ends\u00a0with\u2028a break\u2029",
+    "a" * 10_000,
+    "for i in range(10): print(i)",
+    "```python\nx = [1, 2\n```\nand\n```\nno end",
+    r"So \(x_1 = \frac{a}{b}\), $$y^2 and 3 * 4 = 12 <<3*4=12>>12 cost $5.",
+    "مرحبا بالعالم، كيف حالك؟ שלום",
+    "1.\n\n2.\n\n\n- one\n- two\n",
+)
+"""Texts of all kinds: empty, blank, of one word; other scripts, emoji, marks; code, formulas, lists."""
+
+
+class SpanExtractorContract(PluginContract):
+    """Its ``plugin`` fixture returns a span extractor whose parser is installed."""
+
+    CONTRACT = SpanExtractor
+
+    def test_what_it_needs_is_here(self, plugin: SpanExtractor) -> None:
+        missing = plugin.require()
+        assert missing is None, missing
+
+    def test_it_names_its_granularities(self, plugin: SpanExtractor) -> None:
+        assert plugin.granularities
+        assert len(set(plugin.granularities)) == len(plugin.granularities)
+        assert {plugin.overlap(name) for name in plugin.granularities} <= {"none", "nested", "any"}
+
+    def test_spans_are_as_promised_in_texts_of_all_kinds(self, plugin: SpanExtractor) -> None:
+        texts = [*ODD_TEXTS, *_mixtures(32)]
+        assert len(extract(plugin, texts)) == len(texts)
+
+    def test_no_texts_give_no_spans(self, plugin: SpanExtractor) -> None:
+        assert list(plugin.extract([])) == []
+
+    def test_a_text_gives_the_same_spans_alone_among_others_and_again(self, plugin: SpanExtractor) -> None:
+        texts = [*ODD_TEXTS, *_mixtures(64 - len(ODD_TEXTS))]
+        together = _plain(plugin, texts)
+        assert [_plain(plugin, [text])[0] for text in texts] == together
+        assert _plain(plugin, texts[::-1])[::-1] == together
+
+    def test_it_travels_to_another_process_after_use(self, plugin: SpanExtractor) -> None:
+        texts = ODD_TEXTS[:7]
+        before = plugin.extract(texts)
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as worker:
+            after = worker.submit(plugin.extract, texts).result(timeout=300)
+        assert [*map(_pairs, after)] == [*map(_pairs, before)]
+
+    def test_its_fingerprint_is_json_and_stays_the_same(self, plugin: SpanExtractor) -> None:
+        unused = copy.deepcopy(plugin)
+        plugin.extract(ODD_TEXTS[:5])
+        assert plugin.fingerprint() == unused.fingerprint()
+        assert json.loads(plugin.fingerprint())
+
+
+def _plain(extractor: SpanExtractor, texts: Sequence[str]) -> list[dict[str, Any]]:
+    return [{name: found.tolist() for name, found in spans.items()} for spans in extract(extractor, texts)]
+
+
+def _pairs(spans: SpanSet) -> dict[str, list[Span]]:
+    return {name: [(int(start), int(end)) for start, end in found] for name, found in spans.items()}
+
+
+def _mixtures(count: int) -> list[str]:
+    """Pieces of the texts above, in odd company; the same ones every time."""
+    source = random.Random(0)
+    pieces = [piece for text in ODD_TEXTS for piece in text[:80].split(" ")]
+    return [source.choice(" \n").join(source.choices(pieces, k=source.randint(1, 12))) for _ in range(count)]
