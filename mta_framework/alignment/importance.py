@@ -14,7 +14,7 @@ from mta_framework.types import Batch, SpanIndex, States
 def both_weights(
     importance: ImportanceEstimator, student: States, teacher: States, batch: Batch
 ) -> tuple[TokenWeights, TokenWeights]:
-    """The student's and the teacher's: the same ones where the estimator weighs by the teacher and tokens are shared."""
+    """The student's and the teacher's: the same where the estimator weighs by the teacher and tokens are shared."""
     of_teacher = TokenWeights(importance, teacher, batch.teacher or batch)
     if importance.BY_TEACHER and batch.teacher is None:
         return of_teacher, of_teacher

@@ -11,6 +11,8 @@ from mta_plugins.base_losses.kl import KL
 from mta_plugins.base_losses.sft import SFT
 from mta_plugins.base_losses.uld import ULD
 from mta_plugins.importance_estimators.attention import Attention
+from mta_plugins.importance_estimators.entropy import Entropy
+from mta_plugins.importance_estimators.surprisal import Surprisal
 from mta_plugins.importance_estimators.uniform import Uniform
 from mta_plugins.layer_mappers.explicit import Explicit
 from mta_plugins.layer_mappers.proportional import Proportional
@@ -26,7 +28,7 @@ def mta_register_span_extractors() -> Sequence[type[SpanExtractor]]:
 
 @hookimpl
 def mta_register_importance_estimators() -> Sequence[type[ImportanceEstimator]]:
-    return Attention, Uniform
+    return Attention, Uniform, Entropy, Surprisal
 
 
 @hookimpl

@@ -1,0 +1,39 @@
+"""Importance by how certain the teacher is."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from mta_framework import ImportanceEstimator, States
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Entropy(ImportanceEstimator):
+    """The teacher's certainty: 1 where its next-token distribution has one token, 0 where all are alike.
+
+    ``w_t = 1 - H(p_t) / log V`` with p_t the distribution that follows from the final state of token t, so that a
+    token counts by how sure the teacher is having read it (the variant ``entropy`` in the authors' code).
+    """
+
+    NAME = "entropy"
+    BY_TEACHER = True
+
+    def weigh(self, states: States, layer: int, mask_BT: Tensor) -> Tensor:
+        """Weights from 0 to 1, float32. The head is applied to all attended tokens, in chunks."""
+        from mta_framework import vocabulary
+
+        position_A = mask_BT.flatten().nonzero().squeeze(1)
+        final_AD = states.final_BTD.detach().flatten(0, 1).index_select(0, position_A)
+        certainty_A = vocabulary.chunked_values(_certainty, vocabulary.Readout(final_AD, states.head), None)
+        weight = certainty_A.new_zeros(mask_BT.numel()).index_copy(0, position_A, certainty_A)
+        return weight.float().view(mask_BT.shape)
+
+
+def _certainty(logits_nV: Tensor) -> Tensor:
+    import torch
+
+    entropy_n = torch.special.entr(logits_nV.softmax(-1)).sum(-1)
+    return (1 - entropy_n / math.log(logits_nV.shape[-1])).clamp_min(0)
