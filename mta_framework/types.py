@@ -48,6 +48,9 @@ TEXTS_BY_STUDENT = "texts by the student"
 TEXTS_BY_OTHERS = "texts by others"
 """Unit of counting: the other texts with a supervised position: responses of the data set or of the teacher."""
 
+SHARE_BY_STUDENT = "share_by_student"
+"""In the log: which share of the texts of the last steps the student wrote."""
+
 Responder = Literal["student", "teacher"]
 """Who writes responses during training."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from mta_framework.evaluation.report import EvaluationFacts, Report, SampleResponses
 from mta_framework.evaluation.tables import escaped, markdown_table, metrics, score_rows, seeds_note
+from mta_framework.types import SHARE_BY_STUDENT
 
 LONGEST_SAMPLE = 600
 
@@ -66,7 +67,9 @@ def _sentence(report: Report) -> str:
             f"λ_Hid {alignment['lambda_hid']:g}; key layers student→teacher: {pairs})"
         )
     steps = f"{report.steps:,} steps of {training.get('batch_size')} texts"
-    return f"The student was trained for {steps} with {loss}, from seed {spec.get('seed')}."
+    own = [entry[SHARE_BY_STUDENT] for entry in report.log if SHARE_BY_STUDENT in entry]
+    told = f" {sum(own) / len(own):.0%} of the texts that it was trained on were its own responses." if own else ""
+    return f"The student was trained for {steps} with {loss}, from seed {spec.get('seed')}.{told}"
 
 
 def _source(section: Mapping[str, Any] | None) -> str:

@@ -23,7 +23,7 @@ from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, contribut
 from mta_framework.training.ledger import Ledger
 from mta_framework.training.loader import Collator, micro_batches, training_loader, validation_batches
 from mta_framework.training.rollouts import TrainingRollouts
-from mta_framework.types import Batch, Example, Progress
+from mta_framework.types import SHARE_BY_STUDENT, Batch, Example, Progress
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class DistillationTrainer(Trainer):
             logs = {**logs, **self._ledger.drain()}
             if self._data.policy is not None:
                 steps = max(self.state.global_step - self._logged_at, 1)
-                logs["share_by_student"] = self._by_student / steps
+                logs[SHARE_BY_STUDENT] = self._by_student / steps
                 self._by_student, self._logged_at = 0.0, self.state.global_step
         super().log(logs, start_time)
 

@@ -69,11 +69,13 @@ def test_interrupted_run_resumes_to_the_same_bits(path, tmp_path):
     assert losses(resumed, "eval_cross_entropy") == losses(straight, "eval_cross_entropy")
 
 
-def test_share_of_student_responses_is_logged_and_the_alignment_sees_their_spans(path):
+def test_share_of_student_responses_is_logged_and_the_alignment_sees_their_spans(path, tmp_path):
     report = finished(path, "run")
     shares = losses(report, "share_by_student")
     assert len(shares) == 8
     assert 0 < sum(shares) < 8
+    page = (tmp_path / "runs" / "run" / "report.md").read_text(encoding="utf-8")
+    assert f"{sum(shares) / 8:.0%} of the texts that it was trained on were its own responses." in page
     aligned = [entry["hid"] for entry in report.log if entry.get("share_by_student", 0) > 0]
     assert all(value > 0 for value in aligned)
 
