@@ -8,7 +8,7 @@ What a base loss needs: choose the supervised positions, and sum a kernel over t
 
 from mta_framework.vocabulary.chunked import Kernel, chunked_sum, chunked_values
 from mta_framework.vocabulary.divergences import cross_entropy, forward_kl, log_softmax, reverse_kl
-from mta_framework.vocabulary.key_layers import KeyStates, key_states, trajectory_sums
+from mta_framework.vocabulary.key_layers import KeyStates, distinct_positions, key_states, trajectory_sums
 from mta_framework.vocabulary.mixtures import jensen_shannon, skew_forward_kl, skew_reverse_kl, total_variation
 from mta_framework.vocabulary.readouts import Readout, at, supervised
 from mta_framework.vocabulary.trajectories import Trajectories
@@ -22,6 +22,7 @@ __all__ = [
     "chunked_sum",
     "chunked_values",
     "cross_entropy",
+    "distinct_positions",
     "forward_kl",
     "jensen_shannon",
     "key_states",

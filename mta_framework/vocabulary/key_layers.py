@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mta_framework.errors import RunError
-from mta_framework.types import Head, States
+from mta_framework.types import Batch, Head, States
 from mta_framework.vocabulary.projection import Gradients, Projection, at_least_float32, logits_of, product
 from mta_framework.vocabulary.readouts import Readout
 from mta_framework.vocabulary.trajectories import SCRATCH, Trajectories
@@ -78,8 +78,44 @@ def key_states(states: States, layers: Sequence[int], position_N: Tensor, final_
     return KeyStates(tuple(read), torch.arange(len(position_N), device=position_N.device), states.head)
 
 
+def distinct_positions(batch: Batch, *layers_BTD: Tensor) -> tuple[Tensor, Tensor]:
+    """The attended positions, those with the same states taken together.
+
+    Texts that begin alike, as prompts from a template do, have the same states up to where they part: a batch of 8
+    Alpaca prompts repeats some 170 tokens. Reading these out once, and counting them as often as they occur, gives the
+    same loss and, since the states are the same function of the weights, the same gradients of the weights.
+
+    Args:
+        batch: Texts; only equal tokens after equal tokens are ever taken together.
+        layers_BTD: All states that are going to be read. They must be equal to the bit (dropout makes them differ).
+
+    Returns:
+        position_N, int64, ascending flat positions, and count_N, int64, how many attended positions each stands for.
+    """
+    mask_BT = batch.attention_mask_BT
+    texts, width = mask_BT.shape
+    ids_BT = batch.input_ids_BT.masked_fill(mask_BT == 0, -1)
+    alike_BBT = (ids_BT[:, None] == ids_BT).cumprod(2).bool()
+    number_B = torch.arange(texts, device=mask_BT.device)
+    first_BT = torch.where(alike_BBT, number_B[:, None], texts).amin(1)
+    position_A = batch.attended_A
+    first_A = (first_BT * width + torch.arange(width, device=mask_BT.device)).flatten()[position_A]
+    again = (first_A != position_A).nonzero().squeeze(1)
+    pairs = position_A[again], first_A[again]
+    same = torch.ones_like(again, dtype=torch.bool)
+    for layer in layers_BTD:
+        own, other = (layer.detach().flatten(0, 1).index_select(0, chosen) for chosen in pairs)
+        same &= (own == other).all(-1)
+    first_A[again] = torch.where(same, pairs[1], pairs[0])
+    return first_A.unique(return_counts=True)
+
+
 def trajectory_sums(
-    student: KeyStates, teacher: KeyStates, distances: Trajectories, chunk_size: int | None = None
+    student: KeyStates,
+    teacher: KeyStates,
+    distances: Trajectories,
+    count_N: Tensor | None = None,
+    chunk_size: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """FDD's two distances, each summed over positions; never more logits than those of one chunk.
 
@@ -90,6 +126,7 @@ def trajectory_sums(
         student: K layers; gets gradients, in its own dtype, as do the head's weight and bias.
         teacher: As many layers and positions; no gradient. Its tensors may be inference tensors.
         distances: What is computed, and the weights in the total.
+        count_N: How often each position counts; None: once.
         chunk_size: Positions per chunk; None: as many as fill 48 MiB of float32 logits on the CPU, 256 MiB elsewhere.
 
     Returns:
@@ -104,7 +141,8 @@ def trajectory_sums(
     if sizes[0] != sizes[1]:
         raise ValueError(f"student and teacher must have the same numbers of positions and layers (got {sizes})")
     tensors = (student.head.weight_VD, student.head.bias_V, *student.layers)
-    job = _Job.of(student, teacher, distances, chunk_size)
+    count_N = torch.ones_like(student.row_N) if count_N is None else count_N
+    job = _Job.of(student, teacher, distances, count_N, chunk_size)
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
         trajectory, derivative, total = _TrajectorySums.apply(job, *tensors)
     else:
@@ -120,10 +158,18 @@ class _Job:
     states: tuple[KeyStates, KeyStates]
     projections: tuple[Projection, Projection]
     distances: Trajectories
+    count_N: Tensor
     sizes: tuple[int, int, int]
 
     @classmethod
-    def of(cls, student: KeyStates, teacher: KeyStates, distances: Trajectories, chunk_size: int | None) -> _Job:
+    def of(
+        cls,
+        student: KeyStates,
+        teacher: KeyStates,
+        distances: Trajectories,
+        count_N: Tensor,
+        chunk_size: int | None,
+    ) -> _Job:
         vocabulary = min(len(side.head.weight_VD) for side in (student, teacher))
         readouts = [Readout(side.layers[0][:0], side.head) for side in (student, teacher)]
         projections = Projection(readouts[0], vocabulary), Projection(readouts[1], vocabulary)
@@ -132,7 +178,8 @@ class _Job:
             budgets = [_ACCELERATOR_STUDENT_BYTES, _ACCELERATOR_TEACHER_BYTES, _ACCELERATOR_BLOCK_BYTES]
         chunk, part, block = (max(1, budget // (4 * vocabulary * len(student.layers))) for budget in budgets)
         chunk = chunk_size or chunk
-        return cls((student, teacher), projections, distances, (chunk, min(part, chunk), min(block, chunk)))
+        count_N = count_N.to(at_least_float32(student.layers[0].dtype))
+        return cls((student, teacher), projections, distances, count_N, (chunk, min(part, chunk), min(block, chunk)))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -155,16 +202,16 @@ class _Job:
                 scores_nV = scores[: len(hidden_nD)]
                 projection.write_scores(hidden_nD, scores_nV)
                 scores_nKV = scores_nV.view(-1, layers, vocabulary)
-                for own, other in self._blocks(rows, scores_nKV, others):
-                    totals += self._compare(own, other, scratch, gradients)
+                for own, other, count_n in self._blocks(rows, scores_nKV, others):
+                    totals += self._compare(own, other, count_n, scratch, gradients)
                 if gradients is not None and layer_gradients is not None:
                     self._carry(student.row_N[rows], hidden_nD, scores_nV, gradients, layer_gradients)
         trajectory, derivative = totals.unbind()
         weighted = self.distances.trajectory * trajectory + self.distances.derivative * derivative
         return trajectory.clone(), derivative.clone(), weighted
 
-    def _blocks(self, rows: slice, scores_nKV: Tensor, others: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Student's and teacher's scores of a few positions at a time."""
+    def _blocks(self, rows: slice, scores_nKV: Tensor, others: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Student's and teacher's scores of a few positions at a time, and how often these count."""
         _, part, block = self.sizes
         teacher, projection = self.states[1], self.projections[1]
         for inner in _slices(rows.start, rows.stop, part):
@@ -173,16 +220,18 @@ class _Job:
             others_nKV = others[: len(hidden_nD)].view(-1, *scores_nKV.shape[1:])
             own_nKV = scores_nKV[inner.start - rows.start : inner.stop - rows.start]
             for at in _slices(0, len(others_nKV), block):
-                yield own_nKV[at], others_nKV[at]
+                yield own_nKV[at], others_nKV[at], self.count_N[inner][at]
 
-    def _compare(self, own: Tensor, other: Tensor, scratch: Tensor, gradients: Gradients | None) -> Tensor:
+    def _compare(
+        self, own: Tensor, other: Tensor, count_n: Tensor, scratch: Tensor, gradients: Gradients | None
+    ) -> Tensor:
         """Both sums over a block; where gradients are wanted the student's scores are overwritten by theirs."""
         head = self.states[0].head
         student_nKV = logits_of(own, head).to(scratch.dtype)
         teacher_nKV = logits_of(other, self.states[1].head).to(scratch.dtype)
         slope = None if head.softcap is None else 1 - (student_nKV / head.softcap).square()
         wanted = gradients is not None
-        sums = self.distances(student_nKV, teacher_nKV, scratch[:, : len(own)].unbind(), wanted)
+        sums = self.distances(student_nKV, teacher_nKV, count_n, scratch[:, : len(own)].unbind(), wanted)
         if gradients is not None:
             if slope is not None:
                 student_nKV *= slope

@@ -42,7 +42,7 @@ class Trajectories:
     derivative: float
 
     def __call__(
-        self, student_nKV: Tensor, teacher_nKV: Tensor, scratch: Sequence[Tensor], gradient: bool
+        self, student_nKV: Tensor, teacher_nKV: Tensor, count_n: Tensor, scratch: Sequence[Tensor], gradient: bool
     ) -> tuple[Tensor, Tensor]:
         """Sums over a block; its memory is used up.
 
@@ -50,6 +50,7 @@ class Trajectories:
             student_nKV: Logits; overwritten, by the gradient of ``trajectory weight * trajectory + derivative weight *
                 derivative`` where one is wanted.
             teacher_nKV: Logits; overwritten.
+            count_n: How often each position counts, in their dtype.
             scratch: ``SCRATCH`` tensors like them.
             gradient: Whether it is wanted.
 
@@ -58,39 +59,41 @@ class Trajectories:
         """
         student_nKV -= student_nKV.amax(-1, keepdim=True)
         teacher_nKV -= teacher_nKV.amax(-1, keepdim=True)
-        gradient_nKV, *free = scratch
+        gradient_nKV = scratch[0]
+        count_n11 = count_n[:, None, None]
         trajectory = derivative = student_nKV.new_zeros(())
         if self.trajectory:
-            trajectory = self._trajectory(student_nKV, teacher_nKV, gradient_nKV, free, gradient)
+            trajectory = self._trajectory(student_nKV, teacher_nKV, count_n11, scratch, gradient)
         elif gradient:
             gradient_nKV.zero_()
         if self.derivative:
-            derivative = self._derivative(student_nKV, teacher_nKV, gradient_nKV, free, gradient)
+            derivative = self._derivative(student_nKV, teacher_nKV, count_n11, scratch, gradient)
         elif gradient:
             student_nKV.copy_(gradient_nKV)
         return trajectory, derivative
 
     def _trajectory(
-        self, student_nKV: Tensor, teacher_nKV: Tensor, q_nKV: Tensor, free: Sequence[Tensor], gradient: bool
+        self, student_nKV: Tensor, teacher_nKV: Tensor, count_n11: Tensor, scratch: Sequence[Tensor], gradient: bool
     ) -> Tensor:
-        """Leaves its gradient in ``q_nKV``."""
+        """Leaves its gradient in ``scratch[0]``."""
         layers = student_nKV.shape[1]
-        p_nKV, gap_nKV, _ = free
+        q_nKV, p_nKV, gap_nKV, _ = scratch
         q_sum = _exponentials(student_nKV, self.temperature, q_nKV)
         p_sum = _exponentials(teacher_nKV, self.temperature, p_nKV)
         torch.sub(teacher_nKV, student_nKV, out=gap_nKV).mul_(p_nKV)
         divergence = gap_nKV.sum(-1, keepdim=True) / (p_sum * self.temperature) - (p_sum / q_sum).log()
         if gradient:
-            factor = self.trajectory / (layers * self.temperature)
+            factor = count_n11 * (self.trajectory / (layers * self.temperature))
             q_nKV.mul_(factor / q_sum).addcmul_(p_nKV, -factor / p_sum)
-        return divergence.sum() / layers
+        return (divergence * count_n11).sum() / layers
 
     def _derivative(
-        self, student_nKV: Tensor, teacher_nKV: Tensor, gradient_nKV: Tensor, free: Sequence[Tensor], gradient: bool
+        self, student_nKV: Tensor, teacher_nKV: Tensor, count_n11: Tensor, scratch: Sequence[Tensor], gradient: bool
     ) -> Tensor:
-        """Leaves both gradients, its own and ``gradient_nKV``, in ``student_nKV``."""
+        """Leaves both gradients, its own and that in ``scratch[0]``, in ``student_nKV``."""
         steps = student_nKV.shape[1] - 1
-        q_nKV, own, others = free[0], free[1][:, :-1], free[2][:, :-1]
+        gradient_nKV, q_nKV = scratch[:2]
+        own, others = scratch[2][:, :-1], scratch[3][:, :-1]
         _differences(teacher_nKV, _exponentials(teacher_nKV, 1.0, q_nKV), others)
         q_sum = _exponentials(student_nKV, 1.0, q_nKV)
         _differences(student_nKV, q_sum, own)
@@ -98,7 +101,7 @@ class Trajectories:
         product = torch.mul(own, others, out=teacher_nKV[:, :-1]).sum(-1, keepdim=True)
         cosine = product * own_inverse * other_inverse
         if gradient:
-            factor = self.derivative / steps
+            factor = count_n11 * (self.derivative / steps)
             along, across = factor * cosine * own_inverse**2, -factor * own_inverse * other_inverse
             total = along * own.sum(-1, keepdim=True) + across * others.sum(-1, keepdim=True)
             step = own.mul_(along).addcmul_(others, across)
@@ -106,7 +109,7 @@ class Trajectories:
             gradient_nKV[:, :-1] -= step
             share = torch.nn.functional.pad(total, (0, 0, 0, 1)) - torch.nn.functional.pad(total, (0, 0, 1, 0))
             torch.addcmul(gradient_nKV, q_nKV, share / q_sum, out=student_nKV)
-        return (1 - cosine).sum() / steps
+        return ((1 - cosine) * count_n11).sum() / steps
 
 
 def _exponentials(logits_nKV: Tensor, temperature: float, out_nKV: Tensor) -> Tensor:

@@ -114,13 +114,15 @@ class FDD(BaseLoss):
         assert student.tail is not None
         assert teacher.tail is not None
         terms = tuple(self.output.compute(student, teacher, batch, progress))
-        params, position_A = self.params, batch.attended_A
+        params = self.params
         own, others = zip(*self._pairs(student.tail.shape, teacher.tail.shape), strict=True)
-        with torch.no_grad(), torch.autocast(position_A.device.type, enabled=False):
-            teacher_states = vocabulary.key_states(teacher, others, position_A, params.final_norm)
-        student_states = vocabulary.key_states(student, own, position_A, params.final_norm)
+        read = *(student.layers[layer] for layer in own), *(teacher.layers[layer] for layer in others)
+        position_N, count_N = vocabulary.distinct_positions(batch, *read)
+        with torch.no_grad(), torch.autocast(position_N.device.type, enabled=False):
+            teacher_states = vocabulary.key_states(teacher, others, position_N, params.final_norm)
+        student_states = vocabulary.key_states(student, own, position_N, params.final_norm)
         distances = vocabulary.Trajectories(params.temperature, params.trajectory_weight, params.derivative_weight)
-        total, trajectory, derivative = vocabulary.trajectory_sums(student_states, teacher_states, distances)
+        total, trajectory, derivative = vocabulary.trajectory_sums(student_states, teacher_states, distances, count_N)
         parts = {"trajectory": trajectory, "derivative": derivative}
         logged = [name for name in parts if getattr(params, f"{name}_weight") > 0]
         return (

@@ -13,8 +13,15 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mta_framework.errors import RunError
-from mta_framework.types import Head, ModelShape, States, Tail
-from mta_framework.vocabulary import KeyStates, Trajectories, key_layers, key_states, trajectory_sums
+from mta_framework.types import Batch, Head, ModelShape, States, Tail
+from mta_framework.vocabulary import (
+    KeyStates,
+    Trajectories,
+    distinct_positions,
+    key_layers,
+    key_states,
+    trajectory_sums,
+)
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "fdd.json").read_text())
 DOUBLE = torch.float64
@@ -65,7 +72,7 @@ def _read(states, layers=(1, 2, 3), positions=POSITIONS, **options):
 def _check(student, teacher, weights=(0.7, 1.3), temperature=5.0, chunk_size=None, tolerance=None, **dense):
     expected = _dense(student, teacher, temperature, **dense)
     distances = Trajectories(temperature, *weights)
-    total, *parts = trajectory_sums(_read(student), _read(teacher), distances, chunk_size)
+    total, *parts = trajectory_sums(_read(student), _read(teacher), distances, chunk_size=chunk_size)
     tolerances = {} if tolerance is None else {"rtol": tolerance, "atol": tolerance}
     combined = sum(weight * value for weight, value in zip(weights, expected, strict=True))
     torch.testing.assert_close(total.double(), combined, **tolerances)
@@ -143,7 +150,9 @@ def test_sum_and_gradient_are_those_of_the_authors_code(number, chunk_size):
     own = States(student[1], student, Head(tensor(case["student_head_weight"])))
     others = States(teacher[1], teacher, Head(tensor(case["teacher_head_weight"])))
     read = [key_states(states, layers, positions) for states in (own, others)]
-    mean = trajectory_sums(*read, Trajectories(case["temperature"], 1.0, 1.0), chunk_size)[0] / len(positions)
+    mean = trajectory_sums(*read, Trajectories(case["temperature"], 1.0, 1.0), chunk_size=chunk_size)[0] / len(
+        positions
+    )
     assert mean.item() == pytest.approx(case["expected"]["trajectory_plus_derivative"], rel=1e-6)
     mean.backward()
     for layer, entry in zip(layers, case["expected"]["grad_student_hidden"], strict=True):
@@ -296,6 +305,46 @@ def test_final_norm_without_a_norm_is_refused():
         _read(_states(0), final_norm=True)
 
 
+def test_positions_that_count_several_times_do_so_in_values_and_gradients():
+    student, teacher = _states(0), _states(100, trainable=False)
+    distances = Trajectories(5.0, 0.7, 1.3)
+    count_N = torch.tensor([1, 3, 2])
+    values = trajectory_sums(
+        _read(student, positions=[0, 2, 7]), _read(teacher, positions=[0, 2, 7]), distances, count_N
+    )
+    repeated = [0, 2, 2, 2, 7, 7]
+    trajectory, derivative = _dense(student, teacher, positions=repeated)
+    expected = 0.7 * trajectory + 1.3 * derivative
+    torch.testing.assert_close(values, (expected, trajectory.detach(), derivative.detach()))
+    wanted = torch.autograd.grad(expected, _tensors(student))
+    for got, gradient in zip(torch.autograd.grad(values[0], _tensors(student)), wanted, strict=True):
+        torch.testing.assert_close(got, gradient)
+
+
+def _texts(rows, lengths):
+    mask_BT = (torch.arange(len(rows[0])) < torch.tensor(lengths)[:, None]).long()
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return Batch(torch.tensor(rows), mask_BT, nothing, nothing)
+
+
+def test_texts_that_begin_alike_share_their_positions_as_far_as_they_do():
+    rows = [[5, 6, 7, 8], [5, 6, 9, 8], [5, 6, 9, 0], [6, 6, 7, 8]]
+    batch = _texts(rows, [4, 4, 3, 4])
+    # States that say which prefix they belong to.
+    prefix = [[[float(rows[b][0]), rows[b][1] * (t > 0), rows[b][2] * (t > 1), t] for t in range(4)] for b in range(4)]
+    position_N, count_N = distinct_positions(batch, torch.tensor(prefix))
+    assert position_N.tolist() == [0, 1, 2, 3, 6, 7, 12, 13, 14, 15]
+    assert count_N.tolist() == [3, 3, 1, 1, 2, 1, 1, 1, 1, 1]
+
+
+def test_states_that_differ_in_a_bit_stay_apart_and_padding_is_no_token():
+    batch = _texts([[5, 6], [5, 6], [5, 6]], [2, 1, 2])
+    first, second = torch.zeros(3, 2, 1), torch.zeros(3, 2, 1)
+    assert [found.tolist() for found in distinct_positions(batch, first, second)] == [[0, 1], [3, 2]]
+    second[2, 0] = 1e-30
+    assert [found.tolist() for found in distinct_positions(batch, first, second)] == [[0, 1, 4], [2, 2, 1]]
+
+
 class _Largest(TorchDispatchMode):
     """Records the largest output."""
 
@@ -318,6 +367,6 @@ def test_no_tensor_larger_than_one_chunk_of_logits_or_the_head_is_ever_made(monk
     teacher = _states(100, vocabulary=vocabulary, trainable=False, dtype=torch.float32)
     read = _read(student, positions=positions), _read(teacher, positions=positions)
     with _Largest() as largest:
-        trajectory_sums(*read, Trajectories(5.0, 1.0, 1.0), chunk)[0].backward()
+        trajectory_sums(*read, Trajectories(5.0, 1.0, 1.0), chunk_size=chunk)[0].backward()
     # Four scratch tensors of one position each are taken at once.
     assert largest.elements == max(chunk * 3 * vocabulary, vocabulary * D, 4 * 3 * vocabulary)
