@@ -133,7 +133,7 @@ def _teacher_folder(teacher: BoundRun | None) -> Path | None:
 
 
 def _ready(bound: BoundRun) -> Ready:
-    spec, lineup = bound.spec, _outlined(bound)
+    spec, lineup = bound.spec, outlined(bound)
     faults = [fault for fault in (precision_fault(spec.training),) if fault]
     with collecting(faults):
         faults += facts.length_faults(spec, lineup)
@@ -161,14 +161,14 @@ def _ready(bound: BoundRun) -> Ready:
     return Ready(lineup, pairs, loss_layers, data, sampler, sets, teacher_sets)
 
 
-def _outlined(bound: BoundRun) -> Lineup:
+def outlined(bound: BoundRun) -> Lineup:
     """The models as far as they can be told before ``teacher.run`` is done."""
     if bound.teacher is None:
         return Lineup(bound.spec)
     exported = run_folder.of(bound.teacher.spec)
     if exported.is_trained:
         return Lineup(bound.spec, exported.student)
-    return Lineup(bound.spec, teacher_run=_outlined(bound.teacher))
+    return Lineup(bound.spec, teacher_run=outlined(bound.teacher))
 
 
 def _train(bound: BoundRun, ready: Ready, lineup: Lineup, folder: RunFolder) -> None:
