@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mta_framework.errors import RunError, blaming
+from mta_framework.errors import RunError, blaming, naming
 from mta_framework.interfaces import BaseLoss, LayerMapper
 from mta_framework.models.lineup import Lineup
 from mta_framework.types import LayerPair
@@ -21,9 +21,9 @@ def alignment_layers(mapper: LayerMapper | None, lineup: Lineup) -> tuple[LayerP
         return ()
     student, teacher = lineup.student_outline, lineup.teacher_outline
     assert teacher is not None
-    with blaming("alignment.layers"):
-        pairs = tuple(mapper.map(student.shape, teacher.shape))
     told = f"layer mapper {mapper.NAME!r}"
+    with naming(told), blaming("alignment.layers"):
+        pairs = tuple(mapper.map(student.shape, teacher.shape))
     _require_within(told, [(pair.student, pair.teacher) for pair in pairs], lineup)
     foreign = [pair for pair in pairs if pair.granularity not in mapper.granularities]
     if foreign or not pairs:
@@ -41,9 +41,10 @@ def base_loss_layers(base_loss: BaseLoss, lineup: Lineup) -> tuple[tuple[int, in
     """
     if lineup.teacher_outline is None:
         return ()
-    with blaming("base_loss"):
+    told = f"base loss {base_loss.NAME!r}"
+    with naming(told), blaming("base_loss"):
         layers = tuple(base_loss.key_layers(lineup.student_outline.shape, lineup.teacher_outline.shape))
-    _require_within(f"base loss {base_loss.NAME!r}", layers, lineup)
+    _require_within(told, layers, lineup)
     return layers
 
 

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from mta_framework.alignment.guard import Guard
 from mta_framework.alignment.pooling import normalise
-from mta_framework.errors import RunError
-from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.types import Batch, SpanIndex, States
 
 
-def both_weights(
-    importance: ImportanceEstimator, student: States, teacher: States, batch: Batch
-) -> tuple[TokenWeights, TokenWeights]:
+def both_weights(guard: Guard, student: States, teacher: States, batch: Batch) -> tuple[TokenWeights, TokenWeights]:
     """The student's and the teacher's: the same where the estimator weighs by the teacher and tokens are shared."""
-    of_teacher = TokenWeights(importance, teacher, batch.teacher or batch)
-    if importance.BY_TEACHER and batch.teacher is None:
+    of_teacher = TokenWeights(guard, teacher, batch.teacher or batch, "teacher")
+    if guard.by_teacher and batch.teacher is None:
         return of_teacher, of_teacher
-    return TokenWeights(importance, student, batch), of_teacher
+    return TokenWeights(guard, student, batch, "student"), of_teacher
 
 
 class TokenWeights:
     """How much the tokens of one micro-batch count to one model.
 
     Args:
-        importance: Weighs them, when they are first asked for.
+        guard: Has them weighed, when they are first asked for.
         states: Of the model.
         batch: The texts in the model's tokens.
+        model: Which it is.
     """
 
-    def __init__(self, importance: ImportanceEstimator, states: States, batch: Batch):
-        self._importance = importance
+    def __init__(self, guard: Guard, states: States, batch: Batch, model: Literal["student", "teacher"]):
+        self._guard = guard
         self._states = states
         self._mask_BT = batch.attention_mask_BT
+        self._model = model
         self._found: dict[int, Tensor] = {}
 
     @torch.no_grad()
@@ -41,16 +42,9 @@ class TokenWeights:
         """Flat weights at a layer, (B * T,), that sum to 1 over the memberships of each text.
 
         Raises:
-            RunError: The estimator gives another shape.
+            RunError: The estimator fails, or gives another shape.
         """
-        asked = 0 if self._importance.BY_TEACHER else layer
+        asked = 0 if self._guard.by_teacher else layer
         if asked not in self._found:
-            self._found[asked] = self._weigh(layer)
+            self._found[asked] = self._guard.weigh(self._states, layer, self._mask_BT, self._model)
         return normalise(self._found[asked], index)
-
-    def _weigh(self, layer: int) -> Tensor:
-        weight_BT = self._importance.weigh(self._states, layer, self._mask_BT)
-        if weight_BT.shape != self._mask_BT.shape:
-            shapes = f"got {tuple(weight_BT.shape)} for texts and tokens {tuple(self._mask_BT.shape)}"
-            raise RunError(f"importance estimator {self._importance.NAME}: gives weights of another shape ({shapes})")
-        return weight_BT

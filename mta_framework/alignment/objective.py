@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from mta_framework.alignment.guard import Guard
 from mta_framework.alignment.hidden import hidden_sum, span_hidden_sum
 from mta_framework.alignment.importance import TokenWeights, both_weights
 from mta_framework.alignment.pooling import span_vectors, span_weights
@@ -55,7 +56,7 @@ class Alignment(nn.Module):
     ):
         super().__init__()
         self.pairs = tuple(pairs)
-        self.importance = importance
+        self._guard = Guard(importance)
         self.dsa_weight = lambda_dsa / len(self.pairs)
         self.dsa_reduction = dsa_reduction
         self.max_spans = max_spans
@@ -77,7 +78,7 @@ class Alignment(nn.Module):
             gradient all the same, a zero one if need be.
         """
         terms: list[LossTerm] = []
-        weights = both_weights(self.importance, student, teacher, batch)
+        weights = both_weights(self._guard, student, teacher, batch)
         for number, pair in enumerate(self.pairs):
             layer = _Layer(pair, student, teacher, batch, weights)
             if self.dsa_weight > 0:
@@ -87,6 +88,10 @@ class Alignment(nn.Module):
                 total = layer.hidden_sum(self.projections[number])
                 terms.append(LossTerm("hid", total, texts_with_spans(pair.granularity), self.hid_weight))
         return tuple(terms)
+
+    def fault(self) -> str | None:
+        """What the importance estimator did wrong, as a sentence; for when a term is not finite."""
+        return self._guard.fault()
 
 
 class _Layer:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mta_framework.alignment.objective import Alignment
-from mta_framework.errors import RunError
+from mta_framework.errors import RunError, naming
 from mta_framework.interfaces import BaseLoss
 from mta_framework.models.states import StateReader
 from mta_framework.types import TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
@@ -64,10 +64,15 @@ class Distiller(nn.Module):
         total = chunked_sum(cross_entropy, supervised(student, batch), None, batch.target_N)
         return *terms, LossTerm(CROSS_ENTROPY, total, TOKENS, weight=0.0)
 
+    def fault(self) -> str | None:
+        """Which plugin made a term that is not finite, as a sentence, where that is known."""
+        return self.alignment.fault() if self.alignment is not None else None
+
     def _terms(self, batch: Batch, progress: Progress) -> tuple[LossTerms, States]:
         teacher = self._teacher_states(batch)
         student = self._read_student.read(batch.input_ids_BT, batch.attention_mask_BT)
-        terms = tuple(self.base_loss.compute(student, teacher, batch, progress))
+        with naming(f"base loss {self.base_loss.NAME!r}"):
+            terms = tuple(self.base_loss.compute(student, teacher, batch, progress))
         _require_sound(terms, self.base_loss, batch)
         if self.alignment is not None:
             assert teacher is not None

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from mta_framework.data.batches import GroupedSampler
-from mta_framework.errors import RunError
+from mta_framework.errors import RunError, naming
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.training import checkpoints
 from mta_framework.training.callbacks import ProgressBar, StepGuard
@@ -103,7 +104,8 @@ class DistillationTrainer(Trainer):
         if policy is None or rollouts is None:
             return batch
         rollouts.step = self.state.global_step
-        chosen = policy.draw(batch, rollouts, self._progress())
+        with naming(f"batch policy {type(policy).__name__} of base loss {self.distiller.base_loss.NAME!r}"):
+            chosen = policy.draw(batch, rollouts, self._progress())
         if not chosen or len(chosen) % len(batch):
             told = f"batch policy {type(policy).__name__} must choose as many texts as it is given, or a multiple"
             raise RunError(f"{told} (got {len(chosen)} for {len(batch)})")
@@ -153,12 +155,20 @@ class DistillationTrainer(Trainer):
             RunError: The loss or the gradient is NaN or infinite.
         """
         where = f"training step {self.state.global_step + 1}"
-        self.distiller.base_loss.observe(self._ledger.close_step(where, self._sum_over_processes))
+        self.distiller.base_loss.observe(self._closed(self._ledger, where))
         if self.args.fp16:  # its gradient scaler meets infinities on purpose, and skips such steps
             return
         gradients = [parameter.grad for parameter in self.distiller.parameters() if parameter.grad is not None]
         if not torch.isfinite(nn.utils.get_total_norm(gradients)):
             raise RunError(f"{where}: the gradient is not finite. The run stops; its last checkpoint is kept.")
+
+    def _closed(self, ledger: Ledger, where: str) -> dict[str, float]:
+        try:
+            return ledger.close_step(where, self._sum_over_processes)
+        except RunError as error:
+            # Summed over the processes, so all of them come here.
+            causes = [cause for cause in gather_object([self.distiller.fault()]) if cause is not None]
+            raise RunError(" ".join([str(error), *causes[:1]])) from None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss terms to what is logged."""
@@ -189,7 +199,7 @@ class DistillationTrainer(Trainer):
             for batch in batches:
                 ledger.add(self.distiller.validate(batch.to(self.args.device), self._progress()), counts)
         self.distiller.train()
-        values = ledger.close_step(f"validation after step {self.state.global_step}", self._sum_over_processes)
+        values = self._closed(ledger, f"validation after step {self.state.global_step}")
         if self._data.policy is not None:
             self._data.policy.validated(values[CROSS_ENTROPY])
         metrics = {f"eval_{name}": value for name, value in ledger.drain().items()}

@@ -239,6 +239,8 @@ def test_no_gradient_flows_through_importance(make_batch, make_states):
     """The student's gradient is that of fixed weights."""
 
     class Fixed(ImportanceEstimator):
+        NAME = "fixed"
+
         def weigh(self, states, layer, mask_BT):
             return weights[states.final_BTD.shape[-1]]
 
@@ -280,7 +282,7 @@ def test_an_estimator_that_gives_another_shape_is_named(make_batch, make_states)
 
     states = make_states(_hidden(STUDENT, 1)), make_states(_hidden(TEACHER, 2))
     message = (
-        r"^importance estimator per_text: gives weights of another shape \(got \(8,\) for texts and tokens \(8, 9\)\)$"
+        r"^importance estimator 'per_text' gives weights of another shape \(got \(8,\) for texts and tokens \(8, 9\)\)$"
     )
     with pytest.raises(RunError, match=message):
         _alignment(PerText)(*states, make_batch(LENGTHS, SPANS, 9))

@@ -60,3 +60,11 @@ def test_terms_that_break_the_contract_are_named(student, terms, message):
     with pytest.raises(RunError) as caught:
         compute(student, *terms)
     assert str(caught.value) == message
+
+
+def test_a_base_loss_that_raises_is_named_with_the_line(student):
+    loss = computing()
+    loss.compute = lambda *given: {}["x"]
+    batch = collate([Example(np.arange(4, dtype=np.int32), 2, {})], pad_token_id=0, granularities=())
+    with pytest.raises(RunError, match=r"^base loss 'fixed' failed \(KeyError: 'x', in test_distiller.py:\d+\)$"):
+        Distiller(student, None, loss)(batch, Progress(0, 1, 0.0))

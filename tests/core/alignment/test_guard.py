@@ -1,0 +1,99 @@
+"""An importance estimator that breaks its contract stops the step and is named, without a question to the device."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mta_framework import ImportanceEstimator, RunError
+from mta_framework.alignment import Alignment
+from mta_framework.types import LayerPair, States
+
+LENGTHS, SPANS = [4, 3], [[(0, 2), (2, 4)], [(0, 1), (1, 3)]]
+
+
+class Told(ImportanceEstimator):
+    """Weight 1 but for some entries, from the teacher's layer 2 alone."""
+
+    NAME = "told"
+
+    def __init__(self, wrong):
+        super().__init__(self.Params())
+        self.wrong = wrong
+
+    def weigh(self, states, layer, mask_BT):
+        weight_BT = mask_BT.float()
+        if layer == 2:
+            for place, value in self.wrong.items():
+                weight_BT[place] = value
+        return weight_BT
+
+
+def states(width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    layers = {layer: torch.randn(2, 4, width, generator=generator) for layer in (1, 2)}
+    return States(layers[2], layers, None)
+
+
+def sums(alignment, make_batch):
+    terms = alignment(states(4, 1), states(6, 2), make_batch(LENGTHS, SPANS, 4))
+    return {term.name: term.sum.item() for term in terms}
+
+
+def alignment_with(importance):
+    return Alignment([LayerPair(1, 2, "words")], importance, student_width=4, teacher_width=6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.5])
+def test_an_unsound_weight_makes_the_terms_nan_and_is_found_afterwards(make_batch, value):
+    alignment = alignment_with(Told({(1, 2): value}))
+    assert all(math.isnan(found) for found in sums(alignment, make_batch).values())
+    expected = f"(got {value} for teacher, layer 2, token 2 of text 1 of a micro-batch)"
+    told = "importance estimator 'told' must give finite weights that are not negative"
+    assert alignment.fault() == f"{told} {expected}."
+
+
+def test_the_first_fault_is_kept_however_many_follow(make_batch):
+    importance = Told({(0, 1): -1.0, (0, 3): math.nan})
+    alignment = alignment_with(importance)
+    sums(alignment, make_batch)
+    importance.wrong = {(1, 0): math.inf}
+    sums(alignment, make_batch)
+    importance.wrong = {}
+    sums(alignment, make_batch)
+    assert "got -1.0 for teacher, layer 2, token 1 of text 0 " in alignment.fault()
+
+
+@pytest.mark.parametrize("wrong", [{}, {(0, 0): 0.0}, {(1, 3): math.nan}], ids=["none", "zero", "on padding"])
+def test_sound_weights_leave_no_fault(make_batch, wrong):
+    alignment = alignment_with(Told(wrong))
+    assert alignment.fault() is None
+    assert all(math.isfinite(found) for found in sums(alignment, make_batch).values())
+    assert alignment.fault() is None
+
+
+def test_an_estimator_that_raises_is_named_with_the_line(make_batch):
+    importance = Told({(9, 9): 1.0})
+    with pytest.raises(
+        RunError, match=r"^importance estimator 'told' failed \(IndexError: .*, in test_guard.py:\d+\)$"
+    ):
+        sums(alignment_with(importance), make_batch)
+
+
+def test_nothing_is_asked_of_the_device_before_a_fault_is_looked_for(make_batch, monkeypatch):
+    """A value that leaves the device goes through one of these."""
+    asked = []
+    for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda self, *given, o=original, n=name: asked.append(n) or o(self, *given)
+        )
+    from mta_framework.alignment.guard import Guard
+
+    guard = Guard(Told({(1, 2): math.nan}))
+    guard.weigh(states(6, 2), 2, make_batch(LENGTHS, SPANS, 4).attention_mask_BT, "teacher")
+    assert asked == []
+    assert guard.fault() is not None
+    assert asked == ["tolist"]

@@ -1,0 +1,140 @@
+"""A run with a broken plugin stops with its name, the text's number and what was wrong."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from mta_framework.cli import main
+
+BROKEN = '''
+from mta_framework import BaseLoss, ImportanceEstimator, LayerMapper, LayerPair, SpanExtractor, hookimpl
+
+
+class Spans(SpanExtractor):
+    """Up to one character beyond the end of long texts."""
+
+    NAME = "broken_spans"
+    VERSION = "1"
+
+    @property
+    def granularities(self):
+        return ("words", "phrases")
+
+    def extract(self, texts):
+        return [{"words": [], "phrases": [(0, len(text) + ("keeper" in text))]} for text in texts]
+
+
+class Raising(Spans):
+    """Can't stand a word."""
+
+    NAME = "raising_spans"
+
+    def extract(self, texts):
+        if any("keeper" in text for text in texts):
+            raise ValueError("too bad")
+        return [{"words": [], "phrases": []} for text in texts]
+
+
+class Weights(ImportanceEstimator):
+    """One NaN."""
+
+    NAME = "broken_weights"
+
+    def weigh(self, states, layer, mask_BT):
+        weight_BT = mask_BT.float()
+        weight_BT[0, 1] = float("nan")
+        return weight_BT
+
+
+class Loss(BaseLoss):
+    """Knows no tensors."""
+
+    NAME = "broken_loss"
+
+    def compute(self, student, teacher, batch, progress):
+        return student + teacher
+
+
+class Layers(LayerMapper):
+    """Divides by zero."""
+
+    NAME = "broken_layers"
+
+    @property
+    def granularities(self):
+        return ("words",)
+
+    def map(self, student, teacher):
+        return [LayerPair(1, 1 // 0, "words")]
+
+
+@hookimpl
+def mta_register_span_extractors():
+    return [Spans, Raising]
+
+
+@hookimpl
+def mta_register_importance_estimators():
+    return [Weights]
+
+
+@hookimpl
+def mta_register_layer_mappers():
+    return [Layers]
+
+
+@hookimpl
+def mta_register_base_losses():
+    return [Loss]
+'''
+
+WORDS = {"name": "proportional", "params": {"words": 1, "phrases": 0}}
+
+
+@pytest.fixture
+def mta(tmp_path, spec_dict, write_spec):
+    """Runs a spec with some sections replaced, on one process."""
+    path = tmp_path / "broken.py"
+    path.write_text(BROKEN)
+
+    def run(**sections):
+        spec = {**spec_dict, "evaluation": None, **sections}
+        spec["data"] = {**spec["data"], "processes": 1}
+        return CliRunner().invoke(main, ["-p", str(path), "run", str(write_spec(spec))])
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sections", "messages"),
+    [
+        (
+            {"alignment": {"spans": {"name": "broken_spans"}}},
+            ["span extractor 'broken_spans', text 0 (", "phrases must satisfy 0 <= start < end <= "],
+        ),
+        (
+            {"alignment": {"spans": {"name": "raising_spans"}}},
+            ["span extractor 'raising_spans', text 0 (", "failed (ValueError: too bad, in broken.py:"],
+        ),
+        (
+            {"alignment": {"spans": {"name": "words"}, "layers": WORDS, "importance": {"name": "broken_weights"}}},
+            [
+                "training step 1: ",
+                "is nan",
+                "importance estimator 'broken_weights' must give finite weights that are not negative (got nan for ",
+                "token 1 of text 0 of a micro-batch",
+            ],
+        ),
+        ({"base_loss": {"name": "broken_loss"}}, ["base loss 'broken_loss' failed (TypeError: ", ", in broken.py:"]),
+        (
+            {"alignment": {"spans": {"name": "words"}, "layers": {"name": "broken_layers"}}},
+            ["layer mapper 'broken_layers' failed (ZeroDivisionError: ", ", in broken.py:"],
+        ),
+    ],
+)
+def test_a_broken_plugin_stops_the_run_and_is_named(mta, sections, messages):
+    result = mta(**sections)
+    assert result.exit_code == 1, result.output
+    assert [message for message in messages if message not in result.output] == [], result.output
