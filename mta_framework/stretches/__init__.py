@@ -12,16 +12,33 @@ from __future__ import annotations
 from mta_framework.stretches.arithmetic import NUMBER
 from mta_framework.stretches.code import code_stretches
 from mta_framework.stretches.formulas import formula_stretches
-from mta_framework.stretches.routing import failures_within, gaps, merged, spans_within
-from mta_framework.stretches.stretch import Stretch
+from mta_framework.stretches.routing import (
+    Piece,
+    failures_of,
+    failures_within,
+    gaps,
+    merged,
+    pieces_of,
+    spans_of,
+    spans_within,
+)
+from mta_framework.stretches.stretch import Stretch, shifted
+from mta_framework.stretches.tokens import Token, formula_tokens
 
 __all__ = [
     "NUMBER",
+    "Piece",
     "Stretch",
+    "Token",
     "code_stretches",
+    "failures_of",
     "failures_within",
     "formula_stretches",
+    "formula_tokens",
     "gaps",
     "merged",
+    "pieces_of",
+    "shifted",
+    "spans_of",
     "spans_within",
 ]

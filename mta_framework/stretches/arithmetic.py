@@ -28,7 +28,7 @@ _OPERAND = rf"""(?:[-+−±]?
     (?: [$€£¥]?{_ANNOTATION}(?:{NUMBER}{_UNIT}?)? | {_COMMAND} | {_CALL} | √?{NUMBER}{_UNIT}? | √?{_VARIABLE}
       | (?<=/)[A-Za-z]{{2,}}+ )
     [²³¹⁰⁴-⁹ⁿ₀-₉]*(?:!(?=[ \t]*[-+*/=)]))?)"""
-_GROUPED = rf"(?:[-+−]?√?[(\[{{][ \t]*)*+{_OPERAND}(?:[ \t]*[)\]}}][²³]?)*+"
+_GROUPED = rf"(?:[-+−]?√?[(\[{{][ \t]*){{0,8}}+{_OPERAND}(?:[ \t]*[)\]}}][²³]?){{0,8}}+"
 
 _RELATION = r"(?:==|=>|->|<=|>=|!=|[=<>≤≥≠≈≡→⇒]|\\(?:leq?|geq?|neq?|approx)(?![A-Za-z]))"
 _OPERATOR = (
@@ -51,7 +51,8 @@ _JOINED_LETTERS = re.compile(r"[+*×÷^·⋅]")
 _NAME = re.compile(r"[\w.,$]+(?:-[\w.,$]+)+|\d+(?:/\d+){2,}")
 """A range, a telephone number, a date, a name: ``10-12``, ``555-1234``, ``1/5/2024``, ``B-52``."""
 
-_CANDIDATE = re.compile(r"[\d=<>≤≥^+*×÷√²³\\]")
+_CANDIDATE = re.compile(r"[=<>≤≥≠≈≡→⇒^+*×÷·⋅∙±−√²³\\/]|\d[ \t]*-|-[ \t]*[\d$]|[xX][ \t]*[\d$]|of[ \t]+[\d$]|####")
+"""What a line without any formula seldom has."""
 
 
 def arithmetic_stretches(text: str) -> Iterator[Stretch]:
@@ -61,7 +62,11 @@ def arithmetic_stretches(text: str) -> Iterator[Stretch]:
     words may stand behind a number, where the calculation goes on behind them. Ranges, dates and names with hyphens
     are none, nor is a number by itself, but for the answer behind ``####``.
     """
-    return _found(text) if _CANDIDATE.search(text) else iter(())
+    start = 0
+    for line in text.splitlines(keepends=True):
+        if _CANDIDATE.search(line):
+            yield from (shifted(found, start) for found in _found(line))
+        start += len(line)
 
 
 def _found(text: str) -> Iterator[Stretch]:

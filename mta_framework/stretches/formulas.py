@@ -21,7 +21,9 @@ _OPENING = re.compile(
     re.VERBOSE | re.MULTILINE | re.IGNORECASE,
 )
 
-_CLOSING = {"paren": re.compile(r"\\\)"), "bracket": re.compile(r"\\\]"), "dollars": re.compile(r"(?<!\\)\$\$")}
+_DELIMITER = re.compile(r"[$\\]|```|~~~")
+
+_CLOSING = {"paren": r"\\\)", "bracket": r"\\\]", "dollars": r"(?<!\\)\$\$"}
 
 _DOLLAR = re.compile(r"(?:[^$\\]|\\.)++\$", re.DOTALL)
 """From behind an opening dollar to the next one that is not escaped."""
@@ -57,7 +59,7 @@ def formula_stretches(text: str) -> list[Stretch]:
     Returns:
         Sorted, apart from each other.
     """
-    delimited = _delimited(text)
+    delimited = _delimited(text) if _DELIMITER.search(text) else []
     arithmetic = [
         shifted(found, start) for start, end in gaps(text, delimited) for found in arithmetic_stretches(text[start:end])
     ]
@@ -66,31 +68,35 @@ def formula_stretches(text: str) -> list[Stretch]:
 
 def _delimited(text: str) -> list[Stretch]:
     stretches: list[Stretch] = []
+    stray: dict[str, int] = {}
     at = 0
     while opening := _OPENING.search(text, at):
-        found = _stretch(text, opening) if opening.lastgroup else None
+        found = _stretch(text, opening, stray)
         if found:
             stretches.append(found)
         at = found.end if found else opening.end()
     return stretches
 
 
-def _stretch(text: str, opening: re.Match[str]) -> Stretch | None:
+def _stretch(text: str, opening: re.Match[str], stray: dict[str, int]) -> Stretch | None:
+    """What a delimiter opens; ``stray`` keeps where the paragraph ends in which its kind opens nothing."""
     kind = opening.lastgroup
+    if kind is None:
+        return None
     if kind == "dollar":
         return _between_dollars(text, opening.end())
     if kind == "fence":
         return _fenced(text, opening)
-    if kind == "environment":
-        closing = re.compile(rf"\\end\{{{re.escape(opening['environment'])}\}}")
-    else:
-        closing = _CLOSING[str(kind)]
-    limit = _paragraph_end(text, opening.end())
-    found = closing.search(text, opening.end(), limit)
-    if found:
+    closing = _CLOSING.get(kind) or rf"\\end\{{{re.escape(opening[kind])}\}}"
+    if opening.start() < stray.get(closing, 0):
+        return None
+    found = re.compile(rf"(?P<closing>{closing})|\n[ \t\r]*\n").search(text, opening.end())
+    if found and found["closing"]:
         return Stretch("latex", opening.start(), found.end(), (opening.end(), found.start()))
+    limit = found.start() if found else len(text)
     if _NOTATION.search(text, opening.end(), limit):
         return Stretch("unclosed", opening.start(), limit, (opening.end(), limit))
+    stray[closing] = limit
     return None
 
 
@@ -113,8 +119,3 @@ def _fenced(text: str, opening: re.Match[str]) -> Stretch:
     if not closing:
         return Stretch("unclosed", opening.start("fence"), len(text), (first, len(text)))
     return Stretch("latex", opening.start("fence"), closing.end(), (first, max(first, closing.start())))
-
-
-def _paragraph_end(text: str, start: int) -> int:
-    found = _BLANK_LINE.search(text, start)
-    return found.start() if found else len(text)

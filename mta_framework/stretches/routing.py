@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from mta_framework.interfaces import SpanExtractor
 from mta_framework.stretches.stretch import Stretch
@@ -17,36 +18,66 @@ def gaps(text: str, stretches: Sequence[Stretch]) -> list[Span]:
     return [(start, end) for start, end in zip(starts, ends, strict=True) if text[start:end].strip()]
 
 
-def spans_within(extractor: SpanExtractor, texts: Sequence[str], ranges: Sequence[Sequence[Span]]) -> list[SpanSet]:
-    """Find spans in some ranges of each text, each range by itself, all of them in one call of the extractor.
+class Piece(NamedTuple):
+    """What an extractor reads of a text.
 
     Args:
-        extractor: Sees each range as a text of its own.
-        texts: Any strings.
-        ranges: For each text, sorted and apart from each other; may be empty. Without any the extractor isn't called.
+        text: As it is given to the extractor, perhaps with something around it.
+        offset: Where its first character is, or would be, in the whole text.
+        span: The range of the whole text that it stands for; what is found outside of it is dropped.
+    """
+
+    text: str
+    offset: int
+    span: Span
+
+
+def pieces_of(text: str, ranges: Sequence[Span]) -> list[Piece]:
+    """Ranges of a text as pieces, as they are."""
+    return [Piece(text[start:end], start, (start, end)) for start, end in ranges]
+
+
+def spans_of(extractor: SpanExtractor, pieces: Sequence[Sequence[Piece]]) -> list[SpanSet]:
+    """Find spans in some pieces of each text, each piece by itself, all of them in one call of the extractor.
+
+    Args:
+        extractor: Sees each piece as a text of its own.
+        pieces: For each text, sorted and apart from each other; may be empty. Without any the extractor isn't called.
 
     Returns:
         For each text, the extractor's granularities with offsets into the whole text.
     """
-    pieces = _pieces(texts, ranges)
-    found = iter(extractor.extract(pieces) if pieces else ())
+    flat = [piece.text for own in pieces for piece in own]
+    found = iter(extractor.extract(flat) if flat else ())
     sets: list[SpanSet] = []
-    for own in ranges:
+    for own in pieces:
         spans: dict[str, list[Span]] = {granularity: [] for granularity in extractor.granularities}
-        for offset, _ in own:
+        for piece in own:
+            first, last = piece.span[0] - piece.offset, piece.span[1] - piece.offset
             for granularity, inner in next(found).items():
-                spans[granularity] += [(offset + start, offset + end) for start, end in inner]
+                spans[granularity] += [
+                    (piece.offset + start, piece.offset + end) for start, end in inner if first <= start and end <= last
+                ]
         sets.append(spans)
     return sets
 
 
-def failures_within(extractor: SpanExtractor, texts: Sequence[str], ranges: Sequence[Sequence[Span]]) -> list[int]:
-    """How many stretches the extractor can't parse in some ranges of each text; arguments as ``spans_within``."""
-    pieces = _pieces(texts, ranges)
-    counts = extractor.failures(pieces) if pieces else []
-    sums = list(accumulate(counts, initial=0))
-    bounds = list(accumulate(map(len, ranges), initial=0))
+def failures_of(extractor: SpanExtractor, pieces: Sequence[Sequence[Piece]]) -> list[int]:
+    """How many stretches the extractor cannot parse in some pieces of each text; arguments as ``spans_of``."""
+    flat = [piece.text for own in pieces for piece in own]
+    sums = list(accumulate(extractor.failures(flat) if flat else (), initial=0))
+    bounds = list(accumulate(map(len, pieces), initial=0))
     return [sums[end] - sums[start] for start, end in pairwise(bounds)]
+
+
+def spans_within(extractor: SpanExtractor, texts: Sequence[str], ranges: Sequence[Sequence[Span]]) -> list[SpanSet]:
+    """``spans_of`` the ranges of each text, as they are."""
+    return spans_of(extractor, [pieces_of(text, own) for text, own in zip(texts, ranges, strict=True)])
+
+
+def failures_within(extractor: SpanExtractor, texts: Sequence[str], ranges: Sequence[Sequence[Span]]) -> list[int]:
+    """``failures_of`` the ranges of each text, as they are."""
+    return failures_of(extractor, [pieces_of(text, own) for text, own in zip(texts, ranges, strict=True)])
 
 
 def merged(granularities: Sequence[str], parts: Sequence[Mapping[str, Sequence[Span]]]) -> SpanSet:
@@ -57,7 +88,3 @@ def merged(granularities: Sequence[str], parts: Sequence[Mapping[str, Sequence[S
         )
         for granularity in granularities
     }
-
-
-def _pieces(texts: Sequence[str], ranges: Sequence[Sequence[Span]]) -> list[str]:
-    return [text[start:end] for text, own in zip(texts, ranges, strict=True) for start, end in own]
