@@ -17,6 +17,7 @@ from mta_framework.types import (
     Batch,
     Example,
     LayerPair,
+    LayerSimilarity,
     LossTerms,
     ModelShape,
     Overlap,
@@ -161,6 +162,33 @@ class LayerMapper(Plugin):
         Raises:
             ValueError: No such choice exists for these two models; its message reads ``what is wrong; what is
                 allowed. What to do.``
+        """
+
+
+class MeasuringLayerMapper(LayerMapper):
+    """Chooses the key layers by what the models make of the training texts, before the first step.
+
+    ``map`` is asked as well, before any weights are loaded: it refuses models that are too small, and tells plans what
+    to expect: as many pairs, of the same granularities.
+    """
+
+    @property
+    @abstractmethod
+    def texts(self) -> int:
+        """On how many texts of the training set the layers are compared."""
+
+    @abstractmethod
+    def choose(self, similarity: LayerSimilarity) -> list[LayerPair]:
+        """Choose key layers; asked once per run.
+
+        Args:
+            similarity: Of the student as it starts and the teacher, by the vectors of spans of ``granularities``.
+
+        Returns:
+            As ``map``.
+
+        Raises:
+            ValueError: As ``map``.
         """
 
 

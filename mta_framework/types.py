@@ -86,6 +86,19 @@ class LayerPair:
 
 
 @dataclass(frozen=True)
+class LayerSimilarity:
+    """How alike the layers of two models are on some texts: linear CKA, 1 where one is the other turned and scaled.
+
+    Args:
+        across: ``across[s - 1][t - 1]``: the student's layer s and the teacher's layer t.
+        within: ``within[s - 1][r - 1]``: two layers of the student.
+    """
+
+    across: tuple[tuple[float, ...], ...]
+    within: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Head:
     """The map from final hidden states to next-token logits: ``cap(scale * (h W^T + b))``.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from mta_framework.interfaces import LayerMapper
+from mta_framework.interfaces import LayerMapper, MeasuringLayerMapper
 from mta_framework.testing.plugin import PluginContract
-from mta_framework.types import LayerPair, ModelShape
+from mta_framework.types import LayerPair, LayerSimilarity, ModelShape
 
 
 class LayerMapperContract(PluginContract):
@@ -36,6 +38,30 @@ class LayerMapperContract(PluginContract):
             assert all((wrong, allowed, todo)), "what is wrong; what is allowed. What to do."
         else:
             _require_sound(pairs, plugin, *depths)
+
+    @pytest.mark.parametrize("depths", [(6, 12), (6, 6), (24, 6)])
+    def test_what_is_measured_changes_which_layers_but_neither_how_many_nor_of_what(
+        self, plugin: LayerMapper, depths: tuple[int, int]
+    ) -> None:
+        if not isinstance(plugin, MeasuringLayerMapper):
+            return
+        assert plugin.texts >= 1
+        expected = plugin.map(ModelShape(depths[0], 8), ModelShape(depths[1], 16))
+        for seed in range(3):
+            pairs = plugin.choose(_random_similarity(*depths, seed))
+            _require_sound(pairs, plugin, *depths)
+            assert sorted(pair.granularity for pair in pairs) == sorted(pair.granularity for pair in expected)
+
+
+def _random_similarity(student: int, teacher: int, seed: int) -> LayerSimilarity:
+    draw = random.Random(seed)
+    across = tuple(tuple(draw.uniform(-0.1, 1) for _ in range(teacher)) for _ in range(student))
+    own = [[draw.uniform(-0.1, 1) for _ in range(student)] for _ in range(student)]
+    within = tuple(
+        tuple(1.0 if row == column else own[min(row, column)][max(row, column)] for column in range(student))
+        for row in range(student)
+    )
+    return LayerSimilarity(across, within)
 
 
 def _require_sound(pairs: list[LayerPair], plugin: LayerMapper, student: int, teacher: int) -> None:
