@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from mta_framework.alignment.objective import Alignment
+from mta_framework.alignment.similarity import layer_similarity
 from mta_framework.binding import BoundRun
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.responses import ResponseEncoder
 from mta_framework.data.spans import SpanCache
 from mta_framework.generation.engine import make_engine
+from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.models.lineup import Lineup
 from mta_framework.models.loading import DTYPE_OF_PRECISION
 from mta_framework.spec.sections import RunSpec
@@ -21,7 +24,10 @@ from mta_framework.training.loader import Collator
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.train import total_steps
 from mta_framework.training.trainer import TrainingData
-from mta_framework.types import LayerPair, Responder
+from mta_framework.types import LayerPair, LayerSimilarity, Responder
+
+_COMPARED = 8
+"""Texts whose states, at all layers of both models, are held together to compare them."""
 
 
 def alignment(bound: BoundRun, lineup: Lineup, pairs: tuple[LayerPair, ...]) -> Alignment | None:
@@ -40,6 +46,16 @@ def alignment(bound: BoundRun, lineup: Lineup, pairs: tuple[LayerPair, ...]) -> 
         max_spans=section.max_spans,
         hid_reduction=section.hid_reduction,
     )
+
+
+def similarity(
+    mapper: MeasuringLayerMapper, data: TrainingData, seed: int, student: nn.Module, teacher: nn.Module
+) -> LayerSimilarity:
+    """How alike the layers are on as many training texts as a mapper asks for, chosen by the run's seed."""
+    chosen = np.random.default_rng(seed).permutation(len(data.train))[: mapper.texts].tolist()
+    groups = [chosen[first : first + _COMPARED] for first in range(0, len(chosen), _COMPARED)]
+    batches = (data.collator([data.train[number] for number in group]) for group in groups)
+    return layer_similarity(student, teacher, batches, mapper.granularities)
 
 
 def training_data(

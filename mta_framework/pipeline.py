@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
 from mta_framework import facts, run_folder
-from mta_framework.assembly import alignment, span_cache_folder, training_data
+from mta_framework.assembly import alignment, similarity, span_cache_folder, training_data
 from mta_framework.binding import BoundRun
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData, prepare
@@ -31,7 +32,8 @@ from mta_framework.evaluation.sets import read_sets
 from mta_framework.evaluation.summary import summarise
 from mta_framework.generation.engine import engine_fault
 from mta_framework.generation.sampling import Sampling
-from mta_framework.key_layers import alignment_layers, base_loss_layers
+from mta_framework.interfaces import MeasuringLayerMapper
+from mta_framework.key_layers import alignment_layers, base_loss_layers, measured_layers, recorded_layers
 from mta_framework.models.export import save_student
 from mta_framework.models.identity import identity
 from mta_framework.models.lineup import Lineup
@@ -117,6 +119,7 @@ def plan(bound: BoundRun) -> Plan:
         ready.pairs,
         total_steps(section, ready.sampler),
         estimate_memory(bound.spec, student, teacher, len(ready.pairs) + len(ready.loss_layers), micro),
+        isinstance(bound.layers, MeasuringLayerMapper),
     )
 
 
@@ -177,9 +180,14 @@ def _train(bound: BoundRun, ready: Ready, lineup: Lineup, folder: RunFolder) -> 
     student = lineup.student(teacher)
     set_seed(spec.seed)
     base_loss = copy.deepcopy(bound.base_loss)  # it may remember things, and this run may not be its last
-    aligner = alignment(bound, lineup, ready.pairs)
-    distiller = Distiller(student, teacher, base_loss, aligner, ready.pairs, ready.loss_layers)
     fed = training_data(bound, lineup, data, ready.sampler, student, teacher)
+    pairs = ready.pairs
+    if isinstance(bound.layers, MeasuringLayerMapper):
+        assert teacher is not None
+        compare = partial(similarity, bound.layers, fed, spec.seed, student, teacher)
+        pairs = measured_layers(bound.layers, lineup, compare, folder.key_layers)
+    aligner = alignment(bound, lineup, pairs)
+    distiller = Distiller(student, teacher, base_loss, aligner, pairs, ready.loss_layers)
     rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0
     log = train(distiller, fed, spec.training, spec.seed, folder.path, rate)
     if processes().is_main_process:
@@ -222,7 +230,7 @@ def _report(bound: BoundRun, ready: Ready, folder: RunFolder, scores: Evaluation
         name=bound.spec.name,
         spec=bound.spec.model_dump(mode="json"),
         evaluation=scores,
-        layer_pairs=ready.pairs,
+        layer_pairs=recorded_layers(folder.key_layers) if folder.key_layers.is_file() else ready.pairs,
         models=facts.model_facts(ready.lineup),
         data=facts.data_facts(ready.data),
         spans=facts.span_facts(ready.data.train),

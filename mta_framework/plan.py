@@ -32,6 +32,7 @@ class Plan:
         data: ``train`` and ``validation``: rows used, left out, cut.
         spans: Granularity -> spans of the training set.
         layer_pairs: Key layers.
+        measured: Whether they only stand for those that will be measured before the first step.
         steps: Optimiser steps.
         memory: Part -> bytes per process, estimated.
     """
@@ -42,6 +43,7 @@ class Plan:
     layer_pairs: tuple[LayerPair, ...]
     steps: int
     memory: Mapping[str, int]
+    measured: bool = False
 
 
 def estimate_memory(

@@ -30,8 +30,9 @@ MAY_DIFFER = (
 class RunFolder:
     """Everything that a run knows, under ``output_dir/name``.
 
-    ``spec.json`` (resolved), ``checkpoints/``, ``tensorboard/``, ``training.json`` (log), ``student/`` (the export;
-    there once training is done), ``predictions/``, ``report.json``, ``report.md``, ``loss.png``.
+    ``spec.json`` (resolved), ``key-layers.json`` (where they are measured), ``checkpoints/``, ``tensorboard/``,
+    ``training.json`` (log), ``student/`` (the export; there once training is done), ``predictions/``, ``report.json``,
+    ``report.md``, ``loss.png``.
     """
 
     path: Path
@@ -45,6 +46,11 @@ class RunFolder:
     def student(self) -> Path:
         """The exported student, a plain transformers folder; it appears whole, when training is done."""
         return self.path / "student"
+
+    @property
+    def key_layers(self) -> Path:
+        """What was measured to choose the key layers, and the choice."""
+        return self.path / "key-layers.json"
 
     @property
     def training_log(self) -> Path:

@@ -23,6 +23,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from _block(("spans", "number", "texts", "texts without"), spans)
     pairs = [(pair.granularity, str(pair.student), str(pair.teacher)) for pair in plan.layer_pairs]
     yield from _block(("key layers", "student", "teacher"), pairs)
+    if plan.measured:
+        yield from ("These key layers only stand for those that are measured before the first step.", "")
     memory = [(part, _size(count)) for part, count in plan.memory.items()]
     if memory:
         memory.append(("together", _size(sum(plan.memory.values()))))
