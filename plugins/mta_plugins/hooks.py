@@ -14,16 +14,18 @@ from mta_plugins.importance_estimators.attention import Attention
 from mta_plugins.importance_estimators.entropy import Entropy
 from mta_plugins.importance_estimators.surprisal import Surprisal
 from mta_plugins.importance_estimators.uniform import Uniform
+from mta_plugins.layer_mappers.cka import CKA
 from mta_plugins.layer_mappers.explicit import Explicit
 from mta_plugins.layer_mappers.proportional import Proportional
 from mta_plugins.metrics.rouge_l import RougeL
+from mta_plugins.span_extractors.math import Math
 from mta_plugins.span_extractors.spacy_phrases import SpacyPhrases
 from mta_plugins.span_extractors.words import Words
 
 
 @hookimpl
 def mta_register_span_extractors() -> Sequence[type[SpanExtractor]]:
-    return SpacyPhrases, Words
+    return SpacyPhrases, Math, Words
 
 
 @hookimpl
@@ -33,7 +35,7 @@ def mta_register_importance_estimators() -> Sequence[type[ImportanceEstimator]]:
 
 @hookimpl
 def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
-    return Proportional, Explicit
+    return Proportional, Explicit, CKA
 
 
 @hookimpl

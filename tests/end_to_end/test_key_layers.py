@@ -1,0 +1,74 @@
+"""Key layers that are measured before the first step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from mta_framework import pipeline
+from mta_framework.binding import bind
+from mta_framework.cli.plan import plan_lines
+from mta_framework.registry import discover
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def spec(spec_dict, write_spec):
+    layers = {"name": "cka", "params": {"texts": 12}}
+    alignment = {"spans": {"name": "spacy_phrases"}, "importance": {"name": "surprisal"}, "layers": layers}
+    training = {**spec_dict["training"], "max_steps": 2}
+    changes = {"alignment": {**alignment, "max_spans": 4}, "training": training, "evaluation": None}
+    return write_spec({**spec_dict, **changes})
+
+
+def bound(spec, *overrides):
+    return bind(spec, discover(), overrides)
+
+
+def test_choice_is_printed_saved_reported_and_the_same_in_another_run(spec, tmp_path, capsys):
+    report = pipeline.run(bound(spec))
+    told = capsys.readouterr().out
+    file = tmp_path / "runs" / "student" / "key-layers.json"
+    saved = json.loads(file.read_text())
+    pairs = [(pair["student"], pair["teacher"], pair["granularity"]) for pair in saved["pairs"]]
+    assert [(pair.student, pair.teacher, pair.granularity) for pair in report.layer_pairs] == pairs
+    assert pairs[-1] == (4, 4, "phrases")
+    assert [len(saved["across"]), len(saved["across"][0]), len(saved["within"])] == [4, 4, 4]
+    for pair in saved["pairs"]:
+        assert pair["cka"] == saved["across"][pair["student"] - 1][pair["teacher"] - 1]
+        assert f"{pair['student']}->{pair['teacher']} {pair['granularity']} (CKA {pair['cka']:.2f})" in told
+    pipeline.run(bound(spec, "name=again"))
+    assert (tmp_path / "runs" / "again" / "key-layers.json").read_bytes() == file.read_bytes()
+    names = [path / "student" / "model.safetensors" for path in (file.parent, file.parent.with_name("again"))]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+def test_a_resumed_run_keeps_the_choice_and_measures_nothing(spec, tmp_path, monkeypatch):
+    first = pipeline.run(bound(spec))
+    folder = tmp_path / "runs" / "student"
+    for name in ("student", "checkpoints"):
+        shutil.rmtree(folder / name)
+    monkeypatch.setattr(pipeline, "similarity", lambda *arguments: pytest.fail("measured again"))
+    assert pipeline.run(bound(spec), resume=True).layer_pairs == first.layer_pairs
+
+
+def test_a_dry_run_says_that_layers_will_be_measured(spec, tmp_path):
+    plan = pipeline.plan(bound(spec))
+    assert [str(pair) for pair in plan.layer_pairs] == ["2->2 words", "3->3 phrases", "4->4 phrases"]
+    assert "These key layers only stand for those that are measured before the first step." in plan_lines(plan)
+    assert not (tmp_path / "runs" / "student").exists()
+
+
+def test_other_mappers_measure_nothing(spec, tmp_path):
+    pipeline.run(
+        bound(
+            spec,
+            "alignment.layers.name=proportional",
+            "alignment.layers.params={}",
+            "alignment.importance.name=entropy",
+        )
+    )
+    assert not (tmp_path / "runs" / "student" / "key-layers.json").exists()
