@@ -11,6 +11,7 @@ from mta_framework.cli.options import plugin_option
 from mta_framework.cli.plugins import plugins
 from mta_framework.cli.run import run
 from mta_framework.cli.schema import schema
+from mta_framework.cli.spans import spans
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,5 +24,5 @@ def main() -> None:
     """
 
 
-for _command in (init, check, run, plugins, schema):
+for _command in (init, check, spans, run, plugins, schema):
     main.add_command(_command)

@@ -28,21 +28,22 @@ def parse_pieces(texts: Sequence[str], cuts: Sequence[Sequence[int]], parse: Par
     """
     numbers: dict[str, int] = {}
     for number, (text, places) in enumerate(zip(texts, cuts, strict=True)):
-        for start, end in _pieces(text, places):
+        for start, end in pieces(text, places):
             numbers.setdefault(text[start:end], number)
     found = dict(zip(numbers, parse(list(numbers), list(numbers.values())), strict=True))
     return [
-        _joined([(start, found[text[start:end]]) for start, end in _pieces(text, places)])
+        _joined([(start, found[text[start:end]]) for start, end in pieces(text, places)])
         for text, places in zip(texts, cuts, strict=True)
     ]
 
 
-def _pieces(text: str, cuts: Sequence[int]) -> Iterator[tuple[int, int]]:
+def pieces(text: str, cuts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The character ranges that a text is cut into; a text without cuts is one."""
     return pairwise((0, *cuts, len(text)))
 
 
-def _joined(pieces: Sequence[tuple[int, SpanArrays]]) -> SpanArrays:
-    if len(pieces) == 1:
-        return pieces[0][1]
-    granularities = pieces[0][1]
-    return {name: np.concatenate([spans[name] + start for start, spans in pieces]) for name in granularities}
+def _joined(parts: Sequence[tuple[int, SpanArrays]]) -> SpanArrays:
+    if len(parts) == 1:
+        return parts[0][1]
+    granularities = parts[0][1]
+    return {name: np.concatenate([spans[name] + start for start, spans in parts]) for name in granularities}

@@ -66,9 +66,9 @@ def encode(
     Raises:
         InputError: A tokenizer cannot be used, or no sample is left.
     """
-    sides = [_Side(tokenizer, max_length)]
+    sides = [Side(tokenizer, max_length)]
     if teacher_tokenizer is not None:
-        sides.append(_Side(teacher_tokenizer, max_length))
+        sides.append(Side(teacher_tokenizer, max_length))
     examples: list[Example] = []
     too_long = cut = 0
     for first in range(0, len(samples), _CHUNK):
@@ -85,8 +85,16 @@ def encode(
     return EncodedSet(examples, too_long, cut)
 
 
-class _Side:
-    """One tokenizer at work on prompts and responses."""
+class Side:
+    """One tokenizer at work on prompts and responses.
+
+    Args:
+        tokenizer: A fast one with an end token.
+        max_length: Tokens of prompt and response; the rest of a response is cut off.
+
+    Raises:
+        InputError: The tokenizer cannot be used.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int):
         _check(tokenizer)
@@ -95,6 +103,7 @@ class _Side:
         self._special = special_ids(tokenizer)
 
     def texts(self, samples: Sequence[Sample]) -> list[TokenisedText]:
+        """Samples as they are trained on."""
         prompts = _prompts(samples, self._tokenizer)
         responses = tokenise([sample.response for sample in samples], self._tokenizer, add_special_tokens=False)
         return [self._text(*parts) for parts in zip(samples, prompts, responses, strict=True)]

@@ -34,7 +34,7 @@ ALLOWED = {
     "evaluation": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
     "testing": SHARED | {"data"},
 }
-PIPELINE = {"pipeline", "plan", "facts", "key_layers", "assembly"}
+PIPELINE = {"pipeline", "plan", "facts", "key_layers", "assembly", "inspection"}
 LIGHT = ("torch", "transformers", "datasets", "peft", "spacy", "accelerate", "rouge_score", "matplotlib", "numpy")
 
 
@@ -88,7 +88,9 @@ def test_no_module_is_named_after_nothing():
     assert not [path for path in files(CORE, PLUGINS) if vague & {path.stem, *path.parent.parts}]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["schema"], ["check", "--help"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plugins"], ["schema"], ["check", "--help"], ["spans", "--help"], ["run", "--help"]]
+)
 def test_command_loads_no_torch(arguments):
     code = (
         "import sys\nfrom mta_framework.cli import main\n"

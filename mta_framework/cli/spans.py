@@ -1,0 +1,101 @@
+"""``mta spans``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mta_framework.cli.group import say
+from mta_framework.cli.options import plugin_option, set_option, spec_argument
+from mta_framework.cli.table import table
+
+if TYPE_CHECKING:
+    from mta_framework.errors import Fault
+    from mta_framework.inspection.inspect import Inspection
+
+
+@click.command()
+@spec_argument
+@set_option
+@plugin_option
+@click.option("--text", help="Show this text, as it is, instead of the training set.")
+@click.option("--limit", type=click.IntRange(min=1), help="Texts to show, from the first.  [default: 5]")
+@click.option("--all", "whole", is_flag=True, help="Count over the whole training set, not only over what is shown.")
+@click.option("--tokens", is_flag=True, help="Show where the student's tokens begin.")
+@click.option("--importance", is_flag=True, help="Load the teacher and show how it weighs tokens at its key layers.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a web page instead.")
+@click.pass_obj
+def spans(
+    plugin_files: tuple[Path, ...],
+    spec: Path,
+    overrides: tuple[str, ...],
+    text: str | None,
+    limit: int | None,
+    whole: bool,
+    tokens: bool,
+    importance: bool,
+    html: Path | None,
+) -> None:
+    """Show the spans of a spec's training texts, or of a given text; train nothing."""
+    from mta_framework.binding import bind
+    from mta_framework.errors import Fault, InputError
+    from mta_framework.registry import discover
+
+    if text is not None and (whole or limit is not None):
+        raise click.UsageError("--limit and --all have no effect with --text.")
+    bound = bind(spec, discover(plugin_files), overrides)
+    faults = [] if text is None else list(_text_faults(text))
+    if bound.spans is None:
+        todo = """Add it, e.g. --set 'alignment={"spans": {"name": "words"}}', with a teacher."""
+        faults.append(Fault("alignment", "must be given, to find spans (got null)", "an alignment section", todo))
+    if faults:
+        raise InputError(faults)
+    from mta_framework.inspection.inspect import Wanted, inspect
+
+    found = inspect(bound, Wanted(text, limit or 5, whole, tokens, importance))
+    if html is None:
+        say(*_lines(found))
+    else:
+        _write(html, str(spec), found)
+
+
+def _text_faults(text: str) -> Iterator[Fault]:
+    from mta_framework.errors import Fault
+
+    if not text:
+        yield Fault("--text", "is empty (got '')", "a text of at least one character", "Give one, or leave it out.")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        yield Fault("--text", "is not valid UTF-8", "text in the encoding of the terminal", "Correct it.")
+
+
+def _lines(found: Inspection) -> Iterator[str]:
+    from mta_framework.inspection.statistics import notes, rows
+    from mta_framework.inspection.terminal import lines
+
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    columns = shutil.get_terminal_size((120, 24)).columns
+    for number, text in enumerate(found.texts, start=1):
+        yield click.style(f"text {number}", bold=True) if colour else f"text {number}"
+        yield from lines(text, columns, colour)
+        yield ""
+    yield from table(list(rows(found.statistics)), right=True)
+    yield ""
+    yield from notes(found.statistics)
+
+
+def _write(path: Path, title: str, found: Inspection) -> None:
+    from mta_framework.errors import RunError
+    from mta_framework.files import replace
+    from mta_framework.inspection.page import page
+
+    try:
+        replace(path, page(f"Spans of {title}", found.texts, found.statistics))
+    except OSError as error:
+        raise RunError(f"--html: cannot write {path} ({error.strerror or error}); name another file") from error
+    say(f"Written: {path}")

@@ -1,0 +1,148 @@
+"""Finds what is shown: texts of a spec, their spans, tokens and weights, and how it all adds up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from mta_framework import run_folder
+from mta_framework.assembly import span_cache_folder
+from mta_framework.binding import BoundRun
+from mta_framework.data.extraction import SpanArrays, extract
+from mta_framework.data.pieces import Parse, parse_pieces, pieces
+from mta_framework.data.prompts import Sample, render
+from mta_framework.data.records import read_records
+from mta_framework.data.spans import SpanCache
+from mta_framework.data.tokens import Side
+from mta_framework.data.translation import TokenisedText
+from mta_framework.errors import Fault, InputError, naming
+from mta_framework.inspection.marked import MarkedText
+from mta_framework.inspection.statistics import Speed, Statistics, statistics
+from mta_framework.inspection.weights import character_weights
+from mta_framework.interfaces import SpanExtractor
+from mta_framework.key_layers import alignment_layers
+from mta_framework.models.lineup import Lineup
+from mta_framework.pipeline import outlined
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for.
+
+    Args:
+        text: To be shown instead of the training set.
+        limit: How many texts of the training set are shown, from the first.
+        whole: Whether statistics are over the whole training set.
+        tokens: Whether token boundaries are shown, the student's.
+        importance: Whether the teacher weighs tokens.
+    """
+
+    text: str | None = None
+    limit: int = 5
+    whole: bool = False
+    tokens: bool = False
+    importance: bool = False
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What there is to show."""
+
+    texts: tuple[MarkedText, ...]
+    statistics: Statistics
+
+
+def inspect(bound: BoundRun, wanted: Wanted) -> Inspection:
+    """Look at the texts of a spec.
+
+    Args:
+        bound: A spec with an alignment.
+        wanted: What of it.
+
+    Raises:
+        InputError: The texts cannot be read, or the teacher is yet to be trained.
+        RunError: A plugin failed or broke its contract.
+    """
+    assert bound.spans is not None
+    lineup = outlined(bound)
+    if wanted.importance:
+        _require_teacher(bound)
+    samples = _samples(bound, lineup, wanted)
+    spans, speed = _parsed(samples[: wanted.limit], bound.spans)
+    if wanted.whole:
+        cache = SpanCache(span_cache_folder(bound.spec), bound.spans, bound.spec.data.processes)
+        spans = _spans(samples, cache.spans)
+    side = Side(lineup.tokenizer, bound.spec.data.max_length) if wanted.tokens else None
+    tokens = side.texts(samples) if side else [None] * len(samples)
+    weights = _weights(bound, lineup, samples[: wanted.limit]) if wanted.importance else []
+    weights += [{}] * (len(samples) - len(weights))
+    texts = [_marked(*parts) for parts in zip(samples, spans, tokens, weights, strict=True)]
+    return Inspection(tuple(texts[: wanted.limit]), statistics(texts, _failures(samples, bound.spans), speed))
+
+
+def _samples(bound: BoundRun, lineup: Lineup, wanted: Wanted) -> list[Sample]:
+    if wanted.text is not None:
+        return [Sample("", wanted.text, (wanted.text,))]
+    section = bound.spec.data
+    records = read_records(section.train, "data.train")[: None if wanted.whole else wanted.limit]
+    return render(records, section.template, lineup.tokenizer, section.parse == "fields")
+
+
+def _parsed(samples: Sequence[Sample], extractor: SpanExtractor) -> tuple[list[SpanArrays], Speed]:
+    extract(extractor, [""])  # loads its parser, which is not to be timed
+    start = time.perf_counter()
+    spans = _spans(samples, partial(extract, extractor))
+    seconds = time.perf_counter() - start
+    return spans, Speed(len(samples), sum(len(sample.text) for sample in samples), seconds)
+
+
+def _spans(samples: Sequence[Sample], parse: Parse) -> list[SpanArrays]:
+    return parse_pieces([sample.text for sample in samples], [sample.cuts for sample in samples], parse)
+
+
+def _failures(samples: Sequence[Sample], extractor: SpanExtractor) -> list[int]:
+    cut = [[sample.text[start:end] for start, end in pieces(sample.text, sample.cuts)] for sample in samples]
+    distinct = list(dict.fromkeys(piece for some in cut for piece in some))
+    with naming(f"span extractor {extractor.NAME!r}"):
+        counts = dict(zip(distinct, extractor.failures(distinct), strict=True))
+    return [sum(counts[piece] for piece in some) for some in cut]
+
+
+def _weights(bound: BoundRun, lineup: Lineup, samples: Sequence[Sample]) -> list[Mapping[str, list[float]]]:
+    teacher = lineup.teacher()
+    assert teacher is not None
+    assert bound.importance is not None
+    side = Side(lineup.teacher_tokenizer or lineup.tokenizer, bound.spec.data.max_length)
+    texts = zip([sample.text for sample in samples], side.texts(samples), strict=True)
+    return list(character_weights(list(texts), teacher, bound.importance, alignment_layers(bound.layers, lineup)))
+
+
+def _require_teacher(bound: BoundRun) -> None:
+    if bound.teacher is not None and not run_folder.of(bound.teacher.spec).is_trained:
+        wrong = f"has not been trained yet, so it can weigh nothing (got {bound.teacher.path})"
+        todo = f"Run it first: mta run {bound.teacher.path}, or leave out --importance."
+        raise InputError([Fault("teacher.run", wrong, "with --importance, a teacher that is there", todo)])
+
+
+def _marked(
+    sample: Sample, spans: SpanArrays, tokenised: TokenisedText | None, weights: Mapping[str, list[float]]
+) -> MarkedText:
+    ranges = {name: [(start, end) for start, end in array.tolist()] for name, array in spans.items()}
+    if tokenised is None:
+        return MarkedText(sample.text, ranges, weights=weights)
+    offsets = [(start, end) for start, end in tokenised.offsets.tolist() if start < end]
+    return MarkedText(sample.text, ranges, offsets, _tokens_in_spans(sample.text, tokenised, spans), weights)
+
+
+def _tokens_in_spans(text: str, tokenised: TokenisedText, spans: SpanArrays) -> dict[str, int]:
+    counts = {}
+    for name, token_K2 in tokenised.ranges(text, spans).items():
+        inside = np.zeros(len(tokenised.offsets), dtype=bool)
+        for first, last in token_K2:
+            inside[first:last] = True
+        counts[name] = int((inside & (tokenised.offsets[:, 1] > tokenised.offsets[:, 0])).sum())
+    return counts

@@ -1,0 +1,33 @@
+"""What is counted, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from mta_framework.inspection.marked import MarkedText
+from mta_framework.inspection.statistics import Speed, notes, rows, statistics
+
+
+def test_shares_are_of_characters_and_tokens_in_some_span() -> None:
+    tokens = [(0, 4), (4, 6), (6, 10)]
+    texts = [
+        MarkedText("0123456789", {"w": [(0, 4), (2, 6), (3, 5)], "p": []}, tokens, {"w": 2, "p": 0}),
+        MarkedText("", {"w": [], "p": []}, [], {"w": 0, "p": 0}),
+    ]
+    found = statistics(texts, [3, 0], Speed(2, 10, 0.5))
+    words, phrases = found.granularities
+    assert (words.spans, words.characters, words.texts_without) == (3, 0.6, 1)
+    assert words.tokens == pytest.approx(2 / 3)
+    assert (phrases.spans, phrases.characters, phrases.tokens, phrases.texts_without) == (0, 0.0, 0.0, 2)
+    assert list(rows(found))[1] == ("w", "3", "1.5", "60.0%", "66.7%", "1 (50.0%)")
+    assert list(notes(found)) == [
+        "Counted over 2 texts.",
+        "Not parsed, and so without spans: 3 stretches in 1 text.",
+        "Parsing: 4.0 texts/s, 20 characters/s in one process, the parser being loaded (2 texts).",
+    ]
+
+
+def test_nothing_is_nothing() -> None:
+    found = statistics([MarkedText("", {"w": []})], [0], Speed(1, 0, 0.0))
+    assert list(rows(found))[1] == ("w", "0", "0.0", "0.0%", "1 (100.0%)")
+    assert len(list(notes(found))) == 2
