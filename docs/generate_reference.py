@@ -141,9 +141,16 @@ def _default(node: dict[str, Any], required: bool) -> str:
 def _commands() -> Iterator[str]:
     group = click.Context(mta, info_name="mta", terminal_width=_WIDTH, **mta.context_settings)
     yield from _help("mta", mta, group)
-    for name, command in mta.commands.items():
+    yield from _commands_of(mta, group)
+
+
+def _commands_of(group: click.Group, context: click.Context) -> Iterator[str]:
+    for name, command in group.commands.items():
+        inner = click.Context(command, context, name, terminal_width=_WIDTH)
         yield ""
-        yield from _help(f"mta {name}", command, click.Context(command, group, name, terminal_width=_WIDTH))
+        yield from _help(inner.command_path, command, inner)
+        if isinstance(command, click.Group):
+            yield from _commands_of(command, inner)
 
 
 def _help(title: str, command: click.Command, context: click.Context) -> Iterator[str]:

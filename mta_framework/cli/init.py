@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mta_framework.registry import Registry
 
 _TEACHER, _STUDENT = "HuggingFaceTB/SmolLM2-360M-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"
+_EXTRACTOR = "spacy_phrases"
 _TRAIN, _TEST, _EPOCHS = "train.jsonl", "test.jsonl", 5
 
 
@@ -95,19 +96,23 @@ def _model(text: str, output: Path) -> dict[str, str]:
 
 
 def _extractor(registry: Registry) -> str:
-    """An extractor that gives what the default layer mapper asks for, if possible one that runs here."""
+    """The usual extractor, or one that gives what the default layer mapper asks for, if possible one that runs here."""
+    from pydantic import ValidationError
+
+    from mta_framework.errors import InputError
     from mta_framework.spec.sections import AlignmentSection
 
     default = AlignmentSection.model_fields["layers"].default.name
-    mapper: Any = registry.find("layer_mappers", default, "alignment.layers.name").plugin
-    needed = set(mapper(mapper.Params()).granularities)
+    needed = set(registry.create("layer_mappers", default).granularities)
     fitting = []
     for name in registry.names("span_extractors"):
-        plugin: Any = registry.find("span_extractors", name, "alignment.spans.name").plugin
-        extractor = plugin(plugin.Params())
+        try:
+            extractor = registry.create("span_extractors", name)
+        except (InputError, ValidationError):  # two providers, or an option without default
+            continue
         if needed <= set(extractor.granularities):
-            fitting.append((extractor.require() is not None, name))
-    return min(fitting)[1] if fitting else "words"
+            fitting.append((name != _EXTRACTOR, extractor.require() is not None, name))
+    return min(fitting)[-1] if fitting else "words"
 
 
 def _complete(given: dict[str, Any], registry: Registry) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``mta plugins``."""
+"""``mta plugins``, ``mta plugins NAME``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mta_framework.cli.group import say, say_error
+from mta_framework.cli.new import new
 from mta_framework.cli.options import plugin_option
 from mta_framework.cli.table import table
 
@@ -17,20 +18,45 @@ if TYPE_CHECKING:
     from mta_framework.registry import Registered, Registry
 
 
-@click.command()
-@click.argument("name", required=False)
+class _Names(click.Group):
+    """Takes every word that is no command of its own for the name of a plugin."""
+
+    def get_command(self, context: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(context, cmd_name) or _shower(cmd_name)
+
+
+@click.group(cls=_Names, invoke_without_command=True, subcommand_metavar="[NAME | new KIND NAME]")
 @plugin_option
-@click.pass_obj
-def plugins(plugin_files: tuple[Path, ...], name: str | None) -> None:
-    """List all plugins, or the options of NAME."""
+@click.pass_context
+def plugins(context: click.Context) -> None:
+    """List all plugins, show the options of NAME, or begin a new one.
+
+    Exits with 1 where something that is installed could not be loaded, or two plugins have one name.
+    """
+    if context.invoked_subcommand is not None:
+        return
     from mta_framework.registry import discover
 
-    registry = discover(plugin_files)
-    if name is not None:
-        say(*_options_of(registry, name))
-        return
+    registry = discover(context.obj or ())
     say(*table([("FAMILY", "NAME", "PROVIDER", "WHAT IT DOES"), *_rows(registry)]))
-    say_error(*_problems(registry))
+    problems = [*_problems(registry)]
+    say_error(*problems)
+    context.exit(1 if problems else 0)
+
+
+plugins.add_command(new)
+
+
+def _shower(name: str) -> click.Command:
+    @click.command(name, help=f"Show the options of {name}.")
+    @plugin_option
+    @click.pass_obj
+    def show(plugin_files: tuple[Path, ...]) -> None:
+        from mta_framework.registry import discover
+
+        say(*_options_of(discover(plugin_files), name))
+
+    return show
 
 
 def _rows(registry: Registry) -> Iterator[tuple[str, str, str, str]]:

@@ -49,6 +49,39 @@ def test_every_field_and_option_is_spelt_out(mta: Mta, tmp_path: Path) -> None:
     assert set(spec["alignment"]["layers"]["params"]) == set(layers.Params.model_fields)
 
 
+def test_prose_is_what_is_expected_and_an_extractor_that_needs_options_is_passed_over(mta: Mta, tmp_path: Path) -> None:
+    picky = tmp_path / "picky.py"
+    picky.write_text(PICKY)
+    assert mta("init", "-p", picky).exit_code == 0
+    assert json.loads((tmp_path / "spec.json").read_text())["alignment"]["spans"]["name"] == "spacy_phrases"
+
+
+PICKY = '''
+from pydantic import Field
+
+from mta_framework import PluginParams, SpanExtractor, hookimpl
+
+
+class Picky(SpanExtractor):
+    """First of all by name."""
+
+    NAME = "a_picky"
+    VERSION = "1"
+    granularities = ("words", "phrases")
+
+    class Params(PluginParams):
+        size: int = Field(ge=1, description="Without default.")
+
+    def extract(self, texts):
+        return []
+
+
+@hookimpl
+def mta_register_span_extractors():
+    return [Picky]
+'''
+
+
 def test_every_section_is_explained(mta: Mta) -> None:
     output = mta("init").stdout
     for name, field in RunSpec.model_fields.items():

@@ -34,6 +34,40 @@ def test_conflicts_and_failures_stand_below_the_list(mta: Mta, tmp_path: Path, m
     assert "Not loaded: mta-x 2.0 (mta_x_is_not_there): ModuleNotFoundError" in result.stderr
     providers = f"{tmp_path / 'plugins.py'} and {again}"
     assert f"Conflict: base loss 'plain_test' comes from {providers}; no spec can name it." in result.stderr
+    assert result.exit_code == 1
+
+
+def test_an_installed_provider_with_a_misspelt_hook_is_an_error(
+    mta: Mta, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "mta_y-2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mta-y\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text("[mta_framework]\ny = mta_t_y\n")
+    (tmp_path / "mta_t_y.py").write_text(
+        "from mta_framework import hookimpl\n@hookimpl\ndef mta_register_metric():\n    return []\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = mta("plugins")
+    told = "Not loaded: mta-y 2.0 (mta_t_y): mta_register_metric is no hook. Did you mean 'mta_register_metrics'?"
+    assert told in result.stderr
+    assert result.exit_code == 1
+
+
+def test_plugin_files_may_be_named_before_or_after_the_command(mta: Mta, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text((tmp_path / "plugins.py").read_text().replace("_test", "_other"))
+    for arguments in (("-p", other, "plugins", "plain_other"), ("plugins", "-p", other, "plain_other")):
+        assert "base loss plain_other, from " in mta(*arguments).stdout
+    assert "base loss plain_other, from " in mta("plugins", "plain_other", "-p", other).stdout
+
+
+def test_a_plugin_called_new_is_refused(mta: Mta, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text((tmp_path / "plugins.py").read_text().replace("plain_test", "new"))
+    result = mta("plugins", "-p", other)
+    assert result.exit_code == 2
+    assert "Plain.NAME must be another word: `mta plugins new` is a command (got 'new')" in result.stderr
 
 
 def test_options_are_shown_with_type_default_bounds_and_meaning(mta: Mta) -> None:
