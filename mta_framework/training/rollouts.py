@@ -120,8 +120,10 @@ class TrainingRollouts(Rollouts):
                 "since they were written. Put the folder back, or start the run anew under another name."
             )
         own = [prompts[row] for row in share(_longest_first(prompts))]
-        # By the prompt itself: the response must not depend on which other prompts are still missing.
-        seeds = [prompt_seeds(f"{self.seed} {state} {prompt.prompt_ids.tobytes().hex()}", 1)[0] for prompt in own]
+        # By the prompt itself: the response must not depend on which other prompts are still missing. Not by the
+        # weights, whose last bits another cut of the batches changes. Only the student is asked again, at other steps.
+        drawn = f"{self.seed} {by} {self.step if by == 'student' else 0}"
+        seeds = [prompt_seeds(f"{drawn} {prompt.prompt_ids.tobytes().hex()}", 1)[0] for prompt in own]
         new: list[tuple[Example, Response]] = []
         bar = tqdm(
             total=len(own), desc=f"Responses of the {by}", unit="prompt", disable=not processes().is_main_process

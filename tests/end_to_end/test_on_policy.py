@@ -88,3 +88,16 @@ def test_stored_responses_serve_the_next_run_of_the_same_start(spec_dict, write_
     finished(path, "second")
     assert sorted((tmp_path / "runs" / "response-cache").rglob("*.arrow")) == written
     assert weights(tmp_path, "first") == weights(tmp_path, "second")
+
+
+def test_another_cut_draws_the_same_responses_in_a_later_interval_too(spec_dict, write_spec):
+    """Its student has other last bits by then: what is drawn must not hang on them."""
+    base_loss = {"name": "distillm2", "params": {"curriculum": False, "batches": {"every_steps": 2}}}
+    training = {**spec_dict["training"], "max_steps": 3, "generation": {"max_new_tokens": 8}}
+    changes = {"base_loss": base_loss, "training": training, "alignment": None, "evaluation": None}
+    path = write_spec({**spec_dict, **changes})
+    whole, cut = (
+        pipeline.run(bind(path, discover(), [f"name=by-{size}", f"training.micro_batch_size={size}"]))
+        for size in (8, 2)
+    )
+    assert losses(cut, "distillm2_student") == pytest.approx(losses(whole, "distillm2_student"), rel=1e-4)
