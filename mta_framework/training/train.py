@@ -70,8 +70,10 @@ def train(
     )
     resumed = checkpoints.last(folder / "checkpoints")
     if resumed is not None and (finished := checkpoints.state_of(resumed)).global_step >= finished.max_steps:
-        # Only the export was missing; transformers would take one more step.
+        # Only validation and export can be missing; transformers would take one more step.
         checkpoints.load(distiller, data.policy, resumed)
+        trainer.state = finished
+        trainer.catch_up()
         return TrainingLog(finished.log_history, finished.max_steps, 0, 0.0)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)

@@ -181,11 +181,12 @@ class DistillationTrainer(Trainer):
         super().log(logs, start_time)
 
     def catch_up(self) -> None:
-        """Validate before the first step, where the batch policy lives on it, or where the last epoch's is missing."""
+        """Validate before the first step, where the batch policy lives on it, or where the last one is missing."""
         step, policy = self.state.global_step, self._data.policy
         wanted = step > 0 or (policy is not None and policy.NEEDS_VALIDATION)
         done = any(f"eval_{CROSS_ENTROPY}" in entry and entry["step"] == step for entry in self.state.log_history)
-        if self._data.validation and wanted and not done and step % self._data.sampler.steps_per_epoch == 0:
+        due = step % self._data.sampler.steps_per_epoch == 0 or step == self.state.max_steps
+        if self._data.validation and wanted and not done and due:
             self.evaluate()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from mta_framework import pipeline
+from mta_framework import RunError, pipeline
 from mta_framework.binding import bind
 from mta_framework.registry import discover
+from mta_framework.training.trainer import DistillationTrainer
 
 pytestmark = pytest.mark.slow
 PLUGIN = Path(__file__).with_name("slow_loss.py")
@@ -95,3 +97,27 @@ def test_run_that_was_killed_before_its_export_takes_no_step_more(schedule, spec
     assert resumed.seconds_per_step is None
     assert len(losses[0]) == 2
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("steps", [4, 6], ids=["at the end of an epoch", "within an epoch"])
+def test_run_that_was_killed_in_its_last_validation_makes_up_for_it(steps, spec_dict, write_spec):
+    training = {**spec_dict["training"], "max_steps": steps, "save_steps": 2}
+    path = write_spec({**spec_dict, "training": training, "alignment": None, "evaluation": None})
+    whole = pipeline.run(bind(path, discover(), ["name=whole"]))
+    original = DistillationTrainer.evaluate
+
+    def evaluate(trainer, **options):
+        if trainer.state.global_step == steps:
+            raise RunError("killed")
+        return original(trainer, **options)
+
+    killed = bind(path, discover(), ["name=killed"])
+    with mock.patch.object(DistillationTrainer, "evaluate", evaluate), pytest.raises(RunError, match="killed"):
+        pipeline.run(killed)
+    resumed = pipeline.run(killed, resume=True)
+    for name in ("loss", "eval_loss", "eval_cross_entropy"):
+        logged = [
+            [(entry["step"], entry[name]) for entry in report.log if name in entry] for report in (whole, resumed)
+        ]
+        assert logged[0][-1][0] == steps
+        assert logged[0] == logged[1]
