@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pydantic
 import pytest
 import torch
@@ -81,3 +83,20 @@ def test_batches_are_the_data_unless_told_otherwise():
     assert KL(KL.Params()).batch_policy() is None
     policy = KL(KL.Params.model_validate({"batches": {"policy": "on_policy"}})).batch_policy()
     assert policy.RESPONDERS == ("student",)
+
+
+def test_cross_entropy_leaves_out_what_the_student_wrote():
+    student, teacher = _states(5, 0), _states(6, 1)
+    mixed = KL(KL.Params(cross_entropy=0.4))
+
+    def total(loss, *by_student):
+        batch = replace(_batch(), by_student_B=torch.tensor(by_student))
+        return loss.compute(student, teacher, batch, PROGRESS)[0].sum.item()
+
+    # Positions 0 and 2 are of the first text, 7 is of the second.
+    q, p = (_logits(states).softmax(-1) for states in (student, teacher))
+    divergence_N = (p * (p.log() - q.log())).sum(-1)
+    cross_entropy_N = -q[range(3), TARGET].log()
+    expected = 0.6 * divergence_N[:2].sum() + 0.4 * cross_entropy_N[:2].sum() + divergence_N[2]
+    assert total(mixed, False, True) == pytest.approx(expected.item(), rel=1e-5)
+    assert total(mixed, True, True) == pytest.approx(total(KL(KL.Params()), True, True), rel=1e-6)

@@ -18,7 +18,8 @@ class KL(BaseLoss):
 
     With teacher p, student q, target y, temperature T and mixing weight a, per supervised token and in nats:
     ``(1 - a) T^2 KL(p_T || q_T) - a log q(y)``; ``reverse`` swaps p and q. One term ``kl`` holds the mixture, because
-    both parts are read off the same logits.
+    both parts are read off the same logits. In responses that the student wrote a is 0: cross-entropy would make it
+    surer of whatever it said.
     """
 
     NAME = "kl"
@@ -28,7 +29,9 @@ class KL(BaseLoss):
 
         reverse: bool = Field(False, description="KL(student || teacher) instead of KL(teacher || student).")
         temperature: float = Field(1.0, gt=0, description="Divides both models' logits; the KL is multiplied by T^2.")
-        cross_entropy: float = Field(0.0, ge=0, lt=1, description="Share of cross-entropy on the data in the mixture.")
+        cross_entropy: float = Field(
+            0.0, ge=0, lt=1, description="Share of cross-entropy in the mixture; none in responses by the student."
+        )
         batches: Batches = Field(FixedBatches(), description="What is trained on.")
 
     params: Params
@@ -43,15 +46,22 @@ class KL(BaseLoss):
 
         assert teacher is not None
         readouts = vocabulary.supervised(student, batch), vocabulary.supervised(teacher, batch)
-        total = vocabulary.chunked_sum(self._values, *readouts, batch.target_N)
+        total = vocabulary.chunked_sum(self._values, *readouts, batch.target_N, _from_data(batch))
         return (LossTerm(self.NAME, total, TOKENS),)
 
-    def _values(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
+    def _values(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, from_data: Tensor) -> Tensor:
         from mta_framework import vocabulary
 
         divergence = vocabulary.reverse_kl if self.params.reverse else vocabulary.forward_kl
         values = divergence(student_logits, teacher_logits, self.params.temperature)
-        share = self.params.cross_entropy
-        if share == 0:
+        if self.params.cross_entropy == 0:
             return values
+        share = self.params.cross_entropy * from_data
         return (1 - share) * values + share * vocabulary.cross_entropy(student_logits, targets)
+
+
+def _from_data(batch: Batch) -> Tensor:
+    """At each supervised position whether the student did not write it."""
+    if batch.by_student_B is None:
+        return batch.target_N.new_ones(batch.target_N.shape).bool()
+    return ~batch.by_student_B[batch.text_N]
