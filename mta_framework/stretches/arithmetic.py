@@ -30,10 +30,11 @@ _OPERAND = rf"""(?:[-+−±]?
     [²³¹⁰⁴-⁹ⁿ₀-₉]*(?:!(?=[ \t]*[-+*/=)]))?)"""
 _GROUPED = rf"(?:[-+−]?√?[(\[{{][ \t]*){{0,8}}+{_OPERAND}(?:[ \t]*[)\]}}][²³]?){{0,8}}+"
 
-_RELATION = r"(?:==|=>|->|<=|>=|!=|[=<>≤≥≠≈≡→⇒]|\\(?:leq?|geq?|neq?|approx)(?![A-Za-z]))"
-_OPERATOR = (
-    r"(?:\*\*|[-+*/×÷·⋅∙^±−]|\\(?:times|cdot|div|pm)(?![A-Za-z])|of(?=[ \t]+[$\d])|(?<=[\d)%\s])[xX](?=[ \t]*[$\d]))"
-)
+_RELATION = r"(?:==|=>|->|<=|>=|!=|<(?!/?[A-Za-z]+\d?>)|[=>≤≥≠≈≡→⇒]|\\(?:leq?|geq?|neq?|approx)(?![A-Za-z]))"
+CROSS = r"(?:(?<=[\d)%])[xX](?=[ \t]*[$\d])|(?<=[\d)%][ ])[xX](?=[ \t]*[$\d]|[ ]\())"
+"""The letter that stands for a sign of multiplication."""
+
+_OPERATOR = rf"(?:\*\*|[-+*/×÷·⋅∙^±−]|\\(?:times|cdot|div|pm)(?![A-Za-z])|of(?=[ \t]+[$\d])|{CROSS})"
 
 _RUN = re.compile(
     rf"""

@@ -41,23 +41,25 @@ _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}[,.;]?\s+[A-Za-z]{2,}(?![A-Za-z
 _AMOUNT_AND_MORE = re.compile(
     r"\d[\d.,]*+(?:[A-Za-z]*\s+(?:[A-Za-z]+\s+)*?[A-Za-z]{2,}(?![A-Za-z])|.*[-+*/=(]$)", re.DOTALL
 )
-_AMOUNT_BEHIND = re.compile(r"\d|<<")
-"""Behind the second dollar: it belongs to this sum of money, perhaps behind GSM8K's annotation."""
+_BEGINS_ANOTHER = re.compile(r"\d|<<|[A-Z_]{2}|\{")
+"""Behind the second dollar: a sum of money, perhaps behind GSM8K's annotation, or a variable of a shell."""
 
 
 def formula_stretches(text: str) -> list[Stretch]:
     r"""Find formulas.
 
-    Between ``\( \)``, ``\[ \]``, ``$$ $$``, in the environments of displayed formulas, in blocks fenced as ``math``,
-    ``latex`` or ``tex``, and between single dollars: behind the first and before the second stands no white space, no
-    digit follows the second, and no prose lies between them, so that sums of money are none. A formula ends before a
-    blank line; one whose delimiter is never closed is ``unclosed`` up to there. In what is left, arithmetic.
+        Between ``\( \)``, ``\[ \]``, ``$$ $$``, in the environments of displayed formulas, in blocks fenced as ``math``,
+        ``latex`` or ``tex``, and between single dollars: behind the first and before the second stands no white space, no
+    _AMOUNT_AND_MORE = re.compile(
+        r"\d[\d.,]*+(?:[A-Za-z]*\s+(?:[A-Za-z]+\s+)*?[A-Za-z]{2,}(?![A-Za-z])|.*[-+*/=(]$)", re.DOTALL
+    )
+        blank line; one whose delimiter is never closed is ``unclosed`` up to there. In what is left, arithmetic.
 
-    Args:
-        text: Any string.
+        Args:
+            text: Any string.
 
-    Returns:
-        Sorted, apart from each other.
+        Returns:
+            Sorted, apart from each other.
     """
     delimited = _delimited(text) if _DELIMITER.search(text) else []
     arithmetic = [
@@ -105,7 +107,7 @@ def _between_dollars(text: str, start: int) -> Stretch | None:
     if not found:
         return None
     end, body = found.end(), found[0][:-1]
-    if body[-1].isspace() or _AMOUNT_BEHIND.match(text, end) or _BLANK_LINE.search(body):
+    if body[-1].isspace() or _BEGINS_ANOTHER.match(text, end) or _BLANK_LINE.search(body):
         return None
     plain = _TEXT_IN_FORMULA.sub(r"\\text", body)
     if _PROSE.search(plain) or _AMOUNT_AND_MORE.match(plain):

@@ -12,10 +12,16 @@ from mta_framework.types import Span, SpanSet
 
 
 def gaps(text: str, stretches: Sequence[Stretch]) -> list[Span]:
-    """What lies between stretches, before the first and behind the last; white space alone is left out."""
+    """What lies between stretches, before the first and behind the last, without white space at both ends."""
     starts = [0, *(stretch.end for stretch in stretches)]
     ends = [*(stretch.start for stretch in stretches), len(text)]
-    return [(start, end) for start, end in zip(starts, ends, strict=True) if text[start:end].strip()]
+    found = []
+    for start, end in zip(starts, ends, strict=True):
+        part = text[start:end]
+        if stripped := part.strip():
+            first = start + len(part) - len(part.lstrip())
+            found.append((first, first + len(stripped)))
+    return found
 
 
 class Piece(NamedTuple):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mta_framework.stretches.arithmetic import NUMBER
+from mta_framework.stretches.arithmetic import CROSS, NUMBER
 from mta_framework.stretches.stretch import Notation
 from mta_framework.types import Span
 
@@ -56,7 +56,7 @@ def _grammar(name: str) -> re.Pattern[str]:
         | (?P<bar> \| | \\\| | ‖ )
         | (?P<script> \*\* | [\^_] )
         | (?P<function> (?:sin|cos|tan|log|ln|exp|max|min|gcd|lcm|sqrt|abs)(?![A-Za-z]) )
-        | (?P<times> [*×÷/·⋅∙∘] | (?:mod|of)(?![A-Za-z]) | (?:(?<=[\d)%])|(?<=[\d)%][ ]))[xX](?=[ \t]*[$\d]) )
+        | (?P<times> [*×÷/·⋅∙∘] | (?:mod|of)(?![A-Za-z]) | {CROSS} )
         | (?P<name> {name} )
         | (?P<symbol> [A-Za-z\u0370-\u03ff][\u0300-\u036f]* | [^\W\d_²³¹⁰⁴-⁹ⁿ₀-₉]+ | [∞∂∇∅] )
         | (?P<prime> ['′″]+ ) | (?P<below> [₀-₉]+ ) | (?P<above> [²³¹⁰⁴-⁹ⁿ]+ ) | (?P<factorial> !(?!=) )

@@ -218,15 +218,17 @@ class _Parser:
                 return self._phrase(terms)
 
     def _product(self) -> _Node | None:
-        factors: list[_Node] = []
+        parts: list[_Node] = []
         while True:
-            if self._kind() == "times":
-                self._next()
-                self._signs()
-            elif factor := self._factor():
+            factors: list[_Node] = []
+            while factor := self._factor():
                 factors.append(factor)
-            else:
-                return _joined(factors)
+            # What stands side by side (``2x``, ``5 apples``) belongs closer together than what an operator joins.
+            parts += [joined] if (joined := _joined(factors)) else []
+            if self._kind() != "times":
+                return _joined([self._phrase([part]) or part for part in parts] if len(parts) > 1 else parts)
+            self._next()
+            self._signs()
 
     def _factor(self) -> _Node | None:
         """A number, symbol, bracket or command with all that belongs to it; None before an operator or the end."""

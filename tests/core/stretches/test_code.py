@@ -1,0 +1,55 @@
+"""Where code is: fences and backticks."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mta_framework.stretches import Stretch, code_stretches
+
+
+def inner(text: str) -> list[tuple[str, str]]:
+    return [(text[slice(*stretch.inner)], stretch.tag) for stretch in code_stretches(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("a `b` c", [("b", "")]),
+        ("``a`b`` and `` ` ``", [("a`b", ""), (" ` ", "")]),
+        ("a ` b\n\nc ` d", []),
+        ("``quotes'' and ``more''", []),
+        ("x\n```Python title=1\ny\n```\nz", [("y\n", "python")]),
+        ("~~~\n```\n~~~", [("```\n", "")]),
+        ("````\n```\nx\n```\n````", [("```\nx\n```\n", "")]),
+        ("```py\nno end", [("no end", "py")]),
+        ("```", [("", "")]),
+        ("```\n```", [("", "")]),
+        ("```math\nx\n```\n`y`", [("y", "")]),
+        ("- ```sh\n  ls\n  ```\n> text", [("  ls\n", "sh")]),
+        ("```c\r\nint x;\r\n```\r\n`a`", [("int x;\r\n", "c"), ("a", "")]),
+        ("```a`b``` c", [("a`b", "")]),
+        ("`a` ```\ncode\n``` `b`\n```", [("a", ""), ("\ncode\n", ""), ("b", ""), ("", "")]),
+    ],
+)
+def test_fenced_and_inline_code(text: str, expected: list[tuple[str, str]]) -> None:
+    assert inner(text) == expected
+
+
+def test_a_stretch_covers_its_fences() -> None:
+    assert code_stretches("a `b`\n```c\nd\n```\ne") == [
+        Stretch("inline code", 2, 5, (3, 4)),
+        Stretch("fenced code", 6, 16, (11, 13), "c"),
+    ]
+
+
+@given(
+    text=st.lists(st.sampled_from(["`", "```", "~~~", "\n", "x", " ", "''", "math", "- "]), max_size=25).map("".join)
+)
+def test_stretches_are_sorted_and_apart(text: str) -> None:
+    place = 0
+    for stretch in code_stretches(text):
+        assert place <= stretch.start <= stretch.inner[0] <= stretch.inner[1] <= stretch.end <= len(text)
+        place = stretch.end
