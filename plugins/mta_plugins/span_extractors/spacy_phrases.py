@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mta_framework import PluginParams, RunError, Span, SpanExtractor, SpanSet
+from mta_framework.phrases import kept_phrases, words_within
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -84,39 +85,24 @@ class SpacyPhrases(SpanExtractor):
             return [self._span_set(doc) for doc in nlp.pipe(text[: nlp.max_length] for text in texts)]
 
     def _span_set(self, doc: Doc) -> SpanSet:
+        tokens = [(token.idx, token.idx + len(token)) for token in doc]
         phrases = _phrases(doc)
         if self.params.words == "all":
-            words = [(token.idx, token.idx + len(token)) for token in doc if not (token.is_punct or token.is_space)]
+            words = [place for place, token in zip(tokens, doc, strict=True) if not (token.is_punct or token.is_space)]
         else:
-            words = _words_within(doc, phrases)
-        return {"words": words, "phrases": [(doc[first].idx, _end(doc, last)) for first, last in phrases]}
+            words = words_within(tokens, phrases)
+        return {"words": words, "phrases": [(tokens[first][0], tokens[end - 1][1]) for first, end in phrases]}
 
 
 def _phrases(doc: Doc) -> list[Span]:
-    """Token ranges, from the first to the last token."""
+    """Token ranges, half-open."""
     letters = "".join(_LETTERS.get(token.pos_, ".") for token in doc)
-    found = [(match.start(1), match.end(1) - 1) for match in _VERB_GROUP.finditer(letters)]
+    found = [match.span(1) for match in _VERB_GROUP.finditer(letters)]
     try:
-        found += [(chunk.start, chunk.end - 1) for chunk in doc.noun_chunks]
+        found += [(chunk.start, chunk.end) for chunk in doc.noun_chunks]
     except (RuntimeError, ValueError) as error:
         raise RunError(f"the spaCy pipeline finds no noun chunks ({error}); use one with a parser that does") from error
-    kept: list[Span] = []
-    for first, last in sorted(found, key=lambda phrase: (phrase[0], -phrase[1])):
-        if not kept or last > kept[-1][1]:
-            kept.append((first, last))
-    return kept
-
-
-def _words_within(doc: Doc, phrases: Sequence[Span]) -> list[Span]:
-    words: set[Span] = set()
-    for first, last in phrases:
-        words.update((doc[token].idx, doc[token + 1].idx) for token in range(first, last))
-        words.add((doc[last].idx, _end(doc, last)))
-    return sorted(words, key=lambda word: (word[0], -word[1]))
-
-
-def _end(doc: Doc, token: int) -> int:
-    return doc[token].idx + len(doc[token])
+    return kept_phrases(found)
 
 
 def _installed(model: str) -> EntryPoint | None:

@@ -1,0 +1,151 @@
+"""Phrases by constituents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mta_framework.phrases.words import ADVERBIAL, HEADS, NOMINAL, VERBAL, Word, has_any, trimmed
+from mta_framework.types import Span
+
+_NOUN_LABELS = {"NP", "WHNP", "NX"}
+_BREAKS = {"PP", "WHPP", "VP", "S", "SBAR", "SBARQ", "SINV", "SQ", "PRN", "FRAG", "RRC", "IP", "CP"}
+"""Constituents that end a noun phrase: clauses, prepositional phrases, parentheses."""
+
+_COMMAS = set(",;:/、，；：،؛")
+
+
+class Tree(Protocol):
+    """A constituent, a tag with a word as its only child, or a word without children."""
+
+    @property
+    def label(self) -> str:
+        """E.g. ``NP`` or ``NP-SBJ``, or the word."""
+
+    @property
+    def children(self) -> Sequence[Tree]:
+        """From left to right."""
+
+
+@dataclass
+class _Node:
+    """A constituent as a range of words; ``whole``: it can be part of a noun phrase."""
+
+    label: str
+    children: list[_Node] = field(default_factory=list)
+    first: int = 0
+    end: int = 0
+    whole: bool = True
+
+
+def by_constituents(tree: Tree, words: Sequence[Word]) -> list[Span]:
+    """Noun phrases and verb groups, by the constituents NP and VP.
+
+    A noun phrase is what an NP has up to a clause, a prepositional phrase or a parenthesis; coordinated nouns are
+    phrases of their own. A verb group is the verb of a VP with the auxiliaries, adverbs and particles beside it, down
+    the chain of VPs that auxiliaries make; one without a full verb is none. Nouns, pronouns and verbs that lie in
+    neither, as many treebanks have them, are phrases by themselves.
+
+    Args:
+        tree: Of the whole sentence, with a leaf for each word.
+        words: Their parts of speech; heads and relations are not read.
+
+    Returns:
+        Half-open ranges of word numbers, in no order; they may lie in each other.
+
+    Raises:
+        ValueError: The tree has another number of leaves.
+    """
+    nodes = _nodes(tree)
+    if nodes[0].end != len(words):
+        raise ValueError(f"a tree with {nodes[0].end} leaves is not one of {len(words)} words")
+    found = [run for node in nodes if node.label in _NOUN_LABELS for run in _noun_runs(node, words)]
+    inner = {id(_inner_verb(node)) for node in nodes if node.label == "VP"}
+    starts = (node for node in nodes if node.label == "VP" and node.children and id(node) not in inner)
+    found += [run for run in (_verb_run(node, words) for node in starts) if run]
+    covered = {number for first, end in found for number in range(first, end)}
+    lone = (number for number, word in enumerate(words) if word.upos in HEADS and number not in covered)
+    return found + [(number, number + 1) for number in lone]
+
+
+def _nodes(tree: Tree) -> list[_Node]:
+    """All constituents and tags, outer ones first; without recursion, since trees may be deep."""
+    nodes: list[_Node] = []
+    above: list[tuple[Tree, _Node | None]] = [(tree, None)]
+    number = 0
+    while above:
+        branch, parent = above.pop()
+        node = _Node(re.split("[-=#*]", branch.label)[0])
+        nodes.append(node)
+        if parent:
+            parent.children.append(node)
+        if not any(child.children for child in branch.children):
+            node.first, node.end = number, number + 1
+            number += 1
+        else:
+            above += [(child, node) for child in reversed(branch.children)]
+    for node in reversed(nodes):
+        if node.children:
+            node.first, node.end = node.children[0].first, node.children[-1].end
+            node.whole = node.label not in _BREAKS and all(child.whole for child in node.children)
+    return nodes
+
+
+def _noun_runs(node: _Node, words: Sequence[Word]) -> Iterator[Span]:
+    """The children of a noun phrase up to a clause or the like; coordinated nouns apart."""
+    run: Span | None = None
+    for child in node.children:
+        if child.whole and not _joins(child, words):
+            run = (run[0] if run else child.first, child.end)
+        elif run and (not child.whole or has_any(words, run, NOMINAL)):
+            yield from _nominal(run, words)
+            run = None
+    yield from _nominal(run, words)
+
+
+def _nominal(run: Span | None, words: Sequence[Word]) -> Iterator[Span]:
+    if run and has_any(words, run, NOMINAL):
+        yield trimmed(words, run, {"PUNCT"})
+
+
+def _joins(node: _Node, words: Sequence[Word]) -> bool:
+    word = words[node.first]
+    return node.label == "CONJP" or (not node.children and (word.upos == "CCONJ" or word.text in _COMMAS))
+
+
+def _inner_verb(node: _Node) -> _Node | None:
+    return next((child for child in node.children if child.label == "VP" and child.children), None)
+
+
+def _verb_run(node: _Node, words: Sequence[Word]) -> Span | None:
+    """The verb of a VP with what stands beside it, down the chain of VPs that auxiliaries make."""
+    run: Span | None = None
+    below: _Node | None = node
+    while below:
+        inner = _inner_verb(below)
+        for child in below.children:
+            if child is inner:
+                break
+            if _is_verbal(child, words):
+                run = (run[0] if run else child.first, child.end)
+            elif run and has_any(words, run, {"VERB"}):
+                return _without_to(run, words)
+            else:
+                run = None
+        below = inner
+    return _without_to(run, words) if run and has_any(words, run, {"VERB"}) else None
+
+
+def _without_to(run: Span, words: Sequence[Word]) -> Span:
+    first, end = run
+    while words[first].upos == "PART":
+        first += 1
+    return first, end
+
+
+def _is_verbal(node: _Node, words: Sequence[Word]) -> bool:
+    if not node.children:
+        return node.label == "RP" or words[node.first].upos in VERBAL
+    return node.label == "PRT" or all(word.upos in ADVERBIAL for word in words[node.first : node.end])
