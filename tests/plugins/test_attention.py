@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mta_framework.types import Head, States
+from mta_plugins.importance_estimators import attention
 from mta_plugins.importance_estimators.attention import Attention
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "token_importance.json").read_text())
@@ -93,3 +94,12 @@ def test_weights_are_float32_without_gradient_also_for_bf16_states_under_autocas
 
 def test_states_without_spread_stay_finite():
     assert _weigh(torch.ones(1, 4, 8), torch.ones(1, 4, dtype=torch.int64)).tolist() == [[0.25] * 4]
+
+
+@pytest.mark.parametrize("padding_rows", [False, True])
+@pytest.mark.parametrize("strip", [1, 40, 60])
+def test_strips_of_rows_give_the_same_weights(monkeypatch, strip, padding_rows):
+    hidden, mask = _random(2, 11), torch.tensor([[1] * 11, [1] * 6 + [0] * 5])
+    whole = _weigh(hidden, mask, padding_rows=padding_rows)
+    monkeypatch.setattr(attention, "_STRIP", strip)
+    torch.testing.assert_close(_weigh(hidden, mask, padding_rows=padding_rows), whole)

@@ -11,6 +11,9 @@ from mta_framework import ImportanceEstimator, PluginParams, States
 if TYPE_CHECKING:
     from torch import Tensor
 
+_STRIP = 2**24
+"""Pairs of tokens that are looked at together, at the most, over all texts: 64 MiB. Usual batches have fewer."""
+
 
 class Attention(ImportanceEstimator):
     """How much the other tokens of the text would attend to a token, without a causal mask.
@@ -38,20 +41,34 @@ class Attention(ImportanceEstimator):
 
         hidden_BTD = states.layers[layer].detach()
         with torch.autocast(hidden_BTD.device.type, enabled=False):
-            attention_BTT = _attention(hidden_BTD.float(), mask_BT.bool())
             row_BT = torch.ones_like(mask_BT) if self.params.padding_rows else mask_BT
-            weight_BT = torch.einsum("bt,btu->bu", row_BT.float(), attention_BTT)
+            weight_BT = _column_sums(_scaled(hidden_BTD.float()), mask_BT.bool(), row_BT.float())
             weight_BT /= row_BT.sum(1, keepdim=True).clamp_min(1)
         return torch.where(mask_BT.sum(1, keepdim=True) == 1, 1.0, weight_BT) * mask_BT
 
 
-def _attention(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Row t: how token t spreads over the other tokens of its text; finite even where there is none."""
+def _scaled(hidden_BTD: Tensor) -> Tensor:
+    return hidden_BTD / (hidden_BTD.std(-1, keepdim=True) + 1e-5)
+
+
+def _column_sums(scaled_BTD: Tensor, mask_BT: Tensor, row_BT: Tensor) -> Tensor:
+    """How much attention each token gets from the rows that count, strip by strip of rows."""
     import torch
 
-    length, width = hidden_BTD.shape[1:]
-    scaled_BTD = hidden_BTD / (hidden_BTD.std(-1, keepdim=True) + 1e-5)
-    score_BTT = scaled_BTD @ scaled_BTD.transpose(1, 2) / width**0.5
-    itself_TT = torch.eye(length, dtype=torch.bool, device=hidden_BTD.device)
-    score_BTT.masked_fill_(~mask_BT[:, None, :] | itself_TT, torch.finfo(score_BTT.dtype).min)
-    return score_BTT.softmax(-1)
+    texts, length = mask_BT.shape
+    rows = max(1, _STRIP // (texts * length))
+    strips = (slice(start, start + rows) for start in range(0, length, rows))
+    found = [torch.einsum("bt,btu->bu", row_BT[:, strip], _attention(scaled_BTD, mask_BT, strip)) for strip in strips]
+    return found[0] if len(found) == 1 else torch.stack(found).sum(0)
+
+
+def _attention(scaled_BTD: Tensor, mask_BT: Tensor, strip: slice) -> Tensor:
+    """Some rows; row t: how token t spreads over the other tokens of its text; finite even where there is none."""
+    import torch
+
+    length, width = scaled_BTD.shape[1:]
+    score_BtT = scaled_BTD[:, strip] @ scaled_BTD.transpose(1, 2) / width**0.5
+    number_T = torch.arange(length, device=scaled_BTD.device)
+    itself_tT = number_T[strip, None] == number_T
+    score_BtT.masked_fill_(~mask_BT[:, None, :] | itself_tT, torch.finfo(score_BtT.dtype).min)
+    return score_BtT.softmax(-1)
