@@ -48,18 +48,16 @@ _BEGINS_ANOTHER = re.compile(r"\d|<<|[A-Z_]{2}|\{")
 def formula_stretches(text: str) -> list[Stretch]:
     r"""Find formulas.
 
-        Between ``\( \)``, ``\[ \]``, ``$$ $$``, in the environments of displayed formulas, in blocks fenced as ``math``,
-        ``latex`` or ``tex``, and between single dollars: behind the first and before the second stands no white space, no
-    _AMOUNT_AND_MORE = re.compile(
-        r"\d[\d.,]*+(?:[A-Za-z]*\s+(?:[A-Za-z]+\s+)*?[A-Za-z]{2,}(?![A-Za-z])|.*[-+*/=(]$)", re.DOTALL
-    )
-        blank line; one whose delimiter is never closed is ``unclosed`` up to there. In what is left, arithmetic.
+    Between ``\( \)``, ``\[ \]``, ``$$ $$``, in the environments of displayed formulas, in blocks fenced as ``math``,
+    ``latex`` or ``tex``, and between single dollars: behind the first and before the second stands no white space, no
+    digit or name follows the second, and no prose lies between them, so that sums of money are none. A formula ends
+    before a blank line; one whose delimiter is never closed is ``unclosed`` up to there. In what is left, arithmetic.
 
-        Args:
-            text: Any string.
+    Args:
+        text: Any string.
 
-        Returns:
-            Sorted, apart from each other.
+    Returns:
+        Sorted, apart from each other.
     """
     delimited = _delimited(text) if _DELIMITER.search(text) else []
     arithmetic = [
