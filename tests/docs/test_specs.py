@@ -16,14 +16,16 @@ from mta_framework.registry import discover
 from mta_framework.spec.loading import read_spec
 from mta_framework.spec.sections import RunSpec
 
+HELLO = ROOT / "docs" / "examples" / "mta-hello" / "src"
 SPECS = specs()
 COMMANDS = mta_commands()
 
 
 @pytest.mark.parametrize("spec", [spec for _, spec in SPECS], ids=[str(block) for block, _ in SPECS])
-def test_spec_is_valid_with_its_plugins_and_their_options(spec, workplace):
+def test_spec_is_valid_with_its_plugins_and_their_options(spec, workplace, monkeypatch):
     checked = RunSpec.model_validate(spec, strict=True)
-    registry = discover([workplace / block.file_name for block in plugin_files()])
+    monkeypatch.syspath_prepend(str(HELLO))
+    registry = discover([*(workplace / block.file_name for block in plugin_files()), HELLO / "mta_hello" / "hooks.py"])
     chosen = [("base_losses", checked.base_loss)]
     if checked.alignment:
         chosen += [("span_extractors", checked.alignment.spans), ("layer_mappers", checked.alignment.layers)]

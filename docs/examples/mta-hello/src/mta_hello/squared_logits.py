@@ -1,0 +1,38 @@
+"""Squared distance of logits: distillation before there was a temperature."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from mta_framework import TOKENS, BaseLoss, Batch, LossTerm, LossTerms, PluginParams, Progress, States
+
+
+class SquaredLogits(BaseLoss):
+    """Half the mean squared distance between the centred logits of teacher and student, per supervised token.
+
+    Ba and Caruana, "Do deep nets really need to be deep?", 2014. Logits that differ by a constant give the same
+    distribution, so each model's are taken relative to their mean.
+    """
+
+    NAME = "squared_logits"
+
+    class Params(PluginParams):
+        """Options."""
+
+        cap: float = Field(20.0, gt=0, description="Centred logits are cut off at plus and minus this.")
+
+    params: Params
+
+    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
+        """One term; whole logits never exist, only those of a few positions at a time."""
+        from mta_framework.vocabulary import chunked_sum, supervised
+
+        def centred(logits):
+            return (logits - logits.mean(-1, keepdim=True)).clamp(-self.params.cap, self.params.cap)
+
+        def kernel(student_logits, teacher_logits):
+            return 0.5 * (centred(student_logits) - centred(teacher_logits)).square().mean(-1)
+
+        assert teacher is not None
+        total = chunked_sum(kernel, supervised(student, batch), supervised(teacher, batch))
+        return (LossTerm(self.NAME, total, TOKENS),)
