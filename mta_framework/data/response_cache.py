@@ -29,7 +29,7 @@ class ResponseCache:
 
     def __init__(self, folder: Path, identity: str):
         self.folder = Path(folder) / f"responses-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-        self._shards = Shards(self.folder, "response cache")
+        self._shards = Shards(self.folder, "response cache", "output_dir")
         self._place: dict[bytes, tuple[pa.RecordBatch, int]] = {}
 
     def known(self, prompts: Sequence[Example]) -> list[Response | None]:
@@ -50,7 +50,7 @@ class ResponseCache:
             responses: One for each.
 
         Raises:
-            RunError: The folder cannot be created.
+            RunError: The folder cannot be created, or not be written to.
         """
         rows = [
             {"prompt": _key(prompt), "response": response.ids, "finished": response.finished}

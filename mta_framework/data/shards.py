@@ -23,11 +23,13 @@ class Shards:
     Args:
         folder: Made when it is first used.
         cache: What messages call it.
+        setting: The settings that say where it lies, for messages.
     """
 
-    def __init__(self, folder: Path, cache: str):
+    def __init__(self, folder: Path, cache: str, setting: str):
         self._folder = folder
         self._cache = cache
+        self._setting = setting
         self._known: set[Path] = set()
 
     def unread(self) -> Iterator[pa.Table]:
@@ -48,7 +50,7 @@ class Shards:
         """Write a file to the side and put it in place.
 
         Raises:
-            RunError: The folder cannot be created.
+            RunError: The folder cannot be created, or not be written to.
         """
         self._make()
         aside = self._folder / f".{uuid.uuid4().hex}.part"
@@ -59,6 +61,8 @@ class Shards:
                 path = self._folder / f"{_digest(source)}.arrow"
             os.replace(aside, path)
             self._known.add(path)
+        except OSError as error:
+            raise self._failure("write to", error) from error
         finally:
             aside.unlink(missing_ok=True)
 
@@ -66,8 +70,11 @@ class Shards:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            problem = f"cannot create {self._folder} ({error.strerror}); set output_dir or data.cache_dir"
-            raise RunError(f"{self._cache}: {problem}") from error
+            raise self._failure("create", error) from error
+
+    def _failure(self, doing: str, error: OSError) -> RunError:
+        problem = f"cannot {doing} {self._folder} ({error.strerror or error}); make room, or set {self._setting}"
+        return RunError(f"{self._cache}: {problem}")
 
     def _read(self, path: Path) -> pa.Table | None:
         try:

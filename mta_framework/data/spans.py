@@ -48,7 +48,7 @@ class SpanCache:
         """How many texts the last call of ``spans`` parsed."""
         self._extractor = extractor
         self._processes = processes or os.cpu_count() or 1
-        self._shards = Shards(self.folder, "span cache")
+        self._shards = Shards(self.folder, "span cache", "output_dir or data.cache_dir")
         self._place: dict[bytes, tuple[_Rows, int]] = {}
 
     def spans(self, texts: Sequence[str], numbers: Sequence[int] | None = None) -> list[SpanArrays]:

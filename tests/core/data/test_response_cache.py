@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -156,5 +157,19 @@ def test_a_response_too_few_is_an_error_and_writes_nothing(tmp_path: Path) -> No
 
 def test_a_folder_that_cannot_be_created_is_a_run_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="response cache: cannot create "):
+    with pytest.raises(RunError, match=r"^response cache: cannot create .*; make room, or set output_dir$"):
         ResponseCache(tmp_path / "file", "state").known(PROMPTS)
+
+
+def test_a_full_disk_is_a_run_error_and_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ResponseCache(tmp_path, "state")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mta_framework.data.shards.os.replace", full)
+        with pytest.raises(RunError, match=r"^response cache: cannot write to .* \(No space left on device\)"):
+            cache.add(PROMPTS, RESPONSES)
+    assert list(cache.folder.iterdir()) == []
+    assert cache.known(PROMPTS) == [None] * 4
