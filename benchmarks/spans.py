@@ -4,8 +4,8 @@
 
 Without ``--data`` the texts are made up. One core: processor time, so that what else the machine does matters little;
 the ways take turns on the same texts, and ratios are medians over the rounds. The bare pipeline is measured as it is
-installed, and without the components that spans do not need, which is the harder comparison. Two processes: the clock on
-the wall, so they need two idle cores. Only ratios within one run are meant to be compared.
+installed, and without the components that spans do not need, which is the harder comparison. Two processes: the wall
+clock, so they need two idle cores. Only ratios within one run are meant to be compared.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ _PAGE = Template("""<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-:root { color-scheme: light dark; --ink: #1c2024; --paper: #fff; --faint: #667; --rule: #d8dce2; --heat: #ffb000; }
+:root { color-scheme: light dark; --ink: #1c2024; --paper: #fff; --faint: #667; --rule: #d8dce2; --shade: #b4bcc8; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e7eb; --paper: #14171b; --faint: #9aa3af; --rule: #343a43; --heat: #a86a00; }
+  :root { --ink: #e4e7eb; --paper: #14171b; --faint: #9aa3af; --rule: #343a43; --shade: #5a6472; }
 }
 body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
@@ -41,7 +41,7 @@ th:first-child, td:first-child { text-align: left; }
 .notes { color: var(--faint); font-size: .9rem; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; line-height: calc(1.6em + ${depth}px); }
 .s { padding-bottom: ${depth}px; background: $strips;
-  background-color: color-mix(in srgb, var(--heat) calc(var(--w, 0) * 100%), transparent); }
+  background-color: color-mix(in srgb, var(--shade) calc(var(--w, 0) * 100%), transparent); }
 $rules
 </style>
 </head>
