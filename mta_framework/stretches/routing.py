@@ -52,9 +52,12 @@ def spans_of(extractor: SpanExtractor, pieces: Sequence[Sequence[Piece]]) -> lis
 
     Returns:
         For each text, the extractor's granularities with offsets into the whole text.
+
+    Raises:
+        ValueError: The extractor breaks its contract.
     """
     flat = [piece.text for own in pieces for piece in own]
-    found = iter(extractor.extract(flat) if flat else ())
+    found = iter(_checked(extractor, flat) if flat else ())
     sets: list[SpanSet] = []
     for own in pieces:
         spans: dict[str, list[Span]] = {granularity: [] for granularity in extractor.granularities}
@@ -66,6 +69,20 @@ def spans_of(extractor: SpanExtractor, pieces: Sequence[Sequence[Piece]]) -> lis
                 ]
         sets.append(spans)
     return sets
+
+
+def _checked(extractor: SpanExtractor, texts: Sequence[str]) -> Sequence[SpanSet]:
+    """What would go unseen in the whole: the core checks that, and not its parts."""
+    found = extractor.extract(texts)
+    if len(found) != len(texts):
+        raise ValueError(f"its part {extractor.NAME!r} returned {len(found)} span sets for {len(texts)} texts")
+    for text, spans in zip(texts, found, strict=True):
+        if set(spans) != set(extractor.granularities):
+            raise ValueError(f"its part {extractor.NAME!r} must return {extractor.granularities} (got {list(spans)})")
+        wrong = [span for inner in spans.values() for span in inner if not 0 <= span[0] < span[1] <= len(text)]
+        if wrong:
+            raise ValueError(f"its part {extractor.NAME!r} found {wrong[0]} in a stretch of {len(text)} characters")
+    return found
 
 
 def failures_of(extractor: SpanExtractor, pieces: Sequence[Sequence[Piece]]) -> list[int]:
