@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -38,6 +44,25 @@ def instruction_rows() -> list[dict[str, str]]:
     ]
     rows[5]["output"] = ""
     return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_stanza(pytestconfig: pytest.Config) -> Path:
+    """A folder of Stanza models that know a few dozen English sentences; trained once, in a minute or two.
+
+    Kept in pytest's cache, by what they are made from.
+    """
+    script = Path(__file__).parent / "tiny_stanza" / "train.py"
+    source = b"".join(path.read_bytes() for path in (script, script.with_name("treebank.txt")))
+    digest = hashlib.sha256(source + f"{version('stanza')} {version('torch')}".encode()).hexdigest()[:16]
+    folder = pytestconfig.cache.mkdir("tiny_stanza") / digest
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            unfinished = folder.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            subprocess.run([sys.executable, str(script), str(unfinished)], check=True, capture_output=True)
+            unfinished.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

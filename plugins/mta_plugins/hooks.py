@@ -20,12 +20,13 @@ from mta_plugins.layer_mappers.proportional import Proportional
 from mta_plugins.metrics.rouge_l import RougeL
 from mta_plugins.span_extractors.math import Math
 from mta_plugins.span_extractors.spacy_phrases import SpacyPhrases
+from mta_plugins.span_extractors.stanza_phrases import StanzaPhrases
 from mta_plugins.span_extractors.words import Words
 
 
 @hookimpl
 def mta_register_span_extractors() -> Sequence[type[SpanExtractor]]:
-    return SpacyPhrases, Math, Words
+    return SpacyPhrases, StanzaPhrases, Math, Words
 
 
 @hookimpl

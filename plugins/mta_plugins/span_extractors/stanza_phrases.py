@@ -1,0 +1,331 @@
+"""Phrases and words by a Stanza pipeline, in some seventy languages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pydantic import Field, field_validator
+
+from mta_framework import PluginParams, RunError, Span, SpanExtractor, SpanSet
+from mta_framework.phrases import HEADS, by_constituents, by_dependencies, kept_phrases, words_within
+
+if TYPE_CHECKING:
+    from stanza.models.common.doc import Document, Sentence, Word
+    from stanza.pipeline.core import Pipeline
+
+_LONGEST = 500
+"""Words of a sentence that is parsed: memory grows with their square."""
+
+_BY_CONSTITUENTS = ("tokenize", "mwt", "pos", "constituency")
+_BY_DEPENDENCIES = ("tokenize", "mwt", "pos", "lemma", "depparse")
+_OPTIONAL = {"mwt"}
+
+
+class StanzaPhrases(SpanExtractor):
+    """Noun phrases and verb groups, and the words in them, by a Stanza pipeline.
+
+    Noun phrases go from their first word to the last one before a clause or a prepositional phrase; verb groups are a
+    verb with the auxiliaries, adverbs and particles beside it. They come from the constituents NP and VP where the
+    language has a parser for these, else from dependencies. As in ``spacy_phrases``, they are sorted by (start, -end),
+    one that ends no later than the last kept one is dropped, and words are the tokens inside them or all of the text.
+
+    A sentence of more than 500 words, or one that the parser fails on, has no phrases and counts as a failure. Parses
+    on the CPU, in one thread. Models are read from disk and never downloaded.
+    """
+
+    NAME = "stanza_phrases"
+    VERSION = "1"
+
+    class Params(PluginParams):
+        """Which models, and which words."""
+
+        language: str = Field(
+            "en",
+            pattern=r"^[a-z]+(-[a-z]+)*$",
+            max_length=40,
+            description="Stanza's code of the language, e.g. 'de' or 'zh-hans'.",
+        )
+        model_dir: str | None = Field(
+            None,
+            min_length=1,
+            max_length=1000,
+            description="Folder that Stanza downloaded models into, absolute or from ~; null: Stanza's own.",
+        )
+        words: Literal["within_phrases", "all"] = Field(
+            "within_phrases",
+            description="Words inside the phrases only (as in the paper's experiments), or all but punctuation.",
+        )
+
+        @field_validator("model_dir")
+        @classmethod
+        def _absolute(cls, folder: str | None) -> str | None:
+            if folder is not None and not Path(folder).expanduser().is_absolute():
+                raise ValueError("must be an absolute path, or begin with ~")
+            return folder
+
+    params: Params
+
+    @property
+    def granularities(self) -> tuple[str, ...]:
+        return ("words", "phrases")
+
+    def fingerprint(self) -> str:
+        about = json.loads(super().fingerprint())
+        # The models tell, wherever they are.
+        del about["params"]["model_dir"]
+        about |= {"stanza": version("stanza"), "models": self._models.digests()}
+        return json.dumps(about, sort_keys=True)
+
+    def require(self) -> str | None:
+        if find_spec("stanza") is None:
+            return "Stanza is not installed: pip install 'mta-framework[stanza]'."
+        return self._models.missing()
+
+    def extract(self, texts: Sequence[str]) -> list[SpanSet]:
+        parsed = zip(texts, self._parse(texts), strict=True)
+        return [_span_set(text, sentences, self.params.words == "all") for text, sentences in parsed]
+
+    def failures(self, texts: Sequence[str]) -> list[int]:
+        return [sum(_phrases(sentence) is None for sentence in sentences) for sentences in self._parse(texts)]
+
+    def _parse(self, texts: Sequence[str]) -> list[list[Sentence]]:
+        nlp = _load(self._models)
+        with _one_thread():
+            # Text by text: in bulk, Stanza joins them, and what a tokenizer makes of one may depend on the next.
+            documents = [nlp.process(text, processors=["tokenize"]) for text in texts]
+            parsed = [list(document.sentences) for document in documents]
+            _annotate(nlp, documents)
+        return parsed
+
+    @property
+    def _models(self) -> _Models:
+        folder = self.params.model_dir
+        return _Models(Path(folder).expanduser() if folder else _default_folder(), self.params.language)
+
+
+class _Models(NamedTuple):
+    """The models of a language on disk, in Stanza's own layout; known without loading them."""
+
+    folder: Path
+    language: str
+
+    def missing(self) -> str | None:
+        """What is to be done before they can be loaded."""
+        if self.sets():
+            return None
+        listing = self.folder / "resources.json"
+        if listing.is_file() and not self.packages():
+            return f"{listing} has no default models for the language {self.language!r}: name another."
+        where = "" if self.folder == _default_folder() else f", model_dir={str(self.folder)!r}"
+        command = f'python -c "import stanza; stanza.download({self.language!r}{where})"'
+        return f"Stanza's models for {self.language!r} are not in {self.folder}: {command}."
+
+    def sets(self) -> list[dict[str, str]]:
+        """Each complete set of models, as processor -> name: constituents first."""
+        packages = self.packages()
+        whole = []
+        for processors in (_BY_CONSTITUENTS, _BY_DEPENDENCIES):
+            chosen = {name: packages[name] for name in processors if name in packages}
+            if {*processors} - _OPTIONAL <= {*chosen} and all(path.is_file() for path in self._files(chosen)):
+                whole.append(chosen)
+        return whole
+
+    def digests(self) -> dict[str, str]:
+        """Of every model that may be used, by its place in the folder."""
+        files = {path for chosen in self.sets() for path in self._files(chosen)}
+        return {path.relative_to(self.folder).as_posix(): _digest(path, _stamp(path)) for path in sorted(files)}
+
+    def packages(self) -> Mapping[str, str]:
+        """Processor -> name of its default model."""
+        _, entry = self._entry()
+        return entry.get("packages", {}).get("default", {})
+
+    def _files(self, chosen: Mapping[str, str]) -> Iterator[Path]:
+        code, entry = self._entry()
+        for processor, name in chosen.items():
+            if (processor, name) == ("lemma", "identity"):
+                continue
+            yield self.folder / code / processor / f"{name}.pt"
+            for part in entry.get(processor, {}).get(name, {}).get("dependencies", []):
+                yield self.folder / code / part["model"] / f"{part['package']}.pt"
+
+    def _entry(self) -> tuple[str, Mapping[str, Any]]:
+        """The language's code and what the list of models says of it; nothing where there is no list."""
+        listing = self.folder / "resources.json"
+        languages = _listed(listing, _stamp(listing)) if listing.is_file() else {}
+        code = languages.get(self.language, {}).get("alias", self.language)
+        return code, languages.get(code, {})
+
+
+def _default_folder() -> Path:
+    """Where Stanza downloads to, as it works that out itself, but without loading it."""
+    from platformdirs import user_cache_dir
+
+    if named := os.getenv("STANZA_RESOURCES_DIR"):
+        return Path(named)
+    package = find_spec("stanza")
+    source = Path(package.origin).with_name("_version.py").read_text("utf-8") if package and package.origin else ""
+    found = re.search(r"__resources_version__ = '([^']+)'", source)
+    return Path(user_cache_dir("stanza", "StanfordNLP", found[1] if found else None), "resources")
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+@cache
+def _listed(listing: Path, stamp: tuple[int, int]) -> Mapping[str, Any]:
+    try:
+        return dict(json.loads(listing.read_text(encoding="utf-8")))
+    except ValueError:
+        return {}
+
+
+@cache
+def _digest(path: Path, stamp: tuple[int, int]) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _load(models: _Models) -> Pipeline:
+    # Here and not in the extractor, so that the extractor is small to send to worker processes.
+    from stanza.pipeline.core import Pipeline
+
+    if missing := models.missing():
+        raise RunError(missing)
+    for chosen in models.sets():
+        nlp = Pipeline(
+            models.language,
+            dir=str(models.folder),
+            package=None,
+            processors=chosen,
+            download_method=None,
+            use_gpu=False,
+            logging_level="ERROR",
+        )
+        parser = nlp.processors.get("constituency")
+        if parser is None or {"NP", "VP"} <= parser.get_constituents():
+            return nlp
+    raise RunError(f"Stanza's constituents for {models.language!r} are not called NP and VP; download depparse too")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes share the work; more threads would be slower, and hang in processes that were forked."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _annotate(nlp: Pipeline, documents: Sequence[Document]) -> None:
+    """Tag and parse all sentences at once, but for those that are too long."""
+    for document in documents:
+        document.sentences = [sentence for sentence in document.sentences if len(sentence.tokens) <= _LONGEST]
+        document.num_tokens = sum(len(sentence.tokens) for sentence in document.sentences)
+        document.num_words = sum(len(sentence.words) for sentence in document.sentences)
+    documents = [document for document in documents if document.sentences]
+    nlp.process(documents, processors=[name for name in _BY_DEPENDENCIES if name != "tokenize"])
+    if "constituency" in nlp.processors:
+        _bracket(nlp, documents)
+
+
+def _bracket(nlp: Pipeline, documents: Sequence[Document]) -> None:
+    """Parse constituents; a sentence that Stanza fails on is left without, where it would refuse all of them."""
+    try:
+        nlp.process(documents, processors=["constituency"])
+    except AssertionError:
+        for document in documents:
+            sentences = document.sentences
+            for sentence in sentences:
+                document.sentences = [sentence]
+                with suppress(AssertionError):
+                    nlp.process(document, processors=["constituency"])
+            document.sentences = sentences
+
+
+def _span_set(text: str, sentences: Sequence[Sentence], all_words: bool) -> SpanSet:
+    tokens: list[Span] = []
+    found: list[Span] = []
+    for sentence in sentences:
+        pieces = _pieces(sentence)
+        for phrase in _phrases(sentence) or ():
+            first, end = _on_pieces(phrase, sentence.words, pieces)
+            if first < end:
+                found.append((len(tokens) + first, len(tokens) + end))
+        tokens += [(piece.start, piece.end) for piece in pieces]
+    phrases = kept_phrases(found)
+    if all_words:
+        words = [(start, end) for start, end in tokens if not _is_punctuation(text[start:end])]
+    else:
+        words = words_within(tokens, phrases)
+    return {"words": words, "phrases": [(tokens[first][0], tokens[end - 1][1]) for first, end in phrases]}
+
+
+def _is_punctuation(text: str) -> bool:
+    return all(unicodedata.category(character).startswith("P") for character in text)
+
+
+class _Piece(NamedTuple):
+    """A stretch of text that cannot be cut, and the words in it: several only where they are contracted."""
+
+    start: int
+    end: int
+    words: range
+
+
+def _pieces(sentence: Sentence) -> list[_Piece]:
+    pieces = []
+    number = 0
+    for token in sentence.tokens:
+        numbers = range(number, number + len(token.words))
+        number = numbers.stop
+        if token.words and all(word.start_char is not None for word in token.words):
+            places = zip(token.words, numbers, strict=True)
+            pieces += [_Piece(word.start_char, word.end_char, range(n, n + 1)) for word, n in places]
+        else:
+            pieces.append(_Piece(token.start_char, token.end_char, numbers))
+    return pieces
+
+
+def _on_pieces(phrase: Span, words: Sequence[Word], pieces: Sequence[_Piece]) -> Span:
+    """A range of words as one of pieces: a contraction belongs to it with all its words, or with a noun or verb.
+
+    So "du chat" (de + le chat) gives "chat", and "damelo" (da + me + lo) stays whole.
+    """
+    first, end = phrase
+
+    def belongs(piece: _Piece) -> bool:
+        inside = range(max(piece.words.start, first), min(piece.words.stop, end))
+        heads = any(words[number].upos in HEADS for number in inside)
+        return bool(inside) and (len(inside) == len(piece.words) or heads)
+
+    inside = [number for number, piece in enumerate(pieces) if belongs(piece)]
+    return (inside[0], inside[-1] + 1) if inside else (0, 0)
+
+
+def _phrases(sentence: Sentence) -> list[Span] | None:
+    """Ranges of words, half-open; None if the sentence was not parsed."""
+    words = sentence.words
+    if sentence.constituency is not None:
+        return by_constituents(sentence.constituency, words)
+    if all(word.head is not None for word in words):
+        return by_dependencies(words)
+    return None
