@@ -20,8 +20,8 @@ _MIB = 2**20
 # The student's logits wait in memory until the whole chunk has its gradient, and adding to the head's gradient pays
 # from some 200 rows on; the teacher's are used up at once and do with fewer. Trajectories need all layers of a position
 # together, so a block is as few positions as there can be on the CPU, where its six tensors should stay in the cache.
-_STUDENT_BYTES, _ACCELERATOR_STUDENT_BYTES = 48 * _MIB, 256 * _MIB
-_TEACHER_BYTES, _ACCELERATOR_TEACHER_BYTES = 24 * _MIB, 256 * _MIB
+_STUDENT_BYTES, _ACCELERATOR_STUDENT_BYTES = 80 * _MIB, 256 * _MIB
+_TEACHER_BYTES, _ACCELERATOR_TEACHER_BYTES = 40 * _MIB, 256 * _MIB
 _BLOCK_BYTES, _ACCELERATOR_BLOCK_BYTES = _MIB // 2, 64 * _MIB
 
 
@@ -127,7 +127,7 @@ def trajectory_sums(
         teacher: As many layers and positions; no gradient. Its tensors may be inference tensors.
         distances: What is computed, and the weights in the total.
         count_N: How often each position counts; None: once.
-        chunk_size: Positions per chunk; None: as many as fill 48 MiB of float32 logits on the CPU, 256 MiB elsewhere.
+        chunk_size: Positions per chunk; None: as many as fill 80 MiB of float32 logits on the CPU, 256 MiB elsewhere.
 
     Returns:
         The weighted total, and without gradient trajectory and derivative: scalars, float32 (float64 for float64
@@ -191,7 +191,7 @@ class _Job:
         student, (projection, _) = self.states[0], self.projections
         device, positions, layers = student.row_N.device, len(student.row_N), len(student.layers)
         vocabulary = len(projection.weight_VD)
-        totals = torch.zeros(2, dtype=self.dtype, device=device)
+        found: list[tuple[Tensor, Tensor]] = []
         chunk, part, block = (min(size, max(positions, 1)) for size in self.sizes)
         scores = torch.empty(chunk * layers, vocabulary, dtype=projection.dtype, device=device)
         others = torch.empty(part * layers, vocabulary, dtype=self.projections[1].dtype, device=device)
@@ -203,12 +203,14 @@ class _Job:
                 projection.write_scores(hidden_nD, scores_nV)
                 scores_nKV = scores_nV.view(-1, layers, vocabulary)
                 for own, other, count_n in self._blocks(rows, scores_nKV, others):
-                    totals += self._compare(own, other, count_n, scratch, gradients)
+                    found.append(self._compare(own, other, count_n, scratch, gradients))
                 if gradients is not None and layer_gradients is not None:
                     self._carry(student.row_N[rows], hidden_nD, scores_nV, gradients, layer_gradients)
-        trajectory, derivative = totals.unbind()
-        weighted = self.distances.trajectory * trajectory + self.distances.derivative * derivative
-        return trajectory.clone(), derivative.clone(), weighted
+        none = self.count_N[:0]
+        trajectory, derivative = (
+            torch.dot(torch.cat(values), self.count_N) for values in zip((none, none), *found, strict=True)
+        )
+        return trajectory, derivative, self.distances.trajectory * trajectory + self.distances.derivative * derivative
 
     def _blocks(self, rows: slice, scores_nKV: Tensor, others: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Student's and teacher's scores of a few positions at a time, and how often these count."""
@@ -224,14 +226,14 @@ class _Job:
 
     def _compare(
         self, own: Tensor, other: Tensor, count_n: Tensor, scratch: Tensor, gradients: Gradients | None
-    ) -> Tensor:
-        """Both sums over a block; where gradients are wanted the student's scores are overwritten by theirs."""
+    ) -> tuple[Tensor, Tensor]:
+        """Both distances in a block; where gradients are wanted the student's scores are overwritten by theirs."""
         head = self.states[0].head
         student_nKV = logits_of(own, head).to(scratch.dtype)
         teacher_nKV = logits_of(other, self.states[1].head).to(scratch.dtype)
         slope = None if head.softcap is None else 1 - (student_nKV / head.softcap).square()
         wanted = gradients is not None
-        sums = self.distances(student_nKV, teacher_nKV, count_n, scratch[:, : len(own)].unbind(), wanted)
+        values = self.distances(student_nKV, teacher_nKV, count_n[:, None, None], scratch[:, : len(own)], wanted)
         if gradients is not None:
             if slope is not None:
                 student_nKV *= slope
@@ -239,7 +241,7 @@ class _Job:
                 student_nKV *= factor
             if student_nKV.data_ptr() != own.data_ptr():
                 own.copy_(student_nKV)
-        return torch.stack(sums)
+        return values
 
     def _carry(
         self,

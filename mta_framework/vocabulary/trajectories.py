@@ -5,7 +5,6 @@ n  positions of a block      K  key layers      V  vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,74 +41,73 @@ class Trajectories:
     derivative: float
 
     def __call__(
-        self, student_nKV: Tensor, teacher_nKV: Tensor, count_n: Tensor, scratch: Sequence[Tensor], gradient: bool
+        self, student_nKV: Tensor, teacher_nKV: Tensor, count_n11: Tensor, scratch_4nKV: Tensor, gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        """Sums over a block; its memory is used up.
+        """The distances at some positions; the memory of the logits is used up.
 
         Args:
-            student_nKV: Logits; overwritten, by the gradient of ``trajectory weight * trajectory + derivative weight *
-                derivative`` where one is wanted.
+            student_nKV: Logits; overwritten, by the gradient of the weighted sum where one is wanted.
             teacher_nKV: Logits; overwritten.
-            count_n: How often each position counts, in their dtype.
-            scratch: ``SCRATCH`` tensors like them.
+            count_n11: How often each position counts in the gradient, in their dtype.
+            scratch_4nKV: Memory to work in.
             gradient: Whether it is wanted.
 
         Returns:
-            Both distances, unweighted, summed over positions; without graph.
+            trajectory_n and derivative_n, without their weights and without graph.
         """
         student_nKV -= student_nKV.amax(-1, keepdim=True)
         teacher_nKV -= teacher_nKV.amax(-1, keepdim=True)
-        gradient_nKV = scratch[0]
-        count_n11 = count_n[:, None, None]
-        trajectory = derivative = student_nKV.new_zeros(())
+        trajectory_n = derivative_n = student_nKV.new_zeros(len(student_nKV))
         if self.trajectory:
-            trajectory = self._trajectory(student_nKV, teacher_nKV, count_n11, scratch, gradient)
+            trajectory_n = self._trajectory(student_nKV, teacher_nKV, count_n11, scratch_4nKV, gradient)
         elif gradient:
-            gradient_nKV.zero_()
+            scratch_4nKV[0].zero_()
         if self.derivative:
-            derivative = self._derivative(student_nKV, teacher_nKV, count_n11, scratch, gradient)
+            derivative_n = self._derivative(student_nKV, teacher_nKV, count_n11, scratch_4nKV, gradient)
         elif gradient:
-            student_nKV.copy_(gradient_nKV)
-        return trajectory, derivative
+            student_nKV.copy_(scratch_4nKV[0])
+        return trajectory_n, derivative_n
 
     def _trajectory(
-        self, student_nKV: Tensor, teacher_nKV: Tensor, count_n11: Tensor, scratch: Sequence[Tensor], gradient: bool
+        self, student_nKV: Tensor, teacher_nKV: Tensor, count_n11: Tensor, scratch_4nKV: Tensor, gradient: bool
     ) -> Tensor:
-        """Leaves its gradient in ``scratch[0]``."""
-        layers = student_nKV.shape[1]
-        q_nKV, p_nKV, gap_nKV, _ = scratch
+        """Leaves its gradient in ``scratch_4nKV[0]``."""
+        q_nKV, p_nKV, gap_nKV, _ = scratch_4nKV.unbind()
         q_sum = _exponentials(student_nKV, self.temperature, q_nKV)
         p_sum = _exponentials(teacher_nKV, self.temperature, p_nKV)
         torch.sub(teacher_nKV, student_nKV, out=gap_nKV).mul_(p_nKV)
-        divergence = gap_nKV.sum(-1, keepdim=True) / (p_sum * self.temperature) - (p_sum / q_sum).log()
+        divergence_nK1 = gap_nKV.sum(-1, keepdim=True) / (p_sum * self.temperature) - (p_sum / q_sum).log()
         if gradient:
-            factor = count_n11 * (self.trajectory / (layers * self.temperature))
-            q_nKV.mul_(factor / q_sum).addcmul_(p_nKV, -factor / p_sum)
-        return (divergence * count_n11).sum() / layers
+            factor = count_n11 * (self.trajectory / (student_nKV.shape[1] * self.temperature))
+            q_nKV.mul_(factor / q_sum).addcmul_(p_nKV, factor / p_sum, value=-1)
+        return divergence_nK1.mean((1, 2))
 
     def _derivative(
-        self, student_nKV: Tensor, teacher_nKV: Tensor, count_n11: Tensor, scratch: Sequence[Tensor], gradient: bool
+        self, student_nKV: Tensor, teacher_nKV: Tensor, count_n11: Tensor, scratch_4nKV: Tensor, gradient: bool
     ) -> Tensor:
-        """Leaves both gradients, its own and that in ``scratch[0]``, in ``student_nKV``."""
-        steps = student_nKV.shape[1] - 1
-        gradient_nKV, q_nKV = scratch[:2]
-        own, others = scratch[2][:, :-1], scratch[3][:, :-1]
+        """Leaves both gradients, its own and that in ``scratch_4nKV[0]``, in ``student_nKV``."""
+        gradient_nKV, q_nKV = scratch_4nKV[0], scratch_4nKV[1]
+        both = scratch_4nKV[2:, :, 1:]
+        own, others = both.unbind()
         _differences(teacher_nKV, _exponentials(teacher_nKV, 1.0, q_nKV), others)
         q_sum = _exponentials(student_nKV, 1.0, q_nKV)
         _differences(student_nKV, q_sum, own)
-        own_inverse, other_inverse = _inverse_lengths(own), _inverse_lengths(others)
-        product = torch.mul(own, others, out=teacher_nKV[:, :-1]).sum(-1, keepdim=True)
-        cosine = product * own_inverse * other_inverse
+        lengths = torch.linalg.vector_norm(both, dim=-1, keepdim=True)
+        own_inverse, other_inverse = torch.where(lengths > _SHORTEST, 1 / lengths, 0.0).unbind()
+        inverse = own_inverse * other_inverse
+        cosine = torch.mul(own, others, out=teacher_nKV[:, 1:]).sum(-1, keepdim=True) * inverse
         if gradient:
-            factor = count_n11 * (self.derivative / steps)
-            along, across = factor * cosine * own_inverse**2, -factor * own_inverse * other_inverse
-            total = along * own.sum(-1, keepdim=True) + across * others.sum(-1, keepdim=True)
-            step = own.mul_(along).addcmul_(others, across)
-            gradient_nKV[:, 1:] += step
-            gradient_nKV[:, :-1] -= step
-            share = torch.nn.functional.pad(total, (0, 0, 0, 1)) - torch.nn.functional.pad(total, (0, 0, 1, 0))
+            own_sum, other_sum = both.sum(-1, keepdim=True).unbind()
+            factor = count_n11 * (self.derivative / cosine.shape[1])
+            along, across = factor * cosine * own_inverse**2, -factor * inverse
+            total = along * own_sum + across * other_sum
+            own.mul_(along).addcmul_(others, across)
+            gradient_nKV[:, 1:] += own
+            gradient_nKV[:, :-1] -= own
+            none = torch.zeros_like(count_n11)
+            share = total.diff(dim=1, prepend=none, append=none)
             torch.addcmul(gradient_nKV, q_nKV, share / q_sum, out=student_nKV)
-        return ((1 - cosine) * count_n11).sum() / steps
+        return 1 - cosine.mean((1, 2))
 
 
 def _exponentials(logits_nKV: Tensor, temperature: float, out_nKV: Tensor) -> Tensor:
@@ -125,8 +123,3 @@ def _differences(logits_nKV: Tensor, sums_nK1: Tensor, out: Tensor) -> None:
     """Log-probabilities of each layer less those of the one below."""
     shift = sums_nK1.log().diff(dim=1)
     torch.sub(logits_nKV[:, 1:], shift, out=out).sub_(logits_nKV[:, :-1])
-
-
-def _inverse_lengths(vectors: Tensor) -> Tensor:
-    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return torch.where(lengths > _SHORTEST, 1 / lengths, 0.0)
