@@ -31,12 +31,18 @@ class Tree(Protocol):
 
 @dataclass
 class _Node:
-    """A constituent as a range of words; ``whole``: it can be part of a noun phrase."""
+    """A constituent as a range of words.
+
+    Attributes:
+        runs: Its noun phrases, if it is an NP.
+        whole: Whether it can be part of another NP's phrase.
+    """
 
     label: str
     children: list[_Node] = field(default_factory=list)
     first: int = 0
     end: int = 0
+    runs: list[Span] = field(default_factory=list)
     whole: bool = True
 
 
@@ -61,7 +67,10 @@ def by_constituents(tree: Tree, words: Sequence[Word]) -> list[Span]:
     nodes = _nodes(tree)
     if nodes[0].end != len(words):
         raise ValueError(f"a tree with {nodes[0].end} leaves is not one of {len(words)} words")
-    found = [run for node in nodes if node.label in _NOUN_LABELS for run in _noun_runs(node, words)]
+    for node in reversed(nodes):
+        if node.children:
+            _look_into(node, words)
+    found = [run for node in nodes for run in node.runs]
     inner = {id(_inner_verb(node)) for node in nodes if node.label == "VP"}
     starts = (node for node in nodes if node.label == "VP" and node.children and id(node) not in inner)
     found += [run for run in (_verb_run(node, words) for node in starts) if run]
@@ -89,8 +98,14 @@ def _nodes(tree: Tree) -> list[_Node]:
     for node in reversed(nodes):
         if node.children:
             node.first, node.end = node.children[0].first, node.children[-1].end
-            node.whole = node.label not in _BREAKS and all(child.whole for child in node.children)
     return nodes
+
+
+def _look_into(node: _Node, words: Sequence[Word]) -> None:
+    if node.label in _NOUN_LABELS:
+        node.runs = list(_noun_runs(node, words))
+    within = all(child.whole for child in node.children)
+    node.whole = within and node.label not in _BREAKS and len(node.runs) < 2
 
 
 def _noun_runs(node: _Node, words: Sequence[Word]) -> Iterator[Span]:

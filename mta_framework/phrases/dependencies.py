@@ -11,6 +11,9 @@ _LEFT = {"det", "amod", "nummod", "nmod", "compound", "flat", "fixed", "goeswith
 _RIGHT = _LEFT - {"nmod"}
 """Dependents of a noun that belong to its phrase, before and after it."""
 
+_PARTS = {"fixed", "goeswith", "clf"}
+"""What is never a phrase by itself."""
+
 _CLAUSES = {"acl", "advcl", "ccomp", "csubj", "parataxis"}
 
 
@@ -33,7 +36,7 @@ def by_dependencies(words: Sequence[Word]) -> list[Span]:
             dependents[word.head - 1].append(number)
     found = []
     for number, word in enumerate(words):
-        if word.upos in NOMINAL:
+        if word.upos in NOMINAL and _relation(word) not in _PARTS:
             found.append(_run(number, words, _noun_parts(number, words, dependents)))
         elif word.upos == "VERB":
             found.append(_run(number, words, _verb_parts(number, words, dependents)))
