@@ -7,6 +7,7 @@ A region stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; what 
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +16,9 @@ from typing import Any
 
 import click
 
+from mta_framework import testing
 from mta_framework.cli import main as mta
-from mta_framework.registry import Registry, describe, discover, noun_of
+from mta_framework.registry import FAMILIES, Registry, describe, discover, noun_of
 from mta_framework.spec.document import shown
 from mta_framework.spec.outline import branches, fields_within, phrase
 from mta_framework.spec.sections import RunSpec
@@ -67,6 +69,8 @@ def _region(name: str, path: Path, registry: Registry) -> str:
         "commands": _commands,
         "plugins": lambda: _plugins(registry, path),
         "options": lambda: _options(registry, rest),
+        "contract": lambda: _contract(rest),
+        "checks": lambda: _checks(rest),
     }
     return "\n".join(writers[kind]())
 
@@ -179,6 +183,31 @@ def _option_rows(schema: dict[str, Any], node: dict[str, Any], place: str) -> It
         yield from _option_rows(schema, option, f"{place}{name}.")
         for branch in branches(schema, option):
             yield from _option_rows(schema, branch.get("items") or {}, f"{place}{name}.N.")
+
+
+def _contract(family: str) -> Iterator[str]:
+    """What a plugin defines or may define, as the docstrings say it."""
+    contract = FAMILIES[family]
+    yield from ("```text", inspect.cleandoc(contract.__doc__ or ""), "```")
+    for name, member in vars(contract).items():
+        function = member.fget if isinstance(member, property) else member
+        if name.startswith("_") or not inspect.isfunction(function):
+            continue
+        needed = "must be defined" if name in contract.__abstractmethods__ else "may be overridden"
+        signature = (
+            "" if isinstance(member, property) else f"({', '.join([*inspect.signature(function).parameters][1:])})"
+        )
+        yield from ("", f"### `{name}{signature}`", "", f"This {needed}.", "")
+        yield from ("```text", inspect.cleandoc(function.__doc__ or ""), "```")
+
+
+def _checks(family: str) -> Iterator[str]:
+    """The names of the contract tests, as sentences; those that all families share come last."""
+    contract = getattr(testing, f"{FAMILIES[family].__name__}Contract")
+    for part in contract.__mro__:
+        for name in vars(part):
+            if name.startswith("test_"):
+                yield f"- {name.removeprefix('test_').replace('_', ' ')}"
 
 
 def main() -> None:

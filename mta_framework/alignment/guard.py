@@ -61,5 +61,6 @@ class Guard:
             found, text, token, value = note.tolist()
             if found:
                 where = f"{place}, token {token:.0f} of text {text:.0f} of a micro-batch"
-                return f"{self._plugin} must give finite weights that are not negative (got {value} for {where})."
+                must = "must give finite weights that are not negative"
+                return f"I{self._plugin[1:]} {must} (got {value} for {where})."
         return None

@@ -74,9 +74,9 @@ def test_tutorial_shows_the_message_that_a_misspelt_option_gives():
 
 def test_reference_shows_the_messages_that_faults_give(tmp_path):
     page = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
-    spec = {**SPECS[0][1], "teacher": {"hub": "a"}, "evaluation": None}
+    spec = {**SPECS[0][1], "teacher": {"hub": "a"}, "alignment": None}
     spec["training"] = {"epochs": 1, "max_steps": 5, "learning_rate": "1e-4"}
-    spec["alignment"] = {"spans": {"name": "word"}}
+    spec["evaluation"] = {"sets": {"test": {"hub": "a", "split": "test"}}, "metrics": [{"name": "rouge"}]}
     spec["data"] = {"train": {"hub": "a", "split": "train"}}
     (tmp_path / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     result = CliRunner().invoke(main, ["check", str(tmp_path / "spec.json")])

@@ -123,7 +123,7 @@ def mta(tmp_path, spec_dict, write_spec):
             [
                 "training step 1: ",
                 "is nan",
-                "importance estimator 'broken_weights' must give finite weights that are not negative (got nan for ",
+                "Importance estimator 'broken_weights' must give finite weights that are not negative (got nan for ",
                 "token 1 of text 0 of a micro-batch",
             ],
         ),

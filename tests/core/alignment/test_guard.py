@@ -51,7 +51,7 @@ def test_an_unsound_weight_makes_the_terms_nan_and_is_found_afterwards(make_batc
     alignment = alignment_with(Told({(1, 2): value}))
     assert all(math.isnan(found) for found in sums(alignment, make_batch).values())
     expected = f"(got {value} for teacher, layer 2, token 2 of text 1 of a micro-batch)"
-    told = "importance estimator 'told' must give finite weights that are not negative"
+    told = "Importance estimator 'told' must give finite weights that are not negative"
     assert alignment.fault() == f"{told} {expected}."
 
 

@@ -370,7 +370,7 @@ def test_a_module_that_loads_torch_is_told(tmp_path):
     check(discover([path]).create("metrics", "heavy"))
 
 
-def test_a_class_that_cannot_be_pickled_is_told():
+def test_an_extractor_that_cannot_be_pickled_is_told():
     extractor = Whole(Whole.Params())
     extractor.parser = lambda text: text
     with pytest.raises(Exception, match=r"(?i)pickle"):
