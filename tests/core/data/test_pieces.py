@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
@@ -73,6 +73,7 @@ def test_texts_without_cuts_are_parsed_as_they_are(tmp_path: Path) -> None:
     assert as_lists(parse_pieces(texts, [()] * 4, cache.spans)) == as_lists(cache.spans(texts))
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=8), st.sets(st.integers(1, 7), max_size=4)), max_size=5))
 def test_no_span_reaches_over_a_cut_and_none_is_lost(drawn: list[tuple[str, set[int]]]) -> None:
     texts = [text for text, _ in drawn]

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import click
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_framework.inspection.glyphs import glyph, width
@@ -67,6 +67,7 @@ def test_colour_changes_nothing_but_colour() -> None:
     assert sum("\x1b[" in line for line in coloured) == 3
 
 
+@settings(max_examples=60, deadline=None)
 @given(texts, st.integers(20, 60))
 def test_every_character_is_shown_once_within_the_width(text: str, columns: int) -> None:
     shown = list(lines(MarkedText(text, {"w": []}), columns + 3, colour=False))
@@ -76,9 +77,9 @@ def test_every_character_is_shown_once_within_the_width(text: str, columns: int)
     assert "\x1b" not in whole
 
 
-@given(texts.flatmap(lambda text: st.tuples(st.just(text), st.sets(st.tuples(st.integers(0, 80), st.integers(0, 80))))))
-def test_brackets_begin_and_end_as_often_as_spans(drawn: tuple[str, set[tuple[int, int]]]) -> None:
-    text, pairs = drawn
+@settings(max_examples=60, deadline=None)
+@given(texts, st.sets(st.tuples(st.integers(0, 79), st.integers(1, 80)), max_size=8))
+def test_brackets_begin_and_end_as_often_as_spans(text: str, pairs: set[tuple[int, int]]) -> None:
     spans = sorted((a, b) for a, b in pairs if a < b <= len(text))
     shown = list(lines(MarkedText(text, {"w": spans}), 60, colour=False))
     assert all(cells(line) <= 60 for line in shown)
@@ -86,6 +87,7 @@ def test_brackets_begin_and_end_as_often_as_spans(drawn: tuple[str, set[tuple[in
     assert begun <= len(spans)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 9), st.integers(1, 9))))
 def test_tracks_hold_every_span_once_and_none_that_overlap(drawn: set[tuple[int, int]]) -> None:
     spans = [(start, start + length) for start, length in drawn]
