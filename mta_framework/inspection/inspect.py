@@ -23,10 +23,11 @@ from mta_framework.errors import Fault, InputError, naming
 from mta_framework.inspection.marked import MarkedText
 from mta_framework.inspection.statistics import Speed, Statistics, statistics
 from mta_framework.inspection.weights import character_weights
-from mta_framework.interfaces import SpanExtractor
-from mta_framework.key_layers import alignment_layers
+from mta_framework.interfaces import MeasuringLayerMapper, SpanExtractor
+from mta_framework.key_layers import alignment_layers, recorded_layers
 from mta_framework.models.lineup import Lineup
 from mta_framework.pipeline import outlined
+from mta_framework.types import LayerPair
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,18 @@ def _weights(bound: BoundRun, lineup: Lineup, samples: Sequence[Sample]) -> list
     assert bound.importance is not None
     side = Side(lineup.teacher_tokenizer or lineup.tokenizer, bound.spec.data.max_length)
     texts = zip([sample.text for sample in samples], side.texts(samples), strict=True)
-    return list(character_weights(list(texts), teacher, bound.importance, alignment_layers(bound.layers, lineup)))
+    return list(character_weights(list(texts), teacher, bound.importance, _pairs(bound, lineup)))
+
+
+def _pairs(bound: BoundRun, lineup: Lineup) -> tuple[LayerPair, ...]:
+    file = run_folder.of(bound.spec).key_layers
+    if not isinstance(bound.layers, MeasuringLayerMapper):
+        return alignment_layers(bound.layers, lineup)
+    if not file.is_file():
+        wrong = f"are measured when training starts (got {bound.layers.NAME}, and no {file})"
+        todo = "Leave out --importance until the run has begun, or name key layers."
+        raise InputError([Fault("alignment.layers", wrong, "with --importance, key layers that are known", todo)])
+    return recorded_layers(file)
 
 
 def _require_teacher(bound: BoundRun) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mta_framework.alignment.guard import Guard
 from mta_framework.data.translation import TokenisedText
-from mta_framework.errors import naming
+from mta_framework.errors import RunError
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.models.states import StateReader
 from mta_framework.types import LayerPair
@@ -33,7 +34,11 @@ def character_weights(
     Yields:
         For each text, granularity -> a weight for each character: the mean over the key layers of this granularity of
         weights that sum to 1, relative to the weightiest token. Characters that no token stands for have 0.
+
+    Raises:
+        RunError: The estimator fails or gives unsound weights.
     """
+    guard = Guard(importance)
     reader = StateReader(teacher, {pair.teacher for pair in pairs})
     device = next(teacher.parameters()).device
     for text, tokenised in texts:
@@ -42,9 +47,10 @@ def character_weights(
         states = reader.read(ids_BT, mask_BT)
         found: dict[str, Tensor] = {}
         for pair in pairs:
-            with naming(f"importance estimator {importance.NAME!r}"):
-                weight_BT = importance.weigh(states, pair.teacher, mask_BT).float()
+            weight_BT = guard.weigh(states, pair.teacher, mask_BT, "teacher").float()
             found[pair.granularity] = found.get(pair.granularity, 0) + weight_BT[0] / weight_BT.sum().clamp_min(1e-30)
+        if fault := guard.fault():
+            raise RunError(fault)
         yield {name: _by_character(text, tokenised, weight_T.cpu().tolist()) for name, weight_T in found.items()}
     reader.close()
 

@@ -160,6 +160,13 @@ def test_weights_are_shades_of_the_teachers_tokens(mta: Mta, with_teacher: Path)
     assert all("█" in line and set(line.split("weight")[1]) <= set(" ░▒▓█") for line in shades)
 
 
+def test_key_layers_that_are_yet_to_be_measured_cannot_weigh(mta: Mta, with_teacher: Path) -> None:
+    measured = ("--set", 'alignment.layers={"name": "cka"}')
+    result = mta("spans", with_teacher, "--text", "The old lamp", "--importance", *measured)
+    assert result.exit_code == 2
+    assert "alignment.layers: are measured when training starts (got cka" in result.stderr
+
+
 def test_weights_of_the_page_are_those_of_the_estimator(with_teacher: Path) -> None:
     """A uniform estimator weighs all tokens alike: every character of a token has weight 1."""
     from mta_framework.binding import bind
