@@ -255,10 +255,12 @@ class BatchPolicy(ABC):
     Attributes:
         RESPONDERS: The models that write responses.
         NEEDS_VALIDATION: Whether ``validated`` is what it lives on.
+        TEXTS_PER_PROMPT: How many texts ``draw`` makes of each that it is given; the plan's memory depends on it.
     """
 
     RESPONDERS: ClassVar[tuple[Responder, ...]] = ("student",)
     NEEDS_VALIDATION: ClassVar[bool] = False
+    TEXTS_PER_PROMPT: ClassVar[int] = 1
 
     @abstractmethod
     def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:

@@ -111,7 +111,8 @@ def plan(bound: BoundRun) -> Plan:
     ready = _ready(bound)
     section, world_size = bound.spec.training, processes().num_processes
     student, teacher = ready.lineup.student_outline, ready.lineup.teacher_outline
-    micro = micro_batch_size(section, world_size)
+    policy = bound.base_loss.batch_policy()
+    micro = micro_batch_size(section, world_size) * (policy.TEXTS_PER_PROMPT if policy else 1)
     return Plan(
         facts.model_facts(ready.lineup),
         facts.data_facts(ready.data),

@@ -58,6 +58,7 @@ class Pairs(BatchPolicy):
     """
 
     RESPONDERS: ClassVar[tuple[Responder, ...]] = ("teacher", "student")
+    TEXTS_PER_PROMPT: ClassVar[int] = 2
 
     def __init__(self, options: PairedBatches):
         self._options = options

@@ -84,3 +84,13 @@ def test_a_student_larger_than_its_teacher_is_warned_of_once(pair, write_spec, c
     sizes = f"{larger.models['student'].parameters:,} and {larger.models['teacher'].parameters:,}"
     (record,) = [record for record in caplog.records if record.name == "mta_framework.facts"]
     assert record.getMessage().startswith(f"student: has more parameters than its teacher (got {sizes})")
+
+
+def test_plan_counts_both_responses_to_a_prompt(pair, write_spec):
+    training = {**pair["training"], "generation": {"max_new_tokens": 24}}
+    path = write_spec(pair | {"alignment": None})
+    single = pipeline.plan(bound(path, "data.max_length=100", "data.max_prompt_length=80")).memory
+    path = write_spec(pair | {"alignment": None, "base_loss": {"name": "distillm2"}, "training": training})
+    double = pipeline.plan(bound(path, "data.max_length=100", "data.max_prompt_length=76")).memory
+    assert double["activations"] == 2 * single["activations"] > 0
+    assert double["student weights"] == single["student weights"]
