@@ -22,8 +22,9 @@ MAY_DIFFER = (
     "data.cache_dir",
     "training.keep_checkpoints",
     "training.trackers",
+    "training.generation.batch_size",
 )
-"""Fields that do not touch the weights; a run may go on with others than it began with."""
+"""Fields that do not touch the weights, but for rounding; a run may go on with others than it began with."""
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,17 @@ def test_a_folder_with_a_run_is_refused_without_resume(tmp_path):
     )
 
 
+def test_a_run_may_go_on_with_smaller_batches_of_prompts_and_with_no_other_generation(tmp_path):
+    def generating(**section):
+        return spec_in(tmp_path, training={"epochs": 1, "generation": section})
+
+    begin(generating(batch_size=32))
+    run_folder.require_free(generating(batch_size=4), resume=True)
+    with pytest.raises(InputError) as caught:
+        run_folder.require_free(generating(batch_size=4, max_new_tokens=7), resume=True)
+    assert [fault.where for fault in caught.value.faults] == ["training.generation.max_new_tokens"]
+
+
 def test_resuming_with_another_spec_names_every_field_that_differs(tmp_path):
     begin(spec_in(tmp_path))
     changed = spec_in(tmp_path, seed=7, training={"epochs": 2, "trackers": []})
