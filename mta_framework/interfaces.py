@@ -182,7 +182,8 @@ class MeasuringLayerMapper(LayerMapper):
         """Choose key layers; asked once per run.
 
         Args:
-            similarity: Of the student as it starts and the teacher, by the vectors of spans of ``granularities``.
+            similarity: Of the student as it starts and the teacher, by the directions of the vectors of spans of
+                ``granularities``.
 
         Returns:
             As ``map``.

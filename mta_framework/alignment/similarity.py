@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mta_framework.alignment.cka import Rows, linear_cka
 from mta_framework.alignment.pooling import span_vectors
@@ -27,8 +28,9 @@ def layer_similarity(
             it was in.
         teacher: Frozen.
         batches: On any device, with the spans of ``granularities``, on both sides where tokenizers differ.
-        granularities: What is compared: plain means over the tokens of each span, spread evenly over a batch where it
-            has very many.
+        granularities: What is compared: the directions of the plain means over the tokens of each span; where a batch
+            has very many spans, some from all over it. Directions, since these are what DSA compares, and since a few
+            tokens of most models have states so long that nothing else would count.
 
     Raises:
         InputError: No batch has enough spans.
@@ -59,7 +61,8 @@ def _rows(reader: StateReader, batch: Batch, granularities: Sequence[str]) -> li
     indices = [batch.spans[name] for name in granularities]
     total = sum(len(index.text_S) for index in indices)
     kept = torch.linspace(0, total - 1, min(total, _MOST), dtype=torch.float64).round().long()
-    return [
-        torch.cat([span_vectors(layers[layer], weight, index) for index in indices]).cpu()[kept]
-        for layer in sorted(layers)
-    ]
+    found = []
+    for layer in sorted(layers):
+        vector_SD = torch.cat([span_vectors(layers[layer], weight, index) for index in indices]).cpu()[kept]
+        found.append(functional.normalize(vector_SD, dim=-1))
+    return found

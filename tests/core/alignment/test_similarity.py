@@ -33,7 +33,7 @@ def batch(make_batch):
 def _means(model, batch, layer):
     hidden = model(batch.input_ids_BT, attention_mask=batch.attention_mask_BT, output_hidden_states=True).hidden_states
     rows = [hidden[layer][text, a:b].double().mean(0) for text, ranges in enumerate(SPANS) for a, b in ranges]
-    return torch.stack(rows)
+    return torch.stack([row / row.norm() for row in rows])
 
 
 def _hsic(one, other):
