@@ -14,10 +14,10 @@ class CKA(MeasuringLayerMapper):
     """Key layers at equal shares of the student's change; the teacher's, in the same order, that are most like them.
 
     Before the first step both models read some training texts, and all layers are compared by linear CKA of the
-    directions of span vectors. Of K key layers the i-th lies where the student's states have gone through i/K of all the change that they
-    undergo from its first layer to its last, change from layer to layer being 1 - CKA; so the last is the last. Each
-    is compared to a layer of the teacher, all different and in ascending order, the last to the last, such that the
-    sum of their CKA is the greatest. The lowest compare words, the others phrases.
+    directions of span vectors. Of K key layers the i-th lies where the student's states have gone through i/K of all
+    the change that they undergo from its first layer to its last, change from layer to layer being 1 - CKA; so the
+    last is the last. Each is compared to a layer of the teacher, all different and in ascending order, the last to the
+    last, such that the sum of their CKA is the greatest. The lowest compare words, the others phrases.
     """
 
     NAME = "cka"

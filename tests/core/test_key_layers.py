@@ -1,0 +1,90 @@
+"""Key layers that are measured: asked once, held to the contract, kept on disk."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from mta_framework import InputError, LayerPair, LayerSimilarity, MeasuringLayerMapper, ModelShape, RunError
+from mta_framework.key_layers import alignment_layers, measured_layers, recorded_layers
+
+LINEUP = SimpleNamespace(
+    student_outline=SimpleNamespace(shape=ModelShape(2, 4)), teacher_outline=SimpleNamespace(shape=ModelShape(3, 4))
+)
+SIMILARITY = LayerSimilarity(((0.1, 0.2, 0.3), (0.4, 0.5, 0.625)), ((1.0, 0.5), (0.5, 1.0)))
+
+
+class Fixed(MeasuringLayerMapper):
+    """Gives what it was made with, whatever is measured."""
+
+    NAME = "fixed"
+
+    def __init__(self, outcome):
+        super().__init__(self.Params())
+        self.outcome = outcome
+
+    @property
+    def granularities(self):
+        return ("words",)
+
+    @property
+    def texts(self):
+        return 3
+
+    def map(self, student, teacher):
+        return [LayerPair(1, 1, "words")]
+
+    def choose(self, similarity):
+        assert similarity is SIMILARITY
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+def measure(outcome, file, compare=lambda: SIMILARITY):
+    return measured_layers(Fixed(outcome), LINEUP, compare, file)
+
+
+def test_choice_is_told_and_kept_with_what_was_measured(tmp_path, capsys):
+    pairs = [LayerPair(1, 2, "words"), LayerPair(2, 3, "words")]
+    file = tmp_path / "key-layers.json"
+    assert measure(pairs, file) == tuple(pairs)
+    assert capsys.readouterr().out == "Key layers, measured: 1->2 words (CKA 0.20), 2->3 words (CKA 0.62)\n"
+    assert recorded_layers(file) == tuple(pairs)
+    saved = json.loads(file.read_text())
+    assert saved["pairs"][1] == {"student": 2, "teacher": 3, "granularity": "words", "cka": 0.625}
+    assert (saved["across"][1][0], saved["within"][0][1]) == (0.4, 0.5)
+
+
+def test_what_is_kept_is_not_measured_again(tmp_path, capsys):
+    measure([LayerPair(1, 2, "words")], tmp_path / "k.json")
+    capsys.readouterr()
+    again = measure(AssertionError(), tmp_path / "k.json", lambda: pytest.fail("measured again"))
+    assert again == (LayerPair(1, 2, "words"),)
+    assert capsys.readouterr().out == ""
+
+
+def test_before_measuring_the_mapper_is_asked_by_shapes():
+    assert alignment_layers(Fixed([]), LINEUP) == (LayerPair(1, 1, "words"),)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [
+        ([], r"^layer mapper 'fixed' must return pairs of the granularities words \(got no pair\)$"),
+        ([LayerPair(1, 1, "phrases")], r"granularities words \(got 1->1 phrases\)$"),
+        ([LayerPair(3, 1, "words")], r"^layer mapper 'fixed' must name pairs within layers 1 to 2 of the student"),
+        (KeyError("x"), r"^layer mapper 'fixed' failed \(KeyError: 'x'"),
+    ],
+)
+def test_a_choice_that_breaks_the_contract_stops_the_run_and_is_not_kept(outcome, message, tmp_path):
+    with pytest.raises(RunError, match=message):
+        measure(outcome, tmp_path / "k.json")
+    assert not (tmp_path / "k.json").exists()
+
+
+def test_a_mapper_that_finds_no_layers_is_an_error_of_the_input(tmp_path):
+    with pytest.raises(InputError, match=r"^alignment.layers: no such layers \(got 2\); three. Add one.$"):
+        measure(ValueError("no such layers (got 2); three. Add one."), tmp_path / "k.json")
