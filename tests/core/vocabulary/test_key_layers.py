@@ -345,6 +345,29 @@ def test_states_that_differ_in_a_bit_stay_apart_and_padding_is_no_token():
     assert [found.tolist() for found in distinct_positions(batch, first, second)] == [[0, 1, 4], [2, 2, 1]]
 
 
+@pytest.mark.parametrize("temperature", [1.0, 5.0])
+def test_logits_hundreds_apart_are_exact_and_leave_no_denormal_numbers(monkeypatch, temperature):
+    student, teacher = (_states(start, dtype=torch.float32, bias=False) for start in (0, 100))
+    with torch.no_grad():
+        for states in (student, teacher):
+            states.head.weight_VD.mul_(60)
+    gradients = []
+
+    class Watched(key_layers.Gradients):
+        def add_to_head(self, hidden_nD, gradient_nV):
+            gradients.append(gradient_nV.clone())
+            super().add_to_head(hidden_nD, gradient_nV)
+
+    monkeypatch.setattr(key_layers, "Gradients", Watched)
+    total, trajectory, _ = trajectory_sums(_read(student), _read(teacher), Trajectories(temperature, 1.0, 1.0))
+    z, t = (_logits(states, (1, 2, 3), POSITIONS) / temperature for states in (student, teacher))
+    expected = (t.softmax(-1) * (t.log_softmax(-1) - z.log_softmax(-1))).sum(-1).mean(1).sum()
+    assert trajectory.item() == pytest.approx(expected.item(), rel=1e-5)
+    total.backward()
+    sizes = torch.cat(gradients).abs()
+    assert ((sizes == 0) | (sizes > torch.finfo(torch.float32).tiny)).all()
+
+
 class _Largest(TorchDispatchMode):
     """Records the largest output."""
 
