@@ -39,6 +39,7 @@ from mta_framework.models.identity import identity
 from mta_framework.models.lineup import Lineup
 from mta_framework.plan import Plan, estimate_memory
 from mta_framework.processes import processes
+from mta_framework.registry import describe
 from mta_framework.run_folder import RunFolder
 from mta_framework.training.arguments import micro_batch_size, precision_fault
 from mta_framework.training.distiller import Distiller
@@ -120,6 +121,8 @@ def plan(bound: BoundRun) -> Plan:
         ready.pairs,
         total_steps(section, ready.sampler),
         estimate_memory(bound.spec, student, teacher, len(ready.pairs) + len(ready.loss_layers), micro),
+        ready.loss_layers,
+        describe(policy) if policy else None,
         isinstance(bound.layers, MeasuringLayerMapper),
     )
 

@@ -32,6 +32,8 @@ class Plan:
         data: ``train`` and ``validation``: rows used, left out, cut.
         spans: Granularity -> spans of the training set.
         layer_pairs: Key layers.
+        loss_layers: Pairs of layers, the student's and the teacher's, that the base loss reads.
+        trained_on: What the batch policy of the base loss does; None: every step is trained on the data.
         measured: Whether they only stand for those that will be measured before the first step.
         steps: Optimiser steps.
         memory: Part -> bytes per process, estimated.
@@ -43,6 +45,8 @@ class Plan:
     layer_pairs: tuple[LayerPair, ...]
     steps: int
     memory: Mapping[str, int]
+    loss_layers: tuple[tuple[int, int], ...] = ()
+    trained_on: str | None = None
     measured: bool = False
 
 

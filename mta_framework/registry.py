@@ -227,7 +227,7 @@ def class_fault(contract: type[Plugin], plugin: object) -> str | None:
     return None
 
 
-def describe(plugin: type[Plugin]) -> str:
-    """First line of the class's docstring."""
+def describe(plugin: object) -> str:
+    """First line of the docstring of a class, or of an object's class."""
     lines: Iterable[str] = (plugin.__doc__ or "").strip().splitlines()
     return next(iter(lines), "")

@@ -21,6 +21,7 @@ MAY_DIFFER = (
     "data.processes",
     "data.cache_dir",
     "training.keep_checkpoints",
+    "training.micro_batch_size",
     "training.trackers",
     "training.generation.batch_size",
 )

@@ -25,6 +25,11 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from _block(("key layers", "student", "teacher"), pairs)
     if plan.measured:
         yield from ("These key layers only stand for those that are measured before the first step.", "")
+    yield from _block(
+        ("base loss reads", "student", "teacher"), [("", str(own), str(other)) for own, other in plan.loss_layers]
+    )
+    if plan.trained_on:
+        yield from (f"Trained on responses. {plan.trained_on}", "")
     memory = [(part, _size(count)) for part, count in plan.memory.items()]
     if memory:
         memory.append(("together", _size(sum(plan.memory.values()))))

@@ -83,11 +83,13 @@ class Shards:
                 raise ValueError("its content is not what was written")
             table: pa.Table = pa.ipc.open_file(source).read_all()
             return table
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             _log.warning("%s: %s is damaged and left out (%s)", self._cache, path, error)
             with suppress(OSError):
                 path.unlink()
-            return None
+        except OSError as error:  # it may be whole all the same
+            _log.warning("%s: %s cannot be read and is left out (%s)", self._cache, path, error)
+        return None
 
 
 def _age(path: Path) -> tuple[int, str]:

@@ -142,8 +142,8 @@ class DataSection(Section):
     max_prompt_length: int = Field(128, ge=1, description="Tokens of a prompt; rows with longer ones are left out.")
     parse: Literal["text", "fields"] = Field(
         "text",
-        description="What spans are found in: whole texts, as in the paper; or every field of a prompt and the response "
-        "for itself, and the template around them once for all texts.",
+        description="What spans are found in: whole texts, as in the paper; or every field of a prompt and the "
+        "response for itself, and the template around them once for all texts.",
     )
     processes: int | None = Field(None, ge=1, description="Processes that parse spans; null: one per core.")
     cache_dir: Location | None = Field(None, description="Folder of the span cache; null: output_dir/span-cache.")
@@ -222,7 +222,7 @@ class TrainingSection(Section):
     max_steps: int | None = Field(None, ge=1, description="Optimiser steps, instead of epochs.")
     batch_size: int = Field(16, ge=1, description="Texts per optimiser step, over all micro-batches and processes.")
     micro_batch_size: int | None = Field(
-        None, ge=1, description="Texts per forward pass; null: batch_size, divided among the processes."
+        None, ge=1, description="Texts per forward pass (pairs: two for each); null: batch_size / processes."
     )
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of the student.")
     weight_decay: float = Field(0.01, ge=0, description="On matrices; not on biases, norms.")

@@ -95,7 +95,7 @@ class TrainingRollouts(Rollouts):
 
     def stored(self, prompts: Sequence[Example], by: Responder, temperature: float, state: str) -> list[Example]:
         """See ``Rollouts``; what is generated is on disk soon after, so an interrupted round goes on where it was."""
-        identity = {**self._settings, "model": state, "temperature": temperature}
+        identity = {**self._settings, "by": by, "model": state, "temperature": temperature}
         cache = ResponseCache(self._folder, json.dumps(identity, sort_keys=True))
         distinct = list({prompt.prompt_ids.tobytes(): prompt for prompt in prompts}.values())
         missing = [prompt for prompt, known in zip(distinct, cache.known(distinct), strict=True) if known is None]

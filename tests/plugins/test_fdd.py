@@ -356,3 +356,9 @@ def test_final_norm_is_applied_to_both_models():
 def test_final_norm_is_refused_where_there_is_none():
     with pytest.raises(RunError, match="no final norm was found"):
         fdd(final_norm=True).compute(*both(), batch(5, 3), PROGRESS)
+
+
+def test_a_loss_that_is_its_own_output_is_refused():
+    inner = discover().create("base_losses", "fdd")
+    with pytest.raises(ValueError, match="output must be another loss than fdd itself"):
+        FDD(FDD.Params(), output=inner)

@@ -57,7 +57,7 @@ class FDD(BaseLoss):
 
         output: PluginChoice = Field(
             PluginChoice(name="distillm", params={"batches": {"policy": "fixed"}}),
-            description="The loss on the output: any base loss.",
+            description="The loss on the output: any other base loss.",
         )
         layers: tuple[_Pair, ...] | None = Field(
             None,
@@ -93,6 +93,8 @@ class FDD(BaseLoss):
 
     def __init__(self, params: Params, output: BaseLoss):
         super().__init__(params)
+        if isinstance(output, FDD):
+            raise ValueError("output must be another loss than fdd itself, whose terms have the same names")
         self.output = output
 
     def key_layers(self, student: ModelShape, teacher: ModelShape) -> Sequence[tuple[int, int]]:

@@ -88,12 +88,19 @@ def test_a_plan_is_printed_as_aligned_tables() -> None:
         layer_pairs=(LayerPair(6, 24, "words"), LayerPair(12, 48, "phrases")),
         steps=2_815,
         memory={"weights": 3 << 30, "gradients": 1 << 20},
+        loss_layers=((4, 16), (8, 32)),
+        trained_on="Pairs.",
+        measured=True,
     )
     lines = list(plan_lines(plan))  # type: ignore[arg-type]
     assert lines[:3] == ["model    parameters  trainable", "student   1,234,567      1,000", ""]
     assert "key layers  student  teacher" in lines
     assert "phrases          12       48" in lines
     assert f"together {'3.0 GiB':>22}" in lines
+    assert "base loss reads  student  teacher" in lines
+    assert ["layer", "8", "32"] in [line.split() for line in lines]
+    assert "Trained on responses. Pairs." in lines
+    assert "These key layers only stand for those that are measured before the first step." in lines
     assert lines[-1] == "2,815 optimiser steps. Nothing was trained."
 
 
