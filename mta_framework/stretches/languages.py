@@ -4,8 +4,62 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 from mta_framework.types import Span
+
+Language = Literal[
+    "bash",
+    "c",
+    "cpp",
+    "csharp",
+    "css",
+    "cuda",
+    "dart",
+    "dockerfile",
+    "elixir",
+    "erlang",
+    "fortran",
+    "go",
+    "graphql",
+    "groovy",
+    "haskell",
+    "html",
+    "java",
+    "javascript",
+    "json",
+    "julia",
+    "kotlin",
+    "lua",
+    "make",
+    "matlab",
+    "nix",
+    "objc",
+    "ocaml",
+    "php",
+    "powershell",
+    "proto",
+    "python",
+    "r",
+    "ruby",
+    "rust",
+    "scala",
+    "scheme",
+    "scss",
+    "solidity",
+    "sql",
+    "swift",
+    "terraform",
+    "toml",
+    "tsx",
+    "typescript",
+    "vue",
+    "xml",
+    "zig",
+]
+"""Those whose tree-sitter grammars stood degenerate text; those of YAML and Perl did not."""
+
+LANGUAGES: frozenset[str] = frozenset(get_args(Language))
 
 PLAIN_TAGS = frozenset({"text", "txt", "plain", "plaintext", "output"})
 """Of fenced blocks that are no code."""
@@ -36,7 +90,6 @@ _ALIASES = {
     "make": "makefile",
     "objc": "objective-c objectivec",
     "ocaml": "ml",
-    "perl": "pl",
     "powershell": "ps1",
     "python": "py py3 python3 ipython",
     "ruby": "rb",
@@ -44,7 +97,6 @@ _ALIASES = {
     "sql": "mysql postgres postgresql sqlite plsql tsql",
     "typescript": "ts",
     "xml": "svg",
-    "yaml": "yml",
 }
 
 _LANGUAGES = {alias: language for language, aliases in _ALIASES.items() for alias in aliases.split()}

@@ -18,6 +18,7 @@ from mta_plugins.layer_mappers.cka import CKA
 from mta_plugins.layer_mappers.explicit import Explicit
 from mta_plugins.layer_mappers.proportional import Proportional
 from mta_plugins.metrics.rouge_l import RougeL
+from mta_plugins.span_extractors.code import Code
 from mta_plugins.span_extractors.math import Math
 from mta_plugins.span_extractors.spacy_phrases import SpacyPhrases
 from mta_plugins.span_extractors.stanza_phrases import StanzaPhrases
@@ -26,7 +27,7 @@ from mta_plugins.span_extractors.words import Words
 
 @hookimpl
 def mta_register_span_extractors() -> Sequence[type[SpanExtractor]]:
-    return SpacyPhrases, StanzaPhrases, Math, Words
+    return Code, SpacyPhrases, StanzaPhrases, Math, Words
 
 
 @hookimpl

@@ -1,0 +1,359 @@
+"""Words and phrases of source code by tree-sitter."""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, count, repeat
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from pydantic import Field
+
+from mta_framework import Overlap, PluginChoice, PluginParams, Span, SpanExtractor, SpanSet
+from mta_framework.stretches import Stretch, code_stretches, failures_within, gaps, merged, spans_within
+from mta_framework.stretches.languages import (
+    LANGUAGES,
+    MARKDOWN_TAGS,
+    PERMISSIVE,
+    PLAIN_TAGS,
+    STRICT,
+    Language,
+    candidates,
+    code_runs,
+    language_of,
+)
+
+if TYPE_CHECKING:
+    from tree_sitter import Parser, Tree
+
+_LONGEST = 40
+"""Words in a phrase, at most: a longer table or chain gives way to its parts."""
+
+_UNREADABLE = 0.5
+"""Share of a stretch in error above which it yields nothing."""
+
+_DOUBTFUL = 0.1
+"""Share in error above which a text without fences is not code as a whole."""
+
+_STEPS = 200
+_BYTES_PER_STEP = 30
+"""Parsing is given up after so many steps, and one more for so many bytes: several times what code takes."""
+
+_CHUNK = 65_536
+"""Bytes that the parser reads at once."""
+
+_HOLDER = re.compile(r"(?:^|_)(?:block|body|suite|statements?|(?<!parameter_)declaration|definition|then|do_group)$")
+"""Nodes that hold or are statements: one that lies in another makes that one compound."""
+
+_FAR = 1_000_000_000
+"""So far is a node below an error where there is none above it."""
+
+_ASIDE = re.compile(r"comment|modifiers$|(?:^|_)(?:block|body|suite|statements|compound_statement|then|do_group)$")
+"""Neither expression nor statement, but what is said beside one or holds several."""
+
+_CALL = re.compile(r"(?:^|_)(?:call|invocation)(?:_expression)?$|^new_expression$|^object_creation_expression$")
+
+_PUNCTUATION = re.compile(r"[()\[\]{},;:.\"'`\\@#]*")
+_QUOTED = re.compile(r"([\"'`]+)(.*)\1", re.DOTALL)
+_OPENERS = {"", "string_start"}
+_OPENING_QUOTE = re.compile(r"[A-Za-z]{0,3}[$#]*[\"'`]+")
+_RUN = re.compile(
+    r"[^\s!-/:-@\[-^`{-~\u2010-\u205e\u3000-\u303f]+(?:['’.-][^\s!-/:-@\[-^`{-~\u2010-\u205e\u3000-\u303f]+)*"
+)
+"""A word inside a comment or string: no white space, no punctuation but between two parts."""
+
+
+class Code(SpanExtractor):
+    """Identifiers, literals, keywords and operators of source code, and its expressions, calls and statements.
+
+    Code is what stands in fenced blocks of Markdown, or a whole text without fences, or those lines of it that look
+    like code; a block tagged ``text`` or ``markdown`` is no code. Its language is that of the block's tag, else
+    ``language``, else the one whose grammar has the least errors. All other text goes to ``prose``.
+
+    Words are the grammar's tokens but brackets, separators and quotes: identifiers, literals, keywords, operators. Of
+    comments, and of strings with white space, they are the single words. Phrases are the outermost expressions and
+    statements that hold no other statement (of compound statements, the parts of the head), and all calls inside of
+    them, from 2 to 40 words each; they nest or lie apart, and none has a syntax error in it.
+
+    A stretch yields no spans and counts as a failure where no grammar is called as its tag, or where more than half of
+    it is in error: tokens, by their characters and comments left out, whose parent or grandparent is an error.
+    """
+
+    NAME = "code"
+    VERSION = "1"
+
+    class Params(PluginParams):
+        """Options."""
+
+        language: Language | None = Field(
+            None, description="What code without a tag is written in; null: the one with the least errors."
+        )
+        prose: PluginChoice = Field(
+            PluginChoice(name="words"), description="Reads what is no code: any span extractor."
+        )
+
+    params: Params
+
+    def __init__(self, params: Params, prose: SpanExtractor):
+        super().__init__(params)
+        self.prose = prose
+
+    @property
+    def granularities(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(["words", "phrases", *self.prose.granularities]))
+
+    def overlap(self, granularity: str) -> Overlap:
+        own: dict[str, Overlap] = {"words": "none", "phrases": "nested"}
+        kinds = [own.get(granularity, "none")]
+        kinds += [self.prose.overlap(granularity)] if granularity in self.prose.granularities else []
+        return max(kinds, key=["none", "nested", "any"].index)
+
+    def fingerprint(self) -> str:
+        versions = {package: version(package) for package in ("tree-sitter", "tree-sitter-language-pack")}
+        return json.dumps([super().fingerprint(), versions, self.prose.fingerprint()])
+
+    def require(self) -> str | None:
+        pack = _pack_version()
+        if not pack:
+            return "tree-sitter-language-pack is not installed: pip install 'mta-framework[code]'."
+        if not pack.startswith("0."):
+            return f"tree-sitter-language-pack {pack} downloads its grammars: pip install 'mta-framework[code]'."
+        return self.prose.require()
+
+    def extract(self, texts: Sequence[str]) -> list[SpanSet]:
+        readings = [self._read(text) for text in texts]
+        prose = spans_within(self.prose, texts, [reading.prose for reading in readings])
+        names = self.granularities
+        return [merged(names, [reading.spans, other]) for reading, other in zip(readings, prose, strict=True)]
+
+    def failures(self, texts: Sequence[str]) -> list[int]:
+        readings = [self._read(text) for text in texts]
+        prose = failures_within(self.prose, texts, [reading.prose for reading in readings])
+        return [reading.failures + other for reading, other in zip(readings, prose, strict=True)]
+
+    def _read(self, text: str) -> _Reading:
+        fenced = _fenced(text)
+        parsed, prose = self._blocks(text, fenced) if fenced else self._unfenced(text)
+        spans: dict[str, list[Span]] = {"words": [], "phrases": []}
+        failures = 0
+        for offset, tree in parsed:
+            if tree is None or tree.error_share > _UNREADABLE:
+                failures += 1
+                continue
+            for granularity, found in (("words", tree.words), ("phrases", tree.phrases())):
+                spans[granularity] += [(offset + start, offset + end) for start, end in found]
+        return _Reading(spans, prose, failures)
+
+    def _blocks(self, text: str, fenced: Sequence[Stretch]) -> tuple[list[_Placed], list[Span]]:
+        """Code and prose of a text with fences."""
+        found: list[_Placed] = []
+        prose = gaps(text, fenced)
+        for start, end, tag in _inner(text, fenced):
+            if not text[start:end].strip():
+                continue
+            if tag in PLAIN_TAGS:
+                prose.append((start, end))
+            else:
+                found.append((start, self._block(text[start:end], tag)))
+        return found, sorted(prose)
+
+    def _block(self, code: str, tag: str) -> _Tree | None:
+        """A fenced block, parsed; None where there is no such grammar."""
+        grammar = tag or self.params.language
+        if grammar is None:
+            return _best(code, dict.fromkeys([*candidates(code), *STRICT]))
+        return _Tree(grammar, code) if grammar in LANGUAGES else None
+
+    def _unfenced(self, text: str) -> tuple[list[_Placed], list[Span]]:
+        """Code and prose of a text without fences."""
+        runs = list(code_runs(text))
+        whole = self._guess(text, without=PERMISSIVE) if runs or self.params.language else None
+        if whole is not None and whole.error_share <= _DOUBTFUL:
+            return [(0, whole)], []
+        found = [(run, self._guess(text[slice(*run)])) for run in runs]
+        code = [Stretch("fenced code", *run, run) for run, tree in found if tree is not None]
+        return [(start, tree) for (start, _), tree in found if tree is not None], gaps(text, code)
+
+    def _guess(self, code: str, without: Collection[str] = ()) -> _Tree | None:
+        detected = [grammar for grammar in candidates(code) if grammar not in without]
+        grammars = [self.params.language] if self.params.language else detected
+        return _best(code, grammars) if grammars else None
+
+
+class _Reading(NamedTuple):
+    """What a text has: spans of its code, prose for the other extractor, stretches that could not be parsed."""
+
+    spans: dict[str, list[Span]]
+    prose: list[Span]
+    failures: int
+
+
+def _fenced(text: str) -> list[Stretch]:
+    return [stretch for stretch in code_stretches(text) if stretch.notation == "fenced code"]
+
+
+def _inner(text: str, fenced: Sequence[Stretch]) -> Iterator[tuple[int, int, str]]:
+    """What the fences enclose, with its language; of Markdown, what is in turn between fences, and the rest as text."""
+    for stretch in fenced:
+        (start, end), tag = stretch.inner, language_of(stretch.tag)
+        if tag not in MARKDOWN_TAGS:
+            yield start, end, tag
+            continue
+        blocks = _fenced(text[start:end])
+        for block in blocks:
+            yield start + block.inner[0], start + block.inner[1], language_of(block.tag)
+        for first, last in gaps(text[start:end], blocks):
+            yield start + first, start + last, "text"
+
+
+def _best(code: str, grammars: Iterable[str]) -> _Tree:
+    """The one with the least in error; of several, the first."""
+    trees = []
+    for grammar in grammars:
+        trees.append(_Tree(grammar, code))
+        if trees[-1].error_share == 0:
+            break
+    return min(trees, key=lambda tree: tree.error_share)
+
+
+class _Tree:
+    """A parsed stretch of code.
+
+    Attributes:
+        error_share: Of the tokens' characters, comments left out, those in error.
+        words: Sorted, apart from each other.
+    """
+
+    def __init__(self, grammar: str, code: str):
+        self._code = code
+        self._nodes = _nodes(grammar, code)
+        self.words: list[Span] = []
+        tokens = errors = end = 0
+        for node in self._nodes:
+            if not node.leaf or node.start == node.end:
+                continue
+            # What lies between leaves is the text of a string that has escapes in it.
+            self.words += chain(_words(code, end, node.start, ""), _words(code, node.start, node.end, node.kind))
+            end = node.end
+            if "comment" not in node.kind:
+                tokens += node.end - node.start
+                errors += node.end - node.start if node.below_error <= 2 else 0
+        if self._nodes:
+            self.words += _words(code, end, len(code), "")
+        self.error_share = errors / tokens if tokens else float(not self._nodes)
+
+    def phrases(self) -> list[Span]:
+        """Sorted; nested or apart."""
+        compound = [False] * len(self._nodes)
+        for number in range(len(self._nodes) - 1, 0, -1):
+            node = self._nodes[number]
+            compound[node.parent] |= compound[number] or _HOLDER.search(node.kind) is not None
+        starts = [start for start, _ in self.words]
+        inside = [False] * len(self._nodes)
+        found: dict[Span, Span] = {}
+        for number, node in enumerate(self._nodes[1:], start=1):
+            inside[number] = inside[node.parent]
+            if compound[number] or not node.sound or (inside[number] and not _CALL.search(node.kind)):
+                continue
+            first, last = bisect_left(starts, node.start), bisect_left(starts, node.end)
+            if 2 <= last - first <= _LONGEST:
+                inside[number] = True
+                # A statement and the call that it consists of have the same words; the statement comes first.
+                found.setdefault((first, last), self._stripped(node))
+        return sorted(found.values(), key=lambda phrase: (phrase[0], -phrase[1]))
+
+    def _stripped(self, node: _Node) -> Span:
+        # Some grammars count the end of the line as a part of the statement.
+        text = self._code[node.start : node.end]
+        return node.start + len(text) - len(text.lstrip()), node.end - len(text) + len(text.rstrip())
+
+
+_Placed = tuple[int, _Tree | None]
+"""Where a stretch of code begins, and the stretch; None where there is no such grammar."""
+
+
+class _Node(NamedTuple):
+    """A node in characters; ``below_error`` is 0 for an error, 1 for its children, 2 for theirs."""
+
+    kind: str
+    start: int
+    end: int
+    parent: int
+    leaf: bool
+    below_error: int
+    sound: bool
+
+
+def _nodes(grammar: str, code: str) -> list[_Node]:
+    """All nodes, each after its parent, in the order of their beginnings; no recursion: code may nest deeply."""
+    tree = _parse(grammar, code.encode("utf-8", "replace"))
+    if tree is None:
+        return []
+    places, nodes, parent, cursor = _places(code), list[_Node](), 0, tree.walk()
+    while cursor.node is not None:
+        node = cursor.node
+        error = 0 if node.is_error else nodes[parent].below_error + 1 if nodes else _FAR
+        leaf = node.child_count == 0
+        # An anonymous leaf is called as it is written.
+        kind = node.type if node.is_named else ""
+        sound = node.is_named and not leaf and not node.has_error and not _ASIDE.search(node.type)
+        nodes.append(_Node(kind, places[node.start_byte], places[node.end_byte], parent, leaf, error, sound))
+        if cursor.goto_first_child():
+            parent = len(nodes) - 1
+            continue
+        while not cursor.goto_next_sibling():
+            if not cursor.goto_parent():
+                return nodes
+            parent = nodes[parent].parent
+    return nodes
+
+
+def _parse(grammar: str, code: bytes) -> Tree | None:
+    """None where it takes too long: recovery from errors can, on degenerate text. Steps are counted, not seconds."""
+    parser, steps, limit = _parser(grammar), count(), _STEPS + len(code) // _BYTES_PER_STEP
+    try:
+        return parser.parse(
+            lambda offset, _: code[offset : offset + _CHUNK],
+            progress_callback=lambda offset, error: next(steps) > limit,
+        )
+    except ValueError:
+        parser.reset()
+        return None
+
+
+def _words(code: str, start: int, end: int, kind: str) -> Iterator[Span]:
+    """The words of a token: itself, nothing if it is punctuation, or the single words of a text."""
+    token = code[start:end].strip()
+    if "comment" in kind or len(token.split(None, 1)) > 1:
+        yield from (run.span() for run in _RUN.finditer(code, start, end))
+    elif not _PUNCTUATION.fullmatch(token) and not (kind in _OPENERS and _OPENING_QUOTE.fullmatch(token)):
+        quoted = _QUOTED.fullmatch(token)
+        first = code.index(token, start) + (len(quoted[1]) if quoted else 0)
+        yield first, first + len(quoted[2] if quoted else token)
+
+
+def _places(code: str) -> Sequence[int]:
+    """The character of each byte in UTF-8, and the end."""
+    if code.isascii():
+        return range(len(code) + 1)
+    widths = (len(character.encode("utf-8", "replace")) for character in code)
+    return [*chain.from_iterable(repeat(place, width) for place, width in enumerate(widths)), len(code)]
+
+
+def _pack_version() -> str:
+    try:
+        return version("tree-sitter-language-pack")
+    except PackageNotFoundError:
+        return ""
+
+
+@cache
+def _parser(grammar: str) -> Parser:
+    # Here and not in the extractor, so that the extractor can be sent to worker processes.
+    from tree_sitter_language_pack import SupportedLanguage, get_parser
+
+    return get_parser(cast("SupportedLanguage", grammar))
