@@ -20,6 +20,7 @@ from mta_plugins.layer_mappers.proportional import Proportional
 from mta_plugins.metrics.rouge_l import RougeL
 from mta_plugins.span_extractors.code import Code
 from mta_plugins.span_extractors.math import Math
+from mta_plugins.span_extractors.mixed import Mixed
 from mta_plugins.span_extractors.spacy_phrases import SpacyPhrases
 from mta_plugins.span_extractors.stanza_phrases import StanzaPhrases
 from mta_plugins.span_extractors.words import Words
@@ -27,7 +28,7 @@ from mta_plugins.span_extractors.words import Words
 
 @hookimpl
 def mta_register_span_extractors() -> Sequence[type[SpanExtractor]]:
-    return Code, SpacyPhrases, StanzaPhrases, Math, Words
+    return Code, SpacyPhrases, StanzaPhrases, Math, Mixed, Words
 
 
 @hookimpl
