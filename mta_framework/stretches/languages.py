@@ -104,7 +104,8 @@ _LANGUAGES = {alias: language for language, aliases in _ALIASES.items() for alia
 _CUES = {
     "python": r"^\s*(?:(?:async )?def \w+\(|class \w+.*:\s*$|import [\w.]+|from [\w.]+ import|print\(|@\w+\s*$|return\b"
     r"|(?:if|elif|for|while|with|except)\b.*:\s*$|(?:else|try):)|^[a-z_]\w* = ",
-    "javascript": r"\b(?:const|let|var) [\w{\[][^=\n]{0,60}=|\bfunction\b[^(\n]{0,60}\(|=>|console\.\w+\(|===|document\.\w+",
+    "javascript": r"\b(?:const|let|var) [\w{\[][^=\n]{0,60}=|\bfunction\b[^(\n]{0,60}\(|=>|===|console\.\w+\("
+    r"|\bdocument\.\w+",
     "typescript": r"\w\??: (?:string|number|boolean|void|any)\b|^\s*(?:export )?interface \w+ \{|\bas const\b",
     "java": r"^import java|^\s*(?:public|private|protected) (?:static |final )*\w+ \w|System\.out\.|\bString\[\]"
     r"|^\s*@Override",
@@ -113,7 +114,8 @@ _CUES = {
     "cpp": r"\bstd::|^#include <\w+>|\bcout\b|^template ?<|\busing namespace\b|^\s*(?:public|private):",
     "csharp": r"^using [\w.]+;|^namespace \w+|Console\.Write|\{ get;|^\s*public (?:static |async |override )*\w+ \w",
     "go": r"^package \w+|^func |:= |\bfmt\.\w+|^import \($|\berr != nil\b",
-    "rust": r"\bfn \w+|\blet (?:mut )?\w+[^=\n]{0,60}=|\b(?:println|vec|format)!|^(?:pub |impl|use \w+::|mod |#\[)|&(?:mut |str\b)",
+    "rust": r"\bfn \w+|\blet (?:mut )?\w+[^=\n]{0,60}=|\b(?:println|vec|format)!|^(?:pub |impl|use \w+::|mod |#\[)"
+    r"|&(?:mut |str\b)",
     "ruby": r"^\s*end\s*$|^\s*(?:puts|require|attr_\w+|module) |\bdo \|",
     "php": r"<\?php|^\s*\$\w+ ?=|\becho [\"'$]|\$\w+->\w+",
     "bash": r"\A#!.*sh\b|^\s*(?:\$ |fi$|done$|then$|echo |sudo |export \w+=|(?:if|while) \[)|\$\{\w+\}",
