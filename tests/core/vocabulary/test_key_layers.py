@@ -359,7 +359,7 @@ def test_logits_hundreds_apart_are_exact_and_leave_no_denormal_numbers(monkeypat
             super().add_to_head(hidden_nD, gradient_nV)
 
     monkeypatch.setattr(key_layers, "Gradients", Watched)
-    total, trajectory, _ = trajectory_sums(_read(student), _read(teacher), Trajectories(temperature, 1.0, 1.0))
+    total, trajectory, _ = trajectory_sums(_read(student), _read(teacher), Trajectories(temperature, 1.0, 0.0))
     z, t = (_logits(states, (1, 2, 3), POSITIONS) / temperature for states in (student, teacher))
     expected = (t.softmax(-1) * (t.log_softmax(-1) - z.log_softmax(-1))).sum(-1).mean(1).sum()
     assert trajectory.item() == pytest.approx(expected.item(), rel=1e-5)
