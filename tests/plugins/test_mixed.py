@@ -171,3 +171,9 @@ def test_one_process_and_two_in_batches_of_one_and_of_64_give_the_same(tmp_path:
         assert [{name: spans.tolist() for name, spans in found.items()} for found in cached] == single
     batched = [found for first in range(0, 400, 64) for found in MIXED.extract(texts[first : first + 64])]
     assert [{name: list(map(list, spans)) for name, spans in found.items()} for found in batched] == single
+
+
+def test_text_that_opens_fences_without_end_is_read_all_the_same():
+    text = "```md\n~~~md\n" * 1000 + "x = 1\n"
+    (found,) = MIXED.extract([text])
+    assert all(0 <= start < end <= len(text) for spans in found.values() for start, end in spans)

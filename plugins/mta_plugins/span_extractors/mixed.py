@@ -24,6 +24,9 @@ from mta_framework.stretches.languages import MARKDOWN_TAGS, PLAIN_TAGS, languag
 
 _FENCE = "```\n"
 
+_DEEPEST = 5
+"""Blocks within blocks: what lies deeper is read as prose, however many fences a text opens."""
+
 
 class Mixed(SpanExtractor):
     """Routes each stretch of a text to the extractor for what it is: code, formulas or prose.
@@ -98,12 +101,13 @@ def _layout(text: str) -> tuple[list[Piece], list[Piece], list[Piece]]:
     return [_piece(text, stretch) for stretch in code], pieces_of(text, whole), pieces_of(text, prose)
 
 
-def _code(text: str, offset: int) -> Iterator[Stretch]:
-    """Code, also inside of blocks that are tagged as text or Markdown."""
+def _code(text: str, offset: int, depth: int = 0) -> Iterator[Stretch]:
+    """Code, also inside of blocks that are tagged as text or Markdown, down to a few levels."""
     for stretch in code_stretches(text):
         start, end = stretch.inner
         if language_of(stretch.tag) in PLAIN_TAGS | MARKDOWN_TAGS:
-            yield from _code(text[start:end], offset + start)
+            if depth < _DEEPEST:
+                yield from _code(text[start:end], offset + start, depth + 1)
         elif text[start:end].strip():
             yield shifted(stretch, offset)
 
