@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from mta_framework.stretches.stretch import Stretch
 
 _FENCE = re.compile(
-    r"^[ \t]*(?:[-*+>][ \t]+)?(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})[ \t]*(?P<tag>[^\s`]*)[^\n]*$", re.MULTILINE
+    r"^[ \t]*(?P<marks>(?:(?:>|(?:[-*+]|\d{1,9}[.)])[ \t])[ \t]*)*)"
+    r"(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})[ \t]*(?P<tag>[^\s`]*)[^\n]*$",
+    re.MULTILINE,
 )
-"""An opening fence, also one that is indented or that begins the item of a list."""
+"""An opening fence, also one that is indented, quoted (``>``) or that begins the item of a list."""
 
 _FORMULA_TAGS = {"math", "latex", "tex"}
 """What is fenced like this is no code."""
@@ -23,7 +25,8 @@ _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 def code_stretches(text: str) -> list[Stretch]:
     """Find fenced blocks and inline code.
 
-    A fence that is never closed reaches to the end of the text, as in a response that was cut off. Blocks tagged
+    A fence that is never closed reaches to the end of the text, as in a response that was cut off, or of the quotation
+    that it stands in; the marks of a quotation are part of what it encloses. Blocks tagged
     ``math``, ``latex`` or ``tex`` are formulas and left out. Inline code lies between two runs of as many backticks,
     in one paragraph; LaTeX quotes (two backticks, closed by two apostrophes) are none.
 
@@ -45,11 +48,15 @@ def code_stretches(text: str) -> list[Stretch]:
 
 
 def _block(text: str, opening: re.Match[str]) -> Stretch:
-    fence = opening["fence"]
-    closing = re.compile(rf"^[ \t]*{fence[0]}{{{len(fence)},}}[ \t\r]*$", re.MULTILINE).search(text, opening.end())
+    fence, quoted = opening["fence"], ">" in opening["marks"]
+    start = opening.start() if quoted else opening.start("fence")
+    closes = rf"^[ \t{'>' if quoted else ''}]*{fence[0]}{{{len(fence)},}}[ \t\r]*$"
+    if quoted:
+        closes += r"|\n(?![ \t]*>)"
+    closing = re.compile(closes, re.MULTILINE).search(text, opening.end())
     first = min(opening.end() + 1, len(text))
     last, end = (max(first, closing.start()), closing.end()) if closing else (len(text), len(text))
-    return Stretch("fenced code", opening.start("fence"), end, (first, last), opening["tag"].lower())
+    return Stretch("fenced code", start, max(first, end), (first, last), opening["tag"].lower())
 
 
 def _inline(text: str, start: int, end: int) -> Iterator[Stretch]:

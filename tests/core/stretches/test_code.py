@@ -29,6 +29,12 @@ def inner(text: str) -> list[tuple[str, str]]:
         ("```\n```", [("", "")]),
         ("```math\nx\n```\n`y`", [("y", "")]),
         ("- ```sh\n  ls\n  ```\n> text", [("  ls\n", "sh")]),
+        ("1. ```sh\n   ls\n   ```\n`a`", [("   ls\n", "sh"), ("a", "")]),
+        ("> ```sh\n> ls\n> ```\n\n`a`", [("> ls\n", "sh"), ("a", "")]),
+        ("> ```sh\n> no end\n`a`", [("> no end", "sh"), ("a", "")]),
+        ("> ```\n`a`", [("", ""), ("a", "")]),
+        ("> > 1. ~~~\n> > x\n> > ~~~", [("> > x\n", "")]),
+        ("```\n> ```\n```", [("> ```\n", "")]),
         ("```c\r\nint x;\r\n```\r\n`a`", [("int x;\r\n", "c"), ("a", "")]),
         ("```a`b``` c", [("a`b", "")]),
         ("`a` ```\ncode\n``` `b`\n```", [("a", ""), ("\ncode\n", ""), ("b", ""), ("", "")]),
@@ -45,9 +51,10 @@ def test_a_stretch_covers_its_fences() -> None:
     ]
 
 
-@given(
-    text=st.lists(st.sampled_from(["`", "```", "~~~", "\n", "x", " ", "''", "math", "- "]), max_size=25).map("".join)
-)
+PARTS = ["`", "```", "~~~", "\n", "x", " ", "''", "math", "- ", "> ", "1. "]
+
+
+@given(text=st.lists(st.sampled_from(PARTS), max_size=25).map("".join))
 def test_stretches_are_sorted_and_apart(text: str) -> None:
     place = 0
     for stretch in code_stretches(text):
