@@ -41,7 +41,7 @@ def new(plugin_files: tuple[Path, ...], kind: str, name: str, folder: Path | Non
 
     It is a distribution with an entry point. KIND is the family, NAME what a spec will call the plugin.
     """
-    from mta_framework.errors import InputError
+    from mta_framework.errors import Fault, InputError
     from mta_framework.registry import discover
 
     distribution = f"mta-{name.replace('_', '-').strip('-')}"
@@ -50,7 +50,11 @@ def new(plugin_files: tuple[Path, ...], kind: str, name: str, folder: Path | Non
     if faults:
         raise InputError(faults)
     content = _content(kind, name, distribution)
-    _write(folder, content)
+    try:
+        _write(folder, content)
+    except OSError as error:
+        wrong = f"cannot be written (got {folder}: {error.strerror or error})"
+        raise InputError([Fault("--folder", wrong, "a folder that can be made", "Choose another.")]) from error
     say(f"Wrote {folder}:", *table([(path, what) for path, what in _told(content, kind)], indent="  "))
     say("Next, in that folder:", '  python -m pip install -e ".[test]"', "  python -m pytest")
 
@@ -135,7 +139,12 @@ def _section(kind: str, name: str) -> dict[str, Any]:
         return {"base_loss": choice}
     if kind == "metric":
         return {"evaluation": {"metrics": [choice]}}
-    field = {"span_extractor": "spans", "importance_estimator": "importance", "layer_mapper": "layers"}[kind]
+    if kind == "span_extractor":
+        # It gives words only, and a layer mapper asks for phrases too by default.
+        return {
+            "alignment": {"spans": choice, "layers": {"name": "proportional", "params": {"words": 3, "phrases": 0}}}
+        }
+    field = {"importance_estimator": "importance", "layer_mapper": "layers"}[kind]
     return {"alignment": {field: choice}}
 
 

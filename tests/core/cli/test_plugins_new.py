@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -89,6 +90,24 @@ def test_the_section_in_the_readme_names_the_plugin_where_a_spec_has_it(mta: Mta
     assert places[kind]().name == "own"
 
 
+def test_the_section_in_the_readme_of_a_span_extractor_can_be_bound(
+    mta: Mta,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spec_dict: dict[str, Any],
+    write_spec: Callable[..., Path],
+) -> None:
+    mta("plugins", "new", "span_extractor", "readme_own")
+    folder = tmp_path / "mta-readme-own"
+    section = json.loads((folder / "README.md").read_text().split("```json\n")[1].split("```")[0])
+    monkeypatch.syspath_prepend(str(folder / "src"))
+    hooks = folder / "src" / "mta_readme_own" / "hooks.py"
+    result = mta("-p", hooks, "check", write_spec({**spec_dict, **section}))
+    assert result.exit_code == 0, result.output
+    for module in [name for name in sys.modules if name.startswith("mta_readme_own")]:
+        del sys.modules[module]
+
+
 @pytest.mark.parametrize("name", ["metric", "score_set", "sequence", "plugin_params", "true"])
 def test_a_name_that_makes_the_class_collide_gets_another_class(mta: Mta, tmp_path: Path, name: str) -> None:
     assert mta("plugins", "new", "metric", name).exit_code == 0
@@ -141,6 +160,14 @@ def test_the_folder_can_be_chosen_and_is_never_overwritten(mta: Mta, tmp_path: P
     (tmp_path / "empty").mkdir()
     assert mta("plugins", "new", "metric", "own", "--folder", "empty").exit_code == 2
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_told(mta: Mta, tmp_path: Path) -> None:
+    result = mta("plugins", "new", "metric", "own", "--folder", "x" * 250)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("--folder: cannot be written (got xxx")
+    assert "File name too long" in result.stderr
+    assert not list(tmp_path.glob("*xxx*"))
 
 
 def test_all_faults_come_at_once(mta: Mta, tmp_path: Path) -> None:
