@@ -124,7 +124,8 @@ def _example(sample: Sample, sides: Sequence[TokenisedText], span_set: SpanSet |
         return Example(own.ids, own.prompt_length, own.ranges(sample.text, span_set), False, *told, prompt_cuts=cuts)
     own_spans, other_spans = common_spans(sample.text, own, others[0], span_set)
     teacher = Example(others[0].ids, others[0].prompt_length, other_spans)
-    return Example(own.ids, own.prompt_length, own_spans, False, *told, teacher, matched(own, others[0]), cuts)
+    pairs = matched(sample.text, len(sample.prompt), own, others[0])
+    return Example(own.ids, own.prompt_length, own_spans, False, *told, teacher, pairs, cuts)
 
 
 def prompt_ids(

@@ -50,26 +50,39 @@ def common_spans(
     return found
 
 
-def matched(own: TokenisedText, other: TokenisedText) -> NDArray[np.int32]:
+def matched(text: str, begin: int, own: TokenisedText, other: TokenisedText) -> NDArray[np.int32]:
     """Tokens of the response that both models predict from the same text.
+
+    Args:
+        text: Prompt and response.
+        begin: Characters of the prompt.
+        own: The text in the tokens of one side.
+        other: And of the other.
 
     Returns:
         (R, 2) int32, ascending, token numbers on either side. The end of the text is matched where both close it.
     """
-    (own_place, own_token), (other_place, other_token) = map(_places, (own, other))
+    (own_place, own_token), (other_place, other_token) = (_places(text, begin, side) for side in (own, other))
     _, own_row, other_row = np.intersect1d(own_place, other_place, assume_unique=True, return_indices=True)
     return np.stack([own_token[own_row], other_token[other_row]], axis=1).astype(np.int32)
 
 
-def _places(side: TokenisedText) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _places(text: str, begin: int, side: TokenisedText) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Places in the text at which a token is predicted, ascending, and the first token that is predicted there.
 
-    A token that shares a character with those before it (a character in several pieces) begins at no place.
+    A token that shares a character with those before it (a character in several pieces) begins at no place. Characters
+    that no token has count as read with the token before them, as an accent that was composed with its letter, unless
+    they are white space between two tokens, which may belong to either; the prompt and the whole text are read whatever
+    their tokens have of them.
     """
     ends = np.maximum.accumulate(np.concatenate([[0], side.offsets[:, 1]])).astype(np.int64)
     token = np.arange(max(side.prompt_length, 1), len(side.ids))
-    read = ends[np.minimum(token, len(ends) - 1)]
-    start = np.append(side.offsets[:, 0], ends[-1])[np.minimum(token, len(side.offsets))]
+    last = np.minimum(token, len(side.offsets))
+    read = np.append(np.maximum(ends[:-1], begin), len(text))[last]
+    start = np.append(side.offsets[:, 0], len(text))[last]
+    for row in np.flatnonzero(start > read):
+        if not text[read[row] : start[row]].isspace():
+            read[row] = start[row]
     begins = start >= read
     place, first = np.unique(read[begins], return_index=True)
     return place, token[begins][first]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.prompts import Sample
@@ -47,8 +47,10 @@ def byte_level(trim_offsets: bool = False) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
 
 
-def unigram() -> PreTrainedTokenizerFast:
+def unigram(normalizer: normalizers.Normalizer | None = None) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.Unigram())
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     special = ["<unk>", "<s>", "</s>"]
@@ -127,6 +129,29 @@ def test_beginnings_of_words_are_matched():
     example = encoded("The", " old lamp")
     places = [read_by_student(example, own) for own in example.matched_R2[:, 0].tolist()]
     assert {"The", "The old", "The old lamp"} <= set(places)
+
+
+def matched_with(teacher: PreTrainedTokenizerFast, prompt: str, response: str) -> list[tuple[str, str]]:
+    """What the student has read at each matched token, and the teacher's token there."""
+    example = encode([Sample(prompt, response, (response,))], None, STUDENT, 200, 199, teacher).examples[0]
+    ids = example.teacher.input_ids.tolist()
+    return [
+        (read_by_student(example, own), teacher.convert_ids_to_tokens(ids[other]))
+        for own, other in example.matched_R2.tolist()
+    ]
+
+
+def test_an_accent_that_a_teacher_composes_is_read_with_its_letter():
+    found = matched_with(unigram(normalizers.NFKC()), "x", "e\u0301 x")
+    assert "xe" not in [read for read, _ in found]
+    assert ("xe\u0301", "▁") in [(read, token[:1]) for read, token in found]
+
+
+def test_prompt_and_response_are_read_where_a_teacher_drops_white_space_at_their_ends():
+    found = matched_with(unigram(normalizers.Strip()), "The\n", "old \n")
+    assert [read for read, _ in found if read in ("The", "The\nold", "The\nold ")] == []
+    assert found[0][0] == "The\n"
+    assert found[-1] == ("The\nold \n", "</s>")
 
 
 def test_limits_hold_for_both_and_what_is_cut_off_is_not_matched():
