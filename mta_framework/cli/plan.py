@@ -25,9 +25,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from _block(("key layers", "student", "teacher"), pairs)
     if plan.measured:
         yield from ("These key layers only stand for those that are measured before the first step.", "")
-    yield from _block(
-        ("base loss reads", "student", "teacher"), [("", str(own), str(other)) for own, other in plan.loss_layers]
-    )
+    read = [("layer", str(own), str(other)) for own, other in plan.loss_layers]
+    yield from _block(("base loss reads", "student", "teacher"), read)
     if plan.trained_on:
         yield from (f"Trained on responses. {plan.trained_on}", "")
     memory = [(part, _size(count)) for part, count in plan.memory.items()]
