@@ -74,6 +74,10 @@ ROUTED = [
     ("- ```sh\n  ls\n  ```\n- 😀 日本語", "```sh\n  ls\n  ```", "", "-|- 😀 日本語"),
     ("a\r\n```c\r\nint x;\r\n```\r\nb", "```c\r\nint x;\r\n```\r", "", "a|b"),
     ("empty ``` ``` and\n```\n\n```\nend", "", "", "empty ``` ``` and\n```\n\n```\nend"),
+    ("Write:\ndef f(r):\n    return 2 * r\n\nDone.", "def f(r):\n    return 2 * r", "", "Write:|Done."),
+    ("x = 5\ny = 3 + 4", "", "x = 5|y = 3 + 4", ""),
+    ("Dear Ann;\nI wrote, see below:\n(Bob);", "", "", "Dear Ann;\nI wrote, see below:\n(Bob);"),
+    ("```c\nint x;\n```\nimport this\nprint(x)", "```c\nint x;\n```", "", "import this\nprint(x)"),
     (r"`x` = \(x\)", "```\nx\n```\n", r"\(x\)", "="),
 ]
 
@@ -122,7 +126,19 @@ def test_code_formulas_and_prose_of_one_answer() -> None:
     assert not {phrase for phrase in phrases if "`" in phrase or "\\(" in phrase}
 
 
-CODES = ["`", "``", "```", "\n```\n", "```python\n", "~~~\n", "x = f(1)", "- ", "```text\n"]
+CODES = [
+    "`",
+    "``",
+    "```",
+    "\n```\n",
+    "```python\n",
+    "~~~\n",
+    "x = f(1)",
+    "- ",
+    "```text\n",
+    "import a\n",
+    "def f(x):\n    return x\n",
+]
 FORMULAS = ["$", "$$", "\\(", "\\)", "1 + 2 = 3", "<<1=1>>", "\\frac{1}{2}", "```math\n", "#### 4", "("]
 PROSE = ["\n", "\n\n", " ", "word", "😀", "é", "日本", "\t", "\r\n", "\u2028"]
 PIECES = st.sampled_from([*CODES, *FORMULAS, *PROSE])

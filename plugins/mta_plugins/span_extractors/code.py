@@ -84,7 +84,7 @@ class Code(SpanExtractor):
     """
 
     NAME = "code"
-    VERSION = "1"
+    VERSION = "2"
 
     class Params(PluginParams):
         """Options."""

@@ -20,7 +20,7 @@ from mta_framework.stretches import (
     shifted,
     spans_of,
 )
-from mta_framework.stretches.languages import MARKDOWN_TAGS, PLAIN_TAGS, language_of
+from mta_framework.stretches.languages import MARKDOWN_TAGS, PERMISSIVE, PLAIN_TAGS, candidates, code_runs, language_of
 
 _FENCE = "```\n"
 
@@ -32,13 +32,14 @@ class Mixed(SpanExtractor):
     """Routes each stretch of a text to the extractor for what it is: code, formulas or prose.
 
     Code is what stands in fenced blocks, but for those tagged as text or Markdown, and between backticks; a block goes
-    to ``code`` with its fences, inline code in fences of its own. Of what is left, formulas between the delimiters of
+    to ``code`` with its fences, inline code in fences of its own. In a text without such blocks, so are two lines and
+    more that look like code, as they are. Of what is left, formulas between the delimiters of
     LaTeX and arithmetic without any go to ``math``, and all other text to ``prose``. Stretches do not overlap; what
     the parts find and what they cannot parse is theirs. Each part is called once for all stretches of all texts.
     """
 
     NAME = "mixed"
-    VERSION = "1"
+    VERSION = "2"
 
     class Params(PluginParams):
         """Who reads what: any span extractors."""
@@ -93,6 +94,9 @@ def _layouts(texts: Sequence[str]) -> list[list[list[Piece]]]:
 def _layout(text: str) -> tuple[list[Piece], list[Piece], list[Piece]]:
     """Code, formulas and prose."""
     code = list(_code(text, 0))
+    if not any(stretch.notation == "fenced code" for stretch in code):
+        runs = [run for start, end in gaps(text, code) for run in _unfenced(text, start, end)]
+        code = sorted([*code, *runs], key=lambda stretch: stretch.start)
     formulas = [
         shifted(found, start) for start, end in gaps(text, code) for found in formula_stretches(text[start:end])
     ]
@@ -110,6 +114,19 @@ def _code(text: str, offset: int, depth: int = 0) -> Iterator[Stretch]:
                 yield from _code(text[start:end], offset + start, depth + 1)
         elif text[start:end].strip():
             yield shifted(stretch, offset)
+
+
+def _unfenced(text: str, start: int, end: int) -> Iterator[Stretch]:
+    """Lines that look like code, two at least, and that show a language apart from what may be formulas."""
+    for first, last in code_runs(text[start:end]):
+        run = text[start + first : start + last]
+        rest = list(run)
+        for formula in formula_stretches(run):
+            rest[formula.start : formula.end] = " " * (formula.end - formula.start)
+        languages = set(candidates("".join(rest))) - PERMISSIVE
+        if languages and len([line for line in run.splitlines() if line.strip()]) > 1:
+            whole = start + first, start + last
+            yield Stretch("fenced code", *whole, whole)
 
 
 def _piece(text: str, stretch: Stretch) -> Piece:
