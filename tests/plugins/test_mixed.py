@@ -76,6 +76,7 @@ ROUTED = [
     ("empty ``` ``` and\n```\n\n```\nend", "", "", "empty ``` ``` and\n```\n\n```\nend"),
     ("Write:\ndef f(r):\n    return 2 * r\n\nDone.", "def f(r):\n    return 2 * r", "", "Write:|Done."),
     ("x = 5\ny = 3 + 4", "", "x = 5|y = 3 + 4", ""),
+    ("side = sqrt(8^2 + 6^2)\nside = 10", "", "= sqrt(8^2 + 6^2)|= 10", "side|side"),
     ("Dear Ann;\nI wrote, see below:\n(Bob);", "", "", "Dear Ann;\nI wrote, see below:\n(Bob);"),
     ("```c\nint x;\n```\nimport this\nprint(x)", "```c\nint x;\n```", "", "import this\nprint(x)"),
     (r"`x` = \(x\)", "```\nx\n```\n", r"\(x\)", "="),

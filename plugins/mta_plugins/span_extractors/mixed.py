@@ -117,14 +117,12 @@ def _code(text: str, offset: int, depth: int = 0) -> Iterator[Stretch]:
 
 
 def _unfenced(text: str, start: int, end: int) -> Iterator[Stretch]:
-    """Lines that look like code, two at least, and that show a language apart from what may be formulas."""
+    """Lines that look like code, two at least, and that show a language apart from those with formulas in them."""
     for first, last in code_runs(text[start:end]):
         run = text[start + first : start + last]
-        rest = list(run)
-        for formula in formula_stretches(run):
-            rest[formula.start : formula.end] = " " * (formula.end - formula.start)
-        languages = set(candidates("".join(rest))) - PERMISSIVE
-        if languages and len([line for line in run.splitlines() if line.strip()]) > 1:
+        lines = [line for line in run.splitlines() if line.strip()]
+        languages = candidates("\n".join(line for line in lines if not formula_stretches(line)))
+        if len(lines) > 1 and not PERMISSIVE.issuperset(languages):
             whole = start + first, start + last
             yield Stretch("fenced code", *whole, whole)
 
