@@ -32,6 +32,7 @@ class Plan:
         data: ``train`` and ``validation``: rows used, left out, cut.
         spans: Granularity -> spans of the training set.
         layer_pairs: Key layers.
+        unparsed: How many stretches of the texts the span extractor could not parse.
         loss_layers: Pairs of layers, the student's and the teacher's, that the base loss reads.
         trained_on: What the batch policy of the base loss does; None: every step is trained on the data.
         measured: Whether they only stand for those that will be measured before the first step.
@@ -45,6 +46,7 @@ class Plan:
     layer_pairs: tuple[LayerPair, ...]
     steps: int
     memory: Mapping[str, int]
+    unparsed: int = 0
     loss_layers: tuple[tuple[int, int], ...] = ()
     trained_on: str | None = None
     measured: bool = False

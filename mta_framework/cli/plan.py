@@ -21,6 +21,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         (name, f"{facts.spans:,}", f"{facts.texts:,}", f"{facts.texts_without:,}") for name, facts in plan.spans.items()
     ]
     yield from _block(("spans", "number", "texts", "texts without"), spans)
+    if plan.unparsed:
+        yield from (f"{plan.unparsed:,} stretches could not be parsed and have no spans; see `mta spans`.", "")
     pairs = [(pair.granularity, str(pair.student), str(pair.teacher)) for pair in plan.layer_pairs]
     yield from _block(("key layers", "student", "teacher"), pairs)
     if plan.measured:

@@ -28,6 +28,7 @@ class PreparedData:
     train: EncodedSet
     validation: EncodedSet | None
     parsed: int
+    unparsed: int
 
 
 def prepare(
@@ -58,7 +59,7 @@ def prepare(
         raise InputError(faults)
     train, validation = [*encoded, None][:2]
     assert train is not None
-    return PreparedData(train, validation, preparer.parsed)
+    return PreparedData(train, validation, preparer.parsed, preparer.unparsed)
 
 
 def _parts(section: DataSection) -> Iterator[tuple[str, DatasetSection]]:
@@ -76,6 +77,7 @@ class _Preparer:
         teacher_tokenizer: PreTrainedTokenizerBase | None,
     ):
         self.parsed = 0
+        self.unparsed = 0
         self._teacher_tokenizer = teacher_tokenizer
         self._section = section
         self._tokenizer = tokenizer
@@ -95,4 +97,5 @@ class _Preparer:
         texts, cuts = zip(*((sample.text, sample.cuts) for sample in samples), strict=True)
         spans = parse_pieces(texts, cuts, cache.spans)
         self.parsed += cache.parsed
+        self.unparsed += cache.failures
         return spans

@@ -19,7 +19,10 @@ from mta_framework.data.shards import Shards
 from mta_framework.interfaces import SpanExtractor
 
 _KEY = "sha256"
-"""Column that holds the digest of a text; the other columns are granularities, as flat start, end, start, end, ..."""
+"""Column that holds the digest of a text; granularities have one each, as flat start, end, start, end, ..."""
+
+_FAILURES = "#failures"
+"""Column that says how many stretches of a text could not be parsed."""
 
 _TEXTS_PER_PROCESS = 200
 """Below this a further process costs more than it saves: each loads its own parser."""
@@ -42,10 +45,12 @@ class SpanCache:
     """
 
     def __init__(self, folder: Path, extractor: SpanExtractor, processes: int | None):
-        digest = hashlib.sha256(extractor.fingerprint().encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{_FAILURES} {extractor.fingerprint()}".encode()).hexdigest()[:16]
         self.folder = Path(folder) / f"{extractor.NAME}-{digest}"
         self.parsed = 0
         """How many texts the last call of ``spans`` parsed."""
+        self.failures = 0
+        """How many stretches of the texts of that call the extractor could not parse."""
         self._extractor = extractor
         self._processes = processes or os.cpu_count() or 1
         self._shards = Shards(self.folder, "span cache", "output_dir or data.cache_dir")
@@ -75,7 +80,9 @@ class SpanCache:
             self._shards.add(table)
             self._place_rows(table)
         self.parsed = len(unseen)
-        return [rows.spans(row) for rows, row in map(self._place.__getitem__, keys)]
+        places = [self._place[key] for key in keys]
+        self.failures = sum(int(rows.failures[row]) for rows, row in places)
+        return [rows.spans(row) for rows, row in places]
 
     def _place_rows(self, table: pa.Table) -> None:
         for rows in _rows_of(table, self._extractor.granularities):
@@ -83,7 +90,8 @@ class SpanCache:
 
     def _parse(self, texts: list[str], numbers: list[int], keys: list[bytes]) -> pa.Table:
         flat = datasets.List(datasets.Value("int32"))
-        features = {_KEY: datasets.Value("binary"), **dict.fromkeys(self._extractor.granularities, flat)}
+        own = {_KEY: datasets.Value("binary"), _FAILURES: datasets.Value("int32")}
+        features = {**own, **dict.fromkeys(self._extractor.granularities, flat)}
         processes = min(self._processes, len(texts) // _TEXTS_PER_PROCESS)
         parsed = datasets.Dataset.from_dict({"text": texts, "number": numbers, _KEY: keys}).map(
             partial(_parse_batch, extractor=self._extractor),
@@ -104,6 +112,7 @@ class _Rows(NamedTuple):
     """Some texts' spans, as views into a file: row r of a granularity is ``values[bounds[r] : bounds[r + 1]]``."""
 
     keys: list[bytes]
+    failures: NDArray[np.int32]
     bounds: dict[str, NDArray[np.int32]]
     values: dict[str, NDArray[np.int32]]
 
@@ -120,6 +129,7 @@ def _rows_of(table: pa.Table, granularities: Sequence[str]) -> Iterator[_Rows]:
         columns = {granularity: batch.column(granularity) for granularity in granularities}
         yield _Rows(
             keys=batch.column(_KEY).to_pylist(),
+            failures=batch.column(_FAILURES).to_numpy(),
             bounds={name: column.offsets.to_numpy() for name, column in columns.items()},
             values={name: column.values.to_numpy() for name, column in columns.items()},
         )
@@ -128,4 +138,4 @@ def _rows_of(table: pa.Table, granularities: Sequence[str]) -> Iterator[_Rows]:
 def _parse_batch(batch: dict[str, list[Any]], extractor: SpanExtractor) -> dict[str, list[Any]]:
     span_sets = extract(extractor, batch["text"], batch["number"])
     columns = {name: [span_set[name].ravel() for span_set in span_sets] for name in extractor.granularities}
-    return {_KEY: batch[_KEY], **columns}
+    return {_KEY: batch[_KEY], _FAILURES: extractor.failures(batch["text"]), **columns}

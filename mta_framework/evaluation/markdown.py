@@ -63,8 +63,9 @@ def _sentence(report: Report) -> str:
     if alignment:
         pairs = ", ".join(f"{pair.student}→{pair.teacher} ({pair.granularity})" for pair in report.layer_pairs)
         loss += (
-            f" and MTA (spans `{alignment['spans']['name']}`, λ_DSA {alignment['lambda_dsa']:g}, "
-            f"λ_Hid {alignment['lambda_hid']:g}; key layers student→teacher: {pairs})"
+            f" and MTA (spans `{alignment['spans']['name']}`, weights `{alignment['importance']['name']}`, "
+            f"λ_DSA {alignment['lambda_dsa']:g}, λ_Hid {alignment['lambda_hid']:g}; "
+            f"key layers student→teacher: {pairs})"
         )
     steps = f"{report.steps:,} steps of {training.get('batch_size')} texts"
     own = [entry[SHARE_BY_STUDENT] for entry in report.log if SHARE_BY_STUDENT in entry]
@@ -95,6 +96,8 @@ def _data(report: Report) -> Iterator[str]:
             for name, row in report.spans.items()
         ]
         yield markdown_table([["spans (training set)", "in all", "per text", "texts without"], *rows])
+    if report.unparsed:
+        yield f"{report.unparsed:,} stretches of the texts could not be parsed and have no spans."
 
 
 def _samples(facts: EvaluationFacts | None) -> Iterator[str]:

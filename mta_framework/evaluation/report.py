@@ -107,6 +107,7 @@ class Report:
         models: ``student`` and, if there was one, ``teacher``.
         data: ``train`` and, if there was one, ``validation``.
         spans: Granularity -> spans of the training set.
+        unparsed: Stretches of the texts that the span extractor could not parse.
         log: The entries of the training log, as ``transformers.Trainer`` keeps them; every term of the loss beside
             ``loss``, of the validation as ``eval_loss`` and so on.
         steps: Optimiser steps.
@@ -123,6 +124,7 @@ class Report:
     models: Mapping[str, ModelFacts] = field(default_factory=dict)
     data: Mapping[str, DataFacts] = field(default_factory=dict)
     spans: Mapping[str, SpanFacts] = field(default_factory=dict)
+    unparsed: int = 0
     log: tuple[Mapping[str, Any], ...] = ()
     steps: int = 0
     seconds_per_step: float | None = None

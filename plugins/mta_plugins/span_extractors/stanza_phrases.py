@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,13 +100,7 @@ class StanzaPhrases(SpanExtractor):
         return [sum(_phrases(sentence) is None for sentence in sentences) for sentences in self._parse(texts)]
 
     def _parse(self, texts: Sequence[str]) -> list[list[Sentence]]:
-        nlp = _load(self._models)
-        with _one_thread():
-            # Text by text: in bulk, Stanza joins them, and what a tokenizer makes of one may depend on the next.
-            documents = [nlp.process(text, processors=["tokenize"]) for text in texts]
-            parsed = [list(document.sentences) for document in documents]
-            _annotate(nlp, documents)
-        return parsed
+        return _parsed(self._models, tuple(texts))
 
     @property
     def _models(self) -> _Models:
@@ -166,6 +160,17 @@ class _Models(NamedTuple):
         languages = _listed(listing, _stamp(listing)) if listing.is_file() else {}
         code = languages.get(self.language, {}).get("alias", self.language)
         return code, languages.get(code, {})
+
+
+@lru_cache(maxsize=1)  # spans and failures are asked for one after the other
+def _parsed(models: _Models, texts: tuple[str, ...]) -> list[list[Sentence]]:
+    nlp = _load(models)
+    with _one_thread():
+        # Text by text: in bulk, Stanza joins them, and what a tokenizer makes of one may depend on the next.
+        documents = [nlp.process(text, processors=["tokenize"]) for text in texts]
+        parsed = [list(document.sentences) for document in documents]
+        _annotate(nlp, documents)
+    return parsed
 
 
 def _default_folder() -> Path:

@@ -92,6 +92,25 @@ def test_distinct_texts_are_parsed_once_and_answered_in_order(tmp_path: Path) ->
     assert sorted(extractor.asked) == sorted(set(TEXTS))
 
 
+class Stumbling(Letters):
+    """Cannot parse what is not ASCII."""
+
+    NAME = "stumbling"
+
+    def failures(self, texts: Sequence[str]) -> list[int]:
+        return [sum(not letter.isascii() for letter in text) for text in texts]
+
+
+def test_what_could_not_be_parsed_is_counted_and_remembered(tmp_path: Path) -> None:
+    for extractor in (Stumbling(Stumbling.Params()), Stumbling(Stumbling.Params())):
+        cache = SpanCache(tmp_path, extractor, processes=1)
+        cache.spans(TEXTS)
+        assert cache.failures == 3 + 1
+        cache.spans(["ab", "a😀", "a😀"])
+        assert cache.failures == 2
+    assert extractor.asked == []
+
+
 def test_a_second_run_parses_nothing(tmp_path: Path) -> None:
     SpanCache(tmp_path, letters(), processes=1).spans(TEXTS)
     cache = SpanCache(tmp_path, refusing(), processes=1)

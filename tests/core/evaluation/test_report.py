@@ -38,7 +38,12 @@ SPEC = {
     "teacher": {"hub": "org/teacher", "revision": "v2", "path": None, "run": None},
     "student": {"hub": None, "path": None, "config": None, "teacher_layers": [1, 3]},
     "base_loss": {"name": "kl", "params": {}},
-    "alignment": {"spans": {"name": "spacy_phrases"}, "lambda_dsa": 2.0, "lambda_hid": 0.2},
+    "alignment": {
+        "spans": {"name": "spacy_phrases"},
+        "importance": {"name": "attention"},
+        "lambda_dsa": 2.0,
+        "lambda_hid": 0.2,
+    },
     "training": {"batch_size": 16},
 }
 SAMPLE = SampleResponses(
