@@ -164,8 +164,12 @@ def test_a_sentence_that_the_parser_drops_leaves_the_others(tiny_stanza: Path, m
     rain, *others = [phrase for found in phrases(tiny_stanza, texts) for phrase in found]
     assert rain == "Rain"
     monkeypatch.setattr(model, "parse_tagged_words", drop)
-    assert [phrase for found in phrases(tiny_stanza, texts) for phrase in found] == others
-    assert one.failures(texts) == [1, 0]
+    stanza_phrases._parsed.cache_clear()
+    try:
+        assert [phrase for found in phrases(tiny_stanza, texts) for phrase in found] == others
+        assert one.failures(texts) == [1, 0]
+    finally:
+        stanza_phrases._parsed.cache_clear()
 
 
 def test_missing_models_are_told_with_the_command_that_gets_them(
