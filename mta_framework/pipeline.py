@@ -225,7 +225,7 @@ def _evaluate(
         )
         for name in section.models
     ]
-    sampling = Sampling(section.temperature, section.top_p, section.max_new_tokens, section.batch_size)
+    sampling = Sampling(section.temperature, section.top_p, section.max_new_tokens, section.batch_tokens)
     return summarise(evaluate(candidates, bound.metrics, sampling, section.seeds, folder.path / "predictions"))
 
 

@@ -23,7 +23,7 @@ MAY_DIFFER = (
     "training.keep_checkpoints",
     "training.micro_batch_size",
     "training.trackers",
-    "training.generation.batch_size",
+    "training.generation.batch_tokens",
 )
 """Fields that do not touch the weights, but for rounding; a run may go on with others than it began with."""
 

@@ -100,10 +100,10 @@ def make_engine(
     if section.engine == "vllm":
         from mta_framework.generation.vllm_engine import VllmEngine
 
-        return VllmEngine(models, tokenizer, max_new_tokens, section.batch_size, folder)
+        return VllmEngine(models, tokenizer, max_new_tokens, section.batch_tokens, folder)
     from mta_framework.generation.transformers_engine import TransformersEngine
 
-    return TransformersEngine(models, tokenizer, max_new_tokens, section.batch_size)
+    return TransformersEngine(models, tokenizer, max_new_tokens, section.batch_tokens)
 
 
 def engine_fault(section: GenerationSection) -> Fault | None:

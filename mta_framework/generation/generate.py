@@ -72,8 +72,9 @@ def generate(
     responses: dict[int, list[int]] = {}
     hidden = progress_label is None or not processes().is_main_process
     with tqdm(total=len(rows), desc=progress_label, unit="prompt", disable=hidden) as bar, isolated(base):
-        for start in range(0, len(order), sampling.batch_size):
-            chosen = order[start : start + sampling.batch_size]
+        size = sampling.rows(len(rows[order[0]][0]))
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
             written = _respond(base, [rows[row] for row in chosen], sampling, config, padding.start)
             responses.update(zip(chosen, written, strict=True))
             bar.update(len(chosen))

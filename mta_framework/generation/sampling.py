@@ -19,13 +19,17 @@ class Sampling:
         temperature: The logits are divided by it; 0 is greedy decoding.
         top_p: Nucleus sampling; 1 samples from the whole distribution. Without effect at temperature 0.
         max_new_tokens: Longest response, its end token included.
-        batch_size: Prompts per batch.
+        batch_tokens: Tokens of prompts and responses that are held at once; one row is, however long.
     """
 
     temperature: float
     top_p: float
     max_new_tokens: int
-    batch_size: int
+    batch_tokens: int
+
+    def rows(self, longest_prompt: int) -> int:
+        """How many responses may be written at once where no prompt has more tokens than ``longest_prompt``."""
+        return max(1, self.batch_tokens // (longest_prompt + self.max_new_tokens))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-_BATCHES = 8  # Enough to batch prompts of like length, and little to lose where a run is cut off.
+_PROMPTS = 256  # Enough to batch prompts of like length, and little to lose where a run is cut off.
 
 
 class TransformersEngine(Engine):
@@ -25,19 +25,19 @@ class TransformersEngine(Engine):
     """
 
     name = "transformers"
+    chunk_size = _PROMPTS
 
     def __init__(
         self,
         models: Mapping[Responder, nn.Module],
         tokenizer: PreTrainedTokenizerBase,
         max_new_tokens: int,
-        batch_size: int,
+        batch_tokens: int,
     ):
         self._models = models
         self._tokenizer = tokenizer
         self._max_new_tokens = max_new_tokens
-        self._batch_size = batch_size
-        self.chunk_size = _BATCHES * batch_size
+        self._batch_tokens = batch_tokens
 
     def _respond(
         self,
@@ -47,5 +47,5 @@ class TransformersEngine(Engine):
         temperature: float,
         version: int,
     ) -> list[Generation]:
-        sampling = Sampling(temperature, 1.0, self._max_new_tokens, self._batch_size)
+        sampling = Sampling(temperature, 1.0, self._max_new_tokens, self._batch_tokens)
         return generate(self._models[by], self._tokenizer, prompt_ids, sampling, seeds, progress_label=None)

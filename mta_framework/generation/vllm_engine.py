@@ -44,7 +44,7 @@ class VllmEngine(Engine):
         models: Student, teacher.
         tokenizer: Of both.
         max_new_tokens: Longest response, its end token included.
-        batch_size: Responses that are written at the same time, at most.
+        batch_tokens: Tokens of prompts and responses that are held at once.
         folder: Where the exported models go; those of an earlier run are replaced.
     """
 
@@ -56,13 +56,13 @@ class VllmEngine(Engine):
         models: Mapping[Responder, nn.Module],
         tokenizer: PreTrainedTokenizerBase,
         max_new_tokens: int,
-        batch_size: int,
+        batch_tokens: int,
         folder: Path,
     ):
         self._models = models
         self._tokenizer = tokenizer
         self._max_new_tokens = max_new_tokens
-        self._batch_size = batch_size
+        self._batch_tokens = batch_tokens
         self._folder = folder
         self._exported: dict[Responder, int] = {}
 
@@ -124,7 +124,7 @@ class VllmEngine(Engine):
             generation_config="vllm",
             dtype=str(dtype).removeprefix("torch."),
             max_model_len=max_length,
-            max_num_seqs=self._batch_size,
+            max_num_seqs=max(1, self._batch_tokens // max_length),
             gpu_memory_utilization=_free_share(),
         )
 

@@ -212,7 +212,9 @@ class GenerationSection(Section):
     max_new_tokens: int | None = Field(
         None, ge=1, description="Tokens of a response; null: data.max_length - data.max_prompt_length."
     )
-    batch_size: int = Field(32, ge=1, description="Prompts per batch and process.")
+    batch_tokens: int = Field(
+        24576, ge=1, description="Tokens of prompts and responses that a process holds at once; at least one row."
+    )
 
 
 class TrainingSection(Section):
@@ -271,7 +273,9 @@ class EvaluationSection(Section):
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling.")
     max_prompt_length: int = Field(256, ge=1, description="Tokens of a prompt; longer ones are cut on the left.")
     max_new_tokens: int = Field(512, ge=1, description="Tokens of a response.")
-    batch_size: int = Field(32, ge=1, description="Prompts per batch.")
+    batch_tokens: int = Field(
+        24576, ge=1, description="Tokens of prompts and responses that are held at once; at least one row."
+    )
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from repeated(self, "seeds", "models")

@@ -51,10 +51,10 @@ def test_a_run_may_go_on_with_smaller_batches_of_prompts_and_with_no_other_gener
     def generating(**section):
         return spec_in(tmp_path, training={"epochs": 1, "generation": section})
 
-    begin(generating(batch_size=32))
-    run_folder.require_free(generating(batch_size=4), resume=True)
+    begin(generating(batch_tokens=32))
+    run_folder.require_free(generating(batch_tokens=4), resume=True)
     with pytest.raises(InputError) as caught:
-        run_folder.require_free(generating(batch_size=4, max_new_tokens=7), resume=True)
+        run_folder.require_free(generating(batch_tokens=4, max_new_tokens=7), resume=True)
     assert [fault.where for fault in caught.value.faults] == ["training.generation.max_new_tokens"]
 
 

@@ -49,7 +49,7 @@ def require_same(cut, whole):
         torch.testing.assert_close(cut_gradients[name], expected, rtol=1e-4, atol=tolerance, msg=name)
 
 
-GENERATES = {"max_new_tokens": 10, "batch_size": 3}
+GENERATES = {"max_new_tokens": 10, "batch_tokens": 400}
 BASES = {
     "sft": ({"name": "sft"}, None),
     "kl": ({"name": "kl", "params": {"cross_entropy": 0.5}}, None),

@@ -29,7 +29,7 @@ BASES = {
 @pytest.fixture(params=sorted(BASES))
 def path(request, spec_dict, write_spec):
     """Eight steps in epochs of four, a checkpoint after every second; all kinds of batches occur."""
-    generation = {"max_new_tokens": 12, "batch_size": 4}
+    generation = {"max_new_tokens": 12, "batch_tokens": 600}
     training = {**spec_dict["training"], "max_steps": 8, "save_steps": 2, "generation": generation}
     changes = {"base_loss": BASES[request.param], "training": training, "evaluation": None}
     return write_spec({**spec_dict, **changes})

@@ -22,7 +22,7 @@ SEEDS = prompt_seeds(1, 3)
 
 
 def section(engine="transformers"):
-    return GenerationSection(engine=engine, batch_size=2)
+    return GenerationSection(engine=engine, batch_tokens=24)
 
 
 class Lossy(Engine):
@@ -50,7 +50,7 @@ def test_engine_is_not_asked_without_prompts():
 
 def test_transformers_engine_generates_with_the_model_as_it_is_now(model, llama, tokenizer, tmp_path):
     engine = make_engine(section(), {"student": model, "teacher": llama}, tokenizer, 6, tmp_path)
-    sampling = Sampling(0.9, 1.0, 6, 2)
+    sampling = Sampling(0.9, 1.0, 6, 24)
     for version in range(2):
         expected = generate(model, tokenizer, PROMPTS, sampling, SEEDS, None)
         assert engine.generate("student", PROMPTS, SEEDS, 0.9, version) == expected
@@ -121,7 +121,7 @@ def vllm(monkeypatch):
 
 def test_vllm_engine_gives_what_the_live_model_gives(vllm, model, tokenizer, tmp_path):
     engine = make_engine(section("vllm"), {"student": model}, tokenizer, 6, tmp_path / "engine")
-    expected = generate(model, tokenizer, PROMPTS, Sampling(0.0, 1.0, 6, 2), SEEDS, None)
+    expected = generate(model, tokenizer, PROMPTS, Sampling(0.0, 1.0, 6, 24), SEEDS, None)
     assert engine.generate("student", PROMPTS, SEEDS, 0.0, 0) == expected
     assert vllm.running == 0
     assert next(model.children()).training
@@ -131,13 +131,13 @@ def test_vllm_engine_is_told_of_ids_that_are_no_tokens(vllm, llama, tokenizer, t
     llama.resize_token_embeddings(48, mean_resizing=False)
     llama.lm_head.weight.data[43:] = 3 * llama.lm_head.weight.data[:5]
     engine = make_engine(section("vllm"), {"student": llama}, tokenizer, 6, tmp_path / "engine")
-    expected = generate(llama, tokenizer, PROMPTS, Sampling(0.0, 1.0, 6, 2), SEEDS, None)
+    expected = generate(llama, tokenizer, PROMPTS, Sampling(0.0, 1.0, 6, 24), SEEDS, None)
     assert engine.generate("student", PROMPTS, SEEDS, 0.0, 0) == expected
     assert {tuple(params.logit_bias) for _, params in vllm.asked} == {(43, 44, 45, 46, 47)}
 
 
 def test_vllm_engine_ends_responses_where_transformers_does(vllm, llama, tokenizer, tmp_path):
-    [free] = generate(llama, tokenizer, PROMPTS[:1], Sampling(0.0, 1.0, 6, 2), SEEDS[:1], None)
+    [free] = generate(llama, tokenizer, PROMPTS[:1], Sampling(0.0, 1.0, 6, 24), SEEDS[:1], None)
     other = tokenizer.__class__.from_pretrained(_saved(tokenizer, tmp_path / "tokenizer"))
     other.eos_token = tokenizer.convert_ids_to_tokens(free.ids[1])
     engine = make_engine(section("vllm"), {"student": llama}, other, 6, tmp_path)

@@ -14,8 +14,8 @@ from mta_framework.generation.limits import end_ids
 from mta_framework.generation.sampling import Sampling, prompt_seeds
 
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 35], [8], [9, 7, 9, 3], [2, 3]]
-GREEDY = Sampling(temperature=0, top_p=1.0, max_new_tokens=8, batch_size=2)
-SAMPLED = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8, batch_size=2)
+GREEDY = Sampling(temperature=0, top_p=1.0, max_new_tokens=8, batch_tokens=32)
+SAMPLED = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8, batch_tokens=32)
 
 
 def greedy_by_hand(model, prompt, length, end=40):
@@ -141,7 +141,7 @@ def test_sampling_follows_the_whole_distribution_at_its_temperature(llama, token
         llama.lm_head.weight *= 0.3
     draws = 12000
     expected = next_token_distribution(llama, [3, 1], temperature)
-    sampling = Sampling(temperature, 1.0, max_new_tokens=1, batch_size=1000)
+    sampling = Sampling(temperature, 1.0, max_new_tokens=1, batch_tokens=3000)
     generations = generate(llama, tokenizer, [[3, 1]] * draws, sampling, prompt_seeds(1, draws), "test")
     drawn = torch.tensor([generation.ids[0] if generation.ids else 40 for generation in generations])
     counts = torch.bincount(drawn, minlength=43).double()
@@ -153,7 +153,7 @@ def test_nucleus_leaves_out_the_tail(llama, tokenizer):
     expected = next_token_distribution(llama, [3, 1], 1.0)
     ordered, tokens = expected.sort(descending=True)
     size = int((ordered.cumsum(0) < 0.6).sum()) + 1
-    sampling = Sampling(1.0, 0.6, max_new_tokens=1, batch_size=500)
+    sampling = Sampling(1.0, 0.6, max_new_tokens=1, batch_tokens=1500)
     generations = generate(llama, tokenizer, [[3, 1]] * 500, sampling, prompt_seeds(1, 500), "test")
     assert {generation.ids[0] for generation in generations} == set(tokens[:size].tolist())
 
@@ -216,7 +216,7 @@ def test_progress_is_shown_on_standard_error(llama, tokenizer, capsys):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_responses_are_made_of_the_tokenizers_tokens(llama, tokenizer, temperature):
-    prompts, sampling = [[1, 2, 3], [4]], Sampling(temperature, 1.0, 12, 2)
+    prompts, sampling = [[1, 2, 3], [4]], Sampling(temperature, 1.0, 12, 30)
     expected = generate(llama, tokenizer, prompts, sampling, [1, 2], None)
     llama.resize_token_embeddings(64, mean_resizing=False)
     llama.lm_head.weight.data[43:] = 3 * llama.lm_head.weight.data[:21]

@@ -14,16 +14,18 @@ PROMPTS = [[(7 * row + step) % 39 for step in range(1 + (5 * row) % 11)] for row
 SEEDS = prompt_seeds(3, 12)
 
 
-def responses(model, tokenizer, prompts=PROMPTS, seeds=SEEDS, batch_size=8, **changes):
-    sampling = Sampling(**{"temperature": 0.9, "top_p": 1.0, "max_new_tokens": 12, **changes}, batch_size=batch_size)
+def responses(model, tokenizer, prompts=PROMPTS, seeds=SEEDS, batch_tokens=8 * 23, **changes):
+    sampling = Sampling(
+        **{"temperature": 0.9, "top_p": 1.0, "max_new_tokens": 12, **changes}, batch_tokens=batch_tokens
+    )
     return generate(model, tokenizer, prompts, sampling, seeds, None)
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.7])
 def test_response_is_the_same_in_batches_of_any_size(model, tokenizer, top_p):
     together = responses(model, tokenizer, top_p=top_p)
-    assert responses(model, tokenizer, batch_size=1, top_p=top_p) == together
-    assert responses(model, tokenizer, batch_size=5, top_p=top_p) == together
+    assert responses(model, tokenizer, batch_tokens=1, top_p=top_p) == together
+    assert responses(model, tokenizer, batch_tokens=5 * 23, top_p=top_p) == together
     assert len({generation.ids for generation in together}) == 12
 
 

@@ -15,7 +15,7 @@ from mta_framework.models.states import StateReader
 
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 35], [8], [9, 7, 9, 3], [2, 3]]
 SEEDS = prompt_seeds(1, 5)
-SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=12, batch_size=2)
+SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=12, batch_tokens=40)
 
 SIZES = {
     "vocab_size": 43,
