@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from mta_framework.types import (
+    Answers,
     Batch,
     Example,
     LayerPair,
     LayerSimilarity,
     LossTerms,
+    MeanKind,
     ModelShape,
     Overlap,
     Progress,
@@ -346,16 +348,39 @@ class BaseLoss(Plugin):
 
 
 class Metric(Plugin):
-    """Scores generated text against references."""
+    """Scores generated text against references.
+
+    Attributes:
+        HIGHER_IS_BETTER: Whether a higher score is the better one.
+        MEAN: How scores are averaged over prompts; a geometric mean needs scores above 0.
+    """
+
+    HIGHER_IS_BETTER: ClassVar[bool] = True
+    MEAN: ClassVar[MeanKind] = "arithmetic"
 
     @abstractmethod
-    def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> ScoreSet:
-        """Score predictions.
+    def score(self, answers: Answers) -> ScoreSet:
+        """Score predictions, each for itself.
 
         Args:
-            predictions: Generated texts; may be empty strings.
-            references: For each prediction, at least one reference.
+            answers: Predictions, references and what else there is to go by; there may be none at all.
 
         Returns:
-            One score per prediction, in their order.
+            One finite score per prediction, in their order.
+        """
+
+
+class PairwiseMetric(Metric):
+    """A metric that can also say which of two responses to a prompt is the better one."""
+
+    @abstractmethod
+    def prefer(self, first: Answers, second: Answers) -> ScoreSet:
+        """Compare two models' responses to the same prompts.
+
+        Args:
+            first: Of one model.
+            second: Of the other: the same questions and references, in the same order.
+
+        Returns:
+            For each prompt 1 where the second response is better, 0 where the first is, 0.5 where neither is.
         """

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -286,15 +287,48 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Likelihood:
+    """How probable a model finds a text after its prompt: the sum of -log p over its tokens, and how many these are."""
+
+    nats: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The responses of one model to one set of prompts, drawn with one seed: what a metric scores.
+
+    Args:
+        predictions: Generated texts; may be empty strings.
+        references: For each prediction, at least one reference.
+        questions: For each prediction, what was asked: instruction and input, without the template around them.
+        likelihoods: Gives the first reference's likelihood under the model, for each prediction; the model is loaded
+            and run for it, so it is asked by metrics that need it alone.
+        cache_dir: A folder of the metric's own for what was dear to get; it outlives the run. None: nothing is kept.
+    """
+
+    predictions: Sequence[str]
+    references: Sequence[Sequence[str]]
+    questions: Sequence[str] = ()
+    likelihoods: Callable[[], Sequence[Likelihood]] | None = None
+    cache_dir: Path | None = None
+
+
+MeanKind = Literal["arithmetic", "geometric"]
+"""How scores are averaged over prompts."""
+
+
+@dataclass(frozen=True)
 class ScoreSet:
-    """What a metric says of a list of predictions: one score per prediction, higher is better."""
+    """What a metric says of a list of predictions.
+
+    Args:
+        scores: One per prediction, in their order.
+        weights: How much each counts in the mean over prompts, e.g. its tokens; none: all alike.
+    """
 
     scores: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Arithmetic mean; NaN where nothing was scored."""
-        return sum(self.scores) / len(self.scores) if self.scores else float("nan")
+    weights: tuple[float, ...] | None = None
 
 
 def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:

@@ -16,6 +16,7 @@ from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling import Sampling, prompt_seeds
 from mta_framework.interfaces import Metric
 from mta_framework.ranks import on_main, reunited, share
+from mta_framework.types import Answers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -140,7 +141,7 @@ class _Task:
         ]
 
     def _scored(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        score_sets = score([row.prediction for row in predictions], self.entry.references, self.metrics)
+        score_sets = score(Answers([row.prediction for row in predictions], self.entry.references), self.metrics)
         return [
             dataclasses.replace(
                 prediction,

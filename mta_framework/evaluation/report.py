@@ -12,9 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.files import replace
-from mta_framework.types import LayerPair
+from mta_framework.types import LayerPair, MeanKind, Span
 
 REPORT_FILE = "report.json"
+FORMAT = 1
+"""Of ``report.json``: raised whenever an older version could not read it any more."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Score:
         per_seed: Mean over the prompts (then over the sets), for each seed.
         mean: Mean over the seeds.
         deviation: Sample standard deviation over the seeds; None with a single seed.
+        interval: 95 % bootstrap interval of the mean over prompts, scores averaged over the seeds; None where it was
+            not computed.
     """
 
     model: str
@@ -36,17 +40,37 @@ class Score:
     per_seed: tuple[float, ...]
     mean: float
     deviation: float | None
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """A metric as tables need it: its label, which direction is better, how scores are averaged over prompts."""
+
+    label: str
+    higher_is_better: bool = True
+    mean: MeanKind = "arithmetic"
 
 
 @dataclass(frozen=True)
 class SetFacts:
-    """How many prompts a model saw of a set, how many were cut, and the share of responses that came to an end."""
+    """What a model was evaluated on.
+
+    Args:
+        model: Name of the model.
+        set: Name of the set.
+        prompts: How many there are.
+        cut: How many of them were cut on the left.
+        finished: Share of the responses that came to an end.
+        digest: Of prompts and references: the same where two evaluations are of the same rows.
+    """
 
     model: str
     set: str
     prompts: int
     cut: int
     finished: float
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,7 @@ class EvaluationFacts:
     scores: tuple[Score, ...]
     sets: tuple[SetFacts, ...]
     samples: tuple[SampleResponses, ...]
+    metrics: tuple[MetricFacts, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +121,40 @@ class SpanFacts:
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """How spans lie to each other at one key layer, in the teacher and in the student before and after training.
+
+    Args:
+        pair: The key layer.
+        labels: The spans of one text, as text.
+        teacher: Their cosine similarities, a square matrix.
+        before: The same in the student before training.
+        after: The same in the trained student.
+        texts: How many texts were measured.
+        agreement_before: Pearson correlation of the student's similarities before training and the teacher's, over all
+            pairs of spans of those texts; None where there are too few.
+        agreement_after: The same, after training.
+    """
+
+    pair: LayerPair
+    labels: tuple[str, ...]
+    teacher: tuple[tuple[float, ...], ...]
+    before: tuple[tuple[float, ...], ...]
+    after: tuple[tuple[float, ...], ...]
+    texts: int
+    agreement_before: float | None
+    agreement_after: float | None
+
+
+@dataclass(frozen=True)
+class SpanSample:
+    """A text of the training set with its spans, by granularity."""
+
+    text: str
+    spans: Mapping[str, tuple[Span, ...]]
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a run tells; what a run did not do is left empty.
 
@@ -115,6 +174,11 @@ class Report:
         timings: Stage -> seconds.
         versions: What it ran on, see ``environment.environment``.
         student_folder: Where the exported student lies, relative to the report.
+        step_time: Part of a training step (teacher, student, loss, ...) -> seconds, mean over the steps.
+        geometry: One for each key layer.
+        span_samples: A few texts.
+        command: What was typed.
+        format: Of the file.
     """
 
     name: str
@@ -131,6 +195,11 @@ class Report:
     timings: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     student_folder: str = "student"
+    step_time: Mapping[str, float] = field(default_factory=dict)
+    geometry: tuple[Geometry, ...] = ()
+    span_samples: tuple[SpanSample, ...] = ()
+    command: str = ""
+    format: int = FORMAT
 
 
 def write_report(folder: Path, report: Report) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mta_framework.errors import Fault, InputError, RunError
 from mta_framework.interfaces import Metric
-from mta_framework.types import ScoreSet
+from mta_framework.types import Answers, ScoreSet
 
 
 def labelled(metrics: Sequence[Metric]) -> list[tuple[str, Metric]]:
@@ -32,14 +32,11 @@ def labelled(metrics: Sequence[Metric]) -> list[tuple[str, Metric]]:
     return list(zip(labels, metrics, strict=True))
 
 
-def score(
-    predictions: Sequence[str], references: Sequence[Sequence[str]], metrics: Sequence[tuple[str, Metric]]
-) -> dict[str, ScoreSet]:
+def score(answers: Answers, metrics: Sequence[tuple[str, Metric]]) -> dict[str, ScoreSet]:
     """Score predictions by every metric.
 
     Args:
-        predictions: Generated texts.
-        references: For each prediction, at least one reference.
+        answers: Predictions, references and what else metrics go by.
         metrics: Label and metric, see ``labelled``.
 
     Returns:
@@ -48,20 +45,22 @@ def score(
     Raises:
         RunError: A metric failed, or returned a wrong number of scores, NaN or infinity; the message names it.
     """
-    return {label: _checked(label, metric, predictions, references) for label, metric in metrics}
+    return {label: _checked(label, metric, answers) for label, metric in metrics}
 
 
-def _checked(label: str, metric: Metric, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> ScoreSet:
+def _checked(label: str, metric: Metric, answers: Answers) -> ScoreSet:
     try:
-        scores = tuple(float(value) for value in metric.score(predictions, references).scores)
+        found = metric.score(answers)
+        scores = tuple(float(value) for value in found.scores)
     except Exception as error:  # a metric may be anyone's code
         raise RunError(_fault(label, f"failed ({type(error).__name__}: {error})")) from error
-    if len(scores) != len(predictions):
-        raise RunError(_fault(label, f"must return one score per prediction, {len(predictions)} (got {len(scores)})"))
+    count = len(answers.predictions)
+    if len(scores) != count:
+        raise RunError(_fault(label, f"must return one score per prediction, {count} (got {len(scores)})"))
     bad = next((row for row, value in enumerate(scores) if not math.isfinite(value)), None)
     if bad is not None:
         raise RunError(_fault(label, f"must return finite scores (got {scores[bad]} for prediction {bad + 1})"))
-    return ScoreSet(scores)
+    return ScoreSet(scores, found.weights)
 
 
 def _fault(label: str, wrong: str) -> str:

@@ -24,8 +24,8 @@ from mta_framework.processes import leave, processes
 
 class Length(Metric):
     NAME = "length"
-    def score(self, predictions, references):
-        return ScoreSet(tuple(float(len(text)) for text in predictions))
+    def score(self, answers):
+        return ScoreSet(tuple(float(len(text)) for text in answers.predictions))
 
 def fail():
     raise RunError("metric mine: failed")
@@ -41,7 +41,7 @@ entry = EvaluationSet("set", [str(ids) for ids in prompts], prompts, [["w1"]] * 
 answer = {}
 for temperature in (0, 1.0):
     candidate = Candidate("student", str(temperature), tokenizer, lambda: model, [entry])
-    sampling = Sampling(temperature, 1.0, 5, 2)
+    sampling = Sampling(temperature, 1.0, 5, 20)
     folder = Path(sys.argv[1]) / str(temperature)
     evaluation = evaluate([candidate], [Length(Length.Params())], sampling, [10], folder)
     answer[str(temperature)] = [[row.prompt, row.prediction, row.scores] for row in evaluation.results[0].predictions]

@@ -11,7 +11,7 @@ from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling import Sampling, prompt_seeds
 
-SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=6, batch_size=2)
+SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=6, batch_tokens=20)
 
 
 class Tokens(Metric):
@@ -19,9 +19,9 @@ class Tokens(Metric):
 
     NAME = "tokens"
 
-    def score(self, predictions, references):
-        words = [{word for text in texts for word in text.split()} for texts in references]
-        pairs = zip(predictions, words, strict=True)
+    def score(self, answers):
+        words = [{word for text in texts for word in text.split()} for texts in answers.references]
+        pairs = zip(answers.predictions, words, strict=True)
         return ScoreSet(tuple(float(sum(word in known for word in text.split())) for text, known in pairs))
 
 
@@ -30,8 +30,8 @@ class Faulty(Tokens):
 
     NAME = "faulty"
 
-    def score(self, predictions, references):
-        return ScoreSet((float("nan"),) * len(predictions))
+    def score(self, answers):
+        return ScoreSet((float("nan"),) * len(answers.predictions))
 
 
 def entry(name="first", references=(("w1 w2",), ("w3", "w4 w5"), ("w6",))):
@@ -113,8 +113,8 @@ def test_an_evaluation_that_was_cut_off_generates_only_what_is_missing(run, load
     "change",
     [
         {"identity": "b"},
-        {"sampling": Sampling(0.5, 1.0, 6, 2)},
-        {"sampling": Sampling(1.0, 1.0, 5, 2)},
+        {"sampling": Sampling(0.5, 1.0, 6, 20)},
+        {"sampling": Sampling(1.0, 1.0, 5, 20)},
         {"sets": (EvaluationSet("first", ("w3 w4",), ((3, 4),), (("w1",),)),)},
     ],
     ids=["weights", "temperature", "length", "prompts"],

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from mta_framework import InputError, Metric, PluginParams, RunError, ScoreSet
+from mta_framework import Answers, InputError, Metric, PluginParams, RunError, ScoreSet
 from mta_framework.evaluation.scoring import labelled, score
 
 
@@ -22,8 +22,8 @@ class Length(Metric):
         unit: Literal["characters", "words"] = "characters"
         factor: float = 1.0
 
-    def score(self, predictions, references):
-        return ScoreSet(tuple(float(len(text)) for text in predictions))
+    def score(self, answers):
+        return ScoreSet(tuple(float(len(text)) for text in answers.predictions))
 
 
 class Returning(Metric):
@@ -35,7 +35,7 @@ class Returning(Metric):
         super().__init__(self.Params())
         self.scores = scores
 
-    def score(self, predictions, references):
+    def score(self, answers):
         return ScoreSet(self.scores)
 
 
@@ -44,7 +44,7 @@ class Broken(Metric):
 
     NAME = "broken"
 
-    def score(self, predictions, references):
+    def score(self, answers):
         raise KeyError("no such model")
 
 
@@ -53,25 +53,25 @@ def length(**options):
 
 
 def test_every_prediction_is_scored_by_every_metric():
-    scores = score(["ab", ""], [["x"], ["y"]], [("one", length()), ("two", Returning(3, -1))])
+    scores = score(Answers(["ab", ""], [["x"], ["y"]]), [("one", length()), ("two", Returning(3, -1))])
     assert scores == {"one": ScoreSet((2.0, 0.0)), "two": ScoreSet((3.0, -1.0))}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_metric_that_returns_no_finite_number_is_named_with_the_prediction(bad):
     with pytest.raises(RunError, match=rf"metric mine: must return finite scores \(got {bad} for prediction 2\)"):
-        score(["a", "b"], [["x"], ["y"]], [("mine", Returning(1.0, bad))])
+        score(Answers(["a", "b"], [["x"], ["y"]]), [("mine", Returning(1.0, bad))])
 
 
 @pytest.mark.parametrize("scores", [(), (1.0,), (1.0, 2.0, 3.0)])
 def test_metric_that_returns_a_wrong_number_of_scores_is_named(scores):
     with pytest.raises(RunError, match=rf"metric mine: .* one score per prediction, 2 \(got {len(scores)}\)"):
-        score(["a", "b"], [["x"], ["y"]], [("mine", Returning(*scores))])
+        score(Answers(["a", "b"], [["x"], ["y"]]), [("mine", Returning(*scores))])
 
 
 def test_metric_that_fails_is_named_and_its_error_told():
     with pytest.raises(RunError, match=r"metric broken: failed \(KeyError: 'no such model'\)"):
-        score(["a"], [["x"]], [("broken", Broken(Broken.Params()))])
+        score(Answers(["a"], [["x"]]), [("broken", Broken(Broken.Params()))])
 
 
 def test_a_name_that_occurs_once_is_its_own_label():

@@ -207,15 +207,15 @@ class Scores(Metric):
         super().__init__(self.Params())
         self._score = score
 
-    def score(self, predictions, references):
-        return ScoreSet(tuple(map(self._score, predictions, references)))
+    def score(self, answers):
+        return ScoreSet(tuple(map(self._score, answers.predictions, answers.references)))
 
 
 class Sorted(Scores):
     """In an order of its own."""
 
-    def score(self, predictions, references):
-        return ScoreSet(tuple(sorted(super().score(predictions, references).scores)))
+    def score(self, answers):
+        return ScoreSet(tuple(sorted(super().score(answers).scores)))
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_a_module_that_loads_torch_is_told(tmp_path):
     path = tmp_path / "heavy.py"
     source = "import torch\nfrom mta_framework import Metric, ScoreSet, hookimpl\n"
     source += 'class Heavy(Metric):\n    """Heavy."""\n    NAME = "heavy"\n'
-    source += "    def score(self, predictions, references):\n        return ScoreSet(())\n"
+    source += "    def score(self, answers):\n        return ScoreSet(())\n"
     path.write_text(f"{source}@hookimpl\ndef mta_register_metrics():\n    return [Heavy]\n")
     check = MetricContract().test_its_module_loads_no_heavy_library
     with pytest.raises(AssertionError, match="import it inside the method"):
