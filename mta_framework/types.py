@@ -192,6 +192,8 @@ class Example:
         teacher: The same text in the teacher's tokens, where its tokenizer is another one: with the same spans, in the
             same order.
         matched_R2: int32, the tokens of this text and of ``teacher`` that are predicted from the same text.
+        number: What messages call the text: its place in the data set, from 0; -1 where that is unknown. A response that
+            is written during training is called as the text that its prompt comes from.
     """
 
     input_ids: NDArray[np.int32]
@@ -203,6 +205,7 @@ class Example:
     teacher: Example | None = None
     matched_R2: NDArray[np.int32] | None = None
     prompt_cuts: tuple[int, ...] = ()
+    number: int = -1
 
     @property
     def prompt_ids(self) -> NDArray[np.int32]:
@@ -228,6 +231,7 @@ class Batch:
         matched_R: int64, flat positions of this batch from which the next token is predicted at the same place of the
             text as from ``matched_teacher_R``; None where the tokenizer is shared.
         matched_teacher_R: int64, flat positions of ``teacher``.
+        number_B: int64, what messages call the texts, see ``Example.number``; None: all are unknown.
     """
 
     input_ids_BT: Tensor
@@ -240,6 +244,7 @@ class Batch:
     teacher: Batch | None = None
     matched_R: Tensor | None = None
     matched_teacher_R: Tensor | None = None
+    number_B: Tensor | None = None
 
     @property
     def text_N(self) -> Tensor:

@@ -14,10 +14,10 @@ from mta_framework.types import Batch, SpanIndex, States
 
 def both_weights(guard: Guard, student: States, teacher: States, batch: Batch) -> tuple[TokenWeights, TokenWeights]:
     """The student's and the teacher's: the same where the estimator weighs by the teacher and tokens are shared."""
-    of_teacher = TokenWeights(guard, teacher, batch.teacher or batch, "teacher")
+    of_teacher = TokenWeights(guard, teacher, batch.teacher or batch, "teacher", batch.number_B)
     if guard.by_teacher and batch.teacher is None:
         return of_teacher, of_teacher
-    return TokenWeights(guard, student, batch, "student"), of_teacher
+    return TokenWeights(guard, student, batch, "student", batch.number_B), of_teacher
 
 
 class TokenWeights:
@@ -28,13 +28,22 @@ class TokenWeights:
         states: Of the model.
         batch: The texts in the model's tokens.
         model: Which it is.
+        number_B: What the texts are called.
     """
 
-    def __init__(self, guard: Guard, states: States, batch: Batch, model: Literal["student", "teacher"]):
+    def __init__(
+        self,
+        guard: Guard,
+        states: States,
+        batch: Batch,
+        model: Literal["student", "teacher"],
+        number_B: Tensor | None,
+    ):
         self._guard = guard
         self._states = states
         self._mask_BT = batch.attention_mask_BT
-        self._model = model
+        self._model: Literal["student", "teacher"] = model
+        self._number_B = number_B
         self._found: dict[int, Tensor] = {}
 
     @torch.no_grad()
@@ -46,5 +55,5 @@ class TokenWeights:
         """
         asked = 0 if self._guard.by_teacher else layer
         if asked not in self._found:
-            self._found[asked] = self._guard.weigh(self._states, layer, self._mask_BT, self._model)
+            self._found[asked] = self._guard.weigh(self._states, layer, self._mask_BT, self._model, self._number_B)
         return normalise(self._found[asked], index)

@@ -79,6 +79,7 @@ def collate(
         teacher=teacher,
         matched_R=None if matched is None else matched[0],
         matched_teacher_R=None if matched is None else matched[1],
+        number_B=torch.tensor([example.number for example in examples]),
     )
 
 

@@ -65,7 +65,8 @@ def _failure(extractor: SpanExtractor, named: Sequence[tuple[int, str]], error: 
 
 
 def _shown(number: int, text: str) -> str:
-    return f"text {number} ({text[:40]!r}{'...' if len(text) > 40 else ''})"
+    # The beginning alone would not do: it is the template of the prompt.
+    return f"text {number} ({text!r})" if len(text) <= 80 else f"text {number} ({text[:40]!r} ... {text[-40:]!r})"
 
 
 def _arrays(span_set: Any, overlaps: Mapping[str, Overlap], length: int) -> SpanArrays:

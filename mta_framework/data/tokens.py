@@ -79,7 +79,7 @@ def encode(
                 too_long += 1
                 continue
             cut += any(text.cut for text in both)
-            examples.append(_example(sample, both, span_sets[number] if span_sets else {}))
+            examples.append(_example(sample, number, both, span_sets[number] if span_sets else {}))
     if not examples:
         raise InputError([_nothing_left(len(samples), max_prompt_length)])
     return EncodedSet(examples, too_long, cut)
@@ -116,16 +116,19 @@ class Side:
         return TokenisedText(ids[: self._max_length], offsets, len(prompt.ids), special, cut)
 
 
-def _example(sample: Sample, sides: Sequence[TokenisedText], span_set: SpanSet | Mapping[str, ArrayLike]) -> Example:
+def _example(
+    sample: Sample, number: int, sides: Sequence[TokenisedText], span_set: SpanSet | Mapping[str, ArrayLike]
+) -> Example:
     own, others = sides[0], sides[1:]
     told = sample.prompt, own.offsets[: own.prompt_length]
     cuts = tuple(place for place in sample.cuts if place <= len(sample.prompt))
     if not others:
-        return Example(own.ids, own.prompt_length, own.ranges(sample.text, span_set), False, *told, prompt_cuts=cuts)
+        spans = own.ranges(sample.text, span_set)
+        return Example(own.ids, own.prompt_length, spans, False, *told, prompt_cuts=cuts, number=number)
     own_spans, other_spans = common_spans(sample.text, own, others[0], span_set)
     teacher = Example(others[0].ids, others[0].prompt_length, other_spans)
     pairs = matched(sample.text, len(sample.prompt), own, others[0])
-    return Example(own.ids, own.prompt_length, own_spans, False, *told, teacher, pairs, cuts)
+    return Example(own.ids, own.prompt_length, own_spans, False, *told, teacher, pairs, cuts, number)
 
 
 def prompt_ids(

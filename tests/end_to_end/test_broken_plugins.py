@@ -124,7 +124,7 @@ def mta(tmp_path, spec_dict, write_spec):
                 "training step 1: ",
                 "is nan",
                 "Importance estimator 'broken_weights' must give finite weights that are not negative (got nan for ",
-                "token 1 of text 0 of a micro-batch",
+                " of the data set).",
             ],
         ),
         ({"base_loss": {"name": "broken_loss"}}, ["base loss 'broken_loss' failed (TypeError: ", ", in broken.py:"]),

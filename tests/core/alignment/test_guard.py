@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,14 @@ def test_an_unsound_weight_makes_the_terms_nan_and_is_found_afterwards(make_batc
     expected = f"(got {value} for teacher, layer 2, token 2 of text 1 of a micro-batch)"
     told = "Importance estimator 'told' must give finite weights that are not negative"
     assert alignment.fault() == f"{told} {expected}."
+
+
+def test_the_text_is_called_by_its_place_in_the_data_set_where_that_is_known(make_batch):
+    batch = replace(make_batch(LENGTHS, SPANS, 4), number_B=torch.tensor([4071, 16_000_001]))
+    for row, text in ((0, "text 4071 of the data set"), (1, "text 16000001 of the data set")):
+        alignment = alignment_with(Told({(row, 2): math.nan}))
+        alignment(states(4, 1), states(6, 2), batch)
+        assert f"for teacher, layer 2, token 2 of {text})" in alignment.fault()
 
 
 def test_the_first_fault_is_kept_however_many_follow(make_batch):

@@ -41,6 +41,8 @@ def test_texts_are_padded_on_the_right_and_supervised_from_the_last_token_of_the
     assert batch.target_N.tolist() == [7, 8, 2]
     assert batch.counts == {TOKENS: 3, TEXTS: 2, ATTENDED: 6, TEXTS_BY_STUDENT: 0, TEXTS_BY_OTHERS: 2}
     assert batch.spans == {}
+    assert batch.number_B is not None
+    assert batch.number_B.tolist() == [-1, -1]
     for tensor in (batch.input_ids_BT, batch.attention_mask_BT, batch.position_N, batch.target_N):
         assert tensor.dtype == torch.int64
 
@@ -52,11 +54,13 @@ def test_padding_that_is_also_the_end_token_is_masked_and_the_end_is_not() -> No
 
 
 def test_texts_by_the_student_are_marked_and_counted_where_they_are_supervised() -> None:
-    own = replace(example([1, 2, 3], 1), by_student=True)
+    own = replace(example([1, 2, 3], 1), by_student=True, number=17)
     cut_off = replace(example([4, 5], 2), by_student=True)
     batch = collate([example([6, 7], 1), own, cut_off], PAD, ())
     assert batch.by_student_B is not None
     assert batch.by_student_B.tolist() == [False, True, True]
+    assert batch.number_B is not None
+    assert batch.number_B.tolist() == [-1, 17, -1]
     assert (batch.counts[TEXTS_BY_STUDENT], batch.counts[TEXTS_BY_OTHERS]) == (1, 1)
     assert batch.text_N.tolist() == [0, 1, 1]
     assert batch.attended_A.tolist() == [0, 1, 3, 4, 5, 6, 7]

@@ -160,3 +160,11 @@ def test_promises_are_judged_as_by_comparing_all_pairs(spans: set[tuple[int, int
     for overlap, allowed in (("none", apart), ("nested", nested)):
         with nullcontext() if allowed else pytest.raises(RunError, match="as promised"):
             extract(Fixed([{"words": sorted(spans)}], overlap), ["x" * 8])
+
+
+def test_a_long_text_is_shown_with_its_end_as_many_begin_alike() -> None:
+    text = "Below is an instruction that describes a task.\n\nWrite a response to it: say hello to everybody."
+    with pytest.raises(RunError) as caught:
+        extract(Fixed([{"words": [(0, 100)]}]), [text], [17])
+    shown = "'Below is an instruction that describes a' ... ' response to it: say hello to everybody.'"
+    assert f"text 17 ({shown})" in str(caught.value)

@@ -96,6 +96,14 @@ def test_long_responses_are_cut_and_long_prompts_left_out(byte_tokenizer: Build)
     assert [example.prompt_length for example in encoded.examples] == [4, 4]
 
 
+def test_texts_keep_their_number_in_the_data_set_where_others_are_left_out(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    samples = [sample("z" * 5, "q"), sample("z", "q"), sample("z" * 5, "q"), sample("z" * 4, "q")]
+    for teacher in (None, tokenizer):
+        encoded = encode(samples, None if teacher is None else [{}] * 4, tokenizer, 8, 4, teacher)
+        assert [example.number for example in encoded.examples] == [1, 3]
+
+
 def test_nothing_left_is_an_input_error(byte_tokenizer: Build) -> None:
     with pytest.raises(InputError, match=r"data.max_prompt_length: every prompt is longer than 3 tokens \(2 rows\)"):
         encode([sample("z" * 4, "")] * 2, None, byte_tokenizer(), 8, 3)
