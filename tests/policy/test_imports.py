@@ -33,6 +33,8 @@ ALLOWED = {
     "generation": SHARED | {"models"},
     "training": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
     "evaluation": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
+    "comparison": SHARED | {"evaluation"},
+    "reporting": SHARED | {"evaluation", "comparison", "inspection.marked", "inspection.strips"},
     "testing": SHARED | {"data"},
 }
 PIPELINE = {"pipeline", "plan", "facts", "key_layers", "assembly", "inspection"}
