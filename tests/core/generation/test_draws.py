@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from mta_framework.errors import RunError
-from mta_framework.generation.draws import SeededDraw, pick
+from mta_framework.generation.draws import Choice, choose, pick
+from mta_framework.generation.sampling import Sampling
 
 NEARLY_ONE = 1 - 2**-53
+GREEDY, SAMPLED = Sampling(0.0, 1.0, 8, 99), Sampling(1.0, 1.0, 8, 99)
 
 
 def numbers(*values):
@@ -58,14 +60,46 @@ def test_scores_that_are_no_numbers_stop_the_run(broken):
 
 
 def test_only_the_chosen_token_is_left():
-    draw = SeededDraw([11, 12], prompt_width=3, max_new_tokens=4, device=torch.device("cpu"))
-    left = draw(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 9))
+    choice = Choice(SAMPLED, [random.Random(seed) for seed in (11, 12)], size=9)
+    left = choice(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 9))
     assert torch.isfinite(left).sum(dim=1).tolist() == [1, 1]
 
 
-def test_numbers_are_those_of_the_seed_at_each_position():
+def test_numbers_are_those_of_the_seed_one_after_the_other():
     scores = torch.zeros(2, 10)
-    draw = SeededDraw([5, 6], prompt_width=2, max_new_tokens=3, device=torch.device("cpu"))
-    chosen = [draw(torch.zeros(2, 2 + step, dtype=torch.int64), scores).argmax(dim=1).tolist() for step in range(3)]
     streams = [random.Random(5), random.Random(6)]
-    assert chosen == [[int(10 * stream.random()) for stream in streams] for _ in range(3)]
+    chosen = [choose(scores, SAMPLED, streams, 10).tolist() for _ in range(3)]
+    expected = [random.Random(5), random.Random(6)]
+    assert chosen == [[int(10 * stream.random()) for stream in expected] for _ in range(3)]
+
+
+@pytest.mark.parametrize("vocabulary", [1, 255, 256, 257, 1000, 49152])
+def test_token_is_that_of_one_sum_over_the_whole_vocabulary(vocabulary):
+    generator = torch.Generator().manual_seed(vocabulary)
+    scores = 4 * torch.randn(40, vocabulary, generator=generator)
+    number = torch.rand(40, generator=generator, dtype=torch.float64)
+    cumulated = torch.softmax(scores.double(), dim=-1).cumsum(dim=-1)
+    expected = torch.searchsorted(cumulated, number.unsqueeze(1), right=True).squeeze(1).clamp(max=vocabulary - 1)
+    assert pick(scores, number).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
+def test_ids_that_are_no_tokens_are_never_chosen(sampling):
+    scores = torch.arange(12.0).repeat(50, 1)
+    chosen = choose(scores, sampling, [random.Random(seed) for seed in range(50)], size=7)
+    assert chosen.max() == 6
+
+
+def test_greedy_choice_takes_no_numbers():
+    stream = random.Random(3)
+    assert choose(torch.tensor([[1.0, 3.0, 2.0]]), GREEDY, [stream], 3).tolist() == [1]
+    assert stream.random() == random.Random(3).random()
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
+def test_logits_that_are_no_numbers_stop_the_run_at_any_temperature(sampling, broken):
+    scores = torch.zeros(2, 5)
+    scores[1, 3] = broken
+    with pytest.raises(RunError, match="NaN or infinite"):
+        choose(scores, sampling, [random.Random(1), random.Random(2)], 5)
