@@ -27,7 +27,7 @@ from mta_framework.data.prepare import PreparedData, prepare
 from mta_framework.errors import InputError, collecting
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
-from mta_framework.evaluation.report import EvaluationFacts, Report, write_report
+from mta_framework.evaluation.report import EvaluationFacts, Report
 from mta_framework.evaluation.sets import read_sets
 from mta_framework.evaluation.summary import summarise
 from mta_framework.generation.engine import engine_fault
@@ -40,6 +40,7 @@ from mta_framework.models.lineup import Lineup
 from mta_framework.plan import Plan, estimate_memory
 from mta_framework.processes import processes
 from mta_framework.registry import describe
+from mta_framework.reporting.writing import write_report
 from mta_framework.run_folder import RunFolder
 from mta_framework.training.arguments import micro_batch_size, precision_fault
 from mta_framework.training.distiller import Distiller

@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.files import replace
 from mta_framework.types import LayerPair, MeanKind, Span
 
 REPORT_FILE = "report.json"
@@ -45,11 +44,19 @@ class Score:
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """A metric as tables need it: its label, which direction is better, how scores are averaged over prompts."""
+    """A metric as tables need it.
+
+    Args:
+        label: Its name, with the options that tell it from others.
+        higher_is_better: Which direction is better.
+        mean: How scores are averaged over prompts.
+        spent: What it cost in this command, by name; empty where it cost nothing.
+    """
 
     label: str
     higher_is_better: bool = True
     mean: MeanKind = "arithmetic"
+    spent: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -202,21 +209,9 @@ class Report:
     format: int = FORMAT
 
 
-def write_report(folder: Path, report: Report) -> None:
-    """Write ``report.json``, ``report.md`` and, if anything was logged, ``loss.png``; each appears whole or not at all.
-
-    ``report.json`` is standard JSON: NaN and infinity (a gradient norm under fp16) become null.
-    """
-    from mta_framework.evaluation.curves import loss_curves  # matplotlib is slow to import, and reading needs none
-    from mta_framework.evaluation.markdown import markdown
-
-    image = loss_curves(report.log)
-    if image is None:
-        (folder / "loss.png").unlink(missing_ok=True)
-    else:
-        replace(folder / "loss.png", image)
-    replace(folder / "report.md", markdown(report, curves="loss.png" if image else None))
-    replace(folder / REPORT_FILE, _adapter().dump_json(report, indent=2) + b"\n")
+def report_json(report: Report) -> bytes:
+    """The content of ``report.json``, standard JSON: NaN and infinity (a gradient norm under fp16) become null."""
+    return _adapter().dump_json(report, indent=2) + b"\n"
 
 
 def read_report(folder: Path) -> Report:

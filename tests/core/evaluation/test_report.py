@@ -11,7 +11,6 @@ import sys
 import pytest
 
 from mta_framework import InputError, LayerPair
-from mta_framework.evaluation.curves import loss_curves, points, terms
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.report import (
     DataFacts,
@@ -23,8 +22,9 @@ from mta_framework.evaluation.report import (
     SetFacts,
     SpanFacts,
     read_report,
-    write_report,
 )
+from mta_framework.reporting.curves import loss_curves, points, terms
+from mta_framework.reporting.writing import write_report
 
 LOG = (
     {"loss": 3.2, "kl": 3.0, "dsa": 0.1, "learning_rate": 1e-4, "grad_norm": 2.0, "epoch": 0.5, "step": 10},
