@@ -18,6 +18,7 @@ import click
 
 from mta_framework import testing
 from mta_framework.cli import main as mta
+from mta_framework.interfaces import Plugin
 from mta_framework.registry import FAMILIES, Registry, describe, discover, noun_of
 from mta_framework.spec.document import shown
 from mta_framework.spec.outline import branches, fields_within, phrase
@@ -189,7 +190,7 @@ def _contract(family: str) -> Iterator[str]:
     """What a plugin defines or may define, as the docstrings say it."""
     contract = FAMILIES[family]
     yield from ("```text", inspect.cleandoc(contract.__doc__ or ""), "```")
-    for name, member in vars(contract).items():
+    for name, member in {**vars(contract), "require": Plugin.require}.items():
         function = member.fget if isinstance(member, property) else member
         if name.startswith("_") or not inspect.isfunction(function):
             continue

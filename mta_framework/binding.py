@@ -122,8 +122,16 @@ class _Plugins:
         self.faults: list[Fault] = []
         self.providers: dict[str, str] = {}
 
-    def create(self, family: str, section: PluginSection | PluginChoice, *place: str | int) -> Any:
-        """The plugin that a section names, or None with a fault noted."""
+    def create(self, family: str, section: PluginSection, *place: str | int) -> Any:
+        """The plugin that a section names, or None with a fault noted; what it misses on this machine is one too."""
+        plugin = self._create(family, section, *place)
+        missing = plugin.require() if plugin is not None else None
+        if missing:
+            wrong, allowed = f"{plugin.NAME} cannot run here (got something missing)", "a plugin that can run"
+            self.faults.append(Fault(self.reading.where(place), wrong, allowed, missing))
+        return plugin
+
+    def _create(self, family: str, section: PluginSection | PluginChoice, *place: str | int) -> Any:
         if not self.reading.sound(*place, "name"):
             return None
         try:
@@ -146,7 +154,7 @@ class _Plugins:
             # As JSON, in which strictness lets a list stand for a tuple.
             params = plugin.Params.model_validate_json(json.dumps(section.params), strict=True)
             parts = {
-                option: self.create(family, choice, *place, "params", option)
+                option: self._create(family, choice, *place, "params", option)
                 for option, choice in parts_of(params).items()
             }
             return None if None in parts.values() else plugin(params, **parts)
@@ -224,10 +232,6 @@ def _policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None)
 def _span_faults(reading: RawSpec, spans: SpanExtractor | None, layers: LayerMapper | None) -> Iterator[Fault]:
     if spans is None:
         return
-    missing = spans.require()
-    if missing:
-        where = reading.where(("alignment", "spans"))
-        yield Fault(where, f"{spans.NAME} cannot run here (got no parser)", "an extractor that can run", missing)
     lacking = sorted(set(layers.granularities) - set(spans.granularities)) if layers else []
     if layers and lacking:
         wrong = f"{layers.NAME} maps layers to spans that {spans.NAME} does not give (got {', '.join(lacking)})"

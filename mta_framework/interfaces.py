@@ -62,6 +62,10 @@ class Plugin(ABC):
     def __init__(self, params: PluginParams):
         self.params = params
 
+    def require(self) -> str | None:
+        """What is missing on this machine to run, as a sentence that says how to get it; None if nothing is."""
+        return None
+
 
 class SpanExtractor(Plugin):
     """Finds the spans of a text.
@@ -114,10 +118,6 @@ class SpanExtractor(Plugin):
         """
         options = self.params.model_dump(mode="json")
         return json.dumps({"name": self.NAME, "version": self.VERSION, "params": options}, sort_keys=True)
-
-    def require(self) -> str | None:
-        """What is missing on this machine to run, as a sentence that says how to get it; None if nothing is."""
-        return None
 
 
 class ImportanceEstimator(Plugin):
@@ -368,6 +368,10 @@ class Metric(Plugin):
         Returns:
             One finite score per prediction, in their order.
         """
+
+    def spent(self) -> Mapping[str, float]:
+        """What scoring has cost since the metric was created, by name, e.g. requests and tokens; for the report."""
+        return {}
 
 
 class PairwiseMetric(Metric):

@@ -94,7 +94,7 @@ def test_an_end_token_within_the_reference_is_not_doubled(llama, tokenizer):
 
 
 def test_unequal_numbers_are_refused(llama, tokenizer):
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         likelihoods(llama, tokenizer, [[1]], ["w1", "w2"], 100)
 
 
