@@ -10,7 +10,7 @@ For span extractors that leave such stretches, or what lies around them, to othe
 from __future__ import annotations
 
 from mta_framework.stretches.arithmetic import NUMBER
-from mta_framework.stretches.code import code_stretches
+from mta_framework.stretches.code import code_stretches, unquoted
 from mta_framework.stretches.formulas import formula_stretches
 from mta_framework.stretches.routing import (
     Piece,
@@ -41,4 +41,5 @@ __all__ = [
     "shifted",
     "spans_of",
     "spans_within",
+    "unquoted",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mta_framework.stretches.stretch import Stretch
 
@@ -18,6 +18,8 @@ _FORMULA_TAGS = {"math", "latex", "tex"}
 """What is fenced like this is no code."""
 
 _TICKS = re.compile(r"`+")
+
+_BEFORE_FENCE = re.compile(r"[^`~]*")
 
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 
@@ -45,6 +47,23 @@ def code_stretches(text: str) -> list[Stretch]:
             stretches.append(block)
         at = block.end
     return [*stretches, *_inline(text, at, len(text))]
+
+
+def unquoted(text: str, stretches: Sequence[Stretch]) -> str:
+    """The text with spaces for the marks of quotations in front of the lines of fenced blocks that are quoted.
+
+    Args:
+        text: Any string.
+        stretches: Those that were found in it.
+    """
+    parts, at = [], 0
+    for stretch in stretches:
+        opening = _BEFORE_FENCE.match(text, stretch.start)
+        if depth := opening[0].count(">") if opening else 0:
+            (start, end), marks = stretch.inner, re.compile(rf"^(?:[ \t]*>){{1,{depth}}}", re.MULTILINE)
+            parts += [text[at:start], marks.sub(lambda found: " " * len(found[0]), text[start:end])]
+            at = end
+    return "".join([*parts, text[at:]])
 
 
 def _block(text: str, opening: re.Match[str]) -> Stretch:

@@ -98,6 +98,21 @@ MARKED = {
         "total = add 1 2 for row in rows print row total += wei",
         ["total = add(1, 2)", "add(1, 2)", "print(row)", "total += wei"],
     ),
+    "a block in a quotation": (
+        "She wrote:\n> ```python\n> def f(x):\n>     return g(x > 1)\n> ```\n> and more.",
+        "She wrote def f x return g x > 1 and more",
+        ["return g(x > 1)", "g(x > 1)"],
+    ),
+    "a quotation in a quotation, with an empty line": (
+        "> > ~~~js\n> > f(1)\n> >\n>> > g(2)\n> > ~~~",
+        "f 1 > g 2",
+        ["f(1)\n> >\n>> > g(2)", "f(1)", "g(2)"],
+    ),
+    "a block without tag in no language": (
+        "```\npip install torch\n```\nDone.",
+        "pip install torch Done",
+        [],
+    ),
     "an empty fence": ("```js\n\n```\nand ~~~ so on", "and so on", []),
     "a fence that is never closed, and empty": ("so:\n```", "so", []),
     "a fenced text": ("```text\nNot code (at all).\n```", "Not code at all", []),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from pydantic import Field
 
 from mta_framework import Overlap, PluginChoice, PluginParams, Span, SpanExtractor, SpanSet
-from mta_framework.stretches import Stretch, code_stretches, failures_within, gaps, merged, spans_within
+from mta_framework.stretches import Stretch, code_stretches, failures_within, gaps, merged, spans_within, unquoted
 from mta_framework.stretches.languages import (
     LANGUAGES,
     MARKDOWN_TAGS,
@@ -80,11 +80,12 @@ class Code(SpanExtractor):
     them, from 2 to 40 words each; they nest or lie apart, and none has a syntax error in it.
 
     A stretch yields no spans and counts as a failure where no grammar is called as its tag, or where more than half of
-    it is in error: tokens, by their characters and comments left out, whose parent or grandparent is an error.
+    it is in error: tokens, by their characters and comments left out, whose parent or grandparent is an error. A block
+    without a tag, with no ``language`` set, that is in no language that can be detected is read as prose.
     """
 
     NAME = "code"
-    VERSION = "2"
+    VERSION = "3"
 
     class Params(PluginParams):
         """Options."""
@@ -152,21 +153,21 @@ class Code(SpanExtractor):
         """Code and prose of a text with fences."""
         found: list[_Placed] = []
         prose = gaps(text, fenced)
+        plain = unquoted(text, fenced)
         for start, end, tag in _inner(text, fenced):
-            if not text[start:end].strip():
+            code = plain[start:end]
+            if not code.strip():
                 continue
+            grammar = tag or self.params.language
             if tag in PLAIN_TAGS:
                 prose.append((start, end))
+            elif grammar:
+                found.append((start, _Tree(grammar, code) if grammar in LANGUAGES else None))
+            elif (tree := _best(code, dict.fromkeys([*candidates(code), *STRICT]))).error_share > _UNREADABLE:
+                prose.append((start, end))
             else:
-                found.append((start, self._block(text[start:end], tag)))
+                found.append((start, tree))
         return found, sorted(prose)
-
-    def _block(self, code: str, tag: str) -> _Tree | None:
-        """A fenced block, parsed; None where there is no such grammar."""
-        grammar = tag or self.params.language
-        if grammar is None:
-            return _best(code, dict.fromkeys([*candidates(code), *STRICT]))
-        return _Tree(grammar, code) if grammar in LANGUAGES else None
 
     def _unfenced(self, text: str) -> tuple[list[_Placed], list[Span]]:
         """Code and prose of a text without fences."""
