@@ -29,7 +29,7 @@ _HELD = 4_000_000
 """Numbers that a batch of resamples may hold."""
 
 _DIGITS = 10
-"""Digits, against the largest score, beyond which two means differ by rounding alone."""
+"""Digits beyond which two means differ by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def interval(parts: Sequence[PromptScores]) -> tuple[float, float] | None:
         Lower and upper end, both the mean where all scores of every set are alike; None where a set has fewer than
         two prompts.
     """
-    return _interval(_statistic(parts), parts)
+    return _interval(_statistic(parts), parts) if _filled(parts) else None
 
 
 def difference(baseline: Sequence[PromptScores], other: Sequence[PromptScores]) -> Difference:
@@ -152,12 +152,12 @@ def _interval(statistic: Statistic, parts: Sequence[PromptScores]) -> tuple[floa
     from scipy.stats import DegenerateDataWarning, bootstrap
 
     places = [_places(part) for part in parts]
-    if not parts or min(map(len, places)) < 2:
+    if min(map(len, places)) < 2:
         return None
     settings = {"confidence_level": CONFIDENCE, "n_resamples": RESAMPLES, "batch": _batch(parts), "vectorized": True}
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)
-        found = bootstrap(places, statistic, method="BCa", rng=SEED, **settings)
+        found = bootstrap(places, _rounded(statistic, _scale(parts)), method="BCa", rng=SEED, **settings)
     low, high = found.confidence_interval
     if np.isnan(low) or np.isnan(high):  # nothing varies, so there is nothing to correct
         low, high = np.quantile(found.bootstrap_distribution, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
@@ -169,7 +169,6 @@ def _probability(baseline: Sequence[PromptScores], other: Sequence[PromptScores]
 
     pairs = [_Swaps(first, second) for first, second in zip(baseline, other, strict=True)]
     ends = np.cumsum([pair.prompts for pair in pairs])
-    scale = max(pair.scale for pair in pairs) or 1.0
     rng = np.random.default_rng(SEED)
 
     def swaps(size: tuple[int, ...]) -> NDArray[np.float64]:
@@ -177,11 +176,11 @@ def _probability(baseline: Sequence[PromptScores], other: Sequence[PromptScores]
 
     def statistic(swapped: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
         parts = np.split(swapped, ends[:-1], axis=-1)
-        found = np.mean([pair.difference(part) for pair, part in zip(pairs, parts, strict=True)], axis=0)
-        return np.round(found / scale, _DIGITS)
+        return np.mean([pair.difference(part) for pair, part in zip(pairs, parts, strict=True)], axis=0)
 
+    rounded = _rounded(statistic, _scale([*baseline, *other]))
     settings = {"n_resamples": RESAMPLES, "batch": _batch(baseline), "vectorized": True, "alternative": "two-sided"}
-    return float(monte_carlo_test(np.zeros(ends[-1]), swaps, statistic, **settings).pvalue)
+    return float(monte_carlo_test(np.zeros(ends[-1]), swaps, rounded, **settings).pvalue)
 
 
 class _Swaps:
@@ -191,7 +190,6 @@ class _Swaps:
         self.part = baseline
         self.sides = [self._sums(baseline), self._sums(other)]
         self.prompts = len(self.sides[0])
-        self.scale = float(max(np.abs(part.by_prompt()).max() for part in (baseline, other)))
 
     @staticmethod
     def _sums(part: PromptScores) -> NDArray[np.float64]:
@@ -204,6 +202,20 @@ class _Swaps:
         moved = swapped_RP @ (self.sides[1] - self.sides[0])
         first, second = self.sides[0].sum(axis=0) + moved, self.sides[1].sum(axis=0) - moved
         return self.part.outer(second[..., 0] / second[..., 1]) - self.part.outer(first[..., 0] / first[..., 1])
+
+
+def _rounded(statistic: Statistic, scale: float) -> Statistic:
+    """Resamples of the same mean are ties, in whatever order it was added up."""
+
+    def rounded(*data: NDArray, axis: int = -1) -> NDArray[np.float64]:
+        return np.round(statistic(*data) / scale, _DIGITS) * scale
+
+    return rounded
+
+
+def _scale(parts: Sequence[PromptScores]) -> float:
+    """How large means are."""
+    return max(float(part.outer(part.inner(np.abs(part.scores_SP)).mean())) for part in parts) or 1.0
 
 
 def _places(part: PromptScores) -> NDArray[np.int64]:
