@@ -64,13 +64,17 @@ def _sentence(report: Report) -> str:
         pairs = ", ".join(f"{pair.student}→{pair.teacher} ({pair.granularity})" for pair in report.layer_pairs)
         loss += (
             f" and MTA (spans `{alignment['spans']['name']}`, weights `{alignment['importance']['name']}`, "
-            f"λ_DSA {alignment['lambda_dsa']:g}, λ_Hid {alignment['lambda_hid']:g}; "
+            f"λ_DSA {alignment['lambda_dsa']:g}{_heaviest(alignment)}, λ_Hid {alignment['lambda_hid']:g}; "
             f"key layers student→teacher: {pairs})"
         )
     steps = f"{report.steps:,} steps of {training.get('batch_size')} texts"
     own = [entry[SHARE_BY_STUDENT] for entry in report.log if SHARE_BY_STUDENT in entry]
     told = f" {sum(own) / len(own):.0%} of the texts that it was trained on were its own responses." if own else ""
     return f"The student was trained for {steps} with {loss}, from seed {spec.get('seed')}.{told}"
+
+
+def _heaviest(alignment: Mapping[str, Any]) -> str:
+    return f" over the {alignment['max_spans']:,} heaviest spans of a text" if alignment.get("max_spans") else ""
 
 
 def _source(section: Mapping[str, Any] | None) -> str:

@@ -153,6 +153,13 @@ def test_page_says_what_was_trained_on_what(page):
     assert json.dumps(SPEC, indent=2) in page
 
 
+def test_page_says_how_many_spans_were_compared_where_that_is_limited(page, tmp_path):
+    assert "heaviest" not in page
+    limited = {**SPEC, "alignment": {**SPEC["alignment"], "max_spans": 1200}}
+    write_report(tmp_path, dataclasses.replace(REPORT, spec=limited))
+    assert "λ_DSA 2 over the 1,200 heaviest spans of a text, λ_Hid 0.2;" in (tmp_path / "report.md").read_text()
+
+
 def test_foreign_text_cannot_break_the_table_of_samples(page):
     row = next(line for line in page.splitlines() if "line one" in line)
     assert row.count("|") == 4
