@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "mta_framework"
 PLUGINS = ROOT / "plugins" / "mta_plugins"
+EXAMPLE = ROOT / "docs" / "examples" / "mta-hello"
 
 
 def files(*roots: Path) -> list[Path]:
@@ -25,7 +26,8 @@ def tree(path: Path) -> ast.Module:
 
 def module_of(path: Path) -> str:
     """Dotted name, e.g. ``mta_framework.data.records``."""
-    root = ROOT / "plugins" if PLUGINS in path.parents else ROOT
+    roots = (EXAMPLE / "src", EXAMPLE, PLUGINS.parent, ROOT)
+    root = next(root for root in roots if root in path.parents)
     parts = path.relative_to(root).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

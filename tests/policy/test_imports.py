@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from sources import CORE, PLUGINS, files, imports, module_of
+from sources import CORE, EXAMPLE, PLUGINS, files, imports, module_of
 
 BASE = {"errors", "types", "files", "processes"}
 CONTRACTS = BASE | {"interfaces", "hookspecs"}
@@ -67,7 +67,7 @@ def test_core_never_names_the_built_in_plugins(path):
     assert "mta_plugins" not in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", files(PLUGINS), ids=module_of)
+@pytest.mark.parametrize("path", files(PLUGINS, EXAMPLE / "src"), ids=module_of)
 def test_plugin_imports_the_public_surface_alone_and_no_other_plugin(path):
     import mta_framework
 
@@ -79,7 +79,7 @@ def test_plugin_imports_the_public_surface_alone_and_no_other_plugin(path):
             assert path.name == "hooks.py", f"{path.name} imports {name}"
 
 
-@pytest.mark.parametrize("path", files(PLUGINS), ids=module_of)
+@pytest.mark.parametrize("path", files(PLUGINS, EXAMPLE / "src"), ids=module_of)
 def test_plugin_module_loads_no_heavy_library_at_import(path):
     heavy = {name.split(".")[0] for name in imports(path, only_at_import_time=True)} & set(LIGHT)
     assert not heavy

@@ -7,10 +7,10 @@ import re
 import statistics
 
 import pytest
-from sources import CORE, PLUGINS, ROOT, files, module_of, tree
+from sources import CORE, EXAMPLE, PLUGINS, ROOT, files, module_of, tree
 
-SOURCES = files(CORE, PLUGINS)
-ALL = files(CORE, PLUGINS, ROOT / "tests", ROOT / "examples", ROOT / "benchmarks")
+SOURCES = files(CORE, PLUGINS, EXAMPLE / "src")
+ALL = files(CORE, PLUGINS, EXAMPLE, ROOT / "tests", ROOT / "examples", ROOT / "benchmarks")
 
 
 def functions(path):
