@@ -20,7 +20,11 @@ _log = logging.getLogger(__name__)
 def model_facts(lineup: Lineup) -> dict[str, ModelFacts]:
     """Parameters of teacher and student."""
     outlines = {"teacher": lineup.teacher_outline, "student": lineup.student_outline}
-    return {name: ModelFacts(found.parameters, found.trainable) for name, found in outlines.items() if found}
+    return {
+        name: ModelFacts(found.parameters, found.trainable, found.shape.num_layers)
+        for name, found in outlines.items()
+        if found
+    }
 
 
 def data_facts(data: PreparedData) -> dict[str, DataFacts]:

@@ -103,10 +103,11 @@ class EvaluationFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Size of a model: all parameters, and those that were trained."""
+    """Size of a model: all parameters, those that were trained, and decoder blocks (0 where nobody counted)."""
 
     parameters: int
     trainable: int
+    layers: int = 0
 
 
 @dataclass(frozen=True)
