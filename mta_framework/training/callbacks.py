@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class StepGuard(TrainerCallback):
-    """Sets the sampler's epoch, catches up on validation, and looks for NaN before the weights are touched."""
+    """Sets the sampler's epoch, catches up on validation, looks for NaN before weights are touched, and ends steps."""
 
     def __init__(self, trainer: DistillationTrainer):
         self._trainer = trainer
@@ -28,6 +28,10 @@ class StepGuard(TrainerCallback):
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """All micro-batches of the step are through their backward pass."""
         self._trainer.close_step()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Logging, validation and checkpoints come after it."""
+        self._trainer.stopwatch.end_step()
 
 
 class ProgressBar(ProgressCallback):

@@ -2,7 +2,7 @@
 
 A folder ``checkpoint-STEP`` has the student's trained weights and the projections as safetensors, and the trainer's
 state: optimiser, schedule, random generators (torch's own format, only ever read with ``weights_only``), progress. What
-base loss and batch policy have to remember is JSON.
+base loss, batch policy and stopwatch have to remember is JSON.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ STUDENT = "student"
 
 
 def save(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None:
-    """Write weights of student and projections, and what base loss and batch policy remember, into ``folder``."""
+    """Write weights of student and projections, and what the others remember, into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(distiller.student, folder / STUDENT)
     if distiller.alignment is not None and (projections := distiller.alignment.state_dict()):
         save_file(projections, folder / PROJECTIONS)
-    memory = {"base_loss": distiller.base_loss.state(), "batch_policy": policy.state() if policy else None}
+    memory = {
+        "base_loss": distiller.base_loss.state(),
+        "batch_policy": policy.state() if policy else None,
+        "stopwatch": distiller.stopwatch.state(),
+    }
     (folder / MEMORY).write_text(json.dumps(memory, allow_nan=False), encoding="utf-8")
 
 
@@ -44,6 +48,8 @@ def load(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None
         distiller.base_loss.restore(memory["base_loss"])
     if policy is not None and memory["batch_policy"] is not None:
         policy.restore(memory["batch_policy"])
+    if "stopwatch" in memory:
+        distiller.stopwatch.restore(memory["stopwatch"])
 
 
 def existing(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from mta_framework.alignment.objective import Alignment
 from mta_framework.errors import RunError, naming
 from mta_framework.interfaces import BaseLoss
 from mta_framework.models.states import StateReader
+from mta_framework.training.stopwatch import ALIGNMENT, STUDENT, TEACHER, Stopwatch
 from mta_framework.types import TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
 from mta_framework.vocabulary import chunked_sum, cross_entropy, supervised
 
@@ -46,6 +47,8 @@ class Distiller(nn.Module):
         self.student = student
         self.alignment = alignment
         self.base_loss = base_loss
+        self.stopwatch = Stopwatch()
+        """Of the steps; the trainer sets its own."""
         read = [(pair.student, pair.teacher) for pair in pairs] + list(loss_layers)
         self._read_student = StateReader(student, {own for own, _ in read})
         self._read_teacher = StateReader(teacher, {other for _, other in read}) if teacher is not None else None
@@ -69,15 +72,21 @@ class Distiller(nn.Module):
         return self.alignment.fault() if self.alignment is not None else None
 
     def _terms(self, batch: Batch, progress: Progress) -> tuple[LossTerms, States]:
-        teacher = self._teacher_states(batch)
-        student = self._read_student.read(batch.input_ids_BT, batch.attention_mask_BT)
+        student, teacher = self._states(batch)
         with naming(f"base loss {self.base_loss.NAME!r}"):
             terms = tuple(self.base_loss.compute(student, teacher, batch, progress))
         _require_sound(terms, self.base_loss, batch)
         if self.alignment is not None:
             assert teacher is not None
-            terms += self.alignment(student, teacher, batch)
+            with self.stopwatch.part(ALIGNMENT):
+                terms += self.alignment(student, teacher, batch)
         return terms, student
+
+    def _states(self, batch: Batch) -> tuple[States, States | None]:
+        with self.stopwatch.part(TEACHER):
+            teacher = self._teacher_states(batch)
+        with self.stopwatch.part(STUDENT):
+            return self._read_student.read(batch.input_ids_BT, batch.attention_mask_BT), teacher
 
     def _teacher_states(self, batch: Batch) -> States | None:
         if self._read_teacher is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,21 @@ from mta_framework.types import Example
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """What is known of a training: transformers' log entries, steps in all, steps and seconds of this process."""
+    """What is known of a training.
+
+    Args:
+        history: transformers' log entries.
+        total_steps: Steps in all.
+        steps: Those of this process, which may have gone on with an interrupted run.
+        seconds: That they took, with validation and checkpoints.
+        step_time: Part of a step -> seconds, mean over all steps, see ``Stopwatch``.
+    """
 
     history: list[dict[str, Any]]
     total_steps: int
     steps: int
     seconds: float
+    step_time: dict[str, float] = field(default_factory=dict)
 
 
 def sampler_for(examples: Sequence[Example], section: TrainingSection, seed: int) -> GroupedSampler:
@@ -74,12 +83,13 @@ def train(
         checkpoints.load(distiller, data.policy, resumed)
         trainer.state = finished
         trainer.catch_up()
-        return TrainingLog(finished.log_history, finished.max_steps, 0, 0.0)
+        return TrainingLog(finished.log_history, finished.max_steps, 0, 0.0, trainer.stopwatch.seconds_per_step())
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     seconds = time.perf_counter() - start
     before = int(resumed.name.split("-")[1]) if resumed else 0
-    return TrainingLog(trainer.state.log_history, trainer.state.max_steps, trainer.state.global_step - before, seconds)
+    state, step_time = trainer.state, trainer.stopwatch.seconds_per_step()
+    return TrainingLog(state.log_history, state.max_steps, state.global_step - before, seconds, step_time)
 
 
 def _checkpoint_activations(student: nn.Module) -> None:

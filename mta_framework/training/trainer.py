@@ -24,6 +24,7 @@ from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, contribut
 from mta_framework.training.ledger import Ledger
 from mta_framework.training.loader import Collator, micro_batches, training_loader, validation_batches
 from mta_framework.training.rollouts import TrainingRollouts
+from mta_framework.training.stopwatch import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
 from mta_framework.types import SHARE_BY_STUDENT, Batch, Example, Progress
 
 
@@ -63,6 +64,9 @@ class DistillationTrainer(Trainer):
         self.distiller = distiller
         self._data = data
         self._ledger = Ledger()
+        self.stopwatch = distiller.stopwatch = Stopwatch(arguments.device)
+        if data.rollouts is not None:
+            data.rollouts.stopwatch = self.stopwatch
         self._by_student = 0.0
         self._logged_at = 0
         self._projection_learning_rate = projection_learning_rate
@@ -93,18 +97,21 @@ class DistillationTrainer(Trainer):
         self, epoch_iterator: Iterator[list[Example]], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Any]:
         """This process's micro-batches of one step, and the counts of the global batch that they are a part of."""
-        rounds = [some for _, some in zip(range(num_batches), epoch_iterator, strict=False)]
-        batch = self._chosen([example for some in rounds for example in some])
-        shares = micro_batches(batch, len(rounds), self.args.process_index, self.args.world_size)
-        batches = [self._data.collator(share) for share in shares]
-        return batches, self._global_counts(batches)
+        self.stopwatch.begin_step()
+        with self.stopwatch.part(DATA):
+            rounds = [some for _, some in zip(range(num_batches), epoch_iterator, strict=False)]
+            batch = self._chosen([example for some in rounds for example in some])
+            shares = micro_batches(batch, len(rounds), self.args.process_index, self.args.world_size)
+            batches = [self._data.collator(share) for share in shares]
+            return batches, self._global_counts(batches)
 
     def _chosen(self, batch: list[Example]) -> list[Example]:
         policy, rollouts = self._data.policy, self._data.rollouts
         if policy is None or rollouts is None:
             return batch
         rollouts.step = self.state.global_step
-        with naming(f"batch policy {type(policy).__name__} of base loss {self.distiller.base_loss.NAME!r}"):
+        told = f"batch policy {type(policy).__name__} of base loss {self.distiller.base_loss.NAME!r}"
+        with naming(told), self.stopwatch.part(GENERATION):
             chosen = policy.draw(batch, rollouts, self._progress())
         if not chosen or len(chosen) % len(batch):
             told = f"batch policy {type(policy).__name__} must choose as many texts as it is given, or a multiple"
@@ -128,11 +135,17 @@ class DistillationTrainer(Trainer):
         return reduced
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        return inputs.to(self.args.device)
+        with self.stopwatch.part(DATA):
+            return inputs.to(self.args.device)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not estimated: transformers' rule knows one model, and here are two."""
         return 0
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Forward and backward pass of a micro-batch; the parts within book all but the latter."""
+        with self.stopwatch.part(BACKWARD):
+            return super().training_step(*args, **kwargs)
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -141,9 +154,10 @@ class DistillationTrainer(Trainer):
 
         Gradients are averaged over processes afterwards, hence the factor.
         """
-        terms = model(inputs, self._progress())
-        self._ledger.add(terms, num_items_in_batch)
-        return contribution(terms, num_items_in_batch) * self.args.world_size
+        with self.stopwatch.part(BASE_LOSS):
+            terms = model(inputs, self._progress())
+            self._ledger.add(terms, num_items_in_batch)
+            return contribution(terms, num_items_in_batch) * self.args.world_size
 
     def _progress(self) -> Progress:
         return Progress(self.state.global_step, self.state.max_steps, float(self.state.epoch or 0.0))

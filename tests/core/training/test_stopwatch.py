@@ -1,0 +1,140 @@
+"""The parts of a step are disjoint and add up to the step; what lies between steps is in none."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from mta_framework.training import stopwatch
+from mta_framework.training.stopwatch import ALIGNMENT, BASE_LOSS, OPTIMISER, PARTS, STUDENT, Stopwatch
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(stopwatch, "time", clock)
+    return clock
+
+
+def spend(clock, seconds):
+    clock.now += seconds
+
+
+def step(watch, clock, student=3.0):
+    watch.begin_step()
+    spend(clock, 0.5)
+    with watch.part(BASE_LOSS):
+        spend(clock, 1.0)
+        with watch.part(STUDENT):
+            spend(clock, student)
+        spend(clock, 1.0)
+    spend(clock, 0.25)
+    watch.end_step()
+
+
+def test_a_part_is_booked_without_those_in_it_and_the_rest_is_the_optimisers(clock):
+    watch = Stopwatch()
+    step(watch, clock)
+    assert watch.seconds_per_step() == {STUDENT: 3.0, BASE_LOSS: 2.0, OPTIMISER: 0.75}
+
+
+def test_seconds_are_means_over_steps_and_nothing_between_steps_counts(clock):
+    watch = Stopwatch()
+    step(watch, clock, student=3.0)
+    spend(clock, 1000.0)
+    with watch.part(STUDENT):  # validation
+        spend(clock, 1000.0)
+    step(watch, clock, student=6.0)
+    assert watch.seconds_per_step() == {STUDENT: 4.5, BASE_LOSS: 2.0, OPTIMISER: 0.75}
+
+
+def test_a_part_that_fails_leaves_the_others_right(clock):
+    watch = Stopwatch()
+    watch.begin_step()
+    with pytest.raises(ValueError, match="no"), watch.part(STUDENT):
+        spend(clock, 1.0)
+        raise ValueError("no")
+    spend(clock, 2.0)
+    watch.end_step()
+    assert watch.seconds_per_step() == {STUDENT: 1.0, OPTIMISER: 2.0}
+
+
+def test_without_a_step_nothing_is_told():
+    assert Stopwatch().seconds_per_step() == {}
+
+
+def test_state_goes_through_json_and_means_are_over_the_steps_of_both_lives(clock):
+    first, second = Stopwatch(), Stopwatch()
+    step(first, clock, student=3.0)
+    step(first, clock, student=3.0)
+    second.restore(json.loads(json.dumps(first.state())))
+    step(second, clock, student=9.0)
+    assert second.seconds_per_step() == pytest.approx({STUDENT: 5.0, BASE_LOSS: 2.0, OPTIMISER: 0.75})
+
+
+def test_parts_are_told_in_the_order_of_a_step(clock):
+    watch = Stopwatch()
+    watch.begin_step()
+    for name in reversed(PARTS):
+        with watch.part(name):
+            spend(clock, 1.0)
+    watch.end_step()
+    assert tuple(watch.seconds_per_step()) == PARTS
+
+
+class Event:
+    """As ``torch.cuda.Event``: holds the moment when the GPU comes by, and cannot be read before that."""
+
+    passed_by = 0
+    """How many events the GPU has passed."""
+    recorded = 0
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self):
+        Event.recorded += 1
+        self.number = Event.recorded
+
+    def query(self):
+        return self.number <= Event.passed_by
+
+    def synchronize(self):
+        Event.passed_by = max(Event.passed_by, self.number)
+
+    def elapsed_time(self, end):
+        assert self.query()
+        assert end.query(), "read before the GPU came by"
+        return 1000.0 * (end.number - self.number)
+
+
+def test_on_a_gpu_events_are_read_only_when_they_have_passed(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(Event, "recorded", 0)
+    monkeypatch.setattr(Event, "passed_by", 0)
+    monkeypatch.setattr(Event, "synchronize", None)  # a step must not wait
+    watch = Stopwatch("cuda")
+    for passed in (0, 3):
+        Event.passed_by = passed
+        watch.begin_step()
+        with watch.part(STUDENT):
+            pass
+        with watch.part(ALIGNMENT):
+            pass
+        watch.end_step()
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    # Each step has six moments a second apart: optimiser, student, optimiser, alignment, optimiser, end.
+    assert watch.seconds_per_step() == {STUDENT: 1.0, ALIGNMENT: 1.0, OPTIMISER: 3.0}
