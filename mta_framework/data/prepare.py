@@ -97,5 +97,5 @@ class _Preparer:
         texts, cuts = zip(*((sample.text, sample.cuts) for sample in samples), strict=True)
         spans = parse_pieces(texts, cuts, cache.spans)
         self.parsed += cache.parsed
-        self.unparsed += cache.failures
+        self.unparsed += sum(cache.failures)
         return spans

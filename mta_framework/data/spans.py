@@ -49,8 +49,8 @@ class SpanCache:
         self.folder = Path(folder) / f"{extractor.NAME}-{digest}"
         self.parsed = 0
         """How many texts the last call of ``spans`` parsed."""
-        self.failures = 0
-        """How many stretches of the texts of that call the extractor could not parse."""
+        self.failures: list[int] = []
+        """How many stretches of each text of that call the extractor could not parse."""
         self._extractor = extractor
         self._processes = processes or os.cpu_count() or 1
         self._shards = Shards(self.folder, "span cache", "output_dir or data.cache_dir")
@@ -81,7 +81,7 @@ class SpanCache:
             self._place_rows(table)
         self.parsed = len(unseen)
         places = [self._place[key] for key in keys]
-        self.failures = sum(int(rows.failures[row]) for rows, row in places)
+        self.failures = [int(rows.failures[row]) for rows, row in places]
         return [rows.spans(row) for rows, row in places]
 
     def _place_rows(self, table: pa.Table) -> None:

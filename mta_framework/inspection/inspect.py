@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -74,15 +74,17 @@ def inspect(bound: BoundRun, wanted: Wanted) -> Inspection:
         _require_teacher(bound)
     samples = _samples(bound, lineup, wanted)
     spans, speed = _parsed(samples[: wanted.limit], bound.spans)
+    count = partial(_own_failures, bound.spans)
     if wanted.whole:
         cache = SpanCache(span_cache_folder(bound.spec), bound.spans, bound.spec.data.processes)
-        spans = _spans(samples, cache.spans)
+        spans, count = _spans(samples, cache.spans), partial(_cached_failures, cache)
+    failures = _failures(samples, count)
     side = Side(lineup.tokenizer, bound.spec.data.max_length) if wanted.tokens else None
     tokens = side.texts(samples) if side else [None] * len(samples)
     weights = _weights(bound, lineup, samples[: wanted.limit]) if wanted.importance else []
     weights += [{}] * (len(samples) - len(weights))
     texts = [_marked(*parts) for parts in zip(samples, spans, tokens, weights, strict=True)]
-    return Inspection(tuple(texts[: wanted.limit]), statistics(texts, _failures(samples, bound.spans), speed))
+    return Inspection(tuple(texts[: wanted.limit]), statistics(texts, failures, speed))
 
 
 def _samples(bound: BoundRun, lineup: Lineup, wanted: Wanted) -> list[Sample]:
@@ -105,11 +107,20 @@ def _spans(samples: Sequence[Sample], parse: Parse) -> list[SpanArrays]:
     return parse_pieces([sample.text for sample in samples], [sample.cuts for sample in samples], parse)
 
 
-def _failures(samples: Sequence[Sample], extractor: SpanExtractor) -> list[int]:
+def _cached_failures(cache: SpanCache, texts: Sequence[str]) -> list[int]:
+    cache.spans(texts)  # it holds them: nothing is parsed again
+    return cache.failures
+
+
+def _own_failures(extractor: SpanExtractor, texts: Sequence[str]) -> list[int]:
+    with naming(f"span extractor {extractor.NAME!r}"):
+        return extractor.failures(texts)
+
+
+def _failures(samples: Sequence[Sample], count: Callable[[Sequence[str]], list[int]]) -> list[int]:
     cut = [[sample.text[start:end] for start, end in pieces(sample.text, sample.cuts)] for sample in samples]
     distinct = list(dict.fromkeys(piece for some in cut for piece in some))
-    with naming(f"span extractor {extractor.NAME!r}"):
-        counts = dict(zip(distinct, extractor.failures(distinct), strict=True))
+    counts = dict(zip(distinct, count(distinct), strict=True))
     return [sum(counts[piece] for piece in some) for some in cut]
 
 

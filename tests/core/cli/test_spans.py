@@ -112,6 +112,17 @@ def test_all_counts_the_whole_training_set_and_leaves_its_spans_in_the_cache(
     assert list((tmp_path / "cache").glob("vowels_test-*/*.arrow"))
 
 
+def test_all_asks_once_what_cannot_be_parsed_and_never_again(
+    mta: Mta, spec: Path, plugin_file: Path, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked"
+    note = f"        open({str(asked)!r}, 'a').write('x' * len(texts))\n"
+    plugin_file.write_text(PLUGINS.replace("        return [text.count", f"{note}        return [text.count"))
+    for _ in range(2):
+        assert "Counted over 36 texts." in mta("spans", spec, "--all").stdout
+        assert len(asked.read_text()) <= 36
+
+
 def test_fields_are_parsed_for_themselves_where_the_spec_says_so(mta: Mta, spec: Path) -> None:
     whole = mta("spans", spec, "--limit", 3, "--set", "data.parse=fields")
     assert "Counted over 3 texts." in whole.stdout
