@@ -36,6 +36,17 @@ class Record:
     prompt: Instruction | str | tuple[Message, ...]
     references: tuple[str, ...]
 
+    @property
+    def question(self) -> str:
+        """What is asked, without any template: instruction and input, the prompt, or the turns of a conversation."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        if isinstance(self.prompt, Instruction):
+            return "\n\n".join(filter(None, (self.prompt.instruction, self.prompt.input)))
+        if len(self.prompt) == 1:
+            return self.prompt[0].content
+        return "\n\n".join(f"{turn.role}: {turn.content}" for turn in self.prompt)
+
 
 class RowError(ValueError):
     """A row that cannot be used: what is wrong with it, and what is allowed."""

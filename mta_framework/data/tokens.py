@@ -131,14 +131,11 @@ def _example(
     return Example(own.ids, own.prompt_length, own_spans, False, *told, teacher, pairs, cuts, number)
 
 
-def prompt_ids(
-    samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase, max_prompt_length: int
-) -> tuple[list[list[int]], int]:
+def prompt_ids(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Tokenise prompts for generation, exactly as ``encode`` does.
 
     Returns:
-        The ids of each prompt, without padding, and how many prompts were longer than ``max_prompt_length`` and lost
-        their beginning.
+        The ids of each prompt, without padding.
 
     Raises:
         InputError: The tokenizer cannot be used.
@@ -147,8 +144,7 @@ def prompt_ids(
     prompts: list[list[int]] = []
     for first in range(0, len(samples), _CHUNK):
         prompts += [prompt.ids.tolist() for prompt in _prompts(samples[first : first + _CHUNK], tokenizer)]
-    cut = sum(len(ids) > max_prompt_length for ids in prompts)
-    return [ids[-max_prompt_length:] for ids in prompts], cut
+    return prompts
 
 
 class Tokens(NamedTuple):

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mta_framework.evaluation.journal import Journal, Response
+from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Key, digest, read_predictions, write_predictions
+from mta_framework.evaluation.report import MetricFacts
+from mta_framework.evaluation.responses import Responder
 from mta_framework.evaluation.results import Evaluation, Prediction, SetResult
 from mta_framework.evaluation.scoring import labelled, score
-from mta_framework.generation.generate import generate
-from mta_framework.generation.sampling import Sampling, prompt_seeds
+from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import Metric
-from mta_framework.ranks import on_main, reunited, share
-from mta_framework.types import Answers
+from mta_framework.ranks import on_main
+from mta_framework.types import Answers, Likelihood
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,6 +34,7 @@ class EvaluationSet:
         prompts: Whole prompts, before any cut.
         prompt_ids: Their token ids, as the model sees them.
         references: For each prompt, at least one reference.
+        questions: For each prompt, what is asked, without the template around it.
         cut: How many prompts were cut on the left.
     """
 
@@ -38,6 +42,7 @@ class EvaluationSet:
     prompts: Sequence[str]
     prompt_ids: Sequence[Sequence[int]]
     references: Sequence[Sequence[str]]
+    questions: Sequence[str]
     cut: int = 0
 
 
@@ -66,87 +71,135 @@ def evaluate(
     sampling: Sampling,
     seeds: Sequence[int],
     folder: Path,
+    cache_dir: Path | None = None,
 ) -> Evaluation:
     """Evaluate models one after the other; only one is held at a time.
 
-    Predictions are written to ``folder/MODEL/SET-seedSEED.jsonl`` as soon as they are there. Those that were made
-    before from the same model, prompts and sampling are reused; where only metrics or references changed, they are
-    scored anew. Called by every process of a distributed run: each generates its share, and all return the same.
+    A response is on disk as soon as it is there, so that an evaluation that was killed goes on where it was, with as
+    many processes as it then has. Complete predictions lie in ``folder/MODEL/SET-seedSEED.jsonl``. Those that were made
+    before from the same model, prompts and sampling are reused; where only metrics, references or questions changed,
+    they are scored anew. Called by every process of a distributed run: each generates its share, and all return the
+    same.
+
+    Args:
+        candidates: The models.
+        metrics: What scores; the main process alone asks them.
+        sampling: How responses are drawn.
+        seeds: Of sampling.
+        folder: Of the predictions.
+        cache_dir: Where metrics keep what was dear to get, each in a folder that is called as it; None: nowhere.
 
     Raises:
         InputError: A metric is given twice, or a prompt leaves no room for a response.
         RunError: A metric failed; the predictions are on disk.
     """
     named = labelled(metrics)
-    results = []
+    results: list[SetResult] = []
     for candidate in candidates:
         load = functools.cache(candidate.load)
         for entry in candidate.sets:
-            for seed in seeds:
-                task = _Task(candidate, entry, seed, sampling, named, folder)
-                predictions = task.predictions(load)
-                results.append(SetResult(candidate.name, entry.name, seed, entry.cut, tuple(predictions)))
+            results += _Task(candidate, entry, load, sampling, tuple(seeds), named, folder, cache_dir).results()
         del load
-    return Evaluation(tuple(results), tuple(label for label, _ in named))
+    spent = on_main(lambda: [dict(metric.spent()) for metric in metrics])
+    facts = [
+        MetricFacts(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost)
+        for (label, metric), cost in zip(named, spent, strict=True)
+    ]
+    return Evaluation(tuple(results), tuple(facts))
 
 
 @dataclass(frozen=True)
 class _Task:
+    """One model on one set."""
+
     candidate: Candidate
     entry: EvaluationSet
-    seed: int
+    load: Callable[[], PreTrainedModel]
     sampling: Sampling
+    seeds: tuple[int, ...]
     metrics: Sequence[tuple[str, Metric]]
     folder: Path
+    cache_dir: Path | None
 
-    @property
-    def path(self) -> Path:
-        return self.folder / self.candidate.name / f"{self.entry.name}-seed{self.seed}.jsonl"
+    def results(self) -> list[SetResult]:
+        """For each seed its predictions with their scores."""
+        predictions = self._predictions()
+        scored = on_main(lambda: {seed: self._scored(seed, predictions[seed]) for seed in self.seeds})
+        model, entry = self.candidate.name, self.entry
+        return [SetResult(model, entry.name, seed, entry.cut, tuple(scored[seed])) for seed in self.seeds]
 
-    def predictions(self, load: Callable[[], PreTrainedModel]) -> list[Prediction]:
-        key = self._key()
-        predictions = on_main(lambda: read_predictions(self.path, key))
-        if predictions is None:
-            predictions = self._generated(load())
-            on_main(lambda: write_predictions(self.path, predictions, dataclasses.replace(key, scores="")))
+    def _predictions(self) -> dict[int, list[Prediction]]:
+        found = on_main(lambda: {seed: read_predictions(self._path(seed), self._keys[seed]) for seed in self.seeds})
+        there = {seed: rows for seed, rows in found.items() if rows is not None}
+        missing = [seed for seed in self.seeds if seed not in there]
+        return there | (self._generated(missing) if missing else {})
+
+    def _generated(self, seeds: Sequence[int]) -> dict[int, list[Prediction]]:
+        journal = Journal(self.folder / self.candidate.name, self.entry.name)
+        label = f"{self.candidate.name}, {self.entry.name}"
+        responder = Responder(self.load, self.candidate.tokenizer, self.sampling, label)
+        keys = {seed: self._keys[seed].responses for seed in seeds}
+        responses = responder.respond(self.entry.prompt_ids, keys, journal)
+        made = {seed: self._rows(responses[seed]) for seed in seeds}
+
+        def keep() -> None:
+            for seed, rows in made.items():
+                write_predictions(self._path(seed), rows, dataclasses.replace(self._keys[seed], scores=""))
+            journal.remove()
+
+        on_main(keep)
+        return made
+
+    def _rows(self, responses: Sequence[Response]) -> list[Prediction]:
+        entry = self.entry
+        return [
+            Prediction(prompt, question, made.text, tuple(references), made.finished, made.tokens)
+            for prompt, question, references, made in zip(
+                entry.prompts, entry.questions, entry.references, responses, strict=True
+            )
+        ]
+
+    def _scored(self, seed: int, predictions: list[Prediction]) -> list[Prediction]:
         if any(prediction.scores for prediction in predictions):
             return predictions
-        scored = on_main(lambda: self._scored(predictions))
-        on_main(lambda: write_predictions(self.path, scored, key))
+        texts, entry = [row.prediction for row in predictions], self.entry
+        answers = Answers(texts, entry.references, entry.questions, lambda: self._likelihoods, self.cache_dir)
+        found = score(answers, self.metrics).items()
+        scored = [
+            dataclasses.replace(
+                prediction,
+                references=tuple(references),
+                question=question,
+                scores={label: scores.scores[row] for label, scores in found},
+                weights={label: scores.weights[row] for label, scores in found if scores.weights is not None},
+            )
+            for row, (prediction, references, question) in enumerate(
+                zip(predictions, entry.references, entry.questions, strict=True)
+            )
+        ]
+        write_predictions(self._path(seed), scored, self._keys[seed])
         return scored
 
-    def _key(self) -> Key:
-        ids = [[int(token_id) for token_id in prompt] for prompt in self.entry.prompt_ids]
-        made_from = [
-            self.candidate.identity,
-            list(self.entry.prompts),
-            ids,
-            dataclasses.asdict(self.sampling),
-            self.seed,
-        ]
+    @functools.cached_property
+    def _likelihoods(self) -> Sequence[Likelihood]:
+        """The same under all seeds."""
+        entry, first = self.entry, [texts[0] for texts in self.entry.references]
+        tokenizer, room = self.candidate.tokenizer, self.sampling.batch_tokens
+        return likelihoods(self.load(), tokenizer, entry.prompt_ids, first, room)
+
+    @functools.cached_property
+    def _keys(self) -> dict[int, Key]:
+        entry = self.entry
+        ids = [[int(token_id) for token_id in prompt] for prompt in entry.prompt_ids]
+        sampling = dataclasses.asdict(self.sampling)
+        del sampling["batch_tokens"]  # of no influence but on rounding
+        made_from = digest([self.candidate.identity, list(entry.prompts), ids, sampling])
         metrics = [
             [label, type(metric).__module__, type(metric).__qualname__, metric.params.model_dump(mode="json")]
             for label, metric in self.metrics
         ]
-        return Key(digest(made_from), digest([[list(texts) for texts in self.entry.references], metrics]))
+        scored_from = digest([[list(texts) for texts in entry.references], list(entry.questions), metrics])
+        return {seed: Key(digest([made_from, seed]), scored_from) for seed in self.seeds}
 
-    def _generated(self, model: PreTrainedModel) -> list[Prediction]:
-        entry, label = self.entry, f"{self.candidate.name}, {self.entry.name}, seed {self.seed}"
-        prompts, seeds = share(entry.prompt_ids), share(prompt_seeds(self.seed, len(entry.prompt_ids)))
-        own = generate(model, self.candidate.tokenizer, prompts, self.sampling, seeds, label)
-        generations = reunited(own, len(entry.prompt_ids))
-        return [
-            Prediction(prompt, generation.text, tuple(references), generation.finished)
-            for prompt, generation, references in zip(entry.prompts, generations, entry.references, strict=True)
-        ]
-
-    def _scored(self, predictions: Sequence[Prediction]) -> list[Prediction]:
-        score_sets = score(Answers([row.prediction for row in predictions], self.entry.references), self.metrics)
-        return [
-            dataclasses.replace(
-                prediction,
-                references=tuple(references),
-                scores={label: score_set.scores[row] for label, score_set in score_sets.items()},
-            )
-            for row, (prediction, references) in enumerate(zip(predictions, self.entry.references, strict=True))
-        ]
+    def _path(self, seed: int) -> Path:
+        return self.folder / self.candidate.name / f"{self.entry.name}-seed{seed}.jsonl"

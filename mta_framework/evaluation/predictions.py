@@ -1,4 +1,4 @@
-"""Keeps predictions on disk, so that an evaluation that was cut off goes on where it stopped.
+"""Keeps finished predictions on disk, so that no evaluation makes them twice; ``journal`` keeps unfinished ones.
 
 A JSON Lines file has one row per prompt. A key beside it says what the rows were made from and their digest: rows
 that were made otherwise, damaged or edited are not taken for complete ones.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mta_framework.errors import Fault, InputError
 from mta_framework.evaluation.results import Prediction
 from mta_framework.files import replace
 
@@ -46,15 +47,48 @@ def read_predictions(path: Path, key: Key) -> list[Prediction] | None:
         The predictions, without scores where only those were made otherwise; None if there are no such rows.
     """
     try:
-        content = path.read_bytes()
-        known = json.loads(_key_path(path).read_bytes())
-    except (OSError, ValueError):
+        content, known = _vouched_for(path)
+        rows = _rows(content)
+    except (OSError, ValueError, TypeError, KeyError):  # torn, edited, or of a version with other fields
         return None
-    expected = {"responses": key.responses, "sha256": hashlib.sha256(content).hexdigest()}
-    if not isinstance(known, dict) or any(known.get(name) != value for name, value in expected.items()):
+    if known.get("responses") != key.responses:
         return None
-    rows = [_prediction(json.loads(line)) for line in content.decode().split("\n") if line]
-    return rows if known.get("scores") == key.scores else [dataclasses.replace(row, scores={}) for row in rows]
+    if known.get("scores") == key.scores:
+        return rows
+    return [dataclasses.replace(row, scores={}, weights={}) for row in rows]
+
+
+def read_rows(path: Path) -> list[Prediction]:
+    """The rows of a finished file, whatever they were made from.
+
+    Raises:
+        InputError: There is no such file, it holds something else, or it was edited.
+    """
+    try:
+        return _rows(_vouched_for(path)[0])
+    except FileNotFoundError as error:
+        wrong = f"does not exist (got no such file as {error.filename})"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        wrong = f"holds no predictions as they were written (got {error})"
+    allowed = "predictions as an evaluation leaves them"
+    raise InputError([Fault(str(path), wrong, allowed, "Evaluate again; what is sound is reused.")])
+
+
+def _vouched_for(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Content and key of a file.
+
+    Raises:
+        OSError: One of the two cannot be read.
+        ValueError: The content is another than the key was written for.
+    """
+    content, known = path.read_bytes(), json.loads(_key_path(path).read_bytes())
+    if not isinstance(known, dict) or known.get("sha256") != hashlib.sha256(content).hexdigest():
+        raise ValueError(f"rows that {_key_path(path).name} does not vouch for")
+    return content, known
+
+
+def _rows(content: bytes) -> list[Prediction]:
+    return [_prediction(json.loads(line)) for line in content.decode().split("\n") if line]
 
 
 def _prediction(row: dict[str, Any]) -> Prediction:

@@ -69,7 +69,7 @@ class SetFacts:
         prompts: How many there are.
         cut: How many of them were cut on the left.
         finished: Share of the responses that came to an end.
-        digest: Of prompts and references: the same where two evaluations are of the same rows.
+        digest: Of questions and references: the same where two evaluations are of the same rows.
     """
 
     model: str

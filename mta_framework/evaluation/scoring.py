@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from mta_framework.errors import Fault, InputError, RunError
+from mta_framework.errors import Fault, InputError, MTAError, RunError, told
 from mta_framework.interfaces import Metric
 from mta_framework.types import Answers, ScoreSet
 
@@ -36,31 +37,47 @@ def score(answers: Answers, metrics: Sequence[tuple[str, Metric]]) -> dict[str, 
     """Score predictions by every metric.
 
     Args:
-        answers: Predictions, references and what else metrics go by.
+        answers: Predictions, references and what else metrics go by; ``cache_dir`` is the folder of all metrics, in
+            which each gets one that is called as it.
         metrics: Label and metric, see ``labelled``.
 
     Returns:
-        Label -> one finite score per prediction, in their order.
+        Label -> one finite score per prediction, in their order, with weights where the metric gives some.
 
     Raises:
-        RunError: A metric failed, or returned a wrong number of scores, NaN or infinity; the message names it.
+        RunError: A metric failed, or returned a wrong number of scores or weights, NaN, infinity, or what its mean
+            can't be taken of; the message names it.
     """
     return {label: _checked(label, metric, answers) for label, metric in metrics}
 
 
 def _checked(label: str, metric: Metric, answers: Answers) -> ScoreSet:
+    folder = answers.cache_dir / metric.NAME if answers.cache_dir else None
     try:
-        found = metric.score(answers)
+        found = metric.score(dataclasses.replace(answers, cache_dir=folder))
         scores = tuple(float(value) for value in found.scores)
+        weights = None if found.weights is None else tuple(float(value) for value in found.weights)
+    except MTAError:  # a metric may say better than we what to do
+        raise
     except Exception as error:  # a metric may be anyone's code
-        raise RunError(_fault(label, f"failed ({type(error).__name__}: {error})")) from error
+        raise RunError(_fault(label, f"failed ({told(error)})")) from error
     count = len(answers.predictions)
-    if len(scores) != count:
-        raise RunError(_fault(label, f"must return one score per prediction, {count} (got {len(scores)})"))
-    bad = next((row for row, value in enumerate(scores) if not math.isfinite(value)), None)
-    if bad is not None:
-        raise RunError(_fault(label, f"must return finite scores (got {scores[bad]} for prediction {bad + 1})"))
-    return ScoreSet(scores, found.weights)
+    _check(label, "score", scores, count, lambda value: not math.isfinite(value), "finite scores")
+    if metric.MEAN == "geometric":
+        _check(label, "score", scores, count, lambda value: value <= 0, "scores above 0 for a geometric mean")
+    if weights is not None:
+        _check(label, "weight", weights, count, lambda value: not 0 <= value < math.inf, "finite weights from 0 on")
+    return ScoreSet(scores, weights)
+
+
+def _check(
+    label: str, noun: str, values: Sequence[float], count: int, bad: Callable[[float], bool], allowed: str
+) -> None:
+    if len(values) != count:
+        raise RunError(_fault(label, f"must return one {noun} per prediction, {count} (got {len(values)})"))
+    row = next((row for row, value in enumerate(values) if bad(value)), None)
+    if row is not None:
+        raise RunError(_fault(label, f"must return {allowed} (got {values[row]} for prediction {row + 1})"))
 
 
 def _fault(label: str, wrong: str) -> str:

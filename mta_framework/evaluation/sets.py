@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from mta_framework.data.prompts import Sample, render
+from mta_framework.data.prompts import render
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import prompt_ids
 from mta_framework.errors import Fault, InputError, collecting
 from mta_framework.evaluation.evaluate import EvaluationSet
-from mta_framework.spec.sections import EvaluationSection
+from mta_framework.spec.sections import ScoringSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def read_sets(
-    section: EvaluationSection | None, template: Literal["alpaca", "chat"], tokenizer: PreTrainedTokenizerBase
+    section: ScoringSection | None, template: Literal["alpaca", "chat"], tokenizer: PreTrainedTokenizerBase
 ) -> list[EvaluationSet]:
-    """Read and tokenise all evaluation sets (None: no set); prompts beyond the limit are cut on the left, and counted.
+    """Read and tokenise all evaluation sets (None: no set).
+
+    Prompts beyond the limit are cut on the left, and counted, or refused, as the section says.
 
     Raises:
         InputError: All faults of all files.
@@ -29,14 +32,28 @@ def read_sets(
         return sets
     for name, part in section.sets.items():
         with collecting(faults):
-            samples = render(read_records(part, f"evaluation.sets.{name}"), template, tokenizer)
-            sets.append(_tokenised(name, samples, tokenizer, section.max_prompt_length))
+            records = read_records(part, f"evaluation.sets.{name}")
+            samples = render(records, template, tokenizer)
+            ids = prompt_ids(samples, tokenizer)
+            limit = section.max_prompt_length
+            long = [len(prompt) for prompt in ids if len(prompt) > limit]
+            if long and section.long_prompts == "refuse":
+                faults.append(_too_long(name, long, limit))
+            prompts = [sample.prompt for sample in samples]
+            references = [sample.references for sample in samples]
+            questions = [record.question for record in records]
+            cut = [prompt[-limit:] for prompt in ids]
+            sets.append(EvaluationSet(name, prompts, cut, references, questions, len(long)))
     if faults:
         raise InputError(faults)
     return sets
 
 
-def _tokenised(name: str, samples: list[Sample], tokenizer: PreTrainedTokenizerBase, limit: int) -> EvaluationSet:
-    ids, cut = prompt_ids(samples, tokenizer, limit)
-    prompts = [sample.prompt for sample in samples]
-    return EvaluationSet(name, prompts, ids, [sample.references for sample in samples], cut)
+def _too_long(name: str, lengths: Sequence[int], limit: int) -> Fault:
+    found = f"{len(lengths)} longer one{'s' if len(lengths) > 1 else ''}, up to {max(lengths)} tokens"
+    return Fault(
+        f"evaluation.sets.{name}",
+        f"has prompts of more than evaluation.max_prompt_length (got {found})",
+        f"at most {limit} tokens where evaluation.long_prompts is 'refuse'",
+        "Raise evaluation.max_prompt_length, or set evaluation.long_prompts to 'cut'.",
+    )

@@ -27,16 +27,21 @@ def score_rows(facts: EvaluationFacts, metric: str) -> list[list[str]]:
 
 
 def formatted(score: Score) -> str:
-    """``25.65 ± 0.21``, or the mean alone with a single seed."""
-    return f"{score.mean:.2f}" + ("" if score.deviation is None else f" ± {score.deviation:.2f}")
+    """``25.65 ± 0.21 [24.90, 26.38]``: mean, deviation with several seeds, interval with several prompts."""
+    deviation = "" if score.deviation is None else f" ± {score.deviation:.2f}"
+    interval = "" if score.interval is None else " [{:.2f}, {:.2f}]".format(*score.interval)
+    return f"{score.mean:.2f}{deviation}{interval}"
 
 
 def seeds_note(seeds: Sequence[int]) -> str:
-    """The sentence that says what a cell of the table is."""
+    """The sentences that say what a cell of the table is."""
+    interval = "In brackets: the 95 % bootstrap interval over prompts."
     if len(seeds) == 1:
-        return f"Mean over the prompts. A single sampling seed ({seeds[0]}), so nothing is known of the spread."
+        spread = f"A single sampling seed ({seeds[0]}), so nothing is known of the spread over seeds."
+        return f"Mean over the prompts. {interval} {spread}"
     listed = ", ".join(map(str, seeds))
-    return f"Mean over the prompts, then mean ± standard deviation over {len(seeds)} sampling seeds ({listed})."
+    spread = f"mean ± standard deviation over {len(seeds)} sampling seeds ({listed})"
+    return f"Mean over the prompts, then {spread}. {interval}"
 
 
 def escaped(text: str) -> str:

@@ -27,6 +27,7 @@ from mta_framework.spec.section import (
 )
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+EngineName = Literal["transformers", "vllm"]
 
 
 def _family(name: str) -> dict[str, JsonValue]:
@@ -206,9 +207,7 @@ class AlignmentSection(Section):
 class GenerationSection(Section):
     """How models write responses during training."""
 
-    engine: Literal["transformers", "vllm"] = Field(
-        "transformers", description="What generates; vllm must be installed, and needs a GPU."
-    )
+    engine: EngineName = Field("transformers", description="What generates; vllm must be installed, and needs a GPU.")
     max_new_tokens: int | None = Field(
         None, ge=1, description="Tokens of a response; null: data.max_length - data.max_prompt_length."
     )
@@ -256,14 +255,11 @@ class TrainingSection(Section):
             )
 
 
-class EvaluationSection(Section):
+class ScoringSection(Section):
     """Responses are sampled for every data set and seed, and scored."""
 
     sets: dict[Name, DatasetSection] = Field(
         min_length=1, description="Data sets by name.", examples=[{"test": {"path": "test.jsonl"}}]
-    )
-    models: list[Literal["student", "teacher", "initial_student"]] = Field(
-        ["student"], min_length=1, description="Which models: the trained student, its teacher, it before training."
     )
     metrics: list[Annotated[PluginSection, Field(json_schema_extra=_family("metrics"))]] = Field(
         [PluginSection(name="rouge_l")], min_length=1, description="Metrics, in the order of the table."
@@ -271,14 +267,18 @@ class EvaluationSection(Section):
     seeds: list[Seed] = Field([10, 20, 30, 40, 50], min_length=1, description="Sampling seeds.")
     temperature: float = Field(0.7, ge=0, description="Of sampling; 0: greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling.")
-    max_prompt_length: int = Field(256, ge=1, description="Tokens of a prompt; longer ones are cut on the left.")
+    max_prompt_length: int = Field(256, ge=1, description="Tokens of a prompt.")
+    long_prompts: Literal["cut", "refuse"] = Field(
+        "cut", description="Longer prompts are cut on the left, and counted in the report; or nothing is run."
+    )
     max_new_tokens: int = Field(512, ge=1, description="Tokens of a response.")
+    engine: EngineName = Field("transformers", description="What generates; vllm must be installed, and needs a GPU.")
     batch_tokens: int = Field(
         24576, ge=1, description="Tokens of prompts and responses that are held at once; at least one row."
     )
 
     def contradictions(self) -> Iterator[Contradiction]:
-        yield from repeated(self, "seeds", "models")
+        yield from repeated(self, "seeds")
         if self.temperature == 0:
             yield from without_effect(self, "top_p", "temperature", "at temperature 0")
             if len(self.seeds) > 1:
@@ -289,6 +289,18 @@ class EvaluationSection(Section):
                     "a list of one seed",
                     "Give one seed, or raise temperature.",
                 )
+
+
+class EvaluationSection(ScoringSection):
+    """Which models of a run are evaluated, and how."""
+
+    models: list[Literal["student", "teacher", "initial_student"]] = Field(
+        ["student"], min_length=1, description="Which models: the trained student, its teacher, it before training."
+    )
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from super().contradictions()
+        yield from repeated(self, "models")
 
 
 class RunSpec(Section):

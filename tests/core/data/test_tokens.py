@@ -65,7 +65,7 @@ def test_prompts_keep_the_beginning_and_lose_the_end_that_the_tokenizer_adds(
     tokenizer = byte_tokenizer(template=template)
     example = encode_one(sample("repair", "x"), tokenizer)
     assert text_of(example.input_ids, tokenizer) == f"{expected}x<|end|>"
-    assert prompt_ids([sample("repair", "x")], tokenizer, 64)[0] == [example.input_ids[:-2].tolist()]
+    assert prompt_ids([sample("repair", "x")], tokenizer) == [example.input_ids[:-2].tolist()]
 
 
 def test_an_end_that_stands_in_the_prompt_itself_is_kept(byte_tokenizer: Build) -> None:
@@ -109,13 +109,6 @@ def test_nothing_left_is_an_input_error(byte_tokenizer: Build) -> None:
         encode([sample("z" * 4, "")] * 2, None, byte_tokenizer(), 8, 3)
 
 
-def test_long_generation_prompts_lose_their_beginning_and_are_counted(byte_tokenizer: Build) -> None:
-    tokenizer = byte_tokenizer(template="<s> $A")
-    prompts, cut = prompt_ids([sample("zzzq", "x"), sample("zq", "x"), sample("z", "x")], tokenizer, 3)
-    assert [text_of(np.array(ids), tokenizer) for ids in prompts] == ["zzq", "<s>zq", "<s>z"]
-    assert cut == 1
-
-
 def test_a_tokenizer_without_an_end_is_refused(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.eos_token = None
@@ -126,7 +119,7 @@ def test_a_tokenizer_without_an_end_is_refused(byte_tokenizer: Build) -> None:
 def test_a_slow_tokenizer_is_refused(byte_tokenizer: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", False)
     with pytest.raises(InputError, match=r"student\.tokenizer: the tokenizer is a slow one"):
-        prompt_ids([sample("a", "b")], byte_tokenizer(), 8)
+        prompt_ids([sample("a", "b")], byte_tokenizer())
 
 
 def test_settings_for_padding_and_truncation_in_the_tokenizer_have_no_effect(byte_tokenizer: Build) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from mta_framework import Metric, RunError, ScoreSet
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
+from mta_framework.evaluation.predictions import read_rows
+from mta_framework.evaluation.report import MetricFacts
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling import Sampling, prompt_seeds
 
@@ -35,7 +38,8 @@ class Faulty(Tokens):
 
 
 def entry(name="first", references=(("w1 w2",), ("w3", "w4 w5"), ("w6",))):
-    return EvaluationSet(name, ("w3 w4", "w5", "w6 w7 w8"), ((3, 4), (5,), (6, 7, 8)), references, cut=1)
+    questions = ("three four?", "five?", "six seven eight?")
+    return EvaluationSet(name, ("w3 w4", "w5", "w6 w7 w8"), ((3, 4), (5,), (6, 7, 8)), references, questions, cut=1)
 
 
 class Loader:
@@ -70,13 +74,14 @@ def test_results_are_those_of_generating_and_scoring_each_set_and_seed(run, llam
     assert [(row.model, row.set, row.seed, row.cut) for row in evaluation.results] == [
         ("student", name, seed, 1) for name in ("first", "second") for seed in (10, 20)
     ]
-    assert evaluation.metrics == ("tokens",)
+    (facts,) = evaluation.metrics
+    assert facts == MetricFacts("tokens", higher_is_better=True, mean="arithmetic", spent={})
     texts = [row.text for row in generate(llama, tokenizer, entry().prompt_ids, SAMPLING, prompt_seeds(20, 3), None)]
     result = evaluation.results[1]
     assert [row.prediction for row in result.predictions] == texts
     expected = [float(sum(word in {"w3", "w4", "w5"} for word in texts[1].split()))]
     assert [result.predictions[1].scores["tokens"]] == expected
-    assert result.mean("tokens") == sum(row.scores["tokens"] for row in result.predictions) / 3
+    assert result.mean(facts) == sum(row.scores["tokens"] for row in result.predictions) / 3
 
 
 def test_predictions_are_one_json_line_per_prompt(run, tmp_path):
@@ -86,8 +91,12 @@ def test_predictions_are_one_json_line_per_prompt(run, tmp_path):
     assert [row["prompt"] for row in rows] == ["w3 w4", "w5", "w6 w7 w8"]
     assert [row["references"] for row in rows] == [["w1 w2"], ["w3", "w4 w5"], ["w6"]]
     assert [row["prediction"] for row in rows] == [row.prediction for row in evaluation.results[0].predictions]
-    assert set(rows[0]) == {"prompt", "prediction", "references", "finished", "scores"}
-    assert not list(tmp_path.rglob("*.part"))
+    assert [row["question"] for row in rows] == ["three four?", "five?", "six seven eight?"]
+    fields = {"prompt", "question", "prediction", "references", "finished", "tokens", "scores", "weights"}
+    assert set(rows[0]) == fields
+    assert read_rows(tmp_path / "student" / "first-seed10.jsonl") == list(evaluation.results[0].predictions)
+    kept = ["first-seed10.jsonl", "first-seed10.jsonl.key", "first-seed20.jsonl", "first-seed20.jsonl.key"]
+    assert sorted(path.name for path in (tmp_path / "student").iterdir()) == kept
 
 
 def test_finished_predictions_are_reused_without_opening_the_model(run, loader):
@@ -102,11 +111,17 @@ def test_an_evaluation_that_was_cut_off_generates_only_what_is_missing(run, load
     (tmp_path / "student" / "first-seed20.jsonl").unlink()
     seeds = []
     monkeypatch.setattr(
-        "mta_framework.evaluation.evaluate.generate",
+        "mta_framework.evaluation.responses.generate",
         lambda *arguments: seeds.append(arguments[4]) or generate(*arguments),
     )
     assert run() == first
     assert seeds == [prompt_seeds(20, 3)]
+
+
+def test_batches_of_another_size_reuse_all(run, loader):
+    first = run()
+    assert run(sampling=dataclasses.replace(SAMPLING, batch_tokens=1000)) == first
+    assert loader.calls == 1
 
 
 @pytest.mark.parametrize(
@@ -115,7 +130,7 @@ def test_an_evaluation_that_was_cut_off_generates_only_what_is_missing(run, load
         {"identity": "b"},
         {"sampling": Sampling(0.5, 1.0, 6, 20)},
         {"sampling": Sampling(1.0, 1.0, 5, 20)},
-        {"sets": (EvaluationSet("first", ("w3 w4",), ((3, 4),), (("w1",),)),)},
+        {"sets": (EvaluationSet("first", ("w3 w4",), ((3, 4),), (("w1",),), ("?",)),)},
     ],
     ids=["weights", "temperature", "length", "prompts"],
 )
@@ -153,7 +168,10 @@ def test_line_separators_inside_a_response_do_not_break_the_file(tmp_path):
     from mta_framework.evaluation.predictions import Key, read_predictions, write_predictions
     from mta_framework.evaluation.results import Prediction
 
-    rows = [Prediction("a\u2028b\nc", "d\x85e\r\n", ("ü", "日本"), True, {"m": 1.5}), Prediction("", "", ("",), False)]
+    rows = [
+        Prediction("a\u2028b\nc", "q", "d\x85e\r\n", ("ü", "日本"), True, 4, {"m": 1.5}, {"m": 2.0}),
+        Prediction("", "", "", ("",), False, 0),
+    ]
     key = Key("responses", "scores")
     write_predictions(tmp_path / "set.v1-seed1.jsonl", rows, key)
     assert read_predictions(tmp_path / "set.v1-seed1.jsonl", key) == rows

@@ -70,7 +70,7 @@ def test_metric_that_returns_a_wrong_number_of_scores_is_named(scores):
 
 
 def test_metric_that_fails_is_named_and_its_error_told():
-    with pytest.raises(RunError, match=r"metric broken: failed \(KeyError: 'no such model'\)"):
+    with pytest.raises(RunError, match=r"metric broken: failed \(KeyError: 'no such model', in test_scoring.py:\d+\)"):
         score(Answers(["a"], [["x"]]), [("broken", Broken(Broken.Params()))])
 
 
@@ -90,3 +90,60 @@ def test_two_metrics_of_one_name_are_told_apart_by_their_options():
 def test_the_same_metric_twice_is_refused():
     with pytest.raises(InputError, match=r"evaluation.metrics: repeats a metric \(got length twice\)"):
         labelled([length(), length(unit="characters")])
+
+
+class Weighted(Metric):
+    """Gives weights that it was told, for a geometric mean."""
+
+    NAME = "weighted"
+    MEAN = "geometric"
+
+    def __init__(self, scores, weights):
+        super().__init__(self.Params())
+        self.found = ScoreSet(scores, weights)
+
+    def score(self, answers):
+        return self.found
+
+
+def test_weights_are_kept():
+    scores = score(Answers(["a", "b"], [["x"], ["y"]]), [("mine", Weighted((1, 2), (3, 0)))])
+    assert scores == {"mine": ScoreSet((1.0, 2.0), (3.0, 0.0))}
+
+
+@pytest.mark.parametrize(
+    ("scores", "weights", "wrong"),
+    [
+        ((1.0, 0.0), None, r"scores above 0 for a geometric mean \(got 0.0 for prediction 2\)"),
+        ((1.0, 2.0), (1.0,), r"one weight per prediction, 2 \(got 1\)"),
+        ((1.0, 2.0), (1.0, -1.0), r"finite weights from 0 on \(got -1.0 for prediction 2\)"),
+        ((1.0, 2.0), (math.inf, 1.0), r"finite weights from 0 on \(got inf for prediction 1\)"),
+    ],
+)
+def test_scores_and_weights_that_have_no_mean_are_refused(scores, weights, wrong):
+    with pytest.raises(RunError, match=rf"metric mine: must return {wrong}"):
+        score(Answers(["a", "b"], [["x"], ["y"]]), [("mine", Weighted(scores, weights))])
+
+
+def test_each_metric_has_a_folder_of_its_own_that_is_called_as_it(tmp_path):
+    class Keeping(Length):
+        NAME = "keeping"
+
+        def score(self, answers):
+            folders.append(answers.cache_dir)
+            return super().score(answers)
+
+    folders = []
+    metric = Keeping(Keeping.Params())
+    score(Answers(["a"], [["x"]], cache_dir=tmp_path), [("keeping(unit=words)", metric)])
+    score(Answers(["a"], [["x"]]), [("keeping", metric)])
+    assert folders == [tmp_path / "keeping", None]
+
+
+def test_what_a_metric_says_on_purpose_is_left_as_it_is():
+    class Advising(Length):
+        def score(self, answers):
+            raise RunError("metric judge: no answer to prompt 3; raise max_requests")
+
+    with pytest.raises(RunError, match=r"^metric judge: no answer to prompt 3; raise max_requests$"):
+        score(Answers(["a"], [["x"]]), [("judge", Advising(Advising.Params()))])

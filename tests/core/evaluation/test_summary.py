@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
+from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.results import Evaluation, Prediction, SetResult
+from mta_framework.evaluation.statistics import PromptScores, interval
 from mta_framework.evaluation.summary import summarise
 from mta_framework.evaluation.tables import score_rows, seeds_note
 
 
-def result(model, name, seed, scores, cut=0):
+def result(model, name, seed, scores, cut=0, weights=None):
     rows = [
-        Prediction(f"{name} prompt {row}", f"{model} {seed} {row}", ("right", "also right"), row == 0, {"m": value})
+        Prediction(
+            f"{name} prompt {row}",
+            f"{name} question {row}",
+            f"{model} {seed} {row}",
+            ("right", "also right"),
+            row == 0,
+            3,
+            {"m": value},
+            {} if weights is None else {"m": weights[row]},
+        )
         for row, value in enumerate(scores)
     ]
     return SetResult(model, name, seed, cut, tuple(rows))
@@ -28,7 +42,7 @@ TWO_SETS = Evaluation(
         result("student", "two", 10, [1.0, 2.0, 3.0]),
         result("student", "two", 20, [2.0, 2.0, 8.0]),
     ),
-    ("m",),
+    (MetricFacts("m"),),
 )
 
 
@@ -47,9 +61,11 @@ def test_average_counts_every_set_alike_and_has_its_own_deviation():
 
 
 def test_single_seed_has_no_deviation_and_single_set_no_average():
-    facts = summarise(Evaluation((result("student", "one", 10, [10.0, 20.0]),), ("m",)))
+    facts = summarise(Evaluation((result("student", "one", 10, [10.0, 20.0]),), (MetricFacts("m"),)))
     assert [(score.set, score.mean, score.deviation) for score in facts.scores] == [("one", 15.0, None)]
-    assert score_rows(facts, "m") == [["model", "one"], ["student", "15.00"]]
+    low, high = facts.scores[0].interval
+    assert 10.0 <= low < 15.0 < high <= 20.0
+    assert score_rows(facts, "m") == [["model", "one"], ["student", f"15.00 [{low:.2f}, {high:.2f}]"]]
     assert "single sampling seed (10)" in seeds_note(facts.seeds)
 
 
@@ -62,17 +78,55 @@ def test_counts_of_prompts_cuts_and_finished_responses():
 def test_table_has_models_down_and_sets_across():
     teacher = (result("teacher", row.set, row.seed, [50.0] * len(row.predictions)) for row in TWO_SETS.results)
     results = (*TWO_SETS.results, *teacher)
-    assert score_rows(summarise(Evaluation(results, ("m",))), "m") == [
-        ["model", "one", "two", "average"],
-        ["student", "20.00 ± 7.07", "3.00 ± 1.41", "11.50 ± 4.24"],
-        ["teacher", "50.00 ± 0.00", "50.00 ± 0.00", "50.00 ± 0.00"],
-    ]
+    facts = summarise(Evaluation(results, (MetricFacts("m"),)))
+    head, student, taught = score_rows(facts, "m")
+    assert head == ["model", "one", "two", "average"]
+    assert [cell.split(" [")[0] for cell in student] == ["student", "20.00 ± 7.07", "3.00 ± 1.41", "11.50 ± 4.24"]
+    assert taught == ["teacher", *["50.00 ± 0.00 [50.00, 50.00]"] * 3]
+
+
+def test_intervals_are_over_prompts_with_their_scores_averaged_over_seeds():
+    facts = scores_of(summarise(TWO_SETS), "student")
+    one, two = np.array([[10.0, 20.0], [20.0, 30.0]]), np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 8.0]])
+    assert facts["two"].interval == interval([PromptScores(two)])
+    assert facts[None].interval == interval([PromptScores(one), PromptScores(two)])
+
+
+def test_one_prompt_has_no_interval():
+    facts = summarise(Evaluation((result("student", "one", 10, [10.0]),), (MetricFacts("m"),)))
+    assert facts.scores[0].interval is None
+    assert score_rows(facts, "m")[1] == ["student", "10.00"]
+
+
+def test_perplexity_over_a_set_is_that_of_all_its_tokens_together():
+    nats, tokens = [12.0, 3.0, 40.5], [6.0, 4.0, 9.0]
+    scores = [math.exp(total / count) for total, count in zip(nats, tokens, strict=True)]
+    metric = MetricFacts("m", higher_is_better=False, mean="geometric")
+    facts = summarise(Evaluation((result("student", "one", 10, scores, weights=tokens),), (metric,)))
+    assert facts.scores[0].mean == pytest.approx(math.exp(55.5 / 19))
+    assert facts.metrics == (metric,)
+
+
+def test_scores_without_any_weight_count_alike():
+    row = result("student", "one", 10, [1.0, 3.0], weights=[0.0, 0.0])
+    assert row.mean(MetricFacts("m")) == 2.0
+    facts = summarise(Evaluation((row,), (MetricFacts("m"),)))
+    assert facts.scores[0].mean == 2.0
+
+
+def test_the_same_rows_have_the_same_digest_whatever_the_model_made_of_them():
+    def digest(entry, rows, name="student"):
+        (facts,) = summarise(Evaluation((result(name, entry, 10, rows),), (MetricFacts("m"),))).sets
+        return facts.digest
+
+    assert digest("one", [1.0, 2.0]) == digest("one", [3.0, 4.0], "teacher")
+    assert len({digest("one", [1.0, 2.0]), digest("two", [1.0, 2.0]), digest("one", [1.0])}) == 3
 
 
 def test_samples_are_the_first_rows_of_the_sets_in_turn_with_every_model():
     results = (*TWO_SETS.results, result("teacher", "one", 10, [5.0, 5.0]), result("teacher", "one", 20, [5.0, 5.0]))
     results += (result("teacher", "two", 10, [5.0] * 3), result("teacher", "two", 20, [5.0] * 3))
-    samples = summarise(Evaluation(results, ("m",))).samples
+    samples = summarise(Evaluation(results, (MetricFacts("m"),))).samples
     assert [sample.prompt for sample in samples] == ["one prompt 0", "two prompt 0", "one prompt 1"]
     assert samples[2].responses == {"student": "student 10 1", "teacher": "teacher 10 1"}
     assert samples[2].reference == "right"
