@@ -16,6 +16,7 @@ from mta_framework.data.prepare import PreparedData
 from mta_framework.data.responses import ResponseEncoder
 from mta_framework.data.spans import SpanCache
 from mta_framework.generation.engine import make_engine
+from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.models.lineup import Lineup
 from mta_framework.models.loading import DTYPE_OF_PRECISION
@@ -24,7 +25,7 @@ from mta_framework.training.loader import Collator
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.train import total_steps
 from mta_framework.training.trainer import TrainingData
-from mta_framework.types import LayerPair, LayerSimilarity, Responder
+from mta_framework.types import LayerPair, LayerSimilarity
 
 _COMPARED = 8
 """Texts whose states, at all layers of both models, are held together to compare them."""
@@ -92,10 +93,11 @@ def _rollouts(
     section, dtype = spec.training.generation, DTYPE_OF_PRECISION[spec.training.precision]
     assert section is not None
     longest = section.max_new_tokens or spec.data.max_length - spec.data.max_prompt_length
-    models: dict[Responder, nn.Module] = {"student": student, **({} if teacher is None else {"teacher": teacher})}
+    models: dict[str, nn.Module] = {"student": student, **({} if teacher is None else {"teacher": teacher})}
     return TrainingRollouts(
-        make_engine(section, models, tokenizer, longest, spec.folder / "engine"),
+        make_engine(section.engine, models, tokenizer, spec.folder / "engine"),
         models,
+        Sampling(temperature=1.0, top_p=1.0, max_new_tokens=longest, batch_tokens=section.batch_tokens),
         ResponseEncoder(tokenizer, bound.spans, spec.data.max_length),
         data.train.examples,
         sampler,

@@ -146,8 +146,8 @@ def _ready(bound: BoundRun) -> Ready:
     faults = [fault for fault in (precision_fault(spec.training),) if fault]
     with collecting(faults):
         faults += facts.length_faults(spec, lineup)
-    if spec.training.generation and (fault := engine_fault(spec.training.generation)):
-        faults.append(fault)
+    asked = {"training.generation.engine": spec.training.generation, "evaluation.engine": spec.evaluation}
+    faults += [fault for where, section in asked.items() if section and (fault := engine_fault(section.engine, where))]
     with collecting(faults):
         pairs = alignment_layers(bound.layers, lineup)
     with collecting(faults):
@@ -227,7 +227,8 @@ def _evaluate(
         for name in section.models
     ]
     sampling = Sampling(section.temperature, section.top_p, section.max_new_tokens, section.batch_tokens)
-    return summarise(evaluate(candidates, bound.metrics, sampling, section.seeds, folder.path / "predictions"))
+    predictions, cache = folder.path / "predictions", Path(bound.spec.output_dir) / "metric-cache"
+    return summarise(evaluate(candidates, bound.metrics, sampling, section.seeds, predictions, cache))
 
 
 def _report(bound: BoundRun, ready: Ready, folder: RunFolder, scores: EvaluationFacts | None, clock: Clock) -> Report:

@@ -49,8 +49,12 @@ class _Layer(CacheLayerMixin):
         self.width = end
         return self.keys[: self.live, :, :end], self.values[: self.live, :, :end]
 
-    def enter(self, key_UHCD: Tensor, value_UHCD: Tensor, origin_B: Tensor) -> None:
-        """Put rows behind the live ones: copies of what ``origin_B`` names."""
+    def enter(self, prefilled: DynamicLayer, origins: Sequence[int]) -> None:
+        """Put rows behind the live ones: copies of those that ``origins`` names."""
+        key_UHCD, value_UHCD = prefilled.keys, prefilled.values
+        assert key_UHCD is not None
+        assert value_UHCD is not None
+        origin_B = torch.tensor(origins, device=key_UHCD.device)
         if not self.is_initialized:
             self.lazy_initialization(key_UHCD, value_UHCD)
         if not self.live:
@@ -113,7 +117,7 @@ class RowCache(Cache):
             self._rows.append(_Layer(self._places, self._columns))
         for own, other in zip(self._rows, prefilled.layers, strict=True):
             assert isinstance(other, DynamicLayer)
-            own.enter(other.keys, other.values, torch.tensor(origins, device=other.keys.device))
+            own.enter(other, origins)
 
     def leave(self, place: int) -> None:
         """Drop a row; the last live one takes its place."""
@@ -144,7 +148,7 @@ def mergeable(model: PreTrainedModel, parameters: Sequence[str]) -> bool:
         parameters: Names that its ``forward`` takes.
     """
     config = model.config.get_text_config(decoder=True)
-    if "past_key_values" not in parameters or not model._supports_default_dynamic_cache():
+    if "past_key_values" not in parameters or not model._supports_default_dynamic_cache():  # type: ignore[operator]
         return False
     if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
         return False

@@ -1,64 +1,70 @@
-"""What writes responses during training: the small interface behind ``training.generation.engine``."""
+"""What writes responses: the small interface behind ``training.generation.engine`` and ``evaluation.engine``."""
 
 from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from mta_framework.errors import Fault, InputError, RunError
-from mta_framework.generation.sampling import Generation
+from mta_framework.errors import Fault, RunError
+from mta_framework.generation.sampling import Generation, Sampling
 from mta_framework.processes import processes
-from mta_framework.spec.sections import GenerationSection
-from mta_framework.types import Responder
+from mta_framework.spec.sections import EngineName
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+Done = Callable[[int, Generation], None]
+
 
 class Engine(ABC):
-    """Generates with models that are being trained; each process has its own and hands it its share of the prompts.
+    """Generates with models that may be in the midst of training; each process hands it its share of the prompts.
 
     Attributes:
         name: As in the spec.
-        chunk_size: How many prompts to hand over at once, at most, where there are many.
     """
 
     name: ClassVar[str]
-    chunk_size: int
 
     def generate(
         self,
-        by: Responder,
+        by: str,
         prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
         seeds: Sequence[int],
-        temperature: float,
-        version: int,
+        *,
+        version: int = 0,
+        progress_label: str | None = None,
+        done: Done | None = None,
     ) -> list[Generation]:
         """Respond to every prompt; the models, their modes and the random state are left as they are.
 
         Args:
-            by: Which model.
+            by: Name of the model.
             prompt_ids: Token ids without padding.
-            seeds: One per prompt. The same weights, prompt, temperature and seed give the same response.
-            temperature: Of sampling, from the whole distribution; 0 is greedy.
+            sampling: Temperature and limits.
+            seeds: One per prompt. The same weights, prompt, sampling and seed give the same response.
             version: Of the weights: another number whenever they may have changed.
+            progress_label: What a progress bar on standard error says; None: no bar.
+            done: Called once for each prompt, with its number and response, as soon as the engine gives it. It must
+                leave the model alone.
 
         Returns:
             One generation per prompt, in the order of the prompts; empty for no prompts.
 
         Raises:
+            InputError: The longest prompt and response do not fit into the model's positions.
             RunError: The engine gave more or fewer.
         """
         if not prompt_ids:
             return []
-        generations = self._respond(by, prompt_ids, seeds, temperature, version)
+        generations = self._respond(by, prompt_ids, sampling, seeds, version, progress_label, done)
         if len(generations) != len(prompt_ids):
             raise RunError(
-                f"training.generation.engine: {self.name} must give one response of the {by} to each of "
+                f"generation: the engine {self.name} must give one response of the {by} to each of "
                 f"{len(prompt_ids)} prompts (got {len(generations)})"
             )
         return generations
@@ -66,51 +72,52 @@ class Engine(ABC):
     @abstractmethod
     def _respond(
         self,
-        by: Responder,
+        by: str,
         prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
         seeds: Sequence[int],
-        temperature: float,
         version: int,
+        progress_label: str | None,
+        done: Done | None,
     ) -> list[Generation]:
         """As ``generate``, for one prompt or more."""
 
 
 def make_engine(
-    section: GenerationSection,
-    models: Mapping[Responder, nn.Module],
+    name: EngineName,
+    models: Mapping[str, nn.Module | Path],
     tokenizer: PreTrainedTokenizerBase,
-    max_new_tokens: int,
     folder: Path,
 ) -> Engine:
-    """The engine that a spec asks for.
+    """The engine that a spec asks for; ``engine_fault`` says before whether it runs here.
 
     Args:
-        section: Names it.
-        models: Those that may be asked, live: what is trained later is what generates then.
+        name: Of the engine.
+        models: Those that may be asked. Live ones: what is trained later is what generates then. ``vllm`` also takes
+            a model's transformers folder, which it reads as it is.
         tokenizer: Of all of them.
-        max_new_tokens: Longest response, its end token included.
         folder: For copies of weights; made where one is needed.
-
-    Raises:
-        InputError: The engine does not run here (``engine_fault``).
     """
-    if fault := engine_fault(section):
-        raise InputError([fault])
     # The engines are imported where they are chosen: one must not cost, or break, what the other needs.
-    if section.engine == "vllm":
+    if name == "vllm":
         from mta_framework.generation.vllm_engine import VllmEngine
 
-        return VllmEngine(models, tokenizer, max_new_tokens, section.batch_tokens, folder)
+        return VllmEngine(models, tokenizer, folder)
     from mta_framework.generation.transformers_engine import TransformersEngine
 
-    return TransformersEngine(models, tokenizer, max_new_tokens, section.batch_tokens)
+    return TransformersEngine(models, tokenizer)
 
 
-def engine_fault(section: GenerationSection) -> Fault | None:
-    """Why the engine that a spec asks for does not run here, without loading it; None if it does."""
-    if section.engine == "transformers":
+def engine_fault(name: EngineName, where: str) -> Fault | None:
+    """Why an engine does not run here, without loading it; None if it does.
+
+    Args:
+        name: Of the engine.
+        where: The field that asks for it.
+    """
+    if name == "transformers":
         return None
-    where, allowed, todo = "training.generation.engine", "transformers runs everywhere", "Choose it, or "
+    allowed, todo = "transformers runs everywhere", "Choose it, or "
     if importlib.util.find_spec("vllm") is None:
         return Fault(where, "vllm is not installed (got 'vllm')", allowed, f"{todo}install vllm.")
     if (count := processes().num_processes) > 1:

@@ -15,7 +15,7 @@ from mta_framework.generation.cache import mergeable
 from mta_framework.generation.continuous import write_continuously
 from mta_framework.generation.fixed import write_in_batches
 from mta_framework.generation.isolation import isolated
-from mta_framework.generation.limits import end_ids, first_id, padding_ids, room_fault
+from mta_framework.generation.limits import end_ids, first_id, output_size, padding_ids, room_fault
 from mta_framework.generation.row import Row, Rules
 from mta_framework.generation.sampling import Generation, Sampling
 from mta_framework.models.decoder import base_of
@@ -84,9 +84,9 @@ def generate(
 
 
 def _rules(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> Rules:
-    ends = end_ids(model, tokenizer)
+    ends = end_ids(model.generation_config, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
-    return Rules(sampling, ends, padding_ids(model, tokenizer).start, padding)
+    return Rules(sampling, ends, padding_ids(output_size(model), tokenizer).start, padding)
 
 
 def _rows(prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], first: int) -> list[Row]:

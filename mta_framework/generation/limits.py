@@ -8,7 +8,7 @@ from mta_framework.errors import Fault
 from mta_framework.models.tokenizers import vocabulary_size
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def room_fault(config: PretrainedConfig, prompt_length: int, max_new_tokens: int) -> Fault | None:
@@ -25,14 +25,14 @@ def room_fault(config: PretrainedConfig, prompt_length: int, max_new_tokens: int
     )
 
 
-def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end a response: the tokenizer's, and those of the model that are special to the tokenizer.
+def end_ids(stored: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a response: the tokenizer's, and those of the model's settings that are special to it.
 
     Chat models often stop at several tokens and only the model's stored settings name them all; but the default of a
     freshly initialised model may be an ordinary word of its tokenizer.
     """
-    stored = model.generation_config.eos_token_id if model.generation_config is not None else None
-    candidates = stored if isinstance(stored, list) else [stored]
+    named = stored.eos_token_id if stored is not None else None
+    candidates = named if isinstance(named, list) else [named]
     special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     ends = special.intersection(candidates)
     return sorted(ends if tokenizer.eos_token_id is None else ends | {tokenizer.eos_token_id})
@@ -44,9 +44,14 @@ def first_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return next((token_id for token_id in candidates if token_id is not None), 0)
 
 
-def padding_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> range:
-    """The ids that fill up the model's vocabulary: the tokenizer has no token for them, and another model no embedding.
+def output_size(model: PreTrainedModel) -> int:
+    """How many ids the model gives a score."""
+    return int(model.get_output_embeddings().weight.shape[0])  # type: ignore[index]
+
+
+def padding_ids(size: int, tokenizer: PreTrainedTokenizerBase) -> range:
+    """The ids that fill up a vocabulary of ``size``: the tokenizer has no token for them, another model no embedding.
 
     They get a little probability all the same, and a good deal of it before training.
     """
-    return range(vocabulary_size(tokenizer), model.get_output_embeddings().weight.shape[0])
+    return range(vocabulary_size(tokenizer), size)

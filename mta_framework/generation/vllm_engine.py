@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import AutoConfig, GenerationConfig
 
-from mta_framework.generation.engine import Engine
-from mta_framework.generation.limits import end_ids, first_id, padding_ids
-from mta_framework.generation.sampling import Generation
+from mta_framework.generation.engine import Done, Engine
+from mta_framework.generation.limits import end_ids, first_id, output_size, padding_ids
+from mta_framework.generation.sampling import Generation, Sampling
 from mta_framework.models.decoder import base_of
 from mta_framework.models.export import save_student
-from mta_framework.types import Responder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,12 +24,23 @@ if TYPE_CHECKING:
 _RULED_OUT = -100.0  # The least that vLLM takes.
 
 
+@dataclass(frozen=True)
+class _Model:
+    """What vLLM loads, and what it is told of it: tokens that end a response, ids that are no tokens, dtype."""
+
+    folder: Path
+    ends: list[int]
+    padding: range
+    dtype: str
+
+
 class VllmEngine(Engine):
-    """Exports a model, has vLLM load it, generates, and gives the GPU back.
+    """Has vLLM load a model's folder, or an export of the live model, generates, and gives the GPU back.
 
     vLLM is started for every call, on the share of the GPU's memory that is free then, and stopped before training
     goes on: nothing of it is in the way of a step, and no weights can be out of date. A start takes tens of seconds,
-    so this engine is for policies that generate in bulk (``pairs``), and it wants all prompts at once.
+    so this engine is for responses in bulk (evaluation, ``pairs``), and it wants all prompts at once. All responses
+    come together at the end.
 
     Token ids go in and come out; vLLM sees no tokenizer, none of the model's stored generation settings, and stops at
     the same tokens as the transformers engine. It draws by its own random numbers: the same seed gives the same
@@ -41,92 +51,100 @@ class VllmEngine(Engine):
     transformers, what it makes of the exported folder, memory beside a trainer, and speed.
 
     Args:
-        models: Student, teacher.
-        tokenizer: Of both.
-        max_new_tokens: Longest response, its end token included.
-        batch_tokens: Tokens of prompts and responses that are held at once.
+        models: Live ones, or their folders.
+        tokenizer: Of all of them.
         folder: Where the exported models go; those of an earlier run are replaced.
     """
 
     name = "vllm"
-    chunk_size = sys.maxsize
 
-    def __init__(
-        self,
-        models: Mapping[Responder, nn.Module],
-        tokenizer: PreTrainedTokenizerBase,
-        max_new_tokens: int,
-        batch_tokens: int,
-        folder: Path,
-    ):
+    def __init__(self, models: Mapping[str, nn.Module | Path], tokenizer: PreTrainedTokenizerBase, folder: Path):
         self._models = models
         self._tokenizer = tokenizer
-        self._max_new_tokens = max_new_tokens
-        self._batch_tokens = batch_tokens
         self._folder = folder
-        self._exported: dict[Responder, int] = {}
+        self._exported: dict[str, int] = {}
 
     def _respond(
         self,
-        by: Responder,
+        by: str,
         prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
         seeds: Sequence[int],
-        temperature: float,
         version: int,
+        progress_label: str | None,
+        done: Done | None,
     ) -> list[Generation]:
-        base = base_of(self._models[by])
-        ends = end_ids(base, self._tokenizer)
+        model = self._model(by, version)
         prompts = [{"prompt_token_ids": list(ids) or [first_id(self._tokenizer)]} for ids in prompt_ids]
-        padding = padding_ids(base, self._tokenizer)
-        asked = [self._asked(seed, temperature, ends, padding) for seed in seeds]
-        longest = max(len(prompt["prompt_token_ids"]) for prompt in prompts) + self._max_new_tokens
-        server = self._started(self._export(by, version), longest, _dtype(base))
+        asked = [_asked(seed, sampling, model) for seed in seeds]
+        server = _started(model, max(len(prompt["prompt_token_ids"]) for prompt in prompts), sampling)
         try:
-            outputs = [output.outputs[0] for output in server.generate(prompts, asked, use_tqdm=False)]
+            outputs = server.generate(prompts, asked, use_tqdm=progress_label is not None)
         finally:
             _stop(server)
         del server
         gc.collect()
-        return [self._generation(list(output.token_ids), output.finish_reason, ends) for output in outputs]
+        generations = [self._generation(output.outputs[0], model.ends) for output in outputs]
+        if done is not None:
+            for number, generation in enumerate(generations):
+                done(number, generation)
+        return generations
 
-    def _asked(self, seed: int, temperature: float, ends: list[int], padding: range) -> Any:
-        import vllm
-
-        return vllm.SamplingParams(
-            temperature=temperature,
-            seed=seed,
-            max_tokens=self._max_new_tokens,
-            stop_token_ids=ends,
-            logit_bias=dict.fromkeys(padding, _RULED_OUT) or None,
-            ignore_eos=True,
-            detokenize=False,
+    def _model(self, by: str, version: int) -> _Model:
+        model = self._models[by]
+        if isinstance(model, Path):
+            named = (model / "generation_config.json").is_file()
+            stored = GenerationConfig.from_pretrained(model) if named else None
+            size = AutoConfig.from_pretrained(model).get_text_config(decoder=True).vocab_size
+            return _Model(model, end_ids(stored, self._tokenizer), padding_ids(size, self._tokenizer), "auto")
+        base = base_of(model)
+        ends, padding = (
+            end_ids(base.generation_config, self._tokenizer),
+            padding_ids(output_size(base), self._tokenizer),
         )
+        return _Model(self._export(by, model, version), ends, padding, str(_dtype(base)).removeprefix("torch."))
 
-    def _generation(self, ids: list[int], reason: str | None, ends: list[int]) -> Generation:
-        found = Generation.cut(ids, ends, self._tokenizer)
-        # Whether the token that ended it is among those given back has changed between versions.
-        return replace(found, finished=found.finished or reason == "stop")
-
-    def _export(self, by: Responder, version: int) -> Path:
+    def _export(self, by: str, model: nn.Module, version: int) -> Path:
         folder = self._folder / by
         if by not in self._exported or (by == "student" and self._exported[by] != version):  # no teacher changes
             self._folder.mkdir(parents=True, exist_ok=True)
-            save_student(self._models[by], self._tokenizer, folder)
+            save_student(model, self._tokenizer, folder)
             self._exported[by] = version
         return folder
 
-    def _started(self, folder: Path, max_length: int, dtype: torch.dtype) -> Any:
-        import vllm
+    def _generation(self, output: Any, ends: list[int]) -> Generation:
+        found = Generation.cut(list(output.token_ids), ends, self._tokenizer)
+        # Whether the token that ended it is among those given back has changed between versions.
+        return replace(found, finished=found.finished or output.finish_reason == "stop")
 
-        return vllm.LLM(
-            model=str(folder),
-            skip_tokenizer_init=True,
-            generation_config="vllm",
-            dtype=str(dtype).removeprefix("torch."),
-            max_model_len=max_length,
-            max_num_seqs=max(1, self._batch_tokens // max_length),
-            gpu_memory_utilization=_free_share(),
-        )
+
+def _asked(seed: int, sampling: Sampling, model: _Model) -> Any:
+    import vllm
+
+    return vllm.SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=seed,
+        max_tokens=sampling.max_new_tokens,
+        stop_token_ids=model.ends,
+        logit_bias=dict.fromkeys(model.padding, _RULED_OUT) or None,
+        ignore_eos=True,
+        detokenize=False,
+    )
+
+
+def _started(model: _Model, longest_prompt: int, sampling: Sampling) -> Any:
+    import vllm
+
+    return vllm.LLM(
+        model=str(model.folder),
+        skip_tokenizer_init=True,
+        generation_config="vllm",
+        dtype=model.dtype,
+        max_model_len=longest_prompt + sampling.max_new_tokens,
+        max_num_seqs=sampling.rows(longest_prompt),
+        gpu_memory_utilization=_free_share(),
+    )
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

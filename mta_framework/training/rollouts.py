@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.pieces import parse_pieces
@@ -19,11 +19,15 @@ from mta_framework.data.responses import Response, ResponseEncoder
 from mta_framework.data.spans import SpanCache
 from mta_framework.errors import RunError
 from mta_framework.generation.engine import Engine
-from mta_framework.generation.sampling import prompt_seeds
+from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
 from mta_framework.interfaces import Rollouts
 from mta_framework.processes import processes
 from mta_framework.ranks import on_main, reunited, share
+from mta_framework.training.stopwatch import PARSING, Stopwatch
 from mta_framework.types import Example, Responder
+
+_ENCODED_AT_ONCE = 32
+"""Responses whose spans are parsed together."""
 
 _KEPT_AT_ONCE = 256
 """Responses that are written to disk together: more are lost by an interruption, fewer make many small files."""
@@ -35,6 +39,7 @@ class TrainingRollouts(Rollouts):
     Args:
         engine: Generates.
         models: The models that it generates with.
+        sampling: Limits; each request has its own temperature.
         encoder: Makes training texts of responses, and parses their spans.
         examples: The training set.
         sampler: Its order.
@@ -49,7 +54,8 @@ class TrainingRollouts(Rollouts):
     def __init__(
         self,
         engine: Engine,
-        models: Mapping[Responder, nn.Module],
+        models: Mapping[str, nn.Module],
+        sampling: Sampling,
         encoder: ResponseEncoder,
         examples: Sequence[Example],
         sampler: GroupedSampler,
@@ -65,8 +71,11 @@ class TrainingRollouts(Rollouts):
         self.steps_per_epoch = sampler.steps_per_epoch
         self.step = 0
         """Steps that are done; set by the trainer."""
+        self.stopwatch = Stopwatch()
+        """Of the steps; the trainer sets its own."""
         self._engine = engine
         self._models = models
+        self._sampling = sampling
         self._encoder = encoder
         self._examples = examples
         self._sampler = sampler
@@ -78,19 +87,25 @@ class TrainingRollouts(Rollouts):
         self._teacher_state: str | None = None
 
     def respond(self, prompts: Sequence[Example], by: Responder, temperature: float) -> list[Example]:
-        """See ``Rollouts``; a worker thread makes texts of one batch of responses while the next one is generated."""
+        """See ``Rollouts``; a worker thread makes texts of some responses while the next ones are generated."""
         order = _longest_first(prompts)
         own = share(order)
         seeds = prompt_seeds(f"{self.seed} {self.step} {by}", len(prompts))
+        encoded: dict[tuple[int, ...], Future[list[Example]]] = {}
         with ThreadPoolExecutor(1) as worker:
-            encoded = [
-                worker.submit(self._encoder.encode, some, responses, by == "student")
-                for some, responses in self._written(
-                    [prompts[row] for row in own], [seeds[row] for row in own], by, temperature
-                )
-            ]
-            written = [example for future in encoded for example in future.result()]
-        found = dict(zip(order, reunited(written, len(order)), strict=True))
+
+            def encode(rows: tuple[int, ...], responses: list[Response]) -> None:
+                some = [prompts[own[row]] for row in rows]
+                encoded[rows] = worker.submit(self._encoder.encode, some, responses, by == "student")
+
+            asked = [prompts[row] for row in own], [seeds[row] for row in own]
+            self._write(*asked, by, temperature, encode, _ENCODED_AT_ONCE)
+            with self.stopwatch.part(PARSING):
+                written = {
+                    row: text for rows, made in encoded.items() for row, text in zip(rows, made.result(), strict=True)
+                }
+        in_order = [written[row] for row in range(len(own))]
+        found = dict(zip(order, reunited(in_order, len(order)), strict=True))
         return [found[row] for row in range(len(prompts))]
 
     def stored(self, prompts: Sequence[Example], by: Responder, temperature: float, state: str) -> list[Example]:
@@ -106,7 +121,7 @@ class TrainingRollouts(Rollouts):
         responses = [response for response in cache.known(prompts) if response is not None]
         if len(responses) < len(prompts):
             raise RunError(f"{cache.folder}: responses that were just written cannot be read; is the disk full?")
-        with processes().main_process_first():  # the others find the spans in the cache
+        with self.stopwatch.part(PARSING), processes().main_process_first():  # the others find the spans in the cache
             texts, cuts = self._encoder.texts(prompts, responses), [prompt.prompt_cuts for prompt in prompts]
             spans = parse_pieces(texts, cuts, self._span_cache.spans) if self._span_cache is not None else None
         return self._encoder.encode(prompts, responses, by == "student", spans)
@@ -124,31 +139,38 @@ class TrainingRollouts(Rollouts):
         # weights, whose last bits another cut of the batches changes. Only the student is asked again, at other steps.
         drawn = f"{self.seed} {by} {self.step if by == 'student' else 0}"
         seeds = [prompt_seeds(f"{drawn} {prompt.prompt_ids.tobytes().hex()}", 1)[0] for prompt in own]
-        new: list[tuple[Example, Response]] = []
-        bar = tqdm(
-            total=len(own), desc=f"Responses of the {by}", unit="prompt", disable=not processes().is_main_process
-        )
-        with bar:
-            for some, responses in self._written(own, seeds, by, temperature):
-                new += zip(some, responses, strict=True)
-                bar.update(len(some))
-                if len(new) >= _KEPT_AT_ONCE:
-                    cache.add(*zip(*new, strict=True))
-                    new = []
-            if new:
-                cache.add(*zip(*new, strict=True))
 
-    def _written(
-        self, prompts: Sequence[Example], seeds: Sequence[int], by: Responder, temperature: float
-    ) -> Iterator[tuple[Sequence[Example], list[Response]]]:
-        size = self._engine.chunk_size
-        for first in range(0, len(prompts), size):
-            some = prompts[first : first + size]
-            ids = [prompt.prompt_ids.tolist() for prompt in some]
-            lower = self._autocast if by == "student" else None
-            with torch.autocast(processes().device.type, lower, enabled=lower is not None):
-                generations = self._engine.generate(by, ids, seeds[first : first + size], temperature, self.step)
-            yield some, [Response(generation.ids, generation.finished) for generation in generations]
+        def keep(rows: tuple[int, ...], responses: list[Response]) -> None:
+            cache.add([own[row] for row in rows], responses)
+
+        self._write(own, seeds, by, temperature, keep, _KEPT_AT_ONCE, f"Responses of the {by}")
+
+    def _write(
+        self,
+        prompts: Sequence[Example],
+        seeds: Sequence[int],
+        by: Responder,
+        temperature: float,
+        take: Callable[[tuple[int, ...], list[Response]], None],
+        size: int,
+        progress_label: str | None = None,
+    ) -> None:
+        """Generate; ``take`` gets rows and responses, ``size`` of them as soon as so many are finished."""
+        new: dict[int, Response] = {}
+
+        def done(row: int, generation: Generation) -> None:
+            new[row] = Response(generation.ids, generation.finished)
+            if len(new) == size:
+                take(tuple(new), list(new.values()))
+                new.clear()
+
+        ids = [prompt.prompt_ids.tolist() for prompt in prompts]
+        asked = ids, replace(self._sampling, temperature=temperature), seeds
+        lower = self._autocast if by == "student" else None
+        with torch.autocast(processes().device.type, lower, enabled=lower is not None):
+            self._engine.generate(by, *asked, version=self.step, progress_label=progress_label, done=done)
+        if new:
+            take(tuple(new), list(new.values()))
 
     def model_state(self, by: Responder) -> str:
         """See ``Rollouts``: SHA-256 over names, types and values of all weights."""

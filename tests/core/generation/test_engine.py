@@ -10,60 +10,62 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from mta_framework.errors import InputError, RunError
+from mta_framework.errors import RunError
 from mta_framework.generation import vllm_engine
 from mta_framework.generation.engine import Engine, engine_fault, make_engine
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
-from mta_framework.spec.sections import GenerationSection
 
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6], []]
 SEEDS = prompt_seeds(1, 3)
 
 
-def section(engine="transformers"):
-    return GenerationSection(engine=engine, batch_tokens=24)
+FIELD = "evaluation.engine"
+
+
+def sampled(temperature, top_p=1.0):
+    return Sampling(temperature, top_p, max_new_tokens=6, batch_tokens=24)
 
 
 class Lossy(Engine):
     """Gives as many responses as it was told to."""
 
     name = "lossy"
-    chunk_size = 10
 
     def __init__(self, count):
         self.count = count
 
-    def _respond(self, by, prompt_ids, seeds, temperature, version):
+    def _respond(self, by, prompt_ids, sampling, seeds, version, progress_label, done):
         return [Generation((), "", True)] * self.count
 
 
 @pytest.mark.parametrize("count", [0, 2, 4])
 def test_engine_that_gives_more_or_fewer_responses_than_prompts_stops_the_run(count):
     with pytest.raises(RunError, match=rf"lossy .* student .* 3 prompts \(got {count}\)"):
-        Lossy(count).generate("student", PROMPTS, SEEDS, 1.0, 0)
+        Lossy(count).generate("student", PROMPTS, sampled(1.0), SEEDS)
 
 
 def test_engine_is_not_asked_without_prompts():
-    assert Lossy(5).generate("student", [], [], 1.0, 0) == []
+    assert Lossy(5).generate("student", [], sampled(1.0), []) == []
 
 
 def test_transformers_engine_generates_with_the_model_as_it_is_now(model, llama, tokenizer, tmp_path):
-    engine = make_engine(section(), {"student": model, "teacher": llama}, tokenizer, 6, tmp_path)
-    sampling = Sampling(0.9, 1.0, 6, 24)
+    engine = make_engine("transformers", {"student": model, "teacher": llama}, tokenizer, tmp_path)
+    sampling = sampled(0.9)
     for version in range(2):
         expected = generate(model, tokenizer, PROMPTS, sampling, SEEDS, None)
-        assert engine.generate("student", PROMPTS, SEEDS, 0.9, version) == expected
+        assert engine.generate("student", PROMPTS, sampled(0.9), SEEDS, version=version) == expected
         with torch.no_grad():
             model.get_input_embeddings().weight.mul_(-1.0)
     expected = generate(llama, tokenizer, PROMPTS, sampling, SEEDS, None)
-    assert engine.generate("teacher", PROMPTS, SEEDS, 0.9, 0) == expected
-    assert engine.chunk_size % 2 == 0
+    assert engine.generate("teacher", PROMPTS, sampled(0.9), SEEDS) == expected
     assert not list(tmp_path.iterdir())
 
 
 def test_transformers_engine_shows_no_progress(llama, tokenizer, tmp_path, capsys):
-    make_engine(section(), {"student": llama}, tokenizer, 6, tmp_path).generate("student", PROMPTS, SEEDS, 1.0, 0)
+    make_engine("transformers", {"student": llama}, tokenizer, tmp_path).generate(
+        "student", PROMPTS, sampled(1.0), SEEDS
+    )
     assert "prompt" not in capsys.readouterr().err
 
 
@@ -90,7 +92,7 @@ class StandIn:
         self.running -= 1
 
     def generate(self, model, prompts, asked, use_tqdm):
-        assert not use_tqdm
+        self.progress = use_tqdm
         self.asked = list(zip(prompts, asked, strict=True))
         return [self.output(model, prompt["prompt_token_ids"], params) for prompt, params in self.asked]
 
@@ -120,9 +122,9 @@ def vllm(monkeypatch):
 
 
 def test_vllm_engine_gives_what_the_live_model_gives(vllm, model, tokenizer, tmp_path):
-    engine = make_engine(section("vllm"), {"student": model}, tokenizer, 6, tmp_path / "engine")
-    expected = generate(model, tokenizer, PROMPTS, Sampling(0.0, 1.0, 6, 24), SEEDS, None)
-    assert engine.generate("student", PROMPTS, SEEDS, 0.0, 0) == expected
+    engine = make_engine("vllm", {"student": model}, tokenizer, tmp_path / "engine")
+    expected = generate(model, tokenizer, PROMPTS, sampled(0.0), SEEDS, None)
+    assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS) == expected
     assert vllm.running == 0
     assert next(model.children()).training
 
@@ -130,18 +132,18 @@ def test_vllm_engine_gives_what_the_live_model_gives(vllm, model, tokenizer, tmp
 def test_vllm_engine_is_told_of_ids_that_are_no_tokens(vllm, llama, tokenizer, tmp_path):
     llama.resize_token_embeddings(48, mean_resizing=False)
     llama.lm_head.weight.data[43:] = 3 * llama.lm_head.weight.data[:5]
-    engine = make_engine(section("vllm"), {"student": llama}, tokenizer, 6, tmp_path / "engine")
-    expected = generate(llama, tokenizer, PROMPTS, Sampling(0.0, 1.0, 6, 24), SEEDS, None)
-    assert engine.generate("student", PROMPTS, SEEDS, 0.0, 0) == expected
+    engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path / "engine")
+    expected = generate(llama, tokenizer, PROMPTS, sampled(0.0), SEEDS, None)
+    assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS) == expected
     assert {tuple(params.logit_bias) for _, params in vllm.asked} == {(43, 44, 45, 46, 47)}
 
 
 def test_vllm_engine_ends_responses_where_transformers_does(vllm, llama, tokenizer, tmp_path):
-    [free] = generate(llama, tokenizer, PROMPTS[:1], Sampling(0.0, 1.0, 6, 24), SEEDS[:1], None)
+    [free] = generate(llama, tokenizer, PROMPTS[:1], sampled(0.0), SEEDS[:1], None)
     other = tokenizer.__class__.from_pretrained(_saved(tokenizer, tmp_path / "tokenizer"))
     other.eos_token = tokenizer.convert_ids_to_tokens(free.ids[1])
-    engine = make_engine(section("vllm"), {"student": llama}, other, 6, tmp_path)
-    [ended] = engine.generate("student", PROMPTS[:1], SEEDS[:1], 0.0, 0)
+    engine = make_engine("vllm", {"student": llama}, other, tmp_path)
+    [ended] = engine.generate("student", PROMPTS[:1], sampled(0.0), SEEDS[:1])
     assert ended.finished
     assert ended.ids == free.ids[: free.ids.index(free.ids[1])]
 
@@ -152,9 +154,9 @@ def _saved(tokenizer, folder):
 
 
 def test_vllm_engine_asks_with_one_seed_per_prompt_and_for_the_room_that_is_needed(vllm, llama, tokenizer, tmp_path):
-    engine = make_engine(section("vllm"), {"student": llama}, tokenizer, 6, tmp_path)
+    engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        engine.generate("student", PROMPTS, SEEDS, 0.8, 0)
+        engine.generate("student", PROMPTS, sampled(0.8), SEEDS)
     assert [prompt["prompt_token_ids"] for prompt, _ in vllm.asked] == [*PROMPTS[:2], [40]]
     assert [params.seed for _, params in vllm.asked] == SEEDS
     assert {params.temperature for _, params in vllm.asked} == {0.8}
@@ -175,50 +177,90 @@ def test_vllm_engine_exports_the_student_when_it_has_changed_and_the_teacher_onc
     monkeypatch.setattr(
         vllm_engine, "save_student", lambda *arguments: exported.append(arguments[2].name) or save(*arguments)
     )
-    engine = make_engine(section("vllm"), {"student": model, "teacher": llama}, tokenizer, 6, tmp_path)
-    first = engine.generate("student", PROMPTS, SEEDS, 0.0, 0)
-    assert engine.generate("student", PROMPTS, SEEDS, 0.0, 0) == first
+    engine = make_engine("vllm", {"student": model, "teacher": llama}, tokenizer, tmp_path)
+    first = engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
+    assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS) == first
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(-1.0)
-    assert engine.generate("student", PROMPTS, SEEDS, 0.0, 1) != first
+    assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS, version=1) != first
     for version in range(3):
-        engine.generate("teacher", PROMPTS, SEEDS, 0.0, version)
+        engine.generate("teacher", PROMPTS, sampled(0.0), SEEDS, version=version)
     assert exported == ["student", "student", "teacher"]
     assert list((tmp_path / "student").glob("*.safetensors"))
 
 
 def test_vllm_is_stopped_when_it_fails(vllm, llama, tokenizer, tmp_path, monkeypatch):
-    engine = make_engine(section("vllm"), {"student": llama}, tokenizer, 6, tmp_path)
+    engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path)
     monkeypatch.setattr(vllm, "output", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        engine.generate("student", PROMPTS, SEEDS, 0.0, 0)
+        engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
     assert vllm.running == 0
 
 
 def test_response_of_vllm_without_its_last_token_counts_as_finished(vllm, llama, tokenizer, tmp_path, monkeypatch):
-    engine = make_engine(section("vllm"), {"student": llama}, tokenizer, 6, tmp_path)
+    engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path)
     output = SimpleNamespace(token_ids=(3, 4), finish_reason="stop")
     monkeypatch.setattr(vllm, "output", lambda *arguments: SimpleNamespace(outputs=[output]))
-    assert engine.generate("student", [[5]], [1], 0.0, 0) == [Generation((3, 4), "w3 w4", True)]
+    assert engine.generate("student", [[5]], sampled(0.0), [1]) == [Generation((3, 4), "w3 w4", True)]
 
 
-def test_missing_vllm_is_a_fault_that_says_what_to_do(llama, tokenizer, tmp_path, monkeypatch):
+def test_missing_vllm_is_a_fault_that_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    fault = engine_fault(section("vllm"))
-    assert str(fault).startswith("training.generation.engine: vllm is not installed (got 'vllm')")
-    assert engine_fault(section()) is None
-    with pytest.raises(InputError, match="install vllm"):
-        make_engine(section("vllm"), {"student": llama}, tokenizer, 6, tmp_path)
+    fault = engine_fault("vllm", FIELD)
+    assert str(fault).startswith("evaluation.engine: vllm is not installed (got 'vllm')")
+    assert str(fault).endswith("install vllm.")
+    assert engine_fault("transformers", FIELD) is None
 
 
 def test_vllm_with_several_processes_is_a_fault(vllm, monkeypatch):
     several = SimpleNamespace(num_processes=2)
     monkeypatch.setattr("mta_framework.generation.engine.processes", lambda: several)
-    assert "this run has 2" in str(engine_fault(section("vllm")))
+    assert "this run has 2" in str(engine_fault("vllm", FIELD))
 
 
 def test_vllm_is_imported_only_where_it_is_chosen(vllm, llama, tokenizer, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "mta_framework.generation.vllm_engine")
-    make_engine(section(), {"student": llama}, tokenizer, 6, tmp_path)
+    make_engine("transformers", {"student": llama}, tokenizer, tmp_path)
     assert "mta_framework.generation.vllm_engine" not in sys.modules
     assert not vllm.started
+
+
+@pytest.mark.parametrize("name", ["transformers", "vllm"])
+def test_every_response_is_handed_over_once_with_its_number(vllm, llama, tokenizer, tmp_path, name):
+    engine, found = make_engine(name, {"student": llama}, tokenizer, tmp_path), []
+    generations = engine.generate(
+        "student", PROMPTS, sampled(0.0), SEEDS, done=lambda number, generation: found.append((number, generation))
+    )
+    assert sorted(number for number, _ in found) == [0, 1, 2]
+    assert [generation for _, generation in sorted(found, key=lambda pair: pair[0])] == generations
+
+
+@pytest.mark.parametrize("label", [None, "student, dolly"])
+def test_vllm_shows_progress_where_there_is_a_label(vllm, llama, tokenizer, tmp_path, label):
+    engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path)
+    engine.generate("student", PROMPTS, sampled(0.0), SEEDS, progress_label=label)
+    assert vllm.progress == (label is not None)
+
+
+def test_vllm_loads_a_folder_as_it_is(vllm, llama, tokenizer, tmp_path):
+    llama.resize_token_embeddings(48, mean_resizing=False)
+    llama.generation_config.eos_token_id = [42]
+    llama.save_pretrained(tmp_path / "model")
+    expected = generate(llama, tokenizer, PROMPTS, sampled(0.0), SEEDS, None)
+    engine = make_engine("vllm", {"student": tmp_path / "model"}, tokenizer, tmp_path / "engine")
+    # The stand-in computes in the dtype that it is told; a folder's own is for vLLM to find.
+    vllm.module.LLM = lambda **options: (
+        vllm.start(**{**options, "dtype": "float32"}) if options["dtype"] == "auto" else None
+    )
+    assert engine.generate("student", PROMPTS, sampled(0.0, top_p=0.5), SEEDS) == expected
+    assert vllm.started[0]["model"] == str(tmp_path / "model")
+    [(_, params), *_] = vllm.asked
+    assert (params.stop_token_ids, params.top_p, tuple(params.logit_bias)) == ([40, 42], 0.5, (43, 44, 45, 46, 47))
+    assert not (tmp_path / "engine").exists()
+
+
+def test_vllm_writes_as_many_responses_at_once_as_the_tokens_allow(vllm, llama, tokenizer, tmp_path):
+    engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path)
+    engine.generate("student", PROMPTS, Sampling(0.0, 1.0, 6, batch_tokens=1), SEEDS)
+    engine.generate("student", PROMPTS, Sampling(0.0, 1.0, 6, batch_tokens=33), SEEDS)
+    assert [options["max_num_seqs"] for options in vllm.started] == [1, 3]

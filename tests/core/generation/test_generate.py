@@ -179,9 +179,9 @@ def test_prompt_that_just_fits_is_answered(model, tokenizer):
 
 def test_stored_end_tokens_count_only_where_the_tokenizer_calls_them_special(llama, tokenizer):
     llama.generation_config.eos_token_id = [2, 42]
-    assert end_ids(llama, tokenizer) == [40, 42]
+    assert end_ids(llama.generation_config, tokenizer) == [40, 42]
     llama.generation_config.eos_token_id = 2
-    assert end_ids(llama, tokenizer) == [40]
+    assert end_ids(llama.generation_config, tokenizer) == [40]
 
 
 def test_adapters_count(llama, tokenizer):
