@@ -20,6 +20,7 @@ ALLOWED = {
     "interfaces": BASE,
     "batch_policies": CONTRACTS,
     "stretches": CONTRACTS,
+    "chat": BASE,
     "phrases": {"types"},
     "hookspecs": BASE | {"interfaces"},
     "spec": CONTRACTS,
@@ -38,7 +39,9 @@ ALLOWED = {
     "testing": SHARED | {"data"},
 }
 PIPELINE = {"pipeline", "plan", "facts", "key_layers", "assembly", "inspection"}
-LIGHT = ("torch", "transformers", "datasets", "peft", "spacy", "accelerate", "rouge_score", "matplotlib", "numpy")
+PACKAGES = {"vocabulary", "batch_policies", "stretches", "phrases", "chat"}
+HEAVY = {"torch", "transformers", "datasets", "peft", "spacy", "accelerate", "rouge_score"}
+HEAVY |= {"matplotlib", "numpy", "httpx2"}
 
 
 def part_of(module: str) -> str:
@@ -74,14 +77,14 @@ def test_plugin_imports_the_public_surface_alone_and_no_other_plugin(path):
     for name in imports(path):
         if name.startswith("mta_framework."):
             public = name.removeprefix("mta_framework.").split(".")[0]
-            assert public in {"vocabulary", "batch_policies", "stretches", "phrases", *mta_framework.__all__}, name
+            assert public in {*PACKAGES, *mta_framework.__all__}, name
         if name.startswith("mta_plugins"):
             assert path.name == "hooks.py", f"{path.name} imports {name}"
 
 
 @pytest.mark.parametrize("path", files(PLUGINS, EXAMPLE / "src"), ids=module_of)
 def test_plugin_module_loads_no_heavy_library_at_import(path):
-    heavy = {name.split(".")[0] for name in imports(path, only_at_import_time=True)} & set(LIGHT)
+    heavy = {name.split(".")[0] for name in imports(path, only_at_import_time=True)} & HEAVY
     assert not heavy
     assert "mta_framework.vocabulary" not in set(imports(path, only_at_import_time=True))
 
