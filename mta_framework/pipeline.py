@@ -30,13 +30,14 @@ from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.report import EvaluationFacts, Report
 from mta_framework.evaluation.sets import read_sets
 from mta_framework.evaluation.summary import summarise
-from mta_framework.generation.engine import engine_fault
+from mta_framework.generation.engine import Stored, engine_fault
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.key_layers import alignment_layers, base_loss_layers, measured_layers, recorded_layers
 from mta_framework.models.export import save_student
 from mta_framework.models.identity import identity
 from mta_framework.models.lineup import Lineup
+from mta_framework.models.loading import DTYPE_OF_PRECISION
 from mta_framework.plan import Plan, estimate_memory
 from mta_framework.processes import processes
 from mta_framework.registry import describe
@@ -216,6 +217,7 @@ def _evaluate(
     identities = identity(bound.spec, folder.student, teacher_folder)
     tokenizers = {"teacher": lineup.teacher_tokenizer or lineup.tokenizer}
     sets = {"teacher": ready.teacher_sets}
+    stored = {"student": Stored(folder.student, DTYPE_OF_PRECISION[bound.spec.training.precision])}
     candidates = [
         Candidate(
             name,
@@ -223,12 +225,13 @@ def _evaluate(
             tokenizers.get(name, lineup.tokenizer),
             loaders[name],
             sets.get(name, ready.sets),
+            stored.get(name),
         )
         for name in section.models
     ]
     sampling = Sampling(section.temperature, section.top_p, section.max_new_tokens, section.batch_tokens)
     predictions, cache = folder.path / "predictions", Path(bound.spec.output_dir) / "metric-cache"
-    return summarise(evaluate(candidates, bound.metrics, sampling, section.seeds, predictions, cache))
+    return summarise(evaluate(candidates, bound.metrics, sampling, section.seeds, predictions, cache, section.engine))
 
 
 def _report(bound: BoundRun, ready: Ready, folder: RunFolder, scores: EvaluationFacts | None, clock: Clock) -> Report:

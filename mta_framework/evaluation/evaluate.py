@@ -16,9 +16,11 @@ from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.responses import Responder
 from mta_framework.evaluation.results import Evaluation, Prediction, SetResult
 from mta_framework.evaluation.scoring import labelled, score
+from mta_framework.generation.engine import Engine, Stored, make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import Metric
 from mta_framework.ranks import on_main
+from mta_framework.spec.sections import EngineName
 from mta_framework.types import Answers, Likelihood
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Candidate:
         tokenizer: The model's own.
         load: Gives the model on its device; called once at most, and not at all if all predictions are there.
         sets: What it is evaluated on: for every candidate the same sets and rows, tokenised for this one.
+        stored: The folder that it lies in as it is, where there is one: an engine may read that instead of loading.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Candidate:
     tokenizer: PreTrainedTokenizerBase
     load: Callable[[], PreTrainedModel]
     sets: Sequence[EvaluationSet]
+    stored: Stored | None = None
 
 
 def evaluate(
@@ -72,6 +76,7 @@ def evaluate(
     seeds: Sequence[int],
     folder: Path,
     cache_dir: Path | None = None,
+    engine: EngineName = "transformers",
 ) -> Evaluation:
     """Evaluate models one after the other; only one is held at a time.
 
@@ -88,6 +93,7 @@ def evaluate(
         seeds: Of sampling.
         folder: Of the predictions.
         cache_dir: Where metrics keep what was dear to get, each in a folder that is called as it; None: nowhere.
+        engine: What generates.
 
     Raises:
         InputError: A metric is given twice, or a prompt leaves no room for a response.
@@ -98,7 +104,7 @@ def evaluate(
     for candidate in candidates:
         load = functools.cache(candidate.load)
         for entry in candidate.sets:
-            results += _Task(candidate, entry, load, sampling, tuple(seeds), named, folder, cache_dir).results()
+            results += _Task(candidate, entry, load, sampling, tuple(seeds), named, folder, cache_dir, engine).results()
         del load
     spent = on_main(lambda: [dict(metric.spent()) for metric in metrics])
     facts = [
@@ -120,6 +126,7 @@ class _Task:
     metrics: Sequence[tuple[str, Metric]]
     folder: Path
     cache_dir: Path | None
+    engine: EngineName
 
     def results(self) -> list[SetResult]:
         """For each seed its predictions with their scores."""
@@ -137,7 +144,7 @@ class _Task:
     def _generated(self, seeds: Sequence[int]) -> dict[int, list[Prediction]]:
         journal = Journal(self.folder / self.candidate.name, self.entry.name)
         label = f"{self.candidate.name}, {self.entry.name}"
-        responder = Responder(self.load, self.candidate.tokenizer, self.sampling, label)
+        responder = Responder(self._engine, self.candidate.name, self.sampling, label)
         keys = {seed: self._keys[seed].responses for seed in seeds}
         responses = responder.respond(self.entry.prompt_ids, keys, journal)
         made = {seed: self._rows(responses[seed]) for seed in seeds}
@@ -149,6 +156,11 @@ class _Task:
 
         on_main(keep)
         return made
+
+    def _engine(self) -> Engine:
+        name, stored = self.candidate.name, self.candidate.stored if self.engine == "vllm" else None
+        folder = self.folder / name / "engine"
+        return make_engine(self.engine, {name: stored or self.load()}, self.candidate.tokenizer, folder)
 
     def _rows(self, responses: Sequence[Response]) -> list[Prediction]:
         entry = self.entry
@@ -193,7 +205,7 @@ class _Task:
         ids = [[int(token_id) for token_id in prompt] for prompt in entry.prompt_ids]
         sampling = dataclasses.asdict(self.sampling)
         del sampling["batch_tokens"]  # of no influence but on rounding
-        made_from = digest([self.candidate.identity, list(entry.prompts), ids, sampling])
+        made_from = digest([self.candidate.identity, list(entry.prompts), ids, sampling, self.engine])
         metrics = [
             [label, type(metric).__module__, type(metric).__qualname__, metric.params.model_dump(mode="json")]
             for label, metric in self.metrics

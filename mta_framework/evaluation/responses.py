@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from mta_framework.evaluation.journal import Journal, Response
-from mta_framework.generation.generate import generate
+from mta_framework.generation.engine import Engine
 from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
 from mta_framework.processes import processes
 from mta_framework.ranks import on_main, reunited, share
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Wanted = tuple[int, Sequence[int]]
 """A prompt by its number, and the seeds under which it has no response yet."""
@@ -22,17 +18,15 @@ class Responder:
     """Generates with one model.
 
     Args:
-        load: Gives the model; not called where nothing is left to do.
-        tokenizer: The model's own.
+        engine: Gives what writes; not called where nothing is left to do.
+        by: Name of the model.
         sampling: How responses are drawn.
         label: What the progress bar says.
     """
 
-    def __init__(
-        self, load: Callable[[], PreTrainedModel], tokenizer: PreTrainedTokenizerBase, sampling: Sampling, label: str
-    ):
-        self._load = load
-        self._tokenizer = tokenizer
+    def __init__(self, engine: Callable[[], Engine], by: str, sampling: Sampling, label: str):
+        self._engine = engine
+        self._by = by
         self._sampling = sampling
         self._label = label
 
@@ -71,7 +65,9 @@ class Responder:
                 number, seed = rows[row]
                 writer.add((keys[seed], number), _response(generation))
 
-            generations = generate(self._load(), self._tokenizer, prompts, self._sampling, seeds, self._label, done)
+            generations = self._engine().generate(
+                self._by, prompts, self._sampling, seeds, progress_label=self._label, done=done
+            )
         made = iter(map(_response, generations))
         return [[next(made) for _ in seeds] for _, seeds in own]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Done = Callable[[int, Generation], None]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model that lies in a transformers folder, for engines that load it themselves.
+
+    Args:
+        folder: Weights and configuration.
+        dtype: What it is computed in, e.g. ``bfloat16``.
+    """
+
+    folder: Path
+    dtype: str
 
 
 class Engine(ABC):
@@ -85,7 +99,7 @@ class Engine(ABC):
 
 def make_engine(
     name: EngineName,
-    models: Mapping[str, nn.Module | Path],
+    models: Mapping[str, nn.Module | Stored],
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
 ) -> Engine:
@@ -94,7 +108,7 @@ def make_engine(
     Args:
         name: Of the engine.
         models: Those that may be asked. Live ones: what is trained later is what generates then. ``vllm`` also takes
-            a model's transformers folder, which it reads as it is.
+            stored ones.
         tokenizer: Of all of them.
         folder: For copies of weights; made where one is needed.
     """

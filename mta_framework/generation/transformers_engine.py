@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mta_framework.generation.engine import Done, Engine
+from mta_framework.generation.engine import Done, Engine, Stored
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling import Generation, Sampling
 
@@ -28,7 +27,7 @@ class TransformersEngine(Engine):
 
     name = "transformers"
 
-    def __init__(self, models: Mapping[str, nn.Module | Path], tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, models: Mapping[str, nn.Module | Stored], tokenizer: PreTrainedTokenizerBase):
         self._models = models
         self._tokenizer = tokenizer
 
@@ -43,5 +42,5 @@ class TransformersEngine(Engine):
         done: Done | None,
     ) -> list[Generation]:
         model = self._models[by]
-        assert not isinstance(model, Path), "transformers generates with a loaded model"
+        assert not isinstance(model, Stored), "transformers generates with a loaded model"
         return generate(model, self._tokenizer, prompt_ids, sampling, seeds, progress_label, done)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from mta_framework.generation.engine import Done, Engine
+from mta_framework.generation.engine import Done, Engine, Stored
 from mta_framework.generation.limits import end_ids, first_id, output_size, padding_ids
 from mta_framework.generation.sampling import Generation, Sampling
 from mta_framework.models.decoder import base_of
@@ -51,14 +51,14 @@ class VllmEngine(Engine):
     transformers, what it makes of the exported folder, memory beside a trainer, and speed.
 
     Args:
-        models: Live ones, or their folders.
+        models: Live ones, or stored ones.
         tokenizer: Of all of them.
         folder: Where the exported models go; those of an earlier run are replaced.
     """
 
     name = "vllm"
 
-    def __init__(self, models: Mapping[str, nn.Module | Path], tokenizer: PreTrainedTokenizerBase, folder: Path):
+    def __init__(self, models: Mapping[str, nn.Module | Stored], tokenizer: PreTrainedTokenizerBase, folder: Path):
         self._models = models
         self._tokenizer = tokenizer
         self._folder = folder
@@ -92,17 +92,22 @@ class VllmEngine(Engine):
 
     def _model(self, by: str, version: int) -> _Model:
         model = self._models[by]
-        if isinstance(model, Path):
-            named = (model / "generation_config.json").is_file()
-            stored = GenerationConfig.from_pretrained(model) if named else None
-            size = AutoConfig.from_pretrained(model).get_text_config(decoder=True).vocab_size
-            return _Model(model, end_ids(stored, self._tokenizer), padding_ids(size, self._tokenizer), "auto")
+        if isinstance(model, Stored):
+            return self._stored(model)
         base = base_of(model)
         ends, padding = (
             end_ids(base.generation_config, self._tokenizer),
             padding_ids(output_size(base), self._tokenizer),
         )
         return _Model(self._export(by, model, version), ends, padding, str(_dtype(base)).removeprefix("torch."))
+
+    def _stored(self, model: Stored) -> _Model:
+        settings = None
+        if (model.folder / "generation_config.json").is_file():
+            settings = GenerationConfig.from_pretrained(model.folder)
+        size = AutoConfig.from_pretrained(model.folder).get_text_config(decoder=True).vocab_size
+        ends, padding = end_ids(settings, self._tokenizer), padding_ids(size, self._tokenizer)
+        return _Model(model.folder, ends, padding, model.dtype)
 
     def _export(self, by: str, model: nn.Module, version: int) -> Path:
         folder = self._folder / by

@@ -11,8 +11,9 @@ from mta_framework import Metric, RunError, ScoreSet
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.predictions import read_rows
 from mta_framework.evaluation.report import MetricFacts
+from mta_framework.generation.engine import Engine, Stored
 from mta_framework.generation.generate import generate
-from mta_framework.generation.sampling import Sampling, prompt_seeds
+from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=6, batch_tokens=20)
 
@@ -111,7 +112,7 @@ def test_an_evaluation_that_was_cut_off_generates_only_what_is_missing(run, load
     (tmp_path / "student" / "first-seed20.jsonl").unlink()
     seeds = []
     monkeypatch.setattr(
-        "mta_framework.evaluation.responses.generate",
+        "mta_framework.generation.transformers_engine.generate",
         lambda *arguments: seeds.append(arguments[4]) or generate(*arguments),
     )
     assert run() == first
@@ -138,6 +139,49 @@ def test_predictions_of_another_model_or_other_settings_are_not_reused(run, load
     run()
     run(**change)
     assert loader.calls == 2
+
+
+class Writer(Engine):
+    """In the place of any engine: says that it was asked, and of what."""
+
+    def __init__(self, name, models):
+        self.name, self.models = name, models
+
+    def _respond(self, by, prompt_ids, sampling, seeds, version, progress_label, done):
+        generations = [Generation((1,), f"{self.name} {by} {seed}", True) for seed in seeds]
+        for number, generation in enumerate(generations):
+            done(number, generation)
+        return generations
+
+
+@pytest.mark.parametrize(("name", "loads"), [("transformers", 1), ("vllm", 0)])
+def test_the_engine_writes_and_only_vllm_reads_a_stored_model_itself(
+    loader, tokenizer, tmp_path, monkeypatch, name, loads
+):
+    made = []
+    monkeypatch.setattr(
+        "mta_framework.evaluation.evaluate.make_engine",
+        lambda name, models, *_: made.append(models) or Writer(name, models),
+    )
+    stored = Stored(tmp_path / "weights", "float32")
+    candidate = Candidate("student", "a", tokenizer, loader, (entry(),), stored)
+    evaluation = evaluate([candidate], [Tokens(Tokens.Params())], SAMPLING, [10], tmp_path, engine=name)
+    assert [row.prediction for row in evaluation.results[0].predictions] == [
+        f"{name} student {seed}" for seed in prompt_seeds(10, 3)
+    ]
+    assert made == [{"student": loader.model if loads else stored}]
+    assert loader.calls == loads
+
+
+def test_responses_of_another_engine_are_not_reused(loader, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("mta_framework.evaluation.evaluate.make_engine", lambda name, models, *_: Writer(name, models))
+    candidate = Candidate("student", "a", tokenizer, loader, (entry(),))
+    first, other = (
+        evaluate([candidate], [Tokens(Tokens.Params())], SAMPLING, [10], tmp_path, engine=name)
+        for name in ("transformers", "vllm")
+    )
+    assert first.results[0].predictions[0].prediction.startswith("transformers")
+    assert other.results[0].predictions[0].prediction.startswith("vllm")
 
 
 def test_damaged_predictions_are_not_reused(run, loader, tmp_path):
