@@ -1,12 +1,12 @@
-"""Reads a spec file, with every fault of its structure at once."""
+"""Reads a spec, from a file or as the command line gives it, with every fault of its structure at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from pydantic import ValidationError
 
@@ -15,45 +15,46 @@ from mta_framework.spec.document import Place, read_document
 from mta_framework.spec.faults import faults_of
 from mta_framework.spec.outline import Schema
 from mta_framework.spec.overrides import override
-from mta_framework.spec.repair import repaired, validate
+from mta_framework.spec.repair import SpecT, repaired, validate
 from mta_framework.spec.section import Section
 from mta_framework.spec.sections import RunSpec
 
 
 @dataclass(frozen=True)
-class RawSpec:
+class RawSpec(Generic[SpecT]):
     """A spec as read, sound or not.
 
     Args:
-        path: The file, absolute.
+        path: The file, absolute; where there is none, the folder that relative paths are relative to.
         raw: The document after overrides, as the user wrote it.
         spec: The validated spec, its paths absolute; None if there are faults.
         faults: All structural faults.
         draft: The spec with faulty values replaced, for checks that look at the sound rest; None if there is nothing
             to look at.
         unsound: The places of the draft that were replaced.
-        overridden: The places that overrides set.
+        given: The places that the command line set -> how a user calls them; None: by their name, after ``--set``.
     """
 
     path: Path
     raw: dict[str, Any]
-    spec: RunSpec | None
+    spec: SpecT | None
     faults: tuple[Fault, ...]
-    draft: RunSpec | None = None
+    draft: SpecT | None = None
     unsound: frozenset[Place] = field(default_factory=frozenset)
-    overridden: tuple[Place, ...] = ()
+    given: Mapping[Place, str | None] = field(default_factory=dict)
 
     def where(self, place: Place) -> str:
-        """The name of a place in error messages; places that an override set say so."""
-        from_command_line = any(place[: len(given)] == given for given in self.overridden)
-        return ("--set " if from_command_line else "") + (".".join(map(str, place)) or str(self.path))
+        """The name of a place in error messages; places that the command line set say so."""
+        name = ".".join(map(str, place)) or str(self.path)
+        setting = next((given for given in self.given if place[: len(given)] == given), None)
+        return name if setting is None else self.given[setting] or f"--set {name}"
 
     def sound(self, *place: str | int) -> bool:
         """Whether the draft's value at ``place`` is what the user gave, list entries included."""
         return not any(_touches(unsound, place) for unsound in self.unsound)
 
 
-def read_spec(path: Path, overrides: Sequence[str] = ()) -> RawSpec:
+def read_spec(path: Path, overrides: Sequence[str] = ()) -> RawSpec[RunSpec]:
     """Read and validate a spec; plugin names and options are left to binding.
 
     Args:
@@ -71,28 +72,56 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> RawSpec:
     except RuntimeError as error:  # an unknown home, or links in a circle
         fault = Fault(str(path), f"is no usable path (got: {error})", "a spec file", "Check the path.")
         return RawSpec(path, {}, None, (fault,))
-    overridden, refused = override(raw, overrides, spec_schema())
-    draft, unsound = repaired(raw, path.parent, spec_schema())
-    reading = RawSpec(path, raw, None, (), draft, frozenset(unsound), tuple(overridden))
-    faults = (*repetitions, *refused, *_structural(reading), *_contradictions(reading))
-    return RawSpec(path, raw, None if faults else draft, faults, draft, frozenset(unsound), tuple(overridden))
+    return _read(RunSpec, raw, path, overrides, {}, repetitions)
+
+
+def read_settings(
+    kind: type[SpecT], raw: dict[str, Any], folder: Path, overrides: Sequence[str], given: Mapping[Place, str]
+) -> RawSpec[SpecT]:
+    """Validate a spec that a command puts together, as ``read_spec`` does one in a file.
+
+    Args:
+        kind: What it is a spec of.
+        raw: The document; overrides change it.
+        folder: What relative paths are relative to.
+        overrides: As above.
+        given: Places that other options set -> how a user calls them.
+    """
+    return _read(kind, raw, folder, overrides, given, [])
+
+
+def _read(
+    kind: type[SpecT],
+    raw: dict[str, Any],
+    path: Path,
+    overrides: Sequence[str],
+    given: Mapping[Place, str],
+    repetitions: Sequence[Fault],
+) -> RawSpec[SpecT]:
+    folder, schema = path if path.is_dir() else path.parent, _schema(kind)
+    overridden, refused = override(raw, overrides, schema)
+    draft, unsound = repaired(kind, raw, folder, schema)
+    named = {**dict.fromkeys(overridden), **given}
+    reading = RawSpec(path, raw, None, (), draft, frozenset(unsound), named)
+    faults = (*repetitions, *refused, *_structural(kind, reading, folder), *_contradictions(reading))
+    return RawSpec(path, raw, None if faults else draft, faults, draft, frozenset(unsound), named)
 
 
 @cache
-def spec_schema() -> Schema:
+def _schema(kind: type[Section]) -> Schema:
     """JSON Schema of a spec, plugin sections as plain names and objects."""
-    return RunSpec.model_json_schema()
+    return kind.model_json_schema()
 
 
-def _structural(reading: RawSpec) -> list[Fault]:
+def _structural(kind: type[SpecT], reading: RawSpec[SpecT], folder: Path) -> list[Fault]:
     try:
-        validate(reading.raw, reading.path.parent)
+        validate(kind, reading.raw, folder)
     except ValidationError as error:
-        return faults_of(error, spec_schema(), reading.where, "field")
+        return faults_of(error, _schema(kind), reading.where, "field")
     return []
 
 
-def _contradictions(reading: RawSpec) -> Iterator[Fault]:
+def _contradictions(reading: RawSpec[SpecT]) -> Iterator[Fault]:
     for place, section in _sections(reading.draft, ()):
         for found in section.contradictions():
             if all(reading.sound(*place, *involved.split(".")) for involved in found.involved):

@@ -5,30 +5,34 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from mta_framework.spec.document import Place
 from mta_framework.spec.faults import meant, place_of
 from mta_framework.spec.outline import Schema, property_at
-from mta_framework.spec.sections import RunSpec
+from mta_framework.spec.section import Section
+
+SpecT = TypeVar("SpecT", bound=Section)
 
 _ROUNDS = 10
 """More than the spec is deep: emptying a list can only uncover a fault one level up."""
 
 
-def validate(document: Mapping[str, Any], folder: Path) -> RunSpec:
+def validate(kind: type[SpecT], document: Mapping[str, Any], folder: Path) -> SpecT:
     """Validate types and ranges strictly; contradictions between fields are left to the caller.
 
     Raises:
         ValidationError: As pydantic does.
     """
     context = {"folder": folder, "defer_contradictions": True}
-    return RunSpec.model_validate(document, strict=True, context=context)
+    return kind.model_validate(document, strict=True, context=context)
 
 
-def repaired(document: Mapping[str, Any], folder: Path, schema: Schema) -> tuple[RunSpec | None, set[Place]]:
+def repaired(
+    kind: type[SpecT], document: Mapping[str, Any], folder: Path, schema: Schema
+) -> tuple[SpecT | None, set[Place]]:
     """A draft of the spec in which every faulty value is replaced: by its default, or else by its example.
 
     Returns:
@@ -38,7 +42,7 @@ def repaired(document: Mapping[str, Any], folder: Path, schema: Schema) -> tuple
     places: set[Place] = set()
     for _ in range(_ROUNDS):
         try:
-            return validate(draft, folder), places
+            return validate(kind, draft, folder), places
         except ValidationError as error:
             details = error.errors(include_url=False)
         found = {place_of(detail, schema) for detail in details}

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from mta_framework.spec.loading import spec_schema
+from mta_framework.spec.evaluation import EvaluationSpec
+from mta_framework.spec.section import Section
 from mta_framework.spec.sections import AlignmentSection, EvaluationSection, RunSpec, TeacherSection, TrainingSection
 
 
@@ -46,8 +47,10 @@ def test_a_dumped_spec_with_all_defaults_spelt_out_is_valid_again() -> None:
     assert RunSpec.model_validate(spec.model_dump(mode="json")) == spec
 
 
-def test_every_field_is_described_and_every_required_one_has_an_example() -> None:
-    for definition in (spec_schema(), *spec_schema()["$defs"].values()):
+@pytest.mark.parametrize("kind", [RunSpec, EvaluationSpec])
+def test_every_field_is_described_and_every_required_one_has_an_example(kind: type[Section]) -> None:
+    schema = kind.model_json_schema()
+    for definition in (schema, *schema["$defs"].values()):
         for name, field in definition["properties"].items():
             assert field.get("description") or "$ref" in field, name
             assert name not in definition.get("required", ()) or field.get("examples"), name
