@@ -19,8 +19,7 @@ from mta_framework.generation.engine import make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.models.lineup import Lineup
-from mta_framework.models.loading import DTYPE_OF_PRECISION
-from mta_framework.spec.sections import RunSpec
+from mta_framework.spec.sections import DTYPE_OF_PRECISION, RunSpec
 from mta_framework.training.loader import Collator
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.train import total_steps

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import InputError
 from mta_framework.models.heads import check_head
-from mta_framework.models.loading import DTYPE_OF_PRECISION, load_student, load_teacher, student_field, teacher_dtype
+from mta_framework.models.loading import load_student, load_teacher, student_field, teacher_dtype
 from mta_framework.models.outline import ModelOutline, outline_student, outline_teacher
 from mta_framework.models.tokenizers import (
     check_vocabulary,
@@ -19,7 +19,7 @@ from mta_framework.models.tokenizers import (
     load_student_tokenizer,
     load_teacher_tokenizer,
 )
-from mta_framework.spec.sections import RunSpec, StudentSection, TeacherSection
+from mta_framework.spec.sections import DTYPE_OF_PRECISION, RunSpec, StudentSection, TeacherSection
 
 
 class Lineup:

@@ -16,9 +16,7 @@ from mta_framework.models.lora import add_lora
 from mta_framework.models.origins import Origin, loading, local_model, origin_of
 from mta_framework.models.shortening import shortened
 from mta_framework.models.tokenizers import check_vocabulary
-from mta_framework.spec.sections import StudentSection, TeacherSection
-
-DTYPE_OF_PRECISION = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+from mta_framework.spec.sections import DTYPE_OF_PRECISION, StudentSection, TeacherSection
 
 
 def teacher_dtype(section: TeacherSection, precision: str) -> str:

@@ -28,6 +28,8 @@ from mta_framework.spec.section import (
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 EngineName = Literal["transformers", "vllm"]
+DTYPE_OF_PRECISION = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""``training.precision`` -> what the forward pass computes in."""
 
 
 def _family(name: str) -> dict[str, JsonValue]:
