@@ -38,7 +38,7 @@ pytest.register_assert_rewrite(
 from mta_framework.testing.base_losses import BaseLossContract  # noqa: E402
 from mta_framework.testing.importance_estimators import ImportanceEstimatorContract  # noqa: E402
 from mta_framework.testing.layer_mappers import LayerMapperContract  # noqa: E402
-from mta_framework.testing.metrics import MetricContract  # noqa: E402
+from mta_framework.testing.metrics import MetricContract, PairwiseMetricContract  # noqa: E402
 from mta_framework.testing.rollouts import ScriptedRollouts  # noqa: E402
 from mta_framework.testing.span_extractors import ODD_TEXTS, SpanExtractorContract  # noqa: E402
 from mta_framework.testing.values import batch_of, random_example, random_states  # noqa: E402
@@ -49,6 +49,7 @@ __all__ = [
     "ImportanceEstimatorContract",
     "LayerMapperContract",
     "MetricContract",
+    "PairwiseMetricContract",
     "ScriptedRollouts",
     "SpanExtractorContract",
     "batch_of",

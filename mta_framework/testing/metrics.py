@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from mta_framework.interfaces import Metric
+from mta_framework.interfaces import Metric, PairwiseMetric
 from mta_framework.testing.plugin import PluginContract
-from mta_framework.types import Answers
+from mta_framework.types import Answers, Likelihood
 
-_PREDICTIONS = ("", "a red bicycle", "日本語", "the lamp is broken")
-_REFERENCES = (["x"], ["a red bicycle", "bike"], ["日本語"], ["his lamp was broken"])
-_QUESTIONS = ("Say x.", "What is it?", "Which language?", "What is wrong?")
-_ANSWERS = Answers(_PREDICTIONS, _REFERENCES, _QUESTIONS)
+_PREDICTIONS = ("", "a red bicycle", "日本語", "the lamp is broken", "{} [[7]] 5.")
+_REFERENCES = (["x"], ["a red bicycle", "bike"], ["日本語"], ["his lamp was broken"], ["", "-5"])
+_QUESTIONS = ("Say x.", "What is it?", "Which language?", "What is wrong?", "")
+_LIKELIHOODS = (Likelihood(2.0, 1), Likelihood(0.0, 3), Likelihood(5.0, 2), Likelihood(11.5, 5), Likelihood(0.25, 1))
+_EMPTY = Answers([], [], likelihoods=lambda: ())
+
+
+def _answers(rows: Sequence[int], predictions: Sequence[str] = _PREDICTIONS) -> Answers:
+    """The answers of these rows, all that a metric could ask for included."""
+
+    def likelihoods() -> list[Likelihood]:
+        return [_LIKELIHOODS[row] for row in rows]
+
+    references = [_REFERENCES[row] for row in rows]
+    return Answers([predictions[row] for row in rows], references, [_QUESTIONS[row] for row in rows], likelihoods)
+
+
+_ALL = range(len(_PREDICTIONS))
 
 
 class MetricContract(PluginContract):
@@ -19,18 +34,60 @@ class MetricContract(PluginContract):
 
     CONTRACT = Metric
 
+    def test_what_it_needs_is_here(self, plugin: Metric) -> None:
+        missing = plugin.require()
+        assert missing is None, missing
+
     def test_every_prediction_gets_a_finite_number(self, plugin: Metric) -> None:
-        scores = plugin.score(_ANSWERS).scores
+        scores = plugin.score(_answers(_ALL)).scores
         assert len(scores) == len(_PREDICTIONS)
         assert all(math.isfinite(score) for score in scores)
 
+    def test_weights_are_positive_and_geometric_scores_too(self, plugin: Metric) -> None:
+        found = plugin.score(_answers(_ALL))
+        assert found.weights is None or len(found.weights) == len(_PREDICTIONS)
+        assert all(math.isfinite(weight) and weight > 0 for weight in found.weights or ())
+        assert plugin.MEAN in ("arithmetic", "geometric")
+        assert plugin.MEAN == "arithmetic" or min(found.scores) > 0
+
     def test_scores_come_in_the_order_of_the_predictions(self, plugin: Metric) -> None:
-        scores = plugin.score(_ANSWERS).scores
-        assert plugin.score(Answers(_PREDICTIONS[::-1], _REFERENCES[::-1], _QUESTIONS[::-1])).scores == scores[::-1]
+        found, turned = plugin.score(_answers(_ALL)), plugin.score(_answers(_ALL[::-1]))
+        assert turned.scores == found.scores[::-1]
+        assert (turned.weights or ())[::-1] == (found.weights or ())
 
     def test_nothing_to_score_gives_no_scores(self, plugin: Metric) -> None:
-        assert plugin.score(Answers([], [])).scores == ()
+        assert plugin.score(_EMPTY).scores == ()
 
-    def test_a_perfect_prediction_scores_higher_than_a_wrong_one(self, plugin: Metric) -> None:
-        right, wrong = plugin.score(Answers(["a red bicycle", "no"], [["a red bicycle"]] * 2, ["?"] * 2)).scores
+    def test_a_perfect_prediction_scores_better_than_a_wrong_one_that_stammers(self, plugin: Metric) -> None:
+        surprises = (Likelihood(0.5, 3), Likelihood(9.0, 3))
+        answers = Answers(
+            ["a red bicycle", "no no no"], [["a red bicycle"]] * 2, ["What is it?"] * 2, lambda: surprises
+        )
+        right, wrong = plugin.score(answers).scores
         assert right > wrong if plugin.HIGHER_IS_BETTER else right < wrong
+
+    def test_what_it_spent_is_finite_and_does_not_shrink(self, plugin: Metric) -> None:
+        before = plugin.spent()
+        plugin.score(_answers(_ALL))
+        after = plugin.spent()
+        assert all(math.isfinite(amount) and amount >= before.get(name, 0) >= 0 for name, amount in after.items())
+
+
+class PairwiseMetricContract(MetricContract):
+    """Its ``plugin`` fixture returns a pairwise metric."""
+
+    CONTRACT = PairwiseMetric
+
+    def test_equal_responses_are_equally_good(self, plugin: PairwiseMetric) -> None:
+        assert plugin.prefer(_answers(_ALL), _answers(_ALL)).scores == (0.5,) * len(_PREDICTIONS)
+
+    def test_a_perfect_response_is_preferred_wherever_it_stands(self, plugin: PairwiseMetric) -> None:
+        perfect, wrong = (
+            _answers([1, 3], ("", "a red bicycle", "", "his lamp was broken")),
+            _answers([1, 3], ("no",) * 4),
+        )
+        assert plugin.prefer(perfect, wrong).scores == (0.0, 0.0)
+        assert plugin.prefer(wrong, perfect).scores == (1.0, 1.0)
+
+    def test_no_pairs_have_no_preferences(self, plugin: PairwiseMetric) -> None:
+        assert plugin.prefer(_EMPTY, _EMPTY).scores == ()

@@ -17,6 +17,10 @@ from mta_plugins.importance_estimators.uniform import Uniform
 from mta_plugins.layer_mappers.cka import CKA
 from mta_plugins.layer_mappers.explicit import Explicit
 from mta_plugins.layer_mappers.proportional import Proportional
+from mta_plugins.metrics.distinct_n import DistinctN
+from mta_plugins.metrics.exact_match import ExactMatch
+from mta_plugins.metrics.judge import Judge
+from mta_plugins.metrics.perplexity import Perplexity
 from mta_plugins.metrics.rouge_l import RougeL
 from mta_plugins.span_extractors.code import Code
 from mta_plugins.span_extractors.math import Math
@@ -48,4 +52,4 @@ def mta_register_base_losses() -> Sequence[type[BaseLoss]]:
 
 @hookimpl
 def mta_register_metrics() -> Sequence[type[Metric]]:
-    return (RougeL,)
+    return RougeL, ExactMatch, Perplexity, DistinctN, Judge

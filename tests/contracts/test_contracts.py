@@ -6,12 +6,14 @@ import inspect
 
 import pytest
 
+from mta_framework import PairwiseMetric
 from mta_framework.registry import FAMILIES, discover
 from mta_framework.testing import (
     BaseLossContract,
     ImportanceEstimatorContract,
     LayerMapperContract,
     MetricContract,
+    PairwiseMetricContract,
     SpanExtractorContract,
 )
 
@@ -19,12 +21,17 @@ REGISTRY = discover()
 REQUIRED = {"explicit": {"pairs": [{"student": 2, "teacher": 4, "granularity": "words"}]}}
 
 
-def all_of(family):
-    """A ``plugin`` fixture that goes through a family, with default options."""
+def all_of(family, contract=object):
+    """A ``plugin`` fixture that goes through a family (those of a contract), with default options."""
+    offers = {name: REGISTRY.families[family][name][0].plugin for name in REGISTRY.names(family)}
 
-    @pytest.fixture(params=REGISTRY.names(family))
+    @pytest.fixture(params=[name for name, plugin in offers.items() if issubclass(plugin, contract)])
     def plugin(self, request):
-        return REGISTRY.create(family, request.param, REQUIRED.get(request.param))
+        options = REQUIRED.get(request.param)
+        if request.param == "judge":
+            url = request.getfixturevalue("chat_server").base_url
+            options = {"base_url": url, "model": "a judge", "max_requests": 1000, "key_env": None}
+        return REGISTRY.create(family, request.param, options)
 
     return plugin
 
@@ -47,6 +54,10 @@ class TestBaseLosses(BaseLossContract):
 
 class TestMetrics(MetricContract):
     plugin = all_of("metrics")
+
+
+class TestPairwiseMetrics(PairwiseMetricContract):
+    plugin = all_of("metrics", PairwiseMetric)
 
 
 def test_all_families_have_plugins_and_no_provider_failed():

@@ -1,0 +1,36 @@
+"""Distinct n-grams: how little a response repeats itself."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import Field
+
+from mta_framework import Answers, Metric, PluginParams, ScoreSet
+
+_WORD = re.compile(r"\w+")
+
+
+class DistinctN(Metric):
+    """Distinct n-grams of a response per n-gram, times 100: 100 where none is repeated (after Li et al. 2016)."""
+
+    NAME = "distinct_n"
+
+    class Params(PluginParams):
+        """The length of the n-grams."""
+
+        n: int = Field(2, ge=1, le=10, description="Words per n-gram.")
+
+    params: Params
+
+    def score(self, answers: Answers) -> ScoreSet:
+        """Score predictions between 0 and 100, whatever the references; one of fewer than n words scores 0.
+
+        Words are runs of letters, digits and underscores in any script, in lower case.
+        """
+        return ScoreSet(tuple(map(self._distinct, answers.predictions)))
+
+    def _distinct(self, text: str) -> float:
+        words = _WORD.findall(text.lower())
+        grams = list(zip(*(words[start:] for start in range(self.params.n)), strict=False))
+        return 100.0 * len(set(grams)) / len(grams) if grams else 0.0

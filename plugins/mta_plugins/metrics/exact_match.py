@@ -1,0 +1,61 @@
+"""Exact match: the response is the reference."""
+
+from __future__ import annotations
+
+import re
+import string
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import Field
+
+from mta_framework import Answers, Metric, PluginParams, ScoreSet
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+# A hyphen after a letter, a digit or a bracket is no sign.
+_NUMBER = re.compile(r"(?:(?<![\w)])[-−])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
+
+
+class ExactMatch(Metric):
+    """100 where the response equals a reference but for case, punctuation, articles and white space (SQuAD), else 0."""
+
+    NAME = "exact_match"
+
+    class Params(PluginParams):
+        """What is compared, and with which references."""
+
+        compare: Literal["text", "last_number"] = Field(
+            "text", description="The whole texts, or the last number in each (GSM8K), as numbers."
+        )
+        references: Literal["any", "first"] = Field(
+            "any", description="Of several references, whether any may be the one that is met, or the first alone."
+        )
+
+    params: Params
+
+    def score(self, answers: Answers) -> ScoreSet:
+        """Score predictions 100 or 0; a text without a number matches no other by its last number."""
+        first = self.params.references == "first"
+        pairs = zip(answers.predictions, answers.references, strict=True)
+        return ScoreSet(
+            tuple(
+                100.0 * any(self._equal(prediction, text) for text in (texts[:1] if first else texts))
+                for prediction, texts in pairs
+            )
+        )
+
+    def _equal(self, prediction: str, reference: str) -> bool:
+        if self.params.compare == "text":
+            return _normalised(prediction) == _normalised(reference)
+        number = _last_number(prediction)
+        return number is not None and number == _last_number(reference)
+
+
+def _normalised(text: str) -> str:
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split())
+
+
+def _last_number(text: str) -> Decimal | None:
+    found = _NUMBER.findall(text)
+    return Decimal(found[-1].replace(",", "").replace("−", "-")) if found else None
