@@ -88,7 +88,7 @@ def interval(parts: Sequence[PromptScores]) -> tuple[float, float] | None:
 
     Returns:
         Lower and upper end, both the mean where all scores of every set are alike; None where a set has fewer than
-        two prompts.
+        two prompts, or not enough with a weight.
     """
     return _interval(_statistic(parts), parts) if _filled(parts) else None
 
@@ -161,7 +161,7 @@ def _interval(statistic: Statistic, parts: Sequence[PromptScores]) -> tuple[floa
     low, high = found.confidence_interval
     if np.isnan(low) or np.isnan(high):  # nothing varies, so there is nothing to correct
         low, high = np.quantile(found.bootstrap_distribution, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    return None if np.isnan(low) else (float(low), float(high))
 
 
 def _probability(baseline: Sequence[PromptScores], other: Sequence[PromptScores]) -> float:

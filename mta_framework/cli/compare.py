@@ -1,0 +1,55 @@
+"""``mta compare``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from mta_framework.cli.group import say
+from mta_framework.cli.options import plugin_option
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@plugin_option
+@click.option("--metric", "metrics", multiple=True, metavar="LABEL", help="Compare by this metric alone; repeatable.")
+@click.option("--baseline", metavar="LABEL", help="The row that all others are compared with.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Write the comparison to a folder."
+)
+@click.option("--despite-differences", is_flag=True, help="Compare what runs that were evaluated differently share.")
+@click.option(
+    "--judge",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help='A JSON file, {"name": ..., "params": {...}}: a metric that compares the responses of two rows.',
+)
+@click.pass_obj
+def compare(
+    plugin_files: tuple[Path, ...],
+    runs: tuple[Path, ...],
+    metrics: tuple[str, ...],
+    baseline: str | None,
+    output: Path | None,
+    despite_differences: bool,
+    judge: Path | None,
+) -> None:
+    """Compare finished runs that were evaluated alike.
+
+    RUN is the folder of a run or of an evaluation, or a folder of such. Runs that differ in nothing but their seed
+    form one row.
+    """
+    from mta_framework.comparison import compare as comparing
+    from mta_framework.comparison.runs import find_runs
+    from mta_framework.comparison.terminal import lines
+    from mta_framework.comparison.verdicts import read_judge
+    from mta_framework.comparison.writing import write
+    from mta_framework.registry import discover
+
+    chosen = None if judge is None else read_judge(judge, discover(plugin_files))
+    entries = [comparing.Entry(folder) for folder in find_runs(runs)]
+    found = comparing.compare(entries, baseline, metrics, despite_differences, chosen)
+    say(*lines(found, shutil.get_terminal_size((100, 24)).columns))
+    if output is not None:
+        say("", *(f"Written: {path}" for path in write(output, found)))

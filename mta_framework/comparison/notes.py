@@ -1,0 +1,76 @@
+"""What has to be said under every table of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from mta_framework.comparison.comparison import SIGNIFICANT, Cell, Place
+from mta_framework.comparison.grouping import Group
+from mta_framework.comparison.protocol import Common, Difference
+from mta_framework.evaluation.statistics import RESAMPLES
+
+DAGGER = "†"
+"""Marks what differs significantly."""
+
+BOLD = "Bold: the best of the rows that are compared with each other."
+"""What bold means, where there is bold."""
+
+
+def notes(groups: Sequence[Group], cells: Mapping[str, Mapping[Place, Cell]], common: Common) -> list[str]:
+    """Whole sentences: what the numbers are, what they cannot say, which differences were accepted."""
+    return [
+        *_numbers(groups, cells),
+        *_training(groups),
+        *_compared(groups, common),
+        *(_accepted(difference, common) for difference in common.differences),
+    ]
+
+
+def _numbers(groups: Sequence[Group], cells: Mapping[str, Mapping[Place, Cell]]) -> Iterator[str]:
+    yield "Mean [95 % bootstrap interval over prompts]; a prompt's scores are averaged over all seeds first."
+    spreads: dict[tuple[str, int], list[str]] = {}
+    for group in groups:
+        cell = next(iter(cells[group.label].values()))
+        spreads.setdefault((cell.over, cell.count), []).append(group.label)
+    for (over, count), labels in spreads.items():
+        whose = "" if len(spreads) == 1 else f" of {_listed(labels)}"
+        if count > 1:
+            yield f"±{whose}: standard deviation over {count} {over}."
+        else:
+            yield f"A single sampling seed{whose}: nothing is known of the spread over seeds."
+
+
+def _training(groups: Sequence[Group]) -> Iterator[str]:
+    single = [group.label for group in groups if not group.reference and len(group.runs) == 1]
+    if single:
+        yield f"Trained once: {_listed(single)}. How much another training seed would change is unknown."
+    if any(len(group.runs) > 1 for group in groups):
+        yield "Intervals and probabilities take the trained models as given; ± tells how much training seeds matter."
+
+
+def _compared(groups: Sequence[Group], common: Common) -> Iterator[str]:
+    against = [group for group in groups if group.baseline is not None]
+    if not against:
+        yield "No row is compared with another."
+        return
+    pairs = "; ".join(f"{group.label} with {group.baseline}" for group in against)
+    yield f"Compared: {pairs}."
+    count = len(against) * (len(common.sets) + (len(common.sets) > 1))
+    yield (
+        f"{DAGGER}: differs from what it is compared with, p < {SIGNIFICANT} in the paired permutation test "
+        f"({RESAMPLES:,} random swaps), after Holm's correction over the {count} comparison{'s' * (count > 1)} "
+        "of the metric."
+    )
+    for group in against:
+        if group.beyond_alignment:
+            fields = ", ".join(group.beyond_alignment)
+            yield f"{group.label} differs from {group.baseline} in more than alignment: {fields}."
+
+
+def _accepted(difference: Difference, common: Common) -> str:
+    consequence = "" if difference.where not in common.left_out else " It is left out."
+    return f"Accepted: {difference.where} differs ({difference}).{consequence}"
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return ", ".join(labels)

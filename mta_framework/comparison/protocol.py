@@ -1,0 +1,142 @@
+"""Whether runs were evaluated alike, and what they have in common where they were not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mta_framework.comparison.runs import Run
+from mta_framework.errors import Fault, InputError, nearest
+from mta_framework.evaluation.report import MetricFacts
+
+_SAMPLING = ("temperature", "top_p", "max_new_tokens", "max_prompt_length")
+_SETS, _METRICS = "evaluation.sets.", "evaluation.metrics."
+_NOT_THERE = "absent"
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting of the evaluation that is not the same in all runs: its place, and the runs with each value."""
+
+    where: str
+    values: dict[str, list[str]]
+
+    def __str__(self) -> str:
+        return "; ".join(f"{value} in {_listed(names)}" for value, names in self.values.items())
+
+
+@dataclass(frozen=True)
+class Common:
+    """What can be compared.
+
+    Args:
+        metrics: Scored in all runs.
+        sets: Evaluated in all runs, on the same rows.
+        differences: What was accepted.
+    """
+
+    metrics: tuple[MetricFacts, ...]
+    sets: tuple[str, ...]
+    differences: tuple[Difference, ...]
+
+    @property
+    def left_out(self) -> set[str]:
+        """Places of the sets and metrics that not all runs have alike."""
+        compared = {f"{_SETS}{name}" for name in self.sets} | {f"{_METRICS}{metric.label}" for metric in self.metrics}
+        places = {entry.where for entry in self.differences if entry.where.startswith((_SETS, _METRICS))}
+        return places - compared
+
+    def only(self, labels: Sequence[str]) -> Common:
+        """With these metrics alone; without labels as it is.
+
+        Raises:
+            InputError: A label that no metric, or not every run, has.
+        """
+        known = [metric.label for metric in self.metrics]
+        faults = [
+            Fault(
+                "--metric",
+                f"no metric of all runs is called {label!r} (got {label!r})",
+                f"metrics: {', '.join(known)}",
+                nearest(label, known) or "Choose one of them.",
+            )
+            for label in labels
+            if label not in known
+        ]
+        if faults:
+            raise InputError(faults)
+        kept = tuple(metric for metric in self.metrics if not labels or metric.label in labels)
+        return dataclasses.replace(self, metrics=kept)
+
+
+def common(runs: Sequence[Run], despite_differences: bool = False) -> Common:
+    """What all runs were evaluated on.
+
+    Raises:
+        InputError: They were evaluated differently (every difference), unless ``despite_differences``; or they have no
+            set or no metric in common.
+    """
+    found = [difference for difference in _differences(runs) if len(difference.values) > 1]
+    if found and not despite_differences:
+        raise InputError(_fault(difference) for difference in found)
+    uneven = {difference.where for difference in found}
+    sets = tuple(name for name in runs[0].set_facts(runs[0].models[0]) if f"{_SETS}{name}" not in uneven)
+    shared = set.intersection(*({metric.label for metric in run.facts.metrics} for run in runs))
+    metrics = tuple(dataclasses.replace(entry, spent={}) for entry in runs[0].facts.metrics if entry.label in shared)
+    lacking = [what for what, there in (("set", sets), ("metric", metrics)) if not there]
+    if lacking:
+        raise InputError(_nothing(what, runs) for what in lacking)
+    return Common(metrics, sets, tuple(found))
+
+
+def _differences(runs: Sequence[Run]) -> Iterator[Difference]:
+    settings = [_settings(run) for run in runs]
+    for where in dict.fromkeys(name for one in settings for name in one):
+        values: dict[str, list[str]] = {}
+        for run, one in zip(runs, settings, strict=True):
+            values.setdefault(one.get(where, _NOT_THERE), []).append(run.name)
+        yield Difference(where, values)
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """Everything that scores depend on besides the model, as text."""
+    spec, facts = run.report.spec, run.facts
+    section = spec.get("evaluation") or {}
+    params = [entry.get("params", {}) for entry in section.get("metrics", [])]
+    template = spec.get("template", (spec.get("data") or {}).get("template"))
+    return {
+        "report.json format": str(run.report.format),
+        "template": str(template),
+        "evaluation.seeds": json.dumps(list(facts.seeds)),
+        **{f"evaluation.{name}": json.dumps(section.get(name)) for name in _SAMPLING},
+        **{f"{_SETS}{name}": _rows(run, name) for name in run.set_facts(run.models[0])},
+        **{
+            f"{_METRICS}{metric.label}": json.dumps(options, sort_keys=True)
+            for metric, options in zip(facts.metrics, params, strict=False)
+        },
+    }
+
+
+def _rows(run: Run, name: str) -> str:
+    facts = run.set_facts(run.models[0])[name]
+    # Rows without a digest are not known to be anyone else's.
+    return f"{facts.prompts} prompts, {facts.digest[:12] or f'unknown ones of {run.folder}'}"
+
+
+def _fault(difference: Difference) -> Fault:
+    wrong, allowed = f"differs between the runs (got {difference})", "the same in all runs that are compared"
+    todo = "Evaluate them alike by `mta evaluate`, or compare what they have in common with --despite-differences."
+    return Fault(difference.where, wrong, allowed, todo)
+
+
+def _nothing(what: str, runs: Sequence[Run]) -> Fault:
+    wrong = f"the runs have no {what} in common (got {_listed([run.name for run in runs])})"
+    return Fault(f"evaluation.{what}s", wrong, f"at least one {what}, the same in all", "Evaluate them alike.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,155 @@
+"""Finished runs on disk: their reports, and the predictions that these were made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.evaluation.predictions import read_rows
+from mta_framework.evaluation.report import REPORT_FILE, EvaluationFacts, MetricFacts, Report, SetFacts, read_report
+from mta_framework.evaluation.results import Prediction, SetResult
+from mta_framework.evaluation.statistics import PromptScores
+from mta_framework.evaluation.summary import prompt_scores
+
+_TODO = "Resume the run, or evaluate anew, and leave the files as they are."
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run or evaluation.
+
+    Args:
+        folder: Where it lies.
+        report: Its report.
+        facts: The evaluation in it.
+    """
+
+    folder: Path
+    report: Report
+    facts: EvaluationFacts
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return self.report.name
+
+    @property
+    def seed(self) -> int | None:
+        """That it was trained from; None where nothing was trained."""
+        return self.report.spec.get("seed") if self.report.spec.get("training") else None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What was evaluated, the model that is compared first."""
+        found = tuple(dict.fromkeys(entry.model for entry in self.facts.sets))
+        return tuple(sorted(found, key=lambda model: model != "student"))
+
+    def set_facts(self, model: str) -> dict[str, SetFacts]:
+        """By name of the set, in their order."""
+        return {entry.set: entry for entry in self.facts.sets if entry.model == model}
+
+    def rows(self, model: str, entry: str, seed: int) -> list[Prediction]:
+        """The responses of a model to a set, which are those that the report was made from.
+
+        Raises:
+            InputError: They are missing, incomplete or were changed.
+        """
+        path = self.folder / "predictions" / model / f"{entry}-seed{seed}.jsonl"
+        rows = read_rows(path)
+        faults = list(self._faults(path, SetResult(model, entry, seed, 0, tuple(rows))))
+        if faults:
+            raise InputError(faults)
+        return rows
+
+    def scores(self, model: str, entry: str, metrics: Sequence[MetricFacts]) -> dict[str, PromptScores]:
+        """Label of each metric -> scores under all seeds.
+
+        Raises:
+            InputError: As ``rows``, of all seeds at once.
+        """
+        faults: list[Fault] = []
+        by_seed: list[list[Prediction]] = []
+        for seed in self.facts.seeds:
+            with collecting(faults):
+                by_seed.append(self.rows(model, entry, seed))
+        if faults:
+            raise InputError(faults)
+        return {metric.label: prompt_scores(metric, by_seed) for metric in metrics}
+
+    def _faults(self, path: Path, result: SetResult) -> Iterator[Fault]:
+        expected, rows = self.set_facts(result.model)[result.set].prompts, result.predictions
+        if len(rows) != expected:
+            wrong = f"is not what the report was made from (got {len(rows)} rows)"
+            yield Fault(str(path), wrong, f"{expected} rows, one per prompt", _TODO)
+            return
+        for metric in self.facts.metrics:
+            if not all(math.isfinite(row.scores.get(metric.label, math.nan)) for row in rows):
+                wrong = f"lacks scores (got rows without a number for {metric.label})"
+                yield Fault(str(path), wrong, "a score of every metric in each row", _TODO)
+            elif not _close(result.mean(metric), self._reported(result, metric)):
+                wrong = f"was changed after the report (got a mean {metric.label} of {result.mean(metric):.6g})"
+                yield Fault(str(path), wrong, f"{self._reported(result, metric):.6g}, as the report has it", _TODO)
+
+    def _reported(self, result: SetResult, metric: MetricFacts) -> float:
+        place = (result.model, result.set, metric.label)
+        score = next(score for score in self.facts.scores if (score.model, score.set, score.metric) == place)
+        return score.per_seed[self.facts.seeds.index(result.seed)]
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run that was evaluated.
+
+    Raises:
+        InputError: It is not finished, evaluated nothing, or its report contradicts itself.
+    """
+    report = read_report(folder)
+    facts = report.evaluation
+    if facts is None or not facts.metrics or not facts.sets:
+        wrong, todo = "evaluated nothing (got no scores)", "Evaluate it: `mta evaluate RUN --data NAME=FILE`."
+        raise InputError([Fault(str(folder / REPORT_FILE), wrong, "a run with an evaluation", todo)])
+    scored = {(score.model, score.set, score.metric): len(score.per_seed) for score in facts.scores}
+    places = [(entry.model, entry.set, metric.label) for entry in facts.sets for metric in facts.metrics]
+    if any(scored.get(place) != len(facts.seeds) for place in places):
+        wrong = "contradicts itself (got sets, metrics or seeds without scores)"
+        raise InputError([Fault(str(folder / REPORT_FILE), wrong, "a report as the run wrote it", _TODO)])
+    return Run(folder, report, facts)
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """The folders of finished runs: each path is one, or holds some; none is given twice.
+
+    Raises:
+        InputError: All paths without a finished run.
+    """
+    faults, found = [], []
+    for path in paths:
+        inside = (
+            [path] if (path / REPORT_FILE).is_file() else sorted(file.parent for file in path.glob(f"*/{REPORT_FILE}"))
+        )
+        found += inside
+        if not inside:
+            wrong = f"is no finished run and holds none (got {'a folder' if path.is_dir() else 'no folder'})"
+            allowed = f"a folder with {REPORT_FILE}, or a folder of such"
+            faults.append(Fault(str(path), wrong, allowed, "Finish the run, or correct the path."))
+    if faults:
+        raise InputError(faults)
+    return list({folder.resolve(): folder for folder in found}.values())
+
+
+def flat(value: Any, where: str = "") -> dict[str, Any]:
+    """Dotted field -> value of a spec; lists are values."""
+    if not isinstance(value, dict) or not value:
+        return {where: value}
+    return {
+        name: entry
+        for key, inner in value.items()
+        for name, entry in flat(inner, f"{where}.{key}" if where else key).items()
+    }
+
+
+def _close(found: float, expected: float) -> bool:
+    return math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-9) or (math.isnan(found) and math.isnan(expected))

@@ -1,0 +1,91 @@
+"""The scores of the rows of a table, by prompt and summed up."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mta_framework.comparison.comparison import Cell, Place, Spread
+from mta_framework.comparison.grouping import Group
+from mta_framework.comparison.protocol import Common
+from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.evaluation.report import MetricFacts
+from mta_framework.evaluation.statistics import PromptScores, interval, mean
+
+Scores = Mapping[tuple[str, str], Sequence[PromptScores]]
+"""Label of a metric and name of a set -> scores of each run of a row."""
+
+
+def read_scores(groups: Sequence[Group], common: Common) -> dict[str, Scores]:
+    """Label of each row -> its scores.
+
+    Raises:
+        InputError: Predictions of any run are missing, incomplete or were changed.
+    """
+    faults: list[Fault] = []
+    found: dict[str, Scores] = {}
+    for entry in groups:
+        with collecting(faults):
+            found[entry.label] = _read(entry, common)
+    if faults:
+        raise InputError(faults)
+    return found
+
+
+def cells(scores: Scores, common: Common) -> dict[Place, Cell]:
+    """All cells of a row; with several sets, their average is one as well."""
+    average: list[str | None] = [None] if len(common.sets) > 1 else []
+    return {
+        (metric.label, entry): _cell([scores[metric.label, name] for name in _within(entry, common)])
+        for metric in common.metrics
+        for entry in [*common.sets, *average]
+    }
+
+
+def pooled(scores: Scores, metric: MetricFacts, entry: str | None, common: Common) -> list[PromptScores]:
+    """The scores of all runs of a row: one part for a set, one for each set for their average."""
+    return [_together(scores[metric.label, name]) for name in _within(entry, common)]
+
+
+def _within(entry: str | None, common: Common) -> Sequence[str]:
+    return common.sets if entry is None else [entry]
+
+
+def _read(entry: Group, common: Common) -> Scores:
+    faults: list[Fault] = []
+    found: dict[tuple[str, str], list[PromptScores]] = {}
+    for run in entry.runs:
+        for name in common.sets:
+            with collecting(faults):
+                for label, scores in run.scores(entry.model, name, common.metrics).items():
+                    found.setdefault((label, name), []).append(scores)
+    if faults:
+        raise InputError(faults)
+    return found
+
+
+def _cell(by_set: Sequence[Sequence[PromptScores]]) -> Cell:
+    """Of one set, or of the average over several."""
+    parts = [_together(runs) for runs in by_set]
+    by_run = [list(runs) for runs in zip(*by_set, strict=True)]
+    over: Spread = "training seeds" if len(by_run) > 1 else "sampling seeds"
+    means = [mean(run) for run in by_run] if len(by_run) > 1 else _by_seed(by_run[0])
+    deviation = statistics.stdev(means) if len(means) > 1 else None
+    return Cell(mean(parts), deviation, over, len(means), interval(parts))
+
+
+def _by_seed(parts: Sequence[PromptScores]) -> list[float]:
+    return [mean([_single(part, seed) for part in parts]) for seed in range(len(parts[0].scores_SP))]
+
+
+def _single(part: PromptScores, seed: int) -> PromptScores:
+    weights = None if part.weights_SP is None else part.weights_SP[seed : seed + 1]
+    return PromptScores(part.scores_SP[seed : seed + 1], weights, part.mean)
+
+
+def _together(runs: Sequence[PromptScores]) -> PromptScores:
+    weights = [run.weights_SP for run in runs if run.weights_SP is not None]
+    scores_SP = np.concatenate([run.scores_SP for run in runs])
+    return PromptScores(scores_SP, np.concatenate(weights) if weights else None, runs[0].mean)

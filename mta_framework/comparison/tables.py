@@ -1,0 +1,126 @@
+"""The tables of a comparison as text, before any markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mta_framework.comparison.comparison import SIGNIFICANT, Comparison, Interval, Place, Row
+from mta_framework.evaluation.report import MetricFacts
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cell of the table of scores.
+
+    Args:
+        score: ``25.65 ± 0.21``.
+        interval: ``[24.90, 26.38]``, or empty.
+        best: Whether it is the best of the rows that are compared with each other.
+        significant: Whether it differs from its baseline.
+    """
+
+    score: str
+    interval: str
+    best: bool
+    significant: bool
+
+
+def heading(metric: MetricFacts) -> str:
+    """``rouge_l (higher is better)``."""
+    return f"{metric.label} ({'higher' if metric.higher_is_better else 'lower'} is better)"
+
+
+def set_name(name: str | None) -> str:
+    """The head of a column."""
+    return "average" if name is None else name
+
+
+def shown(comparison: Comparison, row: Row, metric: MetricFacts) -> list[Shown]:
+    """The cells of a row, one for each column."""
+    cells = []
+    for name in comparison.columns:
+        place = (metric.label, name)
+        cell, contrast = row.cells[place], comparison.contrast(place, row.label)
+        deviation = "" if cell.deviation is None else f" ± {cell.deviation:.2f}"
+        best = row.label in best_rows(comparison, place, metric.higher_is_better)
+        significant = contrast is not None and contrast.p_holm < SIGNIFICANT
+        cells.append(Shown(f"{cell.mean:.2f}{deviation}", _interval(cell.interval), best, significant))
+    return cells
+
+
+def best_rows(comparison: Comparison, place: Place, higher_is_better: bool) -> set[str]:
+    """Labels of the rows that are best of those that are compared with each other."""
+    best = set()
+    for _, rows in families(comparison):
+        if len(rows) > 1:
+            means = [row.cells[place].mean for row in rows]
+            top = max(means) if higher_is_better else min(means)
+            best |= {row.label for row, mean in zip(rows, means, strict=True) if mean == top}
+    return best
+
+
+def families(comparison: Comparison) -> list[tuple[str, list[Row]]]:
+    """Rows that are compared with each other, below their baseline, whose label comes first."""
+    found: dict[str, list[Row]] = {}
+    for row in comparison.rows:
+        root = row
+        seen = {row.label}
+        while root.baseline is not None and root.baseline not in seen:
+            seen.add(root.baseline)
+            root = next(entry for entry in comparison.rows if entry.label == root.baseline)
+        found.setdefault(root.label, []).append(row)
+    return list(found.items())
+
+
+CONTRASTS = ("row", "compared with", "set", "difference", "95 % interval", "p", "p (Holm)", "wins / ties / losses")
+VERDICTS = ("row", "compared with", "set", "preferred", "95 % interval", "p", "wins / ties / losses")
+
+
+def contrast_rows(comparison: Comparison, metric: MetricFacts) -> list[list[str]]:
+    """One for each contrast of a metric, as ``CONTRASTS`` heads them."""
+    return [
+        [
+            entry.other,
+            entry.baseline,
+            set_name(entry.set),
+            f"{entry.difference:+.2f}",
+            _interval(entry.interval, "+.2f"),
+            probability(entry.p),
+            probability(entry.p_holm),
+            f"{entry.wins} / {entry.ties} / {entry.losses}",
+        ]
+        for entry in comparison.contrasts
+        if entry.metric == metric.label
+    ]
+
+
+def verdict_rows(comparison: Comparison) -> list[list[str]]:
+    """One for each verdict, as ``VERDICTS`` heads them."""
+    return [
+        [
+            entry.other,
+            entry.baseline,
+            set_name(entry.set),
+            f"{entry.share:.1%}",
+            _interval(entry.interval, ".1%"),
+            probability(entry.p),
+            f"{entry.wins} / {entry.ties} / {entry.losses}",
+        ]
+        for entry in comparison.verdicts
+    ]
+
+
+def verdict_heading(comparison: Comparison) -> str:
+    """What the table of verdicts is called."""
+    names: Sequence[str] = list(dict.fromkeys(entry.metric for entry in comparison.verdicts))
+    return f"{', '.join(names)}: how often the row is preferred to what it is compared with"
+
+
+def probability(p: float) -> str:
+    """``0.032``, or ``< 0.001``."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _interval(ends: Interval | None, form: str = ".2f") -> str:
+    return "" if ends is None else f"[{ends[0]:{form}}, {ends[1]:{form}}]"

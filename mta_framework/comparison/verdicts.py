@@ -1,0 +1,128 @@
+"""Asks a metric that compares responses which of two rows is the better one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from mta_framework.comparison.comparison import Verdict
+from mta_framework.comparison.grouping import Group
+from mta_framework.comparison.protocol import Common
+from mta_framework.errors import Fault, InputError, naming
+from mta_framework.evaluation.statistics import PromptScores, difference, interval, mean
+from mta_framework.interfaces import PairwiseMetric
+from mta_framework.registry import Registry
+from mta_framework.spec.document import read_document
+from mta_framework.spec.faults import faults_of
+from mta_framework.spec.sections import PluginSection
+from mta_framework.types import Answers
+
+CACHE = "metric-cache"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A metric that compares responses, by name."""
+
+    label: str
+    metric: PairwiseMetric
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What it said, and what has to be said about that."""
+
+    verdicts: tuple[Verdict, ...]
+    notes: tuple[str, ...]
+
+
+def read_judge(path: Path, registry: Registry) -> Judge:
+    """Create the metric that a JSON file names: ``{"name": ..., "params": {...}}``.
+
+    Raises:
+        InputError: The file, its name or its options are faulty, or the metric compares nothing.
+    """
+    document, faults = read_document(path)
+    if faults:
+        raise InputError(faults)
+    try:
+        section = PluginSection.model_validate(document)
+    except ValidationError as error:
+        schema = PluginSection.model_json_schema()
+        raise InputError(faults_of(error, schema, lambda place: _where(path, *place), "field")) from None
+    registered = registry.find("metrics", section.name, _where(path, "name"))
+    try:
+        metric = registry.create("metrics", section.name, section.params)
+    except ValidationError as error:
+        noun = f"option of {section.name}"
+        raise InputError(
+            faults_of(error, registered.schema, lambda place: _where(path, "params", *place), noun)
+        ) from None
+    if not isinstance(metric, PairwiseMetric):
+        wrong = f"{section.name} compares no responses (got {section.name!r})"
+        raise InputError([Fault(_where(path, "name"), wrong, "a metric that does", "See `mta plugins`.")])
+    missing = metric.require()
+    if missing:
+        wrong = f"{section.name} cannot run here (got something missing)"
+        raise InputError([Fault(str(path), wrong, "a metric that can run", missing)])
+    return Judge(section.name, metric)
+
+
+def verdicts(judge: Judge, groups: Sequence[Group], common: Common) -> Judged:
+    """Have two rows compared, set by set: the first run of each, under its first seed.
+
+    Raises:
+        InputError: There are not exactly two rows, one compared with the other.
+        RunError: The metric failed.
+    """
+    methods = [entry for entry in groups if not entry.reference]
+    other = next((entry for entry in methods if entry.baseline), None)
+    if len(methods) != 2 or other is None:
+        wrong = f"compares two rows (got {len(methods)}: {', '.join(entry.label for entry in methods)})"
+        raise InputError([Fault("--judge", wrong, "exactly two", "Give the runs of two methods.")])
+    sides = [entry for entry in methods if entry is not other] + [other]
+    parts = {name: _preferences(judge, sides, name) for name in common.sets}
+    found = [_verdict(judge, sides, name, [part]) for name, part in parts.items()]
+    if len(parts) > 1:
+        found.append(_verdict(judge, sides, None, list(parts.values())))
+    return Judged(tuple(found), tuple(_notes(judge, sides)))
+
+
+def _preferences(judge: Judge, sides: Sequence[Group], name: str) -> PromptScores:
+    answers = [_answers(judge, group, name) for group in sides]
+    with naming(f"metric {judge.label}"):
+        scores = np.array([judge.metric.prefer(*answers).scores], dtype=float)
+        if scores.shape[1] != len(answers[0].predictions) or not np.isin(scores, (0.0, 0.5, 1.0)).all():
+            raise ValueError("it must give each prompt 0, 0.5 or 1")
+    return PromptScores(scores)
+
+
+def _answers(judge: Judge, group: Group, name: str) -> Answers:
+    run = group.runs[0]
+    rows = run.rows(group.model, name, run.facts.seeds[0])
+    folder = run.folder.parent / CACHE / judge.metric.NAME
+    texts = [row.prediction for row in rows]
+    return Answers(texts, [row.references for row in rows], [row.question for row in rows], cache_dir=folder)
+
+
+def _verdict(judge: Judge, sides: Sequence[Group], name: str | None, parts: Sequence[PromptScores]) -> Verdict:
+    turned = [PromptScores(1 - part.scores_SP) for part in parts]
+    counts = [sum(int((part.scores_SP == value).sum()) for part in parts) for value in (1.0, 0.5, 0.0)]
+    p = difference(turned, parts).p
+    return Verdict(judge.label, name, sides[0].label, sides[1].label, mean(parts), interval(parts), p, *counts)
+
+
+def _notes(judge: Judge, sides: Sequence[Group]) -> list[str]:
+    seen = "; ".join(f"{group.label}: {group.runs[0].name}, seed {group.runs[0].facts.seeds[0]}" for group in sides)
+    spent = ", ".join(f"{value:g} {name}" for name, value in judge.metric.spent().items())
+    said = f"{judge.label} saw one response to each prompt ({seen}); its probabilities are not corrected."
+    return [said, f"{judge.label} took {spent}."] if spent else [said]
+
+
+def _where(path: Path, *place: Any) -> str:
+    return f"{path}: {'.'.join(map(str, place))}"

@@ -1,0 +1,97 @@
+"""Finished runs with scores that a test chooses; no model is needed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mta_framework.evaluation.predictions import Key, write_predictions
+from mta_framework.evaluation.report import MetricFacts, Report, report_json
+from mta_framework.evaluation.results import Evaluation, Prediction, SetResult
+from mta_framework.evaluation.summary import summarise
+
+ROUGE = MetricFacts("rouge_l")
+PERPLEXITY = MetricFacts("perplexity", higher_is_better=False, mean="geometric")
+
+BASE: dict[str, Any] = {
+    "name": "kl",
+    "seed": 1,
+    "output_dir": "runs",
+    "teacher": {"hub": "gpt2-xl"},
+    "student": {"hub": "gpt2"},
+    "data": {"train": {"path": "train.jsonl"}, "template": "alpaca"},
+    "base_loss": {"name": "kl", "params": {}},
+    "alignment": None,
+    "training": {"epochs": 3, "batch_size": 8},
+    "evaluation": {
+        "metrics": [{"name": "rouge_l", "params": {}}],
+        "temperature": 0.7,
+        "top_p": 1.0,
+        "max_new_tokens": 512,
+        "max_prompt_length": 256,
+    },
+}
+MTA = {"spans": {"name": "words"}, "lambda_dsa": 2.0, "lambda_hid": 0.2}
+
+Scores = Mapping[str, Sequence[Sequence[float]]]
+"""Set -> for each seed the scores of its prompts."""
+
+
+def spec_of(**changes: Any) -> dict[str, Any]:
+    """``BASE`` with other sections; a dotted name, with two underscores for the dot, changes one field."""
+    spec = copy.deepcopy(BASE)
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        section = spec
+        for key in path:
+            section = section[key]
+        section[last] = value
+    return spec
+
+
+def predictions_of(model: str, name: str, seed: int, scores: Sequence[float], metrics: Sequence[MetricFacts]):
+    """One row per score: every metric gives the same, tokens are the weights of geometric means."""
+    for number, score in enumerate(scores, start=1):
+        weights = {metric.label: float(number) for metric in metrics if metric.mean == "geometric"}
+        yield Prediction(
+            prompt=f"### {name} question {number}",
+            question=f"{name} question {number}",
+            prediction=f"{model} answers {name} {number} under {seed}",
+            references=(f"{name} reference {number}",),
+            finished=True,
+            tokens=5,
+            scores={metric.label: score for metric in metrics},
+            weights=weights,
+        )
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the folder of a finished run."""
+
+    def make(
+        scores: Scores | Mapping[str, Scores],
+        metrics: Sequence[MetricFacts] = (ROUGE,),
+        seeds: Sequence[int] = (10, 20),
+        folder: str | None = None,
+        **changes: Any,
+    ) -> Path:
+        spec = spec_of(**changes)
+        path = tmp_path / "runs" / (folder or spec["name"])
+        models = scores if isinstance(next(iter(scores.values())), Mapping) else {"student": scores}
+        results = []
+        for model, sets in models.items():
+            for name, by_seed in sets.items():
+                for seed, of_seed in zip(seeds, by_seed, strict=True):
+                    rows = list(predictions_of(model, name, seed, of_seed, metrics))
+                    write_predictions(path / "predictions" / model / f"{name}-seed{seed}.jsonl", rows, Key("r", "s"))
+                    results.append(SetResult(model, name, seed, 0, tuple(rows)))
+        facts = summarise(Evaluation(tuple(results), tuple(metrics)))
+        (path / "report.json").write_bytes(report_json(Report(spec["name"], spec, facts)))
+        return path
+
+    return make
