@@ -26,7 +26,7 @@ def heat_map(values: Matrix, labels: Sequence[str], low: float, high: float) -> 
     figure = Figure(figsize=(4.2, 3.0), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(values, cmap=COLOURS, vmin=low, vmax=high, interpolation="none", aspect="equal")
-    axes.set_yticks(range(len(labels)), [label(text, 22) for text in labels])
+    axes.set_yticks(range(len(labels)), [label(text, 18) for text in labels])
     axes.set_xticks([])
     dress(axes)
     axes.grid(visible=False)

@@ -1,4 +1,4 @@
-"""Draws estimates as dots with their intervals, group by group."""
+"""Draws estimates as dots with their intervals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mta_framework.reporting.labels import label
 from mta_framework.reporting.palette import FAINT, INK, series
@@ -24,44 +25,52 @@ class Estimate:
     """A row of the figure.
 
     Args:
-        group: What it stands under; rows of a group follow each other.
-        name: What it is called; the same name has the same colour in every group.
+        name: What it is called.
         value: The dot.
         interval: The line, or None.
         single: Small marks, e.g. one per seed.
     """
 
-    group: str
     name: str
     value: float
     interval: tuple[float, float] | None
     single: tuple[float, ...] = ()
 
+    @property
+    def extent(self) -> tuple[float, float]:
+        """The lowest and the highest value that is drawn."""
+        values = (self.value, *(self.interval or ()), *self.single)
+        return min(values), max(values)
 
-def intervals(rows: Sequence[Estimate], zero: bool = False) -> Figure:
+
+def intervals(rows: Sequence[Estimate], limits: tuple[float, float], zero: bool = False) -> Figure:
     """The figure, from top to bottom in the order of the rows.
 
     Args:
         rows: At least one.
+        limits: Of the axis: the same for figures that stand side by side.
         zero: Whether there is a line at 0: the rows are differences.
     """
-    groups = list(dict.fromkeys(row.group for row in rows))
-    colours = {name: series(place) for place, name in enumerate(dict.fromkeys(row.name for row in rows))}
-    lines: list[Estimate | str] = []
-    for group in groups:
-        lines += [group] if len(groups) > 1 else []
-        lines += [row for row in rows if row.group == group]
-    figure = Figure(figsize=(4.2, 0.5 + _LINE * len(lines)), layout="constrained")
+    figure = Figure(figsize=(4.2, 0.45 + _LINE * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    for place, line in enumerate(lines):
-        if isinstance(line, Estimate):
-            _draw(axes, place, line, colours[line.name])
     if zero:
         axes.axvline(0, color=INK, linewidth=1)
-    _label(axes, lines)
+    for place, row in enumerate(rows):
+        _draw(axes, place, row, series(0) if zero else series(place))
+    axes.set_yticks(range(len(rows)), [label(row.name, 30) for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(*limits)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     dress(axes, grid="x")
-    _tell_groups(axes, lines)
     return figure
+
+
+def limits(rows: Sequence[Estimate], zero: bool = False) -> tuple[float, float]:
+    """An axis that holds all of them, and 0 where the rows are differences."""
+    low, high = min(row.extent[0] for row in rows), max(row.extent[1] for row in rows)
+    low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
+    edge = 0.06 * (high - low) or 1.0
+    return low - edge, high + edge
 
 
 def _draw(axes: Axes, place: int, row: Estimate, colour: str) -> None:
@@ -69,15 +78,3 @@ def _draw(axes: Axes, place: int, row: Estimate, colour: str) -> None:
         axes.plot(row.interval, (place, place), color=colour, linewidth=2.4, solid_capstyle="round")
     axes.plot(row.single, [place] * len(row.single), color=FAINT, linestyle="", marker="|", markersize=7)
     axes.plot(row.value, place, color=colour, marker="o", markersize=6.5)
-
-
-def _label(axes: Axes, lines: Sequence[Estimate | str]) -> None:
-    names = [label(line.name if isinstance(line, Estimate) else line, 30) for line in lines]
-    axes.set_yticks(range(len(lines)), names)
-    axes.set_ylim(len(lines) - 0.4, -0.6)
-
-
-def _tell_groups(axes: Axes, lines: Sequence[Estimate | str]) -> None:
-    for tick, line in zip(axes.get_yticklabels(), lines, strict=True):
-        tick.set_color(INK if isinstance(line, str) else FAINT)
-        tick.set_fontweight("bold" if isinstance(line, str) else "normal")

@@ -1,0 +1,180 @@
+"""Where a run departs from the paper's settings (arXiv 2605.01374, and its authors' code where the paper is silent)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mta_framework.evaluation.report import Report
+
+Verdict = Literal["as in the paper", "differs", "the paper has no such case"]
+Layers = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row: a field of the spec, its value here, the paper's, and how they compare."""
+
+    name: str
+    here: str
+    paper: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What the paper has of a field: any of ``values``; none: it has no such case. ``told`` puts it into words."""
+
+    name: str
+    values: tuple[Any, ...]
+    told: str = ""
+
+
+_OPT: Layers = ((16, 20), (18, 23), (20, 26), (22, 29), (24, 32))
+_LAYERS: Mapping[str, tuple[Layers, Layers]] = {
+    "GPT-2": (((6, 24), (9, 36), (12, 48)), ((4, 16), (6, 24), (8, 32))),
+    "Qwen1.5": (((14, 14), (16, 16), (18, 18), (20, 20), (22, 22), (24, 24)), ((4, 4), (8, 8), (16, 16))),
+    "OPT": (_OPT, _OPT),
+}
+"""Key layers by pair of models, without and with FDD as the base loss: words at the first, phrases at the others."""
+
+_STUDENTS = {"gpt2": "GPT-2", "openai-community/gpt2": "GPT-2", "Qwen/Qwen1.5-0.5B": "Qwen1.5"}
+_STUDENTS |= {"facebook/opt-1.3b": "OPT"}
+_SETS = {"dolly": 500, "self_inst": 242, "vicuna": 80, "sni": 1694}
+_ALWAYS = (
+    _Rule("seed", (42,)),
+    _Rule("base_loss.name", ("fdd", "distillm", "distillm2")),
+    _Rule("data.template", ("alpaca",)),
+    _Rule("data.max_length", (256,)),
+    _Rule("data.max_prompt_length", (128,)),
+    _Rule("data.parse", ("text",)),
+    _Rule("training.epochs", (5,)),
+    _Rule("training.weight_decay", (0.01,)),
+    _Rule("training.schedule", ("cosine",)),
+    _Rule("training.max_grad_norm", (1.0,)),
+    _Rule("training.precision", ("bf16", "fp16")),
+)
+_ALIGNED = (
+    _Rule("alignment.spans.name", ("spacy_phrases",)),
+    _Rule("alignment.spans.params.words", ("within_phrases",)),
+    _Rule("alignment.importance.name", ("attention",)),
+    _Rule("alignment.dsa_reduction", ("batch",), "batch (authors' code)"),
+    _Rule("alignment.max_spans", (None,), "all"),
+    _Rule("alignment.hid_reduction", ("mean",), "mean (authors' code; the equation has a sum)"),
+    _Rule("alignment.projection_learning_rate", (5e-4,)),
+)
+_EVALUATED = (
+    _Rule("evaluation.metrics.0.name", ("rouge_l",)),
+    _Rule("evaluation.metrics.0.params.use_stemmer", (True,)),
+    _Rule(
+        "evaluation.metrics.0.params.references", ("first", "best"), "first (authors' code), best (MiniLLM's protocol)"
+    ),
+    _Rule("evaluation.seeds", ([10, 20, 30, 40, 50],)),
+    _Rule("evaluation.temperature", (0.7,)),
+    _Rule("evaluation.top_p", (1.0,)),
+    _Rule("evaluation.max_prompt_length", (256,)),
+    _Rule("evaluation.max_new_tokens", (512,)),
+)
+_ABSENT = object()
+
+
+def settings(report: Report) -> tuple[Setting, ...]:
+    """Every setting that the paper names, as far as the run has it; none where nothing was trained."""
+    if not report.steps:
+        return ()
+    family = _STUDENTS.get(str(_value(report.spec, "student.hub")))
+    rules = [*_ALWAYS, *_of_models(report.spec, family), *_of_base_loss(report.spec)]
+    rules += _ALIGNED if report.spec.get("alignment") else ()
+    rules += _EVALUATED if report.spec.get("evaluation") else ()
+    found = [_setting(rule, _value(report.spec, rule.name)) for rule in rules]
+    return tuple(sorted([*filter(None, found), *_counted(report, family)], key=lambda row: _ORDER.index(row.verdict)))
+
+
+def _of_models(spec: Mapping[str, Any], family: str | None) -> Iterator[_Rule]:
+    """What depends on the pair of models."""
+    paired = _value(spec, "base_loss.name") == "distillm2"
+    rates = {"GPT-2": 1e-4, "Qwen1.5": 5e-5 if paired else 1e-4, "OPT": 5e-4}
+    told = f"{', '.join(f'{name} {rate:g}' for name, rate in rates.items())} with LoRA"
+    yield _Rule("student.hub", tuple(_STUDENTS), "GPT-2 120M, Qwen1.5 0.5B, OPT 1.3B")
+    yield _Rule("training.learning_rate", (rates[family],) if family else (), "" if family else told)
+    if spec.get("alignment"):
+        factor = {"OPT": 3.0, None: None}.get(family, 2.0)
+        yield _Rule("alignment.lambda_dsa", (2.0, 3.0) if factor is None else (factor,), "2; OPT 3" * (factor is None))
+        tenth = (0.2, 0.3) if factor is None else (round(factor / 10, 1),)
+        yield _Rule("alignment.lambda_hid", tenth, "0.2; OPT 0.3" * (factor is None))
+
+
+def _of_base_loss(spec: Mapping[str, Any]) -> Iterator[_Rule]:
+    name = _value(spec, "base_loss.name")
+    paired = name == "distillm2"
+    yield _Rule("training.batch_size", (8,) if paired else (16,))
+    yield _Rule("training.warmup_ratio", (0.1,) if paired else (0.0,), "" if paired else "none named")
+    if name == "distillm":
+        yield _Rule("base_loss.params.divergence", ("reverse",))
+    if name in {"distillm", "distillm2"}:
+        yield _Rule("base_loss.params.skew", (0.1,))
+    if name == "distillm":
+        yield _Rule("base_loss.params.batches.policy", ("adaptive",))
+    if name == "fdd":
+        yield _Rule("base_loss.params.temperature", (2.0,) if spec.get("alignment") else (5.0,))
+
+
+def _counted(report: Report, family: str | None) -> Iterator[Setting]:
+    """What is no field of its own."""
+    if train := report.data.get("train"):
+        rows = train.used + train.left_out
+        yield Setting("training set", f"{rows:,} rows", "Dolly-15k, 11,435 rows", _SAME if rows == 11435 else "differs")
+    if report.layer_pairs:
+        yield _layers(report, family)
+    if report.evaluation is not None:
+        found = {entry.set: entry.prompts for entry in report.evaluation.sets}
+        paper = ", ".join(f"{name} {count:,}" for name, count in _SETS.items())
+        here = ", ".join(f"{name} {count:,}" for name, count in found.items())
+        yield Setting("evaluation sets", here, paper, _SAME if found == _SETS else "differs")
+
+
+def _layers(report: Report, family: str | None) -> Setting:
+    pairs = [(pair.student, pair.teacher) for pair in report.layer_pairs]
+    here = ", ".join(f"{pair.student}→{pair.teacher} {pair.granularity}" for pair in report.layer_pairs)
+    if family is None:
+        return Setting("key layers", here, "by pair of models", _NO_CASE)
+    layers = _LAYERS[family][_value(report.spec, "base_loss.name") == "fdd"]
+    granularities = ["words", *["phrases"] * (len(layers) - 1)]
+    same = pairs == list(layers) and [pair.granularity for pair in report.layer_pairs] == granularities
+    told = ", ".join(
+        f"{student}→{teacher} {name}" for (student, teacher), name in zip(layers, granularities, strict=True)
+    )
+    return Setting("key layers", here, told, _SAME if same else "differs")
+
+
+_SAME: Verdict = "as in the paper"
+_NO_CASE: Verdict = "the paper has no such case"
+_ORDER: tuple[Verdict, ...] = ("differs", _NO_CASE, _SAME)
+
+
+def _setting(rule: _Rule, value: Any) -> Setting | None:
+    if value is _ABSENT:
+        return None
+    verdict: Verdict = _NO_CASE if not rule.values else _SAME if value in rule.values else "differs"
+    return Setting(rule.name, _shown(value), rule.told or " or ".join(map(_shown, rule.values)), verdict)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _value(spec: Any, name: str) -> Any:
+    """The value of a dotted field, or ``_ABSENT``."""
+    for part in name.split("."):
+        if isinstance(spec, list) and part.isdigit() and int(part) < len(spec):
+            spec = spec[int(part)]
+        elif isinstance(spec, Mapping) and part in spec:
+            spec = spec[part]
+        else:
+            return _ABSENT
+    return spec

@@ -1,0 +1,148 @@
+"""The page of a run, or of an evaluation without one: what was not done is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from mta_framework.evaluation.report import EvaluationFacts, Report, SpanSample
+from mta_framework.evaluation.tables import formatted, metrics, score_rows, seeds_note
+from mta_framework.inspection.marked import MarkedText
+from mta_framework.inspection.strips import strips
+from mta_framework.reporting import account, figures, heatmaps, paper
+from mta_framework.reporting.page import Drawing, render
+
+_SECTIONS = {
+    "scores": "Scores",
+    "curves": "Training",
+    "alignment": "Alignment",
+    "samples": "Sample responses",
+    "tables": "Models and data",
+    "paper": "Against the paper",
+}
+_ANCHORS = {"curves": "training", "tables": "data"}
+"""Where a section is called otherwise than what it shows."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number that stands out, and what belongs to it."""
+
+    name: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class ScoreBlock:
+    """One metric: its table, the figure of each set, and how to read them."""
+
+    metric: str
+    rows: list[list[str]]
+    drawings: list[Drawing]
+    note: str
+
+
+def run_page(report: Report) -> str:
+    """The page, as HTML."""
+    values = _values(report)
+    values["alignment"] = values["layer_map"] or values["geometry"] or values["marks"]
+    sections = [(_ANCHORS.get(name, name), heading) for name, heading in _SECTIONS.items() if values[name]]
+    return render("run.html", title=report.name, sections=[*sections, ("repeat", "Use and repeat")], **values)
+
+
+def _values(report: Report) -> dict[str, Any]:
+    facts = report.evaluation
+    settings = paper.settings(report)
+    return {
+        "report": report,
+        "trained": account.trained(report),
+        "tiles": list(_tiles(report)),
+        "scores": list(_scores(facts)) if facts else [],
+        "seeds_note": seeds_note(facts.seeds) if facts else "",
+        "spent": account.spent(facts) if facts else "",
+        "sets": account.sets(facts) if facts else [],
+        "curves": list(figures.curve_figures(report)),
+        "step_time": figures.step_figure(report),
+        "layer_map": figures.layer_figure(report),
+        "geometry": list(figures.geometry_figures(report.geometry)),
+        "gradient": heatmaps.gradient(),
+        "marks": _marks(report.span_samples),
+        "samples": list(_samples(facts)) if facts else [],
+        "tables": list(_tables(report)),
+        "unparsed": account.unparsed(report),
+        "paper": settings,
+        "differing": sum(row.verdict != "as in the paper" for row in settings),
+        "loading": account.loading(report.student_folder) if report.steps else "",
+        "circumstances": list(_circumstances(report)),
+        "settings": account.settings(report),
+    }
+
+
+def _tiles(report: Report) -> Iterator[Tile]:
+    facts = report.evaluation
+    for metric in metrics(facts) if facts else []:
+        assert facts is not None
+        own = [score for score in facts.scores if score.metric == metric]
+        model = "student" if any(score.model == "student" for score in own) else own[0].model
+        score = [score for score in own if score.model == model][-1]  # the average, where there are several sets
+        value, _, detail = formatted(score).partition(" ")
+        yield Tile(f"{metric}, {model}, {score.set or 'average of the sets'}", value, detail)
+    if report.steps:
+        pace = "" if report.seconds_per_step is None else f"{report.seconds_per_step:.3g} s each"
+        yield Tile("steps", f"{report.steps:,}", pace)
+    sizes = {role: model.parameters for role, model in report.models.items()}
+    if "student" in sizes:
+        share = f"{sizes['student'] / sizes['teacher']:.0%} of the teacher's" if sizes.get("teacher") else ""
+        yield Tile("parameters", _short(sizes["student"]), share)
+
+
+def _short(count: int) -> str:
+    """``124 M``."""
+    for unit, name in ((10**9, " B"), (10**6, " M"), (10**3, " k")):
+        if count >= unit:
+            return f"{count / unit:.3g}{name}"
+    return str(count)
+
+
+def _scores(facts: EvaluationFacts) -> Iterator[ScoreBlock]:
+    for number, metric in enumerate(metrics(facts)):
+        drawings = list(figures.score_figures(facts, metric, number))
+        yield ScoreBlock(metric, score_rows(facts, metric), drawings, figures.score_note(facts, metric))
+
+
+def _marks(samples: tuple[SpanSample, ...]) -> Mapping[str, Any] | None:
+    if not samples:
+        return None
+    texts = [MarkedText(sample.text, sample.spans) for sample in samples]
+    found = strips(texts)
+    return {
+        "style": Markup(found.style()),
+        "controls": Markup(found.controls()),
+        "paragraphs": [Markup(found.paragraph(text)) for text in texts],
+    }
+
+
+def _samples(facts: EvaluationFacts) -> Iterator[Mapping[str, Any]]:
+    for sample in facts.samples:
+        columns = {"reference": sample.reference, **sample.responses}
+        yield {"set": sample.set, "prompt": sample.prompt, "columns": columns}
+
+
+def _tables(report: Report) -> Iterator[tuple[str, account.Rows]]:
+    found = {
+        "The models": account.models(report),
+        "The texts that were trained on": account.data(report),
+        "The spans in them": account.spans(report),
+    }
+    yield from ((caption, rows) for caption, rows in found.items() if rows)
+
+
+def _circumstances(report: Report) -> Iterator[tuple[str, account.Rows]]:
+    if report.timings:
+        yield "Seconds of this command", account.timings(report)
+    if report.versions:
+        yield "Versions", [["what", "version"], *([name, value] for name, value in report.versions.items())]
