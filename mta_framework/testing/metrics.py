@@ -34,10 +34,6 @@ class MetricContract(PluginContract):
 
     CONTRACT = Metric
 
-    def test_what_it_needs_is_here(self, plugin: Metric) -> None:
-        missing = plugin.require()
-        assert missing is None, missing
-
     def test_every_prediction_gets_a_finite_number(self, plugin: Metric) -> None:
         scores = plugin.score(_answers(_ALL)).scores
         assert len(scores) == len(_PREDICTIONS)

@@ -29,6 +29,10 @@ class PluginContract:
         assert describe(type(plugin)), "a docstring: `mta plugins` shows its first line"
         assert isinstance(plugin.params, type(plugin).Params)
 
+    def test_what_it_needs_is_here(self, plugin: Plugin) -> None:
+        missing = plugin.require()
+        assert missing is None, missing
+
     def test_unknown_options_are_refused(self, plugin: Plugin) -> None:
         given = plugin.params.model_dump(mode="json")
         with pytest.raises(ValidationError, match="no_such_option"):

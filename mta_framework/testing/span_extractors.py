@@ -40,10 +40,6 @@ class SpanExtractorContract(PluginContract):
 
     CONTRACT = SpanExtractor
 
-    def test_what_it_needs_is_here(self, plugin: SpanExtractor) -> None:
-        missing = plugin.require()
-        assert missing is None, missing
-
     def test_it_names_its_granularities(self, plugin: SpanExtractor) -> None:
         assert plugin.granularities
         assert len(set(plugin.granularities)) == len(plugin.granularities)
