@@ -34,9 +34,12 @@ def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: P
     shutil.rmtree(partial, ignore_errors=True)
     base = base_of(model)
     weights = _merged(model) if isinstance(model, PeftModel) else None
-    base.save_pretrained(partial, state_dict=weights)
-    tokenizer.save_pretrained(partial)
-    _take_place(partial, folder)
+    try:
+        base.save_pretrained(partial, state_dict=weights)
+        tokenizer.save_pretrained(partial)
+        _take_place(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:

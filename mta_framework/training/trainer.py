@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,7 @@ class DistillationTrainer(Trainer):
         if policy is None or rollouts is None:
             return batch
         rollouts.step = self.state.global_step
-        told = f"batch policy {type(policy).__name__} of base loss {self.distiller.base_loss.NAME!r}"
-        with naming(told), self.stopwatch.part(GENERATION):
+        with naming(checkpoints.owners(self.distiller, policy)[1]), self.stopwatch.part(GENERATION):
             chosen = policy.draw(batch, rollouts, self._progress())
         if not chosen or len(chosen) % len(batch):
             told = f"batch policy {type(policy).__name__} must choose as many texts as it is given, or a multiple"
@@ -169,7 +169,9 @@ class DistillationTrainer(Trainer):
             RunError: The loss or the gradient is NaN or infinite.
         """
         where = f"training step {self.state.global_step + 1}"
-        self.distiller.base_loss.observe(self._closed(self._ledger, where))
+        values = self._closed(self._ledger, where)
+        with naming(checkpoints.owners(self.distiller, None)[0]):
+            self.distiller.base_loss.observe(values)
         if self.args.fp16:  # its gradient scaler meets infinities on purpose, and skips such steps
             return
         gradients = [parameter.grad for parameter in self.distiller.parameters() if parameter.grad is not None]
@@ -216,7 +218,8 @@ class DistillationTrainer(Trainer):
         self.distiller.train()
         values = self._closed(ledger, f"validation after step {self.state.global_step}")
         if self._data.policy is not None:
-            self._data.policy.validated(values[CROSS_ENTROPY])
+            with naming(checkpoints.owners(self.distiller, self._data.policy)[1]):
+                self._data.policy.validated(values[CROSS_ENTROPY])
         metrics = {f"eval_{name}": value for name, value in ledger.drain().items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -247,6 +250,9 @@ class DistillationTrainer(Trainer):
         self._folder = folder / "partial"
         try:
             super()._save_checkpoint(model, trial)
+        except BaseException:
+            checkpoints.discard_partial(folder)  # it may be what fills the disk
+            raise
         finally:
             self._folder = None
         self.accelerator.wait_for_everyone()
@@ -262,3 +268,11 @@ class DistillationTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoints.load(self.distiller, self._data.policy, Path(resume_from_checkpoint))
         self._logged_at = checkpoints.state_of(Path(resume_from_checkpoint)).global_step
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with checkpoints.reading(Path(checkpoint)) if checkpoint else nullcontext():
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with checkpoints.reading(Path(checkpoint)) if checkpoint else nullcontext():
+            super()._load_rng_state(checkpoint)
