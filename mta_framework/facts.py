@@ -8,7 +8,7 @@ from mta_framework.binding import BoundRun
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.tokens import EncodedSet
 from mta_framework.errors import Fault
-from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
+from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts, SpanSample
 from mta_framework.generation.limits import room_fault
 from mta_framework.models.lineup import Lineup
 from mta_framework.processes import processes
@@ -38,6 +38,14 @@ def span_facts(encoded: EncodedSet) -> dict[str, SpanFacts]:
     granularities = encoded.examples[0].spans
     counts = {name: [len(example.spans[name]) for example in encoded.examples] for name in granularities}
     return {name: SpanFacts(sum(found), len(found), found.count(0)) for name, found in counts.items()}
+
+
+def span_samples(data: PreparedData) -> tuple[SpanSample, ...]:
+    """The first texts of the training set with their spans; none without alignment."""
+    return tuple(
+        SpanSample(text, {name: tuple((start, end) for start, end in found.tolist()) for name, found in spans.items()})
+        for text, spans in data.shown
+    )
 
 
 def length_faults(spec: RunSpec, lineup: Lineup) -> list[Fault]:

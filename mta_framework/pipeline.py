@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import copy
 import gc
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import set_seed
 from mta_framework import facts, run_folder
 from mta_framework.assembly import alignment, similarity, span_cache_folder, training_data
 from mta_framework.binding import BoundRun
+from mta_framework.clock import Clock
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData, prepare
 from mta_framework.errors import InputError, collecting
@@ -32,17 +32,18 @@ from mta_framework.evaluation.sets import read_sets
 from mta_framework.evaluation.summary import summarise
 from mta_framework.generation.engine import Stored, engine_fault
 from mta_framework.generation.sampling import Sampling
+from mta_framework.geometry import SpanGeometry, recorded_geometry
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.key_layers import alignment_layers, base_loss_layers, measured_layers, recorded_layers
 from mta_framework.models.export import save_student
 from mta_framework.models.identity import identity
 from mta_framework.models.lineup import Lineup
-from mta_framework.models.loading import DTYPE_OF_PRECISION
 from mta_framework.plan import Plan, estimate_memory
 from mta_framework.processes import processes
 from mta_framework.registry import describe
 from mta_framework.reporting.writing import write_report
 from mta_framework.run_folder import RunFolder
+from mta_framework.spec.sections import DTYPE_OF_PRECISION
 from mta_framework.training.arguments import micro_batch_size, precision_fault
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.loader import validation_fault
@@ -63,26 +64,13 @@ class Ready:
     teacher_sets: list[EvaluationSet]
 
 
-class Clock:
-    """Stage -> seconds."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Book what happens inside under ``name``."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
-
-
-def run(bound: BoundRun, resume: bool = False) -> Report:
+def run(bound: BoundRun, resume: bool = False, command: str = "") -> Report:
     """Train, evaluate and report; everything that is done already is kept.
 
     Args:
         bound: A sound spec with its plugins.
         resume: Go on with a run that was interrupted.
+        command: What was typed, for the report.
 
     Returns:
         The report, which also lies in the run folder. Every process of a distributed run returns it.
@@ -106,7 +94,7 @@ def run(bound: BoundRun, resume: bool = False) -> Report:
             gc.collect()  # the trainer and its callbacks hold each other, and with them optimiser and both models
         with clock.stage("evaluation"):
             scores = _evaluate(bound, ready, lineup, folder, teacher_folder)
-        return _report(bound, ready, folder, scores, clock)
+        return _report(bound, ready, folder, scores, clock, command)
 
 
 def plan(bound: BoundRun) -> Plan:
@@ -196,7 +184,10 @@ def _train(bound: BoundRun, ready: Ready, lineup: Lineup, folder: RunFolder) -> 
     aligner = alignment(bound, lineup, pairs)
     distiller = Distiller(student, teacher, base_loss, aligner, pairs, ready.loss_layers)
     rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0
+    geometry = SpanGeometry(distiller, fed, lineup.tokenizer, folder.geometry)
+    geometry.before()
     log = train(distiller, fed, spec.training, spec.seed, folder.path, rate)
+    geometry.after()
     if processes().is_main_process:
         run_folder.write_json(folder.training_log, asdict(log))
         save_student(student, lineup.tokenizer, folder.student)
@@ -234,7 +225,9 @@ def _evaluate(
     return summarise(evaluate(candidates, bound.metrics, sampling, section.seeds, predictions, cache, section.engine))
 
 
-def _report(bound: BoundRun, ready: Ready, folder: RunFolder, scores: EvaluationFacts | None, clock: Clock) -> Report:
+def _report(
+    bound: BoundRun, ready: Ready, folder: RunFolder, scores: EvaluationFacts | None, clock: Clock, command: str
+) -> Report:
     log = TrainingLog(**run_folder.read_json(folder.training_log))
     report = Report(
         name=bound.spec.name,
@@ -251,6 +244,10 @@ def _report(bound: BoundRun, ready: Ready, folder: RunFolder, scores: Evaluation
         timings=clock.seconds,
         versions={**environment(processes().device), "processes": str(processes().num_processes)},
         student_folder=folder.student.name,
+        step_time=log.step_time,
+        geometry=recorded_geometry(folder.geometry),
+        span_samples=facts.span_samples(ready.data),
+        command=command,
     )
     if processes().is_main_process:
         write_report(folder.path, report)

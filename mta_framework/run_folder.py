@@ -32,9 +32,9 @@ MAY_DIFFER = (
 class RunFolder:
     """Everything that a run knows, under ``output_dir/name``.
 
-    ``spec.json`` (resolved), ``key-layers.json`` (where they are measured), ``checkpoints/``, ``tensorboard/``,
-    ``training.json`` (log), ``student/`` (the export; there once training is done), ``predictions/``, ``report.json``,
-    ``report.md``, ``loss.png``.
+    ``spec.json`` (resolved), ``key-layers.json`` (where they are measured), ``geometry.json`` (of spans, with an
+    alignment), ``checkpoints/``, ``tensorboard/``, ``training.json`` (log), ``student/`` (the export; there once
+    training is done), ``predictions/``, ``report.json``, ``report.md``, ``loss.png``.
     """
 
     path: Path
@@ -53,6 +53,11 @@ class RunFolder:
     def key_layers(self) -> Path:
         """What was measured to choose the key layers, and the choice."""
         return self.path / "key-layers.json"
+
+    @property
+    def geometry(self) -> Path:
+        """How spans lie to each other in teacher and student, before and after training."""
+        return self.path / "geometry.json"
 
     @property
     def training_log(self) -> Path:

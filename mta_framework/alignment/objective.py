@@ -56,6 +56,7 @@ class Alignment(nn.Module):
     ):
         super().__init__()
         self.pairs = tuple(pairs)
+        self._importance = importance
         self._guard = Guard(importance)
         self.dsa_weight = lambda_dsa / len(self.pairs)
         self.dsa_reduction = dsa_reduction
@@ -88,6 +89,18 @@ class Alignment(nn.Module):
                 total = layer.hidden_sum(self.projections[number])
                 terms.append(LossTerm("hid", total, texts_with_spans(pair.granularity), self.hid_weight))
         return tuple(terms)
+
+    @torch.no_grad()
+    def span_vectors(self, student: States, teacher: States, batch: Batch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """What DSA compares, to be looked at: the student's and the teacher's span vectors, for each key layer.
+
+        Args:
+            student: As for ``forward``.
+            teacher: Likewise.
+            batch: Likewise; what the importance estimator does wrong on it is not noted.
+        """
+        weights = both_weights(Guard(self._importance), student, teacher, batch)
+        return [_Layer(pair, student, teacher, batch, weights).span_vectors for pair in self.pairs]
 
     def fault(self) -> str | None:
         """What the importance estimator did wrong, as a sentence; for when a term is not finite."""

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from mta_framework.cli.group import say
+from mta_framework.cli.group import say, typed
 from mta_framework.cli.options import plugin_option, set_option, spec_argument
-from mta_framework.cli.table import table
-
-if TYPE_CHECKING:
-    from mta_framework.evaluation.report import Report
+from mta_framework.cli.scores import score_lines
 
 
 @click.command()
@@ -41,17 +37,6 @@ def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], 
 
         say(*plan_lines(pipeline.plan(bound)))
     else:
-        report = pipeline.run(bound, resume=resume)
-        say(*_score_lines(report), f"Report: {bound.spec.folder / 'report.md'}")
+        report = pipeline.run(bound, resume, typed())
+        say(*score_lines(report), f"Report: {bound.spec.folder / 'report.md'}")
     leave()
-
-
-def _score_lines(report: Report) -> list[str]:
-    if report.evaluation is None:
-        return []
-    from mta_framework.evaluation.tables import metrics, score_rows, seeds_note
-
-    lines = []
-    for metric in metrics(report.evaluation):
-        lines += ["", metric, *table(score_rows(report.evaluation, metric), indent="  ", right=True)]
-    return [*lines, "", seeds_note(report.evaluation.seeds)]

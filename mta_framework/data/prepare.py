@@ -21,14 +21,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_SHOWN = 3
+
+
 @dataclass(frozen=True)
 class PreparedData:
-    """Tokenised sets with token spans, and how many texts, or pieces of them, had to be parsed for them."""
+    """What is trained on.
+
+    Args:
+        train: Tokenised, with token spans.
+        validation: Likewise, or None.
+        parsed: How many texts, or pieces of them, had to be parsed.
+        unparsed: How many stretches of the texts could not be.
+        shown: The first texts of the training set, with their spans as characters.
+    """
 
     train: EncodedSet
     validation: EncodedSet | None
     parsed: int
     unparsed: int
+    shown: tuple[tuple[str, SpanArrays], ...] = ()
 
 
 def prepare(
@@ -59,7 +71,7 @@ def prepare(
         raise InputError(faults)
     train, validation = [*encoded, None][:2]
     assert train is not None
-    return PreparedData(train, validation, preparer.parsed, preparer.unparsed)
+    return PreparedData(train, validation, preparer.parsed, preparer.unparsed, preparer.shown)
 
 
 def _parts(section: DataSection) -> Iterator[tuple[str, DatasetSection]]:
@@ -78,6 +90,7 @@ class _Preparer:
     ):
         self.parsed = 0
         self.unparsed = 0
+        self.shown: tuple[tuple[str, SpanArrays], ...] = ()
         self._teacher_tokenizer = teacher_tokenizer
         self._section = section
         self._tokenizer = tokenizer
@@ -90,7 +103,11 @@ class _Preparer:
             samples = render(read_records(part, where), section.template, self._tokenizer, cut)
             spans = self._parse(samples, self._cache) if self._cache and not faults else None
             limits = section.max_length, section.max_prompt_length
-            return encode(samples, spans, self._tokenizer, *limits, self._teacher_tokenizer)
+            encoded = encode(samples, spans, self._tokenizer, *limits, self._teacher_tokenizer)
+            if spans and not self.shown:
+                used = [example.number for example in encoded.examples[:_SHOWN]]
+                self.shown = tuple((samples[number].text, spans[number]) for number in used)
+            return encoded
         return None
 
     def _parse(self, samples: Sequence[Sample], cache: SpanCache) -> list[SpanArrays]:

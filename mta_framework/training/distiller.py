@@ -67,6 +67,14 @@ class Distiller(nn.Module):
         total = chunked_sum(cross_entropy, supervised(student, batch), None, batch.target_N)
         return *terms, LossTerm(CROSS_ENTROPY, total, TOKENS, weight=0.0)
 
+    @torch.no_grad()
+    def span_vectors(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """The student's and the teacher's span vectors at each key layer; none without alignment."""
+        student, teacher = self._states(batch)
+        if self.alignment is None or teacher is None:
+            return []
+        return self.alignment.span_vectors(student, teacher, batch)
+
     def fault(self) -> str | None:
         """Which plugin made a term that is not finite, as a sentence, where that is known."""
         return self.alignment.fault() if self.alignment is not None else None

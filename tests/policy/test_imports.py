@@ -38,7 +38,7 @@ ALLOWED = {
     "reporting": SHARED | {"evaluation", "comparison", "inspection.marked", "inspection.strips"},
     "testing": SHARED | {"data"},
 }
-PIPELINE = {"pipeline", "plan", "facts", "key_layers", "assembly", "inspection"}
+PIPELINE = {"pipeline", "plan", "facts", "geometry", "key_layers", "assembly", "inspection"}
 PACKAGES = {"vocabulary", "batch_policies", "stretches", "phrases", "chat"}
 HEAVY = {"torch", "transformers", "datasets", "peft", "spacy", "accelerate", "rouge_score"}
 HEAVY |= {"matplotlib", "numpy", "httpx2"}
