@@ -23,10 +23,11 @@ from mta_framework.interfaces import (
 )
 from mta_framework.registry import Registered, Registry, parts_of
 from mta_framework.spec.document import Place
+from mta_framework.spec.evaluation import EvaluationSpec
 from mta_framework.spec.faults import faults_of
 from mta_framework.spec.loading import RawSpec, read_spec
-from mta_framework.spec.locations import missing_locations
-from mta_framework.spec.sections import PluginSection, RunSpec
+from mta_framework.spec.locations import missing_evaluation_locations, missing_locations
+from mta_framework.spec.sections import PluginSection, RunSpec, ScoringSection
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,19 @@ class BoundRun:
     providers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class BoundEvaluation:
+    """An evaluation that can start: a sound spec with its metrics.
+
+    Args:
+        spec: What it says, paths absolute.
+        metrics: In the order of ``evaluation.metrics``.
+    """
+
+    spec: EvaluationSpec
+    metrics: tuple[Metric, ...]
+
+
 def bind(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> BoundRun:
     """Read a spec, create its plugins and check that all fits together, and that local inputs are there.
 
@@ -86,10 +100,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
         spans = plugins.create("span_extractors", alignment.spans, "alignment", "spans")
         importance = plugins.create("importance_estimators", alignment.importance, "alignment", "importance")
         layers = plugins.create("layer_mappers", alignment.layers, "alignment", "layers")
-    sections = draft.evaluation.metrics if draft.evaluation else []
-    metrics: list[Metric | None] = [
-        plugins.create("metrics", section, "evaluation", "metrics", i) for i, section in enumerate(sections)
-    ]
+    metrics = plugins.metrics(draft.evaluation)
     faults = [*reading.faults, *plugins.faults]
     faults += _teacher_faults(reading, draft, base_loss)
     faults += _policy_faults(reading, draft, base_loss)
@@ -101,11 +112,29 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
         raise InputError(faults)
     assert reading.spec is not None
     assert base_loss is not None
-    chosen = tuple(metric for metric in metrics if metric is not None)
     free = tuple(name for name in registry.names("base_losses") if _does_without_vocabulary(registry, name))
     return BoundRun(
-        reading.path, reading.spec, base_loss, spans, importance, layers, chosen, teacher, free, plugins.providers
+        reading.path, reading.spec, base_loss, spans, importance, layers, metrics, teacher, free, plugins.providers
     )
+
+
+def bind_evaluation(reading: RawSpec[EvaluationSpec], registry: Registry) -> BoundEvaluation:
+    """Create the metrics of an evaluation by itself, and check that local inputs are there.
+
+    Args:
+        reading: Its spec as read, sound or not.
+        registry: The plugins to choose from.
+
+    Raises:
+        InputError: With every fault of the spec and its plugins at once.
+    """
+    plugins = _Plugins(registry, reading)
+    metrics = plugins.metrics(reading.draft.evaluation if reading.draft else None)
+    faults = [*reading.faults, *plugins.faults, *missing_evaluation_locations(reading)]
+    if faults:
+        raise InputError(faults)
+    assert reading.spec is not None
+    return BoundEvaluation(reading.spec, metrics)
 
 
 def _does_without_vocabulary(registry: Registry, name: str) -> bool:
@@ -121,6 +150,12 @@ class _Plugins:
         self.reading = reading
         self.faults: list[Fault] = []
         self.providers: dict[str, str] = {}
+
+    def metrics(self, section: ScoringSection | None) -> tuple[Metric, ...]:
+        """Those of ``evaluation``, as far as there is no fault in them."""
+        sections = section.metrics if section else []
+        created = [self.create("metrics", part, "evaluation", "metrics", i) for i, part in enumerate(sections)]
+        return tuple(metric for metric in created if metric is not None)
 
     def create(self, family: str, section: PluginSection, *place: str | int) -> Any:
         """The plugin that a section names, or None with a fault noted; what it misses on this machine is one too."""

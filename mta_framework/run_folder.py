@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from mta_framework.errors import Fault, InputError, RunError
 from mta_framework.files import replace
+from mta_framework.spec.evaluation import EvaluationSpec
 from mta_framework.spec.sections import RunSpec
 
 MAY_DIFFER = (
@@ -96,13 +97,13 @@ def require_free(spec: RunSpec, resume: bool) -> None:
 
 
 @contextmanager
-def begun(spec: RunSpec) -> Iterator[None]:
+def begun(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
     """Create the folder, or open it again, with the resolved spec in it, and hold it: two runs would mix in it.
 
     Raises:
         RunError: It cannot be written to, or another process holds it; a process that died holds nothing.
     """
-    folder = of(spec)
+    folder = RunFolder(Path(spec.folder))
     lock = FileLock(folder.path / ".lock")
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,6 @@ def require_same(spec: RunSpec, folder: RunFolder) -> None:
         InputError: All fields that differ.
     """
     began = read_json(folder.spec_file)
-    differences = _differences(began, spec.model_dump(mode="json"))
     faults = [
         Fault(
             where,
@@ -131,18 +131,19 @@ def require_same(spec: RunSpec, folder: RunFolder) -> None:
             f"{json.dumps(then)} as in its spec.json",
             "Set it back, choose another name, or delete the folder.",
         )
-        for where, then, now in differences
+        for where, then, now in differences(began, spec.model_dump(mode="json"))
         if not where.startswith(MAY_DIFFER)
     ]
     if faults:
         raise InputError(faults)
 
 
-def _differences(then: Any, now: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+def differences(then: Any, now: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+    """Dotted place, old and new value of all that differs between two documents; None where there is none."""
     if isinstance(then, dict) and isinstance(now, dict):
         found = []
         for key in dict.fromkeys([*then, *now]):
-            found += _differences(then.get(key), now.get(key), f"{where}.{key}" if where else key)
+            found += differences(then.get(key), now.get(key), f"{where}.{key}" if where else key)
         return found
     return [] if then == now else [(where, then, now)]
 

@@ -6,6 +6,7 @@ import click
 
 from mta_framework.cli.check import check
 from mta_framework.cli.compare import compare
+from mta_framework.cli.evaluate import evaluate
 from mta_framework.cli.group import Commands
 from mta_framework.cli.init import init
 from mta_framework.cli.options import plugin_option
@@ -25,5 +26,5 @@ def main() -> None:
     """
 
 
-for _command in (init, check, spans, run, compare, plugins, schema):
+for _command in (init, check, spans, run, evaluate, compare, plugins, schema):
     main.add_command(_command)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from typing import Any
 
 import click
@@ -26,12 +28,19 @@ class Commands(click.Group):
             say_error(f"The run failed: {error}")
             context.exit(1)
         except KeyboardInterrupt:
-            say_error("Interrupted. A run that has begun goes on with: mta run SPEC --resume")
+            say_error(
+                "Interrupted. A run that has begun goes on with: mta run SPEC --resume; any other command as it was"
+            )
             context.exit(130)
 
     def list_commands(self, context: click.Context) -> list[str]:
         """In the order of use, which is the order of adding."""
         return list(self.commands)
+
+
+def typed() -> str:
+    """The command, as a shell would take it again."""
+    return shlex.join(["mta", *sys.argv[1:]])
 
 
 def is_main_process() -> bool:

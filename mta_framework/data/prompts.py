@@ -55,6 +55,7 @@ def render(
     template: Literal["alpaca", "chat"],
     tokenizer: PreTrainedTokenizerBase,
     cut: bool = False,
+    where: str = "data.template",
 ) -> list[Sample]:
     """Write prompts and responses.
 
@@ -65,6 +66,7 @@ def render(
         tokenizer: The student's.
         cut: Whether texts are cut where fields begin and end. A conversation whose template does more with contents
             than to write them down is only cut before the response.
+        where: Where the spec names the template.
 
     Returns:
         One sample per record, in their order.
@@ -73,20 +75,20 @@ def render(
         InputError: The tokenizer lacks a chat template where one is needed, or its template refuses rows.
     """
     samples: list[Sample] = []
-    faults = FaultList("data.template")
+    faults = FaultList(where)
     for number, record in enumerate(records):
         messages = _messages(record, template)
         if messages is None:
             samples.append(_plain(record, cut))
             continue
         if not tokenizer.chat_template:
-            raise InputError([_no_template(tokenizer)])
+            raise InputError([_no_template(tokenizer, where)])
         try:
             samples.append(_chat(messages, record.references, tokenizer, cut))
         except Exception as error:  # a template is foreign code: it may raise anything
             problem = f"the tokenizer's chat template refuses row {number} ({error})"
             todo = "Mend the row, or use another template or tokenizer."
-            faults.add(Fault("data.template", problem, "conversations that the template can write are allowed", todo))
+            faults.add(Fault(where, problem, "conversations that the template can write are allowed", todo))
     faults.raise_any()
     return samples
 
@@ -142,7 +144,7 @@ def _ends_turn(response: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     return response.endswith(tuple({*added, *tokenizer.all_special_tokens}))
 
 
-def _no_template(tokenizer: PreTrainedTokenizerBase) -> Fault:
+def _no_template(tokenizer: PreTrainedTokenizerBase, where: str) -> Fault:
     problem = f"the tokenizer has no chat template (got {tokenizer.name_or_path or type(tokenizer).__name__})"
-    todo = "Set data.template to 'alpaca' and use instruction or prompt rows, or take another tokenizer."
-    return Fault("data.template", problem, "conversations need a tokenizer with a chat template", todo)
+    todo = f"Set {where} to 'alpaca' and use instruction or prompt rows, or take another tokenizer."
+    return Fault(where, problem, "conversations need a tokenizer with a chat template", todo)

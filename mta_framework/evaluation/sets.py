@@ -17,11 +17,20 @@ if TYPE_CHECKING:
 
 
 def read_sets(
-    section: ScoringSection | None, template: Literal["alpaca", "chat"], tokenizer: PreTrainedTokenizerBase
+    section: ScoringSection | None,
+    template: Literal["alpaca", "chat"],
+    tokenizer: PreTrainedTokenizerBase,
+    template_field: str = "data.template",
 ) -> list[EvaluationSet]:
     """Read and tokenise all evaluation sets (None: no set).
 
     Prompts beyond the limit are cut on the left, and counted, or refused, as the section says.
+
+    Args:
+        section: ``evaluation``.
+        template: How instruction rows become prompts.
+        tokenizer: The model's.
+        template_field: Where the spec names the template.
 
     Raises:
         InputError: All faults of all files.
@@ -33,7 +42,7 @@ def read_sets(
     for name, part in section.sets.items():
         with collecting(faults):
             records = read_records(part, f"evaluation.sets.{name}")
-            samples = render(records, template, tokenizer)
+            samples = render(records, template, tokenizer, where=template_field)
             ids = prompt_ids(samples, tokenizer)
             limit = section.max_prompt_length
             long = [len(prompt) for prompt in ids if len(prompt) > limit]

@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from mta_framework.errors import Fault, InputError
+from mta_framework.spec.evaluation import ModelSection
 from mta_framework.spec.sections import StudentSection, TeacherSection
 
 _GGUF_MAGIC = b"GGUF"
@@ -50,12 +51,12 @@ class Origin:
         }
 
 
-def origin_of(section: TeacherSection | StudentSection, where: str) -> Origin | None:
+def origin_of(section: TeacherSection | StudentSection | ModelSection, where: str) -> Origin | None:
     """The origin that a section names; None where it names none (``run``, ``config``, ``teacher_layers``).
 
     Args:
-        section: ``teacher`` or ``student``.
-        where: Which of the two.
+        section: ``teacher``, ``student`` or ``model``.
+        where: Which of these.
 
     Raises:
         InputError: A local path is no model folder with safetensors weights and no GGUF file.

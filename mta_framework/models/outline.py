@@ -14,7 +14,7 @@ from mta_framework.models.decoder import shape_of
 from mta_framework.models.heads import head_of
 from mta_framework.models.loading import student_field
 from mta_framework.models.lora import add_lora
-from mta_framework.models.origins import origin_of
+from mta_framework.models.origins import Origin, origin_of
 from mta_framework.models.probe import check_runs
 from mta_framework.models.shortening import shortened_config
 from mta_framework.models.tokenizers import check_vocabulary
@@ -88,6 +88,25 @@ def outline_student(
         raise InputError([fault])
     shell: nn.Module = add_lora(model, section.lora) if section.lora is not None else model
     return ModelOutline(shape_of(config), _count(shell), _count(shell, trainable=True), "float32", config)
+
+
+def outline_pretrained(origin: Origin, tokenizer: PreTrainedTokenizerBase, dtype: str) -> ModelOutline:
+    """Outline of a pretrained model that is used as it is.
+
+    Args:
+        origin: Where it comes from.
+        tokenizer: Its own.
+        dtype: Of the weights.
+
+    Raises:
+        InputError: The configuration could not be read, or has fewer embeddings than the tokenizer has tokens.
+    """
+    config = read_config(origin)
+    with accepted(origin.where):
+        shell = _shell(config)
+    if fault := check_vocabulary(tokenizer, shell, origin.where):
+        raise InputError([fault])
+    return ModelOutline(shape_of(config), _count(shell), 0, dtype, config)
 
 
 def _student_config(

@@ -15,6 +15,7 @@ ALLOWED = {
     "errors": set(),
     "types": set(),
     "files": set(),
+    "clock": set(),
     "processes": set(),
     "ranks": BASE,
     "interfaces": BASE,
@@ -38,7 +39,7 @@ ALLOWED = {
     "reporting": SHARED | {"evaluation", "comparison", "inspection.marked", "inspection.strips"},
     "testing": SHARED | {"data"},
 }
-PIPELINE = {"pipeline", "plan", "facts", "geometry", "key_layers", "assembly", "inspection"}
+PIPELINE = {"pipeline", "assessment", "plan", "facts", "geometry", "key_layers", "assembly", "inspection"}
 PACKAGES = {"vocabulary", "batch_policies", "stretches", "phrases", "chat"}
 HEAVY = {"torch", "transformers", "datasets", "peft", "spacy", "accelerate", "rouge_score"}
 HEAVY |= {"matplotlib", "numpy", "httpx2"}
@@ -95,7 +96,17 @@ def test_no_module_is_named_after_nothing():
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["plugins"], ["schema"], ["check", "--help"], ["spans", "--help"], ["run", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["plugins"],
+        ["schema"],
+        ["check", "--help"],
+        ["spans", "--help"],
+        ["run", "--help"],
+        ["evaluate", "--help"],
+        ["compare", "--help"],
+    ],
 )
 def test_command_loads_no_torch(arguments):
     code = (

@@ -1,0 +1,134 @@
+"""The stages of an evaluation by itself: ``mta evaluate``.
+
+bound spec -> outline and sets -> responses and scores -> report
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from mta_framework import run_folder
+from mta_framework.binding import BoundEvaluation
+from mta_framework.clock import Clock
+from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.evaluation.environment import environment
+from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
+from mta_framework.evaluation.report import EvaluationFacts, ModelFacts, Report
+from mta_framework.evaluation.scoring import labelled
+from mta_framework.evaluation.sets import read_sets
+from mta_framework.evaluation.summary import summarise
+from mta_framework.generation.engine import Stored, engine_fault
+from mta_framework.generation.limits import room_fault
+from mta_framework.generation.sampling import Sampling
+from mta_framework.models.evaluated import EvaluatedModel
+from mta_framework.processes import processes
+from mta_framework.reporting.writing import write_report
+from mta_framework.run_folder import RunFolder
+from mta_framework.spec.document import read_document
+from mta_framework.spec.evaluation import EvaluationSpec
+
+_MAY_DIFFER = ("folder", "evaluation.seeds", "evaluation.metrics", "evaluation.batch_tokens", "evaluation.long_prompts")
+"""What an evaluation may go on with: predictions that are there stay valid."""
+
+
+@dataclass(frozen=True)
+class _Ready:
+    model: EvaluatedModel
+    sets: list[EvaluationSet]
+
+
+def assess(bound: BoundEvaluation, command: str = "") -> Report:
+    """Evaluate a model and report; what the folder has of the same evaluation already is kept.
+
+    Args:
+        bound: A sound spec with its metrics.
+        command: What was typed, for the report.
+
+    Returns:
+        The report, which also lies in the folder. Every process of a distributed run returns it.
+
+    Raises:
+        InputError: Model, data or folder do not fit the spec; nothing was run.
+        RunError: The evaluation could not go on; predictions are kept.
+    """
+    clock, spec = Clock(), bound.spec
+    require_same(spec)
+    with clock.stage("data"):
+        ready = _ready(bound)
+    with run_folder.begun(spec) if processes().is_main_process else nullcontext():
+        with clock.stage("evaluation"):
+            scores = _evaluated(bound, ready)
+        report = _report(spec, ready.model, scores, clock, command)
+        if processes().is_main_process:
+            write_report(Path(spec.folder), report)
+        processes().wait_for_everyone()
+    return report
+
+
+def require_same(spec: EvaluationSpec) -> None:
+    """Refuse a folder that holds something else, whose predictions would be overwritten.
+
+    Seeds, metrics and sets may be other ones; a set of the same name has to be the same.
+
+    Raises:
+        InputError: It holds a run, or another evaluation: all fields that differ.
+    """
+    folder = RunFolder(Path(spec.folder))
+    if not folder.spec_file.is_file():
+        return
+    began, faults = read_document(folder.spec_file)
+    if "student" in began:
+        wrong, todo = f"already holds a run (got {folder.path})", "Choose another."
+        raise InputError([Fault("-o", wrong, "a folder without one", todo)])
+    for where, then, now in run_folder.differences(began, spec.model_dump(mode="json")):
+        other_set = where.startswith("evaluation.sets.") and None in (then, now) and isinstance(then or now, dict)
+        if not (other_set or where.startswith(_MAY_DIFFER)):
+            wrong = f"is not what the evaluation in {folder.path} began with (got {json.dumps(now)})"
+            allowed = f"{json.dumps(then)} as in its spec.json"
+            faults.append(Fault(where, wrong, allowed, "Set it back, or choose another folder with -o."))
+    if faults:
+        raise InputError(faults)
+
+
+def _ready(bound: BoundEvaluation) -> _Ready:
+    spec, section, faults = bound.spec, bound.spec.evaluation, list[Fault]()
+    model = EvaluatedModel(spec.model, processes().device)
+    if fault := engine_fault(section.engine, "evaluation.engine"):
+        faults.append(fault)
+    with collecting(faults):
+        labelled(bound.metrics)
+    with collecting(faults):
+        fault = room_fault(model.outline.config, section.max_prompt_length, section.max_new_tokens)
+        faults += [fault] if fault else []
+    sets: list[EvaluationSet] = []
+    with collecting(faults):
+        sets = read_sets(section, spec.template, model.tokenizer, "template")
+    if faults:
+        raise InputError(faults)
+    return _Ready(model, sets)
+
+
+def _evaluated(bound: BoundEvaluation, ready: _Ready) -> EvaluationFacts:
+    spec, section, model = bound.spec, bound.spec.evaluation, ready.model
+    stored = Stored(model.folder, spec.model.dtype) if model.folder else None
+    candidate = Candidate(spec.name, model.identity, model.tokenizer, model.load, ready.sets, stored)
+    sampling = Sampling(section.temperature, section.top_p, section.max_new_tokens, section.batch_tokens)
+    folder = RunFolder(Path(spec.folder)).path / "predictions"
+    found = evaluate([candidate], bound.metrics, sampling, section.seeds, folder, spec.metric_cache, section.engine)
+    return summarise(found)
+
+
+def _report(spec: EvaluationSpec, model: EvaluatedModel, scores: EvaluationFacts, clock: Clock, command: str) -> Report:
+    outline = model.outline
+    return Report(
+        name=spec.name,
+        spec=spec.model_dump(mode="json"),
+        evaluation=scores,
+        models={spec.name: ModelFacts(outline.parameters, outline.trainable, outline.shape.num_layers)},
+        timings=clock.seconds,
+        versions={**environment(processes().device), "processes": str(processes().num_processes)},
+        command=command,
+    )

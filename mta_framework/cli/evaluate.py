@@ -1,0 +1,63 @@
+"""``mta evaluate``."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import click
+
+from mta_framework.cli.group import say, typed
+from mta_framework.cli.options import plugin_option
+from mta_framework.cli.scores import score_lines
+
+
+@click.command()
+@click.argument("target")
+@click.option("--data", multiple=True, metavar="NAME=FILE", help="A data set to evaluate on, JSON Lines; repeatable.")
+@click.option("--seeds", metavar="SEED,...", help="Sampling seeds.  [default: those of the run, or 10,20,30,40,50]")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="A metric with its defaults; repeatable.")
+@click.option("--template", metavar="alpaca|chat", help="How instruction rows become prompts.  [default: alpaca]")
+@click.option("--dtype", metavar="float32|bfloat16|float16", help="Of the weights.  [default: float32]")
+@click.option("-o", "--output", metavar="FOLDER", help="Where results go.  [default: evaluations/NAME of the target]")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting, e.g. evaluation.temperature=0.5 or model.revision=main; repeatable. "
+    "Paths are relative to the folder that you are in.",
+)
+@plugin_option
+@click.pass_obj
+def evaluate(
+    plugin_files: tuple[Path, ...],
+    target: str,
+    data: tuple[str, ...],
+    seeds: str | None,
+    metrics: tuple[str, ...],
+    template: str | None,
+    dtype: str | None,
+    output: str | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Evaluate any causal language model: sample responses, score them, report.
+
+    TARGET is a run folder, a local transformers folder, a .gguf file or a model id on the hub. A run folder gives the
+    settings of its evaluation as defaults, data included. The same command goes on with what was interrupted, and
+    reuses what is there.
+    """
+    from mta_framework.binding import bind_evaluation
+    from mta_framework.registry import discover
+    from mta_framework.spec.target import Request, read_request
+
+    request = Request(target, data, seeds, metrics, template, dtype, output, overrides)
+    # All faults of the input are known before torch is loaded.
+    bound = bind_evaluation(read_request(request), discover(plugin_files))
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: nothing that a user can mend
+    from mta_framework.assessment import assess
+    from mta_framework.processes import leave
+
+    report = assess(bound, typed())
+    say(*score_lines(report), f"Report: {Path(bound.spec.folder) / 'report.md'}")
+    leave()

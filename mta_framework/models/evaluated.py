@@ -1,0 +1,78 @@
+"""A model that is evaluated by itself: how it is loaded, and what is known of it before."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mta_framework.models.identity import stamp
+from mta_framework.models.loading import pretrained
+from mta_framework.models.origins import Origin, local_tokenizer, origin_of
+from mta_framework.models.outline import ModelOutline, outline_pretrained
+from mta_framework.models.tokenizers import load_tokenizer
+from mta_framework.spec.evaluation import ModelSection
+
+
+class EvaluatedModel:
+    """Any causal language model of transformers.
+
+    Args:
+        section: ``model``.
+        device: Where it is put.
+    """
+
+    def __init__(self, section: ModelSection, device: torch.device | str = "cpu"):
+        self._section = section
+        self._device = device
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """``model.tokenizer``, or the model's own.
+
+        Raises:
+            InputError: It can't be loaded.
+        """
+        path = self._section.tokenizer
+        return load_tokenizer(self._origin if path is None else local_tokenizer(Path(path), "model.tokenizer"))
+
+    @cached_property
+    def outline(self) -> ModelOutline:
+        """The model in numbers; no weights are read.
+
+        Raises:
+            InputError: It is none, or has fewer embeddings than the tokenizer has tokens.
+        """
+        return outline_pretrained(self._origin, self.tokenizer, self._section.dtype)
+
+    @property
+    def folder(self) -> Path | None:
+        """The transformers folder that holds all of it; None for other kinds."""
+        path, whole = self._section.path, self._section.tokenizer is None
+        return Path(path) if path and whole and Path(path).is_dir() else None
+
+    @property
+    def identity(self) -> str:
+        """A text that changes when the weights do."""
+        # A branch of the hub moves on; its configuration knows the commit.
+        commit = getattr(self.outline.config, "_commit_hash", None)
+        files = stamp(Path(self._section.path)) if self._section.path else []
+        return json.dumps([self._section.model_dump(mode="json"), commit, files])
+
+    def load(self) -> PreTrainedModel:
+        """The model in evaluation mode, on its device.
+
+        Raises:
+            InputError: It can't be loaded.
+        """
+        model = pretrained(self._origin, getattr(torch, self._section.dtype)).eval().requires_grad_(False)
+        return model.to(self._device)  # type: ignore[arg-type]
+
+    @cached_property
+    def _origin(self) -> Origin:
+        origin = origin_of(self._section, "model")
+        assert origin is not None, "the spec asks for hub or path"
+        return origin

@@ -1,0 +1,155 @@
+"""What ``mta evaluate`` is given -> the spec of an evaluation: a run gives its own settings as defaults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mta_framework.errors import Fault, InputError
+from mta_framework.spec.document import Place, parse, read_document
+from mta_framework.spec.evaluation import EvaluationSpec
+from mta_framework.spec.loading import RawSpec, read_settings
+from mta_framework.spec.section import HubId
+from mta_framework.spec.sections import DTYPE_OF_PRECISION
+
+_RUN_SPEC = "spec.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line of ``mta evaluate``.
+
+    Args:
+        target: A run folder, a transformers folder, a GGUF file or an id on the hub.
+        data: ``NAME=FILE``, instead of the sets of the run.
+        seeds: Sampling seeds, separated by commas; as may be ``metrics`` and what follows it, None: the default.
+        metrics: Names of metrics with their default options.
+        template: How instruction rows become prompts.
+        dtype: Of the weights.
+        output: Where predictions and report go; None: ``evaluations/NAME``, NAME after the target.
+        overrides: ``KEY=VALUE`` settings.
+    """
+
+    target: str
+    data: Sequence[str] = ()
+    seeds: str | None = None
+    metrics: Sequence[str] = ()
+    template: str | None = None
+    dtype: str | None = None
+    output: str | None = None
+    overrides: Sequence[str] = ()
+
+
+def read_request(request: Request) -> RawSpec[EvaluationSpec]:
+    """Put the spec together and validate it; plugins are left to binding.
+
+    Returns:
+        The spec, or all faults of the command line.
+
+    Raises:
+        InputError: The target is a folder of another kind, so that nothing can be said of the rest.
+    """
+    raw = _defaults(request.target)
+    output = request.output or str(Path("evaluations") / _name(_last(request.target)))
+    raw |= {"name": _name(Path(output).name), "folder": output}
+    faults: list[Fault] = []
+    given: dict[Place, str] = {("folder",): "-o", **_data(raw, request, faults)}
+    if request.seeds is not None:
+        raw["evaluation"]["seeds"] = [_number(seed) for seed in request.seeds.split(",")]
+        given["evaluation", "seeds"] = "--seeds"
+    if request.metrics:
+        raw["evaluation"]["metrics"] = [{"name": name} for name in request.metrics]
+        given["evaluation", "metrics"] = "--metric"
+    if request.template is not None:
+        raw["template"] = request.template
+    if request.dtype is not None:
+        raw["model"]["dtype"] = request.dtype
+    reading = read_settings(EvaluationSpec, raw, Path.cwd(), request.overrides, given)
+    faults += [_no_data() if fault.where == "evaluation.sets" else fault for fault in reading.faults]
+    return replace(reading, faults=tuple(faults), spec=None if faults else reading.spec)
+
+
+def _data(raw: dict[str, Any], request: Request, faults: list[Fault]) -> dict[Place, str]:
+    """Put ``--data`` into the document, and give the places with what a user calls them."""
+    sets: dict[str, dict[str, str]] = {}
+    for entry in request.data:
+        name, equals, file = entry.partition("=")
+        if not (name and equals and file) or name in sets:
+            wrong = f"repeats {name!r}" if name in sets else "is no data set"
+            allowed = "NAME=FILE, each NAME once, e.g. test=test.jsonl"
+            faults.append(Fault(f"--data {entry}", f"{wrong} (got {entry!r})", allowed, "Write it in this form."))
+        else:
+            sets[name] = {"path": file}
+    if request.data:
+        raw["evaluation"]["sets"] = sets or {"faulty": {"path": "."}}
+    return {("evaluation", "sets", name): f"--data {name}" for name in sets}
+
+
+def _no_data() -> Fault:
+    wrong, allowed = "must be given, unless a run with an evaluation is the target (got none)", "NAME=FILE, JSON Lines"
+    return Fault("--data", wrong, allowed, "Add it, e.g. --data test=test.jsonl.")
+
+
+def _defaults(target: str) -> dict[str, Any]:
+    """The document as the target gives it."""
+    path = Path(target).expanduser()
+    if (path / _RUN_SPEC).is_file():
+        return _of_run(path)
+    local = path.exists() or not _is_hub_id(target) or ("/" in target and path.parent.is_dir())
+    return {"model": {"path" if local else "hub": target}, "evaluation": {}}
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    document, faults = read_document(folder / _RUN_SPEC)
+    if faults:
+        raise InputError(faults)
+    if "student" not in document:
+        wrong, todo = "is the folder of something else than a run", "Give the model that you mean."
+        raise InputError([Fault("TARGET", f"{wrong} (got {folder})", "a run folder, or a model", todo)])
+    if not (folder / "student").is_dir():
+        wrong = f"is a run that has no student yet (got {folder})"
+        todo = "Finish it with `mta run SPEC --resume`."
+        raise InputError([Fault("TARGET", wrong, "a run whose training is done, or a model", todo)])
+    data, training, evaluation = (_part(document, name) for name in ("data", "training", "evaluation"))
+    dtype = DTYPE_OF_PRECISION.get(training.get("precision", "fp32"), "float32")
+    return {
+        "model": {"path": str(folder / "student"), "dtype": dtype},
+        "template": data.get("template", "alpaca"),
+        "evaluation": {name: value for name, value in evaluation.items() if name != "models"},
+    }
+
+
+def _part(document: dict[str, Any], name: str) -> dict[str, Any]:
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _is_hub_id(target: str) -> bool:
+    try:
+        TypeAdapter(HubId).validate_python(target)
+    except ValidationError:
+        return False
+    return True
+
+
+def _last(target: str) -> str:
+    """The last part of a path or an id, without the ending of a file."""
+    path = Path(target).expanduser()
+    return path.resolve().stem if path.is_file() else (path.resolve() if path.exists() else path).name
+
+
+def _name(text: str) -> str:
+    """As near to ``text`` as the name of an evaluation can be."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-")[:100] or "model"
+
+
+def _number(text: str) -> Any:
+    try:
+        return parse(text)
+    except ValueError:
+        return text
