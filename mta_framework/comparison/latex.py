@@ -18,6 +18,7 @@ _ESCAPES = {
     "<": r"$<$",
     ">": r"$>$",
     "±": r"$\pm$",
+    tables.MINUS: "$-$",
     DAGGER: r"$^\dagger$",
 }
 _SPECIAL = re.compile("|".join(map(re.escape, _ESCAPES)))

@@ -47,7 +47,10 @@ def _cell(cell: tables.Shown) -> str:
 def _examples(comparison: Comparison) -> Iterator[str]:
     if comparison.examples:
         yield "## Side by side"
-        yield "Where rows lie furthest apart: clearest wins first, then clearest losses; first run, first seed."
+        yield (
+            "Where rows lie furthest apart: the clearest wins, then the clearest losses. Scores are means over all seeds; "
+            "texts are of the first run and its first sampling seed."
+        )
     for example in comparison.examples:
         yield _example(example)
 

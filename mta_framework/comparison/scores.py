@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -72,7 +71,7 @@ def _cell(by_set: Sequence[Sequence[PromptScores]]) -> Cell:
     by_run = [list(runs) for runs in zip(*by_set, strict=True)]
     over: Spread = "training seeds" if len(by_run) > 1 else "sampling seeds"
     means = [mean(run) for run in by_run] if len(by_run) > 1 else _by_seed(by_run[0])
-    deviation = statistics.stdev(means) if len(means) > 1 else None
+    deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
     return Cell(mean(parts), deviation, over, len(means), interval(parts))
 
 

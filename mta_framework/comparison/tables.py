@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from mta_framework.comparison.comparison import SIGNIFICANT, Comparison, Interval, Place, Row
 from mta_framework.evaluation.report import MetricFacts
 
+MINUS = "\N{MINUS SIGN}"
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -45,7 +47,7 @@ def shown(comparison: Comparison, row: Row, metric: MetricFacts) -> list[Shown]:
         deviation = "" if cell.deviation is None else f" ± {cell.deviation:.2f}"
         best = row.label in best_rows(comparison, place, metric.higher_is_better)
         significant = contrast is not None and contrast.p_holm < SIGNIFICANT
-        cells.append(Shown(f"{cell.mean:.2f}{deviation}", _interval(cell.interval), best, significant))
+        cells.append(Shown(f"{_minus(f'{cell.mean:.2f}')}{deviation}", _interval(cell.interval), best, significant))
     return cells
 
 
@@ -84,7 +86,7 @@ def contrast_rows(comparison: Comparison, metric: MetricFacts) -> list[list[str]
             entry.other,
             entry.baseline,
             set_name(entry.set),
-            f"{entry.difference:+.2f}",
+            _minus(f"{entry.difference:+.2f}"),
             _interval(entry.interval, "+.2f"),
             probability(entry.p),
             probability(entry.p_holm),
@@ -123,4 +125,8 @@ def probability(p: float) -> str:
 
 
 def _interval(ends: Interval | None, form: str = ".2f") -> str:
-    return "" if ends is None else f"[{ends[0]:{form}}, {ends[1]:{form}}]"
+    return "" if ends is None else _minus(f"[{ends[0]:{form}}, {ends[1]:{form}}]")
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", MINUS)

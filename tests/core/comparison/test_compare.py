@@ -1,0 +1,190 @@
+"""The numbers of a comparison, by hand."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+
+from mta_framework.comparison.compare import Entry, compare
+from mta_framework.errors import InputError
+from mta_framework.evaluation.statistics import holm
+
+from .conftest import MTA, PERPLEXITY, ROUGE
+
+BASE = {"dolly": [[10.0, 20.0, 30.0, 40.0], [12.0, 22.0, 32.0, 42.0]], "vicuna": [[5.0, 7.0], [5.0, 9.0]]}
+OTHER = {"dolly": [[15.0, 19.0, 31.0, 50.0], [17.0, 21.0, 33.0, 52.0]], "vicuna": [[5.0, 9.0], [5.0, 11.0]]}
+BOTH = (ROUGE, PERPLEXITY)
+BOTH_IN_SPEC = [{"name": "rouge_l", "params": {}}, {"name": "perplexity", "params": {}}]
+
+
+@pytest.fixture
+def compared(make_run):
+    """KL against KL + MTA, one run each."""
+
+    def make(metrics=(ROUGE,), **options):
+        sections = {"evaluation__metrics": BOTH_IN_SPEC[: len(metrics)]}
+        folders = [make_run(BASE, metrics, **sections), make_run(OTHER, metrics, name="mta", alignment=MTA, **sections)]
+        return compare([Entry(folder) for folder in folders], **options)
+
+    return make
+
+
+def test_a_single_run_has_the_deviation_over_its_sampling_seeds(compared):
+    cell = compared().rows[0].cells["rouge_l", "dolly"]
+    assert (cell.mean, cell.over, cell.count) == (pytest.approx(26.0), "sampling seeds", 2)
+    assert cell.deviation == pytest.approx(statistics.stdev([25.0, 27.0]))
+    assert cell.interval[0] < 26 < cell.interval[1]
+
+
+def test_the_average_counts_sets_alike_and_deviates_over_the_averages_of_seeds(compared):
+    cell = compared().rows[0].cells["rouge_l", None]
+    assert cell.mean == pytest.approx((26.0 + 6.5) / 2)
+    assert cell.deviation == pytest.approx(statistics.stdev([(25.0 + 6.0) / 2, (27.0 + 7.0) / 2]))
+
+
+def test_several_runs_have_the_deviation_over_their_training_seeds(make_run):
+    scores = [{"dolly": [[1.0, 2.0], [3.0, 4.0]]}, {"dolly": [[5.0, 6.0], [7.0, 8.0]]}]
+    runs = [make_run(of_run, name=f"run{seed}", seed=seed) for seed, of_run in enumerate(scores)]
+    found = compare([Entry(run) for run in runs])
+    cell = found.rows[0].cells["rouge_l", "dolly"]
+    assert (cell.mean, cell.over, cell.count) == (pytest.approx(4.5), "training seeds", 2)
+    assert cell.deviation == pytest.approx(statistics.stdev([2.5, 6.5]))
+    assert [(run.name, run.row, run.seed) for run in found.runs] == [("run0", "KL", 0), ("run1", "KL", 1)]
+
+
+def test_one_set_has_no_average(make_run):
+    found = compare([Entry(make_run({"dolly": [[1.0, 2.0], [3.0, 4.0]]}))])
+    assert (found.columns, list(found.rows[0].cells)) == (("dolly",), [("rouge_l", "dolly")])
+
+
+def test_differences_and_outcomes_are_those_of_prompts_averaged_over_seeds(compared):
+    found = {entry.set: entry for entry in compared().contrasts}
+    # Dolly by prompt: 16 - 11, 20 - 21, 32 - 31, 51 - 41; vicuna: 5 - 5, 10 - 8.
+    assert found["dolly"].difference == pytest.approx((5 - 1 + 1 + 10) / 4)
+    assert (found["dolly"].wins, found["dolly"].ties, found["dolly"].losses) == (3, 0, 1)
+    assert found["vicuna"].difference == pytest.approx(1.0)
+    assert (found["vicuna"].wins, found["vicuna"].ties, found["vicuna"].losses) == (1, 1, 0)
+    assert found[None].difference == pytest.approx((3.75 + 1.0) / 2)
+    assert (found[None].wins, found[None].ties, found[None].losses) == (4, 1, 1)
+    assert [(entry.baseline, entry.other) for entry in found.values()] == [("KL", "KL + MTA")] * 3
+
+
+def test_every_prompt_is_kept_with_both_scores(compared):
+    found = [(pair.set, pair.number, pair.baseline_score, pair.other_score, pair.outcome) for pair in compared().pairs]
+    assert found == [
+        ("dolly", 1, 11.0, 16.0, 1),
+        ("dolly", 2, 21.0, 20.0, -1),
+        ("dolly", 3, 31.0, 32.0, 1),
+        ("dolly", 4, 41.0, 51.0, 1),
+        ("vicuna", 1, 5.0, 5.0, 0),
+        ("vicuna", 2, 8.0, 10.0, 1),
+    ]
+
+
+def test_where_lower_is_better_a_lower_score_wins(compared):
+    found = compared(metrics=BOTH)
+    outcomes = {(pair.metric, pair.set, pair.number): pair.outcome for pair in found.pairs}
+    assert outcomes["rouge_l", "dolly", 4] == 1
+    assert outcomes["perplexity", "dolly", 4] == -1
+    contrast = found.contrast(("perplexity", "dolly"), "KL + MTA")
+    assert (contrast.wins, contrast.losses) == (1, 3)
+
+
+def test_a_geometric_mean_by_weight_is_taken_over_prompts_and_seeds(compared):
+    scores = list(zip(*BASE["dolly"], strict=True))
+    # The number of a prompt is its weight.
+    logs = sum(number * math.log(score) for number, pair in enumerate(scores, start=1) for score in pair)
+    assert compared(metrics=BOTH).rows[0].cells["perplexity", "dolly"].mean == pytest.approx(math.exp(logs / 20))
+
+
+def test_probabilities_are_corrected_over_all_of_a_metric_and_no_further(compared):
+    found = compared(metrics=BOTH)
+    for metric in ("rouge_l", "perplexity"):
+        entries = [entry for entry in found.contrasts if entry.metric == metric]
+        assert [entry.p_holm for entry in entries] == holm([entry.p for entry in entries])
+        assert len(entries) == 3
+
+
+def test_one_metric_can_be_compared_alone(make_run):
+    folder = make_run(BASE, BOTH, evaluation__metrics=BOTH_IN_SPEC)
+    found = compare([Entry(folder)], metrics=["perplexity"])
+    assert {metric for metric, _ in found.rows[0].cells} == {"perplexity"}
+
+
+def test_texts_side_by_side_are_of_the_clearest_wins_and_losses(compared):
+    found = [(example.pair.set, example.pair.number, example.pair.outcome) for example in compared().examples]
+    assert found == [("dolly", 4, 1), ("dolly", 1, 1), ("vicuna", 2, 1), ("dolly", 2, -1)]
+    example = compared().examples[0]
+    assert example.prompt == "dolly question 4"
+    assert example.reference == "dolly reference 4"
+    assert example.other_text == "student answers dolly 4 under 10"
+
+
+def test_rows_that_were_trained_once_are_named(compared):
+    said = " ".join(compared().notes)
+    assert "Trained once: KL, KL + MTA." in said
+    assert "standard deviation over 2 sampling seeds" in said
+    assert "over the 3 comparisons" in said
+
+
+def test_a_single_sampling_seed_is_said_to_tell_nothing(make_run):
+    found = compare([Entry(make_run({"dolly": [[1.0, 2.0]]}, seeds=(10,)))])
+    assert found.rows[0].cells["rouge_l", "dolly"].deviation is None
+    assert any("nothing is known of the spread" in note for note in found.notes)
+
+
+def test_differences_that_were_accepted_stand_in_the_notes(make_run):
+    folders = [make_run(BASE), make_run({"dolly": OTHER["dolly"]}, name="b", alignment=MTA, evaluation__top_p=0.5)]
+    with pytest.raises(InputError):
+        compare([Entry(folder) for folder in folders])
+    found = compare([Entry(folder) for folder in folders], despite_differences=True)
+    assert found.sets == ("dolly",)
+    accepted = [note for note in found.notes if note.startswith("Accepted")]
+    assert accepted[0] == "Accepted: evaluation.top_p differs (1.0 in kl; 0.5 in b)."
+    assert accepted[1].startswith("Accepted: evaluation.sets.vicuna differs")
+    assert accepted[1].endswith("It is left out.")
+
+
+def test_what_differs_beside_the_alignment_stands_in_the_notes(make_run):
+    folders = [make_run(BASE), make_run(OTHER, name="b", alignment=MTA, training__epochs=9)]
+    found = compare([Entry(folder) for folder in folders])
+    assert "KL + MTA differs from KL in more than alignment: training.epochs." in found.notes
+
+
+def test_labels_and_baselines_of_a_caller_decide(make_run):
+    folders = [make_run(BASE), make_run(OTHER, name="b", training__epochs=9), make_run(BASE, name="c", seed=5)]
+    labels = ("plain", "long", "plain")
+    entries = [Entry(folder, label) for folder, label in zip(folders, labels, strict=True)]
+    found = compare(entries, {"long": "plain"})
+    assert [(row.label, row.baseline, row.runs) for row in found.rows] == [
+        ("plain", None, ("kl", "c")),
+        ("long", "plain", ("b",)),
+    ]
+
+
+def test_faults_of_all_runs_are_told_at_once(make_run, tmp_path):
+    folders = [make_run(BASE), make_run(OTHER, name="b", alignment=MTA)]
+    for folder in folders:
+        (folder / "predictions" / "student" / "dolly-seed20.jsonl").unlink()
+    with pytest.raises(InputError) as caught:
+        compare([Entry(folder) for folder in folders])
+    assert len(caught.value.faults) == 2
+
+
+def test_reports_that_cannot_be_read_are_told_at_once(tmp_path):
+    with pytest.raises(InputError) as caught:
+        compare([Entry(tmp_path / "a"), Entry(tmp_path / "b")])
+    assert len(caught.value.faults) == 2
+
+
+def test_teachers_stand_above_the_methods_and_are_compared_to_nothing(make_run):
+    folder = make_run({"student": BASE, "teacher": OTHER})
+    found = compare([Entry(folder)])
+    assert [(row.label, row.reference, row.baseline) for row in found.rows] == [
+        ("teacher", True, None),
+        ("KL", False, None),
+    ]
+    assert found.contrasts == ()
+    assert "No row is compared with another." in found.notes

@@ -1,0 +1,104 @@
+"""Runs that were evaluated differently are compared on request alone, and only on what they share."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mta_framework.comparison.protocol import common
+from mta_framework.comparison.runs import read_run
+from mta_framework.errors import InputError
+
+from .conftest import PERPLEXITY, ROUGE
+
+ONE = {"dolly": [[1.0, 2.0], [3.0, 4.0]]}
+TWO = {**ONE, "vicuna": [[5.0], [6.0]]}
+
+
+def places_of(runs, **options):
+    with pytest.raises(InputError) as caught:
+        common(runs, **options)
+    return {fault.where: str(fault) for fault in caught.value.faults}
+
+
+def test_runs_that_differ_in_training_alone_share_everything(make_run):
+    runs = [read_run(make_run(TWO)), read_run(make_run(TWO, name="b", training__epochs=5, seed=7))]
+    found = common(runs)
+    assert (found.sets, [metric.label for metric in found.metrics], found.differences) == (
+        ("dolly", "vicuna"),
+        ["rouge_l"],
+        (),
+    )
+
+
+def test_all_differences_are_told_at_once_with_the_runs(make_run):
+    other = make_run(
+        ONE,
+        seeds=(10, 30),
+        name="b",
+        evaluation__temperature=1.0,
+        data__template="chat",
+        evaluation__metrics=[{"name": "rouge_l", "params": {"references": "first"}}],
+    )
+    found = places_of([read_run(make_run(TWO)), read_run(other)])
+    assert set(found) == {
+        "template",
+        "evaluation.seeds",
+        "evaluation.temperature",
+        "evaluation.sets.vicuna",
+        "evaluation.metrics.rouge_l",
+    }
+    assert "0.7 in kl; 1.0 in b" in found["evaluation.temperature"]
+    assert "--despite-differences" in found["evaluation.seeds"]
+    assert "absent in b" in found["evaluation.sets.vicuna"]
+
+
+def with_other_rows(folder, name):
+    """The report of rows that are called the same and are not."""
+    report = json.loads((folder / "report.json").read_text())
+    for entry in report["evaluation"]["sets"]:
+        if entry["set"] == name:
+            entry["digest"] = "f" * 64
+    (folder / "report.json").write_text(json.dumps(report))
+    return folder
+
+
+def test_sets_of_one_name_and_other_rows_are_not_the_same(make_run):
+    runs = [read_run(make_run(TWO)), read_run(with_other_rows(make_run(TWO, name="b"), "vicuna"))]
+    assert set(places_of(runs)) == {"evaluation.sets.vicuna"}
+
+
+def test_despite_differences_what_is_shared_is_compared(make_run):
+    other = with_other_rows(make_run(TWO, metrics=(ROUGE, PERPLEXITY), name="b", evaluation__top_p=0.9), "vicuna")
+    found = common([read_run(make_run(TWO)), read_run(other)], despite_differences=True)
+    assert found.sets == ("dolly",)
+    assert [metric.label for metric in found.metrics] == ["rouge_l"]
+    assert {entry.where for entry in found.differences} == {"evaluation.top_p", "evaluation.sets.vicuna"}
+    assert found.left_out == {"evaluation.sets.vicuna"}
+
+
+def test_runs_that_share_no_set_are_refused_even_so(make_run):
+    runs = [read_run(make_run(ONE)), read_run(with_other_rows(make_run(ONE, name="b"), "dolly"))]
+    assert "no set in common" in places_of(runs, despite_differences=True)["evaluation.sets"]
+
+
+def test_runs_that_share_no_metric_are_refused_even_so(make_run):
+    runs = [read_run(make_run(ONE)), read_run(make_run(ONE, metrics=(PERPLEXITY,), name="b"))]
+    assert "no metric in common" in places_of(runs, despite_differences=True)["evaluation.metrics"]
+
+
+def test_a_metric_that_is_not_there_is_named_with_those_that_are(make_run):
+    with pytest.raises(InputError, match=r"'rouge' .*metrics: rouge_l.*Did you mean 'rouge_l'"):
+        common([read_run(make_run(ONE))]).only(["rouge"])
+
+
+def test_one_metric_can_be_chosen(make_run):
+    found = common([read_run(make_run(ONE, metrics=(ROUGE, PERPLEXITY)))]).only(["perplexity"])
+    assert [metric.label for metric in found.metrics] == ["perplexity"]
+
+
+def test_many_runs_are_counted_rather_than_listed(make_run):
+    runs = [read_run(make_run(ONE, name=f"run{number}")) for number in range(5)]
+    runs.append(read_run(make_run(ONE, name="other", evaluation__max_new_tokens=9)))
+    assert "512 in run0, run1, run2 and 2 more; 9 in other" in places_of(runs)["evaluation.max_new_tokens"]

@@ -1,0 +1,120 @@
+"""Only runs whose predictions are what their report was made from are compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mta_framework.comparison.runs import find_runs, flat, read_run
+from mta_framework.errors import InputError
+from mta_framework.evaluation.predictions import Key, read_rows, write_predictions
+
+SCORES = {"dolly": [[1.0, 2.0, 6.0], [3.0, 4.0, 8.0]]}
+
+
+def faults_of(action):
+    with pytest.raises(InputError) as caught:
+        action()
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_scores_are_seeds_by_prompts(make_run):
+    run = read_run(make_run(SCORES))
+    scores = run.scores("student", "dolly", run.facts.metrics)["rouge_l"]
+    np.testing.assert_array_equal(scores.scores_SP, SCORES["dolly"])
+    assert scores.weights_SP is None
+
+
+def test_a_folder_of_runs_stands_for_the_finished_ones_in_it(make_run, tmp_path):
+    first, second = make_run(SCORES, name="a"), make_run(SCORES, name="b")
+    (tmp_path / "runs" / "c").mkdir()
+    assert find_runs([tmp_path / "runs", second]) == [first, second]
+
+
+def test_all_paths_without_a_finished_run_are_told_at_once(tmp_path):
+    (tmp_path / "empty").mkdir()
+    found = faults_of(lambda: find_runs([tmp_path / "empty", tmp_path / "nowhere"]))
+    assert ["got a folder" in found[0], "got no folder" in found[1]] == [True, True]
+
+
+def test_missing_predictions_are_named_for_all_seeds_at_once(make_run):
+    folder = make_run(SCORES)
+    for file in (folder / "predictions").rglob("*.jsonl"):
+        file.unlink()
+    run = read_run(folder)
+    found = faults_of(lambda: run.scores("student", "dolly", run.facts.metrics))
+    assert len(found) == 2
+    assert "dolly-seed10.jsonl" in found[0]
+
+
+def rewritten(folder: Path, change) -> None:
+    """Predictions that were exchanged together with the key that vouches for them."""
+    path = folder / "predictions" / "student" / "dolly-seed10.jsonl"
+    write_predictions(path, change(read_rows(path)), Key("r", "s"))
+
+
+def test_rows_that_are_missing_are_noticed(make_run):
+    folder = make_run(SCORES)
+    rewritten(folder, lambda rows: rows[:2])
+    found = faults_of(lambda: read_run(folder).rows("student", "dolly", 10))
+    assert "got 2 rows" in found[0]
+    assert "3 rows" in found[0]
+
+
+def test_scores_that_were_edited_are_noticed(make_run):
+    folder = make_run(SCORES)
+
+    def flattered(rows):
+        rows[0].scores["rouge_l"] = 99.0
+        return rows
+
+    rewritten(folder, flattered)
+    found = faults_of(lambda: read_run(folder).rows("student", "dolly", 10))
+    assert "was changed after the report" in found[0]
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_scores_that_are_no_numbers_are_noticed(make_run, value):
+    folder = make_run(SCORES)
+
+    def damaged(rows):
+        rows[0].scores.clear()
+        rows[0].scores.update({} if value is None else {"rouge_l": value})
+        return rows
+
+    rewritten(folder, damaged)
+    assert "lacks scores" in faults_of(lambda: read_run(folder).rows("student", "dolly", 10))[0]
+
+
+def test_texts_that_were_edited_are_noticed(make_run):
+    folder = make_run(SCORES)
+    path = folder / "predictions" / "student" / "dolly-seed10.jsonl"
+    path.write_text(path.read_text().replace("student answers", "student shouts"))
+    assert str(path) in faults_of(lambda: read_run(folder).rows("student", "dolly", 10))[0]
+
+
+def test_a_run_without_evaluation_is_refused(make_run):
+    folder = make_run(SCORES)
+    report = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps({**report, "evaluation": None}))
+    assert "evaluated nothing" in faults_of(lambda: read_run(folder))[0]
+
+
+def test_a_report_without_the_scores_of_a_seed_is_refused(make_run):
+    folder = make_run(SCORES)
+    report = json.loads((folder / "report.json").read_text())
+    report["evaluation"]["seeds"].append(30)
+    (folder / "report.json").write_text(json.dumps(report))
+    assert "contradicts itself" in faults_of(lambda: read_run(folder))[0]
+
+
+def test_flat_names_every_field_and_keeps_lists_whole():
+    assert flat({"a": {"b": 1, "c": [2, {"d": 3}]}, "e": {}, "f": None}) == {
+        "a.b": 1,
+        "a.c": [2, {"d": 3}],
+        "e": {},
+        "f": None,
+    }

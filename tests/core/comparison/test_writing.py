@@ -1,0 +1,214 @@
+"""A comparison on paper: every form says the same, and markup cannot break it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import re
+
+import pytest
+
+from mta_framework.comparison import tables
+from mta_framework.comparison.comparison import Cell, Comparison, Contrast, PromptPair, Row, RunRef, SideBySide, Verdict
+from mta_framework.comparison.latex import escaped, latex
+from mta_framework.comparison.markdown import markdown
+from mta_framework.comparison.spreadsheet import scores_csv, wins_csv
+from mta_framework.comparison.terminal import lines
+from mta_framework.comparison.writing import write
+from mta_framework.errors import RunError
+
+from .conftest import PERPLEXITY, ROUGE
+
+
+def row(label, baseline, first, second):
+    """A row with a score on each of two sets, and their average."""
+    places = {"dolly": first, "self_inst": second, None: (first + second) / 2}
+    cells = {
+        (metric.label, name): Cell(mean, 0.5, "sampling seeds", 5, (mean - 1, mean + 1))
+        for metric in (ROUGE, PERPLEXITY)
+        for name, mean in places.items()
+    }
+    return Row(label, baseline, ("run_1",), cells)
+
+
+def contrast(metric, other, p_holm):
+    return Contrast(metric, "dolly", "KL", other, -1.5, (-2.0, -0.25), 0.0004, p_holm, 3, 1, 2)
+
+
+PAIR = PromptPair("rouge_l", "dolly", 7, "KL", "KL + MTA", 20.0, 30.5, 1)
+COMPARISON = Comparison(
+    metrics=(ROUGE, PERPLEXITY),
+    sets=("dolly", "self_inst"),
+    rows=(row("100 % & more", None, 99, 9), row("KL", None, 20, 10), row("KL + MTA", "KL", 18.5, 12)),
+    contrasts=(contrast("rouge_l", "KL + MTA", 0.012), contrast("perplexity", "KL + MTA", 0.4)),
+    examples=(SideBySide(PAIR, "What | is\nit?", "A *lamp*", "no", "yes $x_1$"),),
+    notes=("A note with 95 % & more_.",),
+    runs=(RunRef("run_1", "runs/run_1", "KL", 3), RunRef("model", "evaluations/model", "KL + MTA", None)),
+    pairs=(PAIR,),
+    verdicts=(Verdict("judge", None, "KL", "KL + MTA", 0.625, (0.5, 0.75), 0.04, 5, 0, 3),),
+)
+
+
+class TestTables:
+    def test_the_best_is_of_those_that_are_compared_with_each_other(self):
+        assert tables.best_rows(COMPARISON, ("rouge_l", "dolly"), True) == {"KL"}
+        assert tables.best_rows(COMPARISON, ("rouge_l", "self_inst"), True) == {"KL + MTA"}
+        assert tables.best_rows(COMPARISON, ("perplexity", "dolly"), False) == {"KL + MTA"}
+
+    def test_a_cell_says_score_spread_interval_and_whether_it_differs(self):
+        assert tables.shown(COMPARISON, COMPARISON.rows[2], ROUGE)[0] == tables.Shown(
+            "18.50 ± 0.50", "[17.50, 19.50]", best=False, significant=True
+        )
+        assert not tables.shown(COMPARISON, COMPARISON.rows[2], PERPLEXITY)[0].significant
+
+    def test_a_cell_without_spread_or_interval_says_neither(self):
+        bare = Cell(18.5, None, "sampling seeds", 1, None)
+        lone = dataclasses.replace(COMPARISON.rows[1], cells=dict.fromkeys(COMPARISON.rows[1].cells, bare))
+        found = tables.shown(dataclasses.replace(COMPARISON, rows=(lone,), contrasts=()), lone, ROUGE)[0]
+        assert (found.score, found.interval) == ("18.50", "")
+
+    def test_rows_hang_together_over_several_steps(self):
+        chain = (row("a", None, 1, 1), row("b", "a", 1, 1), row("c", "b", 1, 1), row("d", None, 1, 1))
+        found = tables.families(dataclasses.replace(COMPARISON, rows=chain))
+        assert [(root, [entry.label for entry in rows]) for root, rows in found] == [
+            ("a", ["a", "b", "c"]),
+            ("d", ["d"]),
+        ]
+
+    def test_rows_that_are_compared_to_each_other_are_shown_all_the_same(self):
+        ring = (row("a", "b", 1, 1), row("b", "a", 1, 1))
+        found = tables.families(dataclasses.replace(COMPARISON, rows=ring))
+        assert sorted(entry.label for _, rows in found for entry in rows) == ["a", "b"]
+
+    def test_small_probabilities_are_no_zeros(self):
+        assert (tables.probability(0.0004), tables.probability(0.0314)) == ("< 0.001", "0.031")
+
+
+class TestTerminal:
+    def test_shows_scores_above_intervals_then_differences_then_notes(self):
+        text = "\n".join(lines(COMPARISON))
+        assert re.search(r"KL \+ MTA +18\.50 ± 0\.50† .*\n +\[17\.50, 19\.50\]", text)
+        assert re.search(r"KL \+ MTA  KL +dolly +−1\.50 +\[−2\.00, −0\.25\]  < 0\.001 +0\.012 +3 / 1 / 2", text)
+        assert re.search(r"KL \+ MTA  KL +average +62\.5% +\[50\.0%, 75\.0%\]", text)
+        assert text.endswith("A note with 95 % & more_.")
+
+    def test_wraps_notes(self):
+        assert max(map(len, list(lines(COMPARISON, width=12))[-3:])) <= 12
+
+
+class TestMarkdown:
+    def test_has_notes_under_the_tables_of_every_metric(self):
+        assert markdown(COMPARISON).count("A note with 95 %") == 3
+
+    def test_marks_the_best_and_what_differs(self):
+        text = markdown(COMPARISON)
+        assert "| KL + MTA | 18.50 ± 0.50†<br>" in text
+        assert "| KL | **20.00 ± 0.50**<br>" in text
+
+    def test_every_row_of_a_table_has_as_many_cells_as_its_head(self):
+        tables_found = re.findall(r"(?:^\|.*\n?)+", markdown(COMPARISON), flags=re.MULTILINE)
+        assert len(tables_found) == 7
+        for found in tables_found:
+            assert len({line.count("|") for line in found.strip().split("\n")}) == 1
+
+    def test_shows_texts_as_they_are(self):
+        text = markdown(COMPARISON)
+        assert "| prompt |  | What &#124; is<br>it? |" in text
+        assert "A &#42;lamp&#42;" in text
+
+
+class TestLatex:
+    def test_has_a_booktabs_table_for_every_table(self):
+        text = latex(COMPARISON)
+        for command in (r"\begin{table}", r"\end{table}", r"\toprule", r"\bottomrule", r"\begin{tabular}"):
+            assert text.count(command) == 5
+        assert "self_inst" not in text
+        assert r"self\_inst" in text
+
+    def test_every_line_of_a_table_has_as_many_cells_as_columns_are_declared(self):
+        for columns, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", latex(COMPARISON), re.S):
+            rows = [line for line in body.split("\n") if line.endswith(r"\\")]
+            assert rows
+            assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in rows} == {len(columns)}
+
+    def test_braces_are_balanced(self):
+        plain = re.sub(r"\\[{}]", "", latex(COMPARISON))
+        assert plain.count("{") == plain.count("}")
+
+    def test_rules_part_rows_that_are_not_compared(self):
+        first = latex(COMPARISON).split(r"\end{table}")[0]
+        assert first.index("100") < first.rindex(r"\midrule") < first.index("KL + MTA &")
+        assert first.count(r"\midrule") == 2
+
+    def test_marks_the_best_and_what_differs(self):
+        text = latex(COMPARISON)
+        assert r"KL & \textbf{20.00 $\pm$ 0.50}" in text
+        assert r"18.50 $\pm$ 0.50$^\dagger$" in text
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("50 % & a_b #1 {x} $", r"50 \% \& a\_b \#1 \{x\} \$"),
+            ("a\\b~c^d", r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d"),
+            ("[0, 1]", "{}[0, 1]"),
+            ("*", "{}*"),
+            ("< 0.001 −1", "$<$ 0.001 $-$1"),
+        ],
+    )
+    def test_escapes_what_would_be_a_command(self, text, expected):
+        assert escaped(text) == expected
+
+
+class TestSpreadsheet:
+    def test_has_a_line_for_every_cell_with_all_digits(self):
+        found = list(csv.DictReader(io.StringIO(scores_csv(COMPARISON))))
+        assert len(found) == 2 * 3 * 3
+        cell = next(
+            line for line in found if (line["row"], line["set"], line["metric"]) == ("KL + MTA", "dolly", "rouge_l")
+        )
+        assert (float(cell["mean"]), float(cell["low"]), cell["compared_with"], float(cell["p_holm"])) == (
+            18.5,
+            17.5,
+            "KL",
+            0.012,
+        )
+        assert found[0]["compared_with"] == ""
+
+    def test_has_a_line_for_every_prompt(self):
+        assert list(csv.reader(io.StringIO(wins_csv(COMPARISON))))[1:] == [
+            ["rouge_l", "dolly", "7", "KL + MTA", "30.5", "KL", "20.0", "1"]
+        ]
+
+
+class TestWriting:
+    def test_writes_all_forms(self, tmp_path):
+        written = write(tmp_path / "new", COMPARISON)
+        names = {path.name for path in written}
+        assert {"comparison.md", "comparison.csv", "comparison.tex", "comparison.json", "wins.csv"} <= names
+        assert all(path.is_file() for path in written)
+
+    def test_json_holds_cells_as_a_list_and_no_nan(self, tmp_path):
+        nan = dataclasses.replace(COMPARISON.contrasts[0], difference=float("nan"))
+        write(tmp_path, dataclasses.replace(COMPARISON, contrasts=(nan,)))
+
+        def refuse(constant):
+            raise AssertionError(constant)
+
+        found = json.loads((tmp_path / "comparison.json").read_text(), parse_constant=refuse)
+        assert found["contrasts"][0]["difference"] is None
+        assert found["rows"][0]["cells"][0] == {
+            "metric": "rouge_l",
+            "set": "dolly",
+            "mean": 99,
+            "deviation": 0.5,
+            "over": "sampling seeds",
+            "count": 5,
+            "interval": [98, 100],
+        }
+
+    def test_a_folder_that_cannot_be_written_to_is_named(self, tmp_path):
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(RunError, match="file"):
+            write(tmp_path / "file", COMPARISON)
