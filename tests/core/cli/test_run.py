@@ -23,8 +23,8 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stands in for the pipeline and keeps what it was called with."""
     calls = SimpleNamespace(arguments=[], outcome=SimpleNamespace(evaluation=None))
 
-    def run(bound: Any, resume: bool = False) -> Any:
-        calls.arguments.append((bound, resume))
+    def run(bound: Any, resume: bool, command: str) -> Any:
+        calls.arguments.append((bound, resume, command))
         if isinstance(calls.outcome, BaseException):
             raise calls.outcome
         return calls.outcome
@@ -36,9 +36,13 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return calls
 
 
-def test_a_run_says_where_its_report_is(mta: Mta, spec_file: Path, pipeline: SimpleNamespace) -> None:
+def test_a_run_says_where_its_report_is_and_keeps_what_was_typed(
+    mta: Mta, spec_file: Path, pipeline: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/mta", "run", "my spec.json", "--resume"])
     result = mta("run", spec_file, "--set", "seed=7", "--resume")
-    ((bound, resume),) = pipeline.arguments
+    ((bound, resume, command),) = pipeline.arguments
+    assert command == "mta run 'my spec.json' --resume"
     assert (bound.spec.seed, resume) == (7, True)
     assert result.stdout == f"Report: {spec_file.parent / 'runs' / 'plain' / 'report.md'}\n"
 
@@ -72,12 +76,16 @@ def test_scores_are_printed_as_a_table(mta: Mta, spec_file: Path, pipeline: Simp
     from mta_framework.evaluation.report import EvaluationFacts, Report, Score
 
     scores = (
-        Score("student", "dolly", "rouge_l", (20.0, 22.0), 21.0, 1.41),
+        Score("student", "dolly", "rouge_l", (20.0, 22.0), 21.0, 1.41, (19.5, 22.25)),
         Score("student", "sni", "rouge_l", (), 9.5, None),
     )
     pipeline.outcome = Report("plain", {}, EvaluationFacts((1, 2), scores, (), ()))
     lines = mta("run", spec_file).stdout.splitlines()
-    assert lines[1:4] == ["rouge_l", "  model           dolly   sni", "  student  21.00 ± 1.41  9.50"]
+    assert lines[1:4] == [
+        "rouge_l",
+        f"  model  {'dolly':>29}   sni",
+        "  student  21.00 ± 1.41 [19.50, 22.25]  9.50",
+    ]
 
 
 def test_a_plan_is_printed_as_aligned_tables() -> None:
