@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mta_framework.reporting.labels import label
 from mta_framework.reporting.log import Log, points, terms, validation_points
-from mta_framework.reporting.palette import FAINT, series
+from mta_framework.reporting.palette import FAINT, SERIES, series
 from mta_framework.reporting.svg import dress
 
 if TYPE_CHECKING:
@@ -57,14 +58,14 @@ def panel(log: Log, name: str) -> Figure:
     return figure
 
 
-def overlaid(logs: Mapping[str, Log], name: str) -> Figure:
-    """One quantity of several runs, with a legend above; the same run has the same colour whatever is drawn."""
-    figure = Figure(figsize=(4.2, 2.7 + 0.17 * len(logs)), layout="constrained")
+def overlaid(rows: Mapping[str, Sequence[Log]], name: str) -> Figure:
+    """One quantity of several runs, with a legend above; runs of one row share a colour, the same in every figure."""
+    figure = Figure(figsize=(4.2, 2.5 + 0.2 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    for place, (run, log) in enumerate(logs.items()):
-        steps, values = points(log, name)
-        if steps:
-            axes.plot(steps, values, color=series(place), linewidth=1.5, label=run)
+    for place, (row, logs) in enumerate(rows.items()):
+        dashes = "-" if place < len(SERIES) else "--"
+        drawn = [axes.plot(*points(log, name), color=series(place), linestyle=dashes, linewidth=1.5) for log in logs]
+        drawn[0][0].set_label(label(row))
     _dress(axes)
     figure.legend(loc="outside upper left", frameon=False, fontsize=9, ncols=1)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
@@ -10,6 +11,9 @@ from mta_framework.reporting.labels import label
 from mta_framework.reporting.palette import FAINT, RULE, series
 from mta_framework.reporting.svg import dress
 from mta_framework.types import LayerPair
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 STUDENT, TEACHER = 0, 1
 
@@ -32,8 +36,8 @@ def layer_map(pairs: Sequence[LayerPair], student_layers: int, teacher_layers: i
             ends = _places(student_layers)[pair.student - 1], _places(teacher_layers)[pair.teacher - 1]
             told = label(granularity) if pair is own[0] else None
             axes.plot(ends, (STUDENT, TEACHER), color=series(number), linewidth=2, marker="s", markersize=7, label=told)
-            axes.annotate(str(pair.student), (ends[0], STUDENT), (0, -16), **_NUMBER)
-            axes.annotate(str(pair.teacher), (ends[1], TEACHER), (0, 9), **_NUMBER)
+            _number(axes, pair.student, (ends[0], STUDENT), -16)
+            _number(axes, pair.teacher, (ends[1], TEACHER), 9)
     axes.set_yticks((STUDENT, TEACHER), ("student", "teacher"))
     axes.set_xticks([])
     axes.set_ylim(-0.35, 1.3)
@@ -43,7 +47,8 @@ def layer_map(pairs: Sequence[LayerPair], student_layers: int, teacher_layers: i
     return figure
 
 
-_NUMBER = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": FAINT}
+def _number(axes: Axes, layer: int, place: tuple[float, float], above: int) -> None:
+    axes.annotate(str(layer), place, (0, above), textcoords="offset points", ha="center", fontsize=9, color=FAINT)
 
 
 def _places(count: int) -> list[float]:

@@ -1,22 +1,48 @@
-"""The files of a report, each whole or not at all."""
+"""The files of a report and of a comparison, each whole or not at all."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from mta_framework.comparison.comparison import Comparison
 from mta_framework.evaluation.report import REPORT_FILE, Report, report_json
 from mta_framework.files import replace
 
+REPORT_PAGE = "report.html"
+COMPARISON_PAGE = "comparison.html"
+
+# Matplotlib and the templates are slow to import: those who only train need not wait for them.
+
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write ``report.md``, ``loss.png`` if anything was logged, and, last of all, ``report.json``."""
-    from mta_framework.reporting.curves import loss_curves  # matplotlib is slow to import
+    """Write ``report.html``, ``report.md``, ``loss.png`` if anything was logged, and, last of all, ``report.json``.
+
+    The exported student, where there is one, gets its model card first.
+    """
+    from mta_framework.reporting.card import CARD, card
+    from mta_framework.reporting.curves import loss_curves
     from mta_framework.reporting.markdown import markdown
+    from mta_framework.reporting.run_page import run_page
 
     image = loss_curves(report.log)
     if image is None:
         (folder / "loss.png").unlink(missing_ok=True)
     else:
         replace(folder / "loss.png", image)
+    if report.steps and (folder / report.student_folder).is_dir():
+        replace(folder / report.student_folder / CARD, card(report))
+    replace(folder / REPORT_PAGE, run_page(report))
     replace(folder / "report.md", markdown(report, curves="loss.png" if image else None))
     replace(folder / REPORT_FILE, report_json(report))
+
+
+def write_comparison(folder: Path, comparison: Comparison) -> Path:
+    """Write ``comparison.html``; the loss curves are those of the runs' own reports.
+
+    Returns:
+        Its path.
+    """
+    from mta_framework.reporting.comparison_page import comparison_page
+
+    replace(folder / COMPARISON_PAGE, comparison_page(comparison))
+    return folder / COMPARISON_PAGE

@@ -1,0 +1,36 @@
+"""A report without the places of this machine: what is shared must not tell where things lie."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from mta_framework.evaluation.report import Report
+
+_PATH = re.compile(r"""(?<![\w.:/\\~])(?:~?/|[A-Za-z]:[\\/])[^\s"',;={}\[\]]*""")
+"""An absolute path within a command; one with a space is found up to it, and then again from the next slash."""
+
+
+def portable(report: Report) -> Report:
+    """The same report, with absolute paths of its spec and command cut down to their last part."""
+    return dataclasses.replace(report, spec=_names(report.spec), command=_PATH.sub(_last, report.command))
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _names(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_names(entry) for entry in value]
+    if not isinstance(value, str) or "\n" in value:
+        return value
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(value).is_absolute():
+            return kind(value).name
+    return value
+
+
+def _last(path: re.Match[str]) -> str:
+    return re.split(r"[\\/]", path[0].rstrip("\\/"))[-1]
