@@ -57,7 +57,7 @@ def hung_up(handler):
 
 
 def slow(handler):
-    time.sleep(0.6)
+    time.sleep(1.5)
     answered(handler, "too late")
 
 
@@ -99,7 +99,7 @@ MISHAPS = {
 @pytest.mark.parametrize("mishap", MISHAPS.values(), ids=MISHAPS)
 def test_a_mishap_that_may_pass_is_asked_again(mishap):
     with ChatServer(told, [mishap, mishap]) as server:
-        assert chat(server, timeout=0.3, retries=2).ask(questions("x"), anything, None) == ["told x"]
+        assert chat(server, timeout=1.0, retries=2).ask(questions("x"), anything, None) == ["told x"]
         assert [request.question for request in server.received] == ["x"] * 3
 
 
@@ -107,7 +107,7 @@ def test_a_mishap_that_may_pass_is_asked_again(mishap):
 def test_a_mishap_that_stays_stops_with_the_name_of_the_prompt(mishap):
     with ChatServer(told, [mishap] * 9) as server:
         with pytest.raises(RunError, match=r"gives no answer to prompt 1 \(got ") as failure:
-            chat(server, timeout=0.3, retries=1).ask(questions("x"), anything, None)
+            chat(server, timeout=1.0, retries=1).ask(questions("x"), anything, None)
         assert len(server.received) == 2
         assert server.base_url in str(failure.value)
         assert KEY not in str(failure.value)
@@ -141,7 +141,7 @@ def test_retry_after_is_waited_for(status, form):
     with ChatServer(told, [fail(status, "", {"Retry-After": later[form]})]) as server:
         begun = time.monotonic()
         chat(server).ask(questions("x"), anything, None)
-        assert 0.9 <= time.monotonic() - begun < 4
+        assert 0.9 <= time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("header", ["", "soon", "-1", "Thu, 01 Jan 1970 00:00:00 GMT", "²"])
@@ -149,7 +149,7 @@ def test_a_retry_after_that_says_nothing_is_as_none(header):
     with ChatServer(told, [fail(429, "", {"Retry-After": header.encode().decode("latin-1")})]) as server:
         begun = time.monotonic()
         assert chat(server).ask(questions("x"), anything, None) == ["told x"]
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 3
 
 
 def test_a_server_that_asks_for_hours_is_told_and_not_waited_for():
@@ -177,7 +177,7 @@ def test_answers_come_in_the_order_of_the_questions_and_equal_ones_are_asked_onc
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_no_more_requests_are_under_way_than_allowed(concurrency):
-    with ChatServer(told, seconds=0.05) as server:
+    with ChatServer(told, seconds=0.1) as server:
         chat(server, concurrency=concurrency).ask(questions(*"abcdefghi"), anything, None)
         assert server.most_at_once == concurrency
 
