@@ -52,4 +52,6 @@ def compare(
     found = comparing.compare(entries, baseline, metrics, despite_differences, chosen)
     say(*lines(found, shutil.get_terminal_size((100, 24)).columns))
     if output is not None:
-        say("", *(f"Written: {path}" for path in write(output, found)))
+        from mta_framework.reporting.writing import write_comparison
+
+        say("", *(f"Written: {path}" for path in [*write(output, found), write_comparison(output, found)]))

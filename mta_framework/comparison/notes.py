@@ -56,11 +56,9 @@ def _compared(groups: Sequence[Group], common: Common) -> Iterator[str]:
     pairs = "; ".join(f"{group.label} with {group.baseline}" for group in against)
     yield f"Compared: {pairs}."
     count = len(against) * (len(common.sets) + (len(common.sets) > 1))
-    yield (
-        f"{DAGGER}: differs from what it is compared with, p < {SIGNIFICANT} in the paired permutation test "
-        f"({RESAMPLES:,} random swaps), after Holm's correction over the {count} comparison{'s' * (count > 1)} "
-        "of the metric."
-    )
+    corrected = f", after Holm's correction over the {count} comparisons of the metric" if count > 1 else ""
+    test = f"the paired permutation test ({RESAMPLES:,} random swaps)"
+    yield f"{DAGGER}: differs from what it is compared with, p < {SIGNIFICANT} in {test}{corrected}."
     for group in against:
         if group.beyond_alignment:
             fields = ", ".join(group.beyond_alignment)

@@ -1,0 +1,144 @@
+"""A metric that compares responses judges two rows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mta_framework.comparison.compare import Entry, compare
+from mta_framework.comparison.verdicts import Judge, read_judge
+from mta_framework.errors import InputError, RunError
+from mta_framework.interfaces import PairwiseMetric
+from mta_framework.registry import Registered, Registry
+from mta_framework.types import ScoreSet
+
+from .conftest import MTA
+
+BASE = {"dolly": [[1.0] * 4, [2.0] * 4], "vicuna": [[1.0] * 2, [2.0] * 2]}
+
+
+class Longer(PairwiseMetric):
+    """Prefers what it is told to, and remembers what it saw."""
+
+    NAME = "longer"
+
+    def __init__(self, params, outcomes=((1, 0.5, 1, 0), (1, 1))):
+        super().__init__(params)
+        self.outcomes = list(outcomes)
+        self.seen = []
+
+    def score(self, answers):
+        return ScoreSet(tuple(0.0 for _ in answers.predictions))
+
+    def prefer(self, first, second):
+        self.seen.append((first, second))
+        return ScoreSet(tuple(self.outcomes.pop(0)))
+
+    def spent(self):
+        return {"requests": 12, "tokens": 3400.0}
+
+
+@pytest.fixture
+def entries(make_run):
+    """KL against KL + MTA."""
+    return [Entry(make_run(BASE)), Entry(make_run(BASE, name="mta", alignment=MTA))]
+
+
+def judge(**options):
+    return Judge("longer", Longer(Longer.Params(), **options))
+
+
+def test_counts_preferences_set_by_set_and_over_all(entries):
+    found = compare(entries, judge=judge()).verdicts
+    assert [(entry.set, entry.wins, entry.ties, entry.losses) for entry in found] == [
+        ("dolly", 2, 1, 1),
+        ("vicuna", 2, 0, 0),
+        (None, 4, 1, 1),
+    ]
+    assert [entry.share for entry in found] == [pytest.approx(2.5 / 4), 1.0, pytest.approx((0.625 + 1) / 2)]
+    assert {(entry.baseline, entry.other, entry.metric) for entry in found} == {("KL", "KL + MTA", "longer")}
+
+
+def test_probability_is_that_of_a_sign_test(entries):
+    # Two prompts, both won: a quarter of all swaps is as extreme on each side.
+    assert compare(entries, judge=judge()).verdicts[1].p == pytest.approx(0.5, abs=0.03)
+
+
+def test_sees_question_references_and_the_responses_of_the_first_seed_base_first(entries):
+    chosen = judge()
+    compare(entries, judge=chosen)
+    first, second = chosen.metric.seen[0]
+    assert first.questions[0] == "dolly question 1"
+    assert list(first.references[3]) == ["dolly reference 4"]
+    assert first.predictions[0] == second.predictions[0] == "student answers dolly 1 under 10"
+    folder = entries[0].folder.parent
+    assert first.cache_dir == folder / "metric-cache" / "longer"
+
+
+def test_what_it_took_stands_in_the_notes(entries):
+    assert "longer took 12 requests, 3400 tokens." in compare(entries, judge=judge()).notes
+
+
+def test_more_than_two_rows_are_refused(entries, make_run):
+    third = Entry(make_run(BASE, name="fdd", base_loss={"name": "fdd", "params": {}}))
+    with pytest.raises(InputError, match=r"--judge: compares two rows \(got 3: KL, KL \+ MTA, FDD\)"):
+        compare([*entries, third], judge=judge())
+
+
+def test_one_row_is_refused(entries):
+    with pytest.raises(InputError, match="compares two rows"):
+        compare(entries[:1], judge=judge())
+
+
+@pytest.mark.parametrize("outcomes", [((1, 0),), ((1, 2, 0, 0),), ((float("nan"),) * 4,)])
+def test_anything_but_a_preference_for_each_prompt_is_refused(entries, outcomes):
+    with pytest.raises(RunError, match="metric longer"):
+        compare(entries, judge=judge(outcomes=outcomes))
+
+
+class Plain(Longer):
+    """A metric that lacks something."""
+
+    NAME = "lacking"
+
+    def require(self):
+        return "Set MY_KEY in the environment."
+
+
+@pytest.fixture
+def registry():
+    """The two metrics above, and one that compares nothing."""
+    from mta_plugins.metrics.rouge_l import RougeL
+
+    found = Registry()
+    found.families["metrics"] = {plugin.NAME: [Registered(plugin, "a test")] for plugin in (Longer, Plain, RougeL)}
+    return found
+
+
+def written(tmp_path, text):
+    path = tmp_path / "judge.json"
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    return path
+
+
+def test_a_file_names_the_metric(tmp_path, registry):
+    found = read_judge(written(tmp_path, {"name": "longer", "params": {}}), registry)
+    assert (found.label, type(found.metric)) == ("longer", Longer)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "is not JSON"),
+        ({"name": "longer", "parms": {}}, "judge.json: parms"),
+        ({"params": {}}, "judge.json: name"),
+        ({"name": "longer", "params": {"model": "x"}}, "judge.json: params.model"),
+        ({"name": "longr"}, "Did you mean 'longer'"),
+        ({"name": "rouge_l"}, "compares no responses"),
+        ({"name": "lacking"}, "Set MY_KEY in the environment."),
+    ],
+)
+def test_a_faulty_file_is_told(tmp_path, registry, text, told):
+    with pytest.raises(InputError, match=told):
+        read_judge(written(tmp_path, text), registry)
