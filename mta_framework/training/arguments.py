@@ -10,6 +10,9 @@ from mta_framework.errors import Fault
 from mta_framework.processes import processes
 from mta_framework.spec.sections import TrainingSection
 
+CHECKPOINTS = "checkpoints"
+"""The folder of them, in the run's."""
+
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
@@ -26,19 +29,20 @@ def precision_fault(section: TrainingSection) -> Fault | None:
     return Fault("training.precision", wrong, "fp32 or bf16 on a CPU", todo)
 
 
-def training_arguments(section: TrainingSection, seed: int, checkpoints: Path, validates: bool) -> TrainingArguments:
+def training_arguments(section: TrainingSection, seed: int, folder: Path, validates: bool) -> TrainingArguments:
     """Settings of the trainer.
 
     Args:
         section: Checked spec.
         seed: Of dropout and whatever else draws from the global generators.
-        checkpoints: Folder of the checkpoints.
+        folder: Of the run, called as it; checkpoints lie in it.
         validates: Whether there is a validation set.
     """
     state = processes()
     micro = micro_batch_size(section, state.num_processes)
     arguments = TrainingArguments(
-        output_dir=str(checkpoints),
+        output_dir=str(folder / CHECKPOINTS),
+        run_name=folder.name,  # in trackers
         seed=seed,
         num_train_epochs=section.epochs or 1,
         max_steps=section.max_steps or -1,

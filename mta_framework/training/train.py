@@ -16,7 +16,7 @@ from mta_framework.data.batches import GroupedSampler
 from mta_framework.processes import processes
 from mta_framework.spec.sections import TrainingSection
 from mta_framework.training import checkpoints
-from mta_framework.training.arguments import micro_batch_size, training_arguments
+from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size, training_arguments
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.trainer import DistillationTrainer, TrainingData
 from mta_framework.types import Example
@@ -73,11 +73,11 @@ def train(
     """
     if section.gradient_checkpointing:
         _checkpoint_activations(distiller.student)
-    arguments = training_arguments(section, seed, folder / "checkpoints", bool(data.validation))
+    arguments = training_arguments(section, seed, folder, bool(data.validation))
     trainer = DistillationTrainer(
         distiller, arguments, data, projection_learning_rate, section.keep_checkpoints, _trackers(section, folder)
     )
-    resumed = checkpoints.last(folder / "checkpoints")
+    resumed = checkpoints.last(folder / CHECKPOINTS)
     if resumed is not None and (finished := checkpoints.state_of(resumed)).global_step >= finished.max_steps:
         # Only validation and export can be missing; transformers would take one more step.
         checkpoints.load(distiller, data.policy, resumed)
