@@ -59,5 +59,5 @@ def evaluate(
     from mta_framework.processes import leave
 
     report = assess(bound, typed())
-    say(*score_lines(report), f"Report: {Path(bound.spec.folder) / 'report.md'}")
+    say(*score_lines(report), f"Report: {Path(bound.spec.folder) / 'report.html'}")
     leave()

@@ -38,5 +38,5 @@ def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], 
         say(*plan_lines(pipeline.plan(bound)))
     else:
         report = pipeline.run(bound, resume, typed())
-        say(*score_lines(report), f"Report: {bound.spec.folder / 'report.md'}")
+        say(*score_lines(report), f"Report: {bound.spec.folder / 'report.html'}")
     leave()

@@ -44,7 +44,7 @@ def test_a_run_says_where_its_report_is_and_keeps_what_was_typed(
     ((bound, resume, command),) = pipeline.arguments
     assert command == "mta run 'my spec.json' --resume"
     assert (bound.spec.seed, resume) == (7, True)
-    assert result.stdout == f"Report: {spec_file.parent / 'runs' / 'plain' / 'report.md'}\n"
+    assert result.stdout == f"Report: {spec_file.parent / 'runs' / 'plain' / 'report.html'}\n"
 
 
 @pytest.mark.parametrize(
