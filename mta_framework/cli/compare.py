@@ -22,7 +22,7 @@ from mta_framework.cli.options import plugin_option
 @click.option("--despite-differences", is_flag=True, help="Compare what runs that were evaluated differently share.")
 @click.option(
     "--judge",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=click.Path(path_type=Path),
     help='A JSON file, {"name": ..., "params": {...}}: a metric that compares the responses of two rows.',
 )
 @click.pass_obj
