@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +79,39 @@ def naming(plugin: str) -> Iterator[None]:
         raise
     except Exception as error:  # a plugin may be anyone's code
         raise RunError(f"{plugin} failed ({told(error)})") from error
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+_FULL_TOLD = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed writing")
+"""In the messages of libraries that hide the error of the operating system in one of their own."""
+
+
+@contextmanager
+def telling_of_a_full_disk(folder: Path) -> Iterator[None]:
+    """Turn what is raised when a disk is full into a ``RunError`` that says what to do.
+
+    Args:
+        folder: Of the run that is written.
+    """
+    try:
+        yield
+    except MTAError:
+        raise
+    except Exception as error:  # each library has one of its own
+        if not _of_a_full_disk(error):
+            raise
+        todo = "What was complete before is kept. Make room, then go on with --resume."
+        raise RunError(f"{folder}: there is no space left to write to ({told(error)}). {todo}") from error
+
+
+def _of_a_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    if any(message in str(error) for message in _FULL_TOLD):
+        return True
+    cause = error.__cause__ or error.__context__
+    return cause is not None and _of_a_full_disk(cause)
 
 
 def told(error: BaseException) -> str:

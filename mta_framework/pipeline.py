@@ -41,6 +41,7 @@ from mta_framework.models.lineup import Lineup
 from mta_framework.plan import Plan, estimate_memory
 from mta_framework.processes import processes
 from mta_framework.registry import describe
+from mta_framework.remains import require_whole
 from mta_framework.reporting.writing import write_report
 from mta_framework.run_folder import RunFolder
 from mta_framework.spec.sections import DTYPE_OF_PRECISION
@@ -131,6 +132,7 @@ def _teacher_folder(teacher: BoundRun | None) -> Path | None:
 
 
 def _ready(bound: BoundRun) -> Ready:
+    require_whole(bound)
     spec, lineup = bound.spec, outlined(bound)
     faults = [fault for fault in (precision_fault(spec.training),) if fault]
     with collecting(faults):

@@ -11,8 +11,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mta_framework.errors import Fault, InputError, RunError
+from mta_framework.errors import Fault, InputError, RunError, telling_of_a_full_disk
 from mta_framework.files import replace
+from mta_framework.spec.document import read_document
 from mta_framework.spec.evaluation import EvaluationSpec
 from mta_framework.spec.sections import RunSpec
 
@@ -27,6 +28,9 @@ MAY_DIFFER = (
     "training.generation.batch_tokens",
 )
 """Fields that do not touch the weights, but for rounding; a run may go on with others than it began with."""
+
+_LEFT = ("checkpoints", "key-layers.json", "training.json", "student", "predictions", "report.json")
+"""What shows that there was a run."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,12 @@ def require_free(spec: RunSpec, resume: bool) -> None:
     """Refuse a folder that holds another run, before anything slow starts.
 
     Raises:
-        InputError: It holds a run and ``resume`` is not set, or that run was begun by another spec.
+        InputError: It holds a run and ``resume`` is not set, or that run was begun by another spec, or nobody knows by
+            which.
     """
     folder = of(spec)
     if not folder.spec_file.is_file():
+        _require_empty(folder)
         return
     if not resume:
         wrong = f"already holds a run (got {folder.path})"
@@ -112,30 +118,49 @@ def begun(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
         raise RunError(f"{folder.path}: another process is at work on this run; wait for it, then resume") from error
     except OSError as error:
         raise RunError(f"cannot write to {folder.path} ({error.strerror}); set output_dir") from error
-    with held:
+    with held, telling_of_a_full_disk(folder.path):
         write_json(folder.spec_file, spec.model_dump(mode="json"))
         yield
+
+
+def _require_empty(folder: RunFolder) -> None:
+    left = [name for name in _LEFT if (folder.path / name).exists()]
+    if left:
+        wrong = f"is missing, and the folder holds what a run left (got {', '.join(left)})"
+        todo = "Put it back, choose another name for the run, or delete the folder."
+        raise InputError([Fault(str(folder.spec_file), wrong, "the spec that the run began with", todo)])
 
 
 def require_same(spec: RunSpec, folder: RunFolder) -> None:
     """Refuse to go on with a run that another spec began; what does not touch the weights may differ.
 
     Raises:
-        InputError: All fields that differ.
+        InputError: All fields that differ, or its spec.json cannot be read.
     """
-    began = read_json(folder.spec_file)
+    began, _ = read_document(folder.spec_file)
+    now_is = spec.model_dump(mode="json")
     faults = [
         Fault(
             where,
             f"is not what the run in {folder.path} began with (got {json.dumps(now)})",
             f"{json.dumps(then)} as in its spec.json",
-            "Set it back, choose another name, or delete the folder.",
+            "Set it back, choose another name, or delete the folder." + _hint(where, began, now_is),
         )
-        for where, then, now in differences(began, spec.model_dump(mode="json"))
+        for where, then, now in differences(began, now_is)
         if not where.startswith(MAY_DIFFER)
     ]
     if faults:
         raise InputError(faults)
+
+
+def _hint(where: str, *documents: Any) -> str:
+    """Where only one of two documents has a field, it may be of another version."""
+    for document in documents:
+        for key in where.split("."):
+            if key not in document:
+                return " If there is no such field in this version, go on with the one that began the run."
+            document = document[key]
+    return ""
 
 
 def differences(then: Any, now: Any, where: str = "") -> list[tuple[str, Any, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,12 +52,14 @@ class MetricFacts:
         higher_is_better: Which direction is better.
         mean: How scores are averaged over prompts.
         spent: What it cost in this command, by name; empty where it cost nothing.
+        definition: The options that scores depend on.
     """
 
     label: str
     higher_is_better: bool = True
     mean: MeanKind = "arithmetic"
     spent: Mapping[str, float] = field(default_factory=dict)
+    definition: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -219,15 +222,23 @@ def read_report(folder: Path) -> Report:
     """Read the report of a run.
 
     Raises:
-        InputError: There is none, or it is not one.
+        InputError: There is none, it is not one, or a newer version wrote it.
     """
-    path = folder / REPORT_FILE
+    path, todo = folder / REPORT_FILE, "Let the run write it anew: mta run SPEC --resume."
     try:
-        return _adapter().validate_json(path.read_bytes())
+        content = path.read_bytes()
+        written = json.loads(content).get("format", FORMAT)
+        if isinstance(written, int) and written > FORMAT:
+            wrong = f"was written by a newer version of mta_framework (got format {written})"
+            raise InputError([Fault(str(path), wrong, f"format {FORMAT} or older", "Read it with that version.")])
+        return _adapter().validate_json(content)
     except FileNotFoundError:
         wrong, todo = "does not exist", "Finish the run first: it writes its report at the end."
-    except (OSError, ValidationError) as error:
-        wrong, todo = f"is not a report ({error})", "Let the run write it anew."
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        wrong = f"is not a report (got {'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']})"
+    except (OSError, ValueError, AttributeError) as error:
+        wrong = f"is not a report (got {type(error).__name__}: {error})"
     raise InputError([Fault(str(path), wrong, "the report of a finished run is needed", todo)])
 
 

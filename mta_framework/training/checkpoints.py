@@ -42,10 +42,9 @@ def save(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None
     save_weights(distiller.student, folder / STUDENT)
     if distiller.alignment is not None and (projections := distiller.alignment.state_dict()):
         save_file(projections, folder / PROJECTIONS)
-    loss, drawing = owners(distiller, policy)
-    with naming(loss):
+    with naming(owner(distiller)):
         own = _plain(distiller.base_loss.state())
-    with naming(drawing):
+    with naming(owner(distiller, policy)):
         other = _plain(policy.state() if policy else None)
     memory = {"base_loss": own, "batch_policy": other, "stopwatch": distiller.stopwatch.state()}
     (folder / MEMORY).write_text(json.dumps(memory, allow_nan=False), encoding="utf-8")
@@ -65,19 +64,18 @@ def load(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None
         own, other = memory["base_loss"], memory["batch_policy"]
         if "stopwatch" in memory:
             distiller.stopwatch.restore(memory["stopwatch"])
-    loss, drawing = owners(distiller, policy)
     if own is not None:
-        with naming(loss):
+        with naming(owner(distiller)):
             distiller.base_loss.restore(own)
     if policy is not None and other is not None:
-        with naming(drawing):
+        with naming(owner(distiller, policy)):
             policy.restore(other)
 
 
-def owners(distiller: Distiller, policy: BatchPolicy | None) -> tuple[str, str]:
-    """What messages call base loss and batch policy."""
+def owner(distiller: Distiller, policy: BatchPolicy | None = None) -> str:
+    """What messages call the base loss, or its batch policy where that is given."""
     loss = f"base loss {distiller.base_loss.NAME!r}"
-    return loss, f"batch policy {type(policy).__name__} of {loss}"
+    return loss if policy is None else f"batch policy {type(policy).__name__} of {loss}"
 
 
 @contextmanager

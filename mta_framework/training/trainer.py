@@ -111,7 +111,7 @@ class DistillationTrainer(Trainer):
         if policy is None or rollouts is None:
             return batch
         rollouts.step = self.state.global_step
-        with naming(checkpoints.owners(self.distiller, policy)[1]), self.stopwatch.part(GENERATION):
+        with naming(checkpoints.owner(self.distiller, policy)), self.stopwatch.part(GENERATION):
             chosen = policy.draw(batch, rollouts, self._progress())
         if not chosen or len(chosen) % len(batch):
             told = f"batch policy {type(policy).__name__} must choose as many texts as it is given, or a multiple"
@@ -170,7 +170,7 @@ class DistillationTrainer(Trainer):
         """
         where = f"training step {self.state.global_step + 1}"
         values = self._closed(self._ledger, where)
-        with naming(checkpoints.owners(self.distiller, None)[0]):
+        with naming(checkpoints.owner(self.distiller)):
             self.distiller.base_loss.observe(values)
         if self.args.fp16:  # its gradient scaler meets infinities on purpose, and skips such steps
             return
@@ -218,7 +218,7 @@ class DistillationTrainer(Trainer):
         self.distiller.train()
         values = self._closed(ledger, f"validation after step {self.state.global_step}")
         if self._data.policy is not None:
-            with naming(checkpoints.owners(self.distiller, self._data.policy)[1]):
+            with naming(checkpoints.owner(self.distiller, self._data.policy)):
                 self._data.policy.validated(values[CROSS_ENTROPY])
         metrics = {f"eval_{name}": value for name, value in ledger.drain().items()}
         self.log(metrics)

@@ -39,7 +39,18 @@ ALLOWED = {
     "reporting": SHARED | {"evaluation", "comparison", "inspection.marked", "inspection.strips"},
     "testing": SHARED | {"data"},
 }
-PIPELINE = {"pipeline", "assessment", "plan", "facts", "geometry", "key_layers", "assembly", "inspection"}
+PIPELINE = {
+    "pipeline",
+    "remains",
+    "assessment",
+    "plan",
+    "facts",
+    "geometry",
+    "key_layers",
+    "assembly",
+    "inspection",
+    "sweeps",
+}
 PACKAGES = {"vocabulary", "batch_policies", "stretches", "phrases", "chat"}
 HEAVY = {"torch", "transformers", "datasets", "peft", "spacy", "accelerate", "rouge_score"}
 HEAVY |= {"matplotlib", "numpy", "httpx2"}

@@ -123,6 +123,26 @@ def test_damaged_report_is_an_input_error(tmp_path, content):
         read_report(tmp_path)
 
 
+def test_damage_is_told_in_one_line_with_its_place(tmp_path):
+    (tmp_path / "report.json").write_text('{"name": "x", "spec": {}, "steps": "many"}')
+    with pytest.raises(InputError) as caught:
+        read_report(tmp_path)
+    assert "is not a report (got steps: Input should be a valid integer" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_report_of_a_newer_version_is_refused(tmp_path):
+    write_report(tmp_path, REPORT)
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2, "scores": {}}))
+    with pytest.raises(InputError) as caught:
+        read_report(tmp_path)
+    assert str(caught.value) == (
+        f"{path}: was written by a newer version of mta_framework (got format 2); format 1 or older. "
+        "Read it with that version."
+    )
+
+
 def test_scores_come_first_with_seeds_counts_and_cuts(page):
     assert page.startswith("# small\n\n## Scores\n\n**rouge_l**\n\n| model | dolly |")
     assert "| student | 21.00 ± 1.41 |\n| teacher | 26.50 ± 0.71 |" in page

@@ -1,0 +1,104 @@
+"""What an earlier process left of a run, and whether it is whole: files get lost, cut off, edited."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from mta_framework import run_folder
+from mta_framework.binding import BoundRun
+from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.geometry import recorded_geometry
+from mta_framework.interfaces import MeasuringLayerMapper
+from mta_framework.key_layers import recorded_layers
+from mta_framework.run_folder import RunFolder
+from mta_framework.training import checkpoints
+from mta_framework.training.train import TrainingLog
+
+_EXPORTED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def require_whole(bound: BoundRun) -> None:
+    """Refuse to go on with damaged remains of this run, or of those of its teacher.
+
+    Raises:
+        InputError: All that is missing or damaged, but for single checkpoints: an earlier one will do.
+    """
+    run: BoundRun | None = bound
+    faults: list[Fault] = []
+    while run is not None:
+        folder = run_folder.of(run.spec)
+        if folder.is_trained:
+            faults += _export_faults(folder)
+        else:
+            with collecting(faults):
+                checkpoints.require_whole(folder.path / "checkpoints")
+        faults += _record_faults(folder, isinstance(run.layers, MeasuringLayerMapper))
+        run = run.teacher
+    if faults:
+        raise InputError(faults)
+
+
+def _record_faults(folder: RunFolder, measures: bool) -> Iterator[Fault]:
+    records: dict[Path, tuple[bool, Callable[[Path], Any]]] = {
+        folder.training_log: (folder.is_trained, _read_log),
+        folder.key_layers: (folder.is_trained and measures, recorded_layers),
+        folder.geometry: (False, recorded_geometry),
+    }
+    for path, (needed, read) in records.items():
+        if not needed and not path.is_file():
+            continue
+        try:
+            read(path)
+        except FileNotFoundError:
+            yield Fault(str(path), "is missing", "the file as the run wrote it", _todo(folder, path))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            wrong = f"is not what a run writes (got {_line(error)})"
+            yield Fault(str(path), wrong, "the file as the run wrote it", _todo(folder, path))
+
+
+def _read_log(path: Path) -> TrainingLog:
+    return TypeAdapter(TrainingLog).validate_json(path.read_bytes())
+
+
+def _export_faults(folder: RunFolder) -> Iterator[Fault]:
+    if wrong := _damage(folder.student):
+        allowed = "the folder as the run exported it"
+        yield Fault(str(folder.student), wrong, allowed, _todo(folder, folder.student))
+
+
+def _damage(student: Path) -> str | None:
+    """What is wrong with an export, as half a sentence; the values of weights aside."""
+    from safetensors import SafetensorError, safe_open
+
+    name = ""
+    try:
+        for name in _EXPORTED:
+            json.loads((student / name).read_text(encoding="utf-8"))
+        parts = {path.name for path in student.glob("*.safetensors")}
+        if (index := student / "model.safetensors.index.json").is_file():
+            name = index.name
+            parts |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        for name in sorted(parts):
+            with safe_open(student / name, framework="numpy"):
+                pass  # opening it compares what its head says with its size
+    except FileNotFoundError:
+        return f"lacks a file (got no {name})"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        return f"has a damaged file (got {name}: {_line(error)})"
+    return None if parts else "has no weights (got no .safetensors file)"
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _todo(folder: RunFolder, path: Path) -> str:
+    # Without the export a run goes on from its last checkpoint, which is that of the last step.
+    damaged = dict.fromkeys(item for item in (path, folder.student) if item.exists())
+    what = " and ".join(map(str, damaged))
+    return f"Put it back; or delete {what}, then go on with --resume: it is made anew from the last checkpoint."
