@@ -373,6 +373,13 @@ class Metric(Plugin):
         """What scoring has cost since the metric was created, by name, e.g. requests and tokens; for the report."""
         return {}
 
+    def definition(self) -> Mapping[str, JsonValue]:
+        """The options that scores depend on: only scores of the same name and definition are compared.
+
+        Override it where some options tell merely how the work is done.
+        """
+        return self.params.model_dump(mode="json")
+
 
 class PairwiseMetric(Metric):
     """A metric that can also say which of two responses to a prompt is the better one."""

@@ -48,8 +48,8 @@ def _examples(comparison: Comparison) -> Iterator[str]:
     if comparison.examples:
         yield "## Side by side"
         yield (
-            "Where rows lie furthest apart: the clearest wins, then the clearest losses. Scores are means over all seeds; "
-            "texts are of the first run and its first sampling seed."
+            "Where rows lie furthest apart: the clearest wins, then the clearest losses. "
+            "Scores are means over all seeds; texts are of the first run and its first sampling seed."
         )
     for example in comparison.examples:
         yield _example(example)

@@ -33,7 +33,7 @@ class Common:
     """What can be compared.
 
     Args:
-        metrics: Scored in all runs.
+        metrics: Scored in all runs, with the same options.
         sets: Evaluated in all runs, on the same rows.
         differences: What was accepted.
     """
@@ -84,8 +84,8 @@ def common(runs: Sequence[Run], despite_differences: bool = False) -> Common:
         raise InputError(_fault(difference) for difference in found)
     uneven = {difference.where for difference in found}
     sets = tuple(name for name in runs[0].set_facts(runs[0].models[0]) if f"{_SETS}{name}" not in uneven)
-    shared = set.intersection(*({metric.label for metric in run.facts.metrics} for run in runs))
-    metrics = tuple(dataclasses.replace(entry, spent={}) for entry in runs[0].facts.metrics if entry.label in shared)
+    defined = [entry for entry in runs[0].facts.metrics if f"{_METRICS}{entry.label}" not in uneven]
+    metrics = tuple(dataclasses.replace(entry, spent={}) for entry in defined)
     lacking = [what for what, there in (("set", sets), ("metric", metrics)) if not there]
     if lacking:
         raise InputError(_nothing(what, runs) for what in lacking)
@@ -105,7 +105,6 @@ def _settings(run: Run) -> dict[str, str]:
     """Everything that scores depend on besides the model, as text."""
     spec, facts = run.report.spec, run.facts
     section = spec.get("evaluation") or {}
-    params = [entry.get("params", {}) for entry in section.get("metrics", [])]
     template = spec.get("template", (spec.get("data") or {}).get("template"))
     return {
         "report.json format": str(run.report.format),
@@ -113,10 +112,7 @@ def _settings(run: Run) -> dict[str, str]:
         "evaluation.seeds": json.dumps(list(facts.seeds)),
         **{f"evaluation.{name}": json.dumps(section.get(name)) for name in _SAMPLING},
         **{f"{_SETS}{name}": _rows(run, name) for name in run.set_facts(run.models[0])},
-        **{
-            f"{_METRICS}{metric.label}": json.dumps(options, sort_keys=True)
-            for metric, options in zip(facts.metrics, params, strict=False)
-        },
+        **{f"{_METRICS}{metric.label}": json.dumps(metric.definition, sort_keys=True) for metric in facts.metrics},
     }
 
 

@@ -108,7 +108,7 @@ def evaluate(
         del load
     spent = on_main(lambda: [dict(metric.spent()) for metric in metrics])
     facts = [
-        MetricFacts(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost)
+        MetricFacts(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost, metric.definition())
         for (label, metric), cost in zip(named, spent, strict=True)
     ]
     return Evaluation(tuple(results), tuple(facts))

@@ -219,3 +219,13 @@ def test_a_bad_address_is_a_fault_that_shows_no_password(spec_dict, write_spec):
 
 def test_options_hold_no_key():
     assert "sk-" not in json.dumps(Judge.Params.model_json_schema())
+
+
+def test_how_it_is_asked_is_no_part_of_what_scores_mean():
+    first, second = (
+        Judge(Judge.Params(base_url="http://localhost/v1", model="m", max_requests=count, concurrency=count))
+        for count in (1, 9)
+    )
+    assert first.definition() == second.definition()
+    other = Judge(Judge.Params(base_url="http://localhost/v1", model="other", max_requests=1))
+    assert other.definition() != first.definition()

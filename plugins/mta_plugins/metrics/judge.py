@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from mta_framework import Answers, PairwiseMetric, PluginParams, ScoreSet
 from mta_framework.chat import Chat, Endpoint, Question
@@ -120,6 +120,9 @@ class Judge(PairwiseMetric):
             return counts
         cost = (chat.input_tokens * params.input_price + chat.output_tokens * params.output_price) / 1e6
         return {**counts, "cost": cost}
+
+    def definition(self) -> Mapping[str, JsonValue]:
+        return self.params.model_dump(mode="json", include={"base_url", "model", "temperature"})
 
     def score(self, answers: Answers) -> ScoreSet:
         """Grade every response; grades that were given to the same question, references and response are used again.

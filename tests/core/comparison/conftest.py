@@ -28,7 +28,6 @@ BASE: dict[str, Any] = {
     "alignment": None,
     "training": {"epochs": 3, "batch_size": 8},
     "evaluation": {
-        "metrics": [{"name": "rouge_l", "params": {}}],
         "temperature": 0.7,
         "top_p": 1.0,
         "max_new_tokens": 512,

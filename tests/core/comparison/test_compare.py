@@ -16,7 +16,6 @@ from .conftest import MTA, PERPLEXITY, ROUGE
 BASE = {"dolly": [[10.0, 20.0, 30.0, 40.0], [12.0, 22.0, 32.0, 42.0]], "vicuna": [[5.0, 7.0], [5.0, 9.0]]}
 OTHER = {"dolly": [[15.0, 19.0, 31.0, 50.0], [17.0, 21.0, 33.0, 52.0]], "vicuna": [[5.0, 9.0], [5.0, 11.0]]}
 BOTH = (ROUGE, PERPLEXITY)
-BOTH_IN_SPEC = [{"name": "rouge_l", "params": {}}, {"name": "perplexity", "params": {}}]
 
 
 @pytest.fixture
@@ -24,8 +23,7 @@ def compared(make_run):
     """KL against KL + MTA, one run each."""
 
     def make(metrics=(ROUGE,), **options):
-        sections = {"evaluation__metrics": BOTH_IN_SPEC[: len(metrics)]}
-        folders = [make_run(BASE, metrics, **sections), make_run(OTHER, metrics, name="mta", alignment=MTA, **sections)]
+        folders = [make_run(BASE, metrics), make_run(OTHER, metrics, name="mta", alignment=MTA)]
         return compare([Entry(folder) for folder in folders], **options)
 
     return make
@@ -108,7 +106,7 @@ def test_probabilities_are_corrected_over_all_of_a_metric_and_no_further(compare
 
 
 def test_one_metric_can_be_compared_alone(make_run):
-    folder = make_run(BASE, BOTH, evaluation__metrics=BOTH_IN_SPEC)
+    folder = make_run(BASE, BOTH)
     found = compare([Entry(folder)], metrics=["perplexity"])
     assert {metric for metric, _ in found.rows[0].cells} == {"perplexity"}
 

@@ -9,6 +9,7 @@ import pytest
 from mta_framework.comparison.protocol import common
 from mta_framework.comparison.runs import read_run
 from mta_framework.errors import InputError
+from mta_framework.evaluation.report import MetricFacts
 
 from .conftest import PERPLEXITY, ROUGE
 
@@ -33,13 +34,14 @@ def test_runs_that_differ_in_training_alone_share_everything(make_run):
 
 
 def test_all_differences_are_told_at_once_with_the_runs(make_run):
+    first = MetricFacts("rouge_l", definition={"references": "first"})
     other = make_run(
         ONE,
+        (first,),
         seeds=(10, 30),
         name="b",
         evaluation__temperature=1.0,
         data__template="chat",
-        evaluation__metrics=[{"name": "rouge_l", "params": {"references": "first"}}],
     )
     found = places_of([read_run(make_run(TWO)), read_run(other)])
     assert set(found) == {
@@ -69,13 +71,27 @@ def test_sets_of_one_name_and_other_rows_are_not_the_same(make_run):
     assert set(places_of(runs)) == {"evaluation.sets.vicuna"}
 
 
+def test_a_metric_with_other_options_is_another_metric(make_run):
+    first = MetricFacts("rouge_l", definition={"references": "first"})
+    runs = [read_run(make_run(ONE, (ROUGE, PERPLEXITY))), read_run(make_run(ONE, (first, PERPLEXITY), name="b"))]
+    found = common(runs, despite_differences=True)
+    assert [metric.label for metric in found.metrics] == ["perplexity"]
+    assert found.left_out == {"evaluation.metrics.rouge_l"}
+
+
+def test_what_a_metric_cost_makes_no_difference(make_run):
+    dear = MetricFacts("rouge_l", spent={"requests": 9.0})
+    assert common([read_run(make_run(ONE)), read_run(make_run(ONE, (dear,), name="b"))]).differences == ()
+
+
 def test_despite_differences_what_is_shared_is_compared(make_run):
     other = with_other_rows(make_run(TWO, metrics=(ROUGE, PERPLEXITY), name="b", evaluation__top_p=0.9), "vicuna")
     found = common([read_run(make_run(TWO)), read_run(other)], despite_differences=True)
     assert found.sets == ("dolly",)
     assert [metric.label for metric in found.metrics] == ["rouge_l"]
-    assert {entry.where for entry in found.differences} == {"evaluation.top_p", "evaluation.sets.vicuna"}
-    assert found.left_out == {"evaluation.sets.vicuna"}
+    left_out = {"evaluation.sets.vicuna", "evaluation.metrics.perplexity"}
+    assert {entry.where for entry in found.differences} == {"evaluation.top_p", *left_out}
+    assert found.left_out == left_out
 
 
 def test_runs_that_share_no_set_are_refused_even_so(make_run):
