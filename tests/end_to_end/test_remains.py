@@ -1,0 +1,170 @@
+"""A run folder that is incomplete, damaged, edited by hand or of a newer version: told before anything slow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from mta_framework import pipeline
+from mta_framework.binding import bind
+from mta_framework.cli import main
+from mta_framework.registry import discover
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def spec(spec_dict, write_spec):
+    """Two steps with a checkpoint at each, and key layers that are measured."""
+    alignment = {"spans": {"name": "words"}, "layers": {"name": "cka", "params": {"texts": 8, "words": 2, "phrases": 0}}}
+    training = {**spec_dict["training"], "max_steps": 2, "save_steps": 1, "keep_checkpoints": 2}
+    return write_spec({**spec_dict, "alignment": alignment, "training": training, "evaluation": None})
+
+
+def resume(spec, *arguments):
+    return CliRunner().invoke(main, ["run", str(spec), "--resume", *arguments])
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def garble(path):
+    path.write_text("{'half of")
+
+
+DAMAGES = {
+    "no spec": (lambda run: (run / "spec.json").unlink(), ["student/spec.json: is missing, and the folder holds what"]),
+    "a garbled spec": (lambda run: garble(run / "spec.json"), ["student/spec.json:1:2: is not JSON"]),
+    "a spec that is a list": (lambda run: (run / "spec.json").write_text("[]"), ["does not hold a JSON object"]),
+    "a field of a newer version": (
+        lambda run: edit(run / "spec.json", curriculum={"kind": "easy first"}),
+        ["curriculum: is not what the run in ", "go on with the one that began the run."],
+    ),
+    "no log": (lambda run: (run / "training.json").unlink(), ["student/training.json: is missing; "]),
+    "a garbled log": (lambda run: garble(run / "training.json"), ["student/training.json: is not what a run writes"]),
+    "an edited log": (
+        lambda run: edit(run / "training.json", history="none"),
+        ["student/training.json: is not what a run writes (got ValidationError"],
+    ),
+    "no key layers": (lambda run: (run / "key-layers.json").unlink(), ["student/key-layers.json: is missing; "]),
+    "edited key layers": (
+        lambda run: edit(run / "key-layers.json", pairs=[{"student": 1}]),
+        ["student/key-layers.json: is not what a run writes (got KeyError: 'teacher')"],
+    ),
+    "a garbled geometry": (lambda run: garble(run / "geometry.json"), ["student/geometry.json: is not what a run"]),
+    "no weights": (
+        lambda run: (run / "student" / "model.safetensors").unlink(),
+        ["student/student: has no weights (got no .safetensors file)"],
+    ),
+    "weights cut off": (
+        lambda run: cut(run / "student" / "model.safetensors"),
+        ["student/student: has a damaged file (got model.safetensors: SafetensorError"],
+    ),
+    "no tokenizer": (
+        lambda run: (run / "student" / "tokenizer.json").unlink(),
+        ["student/student: lacks a file (got no tokenizer.json)"],
+    ),
+    "a garbled configuration": (
+        lambda run: garble(run / "student" / "config.json"),
+        ["student/student: has a damaged file (got config.json: JSONDecodeError"],
+    ),
+    "weights of the teacher cut off": (
+        lambda run: cut(run.with_name("teacher") / "student" / "model.safetensors"),
+        ["teacher/student: has a damaged file (got model.safetensors: "],
+    ),
+    "no log of the teacher, and no weights": (
+        lambda run: [
+            (run.with_name("teacher") / "training.json").unlink(),
+            (run / "student" / "model.safetensors").unlink(),
+        ],
+        ["teacher/training.json: is missing", "student/student: has no weights", "2 faults"],
+    ),
+    "a garbled spec of the teacher": (
+        lambda run: garble(run.with_name("teacher") / "spec.json"),
+        ["teacher/spec.json:1:2: is not JSON"],
+    ),
+}
+
+
+def test_damage_is_told_with_file_and_remedy_and_nothing_is_run(spec, tmp_path):
+    pipeline.run(bind(spec, discover()))
+    runs, whole = tmp_path / "runs", tmp_path / "whole"
+    shutil.copytree(runs, whole)
+    for name, (damage, messages) in DAMAGES.items():
+        damage(runs / "student")
+        result = resume(spec)
+        assert (name, result.exit_code) == (name, 2), result.output
+        assert [message for message in messages if message not in result.output] == [], result.output
+        assert "Traceback" not in result.output
+        shutil.rmtree(runs)
+        shutil.copytree(whole, runs)
+
+
+def test_what_the_message_says_makes_export_log_and_layers_anew(spec, tmp_path):
+    pipeline.run(bind(spec, discover()))
+    run = tmp_path / "runs" / "student"
+    before = {name: (run / name).read_bytes() for name in ("student/model.safetensors", "key-layers.json")}
+    cut(run / "student" / "model.safetensors")
+    for name in ("training.json", "key-layers.json"):
+        garble(run / name)
+    assert resume(spec).exit_code == 2
+    for name in ("training.json", "key-layers.json"):
+        (run / name).unlink()
+    shutil.rmtree(run / "student")
+    assert resume(spec).exit_code == 0
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
+def test_a_report_that_was_lost_or_garbled_is_written_anew(spec, tmp_path):
+    pipeline.run(bind(spec, discover()))
+    report = tmp_path / "runs" / "student" / "report.json"
+    for damage in (report.unlink, lambda: garble(report)):
+        damage()
+        assert resume(spec).exit_code == 0
+        assert json.loads(report.read_text())["name"] == "student"
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_told(spec, tmp_path, caplog):
+    pipeline.run(bind(spec, discover()))
+    run = tmp_path / "runs" / "student"
+    weights = (run / "student" / "model.safetensors").read_bytes()
+    shutil.rmtree(run / "student")
+    (run / "checkpoints" / "checkpoint-2" / "optimizer.pt").unlink()
+    assert resume(spec).exit_code == 0
+    assert "checkpoint-2 is damaged (optimizer.pt is missing); going on from checkpoint-1" in caplog.text
+    assert (run / "student" / "model.safetensors").read_bytes() == weights
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_without_any_whole_checkpoint_nothing_is_begun_anew(spec, tmp_path):
+    pipeline.run(bind(spec, discover()))
+    run = tmp_path / "runs" / "student"
+    shutil.rmtree(run / "student")
+    cut(run / "checkpoints" / "checkpoint-1" / "student" / "student.safetensors")
+    (run / "checkpoints" / "checkpoint-2" / "files.json").unlink()
+    result = resume(spec)
+    assert result.exit_code == 2
+    assert "checkpoints: holds no checkpoint that is whole (got checkpoint-2: files.json is missing)" in result.output
+
+
+def test_a_checkpoint_of_the_right_size_and_the_wrong_content_is_named(spec, tmp_path):
+    pipeline.run(bind(spec, discover()))
+    run = tmp_path / "runs" / "student"
+    shutil.rmtree(run / "student")
+    for name in ("checkpoint-2/trainer_state.json", "checkpoint-2/optimizer.pt"):
+        file = run / "checkpoints" / name
+        file.write_bytes(b"?" * file.stat().st_size)
+        result = resume(spec)
+        assert result.exit_code == 1
+        assert "checkpoint-2: cannot be read (" in result.output
+        assert "Delete this folder, then resume: the checkpoint before it is used." in result.output
+        shutil.rmtree(run / "checkpoints" / "checkpoint-2")
+        shutil.copytree(run / "checkpoints" / "checkpoint-1", run / "checkpoints" / "checkpoint-2")
