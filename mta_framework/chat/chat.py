@@ -186,11 +186,14 @@ class _Round:
     def _gone(self, question: Question, error: Unanswered) -> RunError:
         wait = "" if error.wait is None else f", asks for a wait of {error.wait:.0f} s"
         wrong = f"gives no answer to {question.name} (got {error}{wait})"
-        todo = "All answers so far are kept: go on when it is there again."
+        todo = f"{self._told_of_others()}: go on when it is there again."
         return RunError(str(Fault(f"{self._chat.name}, {self._chat.endpoint.url}", wrong, "a working endpoint", todo)))
 
+    def _told_of_others(self) -> str:
+        return "All others are kept" if self._kept.folder is not None else "No answer is kept"
+
     def _complain(self, questions: int, answers: int, unusable: Sequence[str]) -> None:
-        kept = "All others are kept" if self._kept.folder is not None else "No answer is kept"
+        kept = self._told_of_others()
         if unusable:
             wrong = f"gives no usable answer to {len(unusable)} of {questions} questions (got {_few(unusable)})"
             todo = f"{kept}: try again, or take another model."
