@@ -68,7 +68,7 @@ def compare(
         ),
         contrasts=tuple(contrasts(groups, scores, shared)),
         examples=tuple(examples(found, groups)),
-        notes=(*notes(groups, by_row, shared), *(judged.notes if judged else ())),
+        notes=(*notes(groups, scores, by_row, shared), *(judged.notes if judged else ())),
         runs=tuple(_refs(groups)),
         pairs=tuple(found),
         verdicts=judged.verdicts if judged else (),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from mta_framework.comparison.comparison import SIGNIFICANT, Cell, Place
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.protocol import Common, Difference
+from mta_framework.comparison.scores import Scores, pooled
+from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.statistics import RESAMPLES
 
 DAGGER = "†"
@@ -16,12 +20,18 @@ BOLD = "Bold: the best of the rows that are compared with each other."
 """What bold means, where there is bold."""
 
 
-def notes(groups: Sequence[Group], cells: Mapping[str, Mapping[Place, Cell]], common: Common) -> list[str]:
+def notes(
+    groups: Sequence[Group],
+    scores: Mapping[str, Scores],
+    cells: Mapping[str, Mapping[Place, Cell]],
+    common: Common,
+) -> list[str]:
     """Whole sentences: what the numbers are, what they cannot say, which differences were accepted."""
     return [
         *_numbers(groups, cells),
         *_training(groups),
         *_compared(groups, common),
+        *_weighed(groups, scores, common),
         *(_accepted(difference, common) for difference in common.differences),
     ]
 
@@ -63,6 +73,25 @@ def _compared(groups: Sequence[Group], common: Common) -> Iterator[str]:
         if group.beyond_alignment:
             fields = ", ".join(group.beyond_alignment)
             yield f"{group.label} differs from {group.baseline} in more than alignment: {fields}."
+
+
+def _weighed(groups: Sequence[Group], scores: Mapping[str, Scores], common: Common) -> Iterator[str]:
+    """A metric of tokens has a word to say on whose tokens these are."""
+    for metric in common.metrics:
+        unlike = [
+            f"{group.label} and {group.baseline}"
+            for group in groups
+            if group.baseline is not None and _unlike(scores[group.label], scores[group.baseline], metric, common)
+        ]
+        if unlike:
+            reason = "where that comes from different tokenizers, their scores cannot be compared"
+            yield f"{metric.label} gives prompts other weights in {'; '.join(unlike)}: {reason}."
+
+
+def _unlike(first: Scores, second: Scores, metric: MetricFacts, common: Common) -> bool:
+    sides = [[part.weight_by_prompt() for part in pooled(side, metric, None, common)] for side in (first, second)]
+    pairs = [(one, other) for one, other in zip(*sides, strict=True) if one is not None and other is not None]
+    return not all(np.allclose(one, other) for one, other in pairs)
 
 
 def _accepted(difference: Difference, common: Common) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 
@@ -61,6 +62,9 @@ class MetricContract(PluginContract):
         )
         right, wrong = plugin.score(answers).scores
         assert right > wrong if plugin.HIGHER_IS_BETTER else right < wrong
+
+    def test_what_its_scores_depend_on_is_json(self, plugin: Metric) -> None:
+        assert json.loads(json.dumps(plugin.definition())) == plugin.definition()
 
     def test_what_it_spent_is_finite_and_does_not_shrink(self, plugin: Metric) -> None:
         before = plugin.spent()

@@ -55,7 +55,7 @@ def spec_of(**changes: Any) -> dict[str, Any]:
 def predictions_of(model: str, name: str, seed: int, scores: Sequence[float], metrics: Sequence[MetricFacts]):
     """One row per score: every metric gives the same, tokens are the weights of geometric means."""
     for number, score in enumerate(scores, start=1):
-        weights = {metric.label: float(number) for metric in metrics if metric.mean == "geometric"}
+        weights = {metric.label: float(number + (model == "wordy")) for metric in metrics if metric.mean == "geometric"}
         yield Prediction(
             prompt=f"### {name} question {number}",
             question=f"{name} question {number}",

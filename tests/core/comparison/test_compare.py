@@ -151,6 +151,18 @@ def test_what_differs_beside_the_alignment_stands_in_the_notes(make_run):
     assert "KL + MTA differs from KL in more than alignment: training.epochs." in found.notes
 
 
+def test_a_metric_that_weighs_prompts_differently_is_told(make_run):
+    folders = [make_run({"plain": BASE}, BOTH, name="plain", training=None)]
+    folders.append(make_run({"wordy": BASE}, BOTH, name="wordy", training=None))
+    told = [note for note in compare([Entry(folder) for folder in folders]).notes if "tokenizers" in note]
+    assert len(told) == 1
+    assert told[0].startswith("perplexity gives prompts other weights in wordy and plain")
+
+
+def test_a_metric_that_weighs_prompts_alike_needs_no_word(compared):
+    assert not any("tokenizers" in note for note in compared(metrics=BOTH).notes)
+
+
 def test_labels_and_baselines_of_a_caller_decide(make_run):
     folders = [make_run(BASE), make_run(OTHER, name="b", training__epochs=9), make_run(BASE, name="c", seed=5)]
     labels = ("plain", "long", "plain")
