@@ -14,6 +14,7 @@ from mta_framework.cli.plugins import plugins
 from mta_framework.cli.run import run
 from mta_framework.cli.schema import schema
 from mta_framework.cli.spans import spans
+from mta_framework.cli.sweep import sweep
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for _command in (init, check, spans, run, evaluate, compare, plugins, schema):
+for _command in (init, check, spans, run, evaluate, compare, sweep, plugins, schema):
     main.add_command(_command)

@@ -117,6 +117,7 @@ def test_no_module_is_named_after_nothing():
         ["run", "--help"],
         ["evaluate", "--help"],
         ["compare", "--help"],
+        ["sweep", "--help"],
     ],
 )
 def test_command_loads_no_torch(arguments):

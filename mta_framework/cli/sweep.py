@@ -1,0 +1,89 @@
+"""``mta sweep``."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mta_framework.cli.group import say, say_error
+from mta_framework.cli.options import plugin_option
+from mta_framework.cli.table import table
+
+if TYPE_CHECKING:
+    from mta_framework.spec.sweep import Choice
+    from mta_framework.sweeps.binding import BoundSweep
+
+
+@click.command()
+@click.argument("sweep", type=click.Path(path_type=Path))
+@plugin_option
+@click.option("--resume", is_flag=True, help="Go on with a sweep that was interrupted; what is finished stays.")
+@click.option("--dry-run", is_flag=True, help="List the cells and what differs between them; run nothing.")
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Runs at once.  [default: 1]")
+@click.option("--ray", metavar="ADDRESS", help="Run the cells on this Ray cluster, HOST:PORT or auto.")
+@click.pass_context
+def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs: int | None, ray: str | None) -> None:
+    """Run every cell of a sweep, each a run like any other, and compare them.
+
+    Shared work is done once: teachers are trained and spans are parsed before the cells start. Runs side by side get
+    one GPU each, in turn, or their share of the cores.
+    """
+    from mta_framework.registry import discover
+    from mta_framework.sweeps.binding import bind_sweep
+
+    if dry_run and (resume or jobs or ray):
+        raise click.UsageError("--resume, --jobs and --ray have no effect with --dry-run.")
+    plugin_files: tuple[Path, ...] = context.obj or ()
+    bound = bind_sweep(sweep, discover(plugin_files))
+    if dry_run:
+        say(*_plan(bound))
+        return
+    warnings.simplefilter("ignore", FutureWarning)  # as `mta run`
+    from mta_framework.sweeps.run import Means, run_sweep
+    from mta_framework.sweeps.table import compare_cells
+
+    try:
+        failed = run_sweep(bound, Means(jobs, ray, plugin_files), resume, say)
+    except KeyboardInterrupt:
+        say_error(f"Interrupted. The sweep goes on with: mta sweep {sweep} --resume")
+        context.exit(130)
+    say("", *compare_cells(bound, shutil.get_terminal_size((100, 24)).columns))
+    if failed:
+        again = f"Once that is mended: mta sweep {sweep} --resume"
+        say_error(f"The sweep failed in {len(failed)} of its runs: {', '.join(failed)}", again)
+        context.exit(1)
+
+
+def _plan(bound: BoundSweep) -> Iterator[str]:
+    from mta_framework.run_folder import of
+    from mta_framework.spec.document import shown
+
+    axes = bound.sweep.axes
+    yield f"{len(bound.cells)} cells in {bound.sweep.folder}"
+    yield ""
+    head = ["cell", *(axis.name for axis in axes), "state"]
+    yield from table([head, *([cell.cell.name, *cell.cell.labels, cell.state] for cell in bound.cells)])
+    yield ""
+    rows = [row for axis in axes for choice in axis.choices for row in _choice_rows(choice)]
+    common = [("every cell", name, shown(value)) for name, value in bound.sweep.set.items()]
+    yield from table([("label", "field", "value"), *common, *rows])
+    if bound.teachers:
+        yield ""
+        states = ["finished" if of(run.spec).is_finished else "not trained yet" for run in bound.teachers]
+        yield from (f"teacher {run.path}: {state}" for run, state in zip(bound.teachers, states, strict=True))
+
+
+def _choice_rows(choice: Choice) -> Iterator[tuple[str, str, str]]:
+    from mta_framework.spec.document import shown
+
+    if choice.spec is not None:
+        yield choice.label, "all", choice.spec
+    elif not choice.settings:
+        yield choice.label, "none", "as in the spec"
+    for name, value in choice.settings.items():
+        yield choice.label, name, shown(value)

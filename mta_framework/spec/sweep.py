@@ -1,0 +1,206 @@
+"""The sections of a sweep: a grid over the fields of a spec. Structure and types; no torch, no plugin code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from mta_framework.errors import Fault, InputError
+from mta_framework.spec.document import read_document, shown
+from mta_framework.spec.faults import faults_of
+from mta_framework.spec.section import Contradiction, Location, Name, Section, Text, exactly_one
+
+FieldName = Annotated[str, Field(pattern=r"^[^.=\s]+(\.[^.=\s]+)*$")]
+"""A dotted path into a spec, list entries by number."""
+
+_OWN_FIELDS = ("name", "output_dir")
+"""Fields of a spec that a sweep sets for each of its cells."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One entry of an axis.
+
+    Args:
+        label: What it is called in tables.
+        settings: Dotted field -> value.
+        spec: The spec that it starts from; None: the sweep's.
+    """
+
+    label: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    spec: str | None = None
+
+
+class AxisSection(Section):
+    """What varies: labelled settings, labelled specs, or one field with its values."""
+
+    name: Text = Field(description="Of the axis.", examples=["method"])
+    cells: dict[Text, dict[FieldName, Any]] | None = Field(
+        None, min_length=1, description="Label -> settings: dotted field of the spec -> its value, null included."
+    )
+    specs: dict[Text, Location] | None = Field(None, min_length=1, description="Label -> spec, instead of `spec`.")
+    field: FieldName | None = Field(None, description="A dotted field of the spec, e.g. seed.")
+    values: list[Any] | None = Field(None, min_length=1, description="The values of `field`.")
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The entries, in their order; values are labelled by the name of the axis."""
+        if self.field is not None:
+            labels = [value if isinstance(value, str) else shown(value) for value in self.values or ()]
+            pairs = zip(labels, self.values or (), strict=True)
+            return tuple(Choice(f"{self.name} {label}", {self.field: value}) for label, value in pairs)
+        labelled = [Choice(label, settings) for label, settings in (self.cells or {}).items()]
+        return (*labelled, *(Choice(label, {}, spec) for label, spec in (self.specs or {}).items()))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Every field that some choice sets."""
+        return tuple(dict.fromkeys(name for choice in self.choices for name in choice.settings))
+
+    @property
+    def is_seeds(self) -> bool:
+        """Whether its cells repeat one thing from several training seeds, and share a row of the table."""
+        return self.field == "seed"
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from exactly_one(self, "cells", "specs", "field")
+        if self.field is not None and self.values is None:
+            yield Contradiction(
+                "values", ("values",), "must be given with field (got null)", "a list of values", "Add it."
+            )
+        if self.field is None and self.values is not None:
+            wrong = f"has no effect without field (got {shown(self.values)})"
+            yield Contradiction("values", ("values",), wrong, "a setting without effect is refused", "Remove it.")
+        labels = [choice.label for choice in self.choices]
+        if len(set(labels)) != len(labels):
+            wrong = f"repeats a value (got {shown(self.values)})"
+            yield Contradiction("values", ("values",), wrong, "each value once", "Remove the repetition.")
+        for name in self.fields:
+            yield from _own_field("", name)
+
+
+class SweepSpec(Section):
+    """A sweep: every combination of the axes' choices is a run."""
+
+    name: Name = Field(description="Name of the sweep and of its folder.", examples=["my-sweep"])
+    output_dir: Location = Field(
+        "sweeps", description="The run folder of a cell is output_dir/name/CELL.", validate_default=True
+    )
+    spec: Location | None = Field(None, description="The spec that is varied; null where an axis gives specs.")
+    set: dict[FieldName, Any] = Field(
+        {}, description="Settings of all cells, by dotted field; those of the axes come after them."
+    )
+    axes: list[AxisSection] = Field(
+        min_length=1,
+        description="What varies.",
+        examples=[[{"name": "seed", "field": "seed", "values": [1, 2, 3]}]],
+    )
+    baseline: Text | dict[Text, Text] | None = Field(
+        None, description="The label that all others of its axis are compared to, or label -> label of one axis."
+    )
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the sweep, in which its cells have theirs."""
+        return Path(self.output_dir) / self.name
+
+    @property
+    def baselines(self) -> tuple[int, dict[str, str]]:
+        """The axis that rows are compared along, and its labels with the label that each is compared to."""
+        for number, axis in enumerate(self.axes):
+            labels = [choice.label for choice in axis.choices]
+            if isinstance(self.baseline, str) and self.baseline in labels:
+                return number, {label: self.baseline for label in labels if label != self.baseline}
+            if isinstance(self.baseline, dict) and {*self.baseline, *self.baseline.values()} <= {*labels}:
+                return number, dict(self.baseline)
+        return 0, {}
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from self._specs()
+        for name in self.set:
+            yield from _own_field("set", name)
+        yield from self._overridden()
+        if self.baseline is not None:
+            yield from self._baseline()
+
+    def _specs(self) -> Iterator[Contradiction]:
+        choosers = [axis.name for axis in self.axes if axis.specs]
+        given = [*(["spec"] if self.spec else []), *(f"axis {name!r}" for name in choosers)]
+        if len(given) != 1:
+            wrong = f"must be given exactly once (got {' and '.join(given) or 'none'})"
+            yield Contradiction("spec", ("spec", "axes"), wrong, "spec, or one axis with specs", "Keep one of them.")
+
+    def _overridden(self) -> Iterator[Contradiction]:
+        """A setting that a later one replaces in every cell has no effect."""
+        for number, axis in enumerate(self.axes):
+            later = [(other.name, name) for other in self.axes[number + 1 :] for name in other.fields]
+            for name in axis.fields:
+                for other, replacing in later:
+                    if _within(name, replacing):
+                        yield _replaced(f"axes.{number}", name, f"axis {other!r} sets {replacing}")
+        for name in self.set:
+            for axis in self.axes:
+                if axis.choices and all(any(_within(name, by) for by in choice.settings) for choice in axis.choices):
+                    yield _replaced("set", name, f"every choice of axis {axis.name!r} sets it anew")
+
+    def _baseline(self) -> Iterator[Contradiction]:
+        number, found = self.baselines
+        if not found:
+            labels = [choice.label for axis in self.axes if not axis.is_seeds for choice in axis.choices]
+            wrong = f"names no labels of one axis, or nothing to compare with them (got {shown(self.baseline)})"
+            yield Contradiction("baseline", ("baseline", "axes"), wrong, f"among {', '.join(labels)}", "Correct it.")
+        elif self.axes[number].is_seeds:
+            wrong = f"is a training seed, of which all make one row (got {shown(self.baseline)})"
+            yield Contradiction("baseline", ("baseline", "axes"), wrong, "a label of another axis", "Correct it.")
+
+
+def read_sweep(path: Path) -> tuple[SweepSpec, list[Fault]]:
+    """Read and validate a sweep; the specs of its cells are left to binding.
+
+    Args:
+        path: JSON file in UTF-8. Paths in it are relative to its folder; those in settings to the folder of the spec.
+
+    Returns:
+        The sweep, and what is wrong between its fields.
+
+    Raises:
+        InputError: There is none, or its structure is faulty: all faults of it.
+    """
+    document, faults = read_document(path)
+    context = {"folder": path.resolve().parent, "defer_contradictions": True}
+
+    def where(place: tuple[str | int, ...]) -> str:
+        return ".".join(map(str, place)) or str(path)
+
+    try:
+        sweep = SweepSpec.model_validate(document, strict=True, context=context)
+    except ValidationError as error:
+        raise InputError([*faults, *faults_of(error, SweepSpec.model_json_schema(), where, "field")]) from None
+    sections: list[tuple[tuple[str | int, ...], Section]] = [((), sweep)]
+    sections += [(("axes", number), axis) for number, axis in enumerate(sweep.axes)]
+    for place, section in sections:
+        for found in section.contradictions():
+            at = where((*place, found.at) if found.at else place)
+            faults.append(Fault(at, found.wrong, found.allowed, found.todo))
+    return sweep, faults
+
+
+def _own_field(at: str, name: str) -> Iterator[Contradiction]:
+    if name in _OWN_FIELDS:
+        wrong = f"sets what the sweep itself sets for every cell (got {name!r})"
+        allowed = "name and output_dir of the sweep, and labels, from which the folders of the cells follow"
+        yield Contradiction(at, ("set", "axes"), wrong, allowed, "Remove it.")
+
+
+def _within(name: str, outer: str) -> bool:
+    return name == outer or name.startswith(f"{outer}.")
+
+
+def _replaced(at: str, name: str, why: str) -> Contradiction:
+    wrong, allowed = f"sets {name} without effect, since {why} (got {name!r})", "a setting without effect is refused"
+    return Contradiction(at, ("set", "axes"), wrong, allowed, "Remove one of the two.")

@@ -1,0 +1,1 @@
+"""Runs a grid of specs, shared work once, and compares them."""

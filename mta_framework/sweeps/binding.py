@@ -1,0 +1,162 @@
+"""Binds every cell of a sweep, with the faults of all of them at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mta_framework import run_folder
+from mta_framework.binding import BoundRun, bind
+from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.registry import Registry
+from mta_framework.spec.document import shown
+from mta_framework.spec.sweep import SweepSpec, read_sweep
+from mta_framework.sweeps.grid import Cell, cells_of, name_faults
+
+_NAMED = 3
+"""How many cells a message names before it counts the others."""
+
+
+@dataclass(frozen=True)
+class BoundCell:
+    """A cell whose run can start."""
+
+    cell: Cell
+    run: BoundRun
+
+    @property
+    def folder(self) -> run_folder.RunFolder:
+        """Of its run."""
+        return run_folder.of(self.run.spec)
+
+    @property
+    def state(self) -> str:
+        """``new``, ``begun`` or ``finished``; finished with another evaluation is begun."""
+        return state_of(self.run)
+
+
+@dataclass(frozen=True)
+class BoundSweep:
+    """A sweep whose runs can start."""
+
+    sweep: SweepSpec
+    cells: tuple[BoundCell, ...]
+
+    @property
+    def teachers(self) -> list[BoundRun]:
+        """The distinct runs that the cells' teachers come from, each after the one that its own teacher comes from."""
+        found: dict[Path, BoundRun] = {}
+        for cell in self.cells:
+            for teacher in reversed(list(_teachers(cell.run))):
+                found.setdefault(teacher.spec.folder, teacher)
+        return list(found.values())
+
+
+class Faults:
+    """Faults with the cells that have them: what all have in common is told once."""
+
+    def __init__(self, cells: int) -> None:
+        self._cells = cells
+        self._found: dict[Fault, list[str]] = {}
+
+    @contextmanager
+    def of(self, *cells: str) -> Iterator[None]:
+        """Keep the faults that are raised inside, as those of the cells."""
+        faults: list[Fault] = []
+        with collecting(faults):
+            yield
+        for fault in faults:
+            self._found.setdefault(fault, []).extend(cells)
+
+    @property
+    def told(self) -> list[Fault]:
+        """All of them, each with its cells named."""
+        return [
+            dataclasses.replace(fault, where=f"{self._who(cells)}: {fault.where.removeprefix('--set ')}")
+            for fault, cells in self._found.items()
+        ]
+
+    def _who(self, cells: Sequence[str]) -> str:
+        if len(cells) == self._cells:
+            return "every cell"
+        named = ", ".join(cells[:_NAMED]) + (f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else "")
+        return f"cell{'s' if len(cells) > 1 else ''} {named}"
+
+
+def bind_sweep(path: Path, registry: Registry) -> BoundSweep:
+    """Read a sweep and bind the specs of its cells.
+
+    Args:
+        path: File of the sweep.
+        registry: The plugins to choose from.
+
+    Raises:
+        InputError: Every fault of the sweep and of its cells at once.
+    """
+    sweep, faults = read_sweep(path)
+    cells = cells_of(sweep)
+    faults += name_faults(cells)
+    found = Faults(len(cells))
+    bound = []
+    for cell in cells:
+        with found.of(cell.name):
+            bound.append(BoundCell(cell, bind(Path(cell.spec), registry, cell.overrides)))
+    if faults := [*faults, *found.told]:
+        raise InputError(faults)
+    _require_one_evaluation(sweep, bound)
+    return BoundSweep(sweep, tuple(bound))
+
+
+def require_free(bound: BoundSweep, resume: bool) -> None:
+    """Refuse folders that hold other runs, before anything slow starts.
+
+    Raises:
+        InputError: Some cell has begun and ``resume`` is not set, or a cell or teacher was begun by another spec.
+    """
+    begun = [cell for cell in bound.cells if cell.folder.spec_file.is_file()]
+    if begun and not resume:
+        wrong = f"already holds a sweep, {len(begun)} of its {len(bound.cells)} cells begun (got {bound.sweep.folder})"
+        raise InputError([Fault("name", wrong, "a name without a sweep", "Choose another, or go on with --resume.")])
+    found = Faults(len(bound.cells))
+    for cell in begun:
+        with found.of(cell.cell.name):
+            run_folder.require_same(cell.run.spec, cell.folder)
+    faults = found.told
+    for teacher in bound.teachers:
+        folder = run_folder.of(teacher.spec)
+        if folder.spec_file.is_file():
+            with collecting(faults):
+                run_folder.require_same(teacher.spec, folder)
+    if faults:
+        raise InputError(faults)
+
+
+def _require_one_evaluation(sweep: SweepSpec, cells: Sequence[BoundCell]) -> None:
+    """Cells that are evaluated differently, though no axis says so, could not be compared in the end."""
+    varied = [name for axis in sweep.axes for name in axis.fields if name.partition(".")[0] == "evaluation"]
+    sections = [cell.run.spec.model_dump(mode="json")["evaluation"] for cell in cells]
+    for cell, section in zip(cells, sections, strict=True):
+        found = run_folder.differences(sections[0], section, "evaluation")
+        where, then, now = next((entry for entry in found if not entry[0].endswith(".models")), ("", None, None))
+        if where and not varied:
+            wrong = f"is not the same in all cells, which are to be compared (got {shown(now)} in {cell.cell.name})"
+            todo = f'Set it for all cells: "set": {{"{where}": ...}}.'
+            raise InputError([Fault(where, wrong, f"{shown(then)}, as in {cells[0].cell.name}", todo)])
+
+
+def state_of(run: BoundRun) -> str:
+    """``new``, ``begun`` or ``finished``."""
+    folder = run_folder.of(run.spec)
+    if not folder.spec_file.is_file():
+        return "new"
+    same = folder.is_finished and run_folder.read_json(folder.spec_file) == run.spec.model_dump(mode="json")
+    return "finished" if same else "begun"
+
+
+def _teachers(run: BoundRun) -> Iterator[BoundRun]:
+    while run.teacher is not None:
+        run = run.teacher
+        yield run

@@ -1,0 +1,106 @@
+"""Runs jobs as tasks of a Ray cluster; run folders lie on a file system that its machines share."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mta_framework.errors import Fault, InputError
+from mta_framework.sweeps.job import PAUSE, Job, Outcome, end, launch
+
+_PATIENCE = 20.0
+"""Seconds that tasks have to end their processes."""
+
+
+@contextmanager
+def cluster(address: str, places: int | None) -> Iterator[Cluster]:
+    """A connection to a cluster.
+
+    Args:
+        address: ``HOST:PORT``, or ``auto`` for the cluster that this machine belongs to.
+        places: How many tasks run at once; None: as many as the cluster has GPUs, or else cores.
+
+    Raises:
+        InputError: Ray is not installed, or there is no cluster at the address.
+    """
+    ray = _connected(address)
+    try:
+        yield Cluster(ray, places)
+    finally:
+        ray.shutdown()
+
+
+class Cluster:
+    """One GPU for each task where the cluster has any, else a share of its cores; ``cluster`` makes it."""
+
+    def __init__(self, ray: Any, places: int | None) -> None:
+        self._ray = ray
+        found = self._ray.cluster_resources()
+        gpus, cores = int(found.get("GPU", 0)), int(found.get("CPU", 1))
+        self._places = places or gpus or cores
+        # Ray gives a task as many threads as it was given cores.
+        self._needs = {"num_cpus": max(1, cores // max(self._places, gpus)), "num_gpus": 1 if gpus else 0}
+
+    def outcomes(self, jobs: Sequence[Job], started: Callable[[Job], None]) -> Iterator[Outcome]:
+        """As ``Runner`` says; a job counts as started when it is handed over."""
+        # Not by decorator: Ray is an optional library. A machine that is lost must not begin the run a second time.
+        task = self._ray.remote(max_retries=0, **self._needs)(work)
+        waiting, running = list(jobs), dict[Any, tuple[Job, float]]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < self._places:
+                    job = waiting.pop(0)
+                    job.prepare()
+                    running[task.remote(job.arguments, str(job.log))] = job, time.monotonic()
+                    started(job)
+                done, _ = self._ray.wait(list(running), timeout=PAUSE)
+                for reference in done:
+                    job, begun = running.pop(reference)
+                    yield Outcome(job, self._code(reference, job), time.monotonic() - begun)
+        finally:
+            for reference in running:
+                self._ray.cancel(reference)
+            if running:
+                self._ray.wait(list(running), num_returns=len(running), timeout=_PATIENCE)
+
+    def _code(self, reference: Any, job: Job) -> int:
+        try:
+            return int(self._ray.get(reference))
+        except self._ray.exceptions.RayError as error:
+            with job.log.open("a", encoding="utf-8") as log:
+                log.write(f"\n{type(error).__name__}: {str(error).splitlines()[-1]}\n")
+            return 1
+
+
+def work(arguments: Sequence[str], log: str) -> int:
+    """What a task does, on the machine that it is given to: ``mta`` in a process of its own.
+
+    Returns:
+        Its exit code.
+    """
+    process = launch(arguments, Path(log), os.environ)
+    try:
+        while process.poll() is None:
+            time.sleep(PAUSE)
+    finally:
+        end([process])
+    return process.returncode
+
+
+def _connected(address: str) -> Any:
+    try:
+        import ray
+    except ImportError:
+        todo = "Leave it out, or: pip install 'mta-framework[ray]'."
+        raise InputError([Fault("--ray", f"needs Ray (got {address!r})", "Ray installed", todo)]) from None
+    try:
+        ray.init(address=address, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        todo = "Start one with `ray start --head`, or correct the address."
+        raise InputError([Fault("--ray", f"{reason} (got {address!r})", "a Ray cluster that runs", todo)]) from None
+    return ray

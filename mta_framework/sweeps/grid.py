@@ -1,0 +1,90 @@
+"""The cells of a sweep: every combination of the choices of its axes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mta_framework.errors import Fault
+from mta_framework.spec.sweep import Choice, SweepSpec
+
+_TAKEN = {"span-cache", "response-cache", "metric-cache", "comparison", "wins"}
+"""What else lies in the folder of a sweep, up to the first dot."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Args:
+        name: Of the run and its folder.
+        row: What it is called in tables; cells that differ in the training seed alone share a row.
+        labels: Its choice on every axis.
+        spec: The spec that it starts from.
+        settings: Dotted field -> value, in the order in which they are applied.
+    """
+
+    name: str
+    row: str
+    labels: tuple[str, ...]
+    spec: str
+    settings: tuple[tuple[str, Any], ...]
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The settings as ``--set`` takes them."""
+        return tuple(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in self.settings)
+
+
+def cells_of(sweep: SweepSpec) -> list[Cell]:
+    """All cells, the last axis fastest; none where the sweep names no spec for them."""
+    combinations = itertools.product(*(axis.choices for axis in sweep.axes))
+    return [cell for choices in combinations if (cell := _cell(sweep, choices)) is not None]
+
+
+def rows_of(sweep: SweepSpec) -> dict[str, str | None]:
+    """The rows of the table in the order of the axes, each with the row that it is compared to."""
+    number, compared = sweep.baselines
+    rows: dict[str, str | None] = {}
+    for labels in itertools.product(*([choice.label for choice in axis.choices] for axis in sweep.axes)):
+        other = compared.get(labels[number])
+        against = None if other is None else (*labels[:number], other, *labels[number + 1 :])
+        rows[_row(sweep, labels)] = None if against is None else _row(sweep, against)
+    return rows
+
+
+def name_faults(cells: Sequence[Cell]) -> Iterator[Fault]:
+    """Cells whose labels do not tell their folders apart, or leave nothing of a name."""
+    by_name: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_name.setdefault(cell.name, []).append(cell)
+    for name, group in by_name.items():
+        if len(group) > 1 or not name or name.partition(".")[0] in _TAKEN:
+            got = ", ".join(" + ".join(map(repr, cell.labels)) for cell in group)
+            wrong = f"would give a cell the folder {name!r}" if len(group) == 1 else f"would share the folder {name!r}"
+            allowed = "labels whose letters, digits, '.', '_' and '-' make a new name for every cell"
+            yield Fault("axes", f"{wrong} (got {got})", allowed, "Choose other labels.")
+
+
+def _cell(sweep: SweepSpec, choices: Sequence[Choice]) -> Cell | None:
+    spec = next((choice.spec for choice in choices if choice.spec), sweep.spec)
+    if spec is None:
+        return None
+    labels = tuple(choice.label for choice in choices)
+    name = "-".join(part for label in labels if (part := _slug(label)))
+    own = {"name": name, "output_dir": str(sweep.folder)}
+    settings = [item for each in (sweep.set, *(choice.settings for choice in choices), own) for item in each.items()]
+    return Cell(name, _row(sweep, labels), labels, spec, tuple(settings))
+
+
+def _row(sweep: SweepSpec, labels: Sequence[str]) -> str:
+    pairs = zip(sweep.axes, labels, strict=True)
+    return " ".join(label for axis, label in pairs if not axis.is_seeds) or sweep.name
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-._")

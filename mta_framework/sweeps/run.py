@@ -1,0 +1,160 @@
+"""The stages of a sweep: all faults first, then what its cells share, then the cells, then their comparison."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+
+from mta_framework import pipeline, run_folder
+from mta_framework.binding import BoundRun
+from mta_framework.errors import Fault, InputError, RunError, collecting
+from mta_framework.processes import processes
+from mta_framework.sweeps.binding import BoundCell, BoundSweep, Faults, require_free
+from mta_framework.sweeps.cluster import cluster
+from mta_framework.sweeps.job import Job, Outcome, Runner
+from mta_framework.sweeps.pool import Pool, usable_cores, visible_devices
+from mta_framework.sweeps.progress import Progress
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a sweep runs by.
+
+    Args:
+        places: Runs at once; None: one, or as many as a cluster has room for.
+        address: Of a Ray cluster; None: this machine.
+        plugin_files: Loaded by every run besides the installed plugins.
+    """
+
+    places: int | None = None
+    address: str | None = None
+    plugin_files: tuple[Path, ...] = ()
+
+    def runner(self) -> AbstractContextManager[Runner]:
+        """What the runs are given to."""
+        if self.address is not None:
+            return cluster(self.address, self.places)
+        return nullcontext(Pool(self.places or 1, visible_devices(), usable_cores()))
+
+
+def run_sweep(bound: BoundSweep, means: Means, resume: bool, tell: Callable[[str], None]) -> list[str]:
+    """Run every cell that is not finished; one that fails doesn't stop the others.
+
+    Args:
+        bound: A sound sweep.
+        means: What it runs by.
+        resume: Go on with a sweep that was interrupted.
+        tell: Called with a line for everything that happens.
+
+    Returns:
+        Names of what failed.
+
+    Raises:
+        InputError: Folders, data or models do not fit the specs; nothing was run.
+        RunError: The folder cannot be written to, or another process holds it.
+        KeyboardInterrupt: All processes were ended.
+    """
+    require_free(bound, resume)
+    _require_alone()
+    with _held(bound.sweep.folder), _ended_by_request():
+        waiting = [cell for cell in bound.cells if cell.state != "finished"]
+        teachers = [run for run in bound.teachers if not run_folder.of(run.spec).is_finished] if waiting else []
+        if len(waiting) < len(bound.cells):
+            tell(f"{len(bound.cells) - len(waiting)} of {len(bound.cells)} cells are finished")
+        if not waiting:
+            return []
+        with means.runner() as runner:
+            tell("checking models and data, parsing spans")
+            _check_and_parse(waiting, teachers, len(bound.cells))
+            progress = Progress(len(teachers) + len(waiting), tell)
+            lost = _train_teachers(teachers, runner, means, progress)
+            jobs = [Job(cell.cell.name, cell.run, means.plugin_files) for cell in waiting]
+            jobs = [job for job in jobs if not progress.is_lost(job, lost)]
+            _run(jobs, runner, progress)
+        return progress.failed
+
+
+def _check_and_parse(cells: Sequence[BoundCell], teachers: Sequence[BoundRun], count: int) -> None:
+    """Find the faults of models and data of all runs, and fill the span cache that they share."""
+    groups: dict[str, list[BoundCell]] = {}
+    for cell in cells:
+        # Faults and spans do not depend on what a run is called or where its random numbers begin.
+        values = cell.run.spec.model_dump(mode="json", exclude={"name", "seed"})
+        groups.setdefault(json.dumps(values, sort_keys=True), []).append(cell)
+    found, faults = Faults(count), list[Fault]()
+    for teacher in teachers:
+        with collecting(faults):
+            pipeline.plan(teacher)
+    for group in groups.values():
+        with found.of(*(cell.cell.name for cell in group)):
+            pipeline.plan(group[0].run)
+    if faults := [*faults, *found.told]:
+        raise InputError(faults)
+
+
+def _train_teachers(teachers: Sequence[BoundRun], runner: Runner, means: Means, progress: Progress) -> set[Path]:
+    """Train the teachers, those that others start from first.
+
+    Returns:
+        Folders of those that there is no model of.
+    """
+    lost: set[Path] = set()
+    waiting = list(teachers)
+    while waiting:
+        behind = {run.spec.folder for run in waiting}
+        ready = [run for run in waiting if run.teacher is None or run.teacher.spec.folder not in behind]
+        waiting = [run for run in waiting if run not in ready]
+        jobs = [Job(f"teacher {run.spec.name}", run, means.plugin_files) for run in ready]
+        left = [job for job in jobs if not progress.is_lost(job, lost)]
+        done = {outcome.job.run.spec.folder for outcome in _run(left, runner, progress) if outcome.code == 0}
+        lost |= {run.spec.folder for run in ready} - done
+    return lost
+
+
+def _run(jobs: Sequence[Job], runner: Runner, progress: Progress) -> list[Outcome]:
+    outcomes = []
+    for outcome in runner.outcomes(jobs, progress.started):
+        progress.ended(outcome)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _require_alone() -> None:
+    if processes().num_processes > 1:
+        wrong = f"starts processes itself (got {processes().num_processes} that were launched together)"
+        raise InputError([Fault("mta sweep", wrong, "a single process", "Start it without a launcher, with --jobs.")])
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = lock.acquire(blocking=False)
+    except Timeout as error:
+        raise RunError(f"{folder}: another process is at work on this sweep; wait for it, then resume") from error
+    except OSError as error:
+        raise RunError(f"cannot write to {folder} ({error.strerror}); set output_dir") from error
+    with held:
+        yield
+
+
+@contextmanager
+def _ended_by_request() -> Iterator[None]:
+    """Schedulers end a process by SIGTERM: its runs must end with it, as after Ctrl-C."""
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
