@@ -116,7 +116,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
         todo = "Finish it with `mta run SPEC --resume`."
         raise InputError([Fault("TARGET", wrong, "a run whose training is done, or a model", todo)])
     data, training, evaluation = (_part(document, name) for name in ("data", "training", "evaluation"))
-    dtype = DTYPE_OF_PRECISION.get(training.get("precision", "fp32"), "float32")
+    dtype = DTYPE_OF_PRECISION.get(str(training.get("precision")), "float32")
     return {
         "model": {"path": str(folder / "student"), "dtype": dtype},
         "template": data.get("template", "alpaca"),

@@ -1,0 +1,167 @@
+"""Unfinished responses on disk: what survives a killed process, and what is not believed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mta_framework import RunError
+from mta_framework.evaluation.journal import Journal, Response, Writer
+
+A, B = Response("a\nb \u2028 ü", True, 3), Response("", False, 0)
+
+PROGRAM = """
+import os, signal, sys
+import torch
+from pathlib import Path
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from mta_framework import Metric, ScoreSet
+from mta_framework.evaluation import journal
+from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
+from mta_framework.generation.sampling import Sampling
+from mta_framework.processes import leave
+
+class Length(Metric):
+    NAME = "length"
+    def score(self, answers):
+        return ScoreSet(tuple(float(len(text)) for text in answers.predictions))
+
+folder, last = Path(sys.argv[1]), int(sys.argv[2])
+written = 0
+plain = journal.Writer.add
+
+def add(self, place, response):
+    global written
+    plain(self, place, response)
+    written += 1
+    if written == last:
+        os.write(self._file.fileno(), b'\\n{"key": "torn')
+        os.kill(os.getpid(), signal.SIGKILL)
+
+journal.Writer.add = add
+vocabulary = {f"w{number}": number for number in range(30)}
+tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="w0")))
+torch.manual_seed(1)
+shape = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
+model = LlamaForCausalLM(LlamaConfig(vocab_size=30, eos_token_id=None, initializer_range=0.3, **shape))
+prompts = [[number, number + 1][: 1 + number % 2] for number in range(7)]
+entry = EvaluationSet("set", [str(ids) for ids in prompts], prompts, [["w1"]] * 7, ["?"] * 7)
+candidate = Candidate("student", "weights", tokenizer, lambda: model, [entry])
+evaluate([candidate], [Length(Length.Params())], Sampling(1.0, 1.0, 5, 20), [10, 20, 30], folder)
+print(written)
+leave()
+"""
+
+
+def start(folder: Path, last: int, rank: int | None = None, port: int = 0) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    if rank is not None:
+        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(last)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def predictions(folder: Path) -> dict[str, str]:
+    files = sorted((folder / "student").iterdir())
+    return {path.name: path.read_text(encoding="utf-8") for path in files}
+
+
+def finished(process: subprocess.Popen[str]) -> int:
+    out, error = process.communicate(timeout=180)
+    assert process.returncode == 0, error
+    return int(out.splitlines()[-1])
+
+
+def test_responses_are_read_back_whichever_process_wrote_them(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "set.a")
+    with journal.writer(0) as first, journal.writer(1) as second:
+        first.add(("key", 0), A)
+        second.add(("key", 7), B)
+        assert journal.read() == {("key", 0): A, ("key", 7): B}
+    with journal.writer(0) as again:
+        again.add(("other", 0), B)
+    assert journal.read() == {("key", 0): A, ("other", 0): B, ("key", 7): B}
+
+
+@pytest.mark.parametrize("kept", range(0, 60, 7))
+def test_a_torn_line_is_dropped_and_the_next_one_begins_anew(tmp_path: Path, kept: int) -> None:
+    journal = Journal(tmp_path, "set")
+    with journal.writer(0) as writer:
+        writer.add(("key", 0), A)
+        whole = (tmp_path / "set.unfinished-0.jsonl").stat().st_size
+        writer.add(("key", 1), A)
+    os.truncate(tmp_path / "set.unfinished-0.jsonl", whole + kept)
+    assert journal.read() == {("key", 0): A}
+    with journal.writer(0) as writer:
+        writer.add(("key", 2), B)
+    assert journal.read() == {("key", 0): A, ("key", 2): B}
+
+
+def test_lines_of_another_making_are_dropped(tmp_path: Path) -> None:
+    (tmp_path / "set.unfinished-0.jsonl").write_text('[1]\n{"key": "k"}\n{"key": [], "row": 0}\n3\n')
+    assert Journal(tmp_path, "set").read() == {}
+
+
+def test_a_set_called_like_a_journal_keeps_its_own(tmp_path: Path) -> None:
+    names = ["a", "a.unfinished-0", "a.unfinished-1.jsonl"]
+    for number, name in enumerate(names):
+        with Journal(tmp_path, name).writer(0) as writer:
+            writer.add(("key", number), A)
+    assert [Journal(tmp_path, name).read() for name in names] == [{("key", number): A} for number in range(3)]
+    Journal(tmp_path, "a").remove()
+    assert [len(Journal(tmp_path, name).read()) for name in names] == [0, 1, 1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_is_a_run_error() -> None:
+    with (
+        pytest.raises(RunError, match=r"cannot write to /dev/full \(No space left"),
+        Writer(Path("/dev/full")) as writer,
+    ):
+        writer.add(("key", 0), A)
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_goes_on_prompt_by_prompt(tmp_path: Path) -> None:
+    killed = start(tmp_path / "killed", last=8)
+    killed.communicate(timeout=180)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name for path in (tmp_path / "killed" / "student").iterdir()] == ["set.unfinished-0.jsonl"]
+    assert finished(start(tmp_path / "killed", last=-1)) == 7 * 3 - 8
+    assert finished(start(tmp_path / "straight", last=-1)) == 7 * 3
+    assert predictions(tmp_path / "killed") == predictions(tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_it_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    pair = pair_of(tmp_path, last=(-1, 4))
+    pair[1].communicate(timeout=180)
+    assert pair[1].returncode == -signal.SIGKILL
+    pair[0].kill()
+    pair[0].communicate(timeout=180)
+    there = len(Journal(tmp_path / "student", "set").read())
+    assert there >= 4
+    assert finished(start(tmp_path, last=-1)) == 7 * 3 - there
+    assert not list((tmp_path / "student").glob("*unfinished*"))
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_one_was_killed(tmp_path: Path) -> None:
+    start(tmp_path, last=5).communicate(timeout=180)
+    assert sum(map(finished, pair_of(tmp_path, last=(-1, -1)))) == 7 * 3 - 5
+    assert not list((tmp_path / "student").glob("*unfinished*"))
+
+
+def pair_of(folder: Path, last: tuple[int, int]) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [start(folder, last[rank], rank, port) for rank in (0, 1)]
