@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -96,7 +97,7 @@ def geometry_figures(found: Sequence[Geometry]) -> Iterator[KeyLayer]:
             f"student before training, layer {layer.pair.student}": layer.before,
             f"student after training, layer {layer.pair.student}": layer.after,
         }
-        values = [value for matrix in shown.values() for row in matrix for value in row]
+        values = [value for matrix in shown.values() for row in matrix for value in row if math.isfinite(value)]
         if not values:
             continue
         low, high = min(values), max(values)

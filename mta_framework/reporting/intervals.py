@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -66,8 +67,9 @@ def intervals(rows: Sequence[Estimate], limits: tuple[float, float], zero: bool 
 
 
 def limits(rows: Sequence[Estimate], zero: bool = False) -> tuple[float, float]:
-    """An axis that holds all of them, and 0 where the rows are differences."""
-    low, high = min(row.extent[0] for row in rows), max(row.extent[1] for row in rows)
+    """An axis that holds all that are numbers, and 0 where the rows are differences."""
+    ends = [end for row in rows for end in row.extent if math.isfinite(end)]
+    low, high = min(ends, default=0.0), max(ends, default=0.0)
     low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
     edge = 0.06 * (high - low) or 1.0
     return low - edge, high + edge

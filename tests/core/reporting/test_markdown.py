@@ -1,0 +1,79 @@
+"""The page for terminals: what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from mta_framework.evaluation.report import Report, SampleResponses, Score
+from mta_framework.reporting.markdown import markdown
+
+
+@pytest.fixture
+def page(report):
+    return markdown(report, "loss.png")
+
+
+def test_run_that_did_little_has_a_short_page():
+    page = markdown(Report("bare", {"name": "bare"}), None)
+    assert "evaluated nothing" in page
+    assert "loss.png" not in page
+    assert "trained" not in page
+
+
+def test_scores_come_first_with_seeds_intervals_counts_and_cuts(page):
+    assert page.startswith("# small\n\n## Scores\n\n**rouge_l**\n\n| model | dolly |")
+    assert "| student | 21.00 ± 1.41 &#91;18.25, 23.75&#93; |" in page
+    assert "mean ± standard deviation over 2 sampling seeds (10, 20)" in page
+    assert "| dolly, student | 500 | 3 | 91% |" in page
+
+
+def test_single_seed_is_admitted(report):
+    scores = (Score("student", "dolly", "rouge_l", (20.0,), 20.0, None),)
+    facts = dataclasses.replace(report.evaluation, seeds=(10,), scores=scores)
+    page = markdown(dataclasses.replace(report, evaluation=facts), None)
+    assert "| student | 20.00 |" in page
+    assert "A single sampling seed (10)" in page
+
+
+def test_what_a_metric_cost_is_told(report):
+    metrics = (dataclasses.replace(report.evaluation.metrics[0], spent={"requests": 1200.0, "cost": 0.25}),)
+    facts = dataclasses.replace(report.evaluation, metrics=metrics)
+    page = markdown(dataclasses.replace(report, evaluation=facts), None)
+    assert "`rouge_l` took requests 1,200, cost 0.25." in page
+
+
+def test_page_says_what_was_trained_on_what(page, settings_text):
+    assert "trained for 20 steps of 16 texts with the base loss `kl` and MTA" in page
+    assert "6→24 (words), 12→48 (phrases)" in page
+    assert "| teacher | org/teacher at v2 | 1,557,611,200 | 0 |" in page
+    assert "| student | layers 1, 3 of the teacher | 124,439,808 | 124,439,808 |" in page
+    assert "| train | 9,568 | 1,867 | 120 |" in page
+    assert "| phrases | 19,136 | 2.0 | 7 of 9,568 |" in page
+    assert "3 stretches of the texts could not be parsed" in page
+    assert "| training | 9.1 |" in page
+    assert "0.457 s per step" in page
+    assert "| python | 3.11.9 |" in page
+    assert 'from_pretrained("student")' in page
+    assert settings_text in page
+
+
+def test_page_says_how_many_spans_were_compared_where_that_is_limited(report, page):
+    assert "heaviest" not in page
+    limited = {**report.spec, "alignment": {**report.spec["alignment"], "max_spans": 1200}}
+    page = markdown(dataclasses.replace(report, spec=limited), None)
+    assert "λ_DSA 2 over the 1,200 heaviest spans of a text, λ_Hid 0.2;" in page
+
+
+def test_foreign_text_cannot_break_the_table_of_samples(report):
+    responses = {"student": "", "teacher": "line one\nline `two` | three"}
+    sample = SampleResponses("dolly", "What | is\n**this**?", "A <b>test</b>", responses)
+    facts = dataclasses.replace(report.evaluation, samples=(sample,))
+    page = markdown(dataclasses.replace(report, evaluation=facts), None)
+    row = next(line for line in page.splitlines() if "line one" in line)
+    assert row.count("|") == 4
+    assert row.split("|")[2].strip() == "*(empty)*"
+    assert "A &#60;b&#62;test&#60;/b&#62;" in row
+    assert "line one<br>line &#96;two&#96; &#124; three" in row
+    assert "What &#124; is<br>&#42;&#42;this&#42;&#42;?" in page

@@ -1,0 +1,174 @@
+"""The pages as HTML: well-formed, self-contained, escaped, and without empty sections."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from html.parser import HTMLParser
+
+import pytest
+
+from mta_framework.evaluation.report import Report
+from mta_framework.reporting.comparison_page import comparison_page
+from mta_framework.reporting.run_page import run_page
+
+VOID = {"meta", "input", "br"}
+ELSEWHERE = {"src", "srcset", "href", "xlink:href", "action", "data", "poster"}
+
+
+class Reader(HTMLParser):
+    """Collects what a page has; every tag must be closed."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.headings: list[str] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        self.links += [value for name, value in attrs if name in ELSEWHERE and value]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+@pytest.fixture(scope="module", params=["run", "comparison"])
+def page(request, report, comparison):
+    return run_page(report) if request.param == "run" else comparison_page(comparison)
+
+
+def test_page_needs_nothing_but_itself(page):
+    reader = Reader(page)
+    assert not reader.tags.keys() & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    anchors = {f"#{name}" for name in reader.ids}
+    assert {link for link in reader.links if not link.startswith("data:image/png;base64,")} <= anchors
+    assert "@import" not in page
+    assert "default-src 'none'" in page
+
+
+def test_every_id_is_there_once(page):
+    assert not [name for name, count in Counter(Reader(page).ids).items() if count > 1]
+
+
+def test_foreign_text_is_shown_and_never_run(page):
+    assert "<script" not in page
+    assert """<script>alert(1)</script>"'&amp; $x_1$ {{ 7 * 7 }}""" in Reader(page).text
+    assert "日本語" in page
+
+
+def test_same_report_gives_the_same_page(report):
+    assert run_page(report) == run_page(report)
+
+
+def test_tables_have_captions_and_figures_have_titles(page):
+    reader = Reader(page)
+    assert reader.tags["caption"] == reader.tags["table"] > 0
+    assert reader.tags["figcaption"] == reader.tags["figure"] == page.count('role="img"') > 0
+
+
+def test_run_that_did_everything_has_every_section(report):
+    reader = Reader(run_page(report))
+    assert reader.headings == [
+        "Scores",
+        "Training",
+        "Alignment",
+        "Sample responses",
+        "Models and data",
+        "Against the paper's settings",
+        "To use and to repeat it",
+    ]
+    for told in (
+        "21.00 ± 1.41",
+        "[18.25, 23.75]",
+        "0.934 after",
+        "124 M",
+        "8% of the teacher's",
+        "0.457 s each",
+        "500",
+        "91%",
+        "org/teacher at v2",
+        "3 stretches of the texts",
+        report.command,
+    ):
+        assert told in reader.text, told
+
+
+@pytest.mark.parametrize(
+    ("left_out", "gone"),
+    [
+        ({"evaluation": None}, {"Scores", "Sample responses"}),
+        ({"layer_pairs": (), "geometry": (), "span_samples": ()}, {"Alignment"}),
+        ({"log": (), "step_time": {}, "steps": 0}, {"Training", "Against the paper's settings"}),
+        ({"models": {}, "data": {}, "spans": {}}, {"Models and data"}),
+    ],
+)
+def test_what_a_run_did_not_do_is_left_out(report, left_out, gone):
+    whole, page = Reader(run_page(report)), Reader(run_page(dataclasses.replace(report, **left_out)))
+    assert set(whole.headings) - set(page.headings) == gone
+
+
+def test_evaluation_without_a_run_says_nothing_of_training(evaluation):
+    spec = {"name": "gpt2", "model": {"hub": "gpt2"}, "evaluation": {"seeds": [10, 20]}}
+    page = run_page(Report("gpt2", spec, evaluation))
+    assert Reader(page).headings == ["Scores", "Sample responses", "To use and to repeat it"]
+    assert "trained" not in Reader(page).text
+    assert "from_pretrained" not in page
+
+
+def test_bare_report_has_a_page():
+    assert Reader(run_page(Report("bare", {"name": "bare"}))).headings == ["To use and to repeat it"]
+
+
+def test_numbers_that_are_none_do_not_break_a_page(report):
+    log = ({"loss": float("nan"), "grad_norm": float("inf"), "step": 1}, {"loss": None, "step": 2})
+    scores = (
+        dataclasses.replace(
+            report.evaluation.scores[0], mean=float("nan"), per_seed=(float("nan"),) * 2, interval=None
+        ),
+    )
+    facts = dataclasses.replace(report.evaluation, scores=scores)
+    Reader(run_page(dataclasses.replace(report, log=log, evaluation=facts)))
+
+
+def test_comparison_tells_scores_differences_tests_texts_curves_and_notes(comparison):
+    reader = Reader(comparison_page(comparison))
+    assert reader.headings == ["Scores", "Differences", "Texts side by side", "Training", "Runs"]
+    for told in (
+        "20.00 ± 0.50",
+        "[20.00, 24.00]",
+        "+2.00",
+        "0.006",
+        "30 / 4 / 16",
+        "A note about the numbers.",
+        "dolly, prompt 7: KL + MTA is better by rouge_l",
+        "KL + MTA: 90.00",
+        "(empty)",
+    ):
+        assert told in reader.text, told
+
+
+def test_comparison_without_contrasts_or_runs_on_disk_is_shorter(comparison):
+    runs = (dataclasses.replace(comparison.runs[1]),)
+    page = comparison_page(dataclasses.replace(comparison, contrasts=(), examples=(), runs=runs))
+    assert Reader(page).headings == ["Scores", "Runs"]
