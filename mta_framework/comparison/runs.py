@@ -15,7 +15,7 @@ from mta_framework.evaluation.results import Prediction, SetResult
 from mta_framework.evaluation.statistics import PromptScores
 from mta_framework.evaluation.summary import prompt_scores
 
-_TODO = "Resume the run, or evaluate anew, and leave the files as they are."
+_REMEDY = "Resume the run, or evaluate anew, and leave the files as they are."
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,15 @@ class Run:
         expected, rows = self.set_facts(result.model)[result.set].prompts, result.predictions
         if len(rows) != expected:
             wrong = f"is not what the report was made from (got {len(rows)} rows)"
-            yield Fault(str(path), wrong, f"{expected} rows, one per prompt", _TODO)
+            yield Fault(str(path), wrong, f"{expected} rows, one per prompt", _REMEDY)
             return
         for metric in self.facts.metrics:
             if not all(math.isfinite(row.scores.get(metric.label, math.nan)) for row in rows):
                 wrong = f"lacks scores (got rows without a number for {metric.label})"
-                yield Fault(str(path), wrong, "a score of every metric in each row", _TODO)
+                yield Fault(str(path), wrong, "a score of every metric in each row", _REMEDY)
             elif not _close(result.mean(metric), self._reported(result, metric)):
                 wrong = f"was changed after the report (got a mean {metric.label} of {result.mean(metric):.6g})"
-                yield Fault(str(path), wrong, f"{self._reported(result, metric):.6g}, as the report has it", _TODO)
+                yield Fault(str(path), wrong, f"{self._reported(result, metric):.6g}, as the report has it", _REMEDY)
 
     def _reported(self, result: SetResult, metric: MetricFacts) -> float:
         place = (result.model, result.set, metric.label)
@@ -115,7 +115,7 @@ def read_run(folder: Path) -> Run:
     places = [(entry.model, entry.set, metric.label) for entry in facts.sets for metric in facts.metrics]
     if any(scored.get(place) != len(facts.seeds) for place in places):
         wrong = "contradicts itself (got sets, metrics or seeds without scores)"
-        raise InputError([Fault(str(folder / REPORT_FILE), wrong, "a report as the run wrote it", _TODO)])
+        raise InputError([Fault(str(folder / REPORT_FILE), wrong, "a report as the run wrote it", _REMEDY)])
     return Run(folder, report, facts)
 
 

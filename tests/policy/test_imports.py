@@ -35,7 +35,7 @@ ALLOWED = {
     "generation": SHARED | {"models"},
     "training": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
     "evaluation": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
-    "comparison": SHARED | {"evaluation"},
+    "comparison": SHARED | {"run_folder", "evaluation"},
     "reporting": SHARED | {"evaluation", "comparison", "inspection.marked", "inspection.strips"},
     "testing": SHARED | {"data"},
 }
