@@ -21,6 +21,7 @@ from mta_framework.cli import main as mta
 from mta_framework.interfaces import Plugin
 from mta_framework.registry import FAMILIES, Registry, describe, discover, noun_of
 from mta_framework.spec.document import shown
+from mta_framework.spec.evaluation import EvaluationSpec
 from mta_framework.spec.outline import branches, fields_within, phrase
 from mta_framework.spec.sections import RunSpec
 
@@ -67,6 +68,7 @@ def _region(name: str, path: Path, registry: Registry) -> str:
     kind, _, rest = name.partition(" ")
     writers = {
         "spec": _sections,
+        "evaluation": _evaluation,
         "commands": _commands,
         "plugins": lambda: _plugins(registry, path),
         "options": lambda: _options(registry, rest),
@@ -97,6 +99,14 @@ def _sections() -> Iterator[str]:
         yield ""
 
 
+def _evaluation() -> Iterator[str]:
+    schema = EvaluationSpec.model_json_schema()
+    yield from _table(("field", "value", "default", "what it is"), _fields(schema, schema))
+    yield from ("", "### Model section", "")
+    yield from _table(("field", "value", "default", "what it is"), _fields(schema, schema["$defs"]["ModelSection"]))
+    yield ""
+
+
 def _places(schema: dict[str, Any]) -> dict[str, list[str]]:
     """Definition -> the dotted places where it occurs, in the order of the spec; the spec itself is the empty name."""
     found: dict[str, list[str]] = {"": [""]}
@@ -125,7 +135,8 @@ def _references(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _heading(name: str) -> str:
-    return name.removesuffix("Section") + " section" if name else "Top level"
+    # An evaluation by itself has the section of a run, but for the choice of models.
+    return name.replace("Scoring", "Evaluation").removesuffix("Section") + " section" if name else "Top level"
 
 
 def _fields(schema: dict[str, Any], node: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
