@@ -122,22 +122,29 @@ def read_run(folder: Path) -> Run:
 def find_runs(paths: Sequence[Path]) -> list[Path]:
     """The folders of finished runs: each path is one, or holds some; none is given twice.
 
+    Runs that evaluated nothing, say those of teachers, are passed over where a folder holds others.
+
     Raises:
         InputError: All paths without a finished run.
     """
-    faults, found = [], []
+    faults: list[Fault] = []
+    found: list[Path] = []
     for path in paths:
-        inside = (
-            [path] if (path / REPORT_FILE).is_file() else sorted(file.parent for file in path.glob(f"*/{REPORT_FILE}"))
-        )
-        found += inside
-        if not inside:
-            wrong = f"is no finished run and holds none (got {'a folder' if path.is_dir() else 'no folder'})"
-            allowed = f"a folder with {REPORT_FILE}, or a folder of such"
-            faults.append(Fault(str(path), wrong, allowed, "Finish the run, or correct the path."))
+        with collecting(faults):
+            found += [path] if (path / REPORT_FILE).is_file() else _evaluated_in(path)
     if faults:
         raise InputError(faults)
     return list({folder.resolve(): folder for folder in found}.values())
+
+
+def _evaluated_in(path: Path) -> list[Path]:
+    folders = sorted(file.parent for file in path.glob(f"*/{REPORT_FILE}"))
+    found = [folder for folder in folders if read_report(folder).evaluation is not None]
+    if not found:
+        wrong = f"is no finished run and holds none (got {'a folder' if path.is_dir() else 'no folder'})"
+        allowed = f"a folder with {REPORT_FILE}, or a folder of such, with scores"
+        raise InputError([Fault(str(path), wrong, allowed, "Finish the run, or correct the path.")])
+    return found
 
 
 def flat(value: Any, where: str = "") -> dict[str, Any]:

@@ -34,6 +34,13 @@ def test_a_folder_of_runs_stands_for_the_finished_ones_in_it(make_run, tmp_path)
     assert find_runs([tmp_path / "runs", second]) == [first, second]
 
 
+def test_runs_that_evaluated_nothing_are_passed_over_in_a_folder_of_runs(make_run, tmp_path):
+    student, teacher = make_run(SCORES, name="student"), make_run(SCORES, name="teacher")
+    without_evaluation(teacher)
+    assert find_runs([tmp_path / "runs"]) == [student]
+    assert find_runs([teacher]) == [teacher]
+
+
 def test_all_paths_without_a_finished_run_are_told_at_once(tmp_path):
     (tmp_path / "empty").mkdir()
     found = faults_of(lambda: find_runs([tmp_path / "empty", tmp_path / "nowhere"]))
@@ -48,6 +55,12 @@ def test_missing_predictions_are_named_for_all_seeds_at_once(make_run):
     found = faults_of(lambda: run.scores("student", "dolly", run.facts.metrics))
     assert len(found) == 2
     assert "dolly-seed10.jsonl" in found[0]
+
+
+def without_evaluation(folder: Path) -> None:
+    """The report of a run that evaluated nothing."""
+    report = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps({**report, "evaluation": None}))
 
 
 def rewritten(folder: Path, change) -> None:
@@ -98,8 +111,7 @@ def test_texts_that_were_edited_are_noticed(make_run):
 
 def test_a_run_without_evaluation_is_refused(make_run):
     folder = make_run(SCORES)
-    report = json.loads((folder / "report.json").read_text())
-    (folder / "report.json").write_text(json.dumps({**report, "evaluation": None}))
+    without_evaluation(folder)
     assert "evaluated nothing" in faults_of(lambda: read_run(folder))[0]
 
 
