@@ -19,7 +19,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def spec(spec_dict, write_spec):
     """Two steps with a checkpoint at each, and key layers that are measured."""
-    alignment = {"spans": {"name": "words"}, "layers": {"name": "cka", "params": {"texts": 8, "words": 2, "phrases": 0}}}
+    layers = {"name": "cka", "params": {"texts": 8, "words": 2, "phrases": 0}}
+    alignment = {"spans": {"name": "words"}, "layers": layers}
     training = {**spec_dict["training"], "max_steps": 2, "save_steps": 1, "keep_checkpoints": 2}
     return write_spec({**spec_dict, "alignment": alignment, "training": training, "evaluation": None})
 

@@ -1,0 +1,90 @@
+"""A disk that fills up: nothing old is lost, no half file is taken for a whole one, and with room the run goes on."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mta_framework import pipeline
+from mta_framework.binding import bind
+from mta_framework.errors import RunError, telling_of_a_full_disk
+from mta_framework.evaluation.report import read_report
+from mta_framework.registry import discover
+from mta_framework.training import checkpoints
+
+TOLD = re.compile(r"is kept[.:] make room, then (go on with --)?resume", re.IGNORECASE)
+WORKER = Path(__file__).with_name("full_disk_worker.py")
+
+
+@pytest.fixture
+def spec(spec_dict, write_spec):
+    """Four steps with a checkpoint at each second, a trained teacher and an evaluation."""
+    layers = {"name": "proportional", "params": {"words": 2, "phrases": 0}}
+    alignment = {"spans": {"name": "words"}, "layers": layers}
+    training = {**spec_dict["training"], "save_steps": 2}
+    evaluation = {**spec_dict["evaluation"], "models": ["student"], "seeds": [10]}
+    path = write_spec({**spec_dict, "alignment": alignment, "training": training, "evaluation": evaluation})
+    pipeline.run(bind(path.with_name("teacher.json"), discover()))
+    return path
+
+
+def run_without_room(stage, spec, *arguments):
+    command = [sys.executable, str(WORKER), stage, "run", str(spec), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["checkpoint", "export", "predictions", "report"])
+def test_run_stops_with_a_sentence_keeps_what_was_whole_and_goes_on_with_room(stage, spec, tmp_path):
+    done = run_without_room(stage, spec)
+    folder = tmp_path / "runs" / "student"
+    assert done.returncode == 1, done.stderr[-3000:]
+    assert "The run failed: " in done.stderr
+    assert str(folder) in done.stderr.split("The run failed: ")[1]
+    assert TOLD.search(done.stderr)
+    assert "Traceback" not in done.stderr
+
+    kept = {"checkpoint": ["checkpoint-2"]}.get(stage, ["checkpoint-2", "checkpoint-4"])
+    assert [path.name for path in checkpoints.existing(folder / "checkpoints")] == kept
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == kept
+    assert (folder / "student").exists() == (stage in ("predictions", "report"))
+    assert not (folder / "report.json").exists()
+    assert not [path for path in folder.rglob("*") if path.suffix in (".part", ".partial")]
+
+    report = pipeline.run(bind(spec, discover()), resume=True)
+    straight = pipeline.run(bind(spec, discover(), ["name=straight"]))
+    weights = [tmp_path / "runs" / name / "student" / "model.safetensors" for name in ("student", "straight")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    scores = [[score.per_seed for score in found.evaluation.scores] for found in (report, straight)]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["predictions", "report"])
+def test_an_earlier_report_and_export_stay_as_they_were(stage, spec, tmp_path):
+    before = pipeline.run(bind(spec, discover()))
+    folder = tmp_path / "runs" / "student"
+    files = contents(folder)
+    done = run_without_room(stage, spec, "--resume", "--set", "evaluation.seeds=[10,20]")
+    assert done.returncode == 1
+    assert TOLD.search(done.stderr)
+    after = contents(folder)
+    for name in ("report.json", "report.md", "student/model.safetensors", "predictions/student/seen-seed10.jsonl"):
+        assert after[Path(name)] == files[Path(name)], name
+    assert read_report(folder).evaluation == before.evaluation
+    assert pipeline.run(bind(spec, discover(), ["evaluation.seeds=[10,20]"]), resume=True).evaluation.seeds == (10, 20)
+
+
+def test_a_device_without_room_is_told_from_other_errors(tmp_path):
+    with pytest.raises(RunError, match=r"OSError: \[Errno 28\].*Make room"), telling_of_a_full_disk(tmp_path):
+        Path("/dev/full").write_bytes(b"some")
+    with pytest.raises(FileNotFoundError), telling_of_a_full_disk(tmp_path):
+        (tmp_path / "no" / "file").write_bytes(b"some")
