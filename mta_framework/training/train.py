@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import TrainerCallback
-from transformers.integrations.integration_utils import TensorBoardCallback
 
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.processes import processes
@@ -18,6 +16,7 @@ from mta_framework.spec.sections import TrainingSection
 from mta_framework.training import checkpoints
 from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size, training_arguments
 from mta_framework.training.distiller import Distiller
+from mta_framework.training.trackers import tracked
 from mta_framework.training.trainer import DistillationTrainer, TrainingData
 from mta_framework.types import Example
 
@@ -74,19 +73,20 @@ def train(
     if section.gradient_checkpointing:
         _checkpoint_activations(distiller.student)
     arguments = training_arguments(section, seed, folder, bool(data.validation))
-    trainer = DistillationTrainer(
-        distiller, arguments, data, projection_learning_rate, section.keep_checkpoints, _trackers(section, folder)
-    )
     resumed = checkpoints.last(folder / CHECKPOINTS)
-    if resumed is not None and (finished := checkpoints.state_of(resumed)).global_step >= finished.max_steps:
-        # Only validation and export can be missing; transformers would take one more step.
-        checkpoints.load(distiller, data.policy, resumed)
-        trainer.state = finished
-        trainer.catch_up()
-        return TrainingLog(finished.log_history, finished.max_steps, 0, 0.0, trainer.stopwatch.seconds_per_step())
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    seconds = time.perf_counter() - start
+    with tracked(section.trackers, folder) as trackers:
+        trainer = DistillationTrainer(
+            distiller, arguments, data, projection_learning_rate, section.keep_checkpoints, trackers
+        )
+        if resumed is not None and (finished := checkpoints.state_of(resumed)).global_step >= finished.max_steps:
+            # Only validation and export can be missing; transformers would take one more step.
+            checkpoints.load(distiller, data.policy, resumed)
+            trainer.state = finished
+            trainer.catch_up()
+            return TrainingLog(finished.log_history, finished.max_steps, 0, 0.0, trainer.stopwatch.seconds_per_step())
+        start = time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        seconds = time.perf_counter() - start
     before = int(resumed.name.split("-")[1]) if resumed else 0
     state, step_time = trainer.state, trainer.stopwatch.seconds_per_step()
     return TrainingLog(state.log_history, state.max_steps, state.global_step - before, seconds, step_time)
@@ -96,11 +96,3 @@ def _checkpoint_activations(student: nn.Module) -> None:
     # transformers renamed the method; hooks need the kind of checkpointing that keeps the first pass's graph.
     enable = getattr(student, "activation_checkpointing_enable", None) or student.gradient_checkpointing_enable
     enable({"use_reentrant": False})  # type: ignore[operator]
-
-
-def _trackers(section: TrainingSection, folder: Path) -> list[TrainerCallback]:
-    if "tensorboard" not in section.trackers or not processes().is_main_process:
-        return []
-    from torch.utils.tensorboard import SummaryWriter
-
-    return [TensorBoardCallback(SummaryWriter(str(folder / "tensorboard")))]
