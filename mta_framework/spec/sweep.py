@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -13,9 +13,6 @@ from mta_framework.errors import Fault, InputError
 from mta_framework.spec.document import read_document, shown
 from mta_framework.spec.faults import faults_of
 from mta_framework.spec.section import Contradiction, Location, Name, Section, Text, exactly_one
-
-FieldName = Annotated[str, Field(pattern=r"^[^.=\s]+(\.[^.=\s]+)*$")]
-"""A dotted path into a spec, list entries by number."""
 
 _OWN_FIELDS = ("name", "output_dir")
 """Fields of a spec that a sweep sets for each of its cells."""
@@ -40,11 +37,11 @@ class AxisSection(Section):
     """What varies: labelled settings, labelled specs, or one field with its values."""
 
     name: Text = Field(description="Of the axis.", examples=["method"])
-    cells: dict[Text, dict[FieldName, Any]] | None = Field(
+    cells: dict[Text, dict[Text, Any]] | None = Field(
         None, min_length=1, description="Label -> settings: dotted field of the spec -> its value, null included."
     )
     specs: dict[Text, Location] | None = Field(None, min_length=1, description="Label -> spec, instead of `spec`.")
-    field: FieldName | None = Field(None, description="A dotted field of the spec, e.g. seed.")
+    field: Text | None = Field(None, description="A dotted field of the spec, e.g. seed.")
     values: list[Any] | None = Field(None, min_length=1, description="The values of `field`.")
 
     @property
@@ -81,7 +78,7 @@ class AxisSection(Section):
             wrong = f"repeats a value (got {shown(self.values)})"
             yield Contradiction("values", ("values",), wrong, "each value once", "Remove the repetition.")
         for name in self.fields:
-            yield from _own_field("", name)
+            yield from _unsettable("", name)
 
 
 class SweepSpec(Section):
@@ -92,7 +89,7 @@ class SweepSpec(Section):
         "sweeps", description="The run folder of a cell is output_dir/name/CELL.", validate_default=True
     )
     spec: Location | None = Field(None, description="The spec that is varied; null where an axis gives specs.")
-    set: dict[FieldName, Any] = Field(
+    set: dict[Text, Any] = Field(
         {}, description="Settings of all cells, by dotted field; those of the axes come after them."
     )
     axes: list[AxisSection] = Field(
@@ -123,7 +120,7 @@ class SweepSpec(Section):
     def contradictions(self) -> Iterator[Contradiction]:
         yield from self._specs()
         for name in self.set:
-            yield from _own_field("set", name)
+            yield from _unsettable("set", name)
         yield from self._overridden()
         if self.baseline is not None:
             yield from self._baseline()
@@ -190,7 +187,10 @@ def read_sweep(path: Path) -> tuple[SweepSpec, list[Fault]]:
     return sweep, faults
 
 
-def _own_field(at: str, name: str) -> Iterator[Contradiction]:
+def _unsettable(at: str, name: str) -> Iterator[Contradiction]:
+    if "=" in name or not all(name.split(".")):
+        wrong, allowed = f"names no field (got {name!r})", "a dotted path into a spec, e.g. training.epochs"
+        yield Contradiction(at, ("set", "axes"), wrong, allowed, "Correct it.")
     if name in _OWN_FIELDS:
         wrong = f"sets what the sweep itself sets for every cell (got {name!r})"
         allowed = "name and output_dir of the sweep, and labels, from which the folders of the cells follow"

@@ -12,7 +12,7 @@ from mta_framework import run_folder
 from mta_framework.binding import BoundRun, bind
 from mta_framework.errors import Fault, InputError, collecting
 from mta_framework.registry import Registry
-from mta_framework.spec.document import shown
+from mta_framework.spec.document import read_document, shown
 from mta_framework.spec.sweep import SweepSpec, read_sweep
 from mta_framework.sweeps.grid import Cell, cells_of, name_faults
 
@@ -152,8 +152,8 @@ def state_of(run: BoundRun) -> str:
     folder = run_folder.of(run.spec)
     if not folder.spec_file.is_file():
         return "new"
-    same = folder.is_finished and run_folder.read_json(folder.spec_file) == run.spec.model_dump(mode="json")
-    return "finished" if same else "begun"
+    same = read_document(folder.spec_file)[0] == run.spec.model_dump(mode="json")
+    return "finished" if same and folder.is_finished else "begun"
 
 
 def _teachers(run: BoundRun) -> Iterator[BoundRun]:

@@ -19,7 +19,8 @@ from mta_framework.cli import main
 from mta_framework.registry import discover
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-PATHS = sorted(EXAMPLES.glob("*/*.json"))
+SWEEPS = [path for path in sorted(EXAMPLES.glob("*/*.json")) if "axes" in json.loads(path.read_text(encoding="utf-8"))]
+PATHS = [path for path in sorted(EXAMPLES.glob("*/*.json")) if path not in SWEEPS]
 PAIRS = ("gpt2", "qwen", "opt")
 BASES = ("fdd", "distillm", "distillm2")
 STUDENTS = [f"{pair}-{base}" for pair in PAIRS for base in BASES]
@@ -41,6 +42,11 @@ def generator(example: str) -> ModuleType:
 def read(example: str, name: str) -> Spec:
     spec: Spec = json.loads((EXAMPLES / example / f"{name}.json").read_text(encoding="utf-8"))
     return spec
+
+
+def specs_of(example: str) -> list[Path]:
+    """The files of an example that are specs."""
+    return [path for path in PATHS if path.parent.name == example]
 
 
 def local_paths(value: Any) -> list[str]:
@@ -91,7 +97,7 @@ def test_students_are_distilled_from_the_teacher_beside_them(path: Path) -> None
 def test_specs_are_what_the_table_gives(example: str, tmp_path: Path) -> None:
     generator(example).main(tmp_path)
     written = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
-    found = {path.name: path.read_text(encoding="utf-8") for path in (EXAMPLES / example).glob("*.json")}
+    found = {path.name: path.read_text(encoding="utf-8") for path in specs_of(example)}
     if example == "smollm2":
         del found["teacher.json"]
     assert found == written, f"run: python examples/{example}/generate.py"
@@ -99,7 +105,7 @@ def test_specs_are_what_the_table_gives(example: str, tmp_path: Path) -> None:
 
 def test_paper_has_three_teachers_and_nine_runs_without_and_with_mta() -> None:
     teachers = {f"{pair}-teacher" for pair in PAIRS}
-    assert {path.stem for path in (EXAMPLES / "paper").glob("*.json")} == {
+    assert {path.stem for path in specs_of("paper")} == {
         *teachers,
         *STUDENTS,
         *(f"{name}-mta" for name in STUDENTS),
@@ -107,7 +113,7 @@ def test_paper_has_three_teachers_and_nine_runs_without_and_with_mta() -> None:
 
 
 def test_every_run_is_named_after_its_file() -> None:
-    for path in (EXAMPLES / "paper").glob("*.json"):
+    for path in specs_of("paper"):
         assert json.loads(path.read_text(encoding="utf-8"))["name"] == path.stem
 
 

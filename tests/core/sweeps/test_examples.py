@@ -1,0 +1,119 @@
+"""The ready sweeps bind, and their cells are what the paper compares."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mta_framework import ModelShape
+from mta_framework.registry import discover
+from mta_framework.sweeps.binding import bind_sweep
+from mta_framework.sweeps.grid import rows_of
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+SWEEPS = [path for path in sorted(EXAMPLES.glob("*/*.json")) if "axes" in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def paths(value):
+    """Every file that a spec names."""
+    if isinstance(value, list):
+        return [path for entry in value for path in paths(entry)]
+    if not isinstance(value, dict):
+        return []
+    own = [value[key] for key in ("path", "tokenizer") if isinstance(value.get(key), str)]
+    return own + [path for entry in value.values() for path in paths(entry)]
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    """The examples with stand-ins for data and weights."""
+    folder = tmp_path_factory.mktemp("place") / "repository" / "examples"
+    for path in EXAMPLES.glob("*/*.json"):
+        copy = folder / path.relative_to(EXAMPLES)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        for name in paths(json.loads(path.read_text(encoding="utf-8"))):
+            stand_in = copy.parent / name
+            stand_in.parent.mkdir(parents=True, exist_ok=True)
+            if stand_in.suffix:
+                stand_in.write_text("{}\n", encoding="utf-8")
+            else:
+                stand_in.mkdir(exist_ok=True)
+    return folder
+
+
+def bound(copies, name):
+    return bind_sweep(copies / f"{name}.json", discover())
+
+
+def by_name(found):
+    return {cell.cell.name: cell.run for cell in found.cells}
+
+
+def test_there_are_four_ready_sweeps():
+    assert {f"{path.parent.name}/{path.stem}" for path in SWEEPS} == {
+        "quickstart/sweep",
+        "smollm2/main-table",
+        "smollm2/ablations",
+        "paper/main-table",
+    }
+
+
+@pytest.mark.parametrize("example", ["smollm2", "paper"])
+def test_main_table_has_every_student_once_beside_its_base(example, copies):
+    found = bound(copies, f"{example}/main-table")
+    files = {path.name for path in (EXAMPLES / example).glob("*.json")} - {"main-table.json", "ablations.json"}
+    assert {Path(cell.cell.spec).name for cell in found.cells} == {name for name in files if "teacher" not in name}
+    assert len(found.cells) == {"smollm2": 8, "paper": 18}[example]
+    rows = rows_of(found.sweep)
+    for cell in found.cells:
+        whole = cell.run.spec.alignment is not None
+        assert Path(cell.cell.spec).stem.endswith("-mta") == whole
+        assert rows[cell.cell.row] == (cell.cell.row.removesuffix(" + MTA") if whole else None)
+    assert {tuple(cell.run.spec.evaluation.models) for cell in found.cells} == {("student",)}
+
+
+def test_quick_start_takes_the_terms_apart_from_three_seeds(copies):
+    found = bound(copies, "quickstart/sweep")
+    weights = {}
+    for cell in found.cells:
+        alignment = cell.run.spec.alignment
+        weights.setdefault(cell.cell.row, []).append(alignment and (alignment.lambda_dsa, alignment.lambda_hid))
+    assert weights == {
+        "KL": [None] * 3,
+        "KL + DSA": [(2.0, 0)] * 3,
+        "KL + Hid": [(0, 0.2)] * 3,
+        "KL + MTA": [(2.0, 0.2)] * 3,
+    }
+    assert [cell.run.spec.seed for cell in found.cells] == [1, 2, 3] * 4
+    assert len(found.teachers) == 1
+
+
+def test_ablations_change_one_thing_each(copies):
+    runs = by_name(bound(copies, "smollm2/ablations"))
+    shape = ModelShape(12, 576), ModelShape(30, 576)
+    layers = {
+        name: [(pair.student, pair.granularity) for pair in run.layers.map(*shape)]
+        for name, run in runs.items()
+        if run.layers
+    }
+    words, phrases = "words", "phrases"
+    full = [(6, words), (9, phrases), (12, phrases)]
+    assert {name: found for name, found in layers.items() if found != full} == {
+        "words-only": [(6, words), (9, words), (12, words)],
+        "phrases-only": [(6, phrases), (9, phrases), (12, phrases)],
+        "1-key-layer": [(12, phrases)],
+        "2-key-layers": [(6, words), (12, phrases)],
+        "4-key-layers": [(6, words), (8, phrases), (10, phrases), (12, phrases)],
+        "5-key-layers": [(6, words), (8, phrases), (9, phrases), (10, phrases), (12, phrases)],
+    }
+    assert {name for name, run in runs.items() if run.spec.alignment is None} == {"DistiLLM"}
+    alignments = {name: run.spec.alignment for name, run in runs.items() if run.spec.alignment}
+    assert {name for name, found in alignments.items() if found.lambda_hid == 0} == {"DSA-only"}
+    assert {name for name, found in alignments.items() if found.lambda_dsa == 0} == {"Hid-only"}
+    assert {name for name, found in alignments.items() if found.importance.name == "uniform"} == {"no-weights"}
+    assert {run.spec.base_loss.name for run in runs.values()} == {"distillm"}
+    assert {run.spec.seed for run in runs.values()} == {42}

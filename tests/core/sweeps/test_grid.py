@@ -1,0 +1,158 @@
+"""A sweep is every combination of its axes' choices, and its faults are told before anything runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mta_framework.errors import InputError
+from mta_framework.spec.sweep import SweepSpec
+from mta_framework.sweeps.grid import cells_of, rows_of
+
+
+def sweep(**changes):
+    axes = [
+        {"name": "base", "cells": {"KL": {}, "JSD": {"base_loss": {"name": "jsd"}}}},
+        {"name": "terms", "cells": {"alone": {"alignment": None}, "+ MTA": {"alignment.lambda_dsa": 3}}},
+        {"name": "seed", "field": "seed", "values": [1, 2]},
+    ]
+    document = {"name": "s", "output_dir": "/out", "spec": "/spec.json", "axes": axes, "baseline": "alone", **changes}
+    return SweepSpec.model_validate(document, strict=True)
+
+
+def test_last_axis_changes_fastest_and_names_follow_from_labels():
+    names = [cell.name for cell in cells_of(sweep())]
+    assert names == [
+        "KL-alone-seed-1",
+        "KL-alone-seed-2",
+        "KL-MTA-seed-1",
+        "KL-MTA-seed-2",
+        "JSD-alone-seed-1",
+        "JSD-alone-seed-2",
+        "JSD-MTA-seed-1",
+        "JSD-MTA-seed-2",
+    ]
+
+
+def test_cell_has_common_settings_first_and_the_folder_of_the_sweep_last():
+    cell = cells_of(sweep(set={"training.epochs": 2}))[-1]
+    assert cell.overrides == (
+        "training.epochs=2",
+        'base_loss={"name": "jsd"}',
+        "alignment.lambda_dsa=3",
+        "seed=2",
+        'name="JSD-MTA-seed-2"',
+        'output_dir="/out/s"',
+    )
+
+
+def test_seeds_share_a_row_and_each_row_is_compared_along_the_axis_of_the_baseline():
+    assert rows_of(sweep()) == {
+        "KL alone": None,
+        "KL + MTA": "KL alone",
+        "JSD alone": None,
+        "JSD + MTA": "JSD alone",
+    }
+    assert {cell.row for cell in cells_of(sweep())} == set(rows_of(sweep()))
+
+
+def test_baselines_may_be_given_one_by_one():
+    axis = {"name": "m", "specs": {"A": "a.json", "A+": "b.json", "B": "c.json", "B+": "d.json"}}
+    found = sweep(axes=[axis], spec=None, baseline={"A+": "A", "B+": "B"})
+    assert rows_of(found) == {"A": None, "A+": "A", "B": None, "B+": "B"}
+    assert [cell.spec for cell in cells_of(found)] == ["a.json", "b.json", "c.json", "d.json"]
+
+
+def test_sweep_over_seeds_alone_is_one_row_of_its_name():
+    found = sweep(axes=[{"name": "seed", "field": "seed", "values": [1, 2]}], baseline=None)
+    assert rows_of(found) == {"s": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "told"),
+    [
+        ({"baseline": "MTA"}, "baseline: ", "names no labels of one axis"),
+        ({"baseline": "seed 3"}, "baseline: ", "is a training seed"),
+        ({"set": {"output_dir": "x"}}, "set: ", "sets what the sweep itself sets"),
+        ({"set": {"training..epochs": 1}}, "set: ", "names no field (got 'training..epochs')"),
+        ({"set": {"seed=1": 1}}, "set: ", "names no field"),
+        ({"set": {"seed": 1}}, "set: ", "sets seed without effect"),
+        ({"spec": None}, "spec: ", "must be given exactly once (got none)"),
+        ({"axes": []}, "axes: ", "is too short"),
+        ({"axes": [{"name": "a"}], "baseline": None}, "axes.0: ", "is incomplete"),
+        ({"axes": [{"name": "a", "field": "seed"}], "baseline": None}, "axes.0.values: ", "must be given with field"),
+        (
+            {"axes": [{"name": "a", "field": "seed", "values": [1, 1]}], "baseline": None},
+            "axes.0.values: ",
+            "repeats a value",
+        ),
+        (
+            {"axes": [{"name": "a", "cells": {"x": {}}, "values": [1]}], "baseline": None},
+            "axes.0.values: ",
+            "has no effect without field",
+        ),
+        ({"axes": [{"name": "a", "cells": {"x": {}, "+ x": {}}}], "baseline": None}, "axes: ", "share the folder 'x'"),
+        ({"axes": [{"name": "a", "cells": {"+": {}}}], "baseline": None}, "axes: ", "the folder ''"),
+        ({"axes": [{"name": "a", "cells": {"span cache": {}}}], "baseline": None}, "axes: ", "'span-cache'"),
+        ({"axis": []}, "axis: ", "Did you mean 'axes'?"),
+    ],
+)
+def test_fault_of_a_sweep_names_its_place(changes, place, told, sweep_dict, bound):
+    with pytest.raises(InputError) as raised:
+        bound({**sweep_dict, **changes})
+    assert any(str(fault).startswith(place) and told in str(fault) for fault in raised.value.faults), raised.value
+
+
+def test_later_axis_that_replaces_what_an_earlier_sets_is_refused(sweep_dict, bound):
+    sweep_dict["axes"].append({"name": "late", "cells": {"x": {"alignment": {"spans": {"name": "words"}}}}})
+    sweep_dict["axes"][0]["cells"]["KL + MTA"] = {"alignment.lambda_hid": 1}
+    with pytest.raises(InputError, match="since axis 'late' sets alignment"):
+        bound(sweep_dict)
+
+
+def test_faults_of_all_cells_come_at_once_and_say_which_cells_have_them(sweep_dict, bound):
+    cells = sweep_dict["axes"][0]["cells"]
+    cells["KL + MTA"] = {"alignment.lambda_hdi": 0}
+    cells["JSD"] = {"base_loss": {"name": "jds"}, "alignment": None}
+    sweep_dict["set"]["training.batch_size"] = 0
+    with pytest.raises(InputError) as raised:
+        bound(sweep_dict)
+    faults = sorted(str(fault) for fault in raised.value.faults)
+    assert len(faults) == 3
+    assert faults[0].startswith("cells JSD-seed-3, JSD-seed-4: base_loss.name: ")
+    assert faults[1].startswith("cells KL-MTA-seed-3, KL-MTA-seed-4: alignment.lambda_hdi: ")
+    assert faults[2].startswith("every cell: training.batch_size: ")
+
+
+def test_cell_s_resolved_spec_binds_to_the_same_run(sweep_dict, bound, tmp_path):
+    from mta_framework.binding import bind
+    from mta_framework.registry import discover
+
+    for cell in bound(sweep_dict).cells:
+        path = tmp_path / "elsewhere" / "spec.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(cell.run.spec.model_dump(mode="json")))
+        assert bind(path, discover()).spec == cell.run.spec
+
+
+def test_setting_that_would_lose_its_effect_is_set_back_to_its_default(sweep_dict, bound):
+    sweep_dict["set"]["alignment.hid_reduction"] = "sum"
+    sweep_dict["axes"][0]["cells"] = {"DSA": {"alignment.lambda_hid": 0}}
+    sweep_dict["baseline"] = None
+    with pytest.raises(InputError, match="hid_reduction: has no effect"):
+        bound(sweep_dict)
+    sweep_dict["axes"][0]["cells"]["DSA"]["alignment.hid_reduction"] = "mean"
+    sweep_dict["set"].pop("alignment.hid_reduction")
+    assert len(bound(sweep_dict).cells) == 2
+
+
+def test_cells_that_are_evaluated_differently_by_accident_are_refused(sweep_dict, spec_dict, write_spec, bound):
+    write_spec({**spec_dict, "alignment": None}, "a.json")
+    write_spec({**spec_dict, "alignment": None, "evaluation": {**spec_dict["evaluation"], "seeds": [1]}}, "b.json")
+    axes = [{"name": "m", "specs": {"a": "a.json", "b": "b.json"}}]
+    document = {"name": "s", "axes": axes}
+    with pytest.raises(InputError, match=r"evaluation\.seeds: is not the same in all cells"):
+        bound(document)
+    axes.append({"name": "t", "field": "evaluation.temperature", "values": [0.5, 1.0]})
+    assert len(bound(document).cells) == 4

@@ -1,0 +1,190 @@
+"""A sweep of two methods from two seeds, side by side: it ends in a table, and goes on after it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from filelock import FileLock, Timeout
+
+from mta_framework.binding import bind
+from mta_framework.cli import main
+from mta_framework.registry import discover
+from mta_framework.run_folder import of
+
+pytestmark = pytest.mark.slow
+CELLS = ["KL-seed-1", "KL-seed-2", "KL-MTA-seed-1", "KL-MTA-seed-2"]
+
+
+@pytest.fixture
+def sweep(spec_dict, write_spec, tmp_path):
+    """Every run takes two steps."""
+    training = {**spec_dict["training"], "max_steps": 2}
+    teacher = json.loads((tmp_path / "teacher.json").read_text())
+    write_spec({**teacher, "training": training}, "teacher.json")
+    write_spec({**spec_dict, "training": training, "alignment": {"spans": {"name": "words"}}})
+    return {
+        "name": "tiny",
+        "spec": "student.json",
+        "set": {
+            "evaluation.models": ["student"],
+            "alignment.layers": {"name": "proportional", "params": {"phrases": 0}},
+        },
+        "axes": [
+            {"name": "method", "cells": {"KL": {"alignment": None}, "KL + MTA": {}}},
+            {"name": "seed", "field": "seed", "values": [1, 2]},
+        ],
+        "baseline": "KL",
+    }
+
+
+def command(path, *arguments):
+    return [sys.executable, "-m", "mta_framework", "sweep", str(path), *arguments]
+
+
+def start(path, *arguments, **options):
+    return subprocess.run(command(path, *arguments), capture_output=True, text=True, **options)
+
+
+def finished(folder):
+    return {path.parent.name for path in folder.glob("*/report.json")}
+
+
+def test_sweep_trains_its_teacher_once_and_ends_in_a_table_of_methods(sweep, write_spec, tmp_path):
+    path = write_spec(sweep, "sweep.json")
+    done = start(path, "--jobs", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "sweeps" / "tiny"
+    assert finished(folder) == set(CELLS)
+    assert done.stdout.count("finished teacher") == done.stdout.count("started teacher") == 1
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("started KL")] == CELLS
+
+    comparison = json.loads((folder / "comparison.json").read_text())
+    rows = {row["label"]: row for row in comparison["rows"]}
+    assert list(rows) == ["KL", "KL + MTA"]
+    assert rows["KL + MTA"]["baseline"] == "KL"
+    assert rows["KL + MTA"]["runs"] == CELLS[2:]
+    cell = rows["KL"]["cells"][0]
+    reports = [json.loads((folder / name / "report.json").read_text()) for name in CELLS[:2]]
+    means = [report["evaluation"]["scores"][0]["mean"] for report in reports]
+    assert cell["mean"] == pytest.approx(sum(means) / 2)
+    assert (cell["over"], cell["count"]) == ("training seeds", 2)
+    assert (folder / "comparison.html").is_file()
+    assert str(folder / "comparison.md") in done.stdout
+
+    # Spans were parsed for both aligned cells at once, before they started.
+    assert len(list((folder / "span-cache").iterdir())) == 1
+    bound = bind(folder / "KL-MTA-seed-2" / "spec.json", discover())
+    assert (bound.spec.seed, of(bound.spec).path) == (2, folder / "KL-MTA-seed-2")
+    assert "--resume" in reports[0]["command"]
+
+    again = CliRunner().invoke(main, ["sweep", str(path), "--resume"])
+    assert again.exit_code == 0
+    assert "4 of 4 cells are finished" in again.output
+    assert "started" not in again.output
+    assert "KL + MTA" in again.output
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_interrupted_sweep_ends_its_runs_and_goes_on(end, sweep, write_spec, tmp_path):
+    path = write_spec(sweep, "sweep.json")
+    running = subprocess.Popen(
+        command(path, "--jobs", "2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    folder = tmp_path / "sweeps" / "tiny"
+    limit = time.monotonic() + 300
+    while not finished(folder):
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    # A machine that is lost has no time for goodbyes; Ctrl-C reaches the sweep, which ends its runs.
+    os.killpg(running.pid, end) if end is signal.SIGKILL else running.send_signal(end)
+    _, errors = running.communicate(timeout=60)
+    if end is signal.SIGINT:
+        assert running.returncode == 130
+        assert f"mta sweep {path} --resume" in errors
+        assert not unfinished_runs_that_are_held(folder)
+    before = {name: (folder / name / "report.json").stat().st_mtime_ns for name in finished(folder)}
+    assert len(before) < len(CELLS)
+    if end is signal.SIGKILL:
+        done = CliRunner().invoke(main, ["sweep", str(path), "--resume", "--jobs", "2"])
+        assert done.exit_code == 0, done.output
+        assert finished(folder) == set(CELLS)
+        assert {name: (folder / name / "report.json").stat().st_mtime_ns for name in before} == before
+        assert "KL + MTA" in (folder / "comparison.md").read_text()
+
+
+def unfinished_runs_that_are_held(folder):
+    held = []
+    for path in folder.glob("KL*/.lock"):
+        try:
+            FileLock(path).acquire(blocking=False).lock.release()
+        except Timeout:
+            held.append(path)
+    return held
+
+
+def test_data_faults_of_all_cells_are_told_before_anything_runs(sweep, write_spec, tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"instruction": 1}\n')
+    sweep["axes"] = [{"name": "data", "cells": {"a": {"data.train.path": "bad.jsonl"}, "b": {"data.max_length": 9000}}}]
+    sweep["baseline"] = None
+    result = CliRunner().invoke(main, ["sweep", str(write_spec(sweep, "sweep.json"))])
+    assert result.exit_code == 2
+    assert "cell a: " in result.output
+    assert "bad.jsonl" in result.output
+    assert "cell b: data.max_length" in result.output
+    assert not (tmp_path / "runs" / "teacher").exists()
+
+
+@contextmanager
+def cluster():
+    """A Ray cluster of this machine alone, as `ray start --head` makes it; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    # Ray's sockets have paths of at most 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    options = ["--num-cpus=2", "--object-store-memory=80000000", "--include-dashboard=false", "--disable-usage-stats"]
+    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--temp-dir={folder}"]
+    place = ["--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}"]
+    with (folder / "log").open("w") as log:
+        head = subprocess.Popen([*start, *place, *options], stdout=log, stderr=log)
+    try:
+        limit = time.monotonic() + 120
+        while "Ray runtime started" not in (folder / "log").read_text():
+            assert head.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < limit
+            time.sleep(0.2)
+        yield address
+    finally:
+        head.terminate()
+        head.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_cells_run_as_tasks_of_a_ray_cluster(sweep, write_spec, tmp_path):
+    sweep["axes"][1]["values"] = [1]
+    path = write_spec(sweep, "sweep.json")
+    with cluster() as address:
+        done = start(path, "--ray", address)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "sweeps" / "tiny"
+    assert finished(folder) == {"KL-seed-1", "KL-MTA-seed-1"}
+    assert (folder / "comparison.html").is_file()
+
+
+def test_missing_cluster_is_an_input_error(sweep, write_spec):
+    result = start(write_spec(sweep, "sweep.json"), "--ray", "127.0.0.1:1", timeout=120)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "--ray: " in result.stderr
