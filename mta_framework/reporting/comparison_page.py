@@ -26,7 +26,7 @@ from mta_framework.evaluation.report import MetricFacts, read_report
 from mta_framework.reporting.account import Rows
 from mta_framework.reporting.bars import outcomes
 from mta_framework.reporting.curves import overlaid
-from mta_framework.reporting.intervals import Estimate, intervals, limits
+from mta_framework.reporting.intervals import Estimate, axis_of, intervals
 from mta_framework.reporting.log import Log, points
 from mta_framework.reporting.page import Drawing, render
 from mta_framework.reporting.svg import svg
@@ -139,9 +139,9 @@ def _differences(comparison: Comparison, metric: MetricFacts, number: int) -> It
     own = [entry for entry in comparison.contrasts if entry.metric == metric.label]
     if not own:
         return
-    axis = limits([_estimate(entry) for entry in own], zero=True)
+    axis = axis_of([_estimate(entry) for entry in own], zero=True)
     for place, (name, found) in enumerate(_by_column(comparison, metric)):
-        figure = intervals([_estimate(entry) for entry in found], axis, zero=True)
+        figure = intervals([_estimate(entry) for entry in found], axis)
         told = f"Difference in {metric.label} on {name}, with 95 % intervals"
         yield Drawing(name, svg(figure, f"difference{number}x{place}", told))
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mta_framework.evaluation.report import EvaluationFacts, Geometry, Report, Score
+from mta_framework.evaluation.report import EvaluationFacts, Geometry, MetricFacts, Report, Score
 from mta_framework.reporting.bars import parts
 from mta_framework.reporting.curves import loss_terms, panel
 from mta_framework.reporting.heatmaps import heat_map
-from mta_framework.reporting.intervals import Estimate, intervals, limits
+from mta_framework.reporting.intervals import Estimate, axis_of, intervals
 from mta_framework.reporting.layer_map import layer_map
 from mta_framework.reporting.log import points, validation_points
 from mta_framework.reporting.page import Drawing
@@ -34,7 +34,7 @@ def score_figures(facts: EvaluationFacts, metric: str, number: int) -> Iterator[
     """The scores of one metric as dots with their intervals, set by set on the same axis."""
     own = [score for score in facts.scores if score.metric == metric]
     sets = list(dict.fromkeys(score.set for score in own))
-    axis = limits([_estimate(score) for score in own])
+    axis = axis_of([_estimate(score) for score in own], ratios=_metric(facts, metric).mean == "geometric")
     for place, name in enumerate(sets):
         rows = [_estimate(score) for score in own if score.set == name]
         shown = name or "average"
@@ -47,8 +47,12 @@ def score_note(facts: EvaluationFacts, metric: str) -> str:
     own = [score for score in facts.scores if score.metric == metric]
     lines = " Lines: 95 % intervals over prompts." if any(score.interval for score in own) else ""
     ticks = " Ticks: single seeds." if len(facts.seeds) > 1 else ""
-    higher = next((entry.higher_is_better for entry in facts.metrics if entry.label == metric), True)
-    return f"Dots: means.{lines}{ticks} {'Higher' if higher else 'Lower'} is better."
+    better = "Higher" if _metric(facts, metric).higher_is_better else "Lower"
+    return f"Dots: means.{lines}{ticks} {better} is better."
+
+
+def _metric(facts: EvaluationFacts, metric: str) -> MetricFacts:
+    return next((entry for entry in facts.metrics if entry.label == metric), MetricFacts(metric))
 
 
 def _estimate(score: Score) -> Estimate:

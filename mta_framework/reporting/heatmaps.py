@@ -23,14 +23,14 @@ def heat_map(values: Matrix, labels: Sequence[str], low: float, high: float) -> 
         low: Value of the darkest colour.
         high: Value of the brightest colour.
     """
-    figure = Figure(figsize=(4.2, 3.0), layout="constrained")
+    figure = Figure(figsize=(4.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(values, cmap=COLOURS, vmin=low, vmax=high, interpolation="none", aspect="equal")
     axes.set_yticks(range(len(labels)), [label(text, 18) for text in labels])
     axes.set_xticks([])
     dress(axes)
     axes.grid(visible=False)
-    axes.tick_params(labelsize=min(9.0, 150 / max(len(labels), 1)))
+    axes.tick_params(labelsize=min(9.0, 170 / max(len(labels), 1)))
     return figure
 
 

@@ -22,7 +22,7 @@ def dress(axes: Axes, title: str = "", grid: str = "both") -> None:
     """Take away what is not data: no box, faint lines along ``grid`` (an axis, or both)."""
     if title:
         axes.set_title(title, loc="left", fontsize=10)
-    axes.tick_params(labelsize=9, colors=FAINT, length=0)
+    axes.tick_params(which="both", labelsize=9, colors=FAINT, length=0)
     axes.grid(axis=grid, color=RULE, linewidth=0.8)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)

@@ -13,7 +13,7 @@ from mta_framework import LayerPair
 from mta_framework.reporting.bars import outcomes, parts
 from mta_framework.reporting.figures import curve_figures, geometry_figures, layer_figure, step_figure
 from mta_framework.reporting.heatmaps import heat_map
-from mta_framework.reporting.intervals import Estimate, intervals, limits
+from mta_framework.reporting.intervals import Estimate, axis_of, intervals
 from mta_framework.reporting.labels import label
 from mta_framework.reporting.layer_map import layer_map
 from mta_framework.reporting.palette import DARK, LIGHT
@@ -64,7 +64,7 @@ def test_text_of_others_is_no_mathematics_and_stays_on_one_line():
 
 def test_intervals_are_drawn_where_they_are():
     rows = [Estimate("a", 2.0, (1.0, 4.0), (1.5, 2.5)), Estimate("b", 3.0, None)]
-    axes = intervals(rows, limits(rows)).axes[0]
+    axes = intervals(rows, axis_of(rows)).axes[0]
     drawn = [(list(line.get_xdata()), line.get_marker()) for line in axes.lines]
     assert ([1.0, 4.0], "None") in drawn
     assert ([1.5, 2.5], "|") in drawn
@@ -74,9 +74,24 @@ def test_intervals_are_drawn_where_they_are():
 
 
 def test_differences_show_zero():
-    low, high = limits([Estimate("a", 2.0, (1.0, 4.0))], zero=True)
-    assert low < 0 < 4 < high
-    assert limits([Estimate("a", 5.0, None)]) == (4.0, 6.0)
+    axis = axis_of([Estimate("a", 2.0, (1.0, 4.0))], zero=True)
+    assert axis.low < 0 < 4 < axis.high
+    drawn = intervals([Estimate("a", 2.0, (1.0, 4.0))], axis).axes[0]
+    assert [0, 0] in [list(line.get_xdata()) for line in drawn.lines]
+
+
+def test_axis_holds_a_single_point_and_skips_what_is_no_number():
+    axis = axis_of([Estimate("a", 5.0, None), Estimate("b", math.nan, None)])
+    assert (axis.low, axis.high) == (4.0, 6.0)
+
+
+def test_scores_with_a_geometric_mean_are_drawn_by_their_ratios():
+    rows = [Estimate("teacher", 1.0, None), Estimate("untrained", 100.0, None)]
+    axis = axis_of(rows, ratios=True)
+    assert axis.low == pytest.approx(100**-0.06)
+    assert axis.high == pytest.approx(100**1.06)
+    assert intervals(rows, axis).axes[0].get_xscale() == "log"
+    assert not axis_of([Estimate("a", 0.0, None), *rows], ratios=True).ratios
 
 
 def test_wins_ties_and_losses_fill_the_bar():
