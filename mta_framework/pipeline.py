@@ -28,6 +28,7 @@ from mta_framework.errors import InputError, collecting
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.report import EvaluationFacts, Report
+from mta_framework.evaluation.scoring import labelled
 from mta_framework.evaluation.sets import read_sets
 from mta_framework.evaluation.summary import summarise
 from mta_framework.generation.engine import Stored, engine_fault
@@ -139,6 +140,8 @@ def _ready(bound: BoundRun) -> Ready:
         faults += facts.length_faults(spec, lineup)
     asked = {"training.generation.engine": spec.training.generation, "evaluation.engine": spec.evaluation}
     faults += [fault for where, section in asked.items() if section and (fault := engine_fault(section.engine, where))]
+    with collecting(faults):
+        labelled(bound.metrics)
     with collecting(faults):
         pairs = alignment_layers(bound.layers, lineup)
     with collecting(faults):

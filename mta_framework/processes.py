@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -16,7 +17,8 @@ def processes() -> PartialState:
     the only one, and all would write into one folder.
     """
     asked = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes")
-    return PartialState(cpu=asked or not torch.accelerator.is_available())
+    # The main process may score for hours, by a judge say, while the others wait for it.
+    return PartialState(cpu=asked or not torch.accelerator.is_available(), timeout=timedelta(days=1))
 
 
 def leave() -> None:

@@ -14,9 +14,10 @@ def score_lines(report: Report) -> list[str]:
     """A table for each metric, and what a cell of it is; nothing where nothing was evaluated."""
     if report.evaluation is None:
         return []
-    from mta_framework.evaluation.tables import metrics, score_rows, seeds_note
+    from mta_framework.evaluation.tables import heading, metrics, score_rows, seeds_note
 
     lines = []
     for metric in metrics(report.evaluation):
-        lines += ["", metric, *table(score_rows(report.evaluation, metric), indent="  ", right=True)]
+        rows = score_rows(report.evaluation, metric)
+        lines += ["", heading(report.evaluation, metric), *table(rows, indent="  ", right=True)]
     return [*lines, "", seeds_note(report.evaluation.seeds)]

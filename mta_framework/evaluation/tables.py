@@ -16,6 +16,12 @@ def metrics(facts: EvaluationFacts) -> list[str]:
     return list(dict.fromkeys(score.metric for score in facts.scores))
 
 
+def heading(facts: EvaluationFacts, metric: str) -> str:
+    """``perplexity (lower is better)``, or the label alone where higher scores are."""
+    lower = any(entry.label == metric and not entry.higher_is_better for entry in facts.metrics)
+    return f"{metric} (lower is better)" if lower else metric
+
+
 def score_rows(facts: EvaluationFacts, metric: str) -> list[list[str]]:
     """Models down, sets across; the first row and the first column are headings."""
     scores = [score for score in facts.scores if score.metric == metric]

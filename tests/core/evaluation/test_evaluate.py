@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from typing import ClassVar
 
 import pytest
 
 from mta_framework import Metric, RunError, ScoreSet
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
+from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import read_rows
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.generation.engine import Engine, Stored
@@ -117,6 +120,46 @@ def test_an_evaluation_that_was_cut_off_generates_only_what_is_missing(run, load
     )
     assert run() == first
     assert seeds == [prompt_seeds(20, 3)]
+
+
+class Surprise(Metric):
+    """Asks for likelihoods, and keeps all that it was told."""
+
+    NAME = "surprise"
+    MEAN = "geometric"
+    HIGHER_IS_BETTER = False
+    seen: ClassVar[list] = []
+
+    def score(self, answers):
+        found = answers.likelihoods()
+        self.seen.append((answers, found))
+        return ScoreSet(tuple(row.nats for row in found), tuple(float(row.tokens) for row in found))
+
+    def spent(self):
+        return {"requests": float(len(self.seen))}
+
+
+def test_metrics_see_questions_and_likelihoods_which_are_measured_once(run, llama, tokenizer, tmp_path, monkeypatch):
+    Surprise.seen.clear()
+    measured = []
+
+    def counting(*arguments):
+        measured.append(arguments)
+        return likelihoods(*arguments)
+
+    monkeypatch.setattr("mta_framework.evaluation.evaluate.likelihoods", counting)
+    run(metrics=(Tokens,))
+    assert measured == []
+    evaluation = run(metrics=(Surprise,))
+    expected = likelihoods(llama, tokenizer, entry().prompt_ids, ["w1 w2", "w3", "w6"], 20)
+    assert [found for _, found in Surprise.seen] == [expected, expected]
+    assert len(measured) == 1
+    assert Surprise.seen[0][0].questions == ("three four?", "five?", "six seven eight?")
+    assert evaluation.metrics[0].spent == {"requests": 2.0}
+    row = evaluation.results[1].predictions[1]
+    assert (row.scores, row.weights) == ({"surprise": expected[1].nats}, {"surprise": 2.0})
+    nats = math.fsum(row.tokens * math.log(row.nats) for row in expected) / sum(row.tokens for row in expected)
+    assert evaluation.results[0].mean(evaluation.metrics[0]) == pytest.approx(math.exp(nats))
 
 
 def test_batches_of_another_size_reuse_all(run, loader):

@@ -11,7 +11,7 @@ from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.results import Evaluation, Prediction, SetResult
 from mta_framework.evaluation.statistics import PromptScores, interval
 from mta_framework.evaluation.summary import summarise
-from mta_framework.evaluation.tables import score_rows, seeds_note
+from mta_framework.evaluation.tables import heading, score_rows, seeds_note
 
 
 def result(model, name, seed, scores, cut=0, weights=None):
@@ -80,6 +80,7 @@ def test_table_has_models_down_and_sets_across():
     results = (*TWO_SETS.results, *teacher)
     facts = summarise(Evaluation(results, (MetricFacts("m"),)))
     head, student, taught = score_rows(facts, "m")
+    assert heading(facts, "m") == "m"
     assert head == ["model", "one", "two", "average"]
     assert [cell.split(" [")[0] for cell in student] == ["student", "20.00 ± 7.07", "3.00 ± 1.41", "11.50 ± 4.24"]
     assert taught == ["teacher", *["50.00 ± 0.00 [50.00, 50.00]"] * 3]
@@ -105,6 +106,7 @@ def test_perplexity_over_a_set_is_that_of_all_its_tokens_together():
     facts = summarise(Evaluation((result("student", "one", 10, scores, weights=tokens),), (metric,)))
     assert facts.scores[0].mean == pytest.approx(math.exp(55.5 / 19))
     assert facts.metrics == (metric,)
+    assert heading(facts, "m") == "m (lower is better)"
 
 
 def test_scores_without_any_weight_count_alike():
