@@ -83,8 +83,8 @@ def naming(plugin: str) -> Iterator[None]:
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-_FULL_TOLD = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed writing")
-"""In the messages of libraries that hide the error of the operating system in one of their own."""
+_FULL_TOLD = ("No space left on device", "Disk quota exceeded", "File too large", "enforce fail at inline_container.cc")
+"""In the messages of libraries that hide the error of the operating system in one of their own; the last is torch's."""
 
 
 @contextmanager
