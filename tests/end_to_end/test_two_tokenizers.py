@@ -56,6 +56,9 @@ def test_run_with_alignment_ends_with_scores_of_both(base_loss, pair, write_spec
     assert len(logged) == 4
     assert logged[-1]["hid"] < logged[0]["hid"]
     assert all(entry["dsa"] > 0 for entry in logged)
+    for entry in report.geometry:
+        assert len(entry.labels) == len(entry.teacher) == len(entry.after) > 1
+        assert None not in (entry.agreement_before, entry.agreement_after)
     assert {score.model for score in report.evaluation.scores} == {"student", "teacher", "initial_student"}
     exported = AutoTokenizer.from_pretrained(tmp_path / "runs" / "student" / "student")
     assert exported.tokenize("the lamp")[0].startswith("▁")
