@@ -87,7 +87,7 @@ def test_a_device_without_room_is_told_from_other_errors(tmp_path):
     with pytest.raises(RunError, match=r"OSError: \[Errno 28\].*Make room"), telling_of_a_full_disk(tmp_path):
         Path("/dev/full").write_bytes(b"some")
     told_by_torch = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 146560 vs 146448")
-    with pytest.raises(RunError, match="unexpected pos.*Make room"), telling_of_a_full_disk(tmp_path):
+    with pytest.raises(RunError, match=r"unexpected pos.*Make room"), telling_of_a_full_disk(tmp_path):
         raise told_by_torch
     with pytest.raises(FileNotFoundError), telling_of_a_full_disk(tmp_path):
         (tmp_path / "no" / "file").write_bytes(b"some")
