@@ -55,7 +55,6 @@ def assess(bound: BoundEvaluation, command: str = "") -> Report:
         RunError: The evaluation could not go on; predictions are kept.
     """
     clock, spec = Clock(), bound.spec
-    require_same(spec)
     with clock.stage("data"):
         ready = _ready(bound)
     with run_folder.begun(spec) if processes().is_main_process else nullcontext():
@@ -96,6 +95,8 @@ def require_same(spec: EvaluationSpec) -> None:
 def _ready(bound: BoundEvaluation) -> _Ready:
     spec, section, faults = bound.spec, bound.spec.evaluation, list[Fault]()
     model = EvaluatedModel(spec.model, processes().device)
+    with collecting(faults):
+        require_same(spec)
     if fault := engine_fault(section.engine, "evaluation.engine"):
         faults.append(fault)
     with collecting(faults):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -16,6 +17,8 @@ from mta_framework.models.origins import Origin, loading
 from mta_framework.models.tokenizers import vocabulary_size
 
 _WHERE = "student.config"
+_LONGEST_REASON = 300
+"""Characters: transformers lists all its architectures where it refuses one."""
 _ROTARY = {"rope_theta", "rope_scaling", "partial_rotary_factor"}
 
 
@@ -70,7 +73,7 @@ def accepted(where: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = textwrap.shorten(str(error), _LONGEST_REASON, placeholder=" ...") or type(error).__name__
         allowed = "values that transformers accepts for this model_type are allowed"
         todo = "Correct the field." if where == _WHERE else "Mend config.json, or give another model."
         raise InputError([Fault(where, f"is refused by transformers (got: {reason})", allowed, todo)]) from error

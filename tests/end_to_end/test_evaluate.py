@@ -122,8 +122,9 @@ def test_another_evaluation_in_the_same_folder_is_refused_with_all_that_differs(
     before = (tmp_path / "evaluations" / "tiny" / "report.json").read_bytes()
     (tmp_path / "other.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
     changed = ("--set", "evaluation.temperature=1.0", "--data", "a=other.jsonl", "--data", "b=other.jsonl")
-    done = mta("models/tiny", *changed, "--seeds", "1", *SHORT)
+    done = mta("models/tiny", *changed, "--seeds", "1", "--metric", "rouge_l", "--metric", "rouge_l", *SHORT)
     assert done.exit_code == 2
+    assert "evaluation.metrics: repeats a metric (got rouge_l twice)" in done.stderr
     where = [line.split(": ")[0] for line in done.stderr.splitlines()]
     assert where[:2] == ["evaluation.sets.a.path", "evaluation.temperature"]
     assert "began with (got 1.0); 0.7 as in its spec.json" in done.stderr
