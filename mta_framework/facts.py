@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from mta_framework.binding import BoundRun
 from mta_framework.data.prepare import PreparedData
@@ -15,6 +16,17 @@ from mta_framework.processes import processes
 from mta_framework.spec.sections import RunSpec
 
 _log = logging.getLogger(__name__)
+
+
+def resolved(bound: BoundRun) -> dict[str, Any]:
+    """The spec of a run with every option of its loss and its alignment, those that were left to their defaults too."""
+    spec = bound.spec.model_dump(mode="json")
+    sections = {"spans": bound.spans, "importance": bound.importance, "layers": bound.layers}
+    spec["base_loss"]["params"] = bound.base_loss.params.model_dump(mode="json")
+    for name, plugin in sections.items():
+        if plugin is not None:
+            spec["alignment"][name]["params"] = plugin.params.model_dump(mode="json")
+    return spec
 
 
 def model_facts(lineup: Lineup) -> dict[str, ModelFacts]:

@@ -236,7 +236,7 @@ def _report(
     log = TrainingLog(**run_folder.read_json(folder.training_log))
     report = Report(
         name=bound.spec.name,
-        spec=bound.spec.model_dump(mode="json"),
+        spec=facts.resolved(bound),
         evaluation=scores,
         layer_pairs=recorded_layers(folder.key_layers) if folder.key_layers.is_file() else ready.pairs,
         models=facts.model_facts(ready.lineup),
