@@ -23,7 +23,9 @@ from mta_framework.registry import FAMILIES, Registry, describe, discover, noun_
 from mta_framework.spec.document import shown
 from mta_framework.spec.evaluation import EvaluationSpec
 from mta_framework.spec.outline import branches, fields_within, phrase
+from mta_framework.spec.section import Section
 from mta_framework.spec.sections import RunSpec
+from mta_framework.spec.sweep import SweepSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN_PAGES = ROOT / "docs" / "reference" / "plugins"
@@ -67,7 +69,8 @@ def _filled(path: Path, text: str, registry: Registry) -> str:
 def _region(name: str, path: Path, registry: Registry) -> str:
     kind, _, rest = name.partition(" ")
     writers = {
-        "spec": _sections,
+        "spec": lambda: _sections(RunSpec),
+        "sweep": lambda: _sections(SweepSpec),
         "evaluation": _evaluation,
         "commands": _commands,
         "plugins": lambda: _plugins(registry, path),
@@ -86,8 +89,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def _sections() -> Iterator[str]:
-    schema = RunSpec.model_json_schema()
+def _sections(kind: type[Section]) -> Iterator[str]:
+    schema = kind.model_json_schema()
     for name, places in _places(schema).items():
         node = schema["$defs"][name] if name else schema
         yield f"### {_heading(name)}"

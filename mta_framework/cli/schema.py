@@ -14,17 +14,25 @@ from mta_framework.cli.options import plugin_option
 if TYPE_CHECKING:
     from mta_framework.registry import Registered, Registry
 
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
 
 @click.command()
 @plugin_option
+@click.option("--sweep", is_flag=True, help="That of a sweep instead.")
 @click.pass_obj
-def schema(plugin_files: tuple[Path, ...]) -> None:
+def schema(plugin_files: tuple[Path, ...], sweep: bool) -> None:
     """Print the JSON Schema of a spec, for editors.
 
     The installed plugins and their options are part of it.
     """
     from mta_framework.registry import discover
+    from mta_framework.spec.sweep import SweepSpec
 
+    if sweep:
+        document = {"$schema": _DIALECT, **SweepSpec.model_json_schema()}
+        say(json.dumps(document, indent=2, ensure_ascii=False))
+        return
     say(json.dumps(schema_with_plugins(discover(plugin_files)), indent=2, ensure_ascii=False))
 
 
@@ -35,7 +43,7 @@ def schema_with_plugins(registry: Registry) -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     document = _opened(RunSpec.model_json_schema(), registry, definitions)
     document["$defs"].update(definitions)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
+    return {"$schema": _DIALECT, **document}
 
 
 def _opened(node: Any, registry: Registry, definitions: dict[str, Any]) -> Any:

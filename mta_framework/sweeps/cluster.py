@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -98,9 +100,24 @@ def _connected(address: str) -> Any:
         todo = "Leave it out, or: pip install 'mta-framework[ray]'."
         raise InputError([Fault("--ray", f"needs Ray (got {address!r})", "Ray installed", todo)]) from None
     try:
-        ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        if address != "auto":
+            _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, ValueError, RuntimeError) as error:
+        wrong = f"is no Ray cluster (got {address!r}: {str(error).splitlines()[0]})"
         todo = "Start one with `ray start --head`, or correct the address."
-        raise InputError([Fault("--ray", f"{reason} (got {address!r})", "a Ray cluster that runs", todo)]) from None
+        raise InputError([Fault("--ray", wrong, "auto, or HOST:PORT of a cluster that runs", todo)]) from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Ray itself would try for minutes where nobody listens.
+
+    Raises:
+        OSError: Nobody does.
+        ValueError: It is no address.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("no host and port")
+    socket.create_connection((host, int(port)), timeout=_PATIENCE).close()

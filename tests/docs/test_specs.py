@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 import pytest
-from blocks import ROOT, mta_commands, plugin_files, specs
+from blocks import ROOT, blocks, mta_commands, plugin_files, specs
 from click.testing import CliRunner
 
 from mta_framework.cli import main
 from mta_framework.registry import discover
 from mta_framework.spec.loading import read_spec
 from mta_framework.spec.sections import RunSpec
+from mta_framework.spec.sweep import SweepSpec
 
 HELLO = ROOT / "docs" / "examples" / "mta-hello" / "src"
 SPECS = specs()
@@ -33,6 +34,14 @@ def test_spec_is_valid_with_its_plugins_and_their_options(spec, workplace, monke
     for family, section in chosen:
         plugin = registry.find(family, section.name, family).plugin
         plugin.Params.model_validate_json(json.dumps(section.params), strict=True)
+
+
+def test_sweeps_are_valid():
+    found = [json.loads(block.text) for block in blocks("json")]
+    sweeps = [value for value in found if isinstance(value, dict) and "axes" in value]
+    assert sweeps
+    for value in sweeps:
+        SweepSpec.model_validate(value, strict=True)
 
 
 @pytest.fixture

@@ -184,7 +184,8 @@ def test_cells_run_as_tasks_of_a_ray_cluster(sweep, write_spec, tmp_path):
     assert (folder / "comparison.html").is_file()
 
 
-def test_missing_cluster_is_an_input_error(sweep, write_spec):
-    result = start(write_spec(sweep, "sweep.json"), "--ray", "127.0.0.1:1", timeout=120)
-    assert result.returncode == 2, result.stdout + result.stderr
-    assert "--ray: " in result.stderr
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "nowhere"])
+def test_missing_cluster_is_an_input_error(address, sweep, write_spec):
+    result = CliRunner().invoke(main, ["sweep", str(write_spec(sweep, "sweep.json")), "--ray", address])
+    assert result.exit_code == 2
+    assert f"--ray: is no Ray cluster (got '{address}': " in result.output

@@ -7,8 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
 
 from mta_framework import ModelShape
+from mta_framework.cli import main
 from mta_framework.registry import discover
 from mta_framework.sweeps.binding import bind_sweep
 from mta_framework.sweeps.grid import rows_of
@@ -60,6 +63,12 @@ def test_there_are_four_ready_sweeps():
         "smollm2/ablations",
         "paper/main-table",
     }
+
+
+def test_ready_sweeps_fit_the_schema():
+    schema = json.loads(CliRunner().invoke(main, ["schema", "--sweep"]).stdout)
+    for path in SWEEPS:
+        Draft202012Validator(schema).validate(json.loads(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("example", ["smollm2", "paper"])
