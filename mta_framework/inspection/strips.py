@@ -37,7 +37,8 @@ class Strips:
         strips = ", ".join(strip.format(number, (total - 1 - number) * _LINE) for number in range(total))
         below = total * _LINE
         rules = [
-            ".swatch { display: inline-block; width: 1.4em; height: 3px; vertical-align: middle; margin: 0 .3em; }",
+            ".swatch { display: inline-block; width: 1.4em; height: 3px; vertical-align: middle; margin: 0 .3em;",
+            "  print-color-adjust: exact; }",
             ".text { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }",
             f".text {{ line-height: calc(1.6em + {below}px); }}",
             f".s {{ padding-bottom: {below}px; background: {strips};",

@@ -12,6 +12,7 @@ from mta_framework.comparison.comparison import Comparison, Contrast
 from mta_framework.comparison.notes import BOLD, DAGGER
 from mta_framework.comparison.tables import (
     CONTRASTS,
+    MINUS,
     VERDICTS,
     Shown,
     contrast_rows,
@@ -36,10 +37,10 @@ _QUANTITIES = {"loss": "loss (total)", "eval_loss": "validation loss", "grad_nor
 
 @dataclass(frozen=True)
 class Difference:
-    """How a row differs from its baseline: shown under its score."""
+    """How a row differs from its baseline, shown under its score, and whether that is ``better`` or ``worse``."""
 
     told: str
-    better: bool
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,9 @@ def _cells(comparison: Comparison, metric: MetricFacts, label: str) -> Iterator[
 
 
 def _difference(contrast: Contrast, metric: MetricFacts) -> Difference:
-    return Difference(f"{contrast.difference:+.2f}", (contrast.difference > 0) == metric.higher_is_better)
+    gain = contrast.difference if metric.higher_is_better else -contrast.difference
+    kind = "better" if gain > 0 else "worse" if gain < 0 else ""
+    return Difference(f"{contrast.difference:+.2f}".replace("-", MINUS), kind)
 
 
 def _has_bold(blocks: list[MetricBlock]) -> bool:

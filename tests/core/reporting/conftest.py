@@ -137,9 +137,12 @@ def comparison(tmp_path_factory, report):
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(pytestconfig):
-    """A headless Chromium, the machine's own or one from the npm registry, with a new page for each call."""
+    """A headless Chromium, the machine's own or one from the npm registry.
+
+    Not for the whole session: while it is open, an event loop runs, and other tests could start none.
+    """
     from browser import browser
 
     with browser(Path(pytestconfig.cache.mkdir("chromium"))) as found:

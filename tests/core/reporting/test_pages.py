@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mta_framework.evaluation.report import Report
+from mta_framework.evaluation.report import MetricFacts, Report
 from mta_framework.reporting.comparison_page import comparison_page
 from mta_framework.reporting.run_page import run_page
 
@@ -166,6 +166,27 @@ def test_comparison_tells_scores_differences_tests_texts_curves_and_notes(compar
         "(empty)",
     ):
         assert told in reader.text, told
+
+
+@pytest.mark.parametrize(
+    ("difference", "higher_is_better", "shown"),
+    [
+        (1.5, True, '<small class="better">+1.50</small>'),
+        (1.5, False, '<small class="worse">+1.50</small>'),
+        (-1.5, True, '<small class="worse">−1.50</small>'),
+        (-1.5, False, '<small class="better">−1.50</small>'),
+        (0.0, False, '<small class="">+0.00</small>'),
+    ],
+)
+def test_difference_is_better_or_worse_by_the_direction_of_its_metric(comparison, difference, higher_is_better, shown):
+    changed = dataclasses.replace(
+        comparison,
+        metrics=(MetricFacts("rouge_l", higher_is_better),),
+        contrasts=tuple(dataclasses.replace(entry, difference=difference) for entry in comparison.contrasts),
+        runs=(),
+    )
+    page = comparison_page(changed)
+    assert page.count(shown) == page.count("<small class=") == 3
 
 
 def test_comparison_without_contrasts_or_runs_on_disk_is_shorter(comparison):
