@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,12 @@ def test_each_job_runs_the_resolved_spec_of_its_folder(jobs, commands):
     for job, (_, arguments, _) in zip(jobs, started, strict=True):
         assert arguments == ("run", str(job.folder.path / "spec.json"), "--resume")
         assert job.folder.spec_file.is_file()
+
+
+def test_plugin_files_are_handed_on_wherever_the_run_starts(jobs, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    job = Job("x", jobs[0].run, (Path("own.py"),))
+    assert job.arguments[:3] == ("-p", str(tmp_path / "own.py"), "run")
 
 
 def test_no_more_run_at_once_than_there_are_places(jobs, commands):

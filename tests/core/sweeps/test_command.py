@@ -1,0 +1,121 @@
+"""What ``mta sweep`` prints, and how it exits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from mta_framework.cli import main
+from mta_framework.errors import InputError, RunError
+from mta_framework.sweeps import run, table
+from mta_framework.sweeps.pool import visible_devices
+
+
+@pytest.fixture
+def path(sweep_dict, write_spec):
+    return write_spec(sweep_dict, "sweep.json")
+
+
+@pytest.fixture
+def mta(path):
+    def invoke(*arguments):
+        return CliRunner().invoke(main, ["sweep", str(path), *arguments])
+
+    return invoke
+
+
+def test_dry_run_lists_cells_settings_and_teachers_without_torch(path, tmp_path):
+    code = (
+        "import sys\nfrom mta_framework.cli import main\n"
+        f"sys.argv = ['mta', 'sweep', {str(path)!r}, '--dry-run']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert not {'torch', 'transformers', 'ray'} & set(sys.modules)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    lines = [line.split() for line in told.splitlines()]
+    assert ["KL-MTA-seed-4", "KL", "+", "MTA", "seed", "4", "new"] in lines
+    assert ["KL", "alignment", "null"] in lines
+    assert ["every", "cell", "evaluation.models", '["student"]'] in lines
+    assert f"teacher {tmp_path / 'teacher.json'}: not trained yet" in told
+    assert not (tmp_path / "sweeps").exists()
+
+
+@pytest.mark.parametrize("option", [["--resume"], ["--jobs", "2"], ["--ray", "auto"]])
+def test_options_of_a_run_are_refused_with_dry_run(option, mta):
+    assert "have no effect with --dry-run" in mta("--dry-run", *option).output
+    assert mta("--jobs", "0").exit_code == 2
+
+
+def test_failed_cells_are_named_after_the_table(mta, path, monkeypatch):
+    monkeypatch.setattr(run, "run_sweep", lambda *_: ["KL-seed-3"])
+    monkeypatch.setattr(table, "compare_cells", lambda *_: iter(["the table"]))
+    result = mta()
+    assert result.exit_code == 1
+    assert "the table" in result.output
+    assert (
+        f"The sweep failed in 1 of its runs: KL-seed-3\nOnce that is mended: mta sweep {path} --resume" in result.output
+    )
+
+
+def test_interruption_says_how_to_go_on(mta, path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run_sweep", interrupted)
+    result = mta()
+    assert result.exit_code == 130
+    assert f"Interrupted. The sweep goes on with: mta sweep {path} --resume" in result.output
+
+
+def test_options_reach_the_sweep_and_plugin_files_its_runs(sweep_dict, write_spec, tmp_path, monkeypatch):
+    plugin = tmp_path / "own.py"
+    hook = "from mta_framework import hookimpl\n\n@hookimpl\ndef mta_register_metrics():\n    return []\n"
+    plugin.write_text(hook)
+    seen = []
+    monkeypatch.setattr(run, "run_sweep", lambda bound, means, resume, tell: seen.append((means, resume)) or [])
+    monkeypatch.setattr(table, "compare_cells", lambda *_: iter(()))
+    path = write_spec(sweep_dict, "sweep.json")
+    result = CliRunner().invoke(main, ["-p", str(plugin), "sweep", str(path), "--jobs", "3", "--resume"])
+    assert result.exit_code == 0, result.output
+    assert seen == [(run.Means(3, None, (plugin,)), True)]
+
+
+def test_cells_that_cannot_be_compared_are_a_failed_run(bound, sweep_dict, monkeypatch):
+    def refuse(*_, **__):
+        raise InputError([])
+
+    found = bound(sweep_dict)
+    for cell in found.cells:
+        cell.folder.student.mkdir(parents=True)
+        (cell.folder.path / "report.json").write_text("{}")
+        run.run_folder.write_json(cell.folder.spec_file, cell.run.spec.model_dump(mode="json"))
+    monkeypatch.setattr(table, "compare", refuse)
+    with pytest.raises(RunError, match="cannot be compared"):
+        list(table.compare_cells(found, 100))
+
+
+@pytest.mark.parametrize(
+    ("named", "count", "devices"),
+    [(None, 3, ["0", "1", "2"]), ("4,GPU-8", 2, ["4", "GPU-8"]), ("", 0, []), ("1,-1,2", 1, ["1"]), (None, 0, [])],
+)
+def test_visible_devices_keep_the_names_that_the_user_gave(named, count, devices, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    if named is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_devices() == devices
+
+
+def test_launcher_with_several_processes_is_refused(bound, sweep_dict, monkeypatch):
+    class Two:
+        num_processes = 2
+
+    monkeypatch.setattr(run, "processes", Two)
+    with pytest.raises(InputError, match="starts processes itself"):
+        run.run_sweep(bound(sweep_dict), run.Means(), False, lambda line: None)
