@@ -36,13 +36,13 @@ def _aligned(report: Report) -> str:
 
 
 def models(report: Report) -> Rows:
-    """The models and their sizes; empty where nothing is known of any."""
-    head = ["model", "source", "parameters", "trained"]
-    rows = [
-        [role, source(report.spec.get(role)), f"{facts.parameters:,}", f"{facts.trainable:,}"]
-        for role, facts in report.models.items()
-    ]
-    return [head, *rows] if rows else []
+    """The models, their sizes and what was trained of them; empty where nothing is known of any."""
+    rows = [["model", "source", "parameters", "trained"]]
+    for role, facts in report.models.items():
+        section = report.spec.get(role) or report.spec.get("model")  # the latter: an evaluation without a run
+        rows.append([role, source(section), f"{facts.parameters:,}", f"{facts.trainable:,}"])
+    shown = 4 if report.steps else 3
+    return [row[:shown] for row in rows] if report.models else []
 
 
 def source(section: Mapping[str, Any] | None) -> str:

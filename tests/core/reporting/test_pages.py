@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mta_framework.evaluation.report import MetricFacts, Report
+from mta_framework.evaluation.report import MetricFacts, ModelFacts, Report
 from mta_framework.reporting.comparison_page import comparison_page
 from mta_framework.reporting.run_page import run_page
 
@@ -129,9 +129,10 @@ def test_what_a_run_did_not_do_is_left_out(report, left_out, gone):
 
 
 def test_evaluation_without_a_run_says_nothing_of_training(evaluation):
-    spec = {"name": "gpt2", "model": {"hub": "gpt2"}, "evaluation": {"seeds": [10, 20]}}
-    page = run_page(Report("gpt2", spec, evaluation))
-    assert Reader(page).headings == ["Scores", "Sample responses", "To use and to repeat it"]
+    spec = {"name": "gpt2", "model": {"hub": "org/gpt2"}, "evaluation": {"seeds": [10, 20]}}
+    page = run_page(Report("gpt2", spec, evaluation, models={"small": ModelFacts(124_439_808, 0)}))
+    assert Reader(page).headings == ["Scores", "Sample responses", "Models and data", "To use and to repeat it"]
+    assert "<td>org/gpt2</td>" in page
     assert "trained" not in Reader(page).text
     assert "from_pretrained" not in page
 

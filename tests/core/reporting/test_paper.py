@@ -19,8 +19,9 @@ SETS = {"dolly": 500, "self_inst": 242, "vicuna": 80, "sni": 1694}
 
 def paper_specs():
     """The specs of the paper's students, resolved, as the examples have them."""
-    files = [path for path in (ROOT / "examples" / "paper").glob("*.json") if not path.stem.endswith("teacher")]
-    return {path.stem: RunSpec(**json.loads(path.read_text())).model_dump(mode="json") for path in files}
+    found = {path.stem: json.loads(path.read_text()) for path in (ROOT / "examples" / "paper").glob("*.json")}
+    runs = {name: spec for name, spec in found.items() if "teacher" in spec}
+    return {name: RunSpec(**spec).model_dump(mode="json") for name, spec in runs.items()}
 
 
 def reported(spec):
