@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from mta_framework.comparison import tables
 from mta_framework.comparison.comparison import Comparison, Row
-from mta_framework.comparison.notes import BOLD, DAGGER
+from mta_framework.comparison.notes import DAGGER
 from mta_framework.evaluation.report import MetricFacts
 
 _ESCAPES = {
@@ -76,7 +76,7 @@ def _plain(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Sequence[
 def _table(comparison: Comparison, caption: str, rows: Sequence[Sequence[str]], left: int = 1) -> str:
     width = len(rows[0])
     body = [row[0] if row is _RULE else f"{' & '.join(row)} \\\\" for row in rows]
-    notes = [rf"\par {escaped(note)}" for note in (*comparison.notes, BOLD)]
+    notes = [rf"\par {escaped(note)}" for note in tables.all_notes(comparison)]
     return "\n".join(
         [
             r"\begin{table}",

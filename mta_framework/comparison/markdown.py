@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mta_framework.comparison import tables
 from mta_framework.comparison.comparison import Comparison, SideBySide
-from mta_framework.comparison.notes import BOLD, DAGGER
+from mta_framework.comparison.notes import DAGGER
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.tables import escaped
 
@@ -16,7 +16,7 @@ LONGEST_TEXT = 600
 def markdown(comparison: Comparison) -> str:
     """Scores, differences, notes under every table, texts side by side."""
     sections = ["# Comparison"]
-    notes = "\n".join(f"- {escaped(note)}" for note in (*comparison.notes, BOLD))
+    notes = "\n".join(f"- {escaped(note)}" for note in tables.all_notes(comparison))
     for metric in comparison.metrics:
         sections += [f"## {escaped(tables.heading(metric))}", _scores(comparison, metric)]
         rows = tables.contrast_rows(comparison, metric)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mta_framework.comparison.labels import told_apart
 from mta_framework.comparison.runs import Run
 from mta_framework.errors import Fault, InputError, nearest
 from mta_framework.evaluation.report import MetricFacts
@@ -94,10 +95,11 @@ def common(runs: Sequence[Run], despite_differences: bool = False) -> Common:
 
 def _differences(runs: Sequence[Run]) -> Iterator[Difference]:
     settings = [_settings(run) for run in runs]
+    names = told_apart([run.name for run in runs], [[run] for run in runs])
     for where in dict.fromkeys(name for one in settings for name in one):
         values: dict[str, list[str]] = {}
-        for run, one in zip(runs, settings, strict=True):
-            values.setdefault(one.get(where, _NOT_THERE), []).append(run.name)
+        for name, one in zip(names, settings, strict=True):
+            values.setdefault(one.get(where, _NOT_THERE), []).append(name)
         yield Difference(where, values)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from mta_framework.evaluation.predictions import read_rows
 from mta_framework.evaluation.report import REPORT_FILE, EvaluationFacts, MetricFacts, Report, SetFacts, read_report
 from mta_framework.evaluation.results import Prediction, SetResult
 from mta_framework.evaluation.statistics import PromptScores
-from mta_framework.evaluation.summary import prompt_scores
+from mta_framework.evaluation.summary import prompt_scores, rows_digest
 
 _REMEDY = "Resume the run, or evaluate anew, and leave the files as they are."
+_SECTIONS = ("teacher", "student", "data", "base_loss", "alignment", "training", "evaluation")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,14 @@ class Run:
         return {metric.label: prompt_scores(metric, by_seed) for metric in metrics}
 
     def _faults(self, path: Path, result: SetResult) -> Iterator[Fault]:
-        expected, rows = self.set_facts(result.model)[result.set].prompts, result.predictions
-        if len(rows) != expected:
+        expected, rows = self.set_facts(result.model)[result.set], result.predictions
+        if len(rows) != expected.prompts:
             wrong = f"is not what the report was made from (got {len(rows)} rows)"
-            yield Fault(str(path), wrong, f"{expected} rows, one per prompt", _REMEDY)
+            yield Fault(str(path), wrong, f"{expected.prompts} rows, one per prompt", _REMEDY)
             return
+        if expected.digest and expected.digest != (found := rows_digest(rows)):
+            wrong = f"is not what the report was made from (got questions and references of digest {found[:12]})"
+            yield Fault(str(path), wrong, f"those of digest {expected.digest[:12]}", _REMEDY)
         for metric in self.facts.metrics:
             if not all(math.isfinite(row.scores.get(metric.label, math.nan)) for row in rows):
                 wrong = f"lacks scores (got rows without a number for {metric.label})"
@@ -104,19 +111,26 @@ def read_run(folder: Path) -> Run:
     """Read a finished run that was evaluated.
 
     Raises:
-        InputError: It is not finished, evaluated nothing, or its report contradicts itself.
+        InputError: It is not finished, did not evaluate what it trained, or its report contradicts itself.
     """
     report = read_report(folder)
     facts = report.evaluation
+    if odd := _malformed(report.spec):
+        wrong = f"holds no spec of a run (got {odd})"
+        raise InputError([Fault(str(folder / REPORT_FILE), wrong, "a report as the run wrote it", _REMEDY)])
     if facts is None or not facts.metrics or not facts.sets:
         wrong, todo = "evaluated nothing (got no scores)", "Evaluate it: `mta evaluate RUN --data NAME=FILE`."
         raise InputError([Fault(str(folder / REPORT_FILE), wrong, "a run with an evaluation", todo)])
+    run = Run(folder, report, facts)
+    if report.spec.get("training") and run.models[0] != "student":
+        wrong, todo = f"did not evaluate its student (got {', '.join(run.models)})", "Add it to evaluation.models."
+        raise InputError([Fault(str(folder / REPORT_FILE), wrong, "scores of what was trained", todo)])
     scored = {(score.model, score.set, score.metric): len(score.per_seed) for score in facts.scores}
     places = [(entry.model, entry.set, metric.label) for entry in facts.sets for metric in facts.metrics]
     if any(scored.get(place) != len(facts.seeds) for place in places):
         wrong = "contradicts itself (got sets, metrics or seeds without scores)"
         raise InputError([Fault(str(folder / REPORT_FILE), wrong, "a report as the run wrote it", _REMEDY)])
-    return Run(folder, report, facts)
+    return run
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
@@ -140,11 +154,24 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
 def _evaluated_in(path: Path) -> list[Path]:
     folders = sorted(file.parent for file in path.glob(f"*/{REPORT_FILE}"))
     found = [folder for folder in folders if read_report(folder).evaluation is not None]
+    begun = sorted(file.parent.name for file in path.glob("*/spec.json") if file.parent not in folders)
+    if found and begun:
+        _log.warning("%s: not finished, so left out: %s", path, ", ".join(begun))
     if not found:
         wrong = f"is no finished run and holds none (got {'a folder' if path.is_dir() else 'no folder'})"
         allowed = f"a folder with {REPORT_FILE}, or a folder of such, with scores"
         raise InputError([Fault(str(path), wrong, allowed, "Finish the run, or correct the path.")])
     return found
+
+
+def _malformed(spec: Mapping[str, Any]) -> str | None:
+    """What cannot be in a spec, where somebody has edited it."""
+    for name in _SECTIONS:
+        if not isinstance(spec.get(name), dict | None):
+            return f"{name} {spec[name]!r}"
+    if "base_loss" in spec and not isinstance((spec["base_loss"] or {}).get("name"), str):
+        return f"base_loss {spec['base_loss']!r}"
+    return None if isinstance(spec.get("seed"), int | None) else f"seed {spec['seed']!r}"
 
 
 def flat(value: Any, where: str = "") -> dict[str, Any]:

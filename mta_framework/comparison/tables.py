@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mta_framework.comparison.comparison import SIGNIFICANT, Comparison, Interval, Place, Row
+from mta_framework.comparison.notes import BOLD
 from mta_framework.evaluation.report import MetricFacts
+from mta_framework.evaluation.tables import figure
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -44,10 +47,10 @@ def shown(comparison: Comparison, row: Row, metric: MetricFacts) -> list[Shown]:
     for name in comparison.columns:
         place = (metric.label, name)
         cell, contrast = row.cells[place], comparison.contrast(place, row.label)
-        deviation = "" if cell.deviation is None else f" ± {cell.deviation:.2f}"
+        deviation = "" if cell.deviation is None else f" ± {figure(cell.deviation)}"
         best = row.label in best_rows(comparison, place, metric.higher_is_better)
         significant = contrast is not None and contrast.p_holm < SIGNIFICANT
-        cells.append(Shown(f"{_minus(f'{cell.mean:.2f}')}{deviation}", _interval(cell.interval), best, significant))
+        cells.append(Shown(f"{_minus(figure(cell.mean))}{deviation}", _interval(cell.interval), best, significant))
     return cells
 
 
@@ -60,6 +63,12 @@ def best_rows(comparison: Comparison, place: Place, higher_is_better: bool) -> s
             top = max(means) if higher_is_better else min(means)
             best |= {row.label for row, mean in zip(rows, means, strict=True) if mean == top}
     return best
+
+
+def all_notes(comparison: Comparison) -> list[str]:
+    """What stands under every table in which the best is bold, where it is."""
+    several = any(len(rows) > 1 for _, rows in families(comparison))
+    return [*comparison.notes, *([BOLD] if several else [])]
 
 
 def families(comparison: Comparison) -> list[tuple[str, list[Row]]]:
@@ -75,8 +84,8 @@ def families(comparison: Comparison) -> list[tuple[str, list[Row]]]:
     return list(found.items())
 
 
-CONTRASTS = ("row", "compared with", "set", "difference", "95 % interval", "p", "p (Holm)", "wins / ties / losses")
-VERDICTS = ("row", "compared with", "set", "preferred", "95 % interval", "p", "wins / ties / losses")
+CONTRASTS = ("row", "compared with", "set", "difference", "95 % interval", "p", "p (Holm)", "wins/ties/losses")
+VERDICTS = ("row", "compared with", "set", "preferred", "95 % interval", "p", "wins/ties/losses")
 
 
 def contrast_rows(comparison: Comparison, metric: MetricFacts) -> list[list[str]]:
@@ -86,8 +95,8 @@ def contrast_rows(comparison: Comparison, metric: MetricFacts) -> list[list[str]
             entry.other,
             entry.baseline,
             set_name(entry.set),
-            _minus(f"{entry.difference:+.2f}"),
-            _interval(entry.interval, "+.2f"),
+            _minus(figure(entry.difference, "+")),
+            _interval(entry.interval, functools.partial(figure, sign="+")),
             probability(entry.p),
             probability(entry.p_holm),
             f"{entry.wins} / {entry.ties} / {entry.losses}",
@@ -105,7 +114,7 @@ def verdict_rows(comparison: Comparison) -> list[list[str]]:
             entry.baseline,
             set_name(entry.set),
             f"{entry.share:.1%}",
-            _interval(entry.interval, ".1%"),
+            _interval(entry.interval, "{:.1%}".format),
             probability(entry.p),
             f"{entry.wins} / {entry.ties} / {entry.losses}",
         ]
@@ -124,8 +133,8 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _interval(ends: Interval | None, form: str = ".2f") -> str:
-    return "" if ends is None else _minus(f"[{ends[0]:{form}}, {ends[1]:{form}}]")
+def _interval(ends: Interval | None, shown: Callable[[float], str] = figure) -> str:
+    return "" if ends is None else _minus(f"[{shown(ends[0])}, {shown(ends[1])}]")
 
 
 def _minus(number: str) -> str:

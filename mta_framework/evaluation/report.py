@@ -237,7 +237,7 @@ def read_report(folder: Path) -> Report:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         wrong = f"is not a report (got {'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']})"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         wrong = f"is not a report (got {type(error).__name__}: {error})"
     raise InputError([Fault(str(path), wrong, "the report of a finished run is needed", todo)])
 

@@ -54,8 +54,8 @@ class PromptScores:
         return self.outer(np.average(self.inner(self.scores_SP), axis=0, weights=weights_SP))
 
     def weight_by_prompt(self) -> NDArray[np.float64] | None:
-        """weight_P: averaged over the seeds; None where all are alike."""
-        return None if self.weights_SP is None else self.weights_SP.mean(axis=0)
+        """weight_P: averaged over the seeds; None where all are alike, or no prompt has any."""
+        return None if self.weights_SP is None or not self.weights_SP.any() else self.weights_SP.mean(axis=0)
 
     def inner(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """What is averaged arithmetically: the scores, or their logarithms."""
@@ -98,7 +98,8 @@ def difference(baseline: Sequence[PromptScores], other: Sequence[PromptScores]) 
 
     The interval is of the paired bootstrap: prompts are drawn with both answers. The probability is of the paired
     permutation test: under the null hypothesis the answers to a prompt could as well have come from the other model.
-    It is estimated from random swaps, the observed one counted in: it is never 0.
+    It is estimated from random swaps, the observed one counted in: it is never 0. Where a swap would leave one of the
+    two without any weight, there is no test, and it is 1.
 
     Args:
         baseline: One part for each set.
@@ -155,7 +156,7 @@ def _interval(statistic: Statistic, parts: Sequence[PromptScores]) -> tuple[floa
     if min(map(len, places)) < 2:
         return None
     settings = {"confidence_level": CONFIDENCE, "n_resamples": RESAMPLES, "batch": _batch(parts), "vectorized": True}
-    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)
         found = bootstrap(places, _rounded(statistic, _scale(parts)), method="BCa", rng=SEED, **settings)
     low, high = found.confidence_interval
@@ -180,7 +181,9 @@ def _probability(baseline: Sequence[PromptScores], other: Sequence[PromptScores]
 
     rounded = _rounded(statistic, _scale([*baseline, *other]))
     settings = {"n_resamples": RESAMPLES, "batch": _batch(baseline), "vectorized": True, "alternative": "two-sided"}
-    return float(monte_carlo_test(np.zeros(ends[-1]), swaps, rounded, **settings).pvalue)
+    with np.errstate(all="ignore"):
+        found = monte_carlo_test(np.zeros(ends[-1]), swaps, rounded, **settings)
+    return float(found.pvalue) if np.isfinite(found.null_distribution).all() else 1.0
 
 
 class _Swaps:

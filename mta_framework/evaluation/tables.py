@@ -10,6 +10,8 @@ from mta_framework.evaluation.report import EvaluationFacts, Score
 # What Markdown takes for markup within a line; an underscore inside a word is none.
 MARKS = re.compile(r"[&<>|*`~\[\]\\$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
+_LARGE = 1e6
+
 
 def metrics(facts: EvaluationFacts) -> list[str]:
     """Labels of the metrics, in the order of the spec."""
@@ -34,9 +36,14 @@ def score_rows(facts: EvaluationFacts, metric: str) -> list[list[str]]:
 
 def formatted(score: Score) -> str:
     """``25.65 ± 0.21 [24.90, 26.38]``: mean, deviation with several seeds, interval with several prompts."""
-    deviation = "" if score.deviation is None else f" ± {score.deviation:.2f}"
-    interval = "" if score.interval is None else " [{:.2f}, {:.2f}]".format(*score.interval)
-    return f"{score.mean:.2f}{deviation}{interval}"
+    deviation = "" if score.deviation is None else f" ± {figure(score.deviation)}"
+    interval = "" if score.interval is None else " [{}, {}]".format(*map(figure, score.interval))
+    return f"{figure(score.mean)}{deviation}{interval}"
+
+
+def figure(value: float, sign: str = "") -> str:
+    """``25.65``; ``1.2e+09`` where a model has gone astray; with sign "+" always signed."""
+    return f"{value:{sign}.2f}" if not abs(value) >= _LARGE else f"{value:{sign}.2g}"
 
 
 def seeds_note(seeds: Sequence[int]) -> str:

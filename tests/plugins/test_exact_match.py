@@ -21,7 +21,7 @@ def score(prediction, *references, **options):
         ("The  Eiffel\nTower.", "eiffel tower"),
         ("an answer", "answer!"),
         ("U.S.A.", "usa"),
-        ("the, a an", ""),
+        ("?!", ""),
         ("東京", "東京"),
     ],
 )
@@ -75,3 +75,9 @@ def test_unknown_options_are_refused(options):
 def test_unequal_numbers_are_refused():
     with pytest.raises(ValueError, match="shorter"):
         ExactMatch(ExactMatch.Params()).score(Answers(["a", "b"], [["a"]]))
+
+
+@pytest.mark.parametrize(("prediction", "score"), [("A.", 100.0), ("", 0.0), ("the", 0.0), ("B", 0.0)])
+def test_an_answer_that_is_an_article_must_be_given(prediction, score):
+    answers = Answers([prediction], [["A"]])
+    assert ExactMatch(ExactMatch.Params()).score(answers).scores == (score,)

@@ -53,7 +53,9 @@ class ExactMatch(Metric):
 
 
 def _normalised(text: str) -> str:
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split())
+    words = text.lower().translate(_WITHOUT_PUNCTUATION)
+    # An answer that is an article, say the choice "A", is not the same as none.
+    return " ".join(_ARTICLES.sub(" ", words).split() or words.split())
 
 
 def _last_number(text: str) -> Decimal | None:

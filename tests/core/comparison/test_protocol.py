@@ -118,3 +118,9 @@ def test_many_runs_are_counted_rather_than_listed(make_run):
     runs = [read_run(make_run(ONE, name=f"run{number}")) for number in range(5)]
     runs.append(read_run(make_run(ONE, name="other", evaluation__max_new_tokens=9)))
     assert "512 in run0, run1, run2 and 2 more; 9 in other" in places_of(runs)["evaluation.max_new_tokens"]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(make_run):
+    first, second = make_run(ONE, folder="a/kl"), make_run(ONE, folder="b/kl", evaluation__temperature=1.0)
+    told = places_of([read_run(first), read_run(second)])["evaluation.temperature"]
+    assert f"0.7 in {first}; 1.0 in {second}" in told

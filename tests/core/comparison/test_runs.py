@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -130,3 +131,40 @@ def test_flat_names_every_field_and_keeps_lists_whole():
         "e": {},
         "f": None,
     }
+
+
+def test_a_run_that_evaluated_its_teacher_alone_is_refused(make_run):
+    folder = make_run({"teacher": SCORES})
+    assert "did not evaluate its student (got teacher)" in faults_of(lambda: read_run(folder))[0]
+
+
+def test_questions_that_the_report_was_not_made_from_are_noticed(make_run):
+    folder = make_run(SCORES)
+    rewritten(folder, lambda rows: [dataclasses.replace(row, question="another") for row in rows])
+    assert "questions and references" in faults_of(lambda: read_run(folder).rows("student", "dolly", 10))[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("base_loss", None), ("base_loss", {}), ("alignment", "mta"), ("evaluation", [1]), ("data", 3), ("seed", [1])],
+)
+def test_a_spec_that_was_edited_into_none_is_refused(make_run, name, value):
+    folder = make_run(SCORES)
+    report = json.loads((folder / "report.json").read_text())
+    report["spec"][name] = value
+    (folder / "report.json").write_text(json.dumps(report))
+    assert f"holds no spec of a run (got {name} " in faults_of(lambda: read_run(folder))[0]
+
+
+def test_a_report_of_endless_brackets_is_none(make_run):
+    folder = make_run(SCORES)
+    (folder / "report.json").write_text("[" * 100_000)
+    assert "is not a report" in faults_of(lambda: read_run(folder))[0]
+
+
+def test_runs_of_a_folder_that_are_not_finished_are_named(make_run, tmp_path, caplog):
+    first = make_run(SCORES, name="a")
+    (tmp_path / "runs" / "b").mkdir()
+    (tmp_path / "runs" / "b" / "spec.json").write_text("{}")
+    assert find_runs([tmp_path / "runs"]) == [first]
+    assert caplog.messages == [f"{tmp_path / 'runs'}: not finished, so left out: b"]

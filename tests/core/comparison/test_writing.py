@@ -90,8 +90,10 @@ class TestTerminal:
     def test_shows_scores_above_intervals_then_differences_then_notes(self):
         text = "\n".join(lines(COMPARISON))
         assert re.search(r"KL \+ MTA +18\.50 ± 0\.50† .*\n +\[17\.50, 19\.50\]", text)
-        assert re.search(r"KL \+ MTA  KL +dolly +−1\.50 +\[−2\.00, −0\.25\]  < 0\.001 +0\.012 +3 / 1 / 2", text)
-        assert re.search(r"KL \+ MTA  KL +average +62\.5% +\[50\.0%, 75\.0%\]", text)
+        assert re.search(
+            r"KL \+ MTA compared with KL\n +dolly +−1\.50 +\[−2\.00, −0\.25\]  < 0\.001 +0\.012 +3 / 1 / 2", text
+        )
+        assert re.search(r"KL \+ MTA compared with KL\n +average +62\.5% +\[50\.0%, 75\.0%\]", text)
         assert text.endswith("A note with 95 % & more_.")
 
     def test_wraps_notes(self):
@@ -212,3 +214,34 @@ class TestWriting:
         (tmp_path / "file").write_text("x")
         with pytest.raises(RunError, match="file"):
             write(tmp_path / "file", COMPARISON)
+
+
+class TestWidth:
+    @pytest.mark.parametrize("width", [60, 80, 120])
+    def test_columns_that_find_no_room_go_below_the_others(self, width):
+        tables = [line for line in lines(COMPARISON, width) if line.startswith("  ")]
+        assert max(map(len, tables)) <= width
+        side_by_side = sum(line.split() == ["dolly", "self_inst", "average"] for line in tables)
+        assert side_by_side == (2 if width >= 80 else 0)
+
+    def test_every_row_is_named_in_each_block(self):
+        told = list(lines(COMPARISON, 40))
+        assert sum(line.startswith("  100 % & more") for line in told) > 2
+        assert sum(line == "  KL + MTA compared with KL" for line in told) > 2
+
+
+def test_a_model_gone_astray_does_not_fill_the_page():
+    cells = {
+        place: dataclasses.replace(cell, mean=1e304, deviation=2e303, interval=(1.0, 3e304))
+        for place, cell in COMPARISON.rows[1].cells.items()
+    }
+    astray = dataclasses.replace(COMPARISON.rows[1], cells=cells)
+    found = tables.shown(COMPARISON, astray, PERPLEXITY)[0]
+    assert (found.score, found.interval) == ("1e+304 ± 2e+303", "[1.00, 3e+304]")
+
+
+def test_bold_is_explained_where_there_is_bold_alone():
+    lone = dataclasses.replace(COMPARISON, rows=COMPARISON.rows[:1], contrasts=(), examples=(), pairs=(), verdicts=())
+    for form in (markdown, latex):
+        assert "Bold:" in form(COMPARISON)
+        assert "Bold:" not in form(lone)

@@ -194,3 +194,26 @@ class TestHolm:
 def test_the_same_scores_give_the_same_numbers():
     first, second = ([PromptScores(SKEWED)], [PromptScores(OTHER)])
     assert difference(first, second) == difference(first, second)
+
+
+class TestWithoutWeight:
+    SCORES = np.array([[1.0, 2.0, 6.0]])
+
+    def test_of_any_prompt_all_count_alike(self):
+        part = PromptScores(self.SCORES, np.zeros((1, 3)))
+        assert mean([part]) == pytest.approx(3.0)
+        assert interval([part]) == interval([PromptScores(self.SCORES)])
+        assert difference([part], [part]).p == 1.0
+
+    def test_of_a_side_after_a_swap_nothing_is_significant(self):
+        first = PromptScores(self.SCORES, np.array([[0.0, 0.0, 4.0]]))
+        second = PromptScores(self.SCORES, np.array([[1.0, 0.0, 0.0]]))
+        found = difference([first], [second])
+        assert (found.value, found.interval, found.p) == (-5.0, None, 1.0)
+
+
+def test_numbers_that_overflow_warn_of_nothing(recwarn):
+    scores = np.array([[1e300, 2e300, 3e305]])
+    found = interval([PromptScores(scores, None, "geometric")])
+    assert found is not None
+    assert not recwarn.list
