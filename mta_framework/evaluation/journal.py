@@ -1,14 +1,14 @@
 """Keeps responses on disk from the moment that they are there, until all of their set are.
 
-Every process appends to a file of its own. What a process was writing when it was killed is not read back; the rest
-is, by however many processes go on.
+Every process appends to a file of its own. What a process was writing when it was killed is not read back, nor is a
+line that was edited since; the rest is, by however many processes go on.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mta_framework.errors import RunError
+from mta_framework.evaluation.predictions import digest
 
 Place = tuple[str, int]
 """What a response was made from, as a digest (``predictions.Key.responses``), and the number of its prompt."""
@@ -84,7 +85,8 @@ class Writer:
         Raises:
             RunError: The disk is full, or the like.
         """
-        line = json.dumps({"key": place[0], "row": place[1], **asdict(response)})
+        entry = {"key": place[0], "row": place[1], **asdict(response)}
+        line = json.dumps({**entry, "sha256": digest(entry)})
         try:
             # The line before it may have been torn: whatever stands there, this one begins anew.
             self._file.write(b"\n" + line.encode())
@@ -103,9 +105,10 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _entries(line: bytes) -> Iterator[tuple[Place, Response]]:
-    """The entry of a line; none where the line was torn."""
+    """The entry of a line; none where the line was torn or edited."""
     try:
-        entry: Mapping[str, Any] = json.loads(line)
-        yield (entry["key"], entry["row"]), Response(entry["text"], entry["finished"], entry["tokens"])
-    except (ValueError, TypeError, KeyError):
+        entry: Any = json.loads(line)
+        if entry.pop("sha256") == digest(entry):
+            yield (entry["key"], entry["row"]), Response(entry["text"], entry["finished"], entry["tokens"])
+    except (ValueError, TypeError, KeyError, AttributeError):
         return

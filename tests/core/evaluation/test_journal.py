@@ -106,8 +106,23 @@ def test_a_torn_line_is_dropped_and_the_next_one_begins_anew(tmp_path: Path, kep
 
 
 def test_lines_of_another_making_are_dropped(tmp_path: Path) -> None:
-    (tmp_path / "set.unfinished-0.jsonl").write_text('[1]\n{"key": "k"}\n{"key": [], "row": 0}\n3\n')
+    whole = '{"key": [], "row": 0, "text": "", "finished": true, "tokens": 0}'
+    (tmp_path / "set.unfinished-0.jsonl").write_text(f'[1]\n{{"key": "k"}}\n{whole}\n3\nnull\n')
     assert Journal(tmp_path, "set").read() == {}
+
+
+@pytest.mark.parametrize(
+    "edit", [("a\\nb", "a\\nc"), ('"text": "a', '"text": 1, "was": "a'), ("true", "false"), ('"row": 0', '"row": 1')]
+)
+def test_a_line_that_was_edited_is_dropped(tmp_path: Path, edit: tuple[str, str]) -> None:
+    journal, file = Journal(tmp_path, "set"), tmp_path / "set.unfinished-0.jsonl"
+    with journal.writer(0) as writer:
+        writer.add(("key", 0), A)
+        writer.add(("key", 2), B)
+    edited = file.read_text().replace(*edit)
+    assert edited != file.read_text()
+    file.write_text(edited)
+    assert journal.read() == {("key", 2): B}
 
 
 def test_a_set_called_like_a_journal_keeps_its_own(tmp_path: Path) -> None:
