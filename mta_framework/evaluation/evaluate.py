@@ -15,7 +15,7 @@ from mta_framework.evaluation.predictions import Key, digest, read_predictions, 
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.responses import Responder
 from mta_framework.evaluation.results import Evaluation, Prediction, SetResult
-from mta_framework.evaluation.scoring import labelled, score
+from mta_framework.evaluation.scoring import labelled, score, source
 from mta_framework.generation.engine import Engine, Stored, make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import Metric
@@ -82,9 +82,9 @@ def evaluate(
 
     A response is on disk as soon as it is there, so that an evaluation that was killed goes on where it was, with as
     many processes as it then has. Complete predictions lie in ``folder/MODEL/SET-seedSEED.jsonl``. Those that were made
-    before from the same model, prompts and sampling are reused; where only metrics, references or questions changed,
-    they are scored anew. Called by every process of a distributed run: each generates its share, and all return the
-    same.
+    before from the same model, prompts and sampling are reused; where only metrics (their code included), references or
+    questions changed, they are scored anew. Called by every process of a distributed run: each generates its share, and
+    all return the same.
 
     Args:
         candidates: The models.
@@ -207,7 +207,7 @@ class _Task:
         del sampling["batch_tokens"]  # of no influence but on rounding
         made_from = digest([self.candidate.identity, list(entry.prompts), ids, sampling, self.engine])
         metrics = [
-            [label, type(metric).__module__, type(metric).__qualname__, metric.params.model_dump(mode="json")]
+            [label, type(metric).__qualname__, source(metric), metric.params.model_dump(mode="json")]
             for label, metric in self.metrics
         ]
         scored_from = digest([[list(texts) for texts in entry.references], list(entry.questions), metrics])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -31,6 +33,15 @@ def labelled(metrics: Sequence[Metric]) -> list[tuple[str, Metric]]:
             for label in repeated
         )
     return list(zip(labels, metrics, strict=True))
+
+
+def source(metric: Metric) -> str:
+    """The code of a metric's module: scores that a mended metric gave before are no longer its scores."""
+    name = type(metric).__module__
+    try:
+        return inspect.getsource(sys.modules[name])
+    except (KeyError, OSError, TypeError):  # there is no file of it
+        return name
 
 
 def score(answers: Answers, metrics: Sequence[tuple[str, Metric]]) -> dict[str, ScoreSet]:

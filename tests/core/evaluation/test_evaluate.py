@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import linecache
 import math
+import sys
 from typing import ClassVar
 
 import pytest
@@ -55,6 +58,15 @@ class Loader:
     def __call__(self):
         self.calls += 1
         return self.model
+
+
+def load_plugin(path):
+    """What ``mta -p`` makes of a file in a new process."""
+    linecache.clearcache()
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    exec(compile(path.read_bytes(), path, "exec"), module.__dict__)  # never bytecode of the file as it was
+    return module
 
 
 @pytest.fixture
@@ -241,6 +253,24 @@ def test_other_references_are_scored_anew_without_generating(run, loader):
     again = run(sets=(entry(references=references),))
     assert loader.calls == 1
     assert [row.references for row in again.results[0].predictions] == list(references)
+
+
+def test_a_metric_whose_code_was_mended_scores_anew_without_generating(run, loader, tmp_path):
+    code = """
+from mta_framework import Metric, ScoreSet
+
+class Constant(Metric):
+    NAME = "constant"
+    def score(self, answers):
+        return ScoreSet((VALUE,) * len(answers.predictions))
+"""
+    found = []
+    for value in ("1.0", "2.0", "2.0"):
+        (tmp_path / "constant.py").write_text(code.replace("VALUE", value))
+        metric = load_plugin(tmp_path / "constant.py").Constant
+        found.append([row.scores["constant"] for row in run(metrics=(metric,)).results[0].predictions])
+    assert found == [[1.0] * 3, [2.0] * 3, [2.0] * 3]
+    assert loader.calls == 1
 
 
 def test_responses_survive_a_metric_that_fails(run, loader, tmp_path):
