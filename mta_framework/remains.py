@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from mta_framework import run_folder
 from mta_framework.binding import BoundRun
 from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.evaluation.report import newer_fault
 from mta_framework.geometry import recorded_geometry
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.key_layers import recorded_layers
@@ -23,7 +24,7 @@ _EXPORTED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def require_whole(bound: BoundRun) -> None:
-    """Refuse to go on with damaged remains of this run, or of those of its teacher.
+    """Refuse to go on with damaged remains of this run or of that of its teacher, and with those of a newer version.
 
     Raises:
         InputError: All that is missing or damaged, but for single checkpoints: an earlier one will do.
@@ -32,6 +33,7 @@ def require_whole(bound: BoundRun) -> None:
     faults: list[Fault] = []
     while run is not None:
         folder = run_folder.of(run.spec)
+        faults += [newer] if (newer := newer_fault(folder.path)) else []
         if folder.is_trained:
             faults += _export_faults(folder)
         else:
@@ -94,6 +96,9 @@ def _damage(student: Path) -> str | None:
 
 
 def _line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 

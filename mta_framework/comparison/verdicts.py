@@ -105,7 +105,7 @@ def _preferences(judge: Judge, sides: Sequence[Group], name: str) -> PromptScore
 def _answers(judge: Judge, group: Group, name: str) -> Answers:
     run = group.runs[0]
     rows = run.rows(group.model, name, run.facts.seeds[0])
-    folder = run.folder.parent / CACHE / judge.metric.NAME
+    folder = run.folder.resolve().parent / CACHE / judge.metric.NAME
     texts = [row.prediction for row in rows]
     return Answers(texts, [row.references for row in rows], [row.question for row in rows], cache_dir=folder)
 

@@ -225,21 +225,31 @@ def read_report(folder: Path) -> Report:
         InputError: There is none, it is not one, or a newer version wrote it.
     """
     path, todo = folder / REPORT_FILE, "Let the run write it anew: mta run SPEC --resume."
+    if newer := newer_fault(folder):
+        raise InputError([newer])
     try:
-        content = path.read_bytes()
-        written = json.loads(content).get("format", FORMAT)
-        if isinstance(written, int) and written > FORMAT:
-            wrong = f"was written by a newer version of mta_framework (got format {written})"
-            raise InputError([Fault(str(path), wrong, f"format {FORMAT} or older", "Read it with that version.")])
-        return _adapter().validate_json(content)
+        return _adapter().validate_json(path.read_bytes())
     except FileNotFoundError:
         wrong, todo = "does not exist", "Finish the run first: it writes its report at the end."
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         wrong = f"is not a report (got {'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']})"
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+    except OSError as error:
         wrong = f"is not a report (got {type(error).__name__}: {error})"
     raise InputError([Fault(str(path), wrong, "the report of a finished run is needed", todo)])
+
+
+def newer_fault(folder: Path) -> Fault | None:
+    """What to say of a report that a newer version wrote; None of any other file, or none."""
+    path = folder / REPORT_FILE
+    try:
+        written = json.loads(path.read_bytes()).get("format", FORMAT)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    if not isinstance(written, int) or written <= FORMAT:
+        return None
+    wrong = f"was written by a newer version of mta_framework (got format {written})"
+    return Fault(str(path), wrong, f"format {FORMAT} or older", "Use that version, or delete the file.")
 
 
 @functools.cache

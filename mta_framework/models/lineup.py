@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import InputError
 from mta_framework.models.heads import check_head
-from mta_framework.models.loading import load_student, load_teacher, student_field, teacher_dtype
+from mta_framework.models.loading import load_student, load_teacher, pretrained, student_field, teacher_dtype
+from mta_framework.models.origins import local_model
 from mta_framework.models.outline import ModelOutline, outline_student, outline_teacher
 from mta_framework.models.tokenizers import (
     check_vocabulary,
@@ -129,9 +130,13 @@ class Lineup:
         return student.eval().to(self._device, getattr(torch, DTYPE_OF_PRECISION[self._spec.training.precision]))
 
     def exported_student(self, folder: Path) -> PreTrainedModel:
-        """A student that was trained and exported, as it is evaluated."""
-        section = TeacherSection(path=str(folder))
-        model = load_teacher(section, None, DTYPE_OF_PRECISION[self._spec.training.precision])
+        """A student that was trained and exported, as it is evaluated.
+
+        Raises:
+            InputError: It can't be loaded; the fault names the folder.
+        """
+        dtype = getattr(torch, DTYPE_OF_PRECISION[self._spec.training.precision])
+        model = pretrained(local_model(folder, str(folder)), dtype).eval().requires_grad_(False)
         return model.to(self._device)  # type: ignore[arg-type]
 
     def _load_teacher(self, section: TeacherSection, dtype: str) -> PreTrainedModel:

@@ -110,6 +110,9 @@ def require_whole(folder: Path) -> None:
     Raises:
         InputError: That is so.
     """
+    if folder.exists() and not folder.is_dir():
+        wrong, todo = "is no folder (got a file)", "Delete it; without student and checkpoints a run begins anew."
+        raise InputError([Fault(str(folder), wrong, "a folder of checkpoints, or none", todo)])
     named = _named(folder)
     if named and not existing(folder):
         wrong = f"holds no checkpoint that is whole (got {named[-1].name}: {damage(named[-1])})"

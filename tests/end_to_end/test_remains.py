@@ -53,7 +53,7 @@ DAMAGES = {
     "a garbled log": (lambda run: garble(run / "training.json"), ["student/training.json: is not what a run writes"]),
     "an edited log": (
         lambda run: edit(run / "training.json", history="none"),
-        ["student/training.json: is not what a run writes (got ValidationError"],
+        ["student/training.json: is not what a run writes (got history: Input should be"],
     ),
     "no key layers": (lambda run: (run / "key-layers.json").unlink(), ["student/key-layers.json: is missing; "]),
     "edited key layers": (
@@ -87,6 +87,18 @@ DAMAGES = {
             (run / "student" / "model.safetensors").unlink(),
         ],
         ["teacher/training.json: is missing", "student/student: has no weights", "2 faults"],
+    ),
+    "a report of a newer version": (
+        lambda run: edit(run / "report.json", format=99),
+        ["student/report.json: was written by a newer version of mta_framework (got format 99)"],
+    ),
+    "a file for checkpoints, and no student": (
+        lambda run: [
+            shutil.rmtree(run / "student"),
+            shutil.rmtree(run / "checkpoints"),
+            garble(run / "checkpoints"),
+        ],
+        ["student/checkpoints: is no folder (got a file)"],
     ),
     "a garbled spec of the teacher": (
         lambda run: garble(run.with_name("teacher") / "spec.json"),
@@ -169,3 +181,16 @@ def test_a_checkpoint_of_the_right_size_and_the_wrong_content_is_named(spec, tmp
         assert "Delete this folder, then resume: the checkpoint before it is used." in result.output
         shutil.rmtree(run / "checkpoints" / "checkpoint-2")
         shutil.copytree(run / "checkpoints" / "checkpoint-1", run / "checkpoints" / "checkpoint-2")
+
+
+def test_an_export_that_does_not_load_is_named_by_its_folder(spec_dict, write_spec, tmp_path):
+    spec = write_spec(
+        {**spec_dict, "alignment": None, "evaluation": {**spec_dict["evaluation"], "models": ["student"]}}
+    )
+    pipeline.run(bind(spec, discover()))
+    run = tmp_path / "runs" / "student"
+    shutil.rmtree(run / "predictions")
+    edit(run / "student" / "config.json", num_hidden_layers=5)
+    result = resume(spec)
+    assert result.exit_code == 2
+    assert f"{run / 'student'}: lacks weights, or has them in another shape" in result.output

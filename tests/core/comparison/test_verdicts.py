@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +143,10 @@ def test_a_file_names_the_metric(tmp_path, registry):
 def test_a_faulty_file_is_told(tmp_path, registry, text, told):
     with pytest.raises(InputError, match=told):
         read_judge(written(tmp_path, text), registry)
+
+
+def test_answers_are_kept_beside_the_runs_wherever_the_command_is_given(entries, monkeypatch):
+    chosen = judge()
+    monkeypatch.chdir(entries[0].folder)
+    compare([Entry(Path()), entries[1]], judge=chosen)
+    assert chosen.metric.seen[0][0].cache_dir == entries[0].folder.parent / "metric-cache" / "longer"
