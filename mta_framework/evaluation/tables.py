@@ -10,6 +10,7 @@ from mta_framework.evaluation.report import EvaluationFacts, Score
 # What Markdown takes for markup within a line; an underscore inside a word is none.
 MARKS = re.compile(r"[&<>|*`~\[\]\\$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
+_LINE_END = re.compile(r"\r\n?|\n")
 _LARGE = 1e6
 
 
@@ -60,7 +61,7 @@ def seeds_note(seeds: Sequence[int]) -> str:
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is, within one cell of a table."""
     shown = MARKS.sub(lambda mark: f"&#{ord(mark[0])};", text)
-    return shown.replace("\r\n", "\n").replace("\n", "<br>")
+    return _LINE_END.sub("<br>", shown)
 
 
 def markdown_table(rows: Iterable[Sequence[str]]) -> str:

@@ -26,6 +26,9 @@ def score(text, n=2):
         ("The cat. the CAT!", 1, 2 / 4),
         ("日本 日本 語", 1, 2 / 3),
         ("one two three", 3, 1),
+        ("हिन्दी भाषा हिन्दी", 1, 2 / 3),
+        ("की कि", 1, 2 / 2),
+        ("می\u200cخواهم می\u200cدانم", 1, 2 / 2),
     ],
 )
 def test_score_is_the_share_of_distinct_n_grams_times_100(text, n, expected):

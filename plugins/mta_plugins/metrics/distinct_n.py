@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import itertools
+import unicodedata
 
 from pydantic import Field
 
 from mta_framework import Answers, Metric, PluginParams, ScoreSet
 
-_WORD = re.compile(r"\w+")
+# Zero-width joiner and non-joiner stand within words of Persian and Indic scripts.
+_JOINERS = "_\u200c\u200d"
 
 
 class DistinctN(Metric):
@@ -26,11 +28,20 @@ class DistinctN(Metric):
     def score(self, answers: Answers) -> ScoreSet:
         """Score predictions between 0 and 100, whatever the references; one of fewer than n words scores 0.
 
-        Words are runs of letters, digits and underscores in any script, in lower case.
+        Words are runs of letters with their marks, digits and underscores in any script, in lower case.
         """
         return ScoreSet(tuple(map(self._distinct, answers.predictions)))
 
     def _distinct(self, text: str) -> float:
-        words = _WORD.findall(text.lower())
+        words = _words(text.lower())
         grams = list(zip(*(words[start:] for start in range(self.params.n)), strict=False))
         return 100.0 * len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _words(text: str) -> list[str]:
+    return ["".join(run) for inside, run in itertools.groupby(text, _of_a_word) if inside]
+
+
+def _of_a_word(character: str) -> bool:
+    # Marks are vowels in many scripts, which regular expressions take for the end of a word.
+    return character.isalnum() or character in _JOINERS or unicodedata.category(character).startswith("M")

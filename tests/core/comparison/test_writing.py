@@ -101,6 +101,11 @@ class TestTerminal:
 
 
 class TestMarkdown:
+    @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+    def test_no_end_of_line_in_a_text_ends_a_row(self, end):
+        broken = dataclasses.replace(COMPARISON.examples[0], other_text=f"one{end}two")
+        assert "| one<br>two |" in markdown(dataclasses.replace(COMPARISON, examples=(broken,)))
+
     def test_has_notes_under_the_tables_of_every_metric(self):
         assert markdown(COMPARISON).count("A note with 95 %") == 3
 
