@@ -34,12 +34,22 @@ def write(folder: Path, comparison: Comparison) -> list[Path]:
         f"{STEM}.json": comparison_json(comparison),
         "wins.csv": wins_csv(comparison),
     }
-    try:
-        for name, content in contents.items():
-            replace(folder / name, content)
-    except OSError as error:
-        raise RunError(f"cannot write to {folder} ({error.strerror}); name another folder") from error
+    for name, content in contents.items():
+        put(folder / name, content)
     return [folder / name for name in contents]
+
+
+def put(path: Path, content: str | bytes) -> None:
+    """Write one file of a comparison; it appears whole.
+
+    Raises:
+        RunError: Its folder cannot be written to.
+    """
+    try:
+        replace(path, content)
+    except OSError as error:
+        todo = "make room, or name another folder"
+        raise RunError(f"cannot write to {path.parent} ({error.strerror}); {todo}") from error
 
 
 def comparison_json(comparison: Comparison) -> bytes:

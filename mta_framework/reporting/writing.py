@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mta_framework.comparison.comparison import Comparison
+from mta_framework.comparison.writing import put
 from mta_framework.evaluation.report import REPORT_FILE, Report, report_json
 from mta_framework.files import replace
 
@@ -41,8 +42,11 @@ def write_comparison(folder: Path, comparison: Comparison) -> Path:
 
     Returns:
         Its path.
+
+    Raises:
+        RunError: The folder cannot be written to.
     """
     from mta_framework.reporting.comparison_page import comparison_page
 
-    replace(folder / COMPARISON_PAGE, comparison_page(comparison))
+    put(folder / COMPARISON_PAGE, comparison_page(comparison))
     return folder / COMPARISON_PAGE

@@ -100,3 +100,19 @@ def test_loads_no_torch(runs, tmp_path):
         "loaded = {'torch', 'transformers', 'spacy', 'datasets'} & set(sys.modules)\nassert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+
+def test_a_disk_that_fills_up_is_told_and_nothing_old_is_lost(runs, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "comparison.html").write_text("the old page")
+    code = (
+        "import resource, signal, sys\nfrom mta_framework.cli import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))\n"
+        f"sys.argv = {['mta', 'compare', str(runs), '-o', str(out)]!r}\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert f"cannot write to {out} (File too large); make room" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (out / "comparison.html").read_text() == "the old page"
