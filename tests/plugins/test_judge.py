@@ -229,3 +229,10 @@ def test_how_it_is_asked_is_no_part_of_what_scores_mean():
     assert first.definition() == second.definition()
     other = Judge(Judge.Params(base_url="http://localhost/v1", model="other", max_requests=1))
     assert other.definition() != first.definition()
+
+
+def test_grades_that_were_asked_for_in_other_words_are_not_compared(monkeypatch):
+    asked = Judge(Judge.Params(base_url="http://localhost/v1", model="m", max_requests=1))
+    before = asked.definition()
+    monkeypatch.setattr("mta_plugins.metrics.judge._RATE", "Grade {answer}: [[grade]]")
+    assert asked.definition() != before

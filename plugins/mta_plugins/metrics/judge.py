@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -122,7 +123,8 @@ class Judge(PairwiseMetric):
         return {**counts, "cost": cost}
 
     def definition(self) -> Mapping[str, JsonValue]:
-        return self.params.model_dump(mode="json", include={"base_url", "model", "temperature"})
+        asked = hashlib.sha256((_RATE + _COMPARE).encode()).hexdigest()[:12]
+        return {**self.params.model_dump(mode="json", include={"base_url", "model", "temperature"}), "asked": asked}
 
     def score(self, answers: Answers) -> ScoreSet:
         """Grade every response; grades that were given to the same question, references and response are used again.
