@@ -41,6 +41,12 @@ class ProgressBar(ProgressCallback):
         super().__init__()
         self._latest: dict[str, str] = {}
 
+    def close(self) -> None:
+        """End the lines of bars that are open, so that what is said next begins one."""
+        for bar in (self.prediction_bar, self.training_bar):
+            if bar is not None:
+                bar.close()
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar."""
         super().on_train_begin(args, state, control, **kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def train(
             trainer.catch_up()
             return TrainingLog(finished.log_history, finished.max_steps, 0, 0.0, trainer.stopwatch.seconds_per_step())
         start = time.perf_counter()
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        with closing(trainer.progress):
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         seconds = time.perf_counter() - start
     before = int(resumed.name.split("-")[1]) if resumed else 0
     state, step_time = trainer.state, trainer.stopwatch.seconds_per_step()

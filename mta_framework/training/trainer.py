@@ -81,8 +81,9 @@ class DistillationTrainer(Trainer):
             callbacks=[StepGuard(self), *callbacks],
         )
         self.remove_callback(ProgressCallback)
+        self.progress = ProgressBar()
         if not arguments.disable_tqdm:
-            self.add_callback(ProgressBar())
+            self.add_callback(self.progress)
         # compute_loss divides by global counts; this keeps the loop from dividing by the number of micro-batches too.
         self.model_accepts_loss_kwargs = True
 

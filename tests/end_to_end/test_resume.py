@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -121,3 +122,18 @@ def test_run_that_was_killed_in_its_last_validation_makes_up_for_it(steps, spec_
         ]
         assert logged[0][-1][0] == steps
         assert logged[0] == logged[1]
+
+
+def test_what_is_said_of_a_run_that_failed_begins_a_line_after_its_bar(spec_dict, write_spec, capfd):
+    def fail(trainer, *_):
+        raise RunError("a loss that is infinite")
+
+    path = write_spec({**spec_dict, "alignment": None, "evaluation": None})
+    with mock.patch.object(DistillationTrainer, "close_step", fail), pytest.raises(RunError) as caught:
+        pipeline.run(bind(path, discover()))
+    print(f"The run failed: {caught.value}", file=sys.stderr)
+    del caught
+    gc.collect()  # an open bar would be drawn again
+    bar, last = capfd.readouterr().err.splitlines()[-2:]
+    assert "Training:" in bar
+    assert last == "The run failed: a loss that is infinite"
