@@ -109,7 +109,10 @@ def begun(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
     Raises:
         RunError: It cannot be written to, or another process holds it; a process that died holds nothing.
     """
-    folder = RunFolder(Path(spec.folder))
+    folder, todo = (
+        RunFolder(Path(spec.folder)),
+        "set output_dir" if isinstance(spec, RunSpec) else "choose another by -o",
+    )
     lock = FileLock(folder.path / ".lock")
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -117,7 +120,7 @@ def begun(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
     except Timeout as error:
         raise RunError(f"{folder.path}: another process is at work on this run; wait for it, then resume") from error
     except OSError as error:
-        raise RunError(f"cannot write to {folder.path} ({error.strerror}); set output_dir") from error
+        raise RunError(f"cannot write to {folder.path} ({error.strerror}); {todo}") from error
     with held, telling_of_a_full_disk(folder.path):
         write_json(folder.spec_file, spec.model_dump(mode="json"))
         yield

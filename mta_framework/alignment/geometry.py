@@ -11,6 +11,8 @@ from torch.nn import functional
 
 _LEAST = 3
 """Pairs of spans: two lie on a line whatever they are."""
+_ALIKE = 1e-9
+"""Cosines that differ by less differ by rounding."""
 
 
 def cosines(vector_SD: Tensor) -> NDArray[np.float64]:
@@ -31,6 +33,6 @@ def agreement(own: Sequence[NDArray[np.float64]], other: Sequence[NDArray[np.flo
         None where there are fewer than three pairs, or where one of the models has all spans alike.
     """
     one, two = (np.concatenate([text[np.triu_indices(len(text), 1)] for text in texts]) for texts in (own, other))
-    if len(one) < _LEAST or np.ptp(one) == 0 or np.ptp(two) == 0:
+    if len(one) < _LEAST or min(np.ptp(one), np.ptp(two)) < _ALIKE:
         return None
     return float(np.corrcoef(one, two)[0, 1])

@@ -9,6 +9,7 @@ import pytest
 
 from mta_framework import run_folder
 from mta_framework.errors import InputError, RunError
+from mta_framework.spec.evaluation import EvaluationSpec
 from mta_framework.spec.sections import RunSpec
 
 
@@ -82,6 +83,14 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     spec = spec_in(tmp_path / "file")
     with pytest.raises(RunError, match=r"^cannot write to .*file/a \(.+\); set output_dir$"):
         begin(spec)
+    evaluation = {"sets": {"dolly": {"path": str(tmp_path / "d.jsonl")}}}
+    folder, model = str(tmp_path / "file" / "b"), {"path": str(tmp_path)}
+    alone = EvaluationSpec(name="b", folder=folder, model=model, evaluation=evaluation)
+    with (
+        pytest.raises(RunError, match=r"^cannot write to .*file/b \(.+\); choose another by -o$"),
+        run_folder.begun(alone),
+    ):
+        pass
 
 
 def test_a_folder_that_another_process_holds_is_refused_until_that_process_is_gone(tmp_path):

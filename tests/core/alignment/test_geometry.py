@@ -72,3 +72,12 @@ def test_agreement_needs_three_pairs_that_are_not_all_alike():
     two, three = np.eye(2), np.array([[1, 0.5, 0.1], [0.5, 1, 0.2], [0.1, 0.2, 1]])
     assert agreement([two, two], [two, two]) is None
     assert agreement([three], [np.ones((3, 3))]) is None
+
+
+def test_spans_of_one_direction_are_alike_whatever_rounding_says():
+    lengths = torch.arange(1.0, 7.0).unsqueeze(1)
+    alike = [cosines(torch.tensor([0.1, 0.7, -0.3]) * lengths)]
+    assert np.ptp(alike[0]) > 0
+    other = [cosines(torch.randn(6, 3, generator=torch.Generator().manual_seed(0)))]
+    assert agreement(alike, other) is None
+    assert agreement(other, alike) is None
