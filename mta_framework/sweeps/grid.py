@@ -61,7 +61,7 @@ def name_faults(cells: Sequence[Cell]) -> Iterator[Fault]:
     """Cells whose labels do not tell their folders apart, or leave nothing of a name."""
     by_name: dict[str, list[Cell]] = {}
     for cell in cells:
-        by_name.setdefault(cell.name, []).append(cell)
+        by_name.setdefault(cell.name.casefold(), []).append(cell)  # many file systems know no case
     for name, group in by_name.items():
         if len(group) > 1 or not name or name.partition(".")[0] in _TAKEN:
             got = ", ".join(" + ".join(map(repr, cell.labels)) for cell in group)

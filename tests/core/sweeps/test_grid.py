@@ -93,6 +93,7 @@ def test_sweep_over_seeds_alone_is_one_row_of_its_name():
             "has no effect without field",
         ),
         ({"axes": [{"name": "a", "cells": {"x": {}, "+ x": {}}}], "baseline": None}, "axes: ", "share the folder 'x'"),
+        ({"axes": [{"name": "a", "cells": {"X": {}, "x": {}}}], "baseline": None}, "axes: ", "(got 'X', 'x')"),
         ({"axes": [{"name": "a", "cells": {"+": {}}}], "baseline": None}, "axes: ", "the folder ''"),
         ({"axes": [{"name": "a", "cells": {"span cache": {}}}], "baseline": None}, "axes: ", "'span-cache'"),
         ({"axis": []}, "axis: ", "Did you mean 'axes'?"),
