@@ -192,8 +192,8 @@ class Example:
         teacher: The same text in the teacher's tokens, where its tokenizer is another one: with the same spans, in the
             same order.
         matched_R2: int32, the tokens of this text and of ``teacher`` that are predicted from the same text.
-        number: What messages call the text: its place in the data set, from 0; -1 where that is unknown. A response that
-            is written during training is called as the text that its prompt comes from.
+        number: What messages call the text: its place in the data set, from 0; -1 where that is unknown. A response
+            that is written during training is called as the text that its prompt comes from.
     """
 
     input_ids: NDArray[np.int32]

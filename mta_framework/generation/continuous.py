@@ -15,6 +15,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from mta_framework.generation.cache import RowCache
 from mta_framework.generation.draws import choose
+from mta_framework.generation.limits import goes_by_company
 from mta_framework.generation.row import Row, Rules
 
 _SHARE_TO_REFILL = 8
@@ -23,8 +24,9 @@ _SHARE_TO_REFILL = 8
 def write_continuously(model: PreTrainedModel, rows: Sequence[Row], rules: Rules) -> Iterator[Row]:
     """Write all responses, and give each row when it is finished.
 
-    At most ``Sampling.rows`` rows are live. When an eighth of the places is free, waiting rows are read together and
-    enter; rows with the same prompt that enter together are read once. Memory for the cache is allocated at once.
+    At most ``Sampling.rows`` rows are live, or one where rows change each other (``goes_by_company``). When an eighth
+    of the places is free, waiting rows are read together and enter; rows with the same prompt that enter together are
+    read once. Memory for the cache is allocated at once.
 
     Args:
         model: With a ``mergeable`` cache, in evaluation mode, without gradient.
@@ -35,8 +37,9 @@ def write_continuously(model: PreTrainedModel, rows: Sequence[Row], rules: Rules
         RunError: The model's logits are NaN or infinite.
     """
     longest = len(rows[0].prompt)
-    places = min(rules.sampling.rows(longest), len(rows))
-    batch = _Batch(model, rules, RowCache(places, longest + rules.sampling.max_new_tokens))
+    columns = longest + rules.sampling.max_new_tokens
+    places = 1 if goes_by_company(model.config, columns) else min(rules.sampling.rows(longest), len(rows))
+    batch = _Batch(model, rules, RowCache(places, columns))
     waiting = deque(rows)
     while waiting or batch.live:
         free = places - len(batch.live)

@@ -25,6 +25,18 @@ def room_fault(config: PretrainedConfig, prompt_length: int, max_new_tokens: int
     )
 
 
+def goes_by_company(config: PretrainedConfig, length: int) -> bool:
+    """Whether what a model makes of a text depends on the longest text beside it, where texts are this long.
+
+    LongRoPE (Phi-3) turns the states of a whole batch in another way as soon as one text in it is longer than those
+    that the model was first trained on.
+    """
+    rotary = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [rotary] if "rope_type" in rotary else [kind for kind in rotary.values() if isinstance(kind, dict)]
+    limits = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
+    return any(length > limit for limit in limits)
+
+
 def end_ids(stored: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end a response: the tokenizer's, and those of the model's settings that are special to it.
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mta_framework.errors import InputError
+from mta_framework.errors import Fault, InputError
 from mta_framework.models.configs import accepted, fresh_config, read_config
 from mta_framework.models.decoder import shape_of
 from mta_framework.models.heads import head_of
@@ -60,6 +60,7 @@ def outline_teacher(section: TeacherSection, run_student: ModelOutline | None, d
         config, where = read_config(origin), origin.where
     with accepted(where):
         shell = _shell(config)
+    _require_causal(shell, where)
     head_of(shell, where)
     return ModelOutline(shape_of(config), _count(shell), 0, dtype, config)
 
@@ -82,6 +83,7 @@ def outline_student(
         model = _shell(config)
         if section.config is not None:
             check_runs(config)
+    _require_causal(model, where)
     head_of(model, where)
     fault = check_vocabulary(tokenizer, model, where)
     if fault:
@@ -104,6 +106,7 @@ def outline_pretrained(origin: Origin, tokenizer: PreTrainedTokenizerBase, dtype
     config = read_config(origin)
     with accepted(origin.where):
         shell = _shell(config)
+    _require_causal(shell, origin.where)
     if fault := check_vocabulary(tokenizer, shell, origin.where):
         raise InputError([fault])
     return ModelOutline(shape_of(config), _count(shell), 0, dtype, config)
@@ -125,6 +128,14 @@ def _student_config(
 def _shell(config: PreTrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
+
+
+def _require_causal(shell: PreTrainedModel, where: str) -> None:
+    # Encoders that can be told to be decoders load as causal language models, and read what comes after.
+    if getattr(shell.config, "is_decoder", True):
+        return
+    wrong = f"reads texts in both directions (got {shell.config.model_type} with is_decoder false)"
+    raise InputError([Fault(where, wrong, "a causal language model is allowed", "Choose another model.")])
 
 
 def _count(model: nn.Module, trainable: bool = False) -> int:

@@ -86,6 +86,14 @@ def test_values_that_make_no_model_are_faults(tokenizer, values, told):
         outline_student(StudentSection(config=config), None, tokenizer)
 
 
+def test_an_encoder_is_refused_until_it_is_told_to_be_a_decoder(tokenizer):
+    fields = {name: value for name, value in CONFIG.items() if name != "num_key_value_heads"}
+    bert = fields | {"model_type": "bert"}
+    with pytest.raises(InputError, match=r"student\.config: reads texts in both directions \(got bert"):
+        outline_student(StudentSection(config=bert), None, tokenizer)
+    assert outline_student(StudentSection(config=bert | {"is_decoder": True}), None, tokenizer).parameters > 0
+
+
 @pytest.mark.parametrize("model_type", ["llama", "mixtral"])
 def test_the_trial_run_leaves_random_state_and_configuration_alone(tokenizer, model_type):
     before = torch.get_rng_state()
