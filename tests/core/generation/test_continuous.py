@@ -224,10 +224,10 @@ def test_prompts_of_length_0_and_1_go_with_long_ones(family, tokenizer):
 
 
 def test_rows_that_would_change_each_other_beyond_a_length_are_written_one_by_one(tokenizer):
-    rotary = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 16}
-    rotary |= {"short_factor": [1.0] * 4, "long_factor": [4.0, 3.0, 2.0, 1.0]}
-    fields = {name: size for name, size in GROUPED.items() if name != "head_dim"} | {"rope_parameters": rotary}
-    model = model_of("phi3", fields)
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0, 3.0, 2.0, 1.0]}
+    rotary = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
+    fields = {name: size for name, size in GROUPED.items() if name != "head_dim"}
+    model = model_of("phi3", fields | {"original_max_position_embeddings": 16, "rope_parameters": rotary})
     together = responses(model, tokenizer, 16, prompts=PROMPTS[:16], seeds=SEEDS[:16])
     for row, generation in enumerate(together):
         assert responses(model, tokenizer, 1, prompts=[PROMPTS[row]], seeds=[SEEDS[row]]) == [generation]
