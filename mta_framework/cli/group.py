@@ -25,7 +25,8 @@ class Commands(click.Group):
             say_error(*faults, f"{len(faults)} fault{'s' if len(faults) != 1 else ''}; nothing was run.")
             context.exit(2)
         except RunError as error:
-            say_error(f"The run failed: {error}")
+            what = "The run" if context.invoked_subcommand == "run" else f"mta {context.invoked_subcommand}"
+            say_error(f"{what} failed: {error}")
             context.exit(1)
         except KeyboardInterrupt:
             say_error(

@@ -22,7 +22,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     ]
     yield from _block(("spans", "number", "texts", "texts without"), spans)
     if plan.unparsed:
-        yield from (f"{plan.unparsed:,} stretches could not be parsed and have no spans; see `mta spans`.", "")
+        yield from (f"Stretches that could not be parsed and have no spans: {plan.unparsed:,}; see `mta spans`.", "")
     pairs = [(pair.granularity, str(pair.student), str(pair.teacher)) for pair in plan.layer_pairs]
     yield from _block(("key layers", "student", "teacher"), pairs)
     if plan.measured:

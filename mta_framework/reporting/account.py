@@ -76,7 +76,7 @@ def spans(report: Report) -> Rows:
 
 def unparsed(report: Report) -> str:
     """What the parser could not read; empty where it read all."""
-    return f"{report.unparsed:,} stretches of the texts could not be parsed and have no spans." * (report.unparsed > 0)
+    return f"Stretches that could not be parsed and have no spans: {report.unparsed:,}." * (report.unparsed > 0)
 
 
 def sets(facts: EvaluationFacts) -> Rows:

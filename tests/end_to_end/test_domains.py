@@ -55,7 +55,7 @@ def test_run_trains_with_both_granularities_and_reports_what_was_not_parsed(extr
     assert all(report.spans[granularity].spans > 0 for granularity in ("words", "phrases"))
     assert report.unparsed == UNPARSED[extractor]
     page = (tmp_path / "runs" / "student" / "report.md").read_text()
-    assert f"{UNPARSED[extractor]} stretches of the texts could not be parsed and have no spans." in page
+    assert f"could not be parsed and have no spans: {UNPARSED[extractor]}." in page
 
 
 @pytest.mark.parametrize("extractor", UNPARSED)
@@ -63,4 +63,4 @@ def test_dry_run_says_how_much_cannot_be_parsed_also_with_the_spans_in_the_cache
     for _ in range(2):
         result = CliRunner().invoke(main, ["run", "--dry-run", str(spec_of(extractor))])
         assert result.exit_code == 0, result.output
-        assert f"{UNPARSED[extractor]} stretches could not be parsed and have no spans" in result.output
+        assert f"could not be parsed and have no spans: {UNPARSED[extractor]};" in result.output

@@ -108,7 +108,7 @@ def test_run_that_did_everything_has_every_section(report):
         "500",
         "91%",
         "org/teacher at v2",
-        "3 stretches of the texts",
+        "could not be parsed and have no spans: 3.",
         report.command,
     ):
         assert told in reader.text, told
