@@ -88,6 +88,8 @@ class Contrast:
         wins: Prompts that the other answers better.
         ties: Prompts that both answer equally well.
         losses: Prompts that the baseline answers better.
+        p_seeds: Of Welch's t-test over the means of single runs, two-sided: whether other training seeds would show the
+            difference as well. None where one of the two was trained from a single seed.
     """
 
     metric: str
@@ -101,6 +103,12 @@ class Contrast:
     wins: int
     ties: int
     losses: int
+    p_seeds: float | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether prompts show the difference and, as far as is known, training seeds do."""
+        return self.p_holm < SIGNIFICANT and (self.p_seeds is None or self.p_seeds < SIGNIFICANT)
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,8 @@ class Verdict:
         wins: Prompts that the other answers better.
         ties: Prompts where neither is preferred.
         losses: Prompts that the baseline answers better.
+        p_seeds: Of Welch's t-test over the means of single runs, two-sided: whether other training seeds would show the
+            difference as well. None where one of the two was trained from a single seed.
     """
 
     metric: str

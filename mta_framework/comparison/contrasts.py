@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from mta_framework.comparison.comparison import Contrast, PromptPair
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.protocol import Common
-from mta_framework.comparison.scores import Scores, pooled
+from mta_framework.comparison.scores import Scores, pooled, run_means
 from mta_framework.evaluation.report import MetricFacts
-from mta_framework.evaluation.statistics import difference, holm
+from mta_framework.evaluation.statistics import difference, holm, welch
 
 
 def contrasts(groups: Sequence[Group], scores: Mapping[str, Scores], common: Common) -> list[Contrast]:
@@ -45,11 +45,13 @@ def _of_row(group: Group, scores: Mapping[str, Scores], metric: MetricFacts, com
     if len(by_set) > 1:
         by_set[None] = [pair for found in by_set.values() for pair in found]
     for name, found in by_set.items():
-        sides = [pooled(scores[label], metric, name, common) for label in (group.baseline, group.label)]
-        gap = difference(*sides)
+        sides = [scores[label] for label in (group.baseline, group.label)]
+        gap = difference(*(pooled(side, metric, name, common) for side in sides))
+        p_seeds = welch(*(run_means(side, metric, name, common) for side in sides))
         outcomes = Counter(pair.outcome for pair in found)
         counts = (outcomes[1], outcomes[0], outcomes[-1])
-        yield Contrast(metric.label, name, group.baseline, group.label, gap.value, gap.interval, gap.p, gap.p, *counts)
+        whose = (metric.label, name, group.baseline, group.label)
+        yield Contrast(*whose, gap.value, gap.interval, gap.p, gap.p, *counts, p_seeds)
 
 
 def _by_prompt(

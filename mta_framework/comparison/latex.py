@@ -29,10 +29,10 @@ def latex(comparison: Comparison) -> str:
     found = ["% \\usepackage{booktabs}"]
     for metric in comparison.metrics:
         found.append(_table(comparison, tables.heading(metric), list(_scores(comparison, metric))))
-        rows = tables.contrast_rows(comparison, metric)
-        if rows:
+        contrasts = tables.contrast_table(comparison, metric)
+        if contrasts:
             title = f"Differences in {metric.label}"
-            found.append(_table(comparison, title, _plain(tables.CONTRASTS, rows), left=3))
+            found.append(_table(comparison, title, _plain(contrasts[0], contrasts[1:]), left=3))
     if comparison.verdicts:
         body = _plain(tables.VERDICTS, tables.verdict_rows(comparison))
         found.append(_table(comparison, tables.verdict_heading(comparison), body, left=3))

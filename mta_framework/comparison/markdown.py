@@ -19,8 +19,8 @@ def markdown(comparison: Comparison) -> str:
     notes = "\n".join(f"- {escaped(note)}" for note in tables.all_notes(comparison))
     for metric in comparison.metrics:
         sections += [f"## {escaped(tables.heading(metric))}", _scores(comparison, metric)]
-        rows = tables.contrast_rows(comparison, metric)
-        sections += [*([_table(tables.CONTRASTS, _escaped(rows), left=3)] if rows else []), notes]
+        found = tables.contrast_table(comparison, metric)
+        sections += [*([_table(found[0], _escaped(found[1:]), left=3)] if found else []), notes]
     if comparison.verdicts:
         rows = tables.verdict_rows(comparison)
         sections += [f"## {escaped(tables.verdict_heading(comparison))}"]

@@ -55,11 +55,13 @@ def _training(groups: Sequence[Group]) -> Iterator[str]:
     if single:
         yield f"Trained once: {_listed(single)}. How much another training seed would change is unknown."
     if any(len(group.runs) > 1 for group in groups):
-        yield "Intervals and probabilities take the trained models as given; ± tells how much training seeds matter."
+        yield "Intervals, p and p (Holm) take the trained models as given; ± tells how much training seeds matter."
 
 
 def _compared(groups: Sequence[Group], common: Common) -> Iterator[str]:
     against = [group for group in groups if group.baseline is not None]
+    repeated = {group.label for group in groups if len(group.runs) > 1}
+    several = any({group.label, group.baseline} <= repeated for group in against)
     if not against:
         yield "No row is compared with another."
         return
@@ -68,7 +70,10 @@ def _compared(groups: Sequence[Group], common: Common) -> Iterator[str]:
     count = len(against) * (len(common.sets) + (len(common.sets) > 1))
     corrected = f", after Holm's correction over the {count} comparisons of the metric" if count > 1 else ""
     test = f"the paired permutation test ({RESAMPLES:,} random swaps)"
-    yield f"{DAGGER}: differs from what it is compared with, p < {SIGNIFICANT} in {test}{corrected}."
+    seeds = f", and p (seeds) < {SIGNIFICANT} where there is one" if several else ""
+    yield f"{DAGGER}: differs from what it is compared with, p < {SIGNIFICANT} in {test}{corrected}{seeds}."
+    if several:
+        yield "p (seeds): Welch's t-test over the means of single runs, not corrected."
     for group in against:
         if group.beyond_alignment:
             fields = ", ".join(group.beyond_alignment)

@@ -43,6 +43,11 @@ def cells(scores: Scores, common: Common) -> dict[Place, Cell]:
     }
 
 
+def run_means(scores: Scores, metric: MetricFacts, entry: str | None, common: Common) -> list[float]:
+    """The mean of each run of a row, on a set or on the average over the sets."""
+    return [mean(run) for run in zip(*(scores[metric.label, name] for name in _within(entry, common)), strict=True)]
+
+
 def pooled(scores: Scores, metric: MetricFacts, entry: str | None, common: Common) -> list[PromptScores]:
     """The scores of all runs of a row: one part for a set, one for each set for their average."""
     return [_together(scores[metric.label, name]) for name in _within(entry, common)]

@@ -10,7 +10,18 @@ from mta_framework.comparison.comparison import Comparison, Interval
 from mta_framework.comparison.tables import set_name
 
 _SCORES = ("metric", "set", "row", "runs", "mean", "deviation", "over", "seeds", "low", "high")
-_AGAINST = ("compared_with", "difference", "difference_low", "difference_high", "p", "p_holm", "wins", "ties", "losses")
+_AGAINST = (
+    "compared_with",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p",
+    "p_holm",
+    "wins",
+    "ties",
+    "losses",
+    "p_seeds",
+)
 _WINS = ("metric", "set", "prompt", "row", "score", "compared_with", "compared_score", "outcome")
 
 
@@ -26,7 +37,7 @@ def scores_csv(comparison: Comparison) -> str:
                 if contrast is not None:
                     line += [contrast.baseline, _number(contrast.difference), *_ends(contrast.interval)]
                     line += [_number(contrast.p), _number(contrast.p_holm)]
-                    line += [contrast.wins, contrast.ties, contrast.losses]
+                    line += [contrast.wins, contrast.ties, contrast.losses, _number(contrast.p_seeds)]
                 found.append([*line, *[""] * (len(_SCORES) + len(_AGAINST) - len(line))])
     return _csv((*_SCORES, *_AGAINST), found)
 

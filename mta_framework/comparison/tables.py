@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mta_framework.comparison.comparison import SIGNIFICANT, Comparison, Interval, Place, Row
+from mta_framework.comparison.comparison import Comparison, Interval, Place, Row
 from mta_framework.comparison.notes import BOLD
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.tables import figure
@@ -49,7 +49,7 @@ def shown(comparison: Comparison, row: Row, metric: MetricFacts) -> list[Shown]:
         cell, contrast = row.cells[place], comparison.contrast(place, row.label)
         deviation = "" if cell.deviation is None else f" ± {figure(cell.deviation)}"
         best = row.label in best_rows(comparison, place, metric.higher_is_better)
-        significant = contrast is not None and contrast.p_holm < SIGNIFICANT
+        significant = contrast is not None and contrast.significant
         cells.append(Shown(f"{_minus(figure(cell.mean))}{deviation}", _interval(cell.interval), best, significant))
     return cells
 
@@ -84,13 +84,14 @@ def families(comparison: Comparison) -> list[tuple[str, list[Row]]]:
     return list(found.items())
 
 
-CONTRASTS = ("row", "compared with", "set", "difference", "95 % interval", "p", "p (Holm)", "wins/ties/losses")
+_CONTRASTS = ("row", "compared with", "set", "difference", "95 % interval", "p", "p (Holm)", "wins/ties/losses")
+_SEEDS = "p (seeds)"
 VERDICTS = ("row", "compared with", "set", "preferred", "95 % interval", "p", "wins/ties/losses")
 
 
-def contrast_rows(comparison: Comparison, metric: MetricFacts) -> list[list[str]]:
-    """One for each contrast of a metric, as ``CONTRASTS`` heads them."""
-    return [
+def contrast_table(comparison: Comparison, metric: MetricFacts) -> list[list[str]]:
+    """The head, and a row for each contrast of a metric; empty where there is none."""
+    rows = [
         [
             entry.other,
             entry.baseline,
@@ -100,10 +101,13 @@ def contrast_rows(comparison: Comparison, metric: MetricFacts) -> list[list[str]
             probability(entry.p),
             probability(entry.p_holm),
             f"{entry.wins} / {entry.ties} / {entry.losses}",
+            "" if entry.p_seeds is None else probability(entry.p_seeds),
         ]
         for entry in comparison.contrasts
         if entry.metric == metric.label
     ]
+    table = [[*_CONTRASTS, _SEEDS], *rows] if rows else []
+    return table if any(row[-1] for row in rows) else [row[:-1] for row in table]
 
 
 def verdict_rows(comparison: Comparison) -> list[list[str]]:

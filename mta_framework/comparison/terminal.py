@@ -23,9 +23,9 @@ def lines(comparison: Comparison, width: int = 100) -> Iterator[str]:
     """
     for metric in comparison.metrics:
         yield from (tables.heading(metric), *_fitting(_scores(comparison, metric), width))
-        found = tables.contrast_rows(comparison, metric)
+        found = tables.contrast_table(comparison, metric)
         if found:
-            yield from _compared(tables.CONTRASTS, found, width)
+            yield from _compared(found[0], found[1:], width)
     if comparison.verdicts:
         yield tables.verdict_heading(comparison)
         yield from _compared(tables.VERDICTS, tables.verdict_rows(comparison), width)

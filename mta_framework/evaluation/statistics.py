@@ -119,6 +119,21 @@ def difference(baseline: Sequence[PromptScores], other: Sequence[PromptScores]) 
     return Difference(value, _interval(statistic, baseline), _probability(baseline, other))
 
 
+def welch(baseline: Sequence[float], other: Sequence[float]) -> float | None:
+    """Two-sided probability of Welch's t-test: two samples of unlike spread, e.g. runs of two methods.
+
+    Returns:
+        None where one of them has fewer than two values.
+    """
+    from scipy.stats import ttest_ind
+
+    if min(len(baseline), len(other)) < 2:
+        return None
+    if len({*baseline}) == len({*other}) == 1:  # no spread to go by
+        return float(baseline[0] == other[0])
+    return float(ttest_ind(baseline, other, equal_var=False).pvalue)
+
+
 def holm(probabilities: Sequence[float]) -> list[float]:
     """Holm's step-down correction (1979): what each probability becomes as one of several, in the same order."""
     order = np.argsort(probabilities, kind="stable")

@@ -11,11 +11,10 @@ from typing import Any
 from mta_framework.comparison.comparison import Comparison, Contrast
 from mta_framework.comparison.notes import BOLD, DAGGER
 from mta_framework.comparison.tables import (
-    CONTRASTS,
     MINUS,
     VERDICTS,
     Shown,
-    contrast_rows,
+    contrast_table,
     heading,
     set_name,
     shown,
@@ -103,12 +102,11 @@ def _block(comparison: Comparison, metric: MetricFacts, number: int) -> MetricBl
     lines = [
         Line(row.label, row.baseline or "", list(_cells(comparison, metric, row.label))) for row in comparison.rows
     ]
-    contrasts = contrast_rows(comparison, metric)
     return MetricBlock(
         heading(metric),
         [set_name(column) for column in comparison.columns],
         lines,
-        [list(CONTRASTS), *contrasts] if contrasts else [],
+        contrast_table(comparison, metric),
         list(_differences(comparison, metric, number)),
         list(_outcomes(comparison, metric, number)),
     )

@@ -6,8 +6,10 @@ import math
 import statistics
 
 import pytest
+from scipy.stats import ttest_ind
 
 from mta_framework.comparison.compare import Entry, compare
+from mta_framework.comparison.tables import contrast_table
 from mta_framework.errors import InputError
 from mta_framework.evaluation.statistics import holm
 
@@ -103,6 +105,46 @@ def test_probabilities_are_corrected_over_all_of_a_metric_and_no_further(compare
         entries = [entry for entry in found.contrasts if entry.metric == metric]
         assert [entry.p_holm for entry in entries] == holm([entry.p for entry in entries])
         assert len(entries) == 3
+
+
+@pytest.fixture
+def seeded(make_run):
+    """KL against KL + MTA on 12 prompts, each with runs that lie so far above the prompts' own levels."""
+
+    def make(base, other):
+        levels = [float(7 * number % 12) for number in range(12)]
+        entries = []
+        for alignment, gains in ((None, base), (MTA, other)):
+            for seed, gain in enumerate(gains):
+                scores = {"dolly": [[level + gain for level in levels]]}
+                run = make_run(scores, name=f"run{len(entries)}", alignment=alignment, seed=seed, seeds=(10,))
+                entries.append(Entry(run))
+        return compare(entries)
+
+    return make
+
+
+def test_a_difference_that_prompts_show_and_training_seeds_do_not_is_not_significant(seeded):
+    (contrast,) = seeded([20.0, 20.2, 20.1], [20.0, 27.0, 29.0]).contrasts
+    assert contrast.p_holm < 0.01
+    assert contrast.p_seeds == pytest.approx(ttest_ind([20.0, 20.2, 20.1], [20.0, 27.0, 29.0], equal_var=False).pvalue)
+    assert contrast.p_seeds > 0.1
+    assert not contrast.significant
+
+
+def test_a_difference_that_outlasts_training_seeds_is_significant_and_shown_with_their_probability(seeded):
+    found = seeded([20.0, 20.2, 20.1], [27.0, 27.1, 27.3])
+    assert found.contrasts[0].significant
+    head, row = contrast_table(found, ROUGE)
+    assert (head[-1], row[-1]) == ("p (seeds)", "< 0.001")
+    assert any(note.startswith("p (seeds): Welch's t-test") for note in found.notes)
+
+
+def test_a_row_that_was_trained_once_has_no_probability_over_training_seeds(seeded):
+    found = seeded([20.0, 20.2], [27.0])
+    assert (found.contrasts[0].p_seeds, found.contrasts[0].significant) == (None, True)
+    assert "p (seeds)" not in contrast_table(found, ROUGE)[0]
+    assert not any("p (seeds)" in note for note in found.notes)
 
 
 def test_one_metric_can_be_compared_alone(make_run):
