@@ -115,7 +115,7 @@ def test_report_of_a_newer_version_is_refused(tmp_path):
         read_report(tmp_path)
     assert str(caught.value) == (
         f"{path}: was written by a newer version of mta_framework (got format 2); format 1 or older. "
-        "Read it with that version."
+        "Use that version, or delete the file."
     )
 
 
