@@ -23,10 +23,12 @@ def long_text(monkeypatch):
 
 
 def test_forward_and_backward_stay_within_one_gib_with_the_weights_of_the_paper(long_text):
+    held = np.ones(GIB // 2)  # 4 GiB of the parent process, which do not count
     outcome = long_text.in_own_process(long_text.ours, long_text.Shape(*LONG, "attention"))
     # At least the teacher's directions, and what is kept for the backward pass: it was measured at all.
     assert 100 * 2**20 < outcome.peak < GIB
     assert outcome.value > 0
+    del held
     assert np.abs(outcome.gradient).max() > 0
 
 
