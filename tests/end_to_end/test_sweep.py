@@ -100,7 +100,13 @@ def test_sweep_trains_its_teacher_once_and_ends_in_a_table_of_methods(sweep, wri
 def test_interrupted_sweep_ends_its_runs_and_goes_on(end, sweep, write_spec, tmp_path):
     path = write_spec(sweep, "sweep.json")
     running = subprocess.Popen(
-        command(path, "--jobs", "2"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(path, "--jobs", "2"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Where tests run in the background, Ctrl-C is ignored, by their children too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     folder = tmp_path / "sweeps" / "tiny"
     limit = time.monotonic() + 300
