@@ -164,8 +164,6 @@ class Verdict:
         wins: Prompts that the other answers better.
         ties: Prompts where neither is preferred.
         losses: Prompts that the baseline answers better.
-        p_seeds: Of Welch's t-test over the means of single runs, two-sided: whether other training seeds would show the
-            difference as well. None where one of the two was trained from a single seed.
     """
 
     metric: str
