@@ -226,7 +226,7 @@ def _evaluate(
         for name in section.models
     ]
     sampling = Sampling(section.temperature, section.top_p, section.max_new_tokens, section.batch_tokens)
-    predictions, cache = folder.path / "predictions", Path(bound.spec.output_dir) / "metric-cache"
+    predictions, cache = folder.path / "predictions", bound.spec.metric_cache
     return summarise(evaluate(candidates, bound.metrics, sampling, section.seeds, predictions, cache, section.engine))
 
 

@@ -19,10 +19,8 @@ from mta_framework.interfaces import PairwiseMetric
 from mta_framework.registry import Registry
 from mta_framework.spec.document import read_document
 from mta_framework.spec.faults import faults_of
-from mta_framework.spec.sections import PluginSection
+from mta_framework.spec.sections import METRIC_CACHE, PluginSection
 from mta_framework.types import Answers
-
-CACHE = "metric-cache"
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def _preferences(judge: Judge, sides: Sequence[Group], name: str) -> PromptScore
 def _answers(judge: Judge, group: Group, name: str) -> Answers:
     run = group.runs[0]
     rows = run.rows(group.model, name, run.facts.seeds[0])
-    folder = run.folder.resolve().parent / CACHE / judge.metric.NAME
+    folder = run.folder.resolve().parent / METRIC_CACHE / judge.metric.NAME
     texts = [row.prediction for row in rows]
     return Answers(texts, [row.references for row in rows], [row.question for row in rows], cache_dir=folder)
 

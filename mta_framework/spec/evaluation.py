@@ -18,7 +18,7 @@ from mta_framework.spec.section import (
     exactly_one,
     without_effect,
 )
-from mta_framework.spec.sections import ScoringSection
+from mta_framework.spec.sections import METRIC_CACHE, ScoringSection
 
 
 class ModelSection(Section):
@@ -53,4 +53,4 @@ class EvaluationSpec(Section):
     @property
     def metric_cache(self) -> Path:
         """Where metrics keep what was dear to get: beside the folder, for all evaluations there."""
-        return Path(self.folder).parent / "metric-cache"
+        return Path(self.folder).parent / METRIC_CACHE

@@ -26,6 +26,9 @@ from mta_framework.spec.section import (
     without_effect,
 )
 
+METRIC_CACHE = "metric-cache"
+"""Folder, beside those of runs and evaluations, of what was dear for metrics to get."""
+
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 EngineName = Literal["transformers", "vllm"]
 DTYPE_OF_PRECISION = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -331,6 +334,11 @@ class RunSpec(Section):
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.output_dir) / self.name
+
+    @property
+    def metric_cache(self) -> Path:
+        """Where metrics keep what was dear to get: beside the run folder, for all runs there."""
+        return Path(self.output_dir) / METRIC_CACHE
 
     def contradictions(self) -> Iterator[Contradiction]:
         if self.teacher is None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mta_framework.errors import Fault
+from mta_framework.spec.sections import METRIC_CACHE
 from mta_framework.spec.sweep import Choice, SweepSpec
 
-_TAKEN = {"span-cache", "response-cache", "metric-cache", "comparison", "wins"}
+_TAKEN = {"span-cache", "response-cache", METRIC_CACHE, "comparison", "wins"}
 """What else lies in the folder of a sweep, up to the first dot."""
 
 
