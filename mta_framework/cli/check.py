@@ -13,7 +13,7 @@ from mta_framework.cli.options import plugin_option, set_option, spec_argument
 from mta_framework.cli.table import table
 
 if TYPE_CHECKING:
-    from mta_framework.binding import BoundRun
+    from mta_framework.runs.binding import BoundRun
     from mta_framework.spec.sections import DatasetSection, StudentSection, TeacherSection
 
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 @click.pass_obj
 def check(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...]) -> None:
     """Check a spec, its plugins and its paths, without opening a model."""
-    from mta_framework.binding import bind
     from mta_framework.registry import discover
+    from mta_framework.runs.binding import bind
 
     bound = bind(spec, discover(plugin_files), overrides)
     say(f"{spec} is valid:", *table(list(_summary(bound)), indent="  "))

@@ -47,16 +47,16 @@ def evaluate(
     settings of its evaluation as defaults, data included. The same command goes on with what was interrupted, and
     reuses what is there.
     """
-    from mta_framework.binding import bind_evaluation
     from mta_framework.registry import discover
+    from mta_framework.runs.binding import bind_evaluation
     from mta_framework.spec.target import Request, read_request
 
     request = Request(target, data, seeds, metrics, template, dtype, output, overrides)
     # All faults of the input are known before torch is loaded.
     bound = bind_evaluation(read_request(request), discover(plugin_files))
     warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: nothing that a user can mend
-    from mta_framework.assessment import assess
     from mta_framework.processes import leave
+    from mta_framework.runs.evaluate_model import assess
 
     report = assess(bound, typed())
     say(*score_lines(report), f"Report: {Path(bound.spec.folder) / 'report.html'}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mta_framework.cli.table import table
 
 if TYPE_CHECKING:
-    from mta_framework.plan import Plan
+    from mta_framework.runs.plan import Plan
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:

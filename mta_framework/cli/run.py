@@ -21,16 +21,16 @@ from mta_framework.cli.scores import score_lines
 @click.pass_obj
 def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], resume: bool, dry_run: bool) -> None:
     """Run a spec: train, evaluate, report."""
-    from mta_framework.binding import bind
     from mta_framework.registry import discover
+    from mta_framework.runs.binding import bind
 
     if resume and dry_run:
         raise click.UsageError("--resume has no effect with --dry-run.")
     # All faults of the input are known before torch is loaded.
     bound = bind(spec, discover(plugin_files), overrides)
     warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: nothing that a user can mend
-    from mta_framework import pipeline
     from mta_framework.processes import leave
+    from mta_framework.runs import pipeline
 
     if dry_run:
         from mta_framework.cli.plan import plan_lines

@@ -43,9 +43,9 @@ def spans(
     html: Path | None,
 ) -> None:
     """Show the spans of a spec's training texts, or of a given text; train nothing."""
-    from mta_framework.binding import bind
     from mta_framework.errors import Fault, InputError
     from mta_framework.registry import discover
+    from mta_framework.runs.binding import bind
 
     if text is not None and (whole or limit is not None):
         raise click.UsageError("--limit and --all have no effect with --text.")

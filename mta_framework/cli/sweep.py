@@ -60,7 +60,7 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
 
 
 def _plan(bound: BoundSweep) -> Iterator[str]:
-    from mta_framework.run_folder import of
+    from mta_framework.runs.folder import RunFolder
     from mta_framework.spec.document import shown
 
     axes = bound.sweep.axes
@@ -74,7 +74,7 @@ def _plan(bound: BoundSweep) -> Iterator[str]:
     yield from table([("label", "field", "value"), *common, *rows])
     if bound.teachers:
         yield ""
-        states = ["finished" if of(run.spec).is_finished else "not trained yet" for run in bound.teachers]
+        states = ["finished" if RunFolder.of(run.spec).is_finished else "not trained yet" for run in bound.teachers]
         yield from (f"teacher {run.path}: {state}" for run, state in zip(bound.teachers, states, strict=True))
 
 

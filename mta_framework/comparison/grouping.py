@@ -11,7 +11,7 @@ from typing import Any
 from mta_framework.comparison.labels import label, told_apart
 from mta_framework.comparison.runs import Run, flat
 from mta_framework.errors import Fault, InputError
-from mta_framework.run_folder import MAY_DIFFER
+from mta_framework.runs.folder import MAY_DIFFER
 
 _OTHERWISE_EQUAL = ("name", "seed", *MAY_DIFFER)
 

@@ -9,9 +9,6 @@ from functools import partial
 
 import numpy as np
 
-from mta_framework import run_folder
-from mta_framework.assembly import span_cache_folder
-from mta_framework.binding import BoundRun
 from mta_framework.data.extraction import SpanArrays, extract
 from mta_framework.data.pieces import Parse, parse_pieces, pieces
 from mta_framework.data.prompts import Sample, render
@@ -24,9 +21,11 @@ from mta_framework.inspection.marked import MarkedText
 from mta_framework.inspection.statistics import Speed, Statistics, statistics
 from mta_framework.inspection.weights import character_weights
 from mta_framework.interfaces import MeasuringLayerMapper, SpanExtractor
-from mta_framework.key_layers import alignment_layers, recorded_layers
 from mta_framework.models.lineup import Lineup
-from mta_framework.pipeline import outlined
+from mta_framework.runs.binding import BoundRun
+from mta_framework.runs.build import alignment_layers, recorded_layers, span_cache_folder
+from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.pipeline import outlined
 from mta_framework.types import LayerPair
 
 
@@ -134,7 +133,7 @@ def _weights(bound: BoundRun, lineup: Lineup, samples: Sequence[Sample]) -> list
 
 
 def _pairs(bound: BoundRun, lineup: Lineup) -> tuple[LayerPair, ...]:
-    file = run_folder.of(bound.spec).key_layers
+    file = RunFolder.of(bound.spec).key_layers
     if not isinstance(bound.layers, MeasuringLayerMapper):
         return alignment_layers(bound.layers, lineup)
     if not file.is_file():
@@ -145,7 +144,7 @@ def _pairs(bound: BoundRun, lineup: Lineup) -> tuple[LayerPair, ...]:
 
 
 def _require_teacher(bound: BoundRun) -> None:
-    if bound.teacher is not None and not run_folder.of(bound.teacher.spec).is_trained:
+    if bound.teacher is not None and not RunFolder.of(bound.teacher.spec).is_trained:
         wrong = f"has not been trained yet, so it can weigh nothing (got {bound.teacher.path})"
         todo = f"Run it first: mta run {bound.teacher.path}, or leave out --importance."
         raise InputError([Fault("teacher.run", wrong, "with --importance, a teacher that is there", todo)])

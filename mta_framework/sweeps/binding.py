@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mta_framework import run_folder
-from mta_framework.binding import BoundRun, bind
 from mta_framework.errors import Fault, InputError, collecting
 from mta_framework.registry import Registry
+from mta_framework.runs.binding import BoundRun, bind
+from mta_framework.runs.folder import RunFolder, differences, require_same
 from mta_framework.spec.document import read_document, shown
 from mta_framework.spec.sweep import SweepSpec, read_sweep
 from mta_framework.sweeps.grid import Cell, cells_of, name_faults
@@ -28,9 +28,9 @@ class BoundCell:
     run: BoundRun
 
     @property
-    def folder(self) -> run_folder.RunFolder:
+    def folder(self) -> RunFolder:
         """Of its run."""
-        return run_folder.of(self.run.spec)
+        return RunFolder.of(self.run.spec)
 
     @property
     def state(self) -> str:
@@ -123,13 +123,13 @@ def require_free(bound: BoundSweep, resume: bool) -> None:
     found = Faults(len(bound.cells))
     for cell in begun:
         with found.of(cell.cell.name):
-            run_folder.require_same(cell.run.spec, cell.folder)
+            require_same(cell.run.spec, cell.folder)
     faults = found.told
     for teacher in bound.teachers:
-        folder = run_folder.of(teacher.spec)
+        folder = RunFolder.of(teacher.spec)
         if folder.spec_file.is_file():
             with collecting(faults):
-                run_folder.require_same(teacher.spec, folder)
+                require_same(teacher.spec, folder)
     if faults:
         raise InputError(faults)
 
@@ -139,7 +139,7 @@ def _require_one_evaluation(sweep: SweepSpec, cells: Sequence[BoundCell]) -> Non
     varied = [name for axis in sweep.axes for name in axis.fields if name.partition(".")[0] == "evaluation"]
     sections = [cell.run.spec.model_dump(mode="json")["evaluation"] for cell in cells]
     for cell, section in zip(cells, sections, strict=True):
-        found = run_folder.differences(sections[0], section, "evaluation")
+        found = differences(sections[0], section, "evaluation")
         where, then, now = next((entry for entry in found if not entry[0].endswith(".models")), ("", None, None))
         if where and not varied:
             wrong = f"is not the same in all cells, which are to be compared (got {shown(now)} in {cell.cell.name})"
@@ -149,7 +149,7 @@ def _require_one_evaluation(sweep: SweepSpec, cells: Sequence[BoundCell]) -> Non
 
 def state_of(run: BoundRun) -> str:
     """``new``, ``begun`` or ``finished``."""
-    folder = run_folder.of(run.spec)
+    folder = RunFolder.of(run.spec)
     if not folder.spec_file.is_file():
         return "new"
     same = read_document(folder.spec_file)[0] == run.spec.model_dump(mode="json")

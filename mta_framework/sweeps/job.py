@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mta_framework import run_folder
-from mta_framework.binding import BoundRun
 from mta_framework.errors import RunError
+from mta_framework.runs.binding import BoundRun
+from mta_framework.runs.folder import RunFolder, write_json
 
 PAUSE = 0.2
 """Seconds between two looks at processes."""
@@ -39,9 +39,9 @@ class Job:
     plugin_files: tuple[Path, ...] = ()
 
     @property
-    def folder(self) -> run_folder.RunFolder:
+    def folder(self) -> RunFolder:
         """Of the run."""
-        return run_folder.of(self.run.spec)
+        return RunFolder.of(self.run.spec)
 
     @property
     def log(self) -> Path:
@@ -61,7 +61,7 @@ class Job:
             RunError: It cannot be written.
         """
         try:
-            run_folder.write_json(self.folder.spec_file, self.run.spec.model_dump(mode="json"))
+            write_json(self.folder.spec_file, self.run.spec.model_dump(mode="json"))
         except OSError as error:
             raise RunError(f"cannot write to {self.folder.path} ({error.strerror}); set output_dir") from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import read_report
-from mta_framework.run_folder import RunFolder
+from mta_framework.runs.folder import RunFolder
 from mta_framework.sweeps.job import Job, Outcome
 
 

@@ -12,10 +12,11 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from mta_framework import pipeline, run_folder
-from mta_framework.binding import BoundRun
 from mta_framework.errors import Fault, InputError, RunError, collecting
 from mta_framework.processes import processes
+from mta_framework.runs import pipeline
+from mta_framework.runs.binding import BoundRun
+from mta_framework.runs.folder import RunFolder
 from mta_framework.sweeps.binding import BoundCell, BoundSweep, Faults, require_free
 from mta_framework.sweeps.cluster import cluster
 from mta_framework.sweeps.job import Job, Outcome, Runner
@@ -65,7 +66,7 @@ def run_sweep(bound: BoundSweep, means: Means, resume: bool, tell: Callable[[str
     _require_alone()
     with _held(bound.sweep.folder), _ended_by_request():
         waiting = [cell for cell in bound.cells if cell.state != "finished"]
-        teachers = [run for run in bound.teachers if not run_folder.of(run.spec).is_finished] if waiting else []
+        teachers = [run for run in bound.teachers if not RunFolder.of(run.spec).is_finished] if waiting else []
         if len(waiting) < len(bound.cells):
             tell(f"{len(bound.cells) - len(waiting)} of {len(bound.cells)} cells are finished")
         if not waiting:

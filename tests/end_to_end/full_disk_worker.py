@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from mta_framework import pipeline
 from mta_framework.cli import main
+from mta_framework.runs import pipeline
 from mta_framework.training import checkpoints
 
 ROOM = 700

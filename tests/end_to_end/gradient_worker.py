@@ -9,10 +9,10 @@ from unittest import mock
 
 from safetensors.torch import save_file
 
-from mta_framework import pipeline
-from mta_framework.binding import bind
 from mta_framework.processes import processes
 from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.binding import bind
 from mta_framework.training.trainer import DistillationTrainer
 
 

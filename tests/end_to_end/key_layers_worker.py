@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from mta_framework import pipeline
-from mta_framework.binding import bind
 from mta_framework.processes import processes
 from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.binding import bind
 
 
 def key_layers(spec: Path, out: Path) -> None:

@@ -8,10 +8,10 @@ import math
 import pytest
 from click.testing import CliRunner
 
-from mta_framework import pipeline
-from mta_framework.binding import bind
 from mta_framework.cli import main
 from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.binding import bind
 
 pytestmark = pytest.mark.slow
 

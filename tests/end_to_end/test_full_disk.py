@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mta_framework import pipeline
-from mta_framework.binding import bind
 from mta_framework.errors import RunError, telling_of_a_full_disk
 from mta_framework.evaluation.report import read_report
 from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.binding import bind
 from mta_framework.training import checkpoints
 
 TOLD = re.compile(r"is kept[.:] make room, then (go on with --)?resume", re.IGNORECASE)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mta_framework import pipeline
-from mta_framework.binding import bind
 from mta_framework.cli.plan import plan_lines
 from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.binding import bind
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,10 @@ from unittest import mock
 
 import pytest
 
-from mta_framework import RunError, pipeline
-from mta_framework.binding import bind
+from mta_framework import RunError
 from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.binding import bind
 from mta_framework.training.trainer import DistillationTrainer
 
 pytestmark = pytest.mark.slow

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mta_framework import pipeline
-from mta_framework.binding import bind
 from mta_framework.errors import InputError, RunError
 from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.binding import bind
 
 pytestmark = pytest.mark.slow
 

@@ -18,10 +18,10 @@ import pytest
 from click.testing import CliRunner
 from filelock import FileLock, Timeout
 
-from mta_framework.binding import bind
 from mta_framework.cli import main
 from mta_framework.registry import discover
-from mta_framework.run_folder import of
+from mta_framework.runs.binding import bind
+from mta_framework.runs.folder import of
 
 pytestmark = pytest.mark.slow
 CELLS = ["KL-seed-1", "KL-seed-2", "KL-MTA-seed-1", "KL-MTA-seed-2"]

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mta_framework import RunError, pipeline
-from mta_framework.binding import bind
+from mta_framework import RunError
 from mta_framework.cli import main
 from mta_framework.evaluation.report import read_report
 from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.binding import bind
 from mta_framework.training.stopwatch import Stopwatch
 from mta_framework.training.trainer import DistillationTrainer
 

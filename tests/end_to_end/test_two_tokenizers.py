@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from mta_framework import InputError, pipeline
-from mta_framework.binding import bind
+from mta_framework import InputError
 from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.binding import bind
 
 
 @pytest.fixture

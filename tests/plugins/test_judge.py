@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from mta_framework import Answers, InputError, RunError
-from mta_framework.binding import bind
 from mta_framework.registry import discover
+from mta_framework.runs.binding import bind
 from mta_framework.testing.chat_server import ChatServer, fail
 from mta_plugins.metrics.judge import Judge
 

@@ -29,9 +29,9 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise calls.outcome
         return calls.outcome
 
-    module = ModuleType("mta_framework.pipeline")
+    module = ModuleType("mta_framework.runs.pipeline")
     module.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mta_framework.pipeline", module)
+    monkeypatch.setitem(sys.modules, "mta_framework.runs.pipeline", module)
     monkeypatch.setattr(mta_framework, "pipeline", module, raising=False)
     return calls
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from mta_framework.cli import main
 from mta_framework.errors import InputError, RunError
+from mta_framework.runs.folder import write_json
 from mta_framework.sweeps import run, table
 from mta_framework.sweeps.pool import visible_devices
 
@@ -91,7 +92,7 @@ def test_cells_that_cannot_be_compared_are_a_failed_run(bound, sweep_dict, monke
     for cell in found.cells:
         cell.folder.student.mkdir(parents=True)
         (cell.folder.path / "report.json").write_text("{}")
-        run.run_folder.write_json(cell.folder.spec_file, cell.run.spec.model_dump(mode="json"))
+        write_json(cell.folder.spec_file, cell.run.spec.model_dump(mode="json"))
     monkeypatch.setattr(table, "compare", refuse)
     with pytest.raises(RunError, match="cannot be compared"):
         list(table.compare_cells(found, 100))

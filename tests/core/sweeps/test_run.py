@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mta_framework import run_folder
 from mta_framework.errors import InputError, RunError
+from mta_framework.runs.folder import write_json
 from mta_framework.sweeps import run as run_module
 from mta_framework.sweeps.job import Outcome
 from mta_framework.sweeps.progress import duration
@@ -127,7 +127,7 @@ def test_sweep_that_another_process_holds_is_refused(sweep_dict, bound, runner):
 def test_state_follows_the_folder(sweep_dict, bound):
     first = bound(sweep_dict).cells[0]
     assert first.state == "new"
-    run_folder.write_json(first.folder.spec_file, first.run.spec.model_dump(mode="json"))
+    write_json(first.folder.spec_file, first.run.spec.model_dump(mode="json"))
     assert first.state == "begun"
     first.folder.student.mkdir()
     (first.folder.path / "report.json").write_text("{}")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mta_framework import InputError
-from mta_framework.binding import bind
 from mta_framework.registry import Registry, discover
+from mta_framework.runs.binding import bind
 
 SPECS = Path(__file__).parents[1] / "specs"
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mta_framework import InputError, LayerPair, LayerSimilarity, MeasuringLayerMapper, ModelShape, RunError
-from mta_framework.key_layers import alignment_layers, measured_layers, recorded_layers
+from mta_framework.runs.build import alignment_layers, measured_layers, recorded_layers
 
 LINEUP = SimpleNamespace(
     student_outline=SimpleNamespace(shape=ModelShape(2, 4)), teacher_outline=SimpleNamespace(shape=ModelShape(3, 4))

@@ -10,8 +10,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from mta_framework import run_folder
-from mta_framework.binding import BoundEvaluation
+from mta_framework.runs.folder import differences, open_run_folder
+from mta_framework.runs.binding import BoundEvaluation
 from mta_framework.clock import Clock
 from mta_framework.errors import Fault, InputError, collecting
 from mta_framework.evaluation.environment import environment
@@ -26,7 +26,7 @@ from mta_framework.generation.sampling import Sampling
 from mta_framework.models.evaluated import EvaluatedModel
 from mta_framework.processes import processes
 from mta_framework.reporting.writing import write_report
-from mta_framework.run_folder import RunFolder
+from mta_framework.runs.folder import RunFolder
 from mta_framework.spec.document import read_document
 from mta_framework.spec.evaluation import EvaluationSpec
 
@@ -57,7 +57,7 @@ def assess(bound: BoundEvaluation, command: str = "") -> Report:
     clock, spec = Clock(), bound.spec
     with clock.stage("data"):
         ready = _ready(bound)
-    with run_folder.begun(spec) if processes().is_main_process else nullcontext():
+    with open_run_folder(spec) if processes().is_main_process else nullcontext():
         with clock.stage("evaluation"):
             scores = _evaluated(bound, ready)
         report = _report(spec, ready.model, scores, clock, command)
@@ -82,7 +82,7 @@ def require_same(spec: EvaluationSpec) -> None:
     if "student" in began:
         wrong, todo = f"already holds a run (got {folder.path})", "Choose another."
         raise InputError([Fault("-o", wrong, "a folder without one", todo)])
-    for where, then, now in run_folder.differences(began, spec.model_dump(mode="json")):
+    for where, then, now in differences(began, spec.model_dump(mode="json")):
         other_set = where.startswith("evaluation.sets.") and None in (then, now) and isinstance(then or now, dict)
         if not (other_set or where.startswith(_MAY_DIFFER)):
             wrong = f"is not what the evaluation in {folder.path} began with (got {json.dumps(now)})"

@@ -44,6 +44,11 @@ class RunFolder:
 
     path: Path
 
+    @classmethod
+    def of(cls, spec: RunSpec) -> RunFolder:
+        """The folder of this spec's run, existing or not."""
+        return cls(spec.folder)
+
     @property
     def spec_file(self) -> Path:
         """The resolved spec."""
@@ -80,11 +85,6 @@ class RunFolder:
         return self.is_trained and (self.path / "report.json").is_file()
 
 
-def of(spec: RunSpec) -> RunFolder:
-    """The folder that a spec's run has, existing or not."""
-    return RunFolder(spec.folder)
-
-
 def require_free(spec: RunSpec, resume: bool) -> None:
     """Refuse a folder that holds another run, before anything slow starts.
 
@@ -92,7 +92,7 @@ def require_free(spec: RunSpec, resume: bool) -> None:
         InputError: It holds a run and ``resume`` is not set, or that run was begun by another spec, or nobody knows by
             which.
     """
-    folder = of(spec)
+    folder = RunFolder.of(spec)
     if not folder.spec_file.is_file():
         _require_empty(folder)
         return
@@ -103,7 +103,7 @@ def require_free(spec: RunSpec, resume: bool) -> None:
 
 
 @contextmanager
-def begun(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
+def open_run_folder(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
     """Create the folder, or open it again, with the resolved spec in it, and hold it: two runs would mix in it.
 
     Raises:

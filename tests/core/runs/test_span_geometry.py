@@ -11,7 +11,7 @@ from scipy import stats
 
 from mta_framework import ImportanceEstimator
 from mta_framework.alignment import Alignment
-from mta_framework.alignment.geometry import agreement, cosines
+from mta_framework.runs.span_geometry import agreement, cosines
 from mta_framework.types import LayerPair
 
 LENGTHS = [9, 5, 7]

@@ -10,24 +10,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
+from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from mta_framework.alignment.geometry import agreement, cosines
 from mta_framework.evaluation.report import Geometry
 from mta_framework.processes import processes
 from mta_framework.ranks import on_main
-from mta_framework.run_folder import read_json, write_json
+from mta_framework.runs.folder import read_json, write_json
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.trainer import TrainingData
 from mta_framework.types import Example
 
 _TEXTS = 16
+
 _SHOWN = 24
 """Spans of the text that is shown, at the most: its last ones, since prompts begin alike."""
+
 _ENOUGH = 8
 """Spans of each granularity that make a text worth showing."""
+
 _MOST = 256
 """Spans of each text that are compared, at the most: its last ones."""
+
 _DIGITS = 4
 
 
@@ -160,3 +165,33 @@ def recorded_geometry(file: Path) -> tuple[Geometry, ...]:
     kept: dict[str, Any] = read_json(file)
     entries = [{**entry, "texts": kept["texts"]} for entry in kept["layers"] if "after" in entry]
     return TypeAdapter(tuple[Geometry, ...]).validate_python(entries)
+
+
+_LEAST = 3
+"""Pairs of spans: two lie on a line whatever they are."""
+
+_ALIKE = 1e-9
+"""Cosines that differ by less differ by rounding."""
+
+
+def cosines(vector_SD: Tensor) -> NDArray[np.float64]:
+    """Cosine similarities of all spans of one text, (S, S); a zero vector is similar to nothing."""
+    direction_SD = functional.normalize(vector_SD.detach().double().cpu(), dim=-1)
+    found: NDArray[np.float64] = (direction_SD @ direction_SD.T).numpy()
+    return found
+
+
+def agreement(own: Sequence[NDArray[np.float64]], other: Sequence[NDArray[np.float64]]) -> float | None:
+    """Pearson correlation of two models' similarities over all pairs of two spans of one text.
+
+    Args:
+        own: For each text its cosines, as ``cosines`` gives them.
+        other: The other model's, of the same texts and spans.
+
+    Returns:
+        None where there are fewer than three pairs, or where one of the models has all spans alike.
+    """
+    one, two = (np.concatenate([text[np.triu_indices(len(text), 1)] for text in texts]) for texts in (own, other))
+    if len(one) < _LEAST or min(np.ptp(one), np.ptp(two)) < _ALIKE:
+        return None
+    return float(np.corrcoef(one, two)[0, 1])

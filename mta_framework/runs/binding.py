@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from mta_framework.errors import Fault, InputError, blaming
+from mta_framework.errors import Fault, InputError
 from mta_framework.interfaces import (
     BaseLoss,
     ImportanceEstimator,
@@ -22,6 +21,7 @@ from mta_framework.interfaces import (
     SpanExtractor,
 )
 from mta_framework.registry import Registered, Registry, parts_of
+from mta_framework.runs.checks import policy_faults, span_faults, teacher_faults, tracker_faults
 from mta_framework.spec.document import Place
 from mta_framework.spec.evaluation import EvaluationSpec
 from mta_framework.spec.faults import faults_of
@@ -102,11 +102,11 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
         layers = plugins.create("layer_mappers", alignment.layers, "alignment", "layers")
     metrics = plugins.metrics(draft.evaluation)
     faults = [*reading.faults, *plugins.faults]
-    faults += _teacher_faults(reading, draft, base_loss)
-    faults += _policy_faults(reading, draft, base_loss)
-    faults += _span_faults(reading, spans, layers)
+    faults += teacher_faults(reading, draft, base_loss)
+    faults += policy_faults(reading, draft, base_loss)
+    faults += span_faults(reading, spans, layers)
     faults += missing_locations(reading)
-    faults += _tracker_faults(reading, draft)
+    faults += tracker_faults(reading, draft)
     teacher = _bind_teacher(reading, draft, registry, (*above, reading.path), faults)
     if faults:
         raise InputError(faults)
@@ -200,89 +200,6 @@ class _Plugins:
             allowed = f"options that {registered.provider} accepts"
             todo = f"See `mta plugins {section.name}`."
             raise InputError([Fault(self.reading.where(place), wrong, allowed, todo)]) from error
-
-
-def _teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
-    if not reading.sound("teacher"):
-        return
-    if draft.teacher is None:
-        yield from _teacher_missing(reading, draft, base_loss)
-        return
-    student, evaluation = draft.student, draft.evaluation
-    questions = ("alignment", "evaluation", "evaluation.models", "student.config", "student.teacher_layers")
-    if base_loss is None or not all(reading.sound(*question.split(".")) for question in questions):
-        return
-    used = (
-        base_loss.NEEDS_TEACHER
-        or draft.alignment is not None
-        or student.teacher_layers is not None
-        or (student.config is not None and student.tokenizer is None)
-        or (evaluation is not None and "teacher" in evaluation.models)
-    )
-    if not used:
-        wrong = f"has no effect: nothing uses it (got a teacher with base loss {draft.base_loss.name!r})"
-        allowed = "null, or a base loss, alignment or evaluation that uses it"
-        yield Fault(reading.where(("teacher",)), wrong, allowed, "Set teacher to null.")
-
-
-def _teacher_missing(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
-    if base_loss is not None and base_loss.NEEDS_TEACHER:
-        wrong = f"must be given, since base loss {draft.base_loss.name!r} needs it (got null)"
-        yield Fault(reading.where(("teacher",)), wrong, "a teacher section", "Add a teacher, or change base_loss.")
-    student = draft.student
-    sound = reading.sound("student", "config") and reading.sound("student", "tokenizer")
-    if sound and student.config is not None and student.tokenizer is None:
-        wrong = "must be given for a new student without teacher (got null)"
-        todo = "Name a tokenizer, or add a teacher to take it from."
-        yield Fault(reading.where(("student", "tokenizer")), wrong, "a folder with tokenizer files", todo)
-
-
-def _policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
-    """What a batch policy needs, and settings that are without effect where there is none."""
-    if base_loss is None or not reading.sound("training", "generation"):
-        return
-    policy, generation = base_loss.batch_policy(), draft.training.generation
-    told, where = f"base loss {draft.base_loss.name!r}", reading.where(("training", "generation"))
-    if policy is None and generation is not None:
-        wrong = f"has no effect: {told} is trained on the data as they are (got a generation section)"
-        todo = "Set it to null, or choose other batches in the options of the base loss."
-        yield Fault(where, wrong, "null, or a base loss that trains on responses", todo)
-    if policy is not None and generation is None:
-        wrong = f"must be given, since {told} trains on responses that are written during training (got null)"
-        todo = 'Add it, e.g. {"engine": "transformers"}, or choose other batches in the options of the base loss.'
-        yield Fault(where, wrong, "a generation section", todo)
-    if policy is not None and reading.sound("training", "batch_size"):
-        try:
-            with blaming(reading.where(("base_loss",))):
-                policy.check(draft.training.batch_size)
-        except InputError as error:
-            yield from error.faults
-    lacking = draft.data.validation is None and reading.sound("data", "validation")
-    if policy is not None and policy.NEEDS_VALIDATION and lacking:
-        wrong = f"must be given, since the batches of {told} follow the validation loss (got null)"
-        todo = "Add it, or choose other batches in the options of the base loss."
-        yield Fault(reading.where(("data", "validation")), wrong, "a data set", todo)
-
-
-def _span_faults(reading: RawSpec, spans: SpanExtractor | None, layers: LayerMapper | None) -> Iterator[Fault]:
-    if spans is None:
-        return
-    lacking = sorted(set(layers.granularities) - set(spans.granularities)) if layers else []
-    if layers and lacking:
-        wrong = f"{layers.NAME} maps layers to spans that {spans.NAME} does not give (got {', '.join(lacking)})"
-        allowed = f"{spans.NAME} gives {', '.join(spans.granularities)}"
-        todo = "Change the options of the layer mapper, or take another span extractor."
-        yield Fault(reading.where(("alignment", "layers")), wrong, allowed, todo)
-
-
-def _tracker_faults(reading: RawSpec, draft: RunSpec) -> Iterator[Fault]:
-    if not reading.sound("training", "trackers"):
-        return
-    for i, name in enumerate(draft.training.trackers):
-        # Every tracker is called as the package that it needs.
-        if find_spec(name) is None:
-            where, allowed = reading.where(("training", "trackers", i)), "a tracker that is installed"
-            yield Fault(where, f"is not installed (got {name!r})", allowed, f"Leave it out, or: pip install {name}.")
 
 
 def _bind_teacher(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mta_framework.binding import bind
-from mta_framework.facts import resolved
+from mta_framework.runs.binding import bind
+from mta_framework.runs.summary import resolved
 from mta_framework.registry import discover
 
 

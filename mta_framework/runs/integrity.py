@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mta_framework import run_folder
-from mta_framework.binding import BoundRun
+from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.binding import BoundRun
 from mta_framework.errors import Fault, InputError, collecting
 from mta_framework.evaluation.report import newer_fault
-from mta_framework.geometry import recorded_geometry
+from mta_framework.runs.span_geometry import recorded_geometry
 from mta_framework.interfaces import MeasuringLayerMapper
-from mta_framework.key_layers import recorded_layers
-from mta_framework.run_folder import RunFolder
+from mta_framework.runs.build import recorded_layers
+from mta_framework.runs.folder import RunFolder
 from mta_framework.training import checkpoints
 from mta_framework.training.train import TrainingLog
 
@@ -32,7 +32,7 @@ def require_whole(bound: BoundRun) -> None:
     run: BoundRun | None = bound
     faults: list[Fault] = []
     while run is not None:
-        folder = run_folder.of(run.spec)
+        folder = RunFolder.of(run.spec)
         faults += [newer] if (newer := newer_fault(folder.path)) else []
         if folder.is_trained:
             faults += _export_faults(folder)

@@ -18,9 +18,11 @@ from typing import Any
 
 from transformers import set_seed
 
-from mta_framework import facts, run_folder
-from mta_framework.assembly import alignment, similarity, span_cache_folder, training_data
-from mta_framework.binding import BoundRun
+from mta_framework.runs import summary
+from mta_framework.runs.model_checks import length_faults, tokenizer_faults
+from mta_framework.runs.folder import RunFolder, open_run_folder, read_json, require_free, require_same, write_json
+from mta_framework.runs.build import alignment, similarity, span_cache_folder, training_data
+from mta_framework.runs.binding import BoundRun
 from mta_framework.clock import Clock
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData, prepare
@@ -33,18 +35,18 @@ from mta_framework.evaluation.sets import read_sets
 from mta_framework.evaluation.summary import summarise
 from mta_framework.generation.engine import Stored, engine_fault
 from mta_framework.generation.sampling import Sampling
-from mta_framework.geometry import SpanGeometry, recorded_geometry
+from mta_framework.runs.span_geometry import SpanGeometry, recorded_geometry
 from mta_framework.interfaces import MeasuringLayerMapper
-from mta_framework.key_layers import alignment_layers, base_loss_layers, measured_layers, recorded_layers
+from mta_framework.runs.build import alignment_layers, base_loss_layers, measured_layers, recorded_layers
 from mta_framework.models.export import save_student
 from mta_framework.models.identity import identity
 from mta_framework.models.lineup import Lineup
-from mta_framework.plan import Plan, estimate_memory
+from mta_framework.runs.plan import Plan, estimate_memory
 from mta_framework.processes import processes
 from mta_framework.registry import describe
-from mta_framework.remains import require_whole
+from mta_framework.runs.integrity import require_whole
 from mta_framework.reporting.writing import write_report
-from mta_framework.run_folder import RunFolder
+from mta_framework.runs.folder import RunFolder
 from mta_framework.spec.sections import DTYPE_OF_PRECISION
 from mta_framework.training.arguments import micro_batch_size, precision_fault
 from mta_framework.training.distiller import Distiller
@@ -82,14 +84,14 @@ def run(bound: BoundRun, resume: bool = False, command: str = "") -> Report:
         RunError: Training or evaluation could not go on; checkpoints and predictions are kept.
     """
     clock = Clock()
-    run_folder.require_free(bound.spec, resume)
+    require_free(bound.spec, resume)
     with clock.stage("data"):
         ready = _ready(bound)
     with clock.stage("teacher run"):
         teacher_folder = _teacher_folder(bound.teacher)
     lineup = Lineup(bound.spec, teacher_folder, device=processes().device)
-    folder = run_folder.of(bound.spec)
-    with run_folder.begun(bound.spec) if processes().is_main_process else nullcontext():
+    folder = RunFolder.of(bound.spec)
+    with open_run_folder(bound.spec) if processes().is_main_process else nullcontext():
         if not folder.is_trained:
             with clock.stage("training"):
                 _train(bound, ready, lineup, folder)
@@ -107,9 +109,9 @@ def plan(bound: BoundRun) -> Plan:
     policy = bound.base_loss.batch_policy()
     micro = micro_batch_size(section, world_size) * (policy.TEXTS_PER_PROMPT if policy else 1)
     return Plan(
-        facts.model_facts(ready.lineup),
-        facts.data_facts(ready.data),
-        facts.span_facts(ready.data.train),
+        summary.model_facts(ready.lineup),
+        summary.data_facts(ready.data),
+        summary.span_facts(ready.data.train),
         ready.pairs,
         total_steps(section, ready.sampler),
         estimate_memory(bound.spec, student, teacher, len(ready.pairs) + len(ready.loss_layers), micro),
@@ -124,9 +126,9 @@ def _teacher_folder(teacher: BoundRun | None) -> Path | None:
     """The exported student of ``teacher.run``; the run is begun, or gone on with, unless it is finished."""
     if teacher is None:
         return None
-    folder = run_folder.of(teacher.spec)
+    folder = RunFolder.of(teacher.spec)
     if folder.is_finished:
-        run_folder.require_same(teacher.spec, folder)
+        require_same(teacher.spec, folder)
     else:
         run(teacher, resume=True)
     return folder.student
@@ -137,7 +139,7 @@ def _ready(bound: BoundRun) -> Ready:
     spec, lineup = bound.spec, outlined(bound)
     faults = [fault for fault in (precision_fault(spec.training),) if fault]
     with collecting(faults):
-        faults += facts.length_faults(spec, lineup)
+        faults += length_faults(spec, lineup)
     asked = {"training.generation.engine": spec.training.generation, "evaluation.engine": spec.evaluation}
     faults += [fault for where, section in asked.items() if section and (fault := engine_fault(section.engine, where))]
     with collecting(faults):
@@ -147,7 +149,7 @@ def _ready(bound: BoundRun) -> Ready:
     with collecting(faults):
         loss_layers = base_loss_layers(bound.base_loss, lineup)
     with collecting(faults):
-        faults += facts.tokenizer_faults(bound, lineup)
+        faults += tokenizer_faults(bound, lineup)
     with collecting(faults):
         sets = teacher_sets = read_sets(spec.evaluation, spec.data.template, lineup.tokenizer)
         if lineup.teacher_tokenizer is not None:
@@ -160,7 +162,7 @@ def _ready(bound: BoundRun) -> Ready:
             faults.append(fault)
     if faults:
         raise InputError(faults)
-    facts.warn_of_size(lineup)
+    summary.warn_of_size(lineup)
     return Ready(lineup, pairs, loss_layers, data, sampler, sets, teacher_sets)
 
 
@@ -168,7 +170,7 @@ def outlined(bound: BoundRun) -> Lineup:
     """The models as far as they can be told before ``teacher.run`` is done."""
     if bound.teacher is None:
         return Lineup(bound.spec)
-    exported = run_folder.of(bound.teacher.spec)
+    exported = RunFolder.of(bound.teacher.spec)
     if exported.is_trained:
         return Lineup(bound.spec, exported.student)
     return Lineup(bound.spec, teacher_run=outlined(bound.teacher))
@@ -194,7 +196,7 @@ def _train(bound: BoundRun, ready: Ready, lineup: Lineup, folder: RunFolder) -> 
     log = train(distiller, fed, spec.training, spec.seed, folder.path, rate)
     geometry.after()
     if processes().is_main_process:
-        run_folder.write_json(folder.training_log, asdict(log))
+        write_json(folder.training_log, asdict(log))
         save_student(student, lineup.tokenizer, folder.student)
     processes().wait_for_everyone()
 
@@ -233,15 +235,15 @@ def _evaluate(
 def _report(
     bound: BoundRun, ready: Ready, folder: RunFolder, scores: EvaluationFacts | None, clock: Clock, command: str
 ) -> Report:
-    log = TrainingLog(**run_folder.read_json(folder.training_log))
+    log = TrainingLog(**read_json(folder.training_log))
     report = Report(
         name=bound.spec.name,
-        spec=facts.resolved(bound),
+        spec=summary.resolved(bound),
         evaluation=scores,
         layer_pairs=recorded_layers(folder.key_layers) if folder.key_layers.is_file() else ready.pairs,
-        models=facts.model_facts(ready.lineup),
-        data=facts.data_facts(ready.data),
-        spans=facts.span_facts(ready.data.train),
+        models=summary.model_facts(ready.lineup),
+        data=summary.data_facts(ready.data),
+        spans=summary.span_facts(ready.data.train),
         unparsed=ready.data.unparsed,
         log=tuple(log.history),
         steps=log.total_steps,
@@ -251,7 +253,7 @@ def _report(
         student_folder=folder.student.name,
         step_time=log.step_time,
         geometry=recorded_geometry(folder.geometry),
-        span_samples=facts.span_samples(ready.data),
+        span_samples=summary.span_samples(ready.data),
         command=command,
     )
     if processes().is_main_process:
