@@ -8,7 +8,7 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 from mta_framework.chat.endpoint import Endpoint, Reply
-from mta_framework.files import replace
+from mta_framework.storage import write_atomically
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Kept:
         path = self._path(question)
         if path is not None:
             entry = {"url": self.endpoint.url, "request": self.endpoint.body(question), "reply": asdict(reply)}
-            replace(path, json.dumps(entry, indent=1))
+            write_atomically(path, json.dumps(entry, indent=1))
 
     def _path(self, question: str) -> Path | None:
         request = json.dumps([self.endpoint.url, self.endpoint.body(question)], sort_keys=True)

@@ -55,9 +55,9 @@ def evaluate(
     # All faults of the input are known before torch is loaded.
     bound = bind_evaluation(read_request(request), discover(plugin_files))
     warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: nothing that a user can mend
-    from mta_framework.processes import leave
+    from mta_framework.distributed import shutdown
     from mta_framework.runs.evaluate_model import assess
 
     report = assess(bound, typed())
     say(*score_lines(report), f"Report: {Path(bound.spec.folder) / 'report.html'}")
-    leave()
+    shutdown()

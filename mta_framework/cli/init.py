@@ -48,8 +48,8 @@ def init(
     output: Path,
 ) -> None:
     """Write a complete spec, every field with its default, to edit."""
-    from mta_framework.files import replace
     from mta_framework.registry import discover
+    from mta_framework.storage import write_atomically
 
     _refuse_existing(output)
     registry = discover(plugin_files)
@@ -67,7 +67,7 @@ def init(
         "training": {"epochs": _EPOCHS},
         "evaluation": {"sets": {"test": {"path": _TEST}}},
     }
-    replace(output, json.dumps(_complete(given, registry), indent=2, ensure_ascii=False) + "\n")
+    write_atomically(output, json.dumps(_complete(given, registry), indent=2, ensure_ascii=False) + "\n")
     say(*_explanation(output))
 
 

@@ -29,7 +29,7 @@ def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], 
     # All faults of the input are known before torch is loaded.
     bound = bind(spec, discover(plugin_files), overrides)
     warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: nothing that a user can mend
-    from mta_framework.processes import leave
+    from mta_framework.distributed import shutdown
     from mta_framework.runs import pipeline
 
     if dry_run:
@@ -39,4 +39,4 @@ def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], 
     else:
         report = pipeline.run(bound, resume, typed())
         say(*score_lines(report), f"Report: {bound.spec.folder / 'report.html'}")
-    leave()
+    shutdown()

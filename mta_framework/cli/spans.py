@@ -91,11 +91,11 @@ def _lines(found: Inspection) -> Iterator[str]:
 
 def _write(path: Path, title: str, found: Inspection) -> None:
     from mta_framework.errors import RunError
-    from mta_framework.files import replace
     from mta_framework.inspection.page import page
+    from mta_framework.storage import write_atomically
 
     try:
-        replace(path, page(f"Spans of {title}", found.texts, found.statistics))
+        write_atomically(path, page(f"Spans of {title}", found.texts, found.statistics))
     except OSError as error:
         raise RunError(f"--html: cannot write {path} ({error.strerror or error}); name another file") from error
     say(f"Written: {path}")

@@ -13,7 +13,7 @@ from mta_framework.comparison.latex import latex
 from mta_framework.comparison.markdown import markdown
 from mta_framework.comparison.spreadsheet import scores_csv, wins_csv
 from mta_framework.errors import RunError
-from mta_framework.files import replace
+from mta_framework.storage import write_atomically
 
 STEM = "comparison"
 
@@ -46,7 +46,7 @@ def put(path: Path, content: str | bytes) -> None:
         RunError: Its folder cannot be written to.
     """
     try:
-        replace(path, content)
+        write_atomically(path, content)
     except OSError as error:
         todo = "make room, or name another folder"
         raise RunError(f"cannot write to {path.parent} ({error.strerror}); {todo}") from error

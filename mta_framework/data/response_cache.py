@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mta_framework.data.responses import Response
-from mta_framework.data.shards import Shards
+from mta_framework.storage import Shards
 from mta_framework.types import Example
 
 _SCHEMA = pa.schema({"prompt": pa.binary(), "response": pa.list_(pa.int32()), "finished": pa.bool_()})

@@ -15,8 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mta_framework.data.extraction import SpanArrays, extract
-from mta_framework.data.shards import Shards
 from mta_framework.interfaces import SpanExtractor
+from mta_framework.storage import Shards
 
 _KEY = "sha256"
 """Column that holds the digest of a text; granularities have one each, as flat start, end, start, end, ..."""

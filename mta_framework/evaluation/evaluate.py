@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mta_framework.distributed import run_on_main
 from mta_framework.evaluation.journal import Journal, Response
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Key, digest, read_predictions, write_predictions
@@ -19,7 +20,6 @@ from mta_framework.evaluation.scoring import labelled, score, source
 from mta_framework.generation.engine import Engine, Stored, make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import Metric
-from mta_framework.ranks import on_main
 from mta_framework.spec.sections import EngineName
 from mta_framework.types import Answers, Likelihood
 
@@ -106,7 +106,7 @@ def evaluate(
         for entry in candidate.sets:
             results += _Task(candidate, entry, load, sampling, tuple(seeds), named, folder, cache_dir, engine).results()
         del load
-    spent = on_main(lambda: [dict(metric.spent()) for metric in metrics])
+    spent = run_on_main(lambda: [dict(metric.spent()) for metric in metrics])
     facts = [
         MetricFacts(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost, metric.definition())
         for (label, metric), cost in zip(named, spent, strict=True)
@@ -131,12 +131,12 @@ class _Task:
     def results(self) -> list[SetResult]:
         """For each seed its predictions with their scores."""
         predictions = self._predictions()
-        scored = on_main(lambda: {seed: self._scored(seed, predictions[seed]) for seed in self.seeds})
+        scored = run_on_main(lambda: {seed: self._scored(seed, predictions[seed]) for seed in self.seeds})
         model, entry = self.candidate.name, self.entry
         return [SetResult(model, entry.name, seed, entry.cut, tuple(scored[seed])) for seed in self.seeds]
 
     def _predictions(self) -> dict[int, list[Prediction]]:
-        found = on_main(lambda: {seed: read_predictions(self._path(seed), self._keys[seed]) for seed in self.seeds})
+        found = run_on_main(lambda: {seed: read_predictions(self._path(seed), self._keys[seed]) for seed in self.seeds})
         there = {seed: rows for seed, rows in found.items() if rows is not None}
         missing = [seed for seed in self.seeds if seed not in there]
         return there | (self._generated(missing) if missing else {})
@@ -154,7 +154,7 @@ class _Task:
                 write_predictions(self._path(seed), rows, dataclasses.replace(self._keys[seed], scores=""))
             journal.remove()
 
-        on_main(keep)
+        run_on_main(keep)
         return made
 
     def _engine(self) -> Engine:

@@ -16,7 +16,7 @@ from typing import Any
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.evaluation.results import Prediction
-from mta_framework.files import replace
+from mta_framework.storage import write_atomically
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ def write_predictions(path: Path, predictions: Sequence[Prediction], key: Key) -
     """Write rows, then the key that vouches for them."""
     rows = [json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) for prediction in predictions]
     content = "".join(f"{row}\n" for row in rows).encode()
-    replace(path, content)
-    replace(_key_path(path), json.dumps({**dataclasses.asdict(key), "sha256": hashlib.sha256(content).hexdigest()}))
+    write_atomically(path, content)
+    write_atomically(
+        _key_path(path), json.dumps({**dataclasses.asdict(key), "sha256": hashlib.sha256(content).hexdigest()})
+    )
 
 
 def read_predictions(path: Path, key: Key) -> list[Prediction] | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from mta_framework.distributed import gather, processes, run_on_main, shard
 from mta_framework.evaluation.journal import Journal, Response
 from mta_framework.generation.engine import Engine
 from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
-from mta_framework.processes import processes
-from mta_framework.ranks import on_main, reunited, share
 
 Wanted = tuple[int, Sequence[int]]
 """A prompt by its number, and the seeds under which it has no response yet."""
@@ -43,11 +42,11 @@ class Responder:
         Returns:
             Seed -> responses in the order of the prompts; the same on every process.
         """
-        known, numbers = on_main(journal.read), range(len(prompt_ids))
+        known, numbers = run_on_main(journal.read), range(len(prompt_ids))
         lacking = [(number, [seed for seed in keys if (keys[seed], number) not in known]) for number in numbers]
         wanted = [(number, seeds) for number, seeds in lacking if seeds]
         # A prompt's seeds stay on one process, which then reads the prompt once for all of them.
-        found = reunited(self._generated(prompt_ids, share(wanted), keys, journal) if wanted else [], len(wanted))
+        found = gather(self._generated(prompt_ids, shard(wanted), keys, journal) if wanted else [], len(wanted))
         for (number, seeds), responses in zip(wanted, found, strict=True):
             known |= {(keys[seed], number): response for seed, response in zip(seeds, responses, strict=True)}
         return {seed: [known[key, number] for number in numbers] for seed, key in keys.items()}

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from mta_framework.distributed import processes
 from mta_framework.errors import Fault, RunError
 from mta_framework.generation.sampling import Generation, Sampling
-from mta_framework.processes import processes
 from mta_framework.spec.sections import EngineName
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from tqdm.auto import tqdm
 
+from mta_framework.distributed import processes
 from mta_framework.errors import InputError
 from mta_framework.generation.cache import mergeable
 from mta_framework.generation.continuous import write_continuously
@@ -19,7 +20,6 @@ from mta_framework.generation.limits import end_ids, first_id, output_size, padd
 from mta_framework.generation.row import Row, Rules
 from mta_framework.generation.sampling import Generation, Sampling
 from mta_framework.models.decoder import base_of
-from mta_framework.processes import processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -7,7 +7,7 @@ from pathlib import Path
 from mta_framework.comparison.comparison import Comparison
 from mta_framework.comparison.writing import put
 from mta_framework.evaluation.report import REPORT_FILE, Report, report_json
-from mta_framework.files import replace
+from mta_framework.storage import write_atomically
 
 REPORT_PAGE = "report.html"
 COMPARISON_PAGE = "comparison.html"
@@ -29,12 +29,12 @@ def write_report(folder: Path, report: Report) -> None:
     if image is None:
         (folder / "loss.png").unlink(missing_ok=True)
     else:
-        replace(folder / "loss.png", image)
+        write_atomically(folder / "loss.png", image)
     if report.steps and (folder / report.student_folder).is_dir():
-        replace(folder / report.student_folder / CARD, card(report))
-    replace(folder / REPORT_PAGE, run_page(report))
-    replace(folder / "report.md", markdown(report, curves="loss.png" if image else None))
-    replace(folder / REPORT_FILE, report_json(report))
+        write_atomically(folder / report.student_folder / CARD, card(report))
+    write_atomically(folder / REPORT_PAGE, run_page(report))
+    write_atomically(folder / "report.md", markdown(report, curves="loss.png" if image else None))
+    write_atomically(folder / REPORT_FILE, report_json(report))
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:

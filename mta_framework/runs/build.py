@@ -21,9 +21,9 @@ from mta_framework.generation.engine import make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import BaseLoss, LayerMapper, MeasuringLayerMapper
 from mta_framework.models.lineup import Lineup
-from mta_framework.ranks import on_main
+from mta_framework.distributed import run_on_main
 from mta_framework.runs.binding import BoundRun
-from mta_framework.runs.folder import read_json, write_json
+from mta_framework.storage import read_json, write_json
 from mta_framework.spec.sections import DTYPE_OF_PRECISION, RunSpec
 from mta_framework.training.loader import Collator
 from mta_framework.training.rollouts import TrainingRollouts
@@ -160,7 +160,7 @@ def measured_layers(
         print(f"Key layers, measured: {shown}")
         return pairs
 
-    return on_main(chosen)
+    return run_on_main(chosen)
 
 
 def recorded_layers(file: Path) -> tuple[LayerPair, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mta_framework.runs.folder import differences, open_run_folder
 from mta_framework.runs.binding import BoundEvaluation
-from mta_framework.clock import Clock
+from mta_framework.timers import Clock
 from mta_framework.errors import Fault, InputError, collecting
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
@@ -24,7 +24,7 @@ from mta_framework.generation.engine import Stored, engine_fault
 from mta_framework.generation.limits import room_fault
 from mta_framework.generation.sampling import Sampling
 from mta_framework.models.evaluated import EvaluatedModel
-from mta_framework.processes import processes
+from mta_framework.distributed import processes
 from mta_framework.reporting.writing import write_report
 from mta_framework.runs.folder import RunFolder
 from mta_framework.spec.document import read_document

@@ -12,10 +12,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mta_framework.errors import Fault, InputError, RunError, telling_of_a_full_disk
-from mta_framework.files import replace
 from mta_framework.spec.document import read_document
 from mta_framework.spec.evaluation import EvaluationSpec
 from mta_framework.spec.sections import RunSpec
+from mta_framework.storage import write_json
 
 MAY_DIFFER = (
     "evaluation",
@@ -174,13 +174,3 @@ def differences(then: Any, now: Any, where: str = "") -> list[tuple[str, Any, An
             found += differences(then.get(key), now.get(key), f"{where}.{key}" if where else key)
         return found
     return [] if then == now else [(where, then, now)]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write standard JSON that a person can read, complete or not at all."""
-    replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read back what ``write_json`` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))

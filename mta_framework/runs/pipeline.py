@@ -20,10 +20,11 @@ from transformers import set_seed
 
 from mta_framework.runs import summary
 from mta_framework.runs.model_checks import length_faults, tokenizer_faults
-from mta_framework.runs.folder import RunFolder, open_run_folder, read_json, require_free, require_same, write_json
+from mta_framework.runs.folder import RunFolder, open_run_folder, require_free, require_same
+from mta_framework.storage import read_json, write_json
 from mta_framework.runs.build import alignment, similarity, span_cache_folder, training_data
 from mta_framework.runs.binding import BoundRun
-from mta_framework.clock import Clock
+from mta_framework.timers import Clock
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData, prepare
 from mta_framework.errors import InputError, collecting
@@ -42,7 +43,7 @@ from mta_framework.models.export import save_student
 from mta_framework.models.identity import identity
 from mta_framework.models.lineup import Lineup
 from mta_framework.runs.plan import Plan, estimate_memory
-from mta_framework.processes import processes
+from mta_framework.distributed import processes
 from mta_framework.registry import describe
 from mta_framework.runs.integrity import require_whole
 from mta_framework.reporting.writing import write_report

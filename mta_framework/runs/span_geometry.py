@@ -15,9 +15,9 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from mta_framework.evaluation.report import Geometry
-from mta_framework.processes import processes
-from mta_framework.ranks import on_main
-from mta_framework.runs.folder import read_json, write_json
+from mta_framework.distributed import processes
+from mta_framework.distributed import run_on_main
+from mta_framework.storage import read_json, write_json
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.trainer import TrainingData
 from mta_framework.types import Example
@@ -60,12 +60,12 @@ class SpanGeometry:
     def before(self) -> None:
         """Measure the student as it is before the first step, unless that was done."""
         if self._texts:
-            on_main(self._measure_before)
+            run_on_main(self._measure_before)
 
     def after(self) -> None:
         """Measure the trained student."""
         if self._texts:
-            on_main(self._measure_after)
+            run_on_main(self._measure_after)
 
     def _measure_before(self) -> None:
         layers = [] if self._file.is_file() else self._measured()

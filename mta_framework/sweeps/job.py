@@ -15,7 +15,8 @@ from typing import Protocol
 
 from mta_framework.errors import RunError
 from mta_framework.runs.binding import BoundRun
-from mta_framework.runs.folder import RunFolder, write_json
+from mta_framework.runs.folder import RunFolder
+from mta_framework.storage import write_json
 
 PAUSE = 0.2
 """Seconds between two looks at processes."""

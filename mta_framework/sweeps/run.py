@@ -12,8 +12,8 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
+from mta_framework.distributed import processes
 from mta_framework.errors import Fault, InputError, RunError, collecting
-from mta_framework.processes import processes
 from mta_framework.runs import pipeline
 from mta_framework.runs.binding import BoundRun
 from mta_framework.runs.folder import RunFolder

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
+from mta_framework.distributed import processes
 from mta_framework.errors import Fault
-from mta_framework.processes import processes
 from mta_framework.spec.sections import TrainingSection
 
 CHECKPOINTS = "checkpoints"

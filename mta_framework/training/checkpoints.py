@@ -22,11 +22,13 @@ from transformers import TrainerState
 from mta_framework.errors import Fault, InputError, MTAError, RunError, naming, told
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.models.export import load_weights, save_weights
+from mta_framework.storage import write_atomically
 from mta_framework.training.distiller import Distiller
-from mta_framework.training.manifest import damage, list_files
 
 MEMORY = "memory.json"
+
 PROJECTIONS = "projections.safetensors"
+
 STUDENT = "student"
 
 _log = logging.getLogger(__name__)
@@ -167,3 +169,30 @@ def _plain(state: JsonValue) -> JsonValue:
     """Refused here, and not when all is written, if it is no standard JSON."""
     json.dumps(state, allow_nan=False)
     return state
+
+
+MANIFEST = "files.json"
+
+
+def list_files(folder: Path) -> None:
+    """Write down the files of a folder, with their sizes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    write_atomically(folder / MANIFEST, json.dumps(sizes, indent=2))
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder whose files were listed, as half a sentence; None: it is as it was."""
+    try:
+        sizes: dict[str, int] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for name, size in sizes.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if (found := path.stat().st_size) != size:
+                return f"{name} has {found:,} bytes instead of {size:,}"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        return f"{MANIFEST} cannot be read ({error})"
+    return None

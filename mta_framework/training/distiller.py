@@ -11,7 +11,7 @@ from mta_framework.alignment.objective import Alignment
 from mta_framework.errors import RunError, naming
 from mta_framework.interfaces import BaseLoss
 from mta_framework.models.states import StateReader
-from mta_framework.training.stopwatch import ALIGNMENT, STUDENT, TEACHER, Stopwatch
+from mta_framework.timers import ALIGNMENT, STUDENT, TEACHER, Stopwatch
 from mta_framework.types import TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
 from mta_framework.vocabulary import chunked_sum, cross_entropy, supervised
 

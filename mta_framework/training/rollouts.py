@@ -17,13 +17,12 @@ from mta_framework.data.pieces import parse_pieces
 from mta_framework.data.response_cache import ResponseCache
 from mta_framework.data.responses import Response, ResponseEncoder
 from mta_framework.data.spans import SpanCache
+from mta_framework.distributed import gather, processes, run_on_main, shard
 from mta_framework.errors import RunError
 from mta_framework.generation.engine import Engine
 from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
 from mta_framework.interfaces import Rollouts
-from mta_framework.processes import processes
-from mta_framework.ranks import on_main, reunited, share
-from mta_framework.training.stopwatch import PARSING, Stopwatch
+from mta_framework.timers import PARSING, Stopwatch
 from mta_framework.types import Example, Responder
 
 _ENCODED_AT_ONCE = 32
@@ -89,7 +88,7 @@ class TrainingRollouts(Rollouts):
     def respond(self, prompts: Sequence[Example], by: Responder, temperature: float) -> list[Example]:
         """See ``Rollouts``; a worker thread makes texts of some responses while the next ones are generated."""
         order = _longest_first(prompts)
-        own = share(order)
+        own = shard(order)
         seeds = prompt_seeds(f"{self.seed} {self.step} {by}", len(prompts))
         encoded: dict[tuple[int, ...], Future[list[Example]]] = {}
         with ThreadPoolExecutor(1) as worker:
@@ -105,7 +104,7 @@ class TrainingRollouts(Rollouts):
                     row: text for rows, made in encoded.items() for row, text in zip(rows, made.result(), strict=True)
                 }
         in_order = [written[row] for row in range(len(own))]
-        found = dict(zip(order, reunited(in_order, len(order)), strict=True))
+        found = dict(zip(order, gather(in_order, len(order)), strict=True))
         return [found[row] for row in range(len(prompts))]
 
     def stored(self, prompts: Sequence[Example], by: Responder, temperature: float, state: str) -> list[Example]:
@@ -134,7 +133,7 @@ class TrainingRollouts(Rollouts):
                 f"{cache.folder}: lacks responses of the {by} to {len(prompts)} prompts, and its weights have changed "
                 "since they were written. Put the folder back, or start the run anew under another name."
             )
-        own = [prompts[row] for row in share(_longest_first(prompts))]
+        own = [prompts[row] for row in shard(_longest_first(prompts))]
         # By the prompt itself: the response must not depend on which other prompts are still missing. Not by the
         # weights, whose last bits another cut of the batches changes. Only the student is asked again, at other steps.
         drawn = f"{self.seed} {by} {self.step if by == 'student' else 0}"
@@ -175,9 +174,9 @@ class TrainingRollouts(Rollouts):
     def model_state(self, by: Responder) -> str:
         """See ``Rollouts``: SHA-256 over names, types and values of all weights."""
         if by == "student":
-            return on_main(lambda: _digest(self._models[by]))
+            return run_on_main(lambda: _digest(self._models[by]))
         if self._teacher_state is None:
-            self._teacher_state = on_main(lambda: _digest(self._models[by]))
+            self._teacher_state = run_on_main(lambda: _digest(self._models[by]))
         return self._teacher_state
 
     def upcoming(self, steps: int) -> list[Example]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 
-from mta_framework.processes import processes
+from mta_framework.distributed import processes
 
 
 @contextmanager

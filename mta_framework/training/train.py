@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from mta_framework.data.batches import GroupedSampler
-from mta_framework.processes import processes
+from mta_framework.distributed import processes
 from mta_framework.spec.sections import TrainingSection
 from mta_framework.training import checkpoints
 from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size, training_arguments

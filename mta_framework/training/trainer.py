@@ -19,13 +19,13 @@ from transformers.trainer_callback import ProgressCallback
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.errors import RunError, naming
 from mta_framework.interfaces import BatchPolicy
+from mta_framework.timers import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
 from mta_framework.training import checkpoints
 from mta_framework.training.callbacks import ProgressBar, StepGuard
 from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, contribution
 from mta_framework.training.ledger import Ledger
 from mta_framework.training.loader import Collator, micro_batches, training_loader, validation_batches
 from mta_framework.training.rollouts import TrainingRollouts
-from mta_framework.training.stopwatch import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
 from mta_framework.types import SHARE_BY_STUDENT, Batch, Example, Progress
 
 

@@ -9,7 +9,7 @@ from unittest import mock
 
 from safetensors.torch import save_file
 
-from mta_framework.processes import processes
+from mta_framework.distributed import processes
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.binding import bind

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from mta_framework.processes import processes
+from mta_framework.distributed import processes
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.binding import bind

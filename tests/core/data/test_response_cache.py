@@ -114,7 +114,7 @@ def test_an_interruption_keeps_what_was_added_and_leaves_no_half_file(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mta_framework.data.shards.os.replace", interrupted)
+        patch.setattr("mta_framework.storage.os.replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
             cache.add(PROMPTS[2:], RESPONSES[2:])
     assert len(list(cache.folder.iterdir())) == 1
@@ -168,7 +168,7 @@ def test_a_full_disk_is_a_run_error_and_leaves_no_half_file(tmp_path: Path, monk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("mta_framework.data.shards.os.replace", full)
+        patch.setattr("mta_framework.storage.os.replace", full)
         with pytest.raises(RunError, match=r"^response cache: cannot write to .* \(No space left on device\)"):
             cache.add(PROMPTS, RESPONSES)
     assert list(cache.folder.iterdir()) == []

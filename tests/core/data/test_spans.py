@@ -181,7 +181,7 @@ def test_an_interrupted_write_is_not_taken_for_a_cache(tmp_path: Path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("mta_framework.data.shards.os.replace", interrupted)
+        patch.setattr("mta_framework.storage.os.replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
             cache.spans(TEXTS)
     assert list(cache.folder.iterdir()) == []

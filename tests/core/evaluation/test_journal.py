@@ -26,7 +26,7 @@ from mta_framework import Metric, ScoreSet
 from mta_framework.evaluation import journal
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.generation.sampling import Sampling
-from mta_framework.processes import leave
+from mta_framework.distributed import leave
 
 class Length(Metric):
     NAME = "length"

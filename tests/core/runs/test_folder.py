@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from mta_framework.runs.folder import open_run_folder, read_json, require_free
+from mta_framework.runs.folder import open_run_folder, require_free
+from mta_framework.storage import read_json
 from mta_framework.errors import InputError, RunError
 from mta_framework.spec.evaluation import EvaluationSpec
 from mta_framework.spec.sections import RunSpec

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from mta_framework.cli import main
 from mta_framework.errors import InputError, RunError
-from mta_framework.runs.folder import write_json
+from mta_framework.storage import write_json
 from mta_framework.sweeps import run, table
 from mta_framework.sweeps.pool import visible_devices
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from mta_framework.errors import InputError, RunError
-from mta_framework.runs.folder import write_json
+from mta_framework.storage import write_json
 from mta_framework.sweeps import run as run_module
 from mta_framework.sweeps.job import Outcome
 from mta_framework.sweeps.progress import duration

@@ -1,24 +1,40 @@
-"""Files of a cache: Arrow, never changed once written, named after the digest of their content."""
+"""Files on disk: written to the side and renamed, so that a reader sees the old content or the new, never a part."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from mta_framework.errors import RunError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _log = logging.getLogger(__name__)
 
 
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write ``content`` (text as UTF-8) to the side, then put it in place; missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    side = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        side.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(side, path)
+    finally:
+        side.unlink(missing_ok=True)
+
+
 class Shards:
-    """The files of one folder, which several processes may read and write at once.
+    """The Arrow files of a cache folder: never changed once written, named after the digest of their content.
+
+    Several processes may read and write them at once.
 
     Args:
         folder: Made when it is first used.
@@ -52,6 +68,8 @@ class Shards:
         Raises:
             RunError: The folder cannot be created, or not be written to.
         """
+        import pyarrow as pa
+
         self._make()
         aside = self._folder / f".{uuid.uuid4().hex}.part"
         try:
@@ -77,6 +95,8 @@ class Shards:
         return RunError(f"{self._cache}: {problem}")
 
     def _read(self, path: Path) -> pa.Table | None:
+        import pyarrow as pa  # takes its time, and those who only write JSON need it not
+
         try:
             source = pa.memory_map(str(path))
             if _digest(source) != path.stem:
@@ -102,3 +122,13 @@ def _age(path: Path) -> tuple[int, str]:
 def _digest(source: pa.NativeFile) -> str:
     source.seek(0)
     return hashlib.sha256(source.read_buffer()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write standard JSON that a person can read, complete or not at all."""
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read back what ``write_json`` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from mta_framework.training import stopwatch
-from mta_framework.training.stopwatch import ALIGNMENT, BASE_LOSS, OPTIMISER, PARTS, STUDENT, Stopwatch
+from mta_framework import timers
+from mta_framework.timers import ALIGNMENT, BASE_LOSS, OPTIMISER, PARTS, STUDENT, Stopwatch
 
 
 class Clock:
@@ -24,7 +24,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(stopwatch, "time", clock)
+    monkeypatch.setattr(timers, "time", clock)
     return clock
 
 

@@ -19,8 +19,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mta_framework import Metric, RunError, ScoreSet
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.generation.sampling import Sampling
-from mta_framework.ranks import on_main
-from mta_framework.processes import leave, processes
+from mta_framework.distributed import on_main
+from mta_framework.distributed import leave, processes
 
 class Length(Metric):
     NAME = "length"

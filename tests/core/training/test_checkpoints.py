@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mta_framework.training.checkpoints import existing, publish
-from mta_framework.training.manifest import damage, list_files
+from mta_framework.training.checkpoints import damage, existing, list_files, publish
 
 
 @pytest.fixture

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
 from mta_framework.errors import RunError
-from mta_framework.processes import processes
 
 Item = TypeVar("Item")
 
 
-def share(items: Sequence[Item]) -> Sequence[Item]:
+def shard(items: Sequence[Item]) -> Sequence[Item]:
     """This process's share: every n-th item, from its own rank on."""
     state = processes()
     return items[state.process_index :: state.num_processes]
 
 
-def reunited(own: Sequence[Item], total: int) -> list[Item]:
-    """The results of all processes, in the order of the ``total`` items that ``share`` dealt out."""
+def gather(own: Sequence[Item], total: int) -> list[Item]:
+    """The results of all processes, in the order of the ``total`` items that ``shard`` dealt out."""
     state = processes()
     whole: list[Any] = [None] * total
     for rank, items in gather_object([(state.process_index, list(own))]):
@@ -28,7 +31,7 @@ def reunited(own: Sequence[Item], total: int) -> list[Item]:
     return whole
 
 
-def on_main(compute: Callable[[], Item]) -> Item:
+def run_on_main(compute: Callable[[], Item]) -> Item:
     """Compute on the main process alone and hand the value to all.
 
     Raises:
@@ -49,3 +52,20 @@ def on_main(compute: Callable[[], Item]) -> Item:
     if failure is not None:
         raise RunError(failure)
     return value  # type: ignore[return-value]
+
+
+def processes() -> PartialState:
+    """Rank, number of processes, device, and waiting for each other.
+
+    The first call joins the others, whatever launched them (``accelerate launch`` or ``torchrun``). Without an
+    accelerator they talk by gloo, which accelerate has to be told: left alone, every process would take itself for
+    the only one, and all would write into one folder.
+    """
+    asked = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes")
+    # The main process may score for hours, by a judge say, while the others wait for it.
+    return PartialState(cpu=asked or not torch.accelerator.is_available(), timeout=timedelta(days=1))
+
+
+def shutdown() -> None:
+    """Part from the other processes in order; gloo aborts a process that ends without."""
+    processes().destroy_process_group()

@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: every moment of it belongs to exactly one part."""
+"""Where time goes: the stages of a command, and the parts of a training step."""
 
 from __future__ import annotations
 
@@ -6,9 +6,25 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
+
+class Clock:
+    """Stage -> seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Book what happens inside under ``name``."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
 
 GENERATION = "generation"
 PARSING = "parsing"
@@ -38,7 +54,7 @@ class Stopwatch:
     """
 
     def __init__(self, device: torch.device | str = "cpu"):
-        self._on_gpu = torch.device(device).type == "cuda"
+        self._on_gpu = str(device).startswith("cuda")
         self._open: list[str] = []
         self._marks: deque[tuple[str | None, Mark]] = deque()
         self._seconds: dict[str, float] = defaultdict(float)
@@ -87,9 +103,7 @@ class Stopwatch:
         self._seconds = defaultdict(float, {name: mean * self._steps for name, mean in state["per_step"].items()})
 
     def _mark(self) -> None:
-        now: Mark = torch.cuda.Event(enable_timing=True) if self._on_gpu else time.perf_counter()
-        if self._on_gpu:
-            now.record()
+        now: Mark = _cuda_event() if self._on_gpu else time.perf_counter()
         self._marks.append((self._open[-1] if self._open else None, now))
 
     def _book(self) -> None:
@@ -98,3 +112,11 @@ class Stopwatch:
             (part, begin), (_, end) = self._marks.popleft(), self._marks[0]
             if part is not None:
                 self._seconds[part] += begin.elapsed_time(end) / 1000 if self._on_gpu else end - begin
+
+
+def _cuda_event() -> torch.cuda.Event:
+    import torch
+
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
