@@ -24,12 +24,12 @@ from typing import Any
 import datasets
 import spacy
 
-from mta_framework.data.pieces import parse_pieces, pieces
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
 from mta_framework.data.rows import Instruction, Record
-from mta_framework.data.spans import SpanCache
 from mta_framework.registry import discover
+from mta_framework.spans.cache import SpanCache
+from mta_framework.spans.template_pieces import parse_pieces, pieces
 from mta_framework.spec.sections import DatasetSection
 
 UNUSED = ["ner", "lemmatizer"]

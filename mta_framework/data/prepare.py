@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mta_framework.data.extraction import SpanArrays
-from mta_framework.data.pieces import parse_pieces
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
-from mta_framework.data.spans import SpanCache
 from mta_framework.data.tokens import EncodedSet, encode
 from mta_framework.errors import Fault, InputError, collecting
 from mta_framework.interfaces import SpanExtractor
+from mta_framework.spans.cache import SpanCache
+from mta_framework.spans.extraction import SpanArrays
+from mta_framework.spans.template_pieces import parse_pieces
 from mta_framework.spec.sections import DataSection, DatasetSection
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mta_framework.data.faults import FaultList
-from mta_framework.data.fields import field_cuts, filled
 from mta_framework.data.rows import Instruction, Message, Record
 from mta_framework.errors import Fault, InputError
+from mta_framework.spans.template_boundaries import field_cuts, filled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

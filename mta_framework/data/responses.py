@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mta_framework.data.extraction import SpanArrays, extract
-from mta_framework.data.offsets import generated_offsets, text_of
-from mta_framework.data.pieces import parse_pieces
 from mta_framework.data.tokens import joined, special_ids, tokenise
-from mta_framework.data.translation import TokenisedText
 from mta_framework.interfaces import SpanExtractor
+from mta_framework.spans.cross_tokenizer import TokenisedText
+from mta_framework.spans.extraction import SpanArrays, extract
+from mta_framework.spans.generated_offsets import generated_offsets, text_of
+from mta_framework.spans.template_pieces import parse_pieces
 from mta_framework.types import Example
 
 if TYPE_CHECKING:

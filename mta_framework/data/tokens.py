@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mta_framework.data.prompts import Sample
-from mta_framework.data.translation import TokenisedText, common_spans, matched
 from mta_framework.errors import Fault, InputError
+from mta_framework.spans.cross_tokenizer import TokenisedText, common_spans, matched
 from mta_framework.types import Example, SpanSet
 
 if TYPE_CHECKING:

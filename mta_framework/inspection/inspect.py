@@ -9,13 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from mta_framework.data.extraction import SpanArrays, extract
-from mta_framework.data.pieces import Parse, parse_pieces, pieces
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
-from mta_framework.data.spans import SpanCache
 from mta_framework.data.tokens import Side
-from mta_framework.data.translation import TokenisedText
 from mta_framework.errors import Fault, InputError, naming
 from mta_framework.inspection.marked import MarkedText
 from mta_framework.inspection.statistics import Speed, Statistics, statistics
@@ -26,6 +22,10 @@ from mta_framework.runs.binding import BoundRun
 from mta_framework.runs.build import alignment_layers, recorded_layers, span_cache_folder
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.pipeline import outlined
+from mta_framework.spans.cache import SpanCache
+from mta_framework.spans.cross_tokenizer import TokenisedText
+from mta_framework.spans.extraction import SpanArrays, extract
+from mta_framework.spans.template_pieces import Parse, parse_pieces, pieces
 from mta_framework.types import LayerPair
 
 

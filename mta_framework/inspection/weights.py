@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mta_framework.alignment.guard import Guard
-from mta_framework.data.translation import TokenisedText
 from mta_framework.errors import RunError
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.models.states import StateReader
+from mta_framework.spans.cross_tokenizer import TokenisedText
 from mta_framework.types import LayerPair
 
 

@@ -15,7 +15,7 @@ from mta_framework.alignment.similarity import layer_similarity
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.responses import ResponseEncoder
-from mta_framework.data.spans import SpanCache
+from mta_framework.spans.cache import SpanCache
 from mta_framework.errors import RunError, blaming, naming
 from mta_framework.generation.engine import make_engine
 from mta_framework.generation.sampling import Sampling

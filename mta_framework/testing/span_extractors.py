@@ -11,8 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-from mta_framework.data.extraction import extract
 from mta_framework.interfaces import SpanExtractor
+from mta_framework.spans.extraction import extract
 from mta_framework.testing.plugin import PluginContract
 from mta_framework.types import Span, SpanSet
 

@@ -13,15 +13,15 @@ import torch
 from torch import nn
 
 from mta_framework.data.batches import GroupedSampler
-from mta_framework.data.pieces import parse_pieces
 from mta_framework.data.response_cache import ResponseCache
 from mta_framework.data.responses import Response, ResponseEncoder
-from mta_framework.data.spans import SpanCache
 from mta_framework.distributed import gather, processes, run_on_main, shard
 from mta_framework.errors import RunError
 from mta_framework.generation.engine import Engine
 from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
 from mta_framework.interfaces import Rollouts
+from mta_framework.spans.cache import SpanCache
+from mta_framework.spans.template_pieces import parse_pieces
 from mta_framework.timers import PARSING, Stopwatch
 from mta_framework.types import Example, Responder
 

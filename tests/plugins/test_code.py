@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mta_framework import PluginChoice, Span, SpanExtractor, SpanSet
-from mta_framework.data.spans import SpanCache
 from mta_framework.registry import discover
-from mta_framework.stretches.languages import LANGUAGES
+from mta_framework.spans.cache import SpanCache
+from mta_framework.spans.segments.languages import LANGUAGES
 from mta_plugins.span_extractors import code
 from mta_plugins.span_extractors.code import Code
 

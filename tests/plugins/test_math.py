@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_framework import Span, SpanExtractor, SpanSet
-from mta_framework.data.spans import SpanCache
 from mta_framework.registry import discover
+from mta_framework.spans.cache import SpanCache
 
 REGISTRY = discover()
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_framework import PluginParams, SpanExtractor, SpanSet
-from mta_framework.data.extraction import extract
-from mta_framework.data.spans import SpanCache
+from mta_framework.spans.cache import SpanCache
+from mta_framework.spans.extraction import extract
 from mta_plugins.span_extractors.code import Code
 from mta_plugins.span_extractors.math import Math
 from mta_plugins.span_extractors.mixed import Mixed

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mta_framework import RunError
-from mta_framework.data.spans import SpanCache
-from mta_framework.phrases import by_constituents, by_dependencies, kept_phrases
+from mta_framework.spans.cache import SpanCache
+from mta_framework.spans.phrases import by_constituents, by_dependencies, kept_phrases
 from mta_plugins.span_extractors import stanza_phrases
 from mta_plugins.span_extractors.stanza_phrases import StanzaPhrases
 
@@ -133,7 +133,7 @@ def test_spans_lie_in_their_text_and_do_not_depend_on_the_others(tiny_stanza: Pa
 
 @pytest.mark.slow
 def test_one_process_and_two_find_the_same(tiny_stanza: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mta_framework.data.spans._TEXTS_PER_PROCESS", 8)
+    monkeypatch.setattr("mta_framework.spans.cache._TEXTS_PER_PROCESS", 8)
     texts = [f"{text} {number}" for number in range(4) for text in MARKED]
     found = []
     for processes in (1, 2):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from pydantic import Field
 
 from mta_framework import Overlap, PluginChoice, PluginParams, Span, SpanExtractor, SpanSet
-from mta_framework.stretches import Stretch, code_stretches, failures_within, gaps, merged, spans_within, unquoted
-from mta_framework.stretches.languages import (
+from mta_framework.spans.segments import Stretch, code_stretches, failures_within, gaps, merged, spans_within, unquoted
+from mta_framework.spans.segments.languages import (
     LANGUAGES,
     MARKDOWN_TAGS,
     PERMISSIVE,

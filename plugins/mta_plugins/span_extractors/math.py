@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from mta_framework import Overlap, PluginChoice, PluginParams, Span, SpanExtractor, SpanSet
-from mta_framework.stretches import (
+from mta_framework.spans.segments import (
     NUMBER,
     Stretch,
     Token,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import Field
 
 from mta_framework import Overlap, PluginChoice, PluginParams, SpanExtractor, SpanSet
-from mta_framework.stretches import (
+from mta_framework.spans.segments import (
     Piece,
     Stretch,
     code_stretches,
@@ -20,7 +20,14 @@ from mta_framework.stretches import (
     shifted,
     spans_of,
 )
-from mta_framework.stretches.languages import MARKDOWN_TAGS, PERMISSIVE, PLAIN_TAGS, candidates, code_runs, language_of
+from mta_framework.spans.segments.languages import (
+    MARKDOWN_TAGS,
+    PERMISSIVE,
+    PLAIN_TAGS,
+    candidates,
+    code_runs,
+    language_of,
+)
 
 _FENCE = "```\n"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mta_framework import PluginParams, RunError, Span, SpanExtractor, SpanSet
-from mta_framework.phrases import kept_phrases, words_within
+from mta_framework.spans.phrases import kept_phrases, words_within
 
 if TYPE_CHECKING:
     from spacy.language import Language

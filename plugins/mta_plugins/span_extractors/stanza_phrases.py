@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pydantic import Field, field_validator
 
 from mta_framework import PluginParams, RunError, Span, SpanExtractor, SpanSet
-from mta_framework.phrases import HEADS, by_constituents, by_dependencies, kept_phrases, words_within
+from mta_framework.spans.phrases import HEADS, by_constituents, by_dependencies, kept_phrases, words_within
 
 if TYPE_CHECKING:
     from stanza.models.common.doc import Document, Sentence, Word

@@ -14,11 +14,11 @@ import pytest
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mta_framework import PluginParams, RunError, SpanExtractor, SpanSet
-from mta_framework.data.extraction import extract
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
 from mta_framework.data.responses import Response, ResponseEncoder
 from mta_framework.data.tokens import encode
+from mta_framework.spans.extraction import extract
 from mta_framework.spec.sections import DatasetSection
 from mta_framework.types import Example
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mta_framework import PluginParams, RunError, SpanExtractor, SpanSet
-from mta_framework.data.spans import SpanCache
+from mta_framework.spans.cache import SpanCache
 
 TEXTS = ["ab", "", "日本語", "a😀", "ab"]
 
@@ -235,7 +235,7 @@ def test_spans_outside_their_text_stop_the_run_in_any_process(tmp_path: Path, co
 def test_texts_are_written_in_portions_so_that_an_interruption_loses_little(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mta_framework.data.spans._TEXTS_PER_SHARD", 2)
+    monkeypatch.setattr("mta_framework.spans.cache._TEXTS_PER_SHARD", 2)
     cache = SpanCache(tmp_path, letters(), processes=1)
     assert as_lists(cache.spans(TEXTS)) == EXPECTED
     assert len(list(cache.folder.glob("*.arrow"))) == 2

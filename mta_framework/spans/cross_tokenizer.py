@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mta_framework.data.membership import TokenOffsets
+from mta_framework.spans.char_to_token import TokenOffsets
 from mta_framework.types import SpanSet
 
 

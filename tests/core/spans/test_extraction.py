@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_framework import Overlap, RunError, SpanExtractor
-from mta_framework.data.extraction import extract
+from mta_framework.spans.extraction import extract
 
 
 class Fixed(SpanExtractor):

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mta_framework.data.extraction import SpanArrays, extract
 from mta_framework.interfaces import SpanExtractor
+from mta_framework.spans.extraction import SpanArrays, extract
 from mta_framework.storage import Shards
 
 _KEY = "sha256"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mta_framework.stretches import formula_stretches
+from mta_framework.spans.segments import formula_stretches
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from mta_framework.stretches.arithmetic import arithmetic_stretches
-from mta_framework.stretches.routing import gaps
-from mta_framework.stretches.stretch import Stretch, shifted
+from mta_framework.spans.segments.arithmetic import arithmetic_stretches
+from mta_framework.spans.segments.routing import gaps
+from mta_framework.spans.segments.stretch import Stretch, shifted
 
 _ENVIRONMENTS = "equation|align|alignat|flalign|gather|multline|eqnarray|displaymath|math"
 

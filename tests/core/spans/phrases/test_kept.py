@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta_framework.phrases import kept_phrases, words_within
+from mta_framework.spans.phrases import kept_phrases, words_within
 
 SPANS = st.tuples(st.integers(0, 12), st.integers(1, 6)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 

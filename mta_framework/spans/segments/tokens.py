@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mta_framework.stretches.arithmetic import CROSS, NUMBER
-from mta_framework.stretches.stretch import Notation
+from mta_framework.spans.segments.arithmetic import CROSS, NUMBER
+from mta_framework.spans.segments.stretch import Notation
 from mta_framework.types import Span
 
 _COMMANDS = """

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from mta_framework.data.membership import TokenOffsets
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.rows import Message, Record
 from mta_framework.data.tokens import encode
+from mta_framework.spans.char_to_token import TokenOffsets
 
 Build = Callable[..., PreTrainedTokenizerFast]
 Range = tuple[int, int]

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework import PluginParams, RunError, SpanExtractor, SpanSet
-from mta_framework.data.extraction import extract
-from mta_framework.data.pieces import parse_pieces
 from mta_framework.data.prepare import prepare
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
 from mta_framework.data.responses import Response, ResponseEncoder
 from mta_framework.data.rows import Instruction, Message, Record
-from mta_framework.data.spans import SpanCache
 from mta_framework.data.tokens import encode
+from mta_framework.spans.cache import SpanCache
+from mta_framework.spans.extraction import extract
+from mta_framework.spans.template_pieces import parse_pieces
 from mta_framework.spec.sections import DataSection, DatasetSection
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from mta_framework.data.offsets import generated_offsets, text_of
 from mta_framework.data.tokens import special_ids
+from mta_framework.spans.generated_offsets import generated_offsets, text_of
 
 Build = Callable[..., PreTrainedTokenizerFast]
 Range = tuple[int, int]

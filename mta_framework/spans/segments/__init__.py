@@ -9,10 +9,10 @@ For span extractors that leave such stretches, or what lies around them, to othe
 
 from __future__ import annotations
 
-from mta_framework.stretches.arithmetic import NUMBER
-from mta_framework.stretches.code import code_stretches, unquoted
-from mta_framework.stretches.formulas import formula_stretches
-from mta_framework.stretches.routing import (
+from mta_framework.spans.segments.arithmetic import NUMBER
+from mta_framework.spans.segments.code import code_stretches, unquoted
+from mta_framework.spans.segments.formulas import formula_stretches
+from mta_framework.spans.segments.routing import (
     Piece,
     failures_of,
     failures_within,
@@ -22,8 +22,8 @@ from mta_framework.stretches.routing import (
     spans_of,
     spans_within,
 )
-from mta_framework.stretches.stretch import Stretch, shifted
-from mta_framework.stretches.tokens import Token, formula_tokens
+from mta_framework.spans.segments.stretch import Stretch, shifted
+from mta_framework.spans.segments.tokens import Token, formula_tokens
 
 __all__ = [
     "NUMBER",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from mta_framework import PluginParams, RunError, Span, SpanExtractor, SpanSet
-from mta_framework.data.extraction import extract
-from mta_framework.stretches import Piece, Stretch, failures_of, gaps, merged, spans_of, spans_within
+from mta_framework.spans.extraction import extract
+from mta_framework.spans.segments import Piece, Stretch, failures_of, gaps, merged, spans_of, spans_within
 
 
 class Part(SpanExtractor):

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mta_framework.data.extraction import SpanArrays
+from mta_framework.spans.extraction import SpanArrays
 
 Parse = Callable[[Sequence[str], Sequence[int]], list[SpanArrays]]
 """Finds the spans of texts, which messages call by the numbers; see ``extraction.extract``."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta_framework.stretches import Stretch, code_stretches
+from mta_framework.spans.segments import Stretch, code_stretches
 
 
 def inner(text: str) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from mta_framework.stretches.languages import _ALIASES, LANGUAGES, candidates, code_runs, language_of
+from mta_framework.spans.segments.languages import _ALIASES, LANGUAGES, candidates, code_runs, language_of
 
 
 @pytest.mark.parametrize(
