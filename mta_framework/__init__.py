@@ -1,6 +1,6 @@
 """MTA: distil language models with multi-granular trajectory alignment.
 
-The public surface for plugin authors; together with ``mta_framework.vocabulary`` it is all that a plugin imports.
+The public surface for plugin authors; together with ``mta_framework.chunked_loss`` it is all that a plugin imports.
 """
 
 from __future__ import annotations

@@ -311,7 +311,7 @@ class BaseLoss(Plugin):
 
     @abstractmethod
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """The loss on one micro-batch, as sums (``mta_framework.vocabulary`` does it without whole logits).
+        """The loss on one micro-batch, as sums (``mta_framework.chunked_loss`` does it without whole logits).
 
         Args:
             student: With gradient; ``layers`` has those of ``key_layers``, and perhaps others.

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mta_framework.chunked_loss import at, chunked_values, cross_entropy
 from mta_framework.data.tokens import joined, tokenise
 from mta_framework.generation.isolation import isolated
 from mta_framework.generation.limits import first_id
 from mta_framework.models.decoder import base_of
 from mta_framework.models.states import StateReader
 from mta_framework.types import Likelihood
-from mta_framework.vocabulary import at, chunked_values, cross_entropy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

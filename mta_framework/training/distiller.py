@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from mta_framework.alignment.objective import Alignment
+from mta_framework.chunked_loss import chunked_sum, cross_entropy, supervised
 from mta_framework.errors import RunError, naming
 from mta_framework.interfaces import BaseLoss
 from mta_framework.models.states import StateReader
 from mta_framework.timers import ALIGNMENT, STUDENT, TEACHER, Stopwatch
 from mta_framework.types import TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
-from mta_framework.vocabulary import chunked_sum, cross_entropy, supervised
 
 CROSS_ENTROPY = "cross_entropy"
 """Name of the term that ``validate`` adds."""

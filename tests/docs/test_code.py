@@ -101,13 +101,13 @@ def test_base_loss_takes_a_batch_in_which_nothing_is_supervised(name, options, e
 
 @pytest.mark.parametrize(("alpha", "direction"), [(0.99, "forward_kl"), (0.01, "reverse_kl")])
 def test_alpha_divergence_tends_to_both_directions_of_kl(alpha, direction, workplace):
-    from mta_framework import vocabulary
+    from mta_framework import chunked_loss
 
     student, teacher = states(8, seed=0), states(5, seed=1)
     loss = create(workplace, "base_losses", "alpha_divergence", alpha=alpha)
     (term,) = loss.compute(student, teacher, batch(POSITIONS), Progress(0, 1, 0.0))
     logits = [probabilities(given).log() for given in (student, teacher)]
-    assert term.sum.item() == pytest.approx(getattr(vocabulary, direction)(*logits).sum().item(), rel=0.05)
+    assert term.sum.item() == pytest.approx(getattr(chunked_loss, direction)(*logits).sum().item(), rel=0.05)
 
 
 def test_documented_base_loss_takes_at_most_forty_lines():

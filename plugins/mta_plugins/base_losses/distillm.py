@@ -43,17 +43,17 @@ class DistiLLM(BaseLoss):
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """One term ``distillm`` per supervised token."""
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
         assert teacher is not None
-        total = vocabulary.chunked_sum(
-            self._values, vocabulary.supervised(student, batch), vocabulary.supervised(teacher, batch)
+        total = chunked_loss.chunked_sum(
+            self._values, chunked_loss.supervised(student, batch), chunked_loss.supervised(teacher, batch)
         )
         return (LossTerm(self.NAME, total, TOKENS),)
 
     def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
         forward = self.params.divergence == "forward"
-        divergence = vocabulary.skew_forward_kl if forward else vocabulary.skew_reverse_kl
+        divergence = chunked_loss.skew_forward_kl if forward else chunked_loss.skew_reverse_kl
         return divergence(student_logits, teacher_logits, self.params.skew)

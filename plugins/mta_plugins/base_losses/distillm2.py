@@ -26,7 +26,7 @@ from mta_framework.batch_policies import PairedBatches
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mta_framework.vocabulary import Readout
+    from mta_framework.chunked_loss import Readout
 
 _LEAST_SKEW = 0.01
 _EPSILON = 1e-5
@@ -113,10 +113,10 @@ class DistiLLM2(BaseLoss):
         """The terms of the responses by one writer, which are all that ``batch`` supervises."""
         import torch
 
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
         unit = TEXTS_BY_STUDENT if writer == "student" else TEXTS_BY_OTHERS
-        readouts = vocabulary.supervised(student, batch), vocabulary.supervised(teacher, batch)
+        readouts = chunked_loss.supervised(student, batch), chunked_loss.supervised(teacher, batch)
         share_N = _shares(batch)
         skew_N = torch.full_like(share_N, self.params.skew)
         leads: LossTerms = ()
@@ -125,7 +125,7 @@ class DistiLLM2(BaseLoss):
             skew_N = self._skew(writer, lead_B)[batch.text_N]
             leads = (LossTerm(f"{writer}_lead", lead_B.sum(), unit, 0.0),)
         kernel = _on_student_responses if writer == "student" else _on_teacher_responses
-        total = vocabulary.chunked_sum(kernel, *readouts, skew_N, share_N)
+        total = chunked_loss.chunked_sum(kernel, *readouts, skew_N, share_N)
         return LossTerm(f"{self.NAME}_{writer}", total, unit, weight), *leads
 
     def _skew(self, writer: Responder, lead_B: Tensor) -> Tensor:
@@ -162,9 +162,9 @@ def _shares(batch: Batch) -> Tensor:
 
 def _advantages(batch: Batch, student: Readout, teacher: Readout, share_N: Tensor) -> Tensor:
     """``exp(mean log p) - exp(mean log q)`` of each text, 0 where nothing is supervised; no gradient."""
-    from mta_framework import vocabulary
+    from mta_framework import chunked_loss
 
-    log_N2 = vocabulary.chunked_values(_log_probabilities, student, teacher, batch.target_N) * share_N[:, None]
+    log_N2 = chunked_loss.chunked_values(_log_probabilities, student, teacher, batch.target_N) * share_N[:, None]
     log_B2 = log_N2.new_zeros(len(batch.input_ids_BT), 2).index_add(0, batch.text_N, log_N2)
     return log_B2[:, 0].exp() - log_B2[:, 1].exp()
 
@@ -173,18 +173,20 @@ def _log_probabilities(student_logits: Tensor, teacher_logits: Tensor, targets: 
     """(n, 2): of each target, by the teacher and by the student."""
     import torch
 
-    from mta_framework import vocabulary
+    from mta_framework import chunked_loss
 
-    return -torch.stack([vocabulary.cross_entropy(logits, targets) for logits in (teacher_logits, student_logits)], -1)
+    return -torch.stack(
+        [chunked_loss.cross_entropy(logits, targets) for logits in (teacher_logits, student_logits)], -1
+    )
 
 
 def _on_teacher_responses(student_logits: Tensor, teacher_logits: Tensor, skew: Tensor, share: Tensor) -> Tensor:
-    from mta_framework import vocabulary
+    from mta_framework import chunked_loss
 
-    return share * vocabulary.skew_forward_kl(student_logits, teacher_logits, skew)
+    return share * chunked_loss.skew_forward_kl(student_logits, teacher_logits, skew)
 
 
 def _on_student_responses(student_logits: Tensor, teacher_logits: Tensor, skew: Tensor, share: Tensor) -> Tensor:
-    from mta_framework import vocabulary
+    from mta_framework import chunked_loss
 
-    return share * vocabulary.skew_reverse_kl(student_logits, teacher_logits, skew, detach_mixture=True)
+    return share * chunked_loss.skew_reverse_kl(student_logits, teacher_logits, skew, detach_mixture=True)

@@ -110,7 +110,7 @@ class FDD(BaseLoss):
         """The terms of the output loss, and ``fdd`` per attended token; its parts are logged beside it."""
         import torch
 
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
         assert teacher is not None
         assert student.tail is not None
@@ -119,12 +119,12 @@ class FDD(BaseLoss):
         params = self.params
         own, others = zip(*self._pairs(student.tail.shape, teacher.tail.shape), strict=True)
         read = *(student.layers[layer] for layer in own), *(teacher.layers[layer] for layer in others)
-        position_N, count_N = vocabulary.distinct_positions(batch, *read)
+        position_N, count_N = chunked_loss.distinct_positions(batch, *read)
         with torch.no_grad(), torch.autocast(position_N.device.type, enabled=False):
-            teacher_states = vocabulary.key_states(teacher, others, position_N, params.final_norm)
-        student_states = vocabulary.key_states(student, own, position_N, params.final_norm)
-        distances = vocabulary.Trajectories(params.temperature, params.trajectory_weight, params.derivative_weight)
-        total, trajectory, derivative = vocabulary.trajectory_sums(student_states, teacher_states, distances, count_N)
+            teacher_states = chunked_loss.key_states(teacher, others, position_N, params.final_norm)
+        student_states = chunked_loss.key_states(student, own, position_N, params.final_norm)
+        distances = chunked_loss.Trajectories(params.temperature, params.trajectory_weight, params.derivative_weight)
+        total, trajectory, derivative = chunked_loss.trajectory_sums(student_states, teacher_states, distances, count_N)
         parts = {"trajectory": trajectory, "derivative": derivative}
         logged = [name for name in parts if getattr(params, f"{name}_weight") > 0]
         return (

@@ -46,17 +46,17 @@ class JSD(BaseLoss):
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """One term ``jsd`` per supervised token."""
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
         assert teacher is not None
-        total = vocabulary.chunked_sum(
-            self._values, vocabulary.supervised(student, batch), vocabulary.supervised(teacher, batch)
+        total = chunked_loss.chunked_sum(
+            self._values, chunked_loss.supervised(student, batch), chunked_loss.supervised(teacher, batch)
         )
         return (LossTerm(self.NAME, total, TOKENS),)
 
     def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
         if self.params.divergence == "total_variation":
-            return vocabulary.total_variation(student_logits, teacher_logits)
-        return vocabulary.jensen_shannon(student_logits, teacher_logits, self.params.beta)
+            return chunked_loss.total_variation(student_logits, teacher_logits)
+        return chunked_loss.jensen_shannon(student_logits, teacher_logits, self.params.beta)

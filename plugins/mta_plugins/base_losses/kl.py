@@ -42,22 +42,22 @@ class KL(BaseLoss):
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """One term ``kl`` per supervised token; logits are computed once per chunk."""
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
         assert teacher is not None
-        readouts = vocabulary.supervised(student, batch), vocabulary.supervised(teacher, batch)
-        total = vocabulary.chunked_sum(self._values, *readouts, batch.target_N, _from_data(batch))
+        readouts = chunked_loss.supervised(student, batch), chunked_loss.supervised(teacher, batch)
+        total = chunked_loss.chunked_sum(self._values, *readouts, batch.target_N, _from_data(batch))
         return (LossTerm(self.NAME, total, TOKENS),)
 
     def _values(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, from_data: Tensor) -> Tensor:
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
-        divergence = vocabulary.reverse_kl if self.params.reverse else vocabulary.forward_kl
+        divergence = chunked_loss.reverse_kl if self.params.reverse else chunked_loss.forward_kl
         values = divergence(student_logits, teacher_logits, self.params.temperature)
         if self.params.cross_entropy == 0:
             return values
         share = self.params.cross_entropy * from_data
-        return (1 - share) * values + share * vocabulary.cross_entropy(student_logits, targets)
+        return (1 - share) * values + share * chunked_loss.cross_entropy(student_logits, targets)
 
 
 def _from_data(batch: Batch) -> Tensor:

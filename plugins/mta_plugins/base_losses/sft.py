@@ -14,8 +14,8 @@ class SFT(BaseLoss):
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """One term ``sft``: ``-log q(y)`` in nats per supervised token."""
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
-        readout = vocabulary.supervised(student, batch)
-        total = vocabulary.chunked_sum(vocabulary.cross_entropy, readout, None, batch.target_N)
+        readout = chunked_loss.supervised(student, batch)
+        total = chunked_loss.chunked_sum(chunked_loss.cross_entropy, readout, None, batch.target_N)
         return (LossTerm(self.NAME, total, TOKENS),)

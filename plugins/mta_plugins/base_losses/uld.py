@@ -41,26 +41,26 @@ class ULD(BaseLoss):
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """The two terms."""
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
         assert teacher is not None
         terms = (self._distance(student, teacher, batch),)
         if self.params.cross_entropy == 0:
             return terms
-        readout = vocabulary.supervised(student, batch)
-        total = vocabulary.chunked_sum(vocabulary.cross_entropy, readout, None, batch.target_N)
+        readout = chunked_loss.supervised(student, batch)
+        total = chunked_loss.chunked_sum(chunked_loss.cross_entropy, readout, None, batch.target_N)
         return *terms, LossTerm(f"{self.NAME}_cross_entropy", total, TOKENS, self.params.cross_entropy)
 
     def _distance(self, student: States, teacher: States, batch: Batch) -> LossTerm:
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
         if batch.matched_R is None or batch.matched_teacher_R is None:
-            readouts = vocabulary.supervised(student, batch), vocabulary.supervised(teacher, batch)
+            readouts = chunked_loss.supervised(student, batch), chunked_loss.supervised(teacher, batch)
             unit = TOKENS
         else:
-            readouts = vocabulary.at(student, batch.matched_R), vocabulary.at(teacher, batch.matched_teacher_R)
+            readouts = chunked_loss.at(student, batch.matched_R), chunked_loss.at(teacher, batch.matched_teacher_R)
             unit = MATCHED
-        total = vocabulary.chunked_sum(_sorted_distance, *readouts, shared_vocabulary=False)
+        total = chunked_loss.chunked_sum(_sorted_distance, *readouts, shared_vocabulary=False)
         return LossTerm(self.NAME, total, unit, self.params.distance)
 
 

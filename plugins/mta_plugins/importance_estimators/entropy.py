@@ -23,11 +23,11 @@ class Entropy(ImportanceEstimator):
 
     def weigh(self, states: States, layer: int, mask_BT: Tensor) -> Tensor:
         """Weights from 0 to 1, float32. The head is applied to all attended tokens, in chunks."""
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
         position_A = mask_BT.flatten().nonzero().squeeze(1)
         final_AD = states.final_BTD.detach().flatten(0, 1).index_select(0, position_A)
-        certainty_A = vocabulary.chunked_values(_certainty, vocabulary.Readout(final_AD, states.head), None)
+        certainty_A = chunked_loss.chunked_values(_certainty, chunked_loss.Readout(final_AD, states.head), None)
         weight = certainty_A.new_zeros(mask_BT.numel()).index_copy(0, position_A, certainty_A)
         return weight.float().view(mask_BT.shape)
 

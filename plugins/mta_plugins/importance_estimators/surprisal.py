@@ -28,15 +28,15 @@ class Surprisal(ImportanceEstimator):
         """
         from torch.nn import functional
 
-        from mta_framework import vocabulary
+        from mta_framework import chunked_loss
 
         if states.input_ids_BT is None:
             raise ValueError("surprisal needs the tokens that the states are of (got states without input_ids_BT)")
         before = functional.pad(mask_BT[:, 1:], (0, 1)).flatten().nonzero().squeeze(1)
         final = states.final_BTD.detach().flatten(0, 1).index_select(0, before)
         target = states.input_ids_BT.flatten()[before + 1]
-        readout = vocabulary.Readout(final, states.head)
-        surprisal = vocabulary.chunked_values(vocabulary.cross_entropy, readout, None, target)
+        readout = chunked_loss.Readout(final, states.head)
+        surprisal = chunked_loss.chunked_values(chunked_loss.cross_entropy, readout, None, target)
         weight_BT = surprisal.new_zeros(mask_BT.shape)
         weight_BT.view(-1).index_copy_(0, before + 1, surprisal)
         return _with_first_token(weight_BT, mask_BT).float()

@@ -20,6 +20,7 @@ from mta_framework import (
     ScoreSet,
     SpanExtractor,
 )
+from mta_framework.chunked_loss import chunked_sum, forward_kl, supervised
 from mta_framework.testing import (
     BaseLossContract,
     ImportanceEstimatorContract,
@@ -27,7 +28,6 @@ from mta_framework.testing import (
     MetricContract,
     SpanExtractorContract,
 )
-from mta_framework.vocabulary import chunked_sum, forward_kl, supervised
 
 
 def breaks(contract, plugin, *checks, errors=(AssertionError,)):

@@ -25,7 +25,7 @@ class SquaredLogits(BaseLoss):
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """One term; whole logits never exist, only those of a few positions at a time."""
-        from mta_framework.vocabulary import chunked_sum, supervised
+        from mta_framework.chunked_loss import chunked_sum, supervised
 
         def centred(logits):
             return (logits - logits.mean(-1, keepdim=True)).clamp(-self.params.cap, self.params.cap)

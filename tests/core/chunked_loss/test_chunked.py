@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import mta_framework.vocabulary.chunked as chunked
+import mta_framework.chunked_loss.chunked as chunked
+from mta_framework.chunked_loss import Readout, chunked_sum, chunked_values, cross_entropy, forward_kl, supervised
 from mta_framework.types import Batch, Head, States
-from mta_framework.vocabulary import Readout, chunked_sum, chunked_values, cross_entropy, forward_kl, supervised
 
 N, D, V = 7, 5, 23
 DOUBLE = torch.float64

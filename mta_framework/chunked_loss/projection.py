@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mta_framework.chunked_loss.readouts import Readout
 from mta_framework.types import Head
-from mta_framework.vocabulary.readouts import Readout
 
 _FP16_SCALE = 64.0
 """Gradients of logits go through fp16 multiplied by this: unscaled, those of rare tokens (1e-7) would vanish."""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mta_framework.chunked_loss.projection import Gradients, Projection, at_least_float32, logits_of, product
+from mta_framework.chunked_loss.readouts import Readout
+from mta_framework.chunked_loss.trajectories import SCRATCH, Trajectories
 from mta_framework.errors import RunError
 from mta_framework.types import Batch, Head, States
-from mta_framework.vocabulary.projection import Gradients, Projection, at_least_float32, logits_of, product
-from mta_framework.vocabulary.readouts import Readout
-from mta_framework.vocabulary.trajectories import SCRATCH, Trajectories
 
 _MIB = 2**20
 # The student's logits wait in memory until the whole chunk has its gradient, and adding to the head's gradient pays

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from mta_framework.types import Head
 from mta_framework.vocabulary import (
     Readout,
     chunked_sum,
@@ -20,6 +18,8 @@ from mta_framework.vocabulary import (
     skew_reverse_kl,
     total_variation,
 )
+
+from mta_framework.types import Head
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "divergences.json").read_text())
 CASES = range(len(GOLDEN["cases"]))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mta_framework.vocabulary.divergences import log_softmax
+from mta_framework.chunked_loss.divergences import log_softmax
 
 
 def skew_forward_kl(student_logits: Tensor, teacher_logits: Tensor, skew: float | Tensor) -> Tensor:

@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mta_framework.types import Batch, Head, States
-from mta_framework.vocabulary import (
+from mta_framework.chunked_loss import (
     Readout,
     chunked_sum,
     forward_kl,
@@ -22,6 +21,7 @@ from mta_framework.vocabulary import (
     supervised,
     total_variation,
 )
+from mta_framework.types import Batch, Head, States
 
 DOUBLE = torch.float64
 V = 7

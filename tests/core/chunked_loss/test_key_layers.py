@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mta_framework.errors import RunError
-from mta_framework.types import Batch, Head, ModelShape, States, Tail
-from mta_framework.vocabulary import (
+from mta_framework.chunked_loss import (
     KeyStates,
     Trajectories,
     distinct_positions,
@@ -22,6 +20,8 @@ from mta_framework.vocabulary import (
     key_states,
     trajectory_sums,
 )
+from mta_framework.errors import RunError
+from mta_framework.types import Batch, Head, ModelShape, States, Tail
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "fdd.json").read_text())
 DOUBLE = torch.float64

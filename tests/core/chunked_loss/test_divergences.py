@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mta_framework.vocabulary import cross_entropy, forward_kl, reverse_kl
+from mta_framework.chunked_loss import cross_entropy, forward_kl, reverse_kl
 
 
 @pytest.fixture
