@@ -22,7 +22,7 @@ from mta_framework.interfaces import Plugin
 from mta_framework.registry import FAMILIES, Registry, describe, discover, noun_of
 from mta_framework.spec.document import shown
 from mta_framework.spec.evaluation import EvaluationSpec
-from mta_framework.spec.outline import branches, fields_within, phrase
+from mta_framework.spec.schema_text import branches, fields_within, phrase
 from mta_framework.spec.section import Section
 from mta_framework.spec.sections import RunSpec
 from mta_framework.spec.sweep import SweepSpec

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mta_framework.alignment.guard import Guard
+from mta_framework.alignment.checked_importance import Guard
 from mta_framework.alignment.pooling import normalise
 from mta_framework.types import Batch, SpanIndex, States
 

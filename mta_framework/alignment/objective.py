@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from mta_framework.alignment.guard import Guard
+from mta_framework.alignment.checked_importance import Guard
 from mta_framework.alignment.hidden import hidden_sum, span_hidden_sum
 from mta_framework.alignment.importance import TokenWeights, both_weights
 from mta_framework.alignment.pooling import span_vectors, span_weights

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from mta_framework.alignment.pairs import angle_sum
+from mta_framework.alignment.span_pairs import angle_sum
 
 Reduction = Literal["example", "batch"]
 _EPSILON = 1e-6

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mta_framework.chat.endpoint import Endpoint, Reply, Unanswered
-from mta_framework.chat.kept import Kept
+from mta_framework.chat.reply_cache import Kept
 from mta_framework.errors import Fault, RunError
 
 if TYPE_CHECKING:

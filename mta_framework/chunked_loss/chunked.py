@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mta_framework.chunked_loss.head_inputs import Readout
 from mta_framework.chunked_loss.projection import Gradients, Projection, at_least_float32, logits_of
-from mta_framework.chunked_loss.readouts import Readout
 
 Kernel = Callable[..., Tensor]
 """``kernel(student_logits, teacher_logits, *data) -> values``; without a teacher ``kernel(student_logits, *data)``."""

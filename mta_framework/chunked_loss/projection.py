@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mta_framework.chunked_loss.readouts import Readout
+from mta_framework.chunked_loss.head_inputs import Readout
 from mta_framework.types import Head
 
 _FP16_SCALE = 64.0

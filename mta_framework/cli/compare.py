@@ -41,9 +41,9 @@ def compare(
     form one row.
     """
     from mta_framework.comparison import compare as comparing
-    from mta_framework.comparison.runs import find_runs
+    from mta_framework.comparison.finished_runs import find_runs
     from mta_framework.comparison.terminal import lines
-    from mta_framework.comparison.verdicts import read_judge
+    from mta_framework.comparison.win_rates import read_judge
     from mta_framework.comparison.writing import write
     from mta_framework.registry import discover
 

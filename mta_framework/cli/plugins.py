@@ -107,7 +107,7 @@ def _described(family: str, offer: Registered) -> Iterator[str]:
 
 def _option_rows(schema: dict) -> Iterator[tuple[str, str, str, str]]:
     from mta_framework.spec.document import shown
-    from mta_framework.spec.outline import phrase
+    from mta_framework.spec.schema_text import phrase
 
     for name, option in schema.get("properties", {}).items():
         default = "required" if name in schema.get("required", ()) else shown(option.get("default"))
@@ -117,7 +117,7 @@ def _option_rows(schema: dict) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _inner_options(schema: dict, option: dict, place: str) -> Iterator[tuple[str, dict]]:
-    from mta_framework.spec.outline import branches, fields_within
+    from mta_framework.spec.schema_text import branches, fields_within
 
     for name, inner, _ in fields_within(schema, option):
         yield f"{place}.{name}", inner

@@ -17,7 +17,7 @@ from mta_framework.cli.table import table
 
 if TYPE_CHECKING:
     from mta_framework.errors import Fault
-    from mta_framework.inspection.inspect import Inspection
+    from mta_framework.inspection.inspection import Inspection
 
 
 @click.command()
@@ -56,7 +56,7 @@ def spans(
         faults.append(Fault("alignment", "must be given, to find spans (got null)", "an alignment section", todo))
     if faults:
         raise InputError(faults)
-    from mta_framework.inspection.inspect import Wanted, inspect
+    from mta_framework.inspection.inspection import Wanted, inspect
 
     found = inspect(bound, Wanted(text, limit or 5, whole, tokens, importance))
     if html is None:
@@ -75,7 +75,7 @@ def _text_faults(text: str) -> Iterator[Fault]:
 
 
 def _lines(found: Inspection) -> Iterator[str]:
-    from mta_framework.inspection.statistics import notes, rows
+    from mta_framework.inspection.span_statistics import notes, rows
     from mta_framework.inspection.terminal import lines
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -91,7 +91,7 @@ def _lines(found: Inspection) -> Iterator[str]:
 
 def _write(path: Path, title: str, found: Inspection) -> None:
     from mta_framework.errors import RunError
-    from mta_framework.inspection.page import page
+    from mta_framework.reporting.spans_page import page
     from mta_framework.storage import write_atomically
 
     try:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mta_framework.comparison.baselines import with_baselines
-from mta_framework.comparison.comparison import Comparison, Row, RunRef
+from mta_framework.comparison.comparability import common
 from mta_framework.comparison.contrasts import contrasts, pairs
 from mta_framework.comparison.examples import examples
+from mta_framework.comparison.finished_runs import Run, read_run
 from mta_framework.comparison.grouping import Group, group, references
 from mta_framework.comparison.notes import notes
-from mta_framework.comparison.protocol import common
-from mta_framework.comparison.runs import Run, read_run
+from mta_framework.comparison.results import Comparison, Row, RunRef
 from mta_framework.comparison.scores import cells, read_scores
-from mta_framework.comparison.verdicts import Judge, verdicts
+from mta_framework.comparison.win_rates import Judge, verdicts
 from mta_framework.errors import Fault, InputError, collecting
 
 

@@ -7,9 +7,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from mta_framework.comparison.comparison import Contrast, PromptPair
+from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
-from mta_framework.comparison.protocol import Common
+from mta_framework.comparison.results import Contrast, PromptPair
 from mta_framework.comparison.scores import Scores, pooled, run_means
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.statistics import difference, holm, welch

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from mta_framework.comparison.comparison import PromptPair, SideBySide
 from mta_framework.comparison.grouping import Group
-from mta_framework.evaluation.results import Prediction
+from mta_framework.comparison.results import PromptPair, SideBySide
+from mta_framework.evaluation.set_results import Prediction
 
 EXAMPLES = 3
 """Prompts that the other wins most, and as many that it loses most, for each metric and pair of rows."""

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mta_framework.comparison.finished_runs import Run, flat
 from mta_framework.comparison.labels import label, told_apart
-from mta_framework.comparison.runs import Run, flat
 from mta_framework.errors import Fault, InputError
 from mta_framework.runs.folder import MAY_DIFFER
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mta_framework.comparison.runs import Run
+from mta_framework.comparison.finished_runs import Run
 
 _AS_PRINTED = {
     "sft": "SFT",

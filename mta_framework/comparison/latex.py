@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mta_framework.comparison import tables
-from mta_framework.comparison.comparison import Comparison, Row
 from mta_framework.comparison.notes import DAGGER
+from mta_framework.comparison.results import Comparison, Row
 from mta_framework.evaluation.report import MetricFacts
 
 _ESCAPES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from mta_framework.comparison import tables
-from mta_framework.comparison.comparison import Comparison, SideBySide
 from mta_framework.comparison.notes import DAGGER
+from mta_framework.comparison.results import Comparison, SideBySide
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.tables import escaped
 

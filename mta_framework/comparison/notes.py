@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mta_framework.comparison.comparison import SIGNIFICANT, Cell, Place
+from mta_framework.comparison.comparability import Common, Difference
 from mta_framework.comparison.grouping import Group
-from mta_framework.comparison.protocol import Common, Difference
+from mta_framework.comparison.results import SIGNIFICANT, Cell, Place
 from mta_framework.comparison.scores import Scores, pooled
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.statistics import RESAMPLES

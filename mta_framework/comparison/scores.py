@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mta_framework.comparison.comparison import Cell, Place, Spread
+from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
-from mta_framework.comparison.protocol import Common
+from mta_framework.comparison.results import Cell, Place, Spread
 from mta_framework.errors import Fault, InputError, collecting
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.statistics import PromptScores, interval, mean

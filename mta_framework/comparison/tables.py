@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mta_framework.comparison.comparison import Comparison, Interval, Place, Row
 from mta_framework.comparison.notes import BOLD
+from mta_framework.comparison.results import Comparison, Interval, Place, Row
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.tables import figure
 

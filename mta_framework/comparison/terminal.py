@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from mta_framework.comparison import tables
-from mta_framework.comparison.comparison import Comparison
 from mta_framework.comparison.notes import DAGGER
+from mta_framework.comparison.results import Comparison
 from mta_framework.evaluation.report import MetricFacts
 
 _GAP = "  "

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from mta_framework.comparison.comparison import Comparison
+from mta_framework.comparison.csv_tables import scores_csv, wins_csv
 from mta_framework.comparison.latex import latex
 from mta_framework.comparison.markdown import markdown
-from mta_framework.comparison.spreadsheet import scores_csv, wins_csv
+from mta_framework.comparison.results import Comparison
 from mta_framework.errors import RunError
 from mta_framework.storage import write_atomically
 

@@ -15,8 +15,8 @@ from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Key, digest, read_predictions, write_predictions
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.responses import Responder
-from mta_framework.evaluation.results import Evaluation, Prediction, SetResult
 from mta_framework.evaluation.scoring import labelled, score, source
+from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
 from mta_framework.generation.engine import Engine, Stored, make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import Metric

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.evaluation.results import Prediction
+from mta_framework.evaluation.set_results import Prediction
 from mta_framework.storage import write_atomically
 
 

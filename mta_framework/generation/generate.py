@@ -12,13 +12,13 @@ from tqdm.auto import tqdm
 
 from mta_framework.distributed import processes
 from mta_framework.errors import InputError
-from mta_framework.generation.cache import mergeable
-from mta_framework.generation.continuous import write_continuously
-from mta_framework.generation.fixed import write_in_batches
+from mta_framework.generation.continuous_batching import write_continuously
 from mta_framework.generation.isolation import isolated
+from mta_framework.generation.kv_cache import mergeable
 from mta_framework.generation.limits import end_ids, first_id, output_size, padding_ids, room_fault
-from mta_framework.generation.row import Row, Rules
+from mta_framework.generation.request import Row, Rules
 from mta_framework.generation.sampling import Generation, Sampling
+from mta_framework.generation.static_batching import write_in_batches
 from mta_framework.models.decoder import base_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from mta_framework.errors import Fault, InputError, nearest
 from mta_framework.models.decoder import shape_of
-from mta_framework.models.origins import Origin, loading
+from mta_framework.models.sources import Origin, loading
 from mta_framework.models.tokenizers import vocabulary_size
 
 _WHERE = "student.config"

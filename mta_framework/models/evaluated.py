@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mta_framework.models.identity import stamp
+from mta_framework.models.fingerprint import stamp
 from mta_framework.models.loading import pretrained
-from mta_framework.models.origins import Origin, local_tokenizer, origin_of
-from mta_framework.models.outline import ModelOutline, outline_pretrained
+from mta_framework.models.model_summary import ModelOutline, outline_pretrained
+from mta_framework.models.sources import Origin, local_tokenizer, origin_of
 from mta_framework.models.tokenizers import load_tokenizer
 from mta_framework.spec.evaluation import ModelSection
 

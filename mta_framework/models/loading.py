@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.models.configs import accepted, fresh_config
+from mta_framework.models.layer_selection import shortened
 from mta_framework.models.lora import add_lora
-from mta_framework.models.origins import Origin, loading, local_model, origin_of
-from mta_framework.models.shortening import shortened
+from mta_framework.models.sources import Origin, loading, local_model, origin_of
 from mta_framework.models.tokenizers import check_vocabulary
 from mta_framework.spec.sections import DTYPE_OF_PRECISION, StudentSection, TeacherSection
 

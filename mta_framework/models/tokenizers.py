@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.models.decoder import base_of
-from mta_framework.models.origins import Origin, loading, local_tokenizer, origin_of
+from mta_framework.models.sources import Origin, loading, local_tokenizer, origin_of
 from mta_framework.spec.sections import StudentSection, TeacherSection
 
 _NAMED_DIFFERENCES = 3

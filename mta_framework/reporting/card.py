@@ -10,9 +10,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from mta_framework.evaluation.report import EvaluationFacts, Report
 from mta_framework.evaluation.tables import escaped, markdown_table, metrics, score_rows, seeds_note
-from mta_framework.reporting import account
+from mta_framework.reporting import summary_text
 from mta_framework.reporting.page import render
-from mta_framework.reporting.portable import portable
+from mta_framework.reporting.redact import portable
 
 CARD = "README.md"
 _HUB_NAMES = {"rouge_l": "rouge"}
@@ -27,25 +27,25 @@ def card(report: Report) -> str:
         "card.md",
         metadata=_metadata(shared).to_yaml(),
         title=escaped(shared.name),
-        trained=account.trained(shared),
-        models=_table(account.models(shared)),
-        training_set=account.source(shared.spec.get("data", {}).get("train")),
-        data=_table(account.data(shared)),
-        spans=_table(account.spans(shared)),
+        trained=summary_text.trained(shared),
+        models=_table(summary_text.models(shared)),
+        training_set=summary_text.source(shared.spec.get("data", {}).get("train")),
+        data=_table(summary_text.data(shared)),
+        spans=_table(summary_text.spans(shared)),
         scores=[(escaped(metric), markdown_table(score_rows(facts, metric))) for metric in metrics(facts)]
         if facts
         else [],
         seeds_note=seeds_note(facts.seeds) if facts else "",
-        sets=_table(account.sets(facts)) if facts else "",
+        sets=_table(summary_text.sets(facts)) if facts else "",
         limits=list(_limits(shared)),
-        loading=account.loading("path/to/this/folder"),
+        loading=summary_text.loading("path/to/this/folder"),
         command=shared.command,
-        settings=account.settings(shared),
+        settings=summary_text.settings(shared),
         version=shared.versions.get("mta-framework", ""),
     )
 
 
-def _table(rows: account.Rows) -> str:
+def _table(rows: summary_text.Rows) -> str:
     return markdown_table(rows) if rows else ""
 
 
@@ -101,6 +101,6 @@ def _limits(report: Report) -> Iterator[str]:
         if cut:
             yield f"{cut:,} prompts were longer than the limit and lost their beginning."
     yield f"One training run, from seed {report.spec.get('seed')}: what another seed would give is not known."
-    if told := account.unparsed(report):
+    if told := summary_text.unparsed(report):
         yield told
     yield "What its teacher, its base model and its data hold, licences and biases, holds for it too; none was checked."

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mta_framework.comparison.comparison import Comparison, Contrast
 from mta_framework.comparison.notes import BOLD, DAGGER
+from mta_framework.comparison.results import Comparison, Contrast
 from mta_framework.comparison.tables import (
     MINUS,
     VERDICTS,
@@ -23,13 +23,13 @@ from mta_framework.comparison.tables import (
 )
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import MetricFacts, read_report
-from mta_framework.reporting.account import Rows
 from mta_framework.reporting.bars import outcomes
 from mta_framework.reporting.curves import overlaid
 from mta_framework.reporting.intervals import Estimate, axis_of, intervals
-from mta_framework.reporting.log import Log, points
 from mta_framework.reporting.page import Drawing, render
+from mta_framework.reporting.summary_text import Rows
 from mta_framework.reporting.svg import svg
+from mta_framework.reporting.training_log import Log, points
 
 _QUANTITIES = {"loss": "loss (total)", "eval_loss": "validation loss", "grad_norm": "gradient norm"}
 

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mta_framework.reporting.labels import label
-from mta_framework.reporting.log import Log, points, terms, validation_points
 from mta_framework.reporting.palette import FAINT, SERIES, series
 from mta_framework.reporting.svg import dress
+from mta_framework.reporting.training_log import Log, points, terms, validation_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,9 @@ from mta_framework.reporting.curves import loss_terms, panel
 from mta_framework.reporting.heatmaps import heat_map
 from mta_framework.reporting.intervals import Estimate, axis_of, intervals
 from mta_framework.reporting.layer_map import layer_map
-from mta_framework.reporting.log import points, validation_points
 from mta_framework.reporting.page import Drawing
 from mta_framework.reporting.svg import svg
+from mta_framework.reporting.training_log import points, validation_points
 
 _QUANTITIES = {"grad_norm": "gradient norm, before it is clipped", "learning_rate": "learning rate"}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mta_framework.evaluation.report import EvaluationFacts, Report, SampleResponses
 from mta_framework.evaluation.tables import escaped, markdown_table, metrics, score_rows, seeds_note
-from mta_framework.reporting import account
+from mta_framework.reporting import summary_text
 
 LONGEST_SAMPLE = 600
 
@@ -37,17 +37,17 @@ def _scores(facts: EvaluationFacts | None) -> Iterator[str]:
         yield f"**{escaped(metric)}**"
         yield markdown_table(score_rows(facts, metric))
     yield seeds_note(facts.seeds)
-    if told := account.spent(facts):
+    if told := summary_text.spent(facts):
         yield told
-    yield markdown_table(account.sets(facts))
+    yield markdown_table(summary_text.sets(facts))
 
 
 def _trained(report: Report) -> Iterator[str]:
     if not report.steps:
         return
     yield "## What was trained"
-    yield account.trained(report)
-    if rows := account.models(report):
+    yield summary_text.trained(report)
+    if rows := summary_text.models(report):
         yield markdown_table(rows)
 
 
@@ -55,10 +55,10 @@ def _data(report: Report) -> Iterator[str]:
     if not report.data:
         return
     yield "## Data and spans"
-    yield markdown_table(account.data(report))
-    if rows := account.spans(report):
+    yield markdown_table(summary_text.data(report))
+    if rows := summary_text.spans(report):
         yield markdown_table(rows)
-    if told := account.unparsed(report):
+    if told := summary_text.unparsed(report):
         yield told
 
 
@@ -90,14 +90,14 @@ def _use(report: Report) -> Iterator[str]:
         return
     yield "## How to load the student"
     yield "In the folder of this report, or with the whole path:"
-    yield f"```python\n{account.loading(report.student_folder)}```"
+    yield f"```python\n{summary_text.loading(report.student_folder)}```"
 
 
 def _timings(report: Report) -> Iterator[str]:
     if not report.timings:
         return
     yield "## Timings"
-    yield markdown_table(account.timings(report))
+    yield markdown_table(summary_text.timings(report))
     if report.seconds_per_step is not None:
         yield f"Training took {report.seconds_per_step:.3g} s per step."
 
@@ -110,5 +110,5 @@ def _versions(report: Report) -> Iterator[str]:
 
 
 def _spec(report: Report) -> str:
-    resolved = account.settings(report)
+    resolved = summary_text.settings(report)
     return f"## Spec\n\n<details><summary>The resolved spec</summary>\n\n```json\n{resolved}\n```\n\n</details>"

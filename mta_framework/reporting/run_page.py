@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from mta_framework.evaluation.report import EvaluationFacts, Report, SpanSample
 from mta_framework.evaluation.tables import formatted, metrics, score_rows, seeds_note
-from mta_framework.inspection.marked import MarkedText
-from mta_framework.inspection.strips import strips
-from mta_framework.reporting import account, figures, heatmaps, paper
+from mta_framework.reporting import figures, heatmaps, paper_check, summary_text
+from mta_framework.reporting.annotated_text import MarkedText
 from mta_framework.reporting.page import Drawing, render
+from mta_framework.reporting.span_html import strips
 
 _SECTIONS = {
     "scores": "Scores",
@@ -56,15 +56,15 @@ def run_page(report: Report) -> str:
 
 def _values(report: Report) -> dict[str, Any]:
     facts = report.evaluation
-    settings = paper.settings(report)
+    settings = paper_check.settings(report)
     return {
         "report": report,
-        "trained": account.trained(report),
+        "trained": summary_text.trained(report),
         "tiles": list(_tiles(report)),
         "scores": list(_scores(facts)) if facts else [],
         "seeds_note": seeds_note(facts.seeds) if facts else "",
-        "spent": account.spent(facts) if facts else "",
-        "sets": account.sets(facts) if facts else [],
+        "spent": summary_text.spent(facts) if facts else "",
+        "sets": summary_text.sets(facts) if facts else [],
         "curves": list(figures.curve_figures(report)),
         "step_time": figures.step_figure(report),
         "layer_map": figures.layer_figure(report),
@@ -73,12 +73,12 @@ def _values(report: Report) -> dict[str, Any]:
         "marks": _marks(report.span_samples),
         "samples": list(_samples(facts)) if facts else [],
         "tables": list(_tables(report)),
-        "unparsed": account.unparsed(report),
+        "unparsed": summary_text.unparsed(report),
         "paper": settings,
         "differing": sum(row.verdict != "as in the paper" for row in settings),
-        "loading": account.loading(report.student_folder) if report.steps else "",
+        "loading": summary_text.loading(report.student_folder) if report.steps else "",
         "circumstances": list(_circumstances(report)),
-        "settings": account.settings(report),
+        "settings": summary_text.settings(report),
     }
 
 
@@ -132,17 +132,17 @@ def _samples(facts: EvaluationFacts) -> Iterator[Mapping[str, Any]]:
         yield {"set": sample.set, "prompt": sample.prompt, "columns": columns}
 
 
-def _tables(report: Report) -> Iterator[tuple[str, account.Rows]]:
+def _tables(report: Report) -> Iterator[tuple[str, summary_text.Rows]]:
     found = {
-        "The models": account.models(report),
-        "The texts that were trained on": account.data(report),
-        "The spans in them": account.spans(report),
+        "The models": summary_text.models(report),
+        "The texts that were trained on": summary_text.data(report),
+        "The spans in them": summary_text.spans(report),
     }
     yield from ((caption, rows) for caption, rows in found.items() if rows)
 
 
-def _circumstances(report: Report) -> Iterator[tuple[str, account.Rows]]:
+def _circumstances(report: Report) -> Iterator[tuple[str, summary_text.Rows]]:
     if report.timings:
-        yield "Seconds of this command", account.timings(report)
+        yield "Seconds of this command", summary_text.timings(report)
     if report.versions:
         yield "Versions", [["what", "version"], *([name, value] for name, value in report.versions.items())]

@@ -20,7 +20,7 @@ from mta_framework.errors import RunError, blaming, naming
 from mta_framework.generation.engine import make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import BaseLoss, LayerMapper, MeasuringLayerMapper
-from mta_framework.models.lineup import Lineup
+from mta_framework.models.run_models import Lineup
 from mta_framework.distributed import run_on_main
 from mta_framework.runs.binding import BoundRun
 from mta_framework.storage import read_json, write_json

@@ -19,7 +19,7 @@ from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.report import EvaluationFacts, ModelFacts, Report
 from mta_framework.evaluation.scoring import labelled
 from mta_framework.evaluation.sets import read_sets
-from mta_framework.evaluation.summary import summarise
+from mta_framework.evaluation.aggregation import summarise
 from mta_framework.generation.engine import Stored, engine_fault
 from mta_framework.generation.limits import room_fault
 from mta_framework.generation.sampling import Sampling

@@ -33,15 +33,15 @@ from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.report import EvaluationFacts, Report
 from mta_framework.evaluation.scoring import labelled
 from mta_framework.evaluation.sets import read_sets
-from mta_framework.evaluation.summary import summarise
+from mta_framework.evaluation.aggregation import summarise
 from mta_framework.generation.engine import Stored, engine_fault
 from mta_framework.generation.sampling import Sampling
 from mta_framework.runs.span_geometry import SpanGeometry, recorded_geometry
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.runs.build import alignment_layers, base_loss_layers, measured_layers, recorded_layers
 from mta_framework.models.export import save_student
-from mta_framework.models.identity import identity
-from mta_framework.models.lineup import Lineup
+from mta_framework.models.fingerprint import identity
+from mta_framework.models.run_models import Lineup
 from mta_framework.runs.plan import Plan, estimate_memory
 from mta_framework.distributed import processes
 from mta_framework.registry import describe

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
-from mta_framework.models.outline import ModelOutline
+from mta_framework.models.model_summary import ModelOutline
 from mta_framework.spec.sections import RunSpec
 from mta_framework.types import LayerPair
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mta_framework.errors import Fault, nearest
 from mta_framework.spec.document import Place, parse, shown
-from mta_framework.spec.outline import Schema, branches, phrase, property_at, untagged
+from mta_framework.spec.schema_text import Schema, branches, phrase, property_at, untagged
 
 _WRONG = {
     "_type": "has the wrong type",

@@ -7,7 +7,7 @@ from typing import Any
 
 from mta_framework.errors import Fault
 from mta_framework.spec.document import Place, parse, settle, shown
-from mta_framework.spec.outline import Schema, branches, property_at
+from mta_framework.spec.schema_text import Schema, branches, property_at
 
 
 class _Refused(Exception):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mta_framework.spec.document import Place
 from mta_framework.spec.faults import meant, place_of
-from mta_framework.spec.outline import Schema, property_at
+from mta_framework.spec.schema_text import Schema, property_at
 from mta_framework.spec.section import Section
 
 SpecT = TypeVar("SpecT", bound=Section)

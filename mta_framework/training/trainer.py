@@ -23,8 +23,8 @@ from mta_framework.timers import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatc
 from mta_framework.training import checkpoints
 from mta_framework.training.callbacks import ProgressBar, StepGuard
 from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, contribution
-from mta_framework.training.ledger import Ledger
 from mta_framework.training.loader import Collator, micro_batches, training_loader, validation_batches
+from mta_framework.training.loss_meter import Ledger
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.types import SHARE_BY_STUDENT, Batch, Example, Progress
 

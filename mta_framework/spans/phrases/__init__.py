@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mta_framework.spans.phrases.constituents import Tree, by_constituents
 from mta_framework.spans.phrases.dependencies import by_dependencies
-from mta_framework.spans.phrases.kept import kept_phrases, words_within
+from mta_framework.spans.phrases.outermost import kept_phrases, words_within
 from mta_framework.spans.phrases.words import HEADS, Word
 
 __all__ = ["HEADS", "Tree", "Word", "by_constituents", "by_dependencies", "kept_phrases", "words_within"]

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from mta_framework.spans.segments.arithmetic import NUMBER
 from mta_framework.spans.segments.code import code_stretches, unquoted
-from mta_framework.spans.segments.formulas import formula_stretches
-from mta_framework.spans.segments.routing import (
+from mta_framework.spans.segments.dispatch import (
     Piece,
     failures_of,
     failures_within,
@@ -22,7 +21,8 @@ from mta_framework.spans.segments.routing import (
     spans_of,
     spans_within,
 )
-from mta_framework.spans.segments.stretch import Stretch, shifted
+from mta_framework.spans.segments.formulas import formula_stretches
+from mta_framework.spans.segments.segment import Stretch, shifted
 from mta_framework.spans.segments.tokens import Token, formula_tokens
 
 __all__ = [

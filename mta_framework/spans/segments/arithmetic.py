@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from mta_framework.spans.segments.stretch import Stretch, shifted
+from mta_framework.spans.segments.segment import Stretch, shifted
 
 _AMOUNT = r"(?:\d{1,3}(?:(?:,|\{,\})\d{3})++(?!\d)|\d++)(?:\.\d++)?+|\.\d++"
 NUMBER = rf"(?:(?:[$€£¥]|\\\$)?(?:{_AMOUNT})(?:\\?%)?)"

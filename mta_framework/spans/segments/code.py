@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from mta_framework.spans.segments.stretch import Stretch
+from mta_framework.spans.segments.segment import Stretch
 
 _FENCE = re.compile(
     r"^[ \t]*(?P<marks>(?:(?:>|(?:[-*+]|\d{1,9}[.)])[ \t])[ \t]*)*)"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from mta_framework.spans.segments.arithmetic import arithmetic_stretches
-from mta_framework.spans.segments.routing import gaps
-from mta_framework.spans.segments.stretch import Stretch, shifted
+from mta_framework.spans.segments.dispatch import gaps
+from mta_framework.spans.segments.segment import Stretch, shifted
 
 _ENVIRONMENTS = "equation|align|alignat|flalign|gather|multline|eqnarray|displaymath|math"
 

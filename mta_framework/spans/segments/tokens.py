@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mta_framework.spans.segments.arithmetic import CROSS, NUMBER
-from mta_framework.spans.segments.stretch import Notation
+from mta_framework.spans.segments.segment import Notation
 from mta_framework.types import Span
 
 _COMMANDS = """

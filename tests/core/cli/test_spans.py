@@ -180,7 +180,7 @@ def test_key_layers_that_are_yet_to_be_measured_cannot_weigh(mta: Mta, with_teac
 
 def test_weights_of_the_page_are_those_of_the_estimator(with_teacher: Path) -> None:
     """A uniform estimator weighs all tokens alike: every character of a token has weight 1."""
-    from mta_framework.inspection.inspect import Wanted, inspect
+    from mta_framework.inspection.inspection import Wanted, inspect
     from mta_framework.registry import discover
     from mta_framework.runs.binding import bind
 

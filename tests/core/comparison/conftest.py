@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from mta_framework.evaluation.aggregation import summarise
 from mta_framework.evaluation.predictions import Key, write_predictions
 from mta_framework.evaluation.report import MetricFacts, Report, report_json
-from mta_framework.evaluation.results import Evaluation, Prediction, SetResult
-from mta_framework.evaluation.summary import summarise
+from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
 
 ROUGE = MetricFacts("rouge_l")
 PERPLEXITY = MetricFacts("perplexity", higher_is_better=False, mean="geometric")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mta_framework.comparison.finished_runs import read_run
 from mta_framework.comparison.grouping import group, references
-from mta_framework.comparison.runs import read_run
 from mta_framework.errors import InputError
 
 from .conftest import MTA

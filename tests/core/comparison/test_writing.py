@@ -11,10 +11,10 @@ import re
 import pytest
 
 from mta_framework.comparison import tables
-from mta_framework.comparison.comparison import Cell, Comparison, Contrast, PromptPair, Row, RunRef, SideBySide, Verdict
+from mta_framework.comparison.csv_tables import scores_csv, wins_csv
 from mta_framework.comparison.latex import escaped, latex
 from mta_framework.comparison.markdown import markdown
-from mta_framework.comparison.spreadsheet import scores_csv, wins_csv
+from mta_framework.comparison.results import Cell, Comparison, Contrast, PromptPair, Row, RunRef, SideBySide, Verdict
 from mta_framework.comparison.terminal import lines
 from mta_framework.comparison.writing import write
 from mta_framework.errors import RunError

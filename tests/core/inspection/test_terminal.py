@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mta_framework.inspection.glyphs import glyph, width
-from mta_framework.inspection.marked import MarkedText, tracks
 from mta_framework.inspection.terminal import lines
+from mta_framework.inspection.terminal_chars import glyph, width
+from mta_framework.reporting.annotated_text import MarkedText, tracks
 
 texts = st.text(st.sampled_from("ab \n\t日😀e\u0301\u202e\x1b"), max_size=80)
 

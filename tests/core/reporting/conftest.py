@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mta_framework import LayerPair
-from mta_framework.comparison.comparison import Cell, Comparison, Contrast, PromptPair, Row, RunRef, SideBySide
+from mta_framework.comparison.results import Cell, Comparison, Contrast, PromptPair, Row, RunRef, SideBySide
 from mta_framework.evaluation.report import (
     DataFacts,
     EvaluationFacts,

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from mta_framework.evaluation.report import MetricFacts, Score
 from mta_framework.reporting.card import card
-from mta_framework.reporting.portable import portable
+from mta_framework.reporting.redact import portable
 
 
 def test_metadata_are_what_the_hub_reads(report):

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from mta_framework.reporting.curves import loss_curves, loss_terms, overlaid
-from mta_framework.reporting.log import points, share_by_student, terms, validation_points
+from mta_framework.reporting.training_log import points, share_by_student, terms, validation_points
 
 
 def test_terms_of_the_loss_are_found_in_the_log(log):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mta_framework.spec.faults import faults_of
 from mta_framework.spec.loading import read_spec
-from mta_framework.spec.outline import phrase
+from mta_framework.spec.schema_text import phrase
 
 Write = Callable[..., Path]
 

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mta_framework.errors import InputError
 from mta_framework.models.heads import check_head
 from mta_framework.models.loading import load_student, load_teacher, pretrained, student_field, teacher_dtype
-from mta_framework.models.origins import local_model
-from mta_framework.models.outline import ModelOutline, outline_student, outline_teacher
+from mta_framework.models.model_summary import ModelOutline, outline_student, outline_teacher
+from mta_framework.models.sources import local_model
 from mta_framework.models.tokenizers import (
     check_vocabulary,
     difference,

@@ -8,8 +8,8 @@ from torch import nn
 
 from mta_framework import InputError
 from mta_framework.models.export import save_student
+from mta_framework.models.layer_selection import shortened
 from mta_framework.models.loading import load_student
-from mta_framework.models.shortening import shortened
 from mta_framework.spec.sections import StudentSection
 
 FAMILIES = {

@@ -8,7 +8,7 @@ import torch
 from mta_framework import InputError
 from mta_framework.models.export import save_student
 from mta_framework.models.loading import load_student, load_teacher
-from mta_framework.models.outline import outline_student, outline_teacher
+from mta_framework.models.model_summary import outline_student, outline_teacher
 from mta_framework.models.states import shape_of
 from mta_framework.spec.sections import StudentSection, TeacherSection
 

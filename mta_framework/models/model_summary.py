@@ -12,11 +12,11 @@ from mta_framework.errors import Fault, InputError
 from mta_framework.models.configs import accepted, fresh_config, read_config
 from mta_framework.models.decoder import shape_of
 from mta_framework.models.heads import head_of
+from mta_framework.models.layer_selection import shortened_config
 from mta_framework.models.loading import student_field
 from mta_framework.models.lora import add_lora
-from mta_framework.models.origins import Origin, origin_of
 from mta_framework.models.probe import check_runs
-from mta_framework.models.shortening import shortened_config
+from mta_framework.models.sources import Origin, origin_of
 from mta_framework.models.tokenizers import check_vocabulary
 from mta_framework.spec.sections import StudentSection, TeacherSection
 from mta_framework.types import ModelShape

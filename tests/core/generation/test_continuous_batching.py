@@ -10,8 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from mta_framework.errors import RunError
-from mta_framework.generation.cache import RowCache, mergeable
 from mta_framework.generation.generate import generate
+from mta_framework.generation.kv_cache import RowCache, mergeable
 from mta_framework.generation.sampling import Sampling, prompt_seeds
 
 DRAW = random.Random(8)

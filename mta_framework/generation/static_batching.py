@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
-from mta_framework.generation.draws import Choice
-from mta_framework.generation.row import Row, Rules
+from mta_framework.generation.request import Row, Rules
+from mta_framework.generation.token_sampling import Choice
 
 
 def write_in_batches(model: PreTrainedModel, rows: Sequence[Row], rules: Rules) -> Iterator[Row]:

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from mta_framework.comparison.finished_runs import Run
 from mta_framework.comparison.labels import told_apart
-from mta_framework.comparison.runs import Run
 from mta_framework.errors import Fault, InputError, nearest
 from mta_framework.evaluation.report import MetricFacts
 

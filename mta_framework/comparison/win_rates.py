@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from mta_framework.comparison.comparison import Verdict
+from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
-from mta_framework.comparison.protocol import Common
+from mta_framework.comparison.results import Verdict
 from mta_framework.errors import Fault, InputError, naming
 from mta_framework.evaluation.statistics import PromptScores, difference, interval, mean
 from mta_framework.interfaces import PairwiseMetric

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from mta_framework.evaluation.aggregation import summarise
 from mta_framework.evaluation.report import MetricFacts
-from mta_framework.evaluation.results import Evaluation, Prediction, SetResult
+from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
 from mta_framework.evaluation.statistics import PromptScores, interval
-from mta_framework.evaluation.summary import summarise
 from mta_framework.evaluation.tables import heading, score_rows, seeds_note
 
 

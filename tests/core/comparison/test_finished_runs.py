@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mta_framework.comparison.runs import find_runs, flat, read_run
+from mta_framework.comparison.finished_runs import find_runs, flat, read_run
 from mta_framework.errors import InputError
 from mta_framework.evaluation.predictions import Key, read_rows, write_predictions
 

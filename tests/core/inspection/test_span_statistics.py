@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mta_framework.inspection.marked import MarkedText
-from mta_framework.inspection.statistics import Speed, notes, rows, statistics
+from mta_framework.inspection.span_statistics import Speed, notes, rows, statistics
+from mta_framework.reporting.annotated_text import MarkedText
 
 
 def test_shares_are_of_characters_and_tokens_in_some_span() -> None:

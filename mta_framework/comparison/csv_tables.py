@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from mta_framework.comparison.comparison import Comparison, Interval
+from mta_framework.comparison.results import Comparison, Interval
 from mta_framework.comparison.tables import set_name
 
 _SCORES = ("metric", "set", "row", "runs", "mean", "deviation", "over", "seeds", "low", "high")

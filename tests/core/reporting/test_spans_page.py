@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mta_framework.inspection.marked import MarkedText
-from mta_framework.inspection.page import page
-from mta_framework.inspection.statistics import Speed, statistics
+from mta_framework.inspection.span_statistics import Speed, statistics
+from mta_framework.reporting.annotated_text import MarkedText
+from mta_framework.reporting.spans_page import page
 
 VOID = {"meta", "input", "br"}
 

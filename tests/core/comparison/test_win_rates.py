@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mta_framework.comparison.compare import Entry, compare
-from mta_framework.comparison.verdicts import Judge, read_judge
+from mta_framework.comparison.win_rates import Judge, read_judge
 from mta_framework.errors import InputError, RunError
 from mta_framework.interfaces import PairwiseMetric
 from mta_framework.registry import Registered, Registry

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mta_framework.chunked_loss.head_inputs import Readout
 from mta_framework.chunked_loss.projection import Gradients, Projection, at_least_float32, logits_of, product
-from mta_framework.chunked_loss.readouts import Readout
 from mta_framework.chunked_loss.trajectories import SCRATCH, Trajectories
 from mta_framework.errors import RunError
 from mta_framework.types import Batch, Head, States

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from mta_framework.comparison.protocol import common
-from mta_framework.comparison.runs import read_run
+from mta_framework.comparison.comparability import common
+from mta_framework.comparison.finished_runs import read_run
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import MetricFacts
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from mta_framework.generation.cache import RowCache
-from mta_framework.generation.draws import choose
+from mta_framework.generation.kv_cache import RowCache
 from mta_framework.generation.limits import goes_by_company
-from mta_framework.generation.row import Row, Rules
+from mta_framework.generation.request import Row, Rules
+from mta_framework.generation.token_sampling import choose
 
 _SHARE_TO_REFILL = 8
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mta_framework.evaluation.report import EvaluationFacts, Report
-from mta_framework.reporting.log import share_by_student
+from mta_framework.reporting.training_log import share_by_student
 
 Rows = list[list[str]]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mta_framework.evaluation.predictions import digest
 from mta_framework.evaluation.report import EvaluationFacts, MetricFacts, SampleResponses, Score, SetFacts
-from mta_framework.evaluation.results import Evaluation, Prediction, SetResult
+from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
 from mta_framework.evaluation.statistics import PromptScores, interval
 
 SAMPLES = 3

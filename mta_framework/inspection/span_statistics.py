@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mta_framework.inspection.marked import MarkedText
+from mta_framework.reporting.annotated_text import MarkedText
 from mta_framework.types import Span
 
 

@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from mta_framework.interfaces import SpanExtractor
-from mta_framework.spans.segments.stretch import Stretch
+from mta_framework.spans.segments.segment import Stretch
 from mta_framework.types import Span, SpanSet
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from mta_framework.inspection.marked import MarkedText, edges, tracks
+from mta_framework.reporting.annotated_text import MarkedText, edges, tracks
 
 _LINE = 4
 """Pixels that a track takes under the text, with the gap to the next."""

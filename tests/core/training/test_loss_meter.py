@@ -9,7 +9,7 @@ import torch
 
 from mta_framework.errors import RunError
 from mta_framework.training.distiller import contribution
-from mta_framework.training.ledger import Ledger
+from mta_framework.training.loss_meter import Ledger
 from mta_framework.types import LossTerm
 
 

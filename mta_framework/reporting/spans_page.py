@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from string import Template
 
-from mta_framework.inspection.marked import MarkedText
-from mta_framework.inspection.statistics import Statistics, notes, rows
-from mta_framework.inspection.strips import Strips, strips
+from mta_framework.inspection.span_statistics import Statistics, notes, rows
+from mta_framework.reporting.annotated_text import MarkedText
+from mta_framework.reporting.span_html import Strips, strips
 
 _PAGE = Template("""<!DOCTYPE html>
 <html lang="en">

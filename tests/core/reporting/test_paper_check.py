@@ -10,7 +10,7 @@ import pytest
 
 from mta_framework import LayerPair
 from mta_framework.evaluation.report import DataFacts, EvaluationFacts, Report, SetFacts
-from mta_framework.reporting.paper import settings
+from mta_framework.reporting.paper_check import settings
 from mta_framework.spec.sections import RunSpec
 
 ROOT = Path(__file__).parents[3]

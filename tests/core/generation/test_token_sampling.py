@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mta_framework.errors import RunError
-from mta_framework.generation.draws import Choice, choose, pick
 from mta_framework.generation.sampling import Sampling
+from mta_framework.generation.token_sampling import Choice, choose, pick
 
 NEARLY_ONE = 1 - 2**-53
 GREEDY, SAMPLED = Sampling(0.0, 1.0, 8, 99), Sampling(1.0, 1.0, 8, 99)

@@ -16,8 +16,8 @@ from mta_framework.chunked_loss import (
     KeyStates,
     Trajectories,
     distinct_positions,
-    key_layers,
     key_states,
+    layer_trajectories,
     trajectory_sums,
 )
 from mta_framework.errors import RunError
@@ -93,9 +93,9 @@ def test_value_and_gradients_equal_whole_logits_for_every_chunk_size(chunk_size)
 @pytest.mark.parametrize(("student", "teacher", "block"), [(5, 2, 1), (7, 3, 2), (3, 100, 100), (0, 0, 0)])
 def test_memory_budgets_change_no_number(monkeypatch, student, teacher, block):
     """Sizes in positions; even a budget below one position takes one."""
-    monkeypatch.setattr(key_layers, "_STUDENT_BYTES", 4 * V * 3 * student)
-    monkeypatch.setattr(key_layers, "_TEACHER_BYTES", 4 * V * 3 * teacher)
-    monkeypatch.setattr(key_layers, "_BLOCK_BYTES", 4 * V * 3 * block)
+    monkeypatch.setattr(layer_trajectories, "_STUDENT_BYTES", 4 * V * 3 * student)
+    monkeypatch.setattr(layer_trajectories, "_TEACHER_BYTES", 4 * V * 3 * teacher)
+    monkeypatch.setattr(layer_trajectories, "_BLOCK_BYTES", 4 * V * 3 * block)
     _check(_states(0), _states(100, width=4, trainable=False))
 
 
@@ -353,12 +353,12 @@ def test_logits_hundreds_apart_are_exact_and_leave_no_denormal_numbers(monkeypat
             states.head.weight_VD.mul_(60)
     gradients = []
 
-    class Watched(key_layers.Gradients):
+    class Watched(layer_trajectories.Gradients):
         def add_to_head(self, hidden_nD, gradient_nV):
             gradients.append(gradient_nV.clone())
             super().add_to_head(hidden_nD, gradient_nV)
 
-    monkeypatch.setattr(key_layers, "Gradients", Watched)
+    monkeypatch.setattr(layer_trajectories, "Gradients", Watched)
     total, trajectory, _ = trajectory_sums(_read(student), _read(teacher), Trajectories(temperature, 1.0, 0.0))
     z, t = (_logits(states, (1, 2, 3), POSITIONS) / temperature for states in (student, teacher))
     expected = (t.softmax(-1) * (t.log_softmax(-1) - z.log_softmax(-1))).sum(-1).mean(1).sum()
@@ -385,7 +385,7 @@ class _Largest(TorchDispatchMode):
 
 def test_no_tensor_larger_than_one_chunk_of_logits_or_the_head_is_ever_made(monkeypatch):
     vocabulary, positions, chunk = 300, list(range(B * T)), 2
-    monkeypatch.setattr(key_layers, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(layer_trajectories, "_BLOCK_BYTES", 1)
     student = _states(0, vocabulary=vocabulary, dtype=torch.float32)
     teacher = _states(100, vocabulary=vocabulary, trainable=False, dtype=torch.float32)
     read = _read(student, positions=positions), _read(teacher, positions=positions)
