@@ -92,7 +92,7 @@ def test_each_response_has_the_value_and_lead_of_the_authors_code(case):
 def _states(seed, width=4, texts=4, trained=False, vocabulary=9):
     generator = torch.Generator().manual_seed(seed)
     final = torch.randn(texts, 6, width, generator=generator).requires_grad_(trained)
-    return States(final, {}, Head(torch.randn(chunked_loss, width, generator=generator).requires_grad_(trained)))
+    return States(final, {}, Head(torch.randn(vocabulary, width, generator=generator).requires_grad_(trained)))
 
 
 LABELS = torch.tensor([[-100, -100, 1, 2, 3, 0], [-100, 4, 0, -100, -100, -100]] * 2)
