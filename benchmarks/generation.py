@@ -37,7 +37,8 @@ from mta_framework.generation.limits import end_ids
 from mta_framework.generation.sampling import Sampling, prompt_seeds
 from mta_framework.models.loading import load_teacher
 from mta_framework.models.tokenizers import load_teacher_tokenizer
-from mta_framework.spec.sections import DatasetSection, TeacherSection
+from mta_framework.spec.data import DatasetSection
+from mta_framework.spec.teacher import TeacherSection
 
 PLAIN, OURS = "plain loop", "ours"
 

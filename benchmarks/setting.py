@@ -22,7 +22,9 @@ from mta_framework.models.loading import load_student, load_teacher
 from mta_framework.models.states import StateReader, shape_of
 from mta_framework.models.tokenizers import load_teacher_tokenizer
 from mta_framework.registry import discover
-from mta_framework.spec.sections import DatasetSection, StudentSection, TeacherSection
+from mta_framework.spec.data import DatasetSection
+from mta_framework.spec.student import StudentSection
+from mta_framework.spec.teacher import TeacherSection
 from mta_framework.training.distiller import Distiller, contribution
 from mta_framework.types import Batch, Progress, States
 

@@ -30,7 +30,7 @@ from mta_framework.data.rows import Instruction, Record
 from mta_framework.registry import discover
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.template_pieces import parse_pieces, pieces
-from mta_framework.spec.sections import DatasetSection
+from mta_framework.spec.data import DatasetSection
 
 UNUSED = ["ner", "lemmatizer"]
 """Components that give no spans."""

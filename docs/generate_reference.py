@@ -21,10 +21,10 @@ from mta_framework.cli import main as mta
 from mta_framework.interfaces import Plugin
 from mta_framework.registry import FAMILIES, Registry, describe, discover, noun_of
 from mta_framework.spec.document import shown
-from mta_framework.spec.evaluation import EvaluationSpec
+from mta_framework.spec.evaluation_spec import EvaluationSpec
+from mta_framework.spec.run import RunSpec
 from mta_framework.spec.schema_text import branches, fields_within, phrase
 from mta_framework.spec.section import Section
-from mta_framework.spec.sections import RunSpec
 from mta_framework.spec.sweep import SweepSpec
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,9 @@ from mta_framework.cli.table import table
 
 if TYPE_CHECKING:
     from mta_framework.runs.binding import BoundRun
-    from mta_framework.spec.sections import DatasetSection, StudentSection, TeacherSection
+    from mta_framework.spec.data import DatasetSection
+    from mta_framework.spec.student import StudentSection
+    from mta_framework.spec.teacher import TeacherSection
 
 
 @click.command()

@@ -100,7 +100,7 @@ def _extractor(registry: Registry) -> str:
     from pydantic import ValidationError
 
     from mta_framework.errors import InputError
-    from mta_framework.spec.sections import AlignmentSection
+    from mta_framework.spec.alignment import AlignmentSection
 
     default = AlignmentSection.model_fields["layers"].default.name
     needed = set(registry.create("layer_mappers", default).granularities)
@@ -117,7 +117,7 @@ def _extractor(registry: Registry) -> str:
 
 def _complete(given: dict[str, Any], registry: Registry) -> dict[str, Any]:
     """The spec with every default spelled out, plugin options included; paths stay as they are."""
-    from mta_framework.spec.sections import RunSpec
+    from mta_framework.spec.run import RunSpec
 
     spec = RunSpec.model_validate(given, strict=True).model_dump(mode="json")
     spec["base_loss"] = _with_options(spec["base_loss"], "base_losses", registry)
@@ -141,7 +141,7 @@ def _with_options(section: dict[str, Any], family: str, registry: Registry) -> d
 
 
 def _explanation(output: Path) -> Iterator[str]:
-    from mta_framework.spec.sections import RunSpec
+    from mta_framework.spec.run import RunSpec
 
     yield f"Wrote {output}:"
     yield from table([(name, field.description or "") for name, field in RunSpec.model_fields.items()], indent="  ")

@@ -38,7 +38,7 @@ def schema(plugin_files: tuple[Path, ...], sweep: bool) -> None:
 
 def schema_with_plugins(registry: Registry) -> dict[str, Any]:
     """JSON Schema 2020-12 of a spec; each plugin section is one of the plugins that can be bound."""
-    from mta_framework.spec.sections import RunSpec
+    from mta_framework.spec.run import RunSpec
 
     definitions: dict[str, Any] = {}
     document = _opened(RunSpec.model_json_schema(), registry, definitions)

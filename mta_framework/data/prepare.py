@@ -15,7 +15,7 @@ from mta_framework.interfaces import SpanExtractor
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.extraction import SpanArrays
 from mta_framework.spans.template_pieces import parse_pieces
-from mta_framework.spec.sections import DataSection, DatasetSection
+from mta_framework.spec.data import DataSection, DatasetSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,7 +9,7 @@ from pathlib import Path
 from mta_framework.data.faults import FaultList
 from mta_framework.data.rows import Record, RowError, decode_row, parse_row
 from mta_framework.errors import Fault, InputError
-from mta_framework.spec.sections import DatasetSection
+from mta_framework.spec.data import DatasetSection
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

@@ -20,7 +20,7 @@ from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResu
 from mta_framework.generation.engine import Engine, Stored, make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import Metric
-from mta_framework.spec.sections import EngineName
+from mta_framework.spec.section import EngineName
 from mta_framework.types import Answers, Likelihood
 
 if TYPE_CHECKING:

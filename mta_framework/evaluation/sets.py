@@ -10,7 +10,7 @@ from mta_framework.data.records import read_records
 from mta_framework.data.tokens import prompt_ids
 from mta_framework.errors import Fault, InputError, collecting
 from mta_framework.evaluation.evaluate import EvaluationSet
-from mta_framework.spec.sections import ScoringSection
+from mta_framework.spec.evaluation import ScoringSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

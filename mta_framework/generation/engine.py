@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from mta_framework.distributed import processes
 from mta_framework.errors import Fault, RunError
 from mta_framework.generation.sampling import Generation, Sampling
-from mta_framework.spec.sections import EngineName
+from mta_framework.spec.section import EngineName
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,7 @@ from mta_framework.models.loading import pretrained
 from mta_framework.models.model_summary import ModelOutline, outline_pretrained
 from mta_framework.models.sources import Origin, local_tokenizer, origin_of
 from mta_framework.models.tokenizers import load_tokenizer
-from mta_framework.spec.evaluation import ModelSection
+from mta_framework.spec.evaluation_spec import ModelSection
 
 
 class EvaluatedModel:

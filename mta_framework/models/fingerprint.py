@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mta_framework.spec.sections import RunSpec
+from mta_framework.spec.run import RunSpec
 
 
 def identity(spec: RunSpec, student_folder: Path, teacher_folder: Path | None) -> dict[str, str]:

@@ -16,7 +16,9 @@ from mta_framework.models.layer_selection import shortened
 from mta_framework.models.lora import add_lora
 from mta_framework.models.sources import Origin, loading, local_model, origin_of
 from mta_framework.models.tokenizers import check_vocabulary
-from mta_framework.spec.sections import DTYPE_OF_PRECISION, StudentSection, TeacherSection
+from mta_framework.spec.student import StudentSection
+from mta_framework.spec.teacher import TeacherSection
+from mta_framework.spec.training import DTYPE_OF_PRECISION
 
 
 def teacher_dtype(section: TeacherSection, precision: str) -> str:

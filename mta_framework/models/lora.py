@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from mta_framework.errors import Fault, InputError, nearest
-from mta_framework.spec.sections import LoraSection
+from mta_framework.spec.student import LoraSection
 
 _WHERE = "student.lora.target_modules"
 

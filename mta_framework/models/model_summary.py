@@ -18,7 +18,8 @@ from mta_framework.models.lora import add_lora
 from mta_framework.models.probe import check_runs
 from mta_framework.models.sources import Origin, origin_of
 from mta_framework.models.tokenizers import check_vocabulary
-from mta_framework.spec.sections import StudentSection, TeacherSection
+from mta_framework.spec.student import StudentSection
+from mta_framework.spec.teacher import TeacherSection
 from mta_framework.types import ModelShape
 
 

@@ -20,7 +20,10 @@ from mta_framework.models.tokenizers import (
     load_student_tokenizer,
     load_teacher_tokenizer,
 )
-from mta_framework.spec.sections import DTYPE_OF_PRECISION, RunSpec, StudentSection, TeacherSection
+from mta_framework.spec.run import RunSpec
+from mta_framework.spec.student import StudentSection
+from mta_framework.spec.teacher import TeacherSection
+from mta_framework.spec.training import DTYPE_OF_PRECISION
 
 
 class Lineup:

@@ -13,8 +13,9 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.spec.evaluation import ModelSection
-from mta_framework.spec.sections import StudentSection, TeacherSection
+from mta_framework.spec.evaluation_spec import ModelSection
+from mta_framework.spec.student import StudentSection
+from mta_framework.spec.teacher import TeacherSection
 
 _GGUF_MAGIC = b"GGUF"
 

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from mta_framework.errors import Fault, InputError
 from mta_framework.models.decoder import base_of
 from mta_framework.models.sources import Origin, loading, local_tokenizer, origin_of
-from mta_framework.spec.sections import StudentSection, TeacherSection
+from mta_framework.spec.student import StudentSection
+from mta_framework.spec.teacher import TeacherSection
 
 _NAMED_DIFFERENCES = 3
 

@@ -24,7 +24,8 @@ from mta_framework.models.run_models import Lineup
 from mta_framework.distributed import run_on_main
 from mta_framework.runs.binding import BoundRun
 from mta_framework.storage import read_json, write_json
-from mta_framework.spec.sections import DTYPE_OF_PRECISION, RunSpec
+from mta_framework.spec.run import RunSpec
+from mta_framework.spec.training import DTYPE_OF_PRECISION
 from mta_framework.training.loader import Collator
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.train import total_steps

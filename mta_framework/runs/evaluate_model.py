@@ -28,7 +28,7 @@ from mta_framework.distributed import processes
 from mta_framework.reporting.writing import write_report
 from mta_framework.runs.folder import RunFolder
 from mta_framework.spec.document import read_document
-from mta_framework.spec.evaluation import EvaluationSpec
+from mta_framework.spec.evaluation_spec import EvaluationSpec
 
 _MAY_DIFFER = ("folder", "evaluation.seeds", "evaluation.metrics", "evaluation.batch_tokens", "evaluation.long_prompts")
 """What an evaluation may go on with: predictions that are there stay valid."""

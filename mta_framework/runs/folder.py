@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 
 from mta_framework.errors import Fault, InputError, RunError, telling_of_a_full_disk
 from mta_framework.spec.document import read_document
-from mta_framework.spec.evaluation import EvaluationSpec
-from mta_framework.spec.sections import RunSpec
+from mta_framework.spec.evaluation_spec import EvaluationSpec
+from mta_framework.spec.run import RunSpec
 from mta_framework.storage import write_json
 
 MAY_DIFFER = (

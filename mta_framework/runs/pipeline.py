@@ -48,7 +48,7 @@ from mta_framework.registry import describe
 from mta_framework.runs.integrity import require_whole
 from mta_framework.reporting.writing import write_report
 from mta_framework.runs.folder import RunFolder
-from mta_framework.spec.sections import DTYPE_OF_PRECISION
+from mta_framework.spec.training import DTYPE_OF_PRECISION
 from mta_framework.training.arguments import micro_batch_size, precision_fault
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.loader import validation_fault

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
 from mta_framework.models.model_summary import ModelOutline
-from mta_framework.spec.sections import RunSpec
+from mta_framework.spec.run import RunSpec
 from mta_framework.types import LayerPair
 
 _VOCABULARY_CHUNKS = 512 * 2**20

@@ -1,56 +1,72 @@
-"""The sections of an evaluation by itself, of any causal language model: what ``mta evaluate`` puts together."""
+"""The section ``evaluation``: what is generated and how it is scored."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mta_framework.spec.data import DatasetSection
 from mta_framework.spec.section import (
     Contradiction,
-    HubId,
-    Location,
+    EngineName,
     Name,
+    PluginSection,
     Section,
-    Text,
-    exactly_one,
+    Seed,
+    plugin_family,
+    repeated,
     without_effect,
 )
-from mta_framework.spec.sections import METRIC_CACHE, ScoringSection
+
+METRIC_CACHE = "metric-cache"
+"""Folder, beside those of runs and evaluations, of what was dear for metrics to get."""
 
 
-class ModelSection(Section):
-    """The model that is evaluated."""
+class ScoringSection(Section):
+    """Responses are sampled for every data set and seed, and scored."""
 
-    hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
-    revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
-    path: Location | None = Field(None, description="Local transformers folder, or a .gguf file.")
-    tokenizer: Location | None = Field(None, description="Tokenizer folder; null: the model's own.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Of the weights.")
+    sets: dict[Name, DatasetSection] = Field(
+        min_length=1, description="Data sets by name.", examples=[{"test": {"path": "test.jsonl"}}]
+    )
+    metrics: list[Annotated[PluginSection, Field(json_schema_extra=plugin_family("metrics"))]] = Field(
+        [PluginSection(name="rouge_l")], min_length=1, description="Metrics, in the order of the table."
+    )
+    seeds: list[Seed] = Field([10, 20, 30, 40, 50], min_length=1, description="Sampling seeds.")
+    temperature: float = Field(0.7, ge=0, description="Of sampling; 0: greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling.")
+    max_prompt_length: int = Field(256, ge=1, description="Tokens of a prompt.")
+    long_prompts: Literal["cut", "refuse"] = Field(
+        "cut", description="Longer prompts are cut on the left, and counted in the report; or nothing is run."
+    )
+    max_new_tokens: int = Field(512, ge=1, description="Tokens of a response.")
+    engine: EngineName = Field("transformers", description="What generates; vllm must be installed, and needs a GPU.")
+    batch_tokens: int = Field(
+        24576, ge=1, description="Tokens of prompts and responses that are held at once; at least one row."
+    )
 
     def contradictions(self) -> Iterator[Contradiction]:
-        yield from exactly_one(self, "hub", "path")
-        if self.hub is None:
-            yield from without_effect(self, "revision", "hub", "without hub")
+        yield from repeated(self, "seeds")
+        if self.temperature == 0:
+            yield from without_effect(self, "top_p", "temperature", "at temperature 0")
+            if len(self.seeds) > 1:
+                yield Contradiction(
+                    "seeds",
+                    ("seeds", "temperature"),
+                    f"must be one seed at temperature 0, where all give the same text (got {self.seeds})",
+                    "a list of one seed",
+                    "Give one seed, or raise temperature.",
+                )
 
 
-class EvaluationSpec(Section):
-    """One evaluation of one model: everything that is needed to repeat it."""
+class EvaluationSection(ScoringSection):
+    """Which models of a run are evaluated, and how."""
 
-    name: Name = Field(description="What tables call the model.", examples=["model"])
-    folder: Location = Field(description="Where predictions and report go.", examples=["evaluations/model"])
-    model: ModelSection = Field(description="What is evaluated.", examples=[{"hub": "gpt2"}])
-    template: Literal["alpaca", "chat"] = Field(
-        "alpaca",
-        description="How instruction rows become prompts: the Alpaca prompt, or the tokenizer's chat template.",
+    models: list[Literal["student", "teacher", "initial_student"]] = Field(
+        ["student"], min_length=1, description="Which models: the trained student, its teacher, it before training."
     )
-    evaluation: ScoringSection = Field(
-        description="On what, and how.", examples=[{"sets": {"test": {"path": "test.jsonl"}}}]
-    )
 
-    @property
-    def metric_cache(self) -> Path:
-        """Where metrics keep what was dear to get: beside the folder, for all evaluations there."""
-        return Path(self.folder).parent / METRIC_CACHE
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from super().contradictions()
+        yield from repeated(self, "models")

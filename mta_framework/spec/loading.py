@@ -15,9 +15,9 @@ from mta_framework.spec.document import Place, read_document
 from mta_framework.spec.faults import faults_of
 from mta_framework.spec.overrides import override
 from mta_framework.spec.repair import SpecT, repaired, validate
+from mta_framework.spec.run import RunSpec
 from mta_framework.spec.schema_text import Schema
 from mta_framework.spec.section import Section
-from mta_framework.spec.sections import RunSpec
 
 
 @dataclass(frozen=True)

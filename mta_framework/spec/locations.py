@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mta_framework.errors import Fault
+from mta_framework.spec.data import DatasetSection
 from mta_framework.spec.document import Place
-from mta_framework.spec.evaluation import EvaluationSpec
+from mta_framework.spec.evaluation import ScoringSection
+from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.loading import RawSpec
-from mta_framework.spec.sections import DatasetSection, RunSpec, ScoringSection
+from mta_framework.spec.run import RunSpec
 
 _MEND = "Check the path; it is relative to the folder of the spec."
 _MEND_OPTION = "Check the path; it is relative to the folder that you are in."

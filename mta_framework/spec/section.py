@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
 
 from mta_framework.spec.document import shown
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
 Text = Annotated[str, Field(min_length=1)]
+
 HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")]
 """``name`` or ``owner/name``: never a path, which the hub's own libraries would take for a local folder."""
 
@@ -110,3 +112,18 @@ def repeated(section: Section, *names: str) -> Iterator[Contradiction]:
             yield Contradiction(
                 name, (name,), f"repeats a value (got {shown(values)})", "each value once", "Remove the repetition."
             )
+
+
+EngineName = Literal["transformers", "vllm"]
+
+
+def plugin_family(name: str) -> dict[str, JsonValue]:
+    """Marks a plugin section in the JSON Schema with the family that it chooses from."""
+    return {"plugin_family": name}
+
+
+class PluginSection(Section):
+    """A plugin by name, with its options."""
+
+    name: Text = Field(description="Name of an installed plugin; `mta plugins` lists them.", examples=["kl"])
+    params: dict[str, Any] = Field(default_factory=dict, description="The plugin's options; `mta plugins NAME`.")

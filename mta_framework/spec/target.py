@@ -12,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.spec.document import Place, parse, read_document
-from mta_framework.spec.evaluation import EvaluationSpec
+from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.loading import RawSpec, read_settings
 from mta_framework.spec.section import HubId
-from mta_framework.spec.sections import DTYPE_OF_PRECISION
+from mta_framework.spec.training import DTYPE_OF_PRECISION
 
 _RUN_SPEC = "spec.json"
 

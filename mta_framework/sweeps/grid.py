@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mta_framework.errors import Fault
-from mta_framework.spec.sections import METRIC_CACHE
+from mta_framework.spec.evaluation import METRIC_CACHE
 from mta_framework.spec.sweep import Choice, SweepSpec
 
 _TAKEN = {"span-cache", "response-cache", METRIC_CACHE, "comparison", "wins"}

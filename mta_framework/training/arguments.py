@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 
 from mta_framework.distributed import processes
 from mta_framework.errors import Fault
-from mta_framework.spec.sections import TrainingSection
+from mta_framework.spec.training import TrainingSection
 
 CHECKPOINTS = "checkpoints"
 """The folder of them, in the run's."""

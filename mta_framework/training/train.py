@@ -13,7 +13,7 @@ from torch import nn
 
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.distributed import processes
-from mta_framework.spec.sections import TrainingSection
+from mta_framework.spec.training import TrainingSection
 from mta_framework.training import checkpoints
 from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size, training_arguments
 from mta_framework.training.distiller import Distiller

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from mta_framework.cli import main
 from mta_framework.registry import discover
 from mta_framework.spec.loading import read_spec
-from mta_framework.spec.sections import RunSpec
+from mta_framework.spec.run import RunSpec
 from mta_framework.spec.sweep import SweepSpec
 
 HELLO = ROOT / "docs" / "examples" / "mta-hello" / "src"

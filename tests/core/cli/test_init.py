@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 from mta_framework.registry import discover
-from mta_framework.spec.sections import RunSpec
+from mta_framework.spec.run import RunSpec
 
 Mta = Callable[..., Result]
 

@@ -17,7 +17,7 @@ from click.testing import Result
 from mta_framework import __version__
 from mta_framework.cli.new import KINDS
 from mta_framework.registry import FAMILIES, class_fault, noun_of
-from mta_framework.spec.sections import RunSpec
+from mta_framework.spec.run import RunSpec
 
 Mta = Callable[..., Result]
 

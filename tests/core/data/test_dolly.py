@@ -12,7 +12,7 @@ from mta_framework.data.prompts import render
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import encode
 from mta_framework.spans.cache import SpanCache
-from mta_framework.spec.sections import DatasetSection
+from mta_framework.spec.data import DatasetSection
 from mta_plugins.span_extractors.words import Words
 
 

@@ -11,7 +11,7 @@ import pytest
 from mta_framework.data.records import read_records
 from mta_framework.data.rows import Instruction, Message, Record
 from mta_framework.errors import InputError
-from mta_framework.spec.sections import DatasetSection
+from mta_framework.spec.data import DatasetSection
 
 Write = Callable[[Sequence[object]], Path]
 

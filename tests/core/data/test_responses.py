@@ -19,7 +19,7 @@ from mta_framework.data.records import read_records
 from mta_framework.data.responses import Response, ResponseEncoder
 from mta_framework.data.tokens import encode
 from mta_framework.spans.extraction import extract
-from mta_framework.spec.sections import DatasetSection
+from mta_framework.spec.data import DatasetSection
 from mta_framework.types import Example
 
 Build = Callable[..., PreTrainedTokenizerFast]

@@ -9,7 +9,7 @@ import pytest
 
 from mta_framework import InputError
 from mta_framework.evaluation.sets import read_sets
-from mta_framework.spec.sections import ScoringSection
+from mta_framework.spec.evaluation import ScoringSection
 
 
 @pytest.fixture

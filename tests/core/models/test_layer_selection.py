@@ -10,7 +10,7 @@ from mta_framework import InputError
 from mta_framework.models.export import save_student
 from mta_framework.models.layer_selection import shortened
 from mta_framework.models.loading import load_student
-from mta_framework.spec.sections import StudentSection
+from mta_framework.spec.student import StudentSection
 
 FAMILIES = {
     "llama": "model.layers",

@@ -10,7 +10,8 @@ from torch import nn
 from mta_framework import InputError
 from mta_framework.models.export import save_student
 from mta_framework.models.loading import load_student, load_teacher, teacher_dtype
-from mta_framework.spec.sections import StudentSection, TeacherSection
+from mta_framework.spec.student import StudentSection
+from mta_framework.spec.teacher import TeacherSection
 
 SMALL = {
     "model_type": "llama",

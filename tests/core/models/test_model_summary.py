@@ -10,7 +10,8 @@ from mta_framework.models.export import save_student
 from mta_framework.models.loading import load_student, load_teacher
 from mta_framework.models.model_summary import outline_student, outline_teacher
 from mta_framework.models.states import shape_of
-from mta_framework.spec.sections import StudentSection, TeacherSection
+from mta_framework.spec.student import StudentSection
+from mta_framework.spec.teacher import TeacherSection
 
 CONFIG = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
           "intermediate_size": 32, "tie_word_embeddings": True}  # fmt: skip

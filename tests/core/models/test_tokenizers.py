@@ -13,7 +13,8 @@ from mta_framework.models.tokenizers import (
     load_student_tokenizer,
     load_teacher_tokenizer,
 )
-from mta_framework.spec.sections import StudentSection, TeacherSection
+from mta_framework.spec.student import StudentSection
+from mta_framework.spec.teacher import TeacherSection
 
 
 @pytest.fixture

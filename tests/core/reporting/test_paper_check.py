@@ -11,7 +11,7 @@ import pytest
 from mta_framework import LayerPair
 from mta_framework.evaluation.report import DataFacts, EvaluationFacts, Report, SetFacts
 from mta_framework.reporting.paper_check import settings
-from mta_framework.spec.sections import RunSpec
+from mta_framework.spec.run import RunSpec
 
 ROOT = Path(__file__).parents[3]
 SETS = {"dolly": 500, "self_inst": 242, "vicuna": 80, "sni": 1694}

@@ -23,7 +23,7 @@ from mta_framework.data.tokens import encode
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.extraction import extract
 from mta_framework.spans.template_pieces import parse_pieces
-from mta_framework.spec.sections import DataSection, DatasetSection
+from mta_framework.spec.data import DataSection, DatasetSection
 
 
 class Whole(SpanExtractor):

@@ -3,9 +3,13 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from mta_framework.spec.evaluation import EvaluationSpec
+from mta_framework.spec.alignment import AlignmentSection
+from mta_framework.spec.evaluation import EvaluationSection
+from mta_framework.spec.evaluation_spec import EvaluationSpec
+from mta_framework.spec.run import RunSpec
 from mta_framework.spec.section import Section
-from mta_framework.spec.sections import AlignmentSection, EvaluationSection, RunSpec, TeacherSection, TrainingSection
+from mta_framework.spec.teacher import TeacherSection
+from mta_framework.spec.training import TrainingSection
 
 
 def test_contradictions_are_refused_without_a_file_as_well() -> None:

@@ -1,0 +1,72 @@
+"""The section ``data``: what is trained on, and one data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from mta_framework.spec.section import (
+    Contradiction,
+    HubId,
+    Location,
+    Section,
+    Text,
+    exactly_one,
+    without_effect,
+)
+
+
+class DatasetSection(Section):
+    """One data set: a JSON Lines file or a data set on the hub."""
+
+    path: Location | None = Field(None, description="JSON Lines file.")
+    hub: HubId | None = Field(None, description="Data set id on the Hugging Face hub.")
+    revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
+    split: Text | None = Field(None, description="Split of the hub data set, e.g. train.")
+    limit: int | None = Field(None, ge=1, description="Use only the first rows.")
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from exactly_one(self, "path", "hub")
+        if self.hub is None:
+            for name in ("revision", "split"):
+                yield from without_effect(self, name, "hub", "without hub")
+        elif self.split is None:
+            yield Contradiction(
+                "split",
+                ("hub", "split"),
+                "must be given with hub (got null)",
+                "a split of the data set, e.g. 'train'",
+                "Add it.",
+            )
+
+
+class DataSection(Section):
+    """What is trained on."""
+
+    train: DatasetSection = Field(description="Training set.", examples=[{"path": "train.jsonl"}])
+    validation: DatasetSection | None = Field(None, description="Its loss is taken after each epoch.")
+    template: Literal["alpaca", "chat"] = Field(
+        "alpaca",
+        description="How instruction rows become prompts: the Alpaca prompt, or the tokenizer's chat template.",
+    )
+    max_length: int = Field(256, ge=2, description="Tokens of prompt and response; longer responses are cut.")
+    max_prompt_length: int = Field(128, ge=1, description="Tokens of a prompt; rows with longer ones are left out.")
+    parse: Literal["text", "fields"] = Field(
+        "text",
+        description="What spans are found in: whole texts, as in the paper; or every field of a prompt and the "
+        "response for itself, and the template around them once for all texts.",
+    )
+    processes: int | None = Field(None, ge=1, description="Processes that parse spans; null: one per core.")
+    cache_dir: Location | None = Field(None, description="Folder of the span cache; null: output_dir/span-cache.")
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.max_prompt_length >= self.max_length:
+            yield Contradiction(
+                "max_prompt_length",
+                ("max_prompt_length", "max_length"),
+                f"leaves no room for a response (got {self.max_prompt_length})",
+                f"less than max_length {self.max_length}",
+                "Lower it, or raise max_length.",
+            )

@@ -1,0 +1,56 @@
+"""The sections of an evaluation by itself, of any causal language model: what ``mta evaluate`` puts together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from mta_framework.spec.evaluation import METRIC_CACHE, ScoringSection
+from mta_framework.spec.section import (
+    Contradiction,
+    HubId,
+    Location,
+    Name,
+    Section,
+    Text,
+    exactly_one,
+    without_effect,
+)
+
+
+class ModelSection(Section):
+    """The model that is evaluated."""
+
+    hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
+    revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
+    path: Location | None = Field(None, description="Local transformers folder, or a .gguf file.")
+    tokenizer: Location | None = Field(None, description="Tokenizer folder; null: the model's own.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Of the weights.")
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from exactly_one(self, "hub", "path")
+        if self.hub is None:
+            yield from without_effect(self, "revision", "hub", "without hub")
+
+
+class EvaluationSpec(Section):
+    """One evaluation of one model: everything that is needed to repeat it."""
+
+    name: Name = Field(description="What tables call the model.", examples=["model"])
+    folder: Location = Field(description="Where predictions and report go.", examples=["evaluations/model"])
+    model: ModelSection = Field(description="What is evaluated.", examples=[{"hub": "gpt2"}])
+    template: Literal["alpaca", "chat"] = Field(
+        "alpaca",
+        description="How instruction rows become prompts: the Alpaca prompt, or the tokenizer's chat template.",
+    )
+    evaluation: ScoringSection = Field(
+        description="On what, and how.", examples=[{"sets": {"test": {"path": "test.jsonl"}}}]
+    )
+
+    @property
+    def metric_cache(self) -> Path:
+        """Where metrics keep what was dear to get: beside the folder, for all evaluations there."""
+        return Path(self.folder).parent / METRIC_CACHE

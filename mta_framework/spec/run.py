@@ -1,0 +1,95 @@
+"""A run spec: all its sections together. No torch, no plugin code.
+
+Relative paths are relative to the folder of the spec file; loading makes them absolute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import Field
+
+from mta_framework.spec.alignment import AlignmentSection
+from mta_framework.spec.data import DataSection
+from mta_framework.spec.evaluation import METRIC_CACHE, EvaluationSection
+from mta_framework.spec.section import (
+    Contradiction,
+    Location,
+    Name,
+    PluginSection,
+    Section,
+    Seed,
+    plugin_family,
+    without_effect,
+)
+from mta_framework.spec.student import StudentSection
+from mta_framework.spec.teacher import TeacherSection
+from mta_framework.spec.training import TrainingSection
+
+
+class RunSpec(Section):
+    """One run: everything that is needed to repeat it."""
+
+    name: Name = Field(description="Name of the run and of its folder.", examples=["my-run"])
+    seed: Seed = Field(42, description="Of initialisation, data order and dropout.")
+    output_dir: Location = Field("runs", description="The run folder is output_dir/name.", validate_default=True)
+    teacher: TeacherSection | None = Field(None, description="The model that is imitated; null where nothing uses one.")
+    student: StudentSection = Field(description="The model that is trained.", examples=[{"hub": "gpt2"}])
+    data: DataSection = Field(description="What is trained on.", examples=[{"train": {"path": "train.jsonl"}}])
+    base_loss: PluginSection = Field(
+        description="The loss that MTA is added to.",
+        examples=[{"name": "kl"}],
+        json_schema_extra=plugin_family("base_losses"),
+    )
+    alignment: AlignmentSection | None = Field(
+        None, description="MTA: the spans and layers that are compared; null: the base loss alone."
+    )
+    training: TrainingSection = Field(description="Length, batches, optimiser and schedule.", examples=[{"epochs": 3}])
+    evaluation: EvaluationSection | None = Field(
+        None, description="Responses are sampled and scored; null: train only."
+    )
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.output_dir) / self.name
+
+    @property
+    def metric_cache(self) -> Path:
+        """Where metrics keep what was dear to get: beside the run folder, for all runs there."""
+        return Path(self.output_dir) / METRIC_CACHE
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.teacher is None:
+            yield from self._teacher_missing()
+        if (generation := self.training.generation) is not None:
+            room = self.data.max_length - self.data.max_prompt_length
+            if generation.max_new_tokens is not None and generation.max_new_tokens > room > 0:
+                yield Contradiction(
+                    "training.generation.max_new_tokens",
+                    ("training.generation.max_new_tokens", "data.max_length", "data.max_prompt_length"),
+                    f"leaves some texts longer than data.max_length (got {generation.max_new_tokens})",
+                    f"at most {room}, the room after a prompt of {self.data.max_prompt_length} tokens",
+                    "Lower it, or raise data.max_length.",
+                )
+        if self.alignment is None:
+            for name in ("parse", "processes", "cache_dir"):
+                for found in without_effect(self.data, name, "", "without alignment, which alone parses spans"):
+                    yield replace(found, at=f"data.{name}", involved=(f"data.{name}", "alignment"))
+
+    def _teacher_missing(self) -> Iterator[Contradiction]:
+        users = {
+            "alignment": self.alignment is not None,
+            "student.teacher_layers": self.student.teacher_layers is not None,
+            "evaluation.models": self.evaluation is not None and "teacher" in self.evaluation.models,
+        }
+        for name in (name for name, uses in users.items() if uses):
+            yield Contradiction(
+                "teacher",
+                ("teacher", name),
+                f"must be given, since {name} needs it (got null)",
+                "a teacher section",
+                f"Add a teacher, or change {name}.",
+            )

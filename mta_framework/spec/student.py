@@ -1,0 +1,68 @@
+"""The section ``student``: the model that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import Field
+
+from mta_framework.spec.document import shown
+from mta_framework.spec.section import (
+    Contradiction,
+    HubId,
+    Location,
+    Section,
+    Text,
+    exactly_one,
+    without_effect,
+)
+
+
+class LoraSection(Section):
+    """Low-rank adapters (peft); the rest of the student is frozen, the export is merged."""
+
+    rank: int = Field(8, ge=1, description="Rank of the update.")
+    alpha: float = Field(16.0, gt=0, description="Scale: the update is multiplied by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    target_modules: list[Text] | None = Field(
+        None, min_length=1, description="Names of the linear modules that are adapted; null: all but the head."
+    )
+
+
+class StudentSection(Section):
+    """The model that is trained."""
+
+    hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
+    revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
+    path: Location | None = Field(None, description="Local transformers folder, or a .gguf file.")
+    config: dict[str, Any] | None = Field(
+        None, description="A transformers configuration (model_type and its fields), freshly initialised."
+    )
+    teacher_layers: list[int] | None = Field(
+        None, min_length=1, description="1-based decoder blocks of the teacher that the student starts from."
+    )
+    tokenizer: Location | None = Field(None, description="Tokenizer folder; null: the model's own or the teacher's.")
+    lora: LoraSection | None = Field(None, description="Train low-rank adapters instead of all weights.")
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from exactly_one(self, "hub", "path", "config", "teacher_layers")
+        if self.hub is None:
+            yield from without_effect(self, "revision", "hub", "without hub")
+        if self.config is not None and not isinstance(self.config.get("model_type"), str):
+            yield Contradiction(
+                "config",
+                ("config",),
+                f"must name its architecture in model_type (got {shown(self.config.get('model_type'))})",
+                "the model_type of a transformers configuration, e.g. 'llama'",
+                "Add it.",
+            )
+        layers = self.teacher_layers
+        if layers is not None and (min(layers) < 1 or sorted(set(layers)) != layers):
+            yield Contradiction(
+                "teacher_layers",
+                ("teacher_layers",),
+                f"must ascend without repetition, from 1 (got {layers})",
+                "1-based decoder blocks, e.g. [1, 3, 5]",
+                "Correct the list.",
+            )

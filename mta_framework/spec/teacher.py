@@ -1,0 +1,35 @@
+"""The section ``teacher``: the model that is imitated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from mta_framework.spec.section import (
+    Contradiction,
+    HubId,
+    Location,
+    Section,
+    Text,
+    exactly_one,
+    without_effect,
+)
+
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class TeacherSection(Section):
+    """The model that is imitated."""
+
+    hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
+    revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
+    path: Location | None = Field(None, description="Local transformers folder, or a .gguf file.")
+    run: Location | None = Field(None, description="Another spec: its exported student, trained first unless there.")
+    dtype: DType = Field("auto", description="Weights of the frozen teacher; auto follows training.precision.")
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from exactly_one(self, "hub", "path", "run")
+        if self.hub is None:
+            yield from without_effect(self, "revision", "hub", "without hub")
