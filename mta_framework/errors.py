@@ -16,18 +16,18 @@ class Fault:
 
     Args:
         where: Dotted path into the spec (``training.batch_size``), or ``file:line``.
-        wrong: What is wrong, with the value that was given, e.g. ``must be at least 1 (got 0)``.
-        allowed: What would be right, e.g. ``an integer >= 1``.
-        todo: What to do, a full sentence.
+        problem: What is wrong, with the value that was given, e.g. ``must be at least 1 (got 0)``.
+        expected: What would be right, e.g. ``an integer >= 1``.
+        hint: What to do, a full sentence.
     """
 
     where: str
-    wrong: str
-    allowed: str
-    todo: str
+    problem: str
+    expected: str
+    hint: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.wrong}; {self.allowed}. {self.todo}"
+        return f"{self.where}: {self.problem}; {self.expected}. {self.hint}"
 
 
 class MTAError(Exception):
@@ -43,7 +43,7 @@ class InputError(MTAError):
 
 
 @contextmanager
-def collecting(faults: list[Fault]) -> Iterator[None]:
+def collect_faults(faults: list[Fault]) -> Iterator[None]:
     """Keep the faults of an ``InputError`` that is raised inside, so that the next check can add its own."""
     try:
         yield
@@ -52,14 +52,14 @@ def collecting(faults: list[Fault]) -> Iterator[None]:
 
 
 @contextmanager
-def blaming(where: str) -> Iterator[None]:
+def faults_at(where: str) -> Iterator[None]:
     """Turn a plugin's ``ValueError("wrong; allowed. todo.")`` into an ``InputError`` about ``where``."""
     try:
         yield
     except ValueError as error:
-        wrong, _, rest = str(error).partition("; ")
-        allowed, _, todo = rest.partition(". ")
-        raise InputError([Fault(where, wrong, allowed, todo)]) from error
+        problem, _, rest = str(error).partition("; ")
+        expected, _, hint = rest.partition(". ")
+        raise InputError([Fault(where, problem, expected, hint)]) from error
 
 
 class RunError(MTAError):
@@ -67,7 +67,7 @@ class RunError(MTAError):
 
 
 @contextmanager
-def naming(plugin: str) -> Iterator[None]:
+def as_plugin_error(plugin: str) -> Iterator[None]:
     """Turn whatever foreign code raises into a ``RunError`` that says whose it is; errors on purpose pass.
 
     Args:
@@ -78,7 +78,7 @@ def naming(plugin: str) -> Iterator[None]:
     except MTAError:
         raise
     except Exception as error:  # a plugin may be anyone's code
-        raise RunError(f"{plugin} failed ({told(error)})") from error
+        raise RunError(f"{plugin} failed ({error_text(error)})") from error
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -88,7 +88,7 @@ _FULL_TOLD = ("No space left on device", "Disk quota exceeded", "File too large"
 
 
 @contextmanager
-def telling_of_a_full_disk(folder: Path) -> Iterator[None]:
+def explain_disk_full(folder: Path) -> Iterator[None]:
     """Turn what is raised when a disk is full into a ``RunError`` that says what to do.
 
     Args:
@@ -101,8 +101,8 @@ def telling_of_a_full_disk(folder: Path) -> Iterator[None]:
     except Exception as error:  # each library has one of its own
         if not _of_a_full_disk(error):
             raise
-        todo = "What was complete before is kept. Make room, then go on with --resume."
-        raise RunError(f"{folder}: there is no space left to write to ({told(error)}). {todo}") from error
+        hint = "What was complete before is kept. Make room, then go on with --resume."
+        raise RunError(f"{folder}: there is no space left to write to ({error_text(error)}). {hint}") from error
 
 
 def _of_a_full_disk(error: BaseException) -> bool:
@@ -114,7 +114,7 @@ def _of_a_full_disk(error: BaseException) -> bool:
     return cause is not None and _of_a_full_disk(cause)
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Kind and message of a foreign error, and the line that it comes from: commands show no traceback."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:

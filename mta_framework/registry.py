@@ -99,13 +99,13 @@ class Registry:
         noun = noun_of(family)
         if offers:
             providers = " and ".join(offer.provider for offer in offers)
-            wrong = f"more than one {noun} is called {name!r} (got {providers})"
-            raise InputError([Fault(where, wrong, "one provider per name", "Uninstall or rename one of them.")])
+            problem = f"more than one {noun} is called {name!r} (got {providers})"
+            raise InputError([Fault(where, problem, "one provider per name", "Uninstall or rename one of them.")])
         installed = f"installed: {', '.join(self.names(family)) or 'none'}"
-        todo = nearest(name, self.names(family)) or "Choose one of them, or install its provider."
+        hint = nearest(name, self.names(family)) or "Choose one of them, or install its provider."
         for failure in self.failures:
-            todo += f" {failure.provider} could not be loaded ({failure.reason}): see `mta plugins`."
-        raise InputError([Fault(where, f"no {noun} is called {name!r} (got {name!r})", installed, todo)])
+            hint += f" {failure.provider} could not be loaded ({failure.reason}): see `mta plugins`."
+        raise InputError([Fault(where, f"no {noun} is called {name!r} (got {name!r})", installed, hint)])
 
 
 def parts_of(params: PluginParams) -> dict[str, PluginChoice]:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mta_framework.errors import RunError, naming
+from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.types import States
 
@@ -51,7 +51,7 @@ class Guard:
         Raises:
             RunError: It fails, or gives another shape.
         """
-        with naming(self._plugin):
+        with as_plugin_error(self._plugin):
             weight_BT = self._importance.weigh(states, layer, mask_BT)
         if weight_BT.shape != mask_BT.shape:
             shapes = f"got {tuple(weight_BT.shape)} for texts and tokens {tuple(mask_BT.shape)}"

@@ -43,9 +43,9 @@ def linear_cka(minibatches: Iterable[tuple[Rows, Rows]]) -> LayerSimilarity:
         found = [product / (count * (count - 3)) for product in products]
         sums = [total + part for total, part in zip(sums, found, strict=True)] if sums else found
     if not sums:
-        wrong = "finds too few spans to compare layers by (got fewer than 4 in every batch of texts)"
-        todo = "Take another span extractor, or a layer mapper that measures nothing."
-        raise InputError([Fault("alignment.layers", wrong, "texts with spans", todo)])
+        problem = "finds too few spans to compare layers by (got fewer than 4 in every batch of texts)"
+        hint = "Take another span extractor, or a layer mapper that measures nothing."
+        raise InputError([Fault("alignment.layers", problem, "texts with spans", hint)])
     across, within, teacher_L = sums
     student_L = within.diagonal()
     return LayerSimilarity(_ratios(across, student_L, teacher_L), _ratios(within, student_L, student_L))

@@ -62,8 +62,8 @@ class Adaptive(BatchPolicy):
     def check(self, batch_size: int) -> None:
         """The buffer must hold a batch, or none could be drawn from it."""
         if self._options.capacity < batch_size:
-            wrong = f"capacity of the replay buffer is less than training.batch_size (got {self._options.capacity})"
-            raise ValueError(f"{wrong}; at least {batch_size}. Raise capacity, or lower training.batch_size.")
+            problem = f"capacity of the replay buffer is less than training.batch_size (got {self._options.capacity})"
+            raise ValueError(f"{problem}; at least {batch_size}. Raise capacity, or lower training.batch_size.")
 
     def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:
         """New student responses, replayed ones, or the data."""

@@ -185,9 +185,11 @@ class _Round:
 
     def _gone(self, question: Question, error: Unanswered) -> RunError:
         wait = "" if error.wait is None else f", asks for a wait of {error.wait:.0f} s"
-        wrong = f"gives no answer to {question.name} (got {error}{wait})"
-        todo = f"{self._told_of_others()}: go on when it is there again."
-        return RunError(str(Fault(f"{self._chat.name}, {self._chat.endpoint.url}", wrong, "a working endpoint", todo)))
+        problem = f"gives no answer to {question.name} (got {error}{wait})"
+        hint = f"{self._told_of_others()}: go on when it is there again."
+        return RunError(
+            str(Fault(f"{self._chat.name}, {self._chat.endpoint.url}", problem, "a working endpoint", hint))
+        )
 
     def _told_of_others(self) -> str:
         return "All others are kept" if self._kept.folder is not None else "No answer is kept"
@@ -195,14 +197,14 @@ class _Round:
     def _complain(self, questions: int, answers: int, unusable: Sequence[str]) -> None:
         kept = self._told_of_others()
         if unusable:
-            wrong = f"gives no usable answer to {len(unusable)} of {questions} questions (got {_few(unusable)})"
-            todo = f"{kept}: try again, or take another model."
-            raise RunError(str(Fault(self._chat.name, wrong, "answers of the form that is asked for", todo)))
+            problem = f"gives no usable answer to {len(unusable)} of {questions} questions (got {_few(unusable)})"
+            hint = f"{kept}: try again, or take another model."
+            raise RunError(str(Fault(self._chat.name, problem, "answers of the form that is asked for", hint)))
         if answers < questions:
-            wrong = f"has reached its limit (got {questions - answers} of {questions} questions without an answer)"
-            allowed = f"max_requests is {self._chat.max_requests}, those that fail included"
-            todo = f"{kept}: raise max_requests, or go on with as many again."
-            raise RunError(str(Fault(self._chat.name, wrong, allowed, todo)))
+            problem = f"has reached its limit (got {questions - answers} of {questions} questions without an answer)"
+            expected = f"max_requests is {self._chat.max_requests}, those that fail included"
+            hint = f"{kept}: raise max_requests, or go on with as many again."
+            raise RunError(str(Fault(self._chat.name, problem, expected, hint)))
 
 
 def _few(faults: Sequence[str]) -> str:

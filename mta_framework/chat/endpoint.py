@@ -124,8 +124,8 @@ class Endpoint:
         told = f"HTTP {response.status_code} {self._shown(_message(content))}".strip()
         if response.status_code in _PASSING or response.status_code >= 500:
             raise Unanswered(told, _wait(response.headers.get("Retry-After", "")))
-        wrong, allowed = f"refuses the request (got {told})", "a request that it takes"
-        raise RunError(str(Fault(self.url, wrong, allowed, "Check base_url, model and the key, then go on.")))
+        problem, expected = f"refuses the request (got {told})", "a request that it takes"
+        raise RunError(str(Fault(self.url, problem, expected, "Check base_url, model and the key, then go on.")))
 
     def _key(self) -> str:
         return os.environ.get(self.key_env or "", "").strip()

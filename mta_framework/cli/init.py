@@ -75,8 +75,8 @@ def _refuse_existing(output: Path) -> None:
     from mta_framework.errors import Fault, InputError
 
     if output.exists():
-        wrong = f"is already there (got {output})"
-        raise InputError([Fault("--output", wrong, "a new file", "Choose another name, or remove it.")])
+        problem = f"is already there (got {output})"
+        raise InputError([Fault("--output", problem, "a new file", "Choose another name, or remove it.")])
     if not output.parent.is_dir():
         raise InputError([Fault("--output", f"lies in no folder (got {output})", "a file in a folder", "Create it.")])
 

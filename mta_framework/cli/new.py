@@ -53,8 +53,8 @@ def new(plugin_files: tuple[Path, ...], kind: str, name: str, folder: Path | Non
     try:
         _write(folder, content)
     except OSError as error:
-        wrong = f"cannot be written (got {folder}: {error.strerror or error})"
-        raise InputError([Fault("--folder", wrong, "a folder that can be made", "Choose another.")]) from error
+        problem = f"cannot be written (got {folder}: {error.strerror or error})"
+        raise InputError([Fault("--folder", problem, "a folder that can be made", "Choose another.")]) from error
     say(f"Wrote {folder}:", *table([(path, what) for path, what in _told(content, kind)], indent="  "))
     say("Next, in that folder:", '  python -m pip install -e ".[test]"', "  python -m pytest")
 
@@ -63,8 +63,8 @@ def _name_faults(name: str, kind: str, registry: Registry) -> Iterator[Fault]:
     from mta_framework.errors import Fault
 
     if not re.fullmatch(_NAME, name):
-        allowed = "a small letter, then at most 59 small letters, digits and _"
-        yield Fault("NAME", f"is no name for a plugin (got {name!r})", allowed, "Choose another name.")
+        expected = "a small letter, then at most 59 small letters, digits and _"
+        yield Fault("NAME", f"is no name for a plugin (got {name!r})", expected, "Choose another name.")
         return
     taken = {"new": "`mta plugins new` is a command", "hooks": "a plugin's module can't be called like its hooks"}
     reason = taken.get(name) or (f"{name} is a word of Python" if keyword.iskeyword(name) else None)

@@ -85,9 +85,9 @@ def _options_of(registry: Registry, name: str) -> Iterator[str]:
     known = sorted({known for family in registry.families for known in registry.names(family)})
     found = [(family, offer) for family, offers in registry.families.items() for offer in offers.get(name, ())]
     if not found:
-        todo = nearest(name, known) or "See `mta plugins`."
-        allowed = f"installed: {', '.join(known) or 'none'}"
-        raise InputError([Fault("mta plugins", f"no plugin is called {name!r} (got {name!r})", allowed, todo)])
+        hint = nearest(name, known) or "See `mta plugins`."
+        expected = f"installed: {', '.join(known) or 'none'}"
+        raise InputError([Fault("mta plugins", f"no plugin is called {name!r} (got {name!r})", expected, hint)])
     for family, offer in found:
         yield from _described(family, offer)
 

@@ -52,8 +52,8 @@ def spans(
     bound = bind(spec, discover(plugin_files), overrides)
     faults = [] if text is None else list(_text_faults(text))
     if bound.spans is None:
-        todo = """Add it, e.g. --set 'alignment={"spans": {"name": "words"}}', with a teacher."""
-        faults.append(Fault("alignment", "must be given, to find spans (got null)", "an alignment section", todo))
+        hint = """Add it, e.g. --set 'alignment={"spans": {"name": "words"}}', with a teacher."""
+        faults.append(Fault("alignment", "must be given, to find spans (got null)", "an alignment section", hint))
     if faults:
         raise InputError(faults)
     from mta_framework.inspection.inspection import Wanted, inspect

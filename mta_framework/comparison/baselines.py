@@ -71,8 +71,8 @@ def _beyond_alignment(spec: Mapping[str, Any], other: Mapping[str, Any]) -> Iter
 
 
 def _unknown(name: str, labels: Sequence[str]) -> Fault:
-    todo = nearest(name, labels) or "Choose one of them."
-    return Fault("--baseline", f"no row is called {name!r} (got {name!r})", f"rows: {', '.join(labels)}", todo)
+    hint = nearest(name, labels) or "Choose one of them."
+    return Fault("--baseline", f"no row is called {name!r} (got {name!r})", f"rows: {', '.join(labels)}", hint)
 
 
 def _ordered(groups: Sequence[Group]) -> list[Group]:

@@ -125,14 +125,14 @@ def _rows(run: Run, name: str) -> str:
 
 
 def _fault(difference: Difference) -> Fault:
-    wrong, allowed = f"differs between the runs (got {difference})", "the same in all runs that are compared"
-    todo = "Evaluate them alike by `mta evaluate`, or compare what they have in common with --despite-differences."
-    return Fault(difference.where, wrong, allowed, todo)
+    problem, expected = f"differs between the runs (got {difference})", "the same in all runs that are compared"
+    hint = "Evaluate them alike by `mta evaluate`, or compare what they have in common with --despite-differences."
+    return Fault(difference.where, problem, expected, hint)
 
 
 def _nothing(what: str, runs: Sequence[Run]) -> Fault:
-    wrong = f"the runs have no {what} in common (got {_listed([run.name for run in runs])})"
-    return Fault(f"evaluation.{what}s", wrong, f"at least one {what}, the same in all", "Evaluate them alike.")
+    problem = f"the runs have no {what} in common (got {_listed([run.name for run in runs])})"
+    return Fault(f"evaluation.{what}s", problem, f"at least one {what}, the same in all", "Evaluate them alike.")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from mta_framework.comparison.notes import notes
 from mta_framework.comparison.results import Comparison, Row, RunRef
 from mta_framework.comparison.scores import cells, read_scores
 from mta_framework.comparison.win_rates import Judge, verdicts
-from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.errors import Fault, InputError, collect_faults
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _read(folders: Sequence[Path]) -> list[Run]:
     faults: list[Fault] = []
     runs = []
     for folder in folders:
-        with collecting(faults):
+        with collect_faults(faults):
             runs.append(read_run(folder))
     if faults:
         raise InputError(faults)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.evaluation.aggregation import prompt_scores, rows_digest
 from mta_framework.evaluation.predictions import read_rows
 from mta_framework.evaluation.report import REPORT_FILE, EvaluationFacts, MetricFacts, Report, SetFacts, read_report
@@ -78,7 +78,7 @@ class Run:
         faults: list[Fault] = []
         by_seed: list[list[Prediction]] = []
         for seed in self.facts.seeds:
-            with collecting(faults):
+            with collect_faults(faults):
                 by_seed.append(self.rows(model, entry, seed))
         if faults:
             raise InputError(faults)
@@ -87,19 +87,19 @@ class Run:
     def _faults(self, path: Path, result: SetResult) -> Iterator[Fault]:
         expected, rows = self.set_facts(result.model)[result.set], result.predictions
         if len(rows) != expected.prompts:
-            wrong = f"is not what the report was made from (got {len(rows)} rows)"
-            yield Fault(str(path), wrong, f"{expected.prompts} rows, one per prompt", _REMEDY)
+            problem = f"is not what the report was made from (got {len(rows)} rows)"
+            yield Fault(str(path), problem, f"{expected.prompts} rows, one per prompt", _REMEDY)
             return
         if expected.digest and expected.digest != (found := rows_digest(rows)):
-            wrong = f"is not what the report was made from (got questions and references of digest {found[:12]})"
-            yield Fault(str(path), wrong, f"those of digest {expected.digest[:12]}", _REMEDY)
+            problem = f"is not what the report was made from (got questions and references of digest {found[:12]})"
+            yield Fault(str(path), problem, f"those of digest {expected.digest[:12]}", _REMEDY)
         for metric in self.facts.metrics:
             if not all(math.isfinite(row.scores.get(metric.label, math.nan)) for row in rows):
-                wrong = f"lacks scores (got rows without a number for {metric.label})"
-                yield Fault(str(path), wrong, "a score of every metric in each row", _REMEDY)
+                problem = f"lacks scores (got rows without a number for {metric.label})"
+                yield Fault(str(path), problem, "a score of every metric in each row", _REMEDY)
             elif not _close(result.mean(metric), self._reported(result, metric)):
-                wrong = f"was changed after the report (got a mean {metric.label} of {result.mean(metric):.6g})"
-                yield Fault(str(path), wrong, f"{self._reported(result, metric):.6g}, as the report has it", _REMEDY)
+                problem = f"was changed after the report (got a mean {metric.label} of {result.mean(metric):.6g})"
+                yield Fault(str(path), problem, f"{self._reported(result, metric):.6g}, as the report has it", _REMEDY)
 
     def _reported(self, result: SetResult, metric: MetricFacts) -> float:
         place = (result.model, result.set, metric.label)
@@ -116,20 +116,20 @@ def read_run(folder: Path) -> Run:
     report = read_report(folder)
     facts = report.evaluation
     if odd := _malformed(report.spec):
-        wrong = f"holds no spec of a run (got {odd})"
-        raise InputError([Fault(str(folder / REPORT_FILE), wrong, "a report as the run wrote it", _REMEDY)])
+        problem = f"holds no spec of a run (got {odd})"
+        raise InputError([Fault(str(folder / REPORT_FILE), problem, "a report as the run wrote it", _REMEDY)])
     if facts is None or not facts.metrics or not facts.sets:
-        wrong, todo = "evaluated nothing (got no scores)", "Evaluate it: `mta evaluate RUN --data NAME=FILE`."
-        raise InputError([Fault(str(folder / REPORT_FILE), wrong, "a run with an evaluation", todo)])
+        problem, hint = "evaluated nothing (got no scores)", "Evaluate it: `mta evaluate RUN --data NAME=FILE`."
+        raise InputError([Fault(str(folder / REPORT_FILE), problem, "a run with an evaluation", hint)])
     run = Run(folder, report, facts)
     if report.spec.get("training") and run.models[0] != "student":
-        wrong, todo = f"did not evaluate its student (got {', '.join(run.models)})", "Add it to evaluation.models."
-        raise InputError([Fault(str(folder / REPORT_FILE), wrong, "scores of what was trained", todo)])
+        problem, hint = f"did not evaluate its student (got {', '.join(run.models)})", "Add it to evaluation.models."
+        raise InputError([Fault(str(folder / REPORT_FILE), problem, "scores of what was trained", hint)])
     scored = {(score.model, score.set, score.metric): len(score.per_seed) for score in facts.scores}
     places = [(entry.model, entry.set, metric.label) for entry in facts.sets for metric in facts.metrics]
     if any(scored.get(place) != len(facts.seeds) for place in places):
-        wrong = "contradicts itself (got sets, metrics or seeds without scores)"
-        raise InputError([Fault(str(folder / REPORT_FILE), wrong, "a report as the run wrote it", _REMEDY)])
+        problem = "contradicts itself (got sets, metrics or seeds without scores)"
+        raise InputError([Fault(str(folder / REPORT_FILE), problem, "a report as the run wrote it", _REMEDY)])
     return run
 
 
@@ -144,7 +144,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     faults: list[Fault] = []
     found: list[Path] = []
     for path in paths:
-        with collecting(faults):
+        with collect_faults(faults):
             found += [path] if (path / REPORT_FILE).is_file() else _evaluated_in(path)
     if faults:
         raise InputError(faults)
@@ -158,9 +158,9 @@ def _evaluated_in(path: Path) -> list[Path]:
     if found and begun:
         _log.warning("%s: not finished, so left out: %s", path, ", ".join(begun))
     if not found:
-        wrong = f"is no finished run and holds none (got {'a folder' if path.is_dir() else 'no folder'})"
-        allowed = f"a folder with {REPORT_FILE}, or a folder of such, with scores"
-        raise InputError([Fault(str(path), wrong, allowed, "Finish the run, or correct the path.")])
+        problem = f"is no finished run and holds none (got {'a folder' if path.is_dir() else 'no folder'})"
+        expected = f"a folder with {REPORT_FILE}, or a folder of such, with scores"
+        raise InputError([Fault(str(path), problem, expected, "Finish the run, or correct the path.")])
     return found
 
 

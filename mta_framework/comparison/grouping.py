@@ -105,5 +105,5 @@ def _repetitions(runs: Sequence[Run]) -> Iterator[Fault]:
     for run in runs:
         first = by_seed.setdefault(run.seed, run)
         if first is not run:
-            wrong = f"is the method of {first.folder} with the same seed (got {run.seed})"
-            yield Fault(str(run.folder), wrong, "one run for each method and seed", "Leave one of them out.")
+            problem = f"is the method of {first.folder} with the same seed (got {run.seed})"
+            yield Fault(str(run.folder), problem, "one run for each method and seed", "Leave one of them out.")

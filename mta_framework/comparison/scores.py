@@ -9,7 +9,7 @@ import numpy as np
 from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import Cell, Place, Spread
-from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.statistics import PromptScores, interval, mean
 
@@ -26,7 +26,7 @@ def read_scores(groups: Sequence[Group], common: Common) -> dict[str, Scores]:
     faults: list[Fault] = []
     found: dict[str, Scores] = {}
     for entry in groups:
-        with collecting(faults):
+        with collect_faults(faults):
             found[entry.label] = _read(entry, common)
     if faults:
         raise InputError(faults)
@@ -62,7 +62,7 @@ def _read(entry: Group, common: Common) -> Scores:
     found: dict[tuple[str, str], list[PromptScores]] = {}
     for run in entry.runs:
         for name in common.sets:
-            with collecting(faults):
+            with collect_faults(faults):
                 for label, scores in run.scores(entry.model, name, common.metrics).items():
                     found.setdefault((label, name), []).append(scores)
     if faults:

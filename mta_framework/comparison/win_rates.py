@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import Verdict
-from mta_framework.errors import Fault, InputError, naming
+from mta_framework.errors import Fault, InputError, as_plugin_error
 from mta_framework.evaluation.statistics import PromptScores, difference, interval, mean
 from mta_framework.interfaces import PairwiseMetric
 from mta_framework.registry import Registry
@@ -63,12 +63,12 @@ def read_judge(path: Path, registry: Registry) -> Judge:
             faults_of(error, registered.schema, lambda place: _where(path, "params", *place), noun)
         ) from None
     if not isinstance(metric, PairwiseMetric):
-        wrong = f"{section.name} compares no responses (got {section.name!r})"
-        raise InputError([Fault(_where(path, "name"), wrong, "a metric that does", "See `mta plugins`.")])
+        problem = f"{section.name} compares no responses (got {section.name!r})"
+        raise InputError([Fault(_where(path, "name"), problem, "a metric that does", "See `mta plugins`.")])
     missing = metric.require()
     if missing:
-        wrong = f"{section.name} cannot run here (got something missing)"
-        raise InputError([Fault(str(path), wrong, "a metric that can run", missing)])
+        problem = f"{section.name} cannot run here (got something missing)"
+        raise InputError([Fault(str(path), problem, "a metric that can run", missing)])
     return Judge(section.name, metric)
 
 
@@ -82,8 +82,8 @@ def verdicts(judge: Judge, groups: Sequence[Group], common: Common) -> Judged:
     methods = [entry for entry in groups if not entry.reference]
     other = next((entry for entry in methods if entry.baseline), None)
     if len(methods) != 2 or other is None:
-        wrong = f"compares two rows (got {len(methods)}: {', '.join(entry.label for entry in methods)})"
-        raise InputError([Fault("--judge", wrong, "exactly two", "Give the runs of two methods.")])
+        problem = f"compares two rows (got {len(methods)}: {', '.join(entry.label for entry in methods)})"
+        raise InputError([Fault("--judge", problem, "exactly two", "Give the runs of two methods.")])
     sides = [entry for entry in methods if entry is not other] + [other]
     parts = {name: _preferences(judge, sides, name) for name in common.sets}
     found = [_verdict(judge, sides, name, [part]) for name, part in parts.items()]
@@ -94,7 +94,7 @@ def verdicts(judge: Judge, groups: Sequence[Group], common: Common) -> Judged:
 
 def _preferences(judge: Judge, sides: Sequence[Group], name: str) -> PromptScores:
     answers = [_answers(judge, group, name) for group in sides]
-    with naming(f"metric {judge.label}"):
+    with as_plugin_error(f"metric {judge.label}"):
         scores = np.array([judge.metric.prefer(*answers).scores], dtype=float)
         if scores.shape[1] != len(answers[0].predictions) or not np.isin(scores, (0.0, 0.5, 1.0)).all():
             raise ValueError("it must give each prompt 0, 0.5 or 1")

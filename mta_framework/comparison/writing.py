@@ -48,8 +48,8 @@ def put(path: Path, content: str | bytes) -> None:
     try:
         write_atomically(path, content)
     except OSError as error:
-        todo = "make room, or name another folder"
-        raise RunError(f"cannot write to {path.parent} ({error.strerror}); {todo}") from error
+        hint = "make room, or name another folder"
+        raise RunError(f"cannot write to {path.parent} ({error.strerror}); {hint}") from error
 
 
 def comparison_json(comparison: Comparison) -> bytes:

@@ -176,11 +176,15 @@ class GroupedSampler:
 def _batch_size_faults(texts: int, batch_size: int, micro_batch_size: int, world_size: int) -> list[Fault]:
     faults = []
     if batch_size % (micro_batch_size * world_size):
-        wrong = f"is no multiple of micro_batch_size {micro_batch_size} times {world_size} processes (got {batch_size})"
-        allowed = f"a multiple of {micro_batch_size * world_size} is allowed"
-        faults.append(Fault("training.batch_size", wrong, allowed, "Change training.batch_size or micro_batch_size."))
+        problem = (
+            f"is no multiple of micro_batch_size {micro_batch_size} times {world_size} processes (got {batch_size})"
+        )
+        expected = f"a multiple of {micro_batch_size * world_size} is allowed"
+        faults.append(
+            Fault("training.batch_size", problem, expected, "Change training.batch_size or micro_batch_size.")
+        )
     if texts < batch_size:
-        wrong = f"is more than the {texts} texts of the training set (got {batch_size})"
-        todo = "Lower training.batch_size, or train on more texts."
-        faults.append(Fault("training.batch_size", wrong, f"at most {texts} is allowed", todo))
+        problem = f"is more than the {texts} texts of the training set (got {batch_size})"
+        hint = "Lower training.batch_size, or train on more texts."
+        faults.append(Fault("training.batch_size", problem, f"at most {texts} is allowed", hint))
     return faults

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import EncodedSet, encode
-from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.interfaces import SpanExtractor
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.extraction import SpanArrays
@@ -98,7 +98,7 @@ class _Preparer:
 
     def encode(self, faults: list[Fault], where: str, part: DatasetSection) -> EncodedSet | None:
         section = self._section
-        with collecting(faults):
+        with collect_faults(faults):
             cut = section.parse == "fields"
             samples = render(read_records(part, where), section.template, self._tokenizer, cut)
             spans = self._parse(samples, self._cache) if self._cache and not faults else None

@@ -87,8 +87,8 @@ def render(
             samples.append(_chat(messages, record.references, tokenizer, cut))
         except Exception as error:  # a template is foreign code: it may raise anything
             problem = f"the tokenizer's chat template refuses row {number} ({error})"
-            todo = "Mend the row, or use another template or tokenizer."
-            faults.add(Fault(where, problem, "conversations that the template can write are allowed", todo))
+            hint = "Mend the row, or use another template or tokenizer."
+            faults.add(Fault(where, problem, "conversations that the template can write are allowed", hint))
     faults.raise_any()
     return samples
 
@@ -146,5 +146,5 @@ def _ends_turn(response: str, tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _no_template(tokenizer: PreTrainedTokenizerBase, where: str) -> Fault:
     problem = f"the tokenizer has no chat template (got {tokenizer.name_or_path or type(tokenizer).__name__})"
-    todo = f"Set {where} to 'alpaca' and use instruction or prompt rows, or take another tokenizer."
-    return Fault(where, problem, "conversations need a tokenizer with a chat template", todo)
+    hint = f"Set {where} to 'alpaca' and use instruction or prompt rows, or take another tokenizer."
+    return Fault(where, problem, "conversations need a tokenizer with a chat template", hint)

@@ -51,7 +51,7 @@ def _records(rows: Iterable[tuple[str, object]], where: str, source: str) -> lis
                 raise RowError(f"the row has {kind}, unlike {first_place} ({first_kind})", "all rows are of one kind")
             records.append(record)
         except RowError as error:
-            faults.add(Fault(f"{where}: {place}", error.wrong, error.allowed, "Mend or remove the row."))
+            faults.add(Fault(f"{where}: {place}", error.problem, error.expected, "Mend or remove the row."))
     if empty:
         faults.add(Fault(where, f"there are no rows in {source}", "at least one row is needed", "Check the source."))
     faults.raise_any()
@@ -79,7 +79,7 @@ def _hub_rows(section: DatasetSection, where: str) -> Iterator[tuple[str, object
     except Exception as error:  # hub, network and data set faults come as errors of a dozen unrelated classes
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         problem = f"cannot load split {section.split!r} of {section.hub!r} from the hub ({reason})"
-        todo = "Check the id, the split, the revision and the network, or download the set and give its path."
-        raise InputError([Fault(where, problem, "a data set on the Hugging Face hub is allowed", todo)]) from error
+        hint = "Check the id, the split, the revision and the network, or download the set and give its path."
+        raise InputError([Fault(where, problem, "a data set on the Hugging Face hub is allowed", hint)]) from error
     for number, row in enumerate(islice(loaded, section.limit)):
         yield f"{section.hub} row {number}", row

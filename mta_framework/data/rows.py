@@ -51,10 +51,10 @@ class Record:
 class RowError(ValueError):
     """A row that cannot be used: what is wrong with it, and what is allowed."""
 
-    def __init__(self, wrong: str, allowed: str):
-        super().__init__(wrong)
-        self.wrong = wrong
-        self.allowed = allowed
+    def __init__(self, problem: str, expected: str):
+        super().__init__(problem)
+        self.problem = problem
+        self.expected = expected
 
 
 class _Kind(NamedTuple):
@@ -141,9 +141,9 @@ def _references(value: object, name: str) -> tuple[str, ...]:
     return (_text(value, name, "a string or a list of strings is allowed"),)
 
 
-def _text(value: object, name: str, allowed: str = "a string is allowed") -> str:
+def _text(value: object, name: str, expected: str = "a string is allowed") -> str:
     if not isinstance(value, str):
-        raise RowError(f"{name} has the wrong type (got {_shown(value)})", allowed)
+        raise RowError(f"{name} has the wrong type (got {_shown(value)})", expected)
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:

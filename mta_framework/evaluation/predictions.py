@@ -69,11 +69,11 @@ def read_rows(path: Path) -> list[Prediction]:
     try:
         return _rows(_vouched_for(path)[0])
     except FileNotFoundError as error:
-        wrong = f"does not exist (got no such file as {error.filename})"
+        problem = f"does not exist (got no such file as {error.filename})"
     except (OSError, ValueError, TypeError, KeyError) as error:
-        wrong = f"holds no predictions as they were written (got {error})"
-    allowed = "predictions as an evaluation leaves them"
-    raise InputError([Fault(str(path), wrong, allowed, "Evaluate again; what is sound is reused.")])
+        problem = f"holds no predictions as they were written (got {error})"
+    expected = "predictions as an evaluation leaves them"
+    raise InputError([Fault(str(path), problem, expected, "Evaluate again; what is sound is reused.")])
 
 
 def _vouched_for(path: Path) -> tuple[bytes, dict[str, Any]]:

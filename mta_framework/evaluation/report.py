@@ -224,19 +224,19 @@ def read_report(folder: Path) -> Report:
     Raises:
         InputError: There is none, it is not one, or a newer version wrote it.
     """
-    path, todo = folder / REPORT_FILE, "Let the run write it anew: mta run SPEC --resume."
+    path, hint = folder / REPORT_FILE, "Let the run write it anew: mta run SPEC --resume."
     if newer := newer_fault(folder):
         raise InputError([newer])
     try:
         return _adapter().validate_json(path.read_bytes())
     except FileNotFoundError:
-        wrong, todo = "does not exist", "Finish the run first: it writes its report at the end."
+        problem, hint = "does not exist", "Finish the run first: it writes its report at the end."
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        wrong = f"is not a report (got {'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']})"
+        problem = f"is not a report (got {'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']})"
     except OSError as error:
-        wrong = f"is not a report (got {type(error).__name__}: {error})"
-    raise InputError([Fault(str(path), wrong, "the report of a finished run is needed", todo)])
+        problem = f"is not a report (got {type(error).__name__}: {error})"
+    raise InputError([Fault(str(path), problem, "the report of a finished run is needed", hint)])
 
 
 def newer_fault(folder: Path) -> Fault | None:
@@ -248,8 +248,8 @@ def newer_fault(folder: Path) -> Fault | None:
         return None
     if not isinstance(written, int) or written <= FORMAT:
         return None
-    wrong = f"was written by a newer version of mta_framework (got format {written})"
-    return Fault(str(path), wrong, f"format {FORMAT} or older", "Use that version, or delete the file.")
+    problem = f"was written by a newer version of mta_framework (got format {written})"
+    return Fault(str(path), problem, f"format {FORMAT} or older", "Use that version, or delete the file.")
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from mta_framework.errors import Fault, InputError, MTAError, RunError, told
+from mta_framework.errors import Fault, InputError, MTAError, RunError, error_text
 from mta_framework.interfaces import Metric
 from mta_framework.types import Answers, ScoreSet
 
@@ -71,7 +71,7 @@ def _checked(label: str, metric: Metric, answers: Answers) -> ScoreSet:
     except MTAError:  # a metric may say better than we what to do
         raise
     except Exception as error:  # a metric may be anyone's code
-        raise RunError(_fault(label, f"failed ({told(error)})")) from error
+        raise RunError(_fault(label, f"failed ({error_text(error)})")) from error
     count = len(answers.predictions)
     _check(label, "score", scores, count, lambda value: not math.isfinite(value), "finite scores")
     if metric.MEAN == "geometric":
@@ -82,18 +82,18 @@ def _checked(label: str, metric: Metric, answers: Answers) -> ScoreSet:
 
 
 def _check(
-    label: str, noun: str, values: Sequence[float], count: int, bad: Callable[[float], bool], allowed: str
+    label: str, noun: str, values: Sequence[float], count: int, bad: Callable[[float], bool], expected: str
 ) -> None:
     if len(values) != count:
         raise RunError(_fault(label, f"must return one {noun} per prediction, {count} (got {len(values)})"))
     row = next((row for row, value in enumerate(values) if bad(value)), None)
     if row is not None:
-        raise RunError(_fault(label, f"must return {allowed} (got {values[row]} for prediction {row + 1})"))
+        raise RunError(_fault(label, f"must return {expected} (got {values[row]} for prediction {row + 1})"))
 
 
-def _fault(label: str, wrong: str) -> str:
-    todo = "The responses are kept: mend the metric or take it out of evaluation.metrics, then resume."
-    return str(Fault(f"metric {label}", wrong, "a metric gives every prediction a finite number", todo))
+def _fault(label: str, problem: str) -> str:
+    hint = "The responses are kept: mend the metric or take it out of evaluation.metrics, then resume."
+    return str(Fault(f"metric {label}", problem, "a metric gives every prediction a finite number", hint))
 
 
 def _with_options(metric: Metric) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from mta_framework.data.prompts import render
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import prompt_ids
-from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.evaluation.evaluate import EvaluationSet
 from mta_framework.spec.evaluation import ScoringSection
 
@@ -40,7 +40,7 @@ def read_sets(
     if section is None:
         return sets
     for name, part in section.sets.items():
-        with collecting(faults):
+        with collect_faults(faults):
             records = read_records(part, f"evaluation.sets.{name}")
             samples = render(records, template, tokenizer, where=template_field)
             ids = prompt_ids(samples, tokenizer)

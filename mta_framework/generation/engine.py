@@ -131,10 +131,10 @@ def engine_fault(name: EngineName, where: str) -> Fault | None:
     """
     if name == "transformers":
         return None
-    allowed, todo = "transformers runs everywhere", "Choose it, or "
+    expected, hint = "transformers runs everywhere", "Choose it, or "
     if importlib.util.find_spec("vllm") is None:
-        return Fault(where, "vllm is not installed (got 'vllm')", allowed, f"{todo}install vllm.")
+        return Fault(where, "vllm is not installed (got 'vllm')", expected, f"{hint}install vllm.")
     if (count := processes().num_processes) > 1:
-        wrong = f"vllm generates for one process, and this run has {count} (got 'vllm')"
-        return Fault(where, wrong, allowed, f"{todo}run one process.")
+        problem = f"vllm generates for one process, and this run has {count} (got 'vllm')"
+        return Fault(where, problem, expected, f"{hint}run one process.")
     return None

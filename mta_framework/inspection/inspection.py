@@ -12,7 +12,7 @@ import numpy as np
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import Side
-from mta_framework.errors import Fault, InputError, naming
+from mta_framework.errors import Fault, InputError, as_plugin_error
 from mta_framework.inspection.span_statistics import Speed, Statistics, statistics
 from mta_framework.inspection.weights import character_weights
 from mta_framework.interfaces import MeasuringLayerMapper, SpanExtractor
@@ -112,7 +112,7 @@ def _cached_failures(cache: SpanCache, texts: Sequence[str]) -> list[int]:
 
 
 def _own_failures(extractor: SpanExtractor, texts: Sequence[str]) -> list[int]:
-    with naming(f"span extractor {extractor.NAME!r}"):
+    with as_plugin_error(f"span extractor {extractor.NAME!r}"):
         return extractor.failures(texts)
 
 
@@ -137,17 +137,17 @@ def _pairs(bound: BoundRun, lineup: Lineup) -> tuple[LayerPair, ...]:
     if not isinstance(bound.layers, MeasuringLayerMapper):
         return alignment_layers(bound.layers, lineup)
     if not file.is_file():
-        wrong = f"are measured when training starts (got {bound.layers.NAME}, and no {file})"
-        todo = "Leave out --importance until the run has begun, or name key layers."
-        raise InputError([Fault("alignment.layers", wrong, "with --importance, key layers that are known", todo)])
+        problem = f"are measured when training starts (got {bound.layers.NAME}, and no {file})"
+        hint = "Leave out --importance until the run has begun, or name key layers."
+        raise InputError([Fault("alignment.layers", problem, "with --importance, key layers that are known", hint)])
     return recorded_layers(file)
 
 
 def _require_teacher(bound: BoundRun) -> None:
     if bound.teacher is not None and not RunFolder.of(bound.teacher.spec).is_trained:
-        wrong = f"has not been trained yet, so it can weigh nothing (got {bound.teacher.path})"
-        todo = f"Run it first: mta run {bound.teacher.path}, or leave out --importance."
-        raise InputError([Fault("teacher.run", wrong, "with --importance, a teacher that is there", todo)])
+        problem = f"has not been trained yet, so it can weigh nothing (got {bound.teacher.path})"
+        hint = f"Run it first: mta run {bound.teacher.path}, or leave out --importance."
+        raise InputError([Fault("teacher.run", problem, "with --importance, a teacher that is there", hint)])
 
 
 def _marked(

@@ -51,17 +51,17 @@ def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
     needed = vocabulary_size(tokenizer)
     given_size = values.setdefault("vocab_size", needed)
     if isinstance(given_size, int) and given_size < needed:
-        todo = "Leave it out, to fit the tokenizer."
-        wrong = f"has fewer embeddings than the tokenizer has tokens (got {given_size})"
-        raise InputError([Fault(f"{_WHERE}.vocab_size", wrong, f"at least {needed} is allowed", todo)])
+        hint = "Leave it out, to fit the tokenizer."
+        problem = f"has fewer embeddings than the tokenizer has tokens (got {given_size})"
+        raise InputError([Fault(f"{_WHERE}.vocab_size", problem, f"at least {needed} is allowed", hint)])
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         values.setdefault(name, getattr(tokenizer, name))
     with accepted(_WHERE):
         config = AutoConfig.for_model(model_type, **values)
         layers = shape_of(config).num_layers
     if type(layers) is not int or layers < 1:  # true is no number either
-        wrong, todo = f"is given no number of decoder blocks (got {layers!r})", "Correct the number of hidden layers."
-        raise InputError([Fault(_WHERE, wrong, "a whole number from 1 is allowed", todo)])
+        problem, hint = f"is given no number of decoder blocks (got {layers!r})", "Correct the number of hidden layers."
+        raise InputError([Fault(_WHERE, problem, "a whole number from 1 is allowed", hint)])
     return config
 
 
@@ -74,9 +74,9 @@ def accepted(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = textwrap.shorten(str(error), _LONGEST_REASON, placeholder=" ...") or type(error).__name__
-        allowed = "values that transformers accepts for this model_type are allowed"
-        todo = "Correct the field." if where == _WHERE else "Mend config.json, or give another model."
-        raise InputError([Fault(where, f"is refused by transformers (got: {reason})", allowed, todo)]) from error
+        expected = "values that transformers accepts for this model_type are allowed"
+        hint = "Correct the field." if where == _WHERE else "Mend config.json, or give another model."
+        raise InputError([Fault(where, f"is refused by transformers (got: {reason})", expected, hint)]) from error
 
 
 def _forget_quantization(config: PreTrainedConfig) -> None:
@@ -87,9 +87,9 @@ def _forget_quantization(config: PreTrainedConfig) -> None:
 def _check_model_type(model_type: str) -> None:
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return
-    allowed = "a causal language model of transformers, e.g. llama, gpt2, qwen2, is allowed"
-    todo = nearest(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) or "Choose one of these."
-    raise InputError([Fault(f"{_WHERE}.model_type", f"is no known architecture (got {model_type!r})", allowed, todo)])
+    expected = "a causal language model of transformers, e.g. llama, gpt2, qwen2, is allowed"
+    hint = nearest(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) or "Choose one of these."
+    raise InputError([Fault(f"{_WHERE}.model_type", f"is no known architecture (got {model_type!r})", expected, hint)])
 
 
 def _check_names(model_type: str, values: Mapping[str, Any]) -> None:
@@ -97,10 +97,10 @@ def _check_names(model_type: str, values: Mapping[str, Any]) -> None:
     known = {entry.name for entry in fields(kind)} | set(kind.attribute_map)
     if "rope_parameters" in known:
         known |= _ROTARY
-    allowed = f"the fields of {kind.__name__} are allowed"
-    todo = f"See the documentation of {kind.__name__}."
+    expected = f"the fields of {kind.__name__} are allowed"
+    hint = f"See the documentation of {kind.__name__}."
     faults = [
-        Fault(f"{_WHERE}.{name}", f"is no field of {model_type} (got {name!r})", allowed, nearest(name, known) or todo)
+        Fault(f"{_WHERE}.{name}", f"is no field of {model_type} (got {name!r})", expected, nearest(name, known) or hint)
         for name in values
         if name not in known
     ]

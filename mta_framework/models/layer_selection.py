@@ -53,10 +53,10 @@ def shortened_config(config: PreTrainedConfig, layers: Sequence[int]) -> PreTrai
     """
     depth = shape_of(config).num_layers
     if max(layers) > depth:
-        todo = "Leave out the layers beyond."
+        hint = "Leave out the layers beyond."
         beyond = [layer for layer in layers if layer > depth]
-        allowed = f"layers 1 to {depth} are allowed"
-        raise InputError([Fault(_WHERE, f"goes beyond the teacher's depth (got {beyond})", allowed, todo)])
+        expected = f"layers 1 to {depth} are allowed"
+        raise InputError([Fault(_WHERE, f"goes beyond the teacher's depth (got {beyond})", expected, hint)])
     cut = copy.deepcopy(config)
     text = cut.get_text_config(decoder=True)
     text.num_hidden_layers = len(layers)
@@ -82,6 +82,6 @@ def _check_survives_saving(config: PreTrainedConfig) -> None:
 
 
 def _uncuttable(config: PreTrainedConfig, reason: str) -> InputError:
-    allowed = "an architecture whose blocks can be left out one by one is allowed"
-    todo = "Give the student by path or config."
-    return InputError([Fault(_WHERE, f"can't be used with {config.model_type} (got: {reason})", allowed, todo)])
+    expected = "an architecture whose blocks can be left out one by one is allowed"
+    hint = "Give the student by path or config."
+    return InputError([Fault(_WHERE, f"can't be used with {config.model_type} (got: {reason})", expected, hint)])

@@ -90,9 +90,9 @@ def pretrained(origin: Origin, dtype: torch.dtype) -> PreTrainedModel:
     model, report = loaded
     missing = sorted(report["missing_keys"]) + sorted(str(entry[0]) for entry in report["mismatched_keys"])
     if missing:
-        wrong = f"lacks weights, or has them in another shape (got {', '.join(missing[:3])}: {len(missing)} in all)"
-        allowed = "weights for the whole of config.json are allowed"
-        raise InputError([Fault(origin.where, wrong, allowed, "Give the folder of a complete model.")])
+        problem = f"lacks weights, or has them in another shape (got {', '.join(missing[:3])}: {len(missing)} in all)"
+        expected = "weights for the whole of config.json are allowed"
+        raise InputError([Fault(origin.where, problem, expected, "Give the folder of a complete model.")])
     if origin.gguf_file is not None:
         _mark_plain(model)
     return model

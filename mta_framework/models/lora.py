@@ -38,10 +38,10 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:
-        wrong = f"is refused by peft for this model (got: {' '.join(str(error).split())})"
-        allowed = "modules and options that peft can adapt in this architecture are allowed"
-        todo = "Name other modules in target_modules, or set student.lora to null."
-        raise InputError([Fault("student.lora", wrong, allowed, todo)]) from error
+        problem = f"is refused by peft for this model (got: {' '.join(str(error).split())})"
+        expected = "modules and options that peft can adapt in this architecture are allowed"
+        hint = "Name other modules in target_modules, or set student.lora to null."
+        raise InputError([Fault("student.lora", problem, expected, hint)]) from error
     assert isinstance(adapted, PeftModel)
     return adapted
 
@@ -54,8 +54,8 @@ def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
     for target in targets:
         matched = [module for name, module in linear.items() if f".{name}".endswith(f".{target}")]
         if not matched or head in matched:
-            wrong = "is the frozen head" if matched else "names no linear module of the student"
-            todo = nearest(target, names) or "Choose among these, or give null for all of them."
-            faults.append(Fault(_WHERE, f"{wrong} (got {target!r})", f"{', '.join(names)} are allowed", todo))
+            problem = "is the frozen head" if matched else "names no linear module of the student"
+            hint = nearest(target, names) or "Choose among these, or give null for all of them."
+            faults.append(Fault(_WHERE, f"{problem} (got {target!r})", f"{', '.join(names)} are allowed", hint))
     if faults:
         raise InputError(faults)

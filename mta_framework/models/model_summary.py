@@ -135,8 +135,8 @@ def _require_causal(shell: PreTrainedModel, where: str) -> None:
     # Encoders that can be told to be decoders load as causal language models, and read what comes after.
     if getattr(shell.config, "is_decoder", True):
         return
-    wrong = f"reads texts in both directions (got {shell.config.model_type} with is_decoder false)"
-    raise InputError([Fault(where, wrong, "a causal language model is allowed", "Choose another model.")])
+    problem = f"reads texts in both directions (got {shell.config.model_type} with is_decoder false)"
+    raise InputError([Fault(where, problem, "a causal language model is allowed", "Choose another model.")])
 
 
 def _count(model: nn.Module, trainable: bool = False) -> int:

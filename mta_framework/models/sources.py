@@ -75,11 +75,11 @@ def local_model(path: Path, where: str) -> Origin:
     """
     if path.is_file():
         return _gguf(path, where)
-    wrong = _folder_fault(path)
-    if wrong:
-        allowed = "a folder with config.json and safetensors weights, or a .gguf file, is allowed"
-        todo = "Give such a folder; save_pretrained of transformers writes one."
-        raise InputError([Fault(where, f"{wrong} (got {str(path)!r})", allowed, todo)])
+    problem = _folder_fault(path)
+    if problem:
+        expected = "a folder with config.json and safetensors weights, or a .gguf file, is allowed"
+        hint = "Give such a folder; save_pretrained of transformers writes one."
+        raise InputError([Fault(where, f"{problem} (got {str(path)!r})", expected, hint)])
     return Origin(str(path), where)
 
 
@@ -92,10 +92,10 @@ def local_tokenizer(path: Path, where: str) -> Origin:
     if path.is_file():
         return _gguf(path, where)
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json")):
-        wrong = "has no tokenizer" if path.is_dir() else "does not exist"
-        allowed = "a folder with tokenizer.json, or a .gguf file, is allowed"
-        todo = "Give such a folder; save_pretrained of a tokenizer writes one."
-        raise InputError([Fault(where, f"{wrong} (got {str(path)!r})", allowed, todo)])
+        problem = "has no tokenizer" if path.is_dir() else "does not exist"
+        expected = "a folder with tokenizer.json, or a .gguf file, is allowed"
+        hint = "Give such a folder; save_pretrained of a tokenizer writes one."
+        raise InputError([Fault(where, f"{problem} (got {str(path)!r})", expected, hint)])
     return Origin(str(path), where)
 
 
@@ -110,20 +110,20 @@ def loading(origin: Origin, kind: str = "causal language model") -> Iterator[Non
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, StrictDataclassError, SafetensorError) as error:
-        allowed = f"a {kind} of transformers, without code of its own, is allowed"
-        todo = "Mend the files, or give others."
+        expected = f"a {kind} of transformers, without code of its own, is allowed"
+        hint = "Mend the files, or give others."
         if origin.where.endswith(".hub"):
-            todo = "Check the id, the revision and the connection, or download the model and give its path."
-        wrong = f"could not be loaded (got {origin.name!r}: {_first_line(error)})"
-        raise InputError([Fault(origin.where, wrong, allowed, todo)]) from error
+            hint = "Check the id, the revision and the connection, or download the model and give its path."
+        problem = f"could not be loaded (got {origin.name!r}: {_first_line(error)})"
+        raise InputError([Fault(origin.where, problem, expected, hint)]) from error
 
 
 def _gguf(path: Path, where: str) -> Origin:
     with path.open("rb") as file:
         if file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC:
             return Origin(str(path.parent), where, gguf_file=path.name)
-    allowed = "a transformers folder or a .gguf file is allowed"
-    raise InputError([Fault(where, f"is a file but no GGUF file (got {str(path)!r})", allowed, "Give one of these.")])
+    expected = "a transformers folder or a .gguf file is allowed"
+    raise InputError([Fault(where, f"is a file but no GGUF file (got {str(path)!r})", expected, "Give one of these.")])
 
 
 def _folder_fault(path: Path) -> str | None:

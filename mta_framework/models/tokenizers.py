@@ -27,15 +27,15 @@ def load_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
     """
     with loading(origin, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(**origin.arguments)
-    wrong = None
+    problem = None
     if not tokenizer.is_fast:
-        wrong = "gives no character offsets, which spans are found by"
+        problem = "gives no character offsets, which spans are found by"
     elif tokenizer.eos_token_id is None:
-        wrong = "has no end-of-sequence token, which every response is closed by"
-    if wrong:
-        allowed = "a fast tokenizer with an end-of-sequence token is allowed"
-        todo = "Save it as tokenizer.json with eos_token set."
-        raise InputError([Fault(origin.where, f"the tokenizer {wrong} (got {origin.name!r})", allowed, todo)])
+        problem = "has no end-of-sequence token, which every response is closed by"
+    if problem:
+        expected = "a fast tokenizer with an end-of-sequence token is allowed"
+        hint = "Save it as tokenizer.json with eos_token set."
+        raise InputError([Fault(origin.where, f"the tokenizer {problem} (got {origin.name!r})", expected, hint)])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -64,8 +64,8 @@ def load_student_tokenizer(
     if origin is not None:
         return load_tokenizer(origin)
     if teacher is None:
-        todo = "Give student.tokenizer."
-        fault = Fault("student.tokenizer", "is missing (got null)", "null needs a teacher to take it from", todo)
+        hint = "Give student.tokenizer."
+        fault = Fault("student.tokenizer", "is missing (got null)", "null needs a teacher to take it from", hint)
         raise InputError([fault])
     return teacher
 

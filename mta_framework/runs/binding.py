@@ -164,8 +164,8 @@ class _Plugins:
         plugin = self._create(family, section, *place)
         missing = plugin.require() if plugin is not None else None
         if missing:
-            wrong, allowed = f"{plugin.NAME} cannot run here (got something missing)", "a plugin that can run"
-            self.faults.append(Fault(self.reading.where(place), wrong, allowed, missing))
+            problem, expected = f"{plugin.NAME} cannot run here (got something missing)", "a plugin that can run"
+            self.faults.append(Fault(self.reading.where(place), problem, expected, missing))
         return plugin
 
     def _create(self, family: str, section: PluginSection | PluginChoice, *place: str | int) -> Any:
@@ -198,10 +198,10 @@ class _Plugins:
         except ValidationError as error:
             raise InputError(faults_of(error, registered.schema, where, f"option of {section.name}")) from None
         except Exception as error:  # a plugin's code is foreign: its fault must come with all the others
-            wrong = f"{section.name} cannot be created (got {type(error).__name__}: {error})"
-            allowed = f"options that {registered.provider} accepts"
-            todo = f"See `mta plugins {section.name}`."
-            raise InputError([Fault(self.reading.where(place), wrong, allowed, todo)]) from error
+            problem = f"{section.name} cannot be created (got {type(error).__name__}: {error})"
+            expected = f"options that {registered.provider} accepts"
+            hint = f"See `mta plugins {section.name}`."
+            raise InputError([Fault(self.reading.where(place), problem, expected, hint)]) from error
 
 
 def _bind_teacher(
@@ -221,8 +221,8 @@ def _bind_teacher(
         faults += [_within(fault, where, path) for fault in error.faults]
         return None
     if reading.sound("name") and draft.folder in _run_folders(teacher):
-        wrong = f"trains its model in the same run folder (got {draft.folder})"
-        faults.append(Fault(where, wrong, "one folder for each run", "Change name or output_dir of one of the two."))
+        problem = f"trains its model in the same run folder (got {draft.folder})"
+        faults.append(Fault(where, problem, "one folder for each run", "Change name or output_dir of one of the two."))
     return teacher
 
 

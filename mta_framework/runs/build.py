@@ -16,7 +16,7 @@ from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.responses import ResponseEncoder
 from mta_framework.spans.cache import SpanCache
-from mta_framework.errors import RunError, blaming, naming
+from mta_framework.errors import RunError, faults_at, as_plugin_error
 from mta_framework.generation.engine import make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import BaseLoss, LayerMapper, MeasuringLayerMapper
@@ -179,7 +179,7 @@ def base_loss_layers(base_loss: BaseLoss, lineup: Lineup) -> tuple[tuple[int, in
     if lineup.teacher_outline is None:
         return ()
     told = f"base loss {base_loss.NAME!r}"
-    with naming(told), blaming("base_loss"):
+    with as_plugin_error(told), faults_at("base_loss"):
         layers = tuple(base_loss.key_layers(lineup.student_outline.shape, lineup.teacher_outline.shape))
     _require_within(told, layers, lineup)
     return layers
@@ -188,7 +188,7 @@ def base_loss_layers(base_loss: BaseLoss, lineup: Lineup) -> tuple[tuple[int, in
 def _sound(mapper: LayerMapper, lineup: Lineup, choose: Callable[[], Sequence[LayerPair]]) -> tuple[LayerPair, ...]:
     """What a mapper chooses, held to its contract."""
     told = f"layer mapper {mapper.NAME!r}"
-    with naming(told), blaming("alignment.layers"):
+    with as_plugin_error(told), faults_at("alignment.layers"):
         pairs = tuple(choose())
     _require_within(told, [(pair.student, pair.teacher) for pair in pairs], lineup)
     foreign = [pair for pair in pairs if pair.granularity not in mapper.granularities]
@@ -202,8 +202,8 @@ def _require_within(told: str, layers: Sequence[tuple[int, int]], lineup: Lineup
     """A plugin may be anyone's code: a layer that isn't there is told here, not by an index error in a step."""
     assert lineup.teacher_outline is not None
     depths = lineup.student_outline.shape.num_layers, lineup.teacher_outline.shape.num_layers
-    wrong = [pair for pair in layers if not all(1 <= layer <= depth for layer, depth in zip(pair, depths, strict=True))]
-    if wrong:
-        got = ", ".join(f"{student}->{teacher}" for student, teacher in wrong)
+    problem = [pair for pair in layers if not all(1 <= layer <= depth for layer, depth in zip(pair, depths, strict=True))]
+    if problem:
+        got = ", ".join(f"{student}->{teacher}" for student, teacher in problem)
         within = f"layers 1 to {depths[0]} of the student and 1 to {depths[1]} of the teacher"
         raise RunError(f"{told} must name pairs within {within} (got {got})")

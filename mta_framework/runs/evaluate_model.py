@@ -13,7 +13,7 @@ from pathlib import Path
 from mta_framework.runs.folder import differences, open_run_folder
 from mta_framework.runs.binding import BoundEvaluation
 from mta_framework.timers import Clock
-from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.report import EvaluationFacts, ModelFacts, Report
@@ -80,14 +80,14 @@ def require_same(spec: EvaluationSpec) -> None:
         return
     began, faults = read_document(folder.spec_file)
     if "student" in began:
-        wrong, todo = f"already holds a run (got {folder.path})", "Choose another."
-        raise InputError([Fault("-o", wrong, "a folder without one", todo)])
+        problem, hint = f"already holds a run (got {folder.path})", "Choose another."
+        raise InputError([Fault("-o", problem, "a folder without one", hint)])
     for where, then, now in differences(began, spec.model_dump(mode="json")):
         other_set = where.startswith("evaluation.sets.") and None in (then, now) and isinstance(then or now, dict)
         if not (other_set or where.startswith(_MAY_DIFFER)):
-            wrong = f"is not what the evaluation in {folder.path} began with (got {json.dumps(now)})"
-            allowed = f"{json.dumps(then)} as in its spec.json"
-            faults.append(Fault(where, wrong, allowed, "Set it back, or choose another folder with -o."))
+            problem = f"is not what the evaluation in {folder.path} began with (got {json.dumps(now)})"
+            expected = f"{json.dumps(then)} as in its spec.json"
+            faults.append(Fault(where, problem, expected, "Set it back, or choose another folder with -o."))
     if faults:
         raise InputError(faults)
 
@@ -95,17 +95,17 @@ def require_same(spec: EvaluationSpec) -> None:
 def _ready(bound: BoundEvaluation) -> _Ready:
     spec, section, faults = bound.spec, bound.spec.evaluation, list[Fault]()
     model = EvaluatedModel(spec.model, processes().device)
-    with collecting(faults):
+    with collect_faults(faults):
         require_same(spec)
     if fault := engine_fault(section.engine, "evaluation.engine"):
         faults.append(fault)
-    with collecting(faults):
+    with collect_faults(faults):
         labelled(bound.metrics)
-    with collecting(faults):
+    with collect_faults(faults):
         fault = room_fault(model.outline.config, section.max_prompt_length, section.max_new_tokens)
         faults += [fault] if fault else []
     sets: list[EvaluationSet] = []
-    with collecting(faults):
+    with collect_faults(faults):
         sets = read_sets(section, spec.template, model.tokenizer, "template")
     if faults:
         raise InputError(faults)

@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mta_framework.errors import Fault, InputError, RunError, telling_of_a_full_disk
+from mta_framework.errors import Fault, InputError, RunError, explain_disk_full
 from mta_framework.spec.document import read_document
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.run import RunSpec
@@ -97,8 +97,8 @@ def require_free(spec: RunSpec, resume: bool) -> None:
         _require_empty(folder)
         return
     if not resume:
-        wrong = f"already holds a run (got {folder.path})"
-        raise InputError([Fault("name", wrong, "a name without a run", "Choose another, or go on with --resume.")])
+        problem = f"already holds a run (got {folder.path})"
+        raise InputError([Fault("name", problem, "a name without a run", "Choose another, or go on with --resume.")])
     require_same(spec, folder)
 
 
@@ -109,7 +109,7 @@ def open_run_folder(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
     Raises:
         RunError: It cannot be written to, or another process holds it; a process that died holds nothing.
     """
-    folder, todo = (
+    folder, hint = (
         RunFolder(Path(spec.folder)),
         "set output_dir" if isinstance(spec, RunSpec) else "choose another by -o",
     )
@@ -120,8 +120,8 @@ def open_run_folder(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
     except Timeout as error:
         raise RunError(f"{folder.path}: another process is at work on this run; wait for it, then resume") from error
     except OSError as error:
-        raise RunError(f"cannot write to {folder.path} ({error.strerror}); {todo}") from error
-    with held, telling_of_a_full_disk(folder.path):
+        raise RunError(f"cannot write to {folder.path} ({error.strerror}); {hint}") from error
+    with held, explain_disk_full(folder.path):
         write_json(folder.spec_file, spec.model_dump(mode="json"))
         yield
 
@@ -129,9 +129,9 @@ def open_run_folder(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
 def _require_empty(folder: RunFolder) -> None:
     left = [name for name in _LEFT if (folder.path / name).exists()]
     if left:
-        wrong = f"is missing, and the folder holds what a run left (got {', '.join(left)})"
-        todo = "Put it back, choose another name for the run, or delete the folder."
-        raise InputError([Fault(str(folder.spec_file), wrong, "the spec that the run began with", todo)])
+        problem = f"is missing, and the folder holds what a run left (got {', '.join(left)})"
+        hint = "Put it back, choose another name for the run, or delete the folder."
+        raise InputError([Fault(str(folder.spec_file), problem, "the spec that the run began with", hint)])
 
 
 def require_same(spec: RunSpec, folder: RunFolder) -> None:

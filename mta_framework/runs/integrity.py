@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.binding import BoundRun
-from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.evaluation.report import newer_fault
 from mta_framework.runs.span_geometry import recorded_geometry
 from mta_framework.interfaces import MeasuringLayerMapper
@@ -37,7 +37,7 @@ def require_whole(bound: BoundRun) -> None:
         if folder.is_trained:
             faults += _export_faults(folder)
         else:
-            with collecting(faults):
+            with collect_faults(faults):
                 checkpoints.require_whole(folder.path / "checkpoints")
         faults += _record_faults(folder, isinstance(run.layers, MeasuringLayerMapper))
         run = run.teacher
@@ -59,8 +59,8 @@ def _record_faults(folder: RunFolder, measures: bool) -> Iterator[Fault]:
         except FileNotFoundError:
             yield Fault(str(path), "is missing", "the file as the run wrote it", _todo(folder, path))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            wrong = f"is not what a run writes (got {_line(error)})"
-            yield Fault(str(path), wrong, "the file as the run wrote it", _todo(folder, path))
+            problem = f"is not what a run writes (got {_line(error)})"
+            yield Fault(str(path), problem, "the file as the run wrote it", _todo(folder, path))
 
 
 def _read_log(path: Path) -> TrainingLog:
@@ -68,9 +68,9 @@ def _read_log(path: Path) -> TrainingLog:
 
 
 def _export_faults(folder: RunFolder) -> Iterator[Fault]:
-    if wrong := _damage(folder.student):
-        allowed = "the folder as the run exported it"
-        yield Fault(str(folder.student), wrong, allowed, _todo(folder, folder.student))
+    if problem := _damage(folder.student):
+        expected = "the folder as the run exported it"
+        yield Fault(str(folder.student), problem, expected, _todo(folder, folder.student))
 
 
 def _damage(student: Path) -> str | None:

@@ -27,7 +27,7 @@ from mta_framework.runs.binding import BoundRun
 from mta_framework.timers import Clock
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData, prepare
-from mta_framework.errors import InputError, collecting
+from mta_framework.errors import InputError, collect_faults
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.report import EvaluationFacts, Report
@@ -139,23 +139,23 @@ def _ready(bound: BoundRun) -> Ready:
     require_whole(bound)
     spec, lineup = bound.spec, outlined(bound)
     faults = [fault for fault in (precision_fault(spec.training),) if fault]
-    with collecting(faults):
+    with collect_faults(faults):
         faults += length_faults(spec, lineup)
     asked = {"training.generation.engine": spec.training.generation, "evaluation.engine": spec.evaluation}
     faults += [fault for where, section in asked.items() if section and (fault := engine_fault(section.engine, where))]
-    with collecting(faults):
+    with collect_faults(faults):
         labelled(bound.metrics)
-    with collecting(faults):
+    with collect_faults(faults):
         pairs = alignment_layers(bound.layers, lineup)
-    with collecting(faults):
+    with collect_faults(faults):
         loss_layers = base_loss_layers(bound.base_loss, lineup)
-    with collecting(faults):
+    with collect_faults(faults):
         faults += tokenizer_faults(bound, lineup)
-    with collecting(faults):
+    with collect_faults(faults):
         sets = teacher_sets = read_sets(spec.evaluation, spec.data.template, lineup.tokenizer)
         if lineup.teacher_tokenizer is not None:
             teacher_sets = read_sets(spec.evaluation, spec.data.template, lineup.teacher_tokenizer)
-    with collecting(faults), processes().main_process_first():  # the others find its spans in the cache
+    with collect_faults(faults), processes().main_process_first():  # the others find its spans in the cache
         folder = span_cache_folder(spec)
         data = prepare(spec.data, lineup.tokenizer, bound.spans, folder, lineup.teacher_tokenizer)
         sampler = sampler_for(data.train.examples, spec.training, spec.seed)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mta_framework.errors import MTAError, RunError, told
+from mta_framework.errors import MTAError, RunError, error_text
 from mta_framework.interfaces import SpanExtractor
 from mta_framework.types import Overlap
 
@@ -59,9 +59,9 @@ def _failure(extractor: SpanExtractor, named: Sequence[tuple[int, str]], error: 
             try:
                 extractor.extract([text])
             except Exception as again:  # as above
-                return f"{plugin}, {_shown(number, text)}: failed ({told(again)})"
+                return f"{plugin}, {_shown(number, text)}: failed ({error_text(again)})"
     place = _shown(*named[0]) if len(named) == 1 else f"{len(named)} texts, none of which fails alone"
-    return f"{plugin}, {place}: failed ({told(error)})"
+    return f"{plugin}, {place}: failed ({error_text(error)})"
 
 
 def _shown(number: int, text: str) -> str:
@@ -91,8 +91,8 @@ def _require_promised(span_K2: NDArray[np.int32], granularity: str, overlap: Ove
         while around and around[-1][1] <= start:
             around.pop()
         if around and (overlap == "none" or end > around[-1][1]):
-            allowed = "lie apart" if overlap == "none" else "lie apart or one inside the other"
-            raise ValueError(f"{granularity} must {allowed}, as promised (got {tuple(around[-1])} and {(start, end)})")
+            expected = "lie apart" if overlap == "none" else "lie apart or one inside the other"
+            raise ValueError(f"{granularity} must {expected}, as promised (got {tuple(around[-1])} and {(start, end)})")
         around.append([start, end])
 
 
@@ -103,9 +103,9 @@ def _array(spans: Any, granularity: str, length: int) -> NDArray[np.int32]:
     if span_K2.dtype.kind not in "iu" or span_K2.ndim != 2 or span_K2.shape[1] != 2:
         raise ValueError(f"{granularity} must be pairs of integers (got {spans[:3]!r})")
     start_K, end_K = span_K2.astype(np.int64).T
-    wrong = np.flatnonzero((start_K < 0) | (start_K >= end_K) | (end_K > length))
-    if len(wrong):
-        got = tuple(span_K2[wrong[0]].tolist())
+    problem = np.flatnonzero((start_K < 0) | (start_K >= end_K) | (end_K > length))
+    if len(problem):
+        got = tuple(span_K2[problem[0]].tolist())
         raise ValueError(f"{granularity} must satisfy 0 <= start < end <= {length} (got {got})")
     if (start_K[1:] < start_K[:-1]).any():
         raise ValueError(f"{granularity} must be sorted by start")

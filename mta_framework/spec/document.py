@@ -55,8 +55,8 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Fault]]:
     except (OSError, ValueError) as error:
         raise InputError([_unreadable(path, error)]) from None
     if not isinstance(document, dict):
-        wrong = f"does not hold a JSON object (got {shown(document)})"
-        raise InputError([Fault(str(path), wrong, "a spec is {...}", "Start from `mta init`.")])
+        problem = f"does not hold a JSON object (got {shown(document)})"
+        raise InputError([Fault(str(path), problem, "a spec is {...}", "Start from `mta init`.")])
     return document, settle(document)
 
 
@@ -128,8 +128,8 @@ def _number(text: str) -> float:
 def _unreadable(path: Path, error: Exception) -> Fault:
     if isinstance(error, json.JSONDecodeError):
         where = f"{path}:{error.lineno}:{error.colno}"
-        wrong = f"is not JSON (got: {error.msg[:1].lower()}{error.msg[1:]})"
-        return Fault(where, wrong, "strict JSON, without comments or trailing commas", "Correct the syntax.")
+        problem = f"is not JSON (got: {error.msg[:1].lower()}{error.msg[1:]})"
+        return Fault(where, problem, "strict JSON, without comments or trailing commas", "Correct the syntax.")
     if isinstance(error, FileNotFoundError):
         return Fault(str(path), "does not exist (got no such file)", "a spec file", "Check the path, or `mta init`.")
     if isinstance(error, UnicodeDecodeError):

@@ -78,27 +78,27 @@ def _fields(place: Place, schema: Schema) -> list[str]:
 
 
 def _fault(detail: Any, place: Place, schema: Schema, where: str, noun: str) -> Fault:
-    allowed = phrase(schema, property_at(schema, place) or {})
+    expected = phrase(schema, property_at(schema, place) or {})
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         known = _fields(place, schema)
         names, guess = f"allowed: {', '.join(known) or 'none'}", meant(place, schema)
-        todo = f"Did you mean {guess!r}?" if guess else "Remove it."
-        return Fault(where, f"is not {_article(noun)} (got {shown(place[-1])})", names, todo)
+        hint = f"Did you mean {guess!r}?" if guess else "Remove it."
+        return Fault(where, f"is not {_article(noun)} (got {shown(place[-1])})", names, hint)
     if kind in ("missing", "union_tag_not_found"):
-        return Fault(where, "is missing (got nothing)", f"it must be {allowed}", "Add it.")
+        return Fault(where, "is missing (got nothing)", f"it must be {expected}", "Add it.")
     if detail["loc"][-1:] == ("[key]",):
-        wrong = f"has a name that is not allowed (got {shown(value)})"
-        return Fault(where, wrong, "letters, digits, '.', '_' and '-', the first a letter or digit", "Rename it.")
+        problem = f"has a name that is not allowed (got {shown(value)})"
+        return Fault(where, problem, "letters, digits, '.', '_' and '-', the first a letter or digit", "Rename it.")
     if kind in ("value_error", "assertion_error"):
-        wrong = str(detail["ctx"]["error"])
-        wrong = wrong if "(got" in wrong else f"{wrong} (got {shown(value)})"
-        fitting = "values that fit together" if isinstance(value, dict) else f"it must be {allowed}"
-        return Fault(where, wrong, fitting, "Correct it.")
+        problem = str(detail["ctx"]["error"])
+        problem = problem if "(got" in problem else f"{problem} (got {shown(value)})"
+        fitting = "values that fit together" if isinstance(value, dict) else f"it must be {expected}"
+        return Fault(where, problem, fitting, "Correct it.")
     if kind == "union_tag_invalid":
         value = value[place[-1]]
-    wrong = next((text for name, text in _WRONG.items() if kind.endswith(name)), detail["msg"])
-    return Fault(where, f"{wrong} (got {shown(value)})", f"it must be {allowed}", _todo(value, schema, place))
+    problem = next((text for name, text in _WRONG.items() if kind.endswith(name)), detail["msg"])
+    return Fault(where, f"{problem} (got {shown(value)})", f"it must be {expected}", _todo(value, schema, place))
 
 
 def _article(noun: str) -> str:

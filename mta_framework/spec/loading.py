@@ -126,7 +126,7 @@ def _contradictions(reading: RawSpec[SpecT]) -> Iterator[Fault]:
         for found in section.contradictions():
             if all(reading.sound(*place, *involved.split(".")) for involved in found.involved):
                 at = (*place, *found.at.split(".")) if found.at else place
-                yield Fault(reading.where(at), found.wrong, found.allowed, found.todo)
+                yield Fault(reading.where(at), found.problem, found.expected, found.hint)
 
 
 def _sections(value: Any, place: Place) -> Iterator[tuple[Place, Section]]:

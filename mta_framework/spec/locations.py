@@ -77,17 +77,17 @@ def _file(where: str, path: str, mend: str) -> Iterator[Fault]:
 def _output(where: str, folder: Path, mend: str) -> Iterator[Fault]:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():
-        wrong = "is not a folder" if there == folder else f"lies in {there}, which is not a folder"
-        yield Fault(where, f"{wrong} (got {folder})", "a folder, new or old", mend)
+        problem = "is not a folder" if there == folder else f"lies in {there}, which is not a folder"
+        yield Fault(where, f"{problem} (got {folder})", "a folder, new or old", mend)
     elif not os.access(there, os.W_OK | os.X_OK):
         yield Fault(where, f"cannot be written to (got {folder})", "a folder that you may write to", mend)
 
 
 def _model(where: str, path: Path, mend: str) -> Iterator[Fault]:
-    allowed = "a transformers folder with config.json, or a .gguf file"
+    expected = "a transformers folder with config.json, or a .gguf file"
     if not path.exists():
-        yield Fault(where, f"does not exist (got {path})", allowed, f"{mend} Models of the hub go under hub.")
+        yield Fault(where, f"does not exist (got {path})", expected, f"{mend} Models of the hub go under hub.")
     elif path.is_dir() and not (path / "config.json").is_file():
-        yield Fault(where, f"holds no config.json (got {path})", allowed, mend)
+        yield Fault(where, f"holds no config.json (got {path})", expected, mend)
     elif path.is_file() and path.suffix.lower() != ".gguf":
-        yield Fault(where, f"is a file of another kind (got {path})", allowed, mend)
+        yield Fault(where, f"is a file of another kind (got {path})", expected, mend)

@@ -13,8 +13,8 @@ from mta_framework.spec.schema_text import Schema, branches, property_at
 class _Refused(Exception):
     """An override leads nowhere."""
 
-    def __init__(self, wrong: str, allowed: str, todo: str):
-        self.parts = (wrong, allowed, todo)
+    def __init__(self, problem: str, expected: str, hint: str):
+        self.parts = (problem, expected, hint)
 
 
 def override(document: dict[str, Any], settings: Sequence[str], schema: Schema) -> tuple[list[Place], list[Fault]]:

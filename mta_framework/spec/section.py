@@ -49,16 +49,16 @@ class Contradiction:
     Args:
         at: Field that is blamed, relative to the section; empty: the section as a whole.
         involved: Every field that the judgement rests on, dotted: while one of them is faulty, it is not passed.
-        wrong: As in ``Fault``.
-        allowed: As in ``Fault``.
-        todo: As in ``Fault``.
+        problem: As in ``Fault``.
+        expected: As in ``Fault``.
+        hint: As in ``Fault``.
     """
 
     at: str
     involved: tuple[str, ...]
-    wrong: str
-    allowed: str
-    todo: str
+    problem: str
+    expected: str
+    hint: str
 
 
 class Section(BaseModel):
@@ -74,7 +74,7 @@ class Section(BaseModel):
     def _without_contradictions(self, info: ValidationInfo) -> Self:
         # Loading defers them (it asks every section itself) so that they come together with all other faults.
         if not (info.context or {}).get("defer_contradictions"):
-            found = [f"{item.at} {item.wrong}; {item.allowed}".strip() for item in self.contradictions()]
+            found = [f"{item.at} {item.problem}; {item.expected}".strip() for item in self.contradictions()]
             if found:
                 raise ValueError(" | ".join(found))
         return self
@@ -87,8 +87,8 @@ def exactly_one(section: Section, *names: str) -> Iterator[Contradiction]:
         add = f"Add one of {', '.join(names)}."
         yield Contradiction("", names, "is incomplete (got none)", f"exactly one of {', '.join(names)}", add)
     elif len(given) > 1:
-        wrong = f"contradicts itself (got {' and '.join(given)})"
-        yield Contradiction("", names, wrong, f"exactly one of {', '.join(names)}", "Keep one of them.")
+        problem = f"contradicts itself (got {' and '.join(given)})"
+        yield Contradiction("", names, problem, f"exactly one of {', '.join(names)}", "Keep one of them.")
 
 
 def without_effect(section: Section, name: str, because: str, reason: str) -> Iterator[Contradiction]:
@@ -100,8 +100,8 @@ def without_effect(section: Section, name: str, because: str, reason: str) -> It
     """
     value, default = getattr(section, name), type(section).model_fields[name].get_default(call_default_factory=True)
     if value != default:
-        wrong = f"has no effect {reason} (got {shown(value)})"
-        yield Contradiction(name, (name, because), wrong, "a setting without effect is refused", "Remove it.")
+        problem = f"has no effect {reason} (got {shown(value)})"
+        yield Contradiction(name, (name, because), problem, "a setting without effect is refused", "Remove it.")
 
 
 def repeated(section: Section, *names: str) -> Iterator[Contradiction]:

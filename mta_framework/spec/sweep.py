@@ -71,12 +71,12 @@ class AxisSection(Section):
                 "values", ("values",), "must be given with field (got null)", "a list of values", "Add it."
             )
         if self.field is None and self.values is not None:
-            wrong = f"has no effect without field (got {shown(self.values)})"
-            yield Contradiction("values", ("values",), wrong, "a setting without effect is refused", "Remove it.")
+            problem = f"has no effect without field (got {shown(self.values)})"
+            yield Contradiction("values", ("values",), problem, "a setting without effect is refused", "Remove it.")
         labels = [choice.label for choice in self.choices]
         if len(set(labels)) != len(labels):
-            wrong = f"repeats a value (got {shown(self.values)})"
-            yield Contradiction("values", ("values",), wrong, "each value once", "Remove the repetition.")
+            problem = f"repeats a value (got {shown(self.values)})"
+            yield Contradiction("values", ("values",), problem, "each value once", "Remove the repetition.")
         for name in self.fields:
             yield from _unsettable("", name)
 
@@ -129,8 +129,8 @@ class SweepSpec(Section):
         choosers = [axis.name for axis in self.axes if axis.specs]
         given = [*(["spec"] if self.spec else []), *(f"axis {name!r}" for name in choosers)]
         if len(given) != 1:
-            wrong = f"must be given exactly once (got {' and '.join(given) or 'none'})"
-            yield Contradiction("spec", ("spec", "axes"), wrong, "spec, or one axis with specs", "Keep one of them.")
+            problem = f"must be given exactly once (got {' and '.join(given) or 'none'})"
+            yield Contradiction("spec", ("spec", "axes"), problem, "spec, or one axis with specs", "Keep one of them.")
 
     def _overridden(self) -> Iterator[Contradiction]:
         """A setting that a later one replaces in every cell has no effect."""
@@ -149,11 +149,11 @@ class SweepSpec(Section):
         number, found = self.baselines
         if not found:
             labels = [choice.label for axis in self.axes if not axis.is_seeds for choice in axis.choices]
-            wrong = f"names no labels of one axis, or nothing to compare with them (got {shown(self.baseline)})"
-            yield Contradiction("baseline", ("baseline", "axes"), wrong, f"among {', '.join(labels)}", "Correct it.")
+            problem = f"names no labels of one axis, or nothing to compare with them (got {shown(self.baseline)})"
+            yield Contradiction("baseline", ("baseline", "axes"), problem, f"among {', '.join(labels)}", "Correct it.")
         elif self.axes[number].is_seeds:
-            wrong = f"is a training seed, of which all make one row (got {shown(self.baseline)})"
-            yield Contradiction("baseline", ("baseline", "axes"), wrong, "a label of another axis", "Correct it.")
+            problem = f"is a training seed, of which all make one row (got {shown(self.baseline)})"
+            yield Contradiction("baseline", ("baseline", "axes"), problem, "a label of another axis", "Correct it.")
 
 
 def read_sweep(path: Path) -> tuple[SweepSpec, list[Fault]]:
@@ -183,18 +183,18 @@ def read_sweep(path: Path) -> tuple[SweepSpec, list[Fault]]:
     for place, section in sections:
         for found in section.contradictions():
             at = where((*place, found.at) if found.at else place)
-            faults.append(Fault(at, found.wrong, found.allowed, found.todo))
+            faults.append(Fault(at, found.problem, found.expected, found.hint))
     return sweep, faults
 
 
 def _unsettable(at: str, name: str) -> Iterator[Contradiction]:
     if "=" in name or not all(name.split(".")):
-        wrong, allowed = f"names no field (got {name!r})", "a dotted path into a spec, e.g. training.epochs"
-        yield Contradiction(at, ("set", "axes"), wrong, allowed, "Correct it.")
+        problem, expected = f"names no field (got {name!r})", "a dotted path into a spec, e.g. training.epochs"
+        yield Contradiction(at, ("set", "axes"), problem, expected, "Correct it.")
     if name in _OWN_FIELDS:
-        wrong = f"sets what the sweep itself sets for every cell (got {name!r})"
-        allowed = "name and output_dir of the sweep, and labels, from which the folders of the cells follow"
-        yield Contradiction(at, ("set", "axes"), wrong, allowed, "Remove it.")
+        problem = f"sets what the sweep itself sets for every cell (got {name!r})"
+        expected = "name and output_dir of the sweep, and labels, from which the folders of the cells follow"
+        yield Contradiction(at, ("set", "axes"), problem, expected, "Remove it.")
 
 
 def _within(name: str, outer: str) -> bool:
@@ -202,5 +202,5 @@ def _within(name: str, outer: str) -> bool:
 
 
 def _replaced(at: str, name: str, why: str) -> Contradiction:
-    wrong, allowed = f"sets {name} without effect, since {why} (got {name!r})", "a setting without effect is refused"
-    return Contradiction(at, ("set", "axes"), wrong, allowed, "Remove one of the two.")
+    problem, expected = f"sets {name} without effect, since {why} (got {name!r})", "a setting without effect is refused"
+    return Contradiction(at, ("set", "axes"), problem, expected, "Remove one of the two.")

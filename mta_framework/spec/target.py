@@ -80,9 +80,9 @@ def _data(raw: dict[str, Any], request: Request, faults: list[Fault]) -> dict[Pl
     for entry in request.data:
         name, equals, file = entry.partition("=")
         if not (name and equals and file) or name in sets:
-            wrong = f"repeats {name!r}" if name in sets else "is no data set"
-            allowed = "NAME=FILE, each NAME once, e.g. test=test.jsonl"
-            faults.append(Fault(f"--data {entry}", f"{wrong} (got {entry!r})", allowed, "Write it in this form."))
+            problem = f"repeats {name!r}" if name in sets else "is no data set"
+            expected = "NAME=FILE, each NAME once, e.g. test=test.jsonl"
+            faults.append(Fault(f"--data {entry}", f"{problem} (got {entry!r})", expected, "Write it in this form."))
         else:
             sets[name] = {"path": file}
     if request.data:
@@ -91,8 +91,11 @@ def _data(raw: dict[str, Any], request: Request, faults: list[Fault]) -> dict[Pl
 
 
 def _no_data() -> Fault:
-    wrong, allowed = "must be given, unless a run with an evaluation is the target (got none)", "NAME=FILE, JSON Lines"
-    return Fault("--data", wrong, allowed, "Add it, e.g. --data test=test.jsonl.")
+    problem, expected = (
+        "must be given, unless a run with an evaluation is the target (got none)",
+        "NAME=FILE, JSON Lines",
+    )
+    return Fault("--data", problem, expected, "Add it, e.g. --data test=test.jsonl.")
 
 
 def _defaults(target: str) -> dict[str, Any]:
@@ -109,12 +112,12 @@ def _of_run(folder: Path) -> dict[str, Any]:
     if faults:
         raise InputError(faults)
     if "student" not in document:
-        wrong, todo = "is the folder of something else than a run", "Give the model that you mean."
-        raise InputError([Fault("TARGET", f"{wrong} (got {folder})", "a run folder, or a model", todo)])
+        problem, hint = "is the folder of something else than a run", "Give the model that you mean."
+        raise InputError([Fault("TARGET", f"{problem} (got {folder})", "a run folder, or a model", hint)])
     if not (folder / "student").is_dir():
-        wrong = f"is a run that has no student yet (got {folder})"
-        todo = "Finish it with `mta run SPEC --resume`."
-        raise InputError([Fault("TARGET", wrong, "a run whose training is done, or a model", todo)])
+        problem = f"is a run that has no student yet (got {folder})"
+        hint = "Finish it with `mta run SPEC --resume`."
+        raise InputError([Fault("TARGET", problem, "a run whose training is done, or a model", hint)])
     data, training, evaluation = (_part(document, name) for name in ("data", "training", "evaluation"))
     dtype = DTYPE_OF_PRECISION.get(str(training.get("precision")), "float32")
     return {

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mta_framework.errors import Fault, InputError, collecting
+from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.registry import Registry
 from mta_framework.runs.binding import BoundRun, bind
 from mta_framework.runs.folder import RunFolder, differences, require_same
@@ -66,7 +66,7 @@ class Faults:
     def of(self, *cells: str) -> Iterator[None]:
         """Keep the faults that are raised inside, as those of the cells."""
         faults: list[Fault] = []
-        with collecting(faults):
+        with collect_faults(faults):
             yield
         for fault in faults:
             self._found.setdefault(fault, []).extend(cells)
@@ -118,8 +118,10 @@ def require_free(bound: BoundSweep, resume: bool) -> None:
     """
     begun = [cell for cell in bound.cells if cell.folder.spec_file.is_file()]
     if begun and not resume:
-        wrong = f"already holds a sweep, {len(begun)} of its {len(bound.cells)} cells begun (got {bound.sweep.folder})"
-        raise InputError([Fault("name", wrong, "a name without a sweep", "Choose another, or go on with --resume.")])
+        problem = (
+            f"already holds a sweep, {len(begun)} of its {len(bound.cells)} cells begun (got {bound.sweep.folder})"
+        )
+        raise InputError([Fault("name", problem, "a name without a sweep", "Choose another, or go on with --resume.")])
     found = Faults(len(bound.cells))
     for cell in begun:
         with found.of(cell.cell.name):
@@ -128,7 +130,7 @@ def require_free(bound: BoundSweep, resume: bool) -> None:
     for teacher in bound.teachers:
         folder = RunFolder.of(teacher.spec)
         if folder.spec_file.is_file():
-            with collecting(faults):
+            with collect_faults(faults):
                 require_same(teacher.spec, folder)
     if faults:
         raise InputError(faults)
@@ -142,9 +144,9 @@ def _require_one_evaluation(sweep: SweepSpec, cells: Sequence[BoundCell]) -> Non
         found = differences(sections[0], section, "evaluation")
         where, then, now = next((entry for entry in found if not entry[0].endswith(".models")), ("", None, None))
         if where and not varied:
-            wrong = f"is not the same in all cells, which are to be compared (got {shown(now)} in {cell.cell.name})"
-            todo = f'Set it for all cells: "set": {{"{where}": ...}}.'
-            raise InputError([Fault(where, wrong, f"{shown(then)}, as in {cells[0].cell.name}", todo)])
+            problem = f"is not the same in all cells, which are to be compared (got {shown(now)} in {cell.cell.name})"
+            hint = f'Set it for all cells: "set": {{"{where}": ...}}.'
+            raise InputError([Fault(where, problem, f"{shown(then)}, as in {cells[0].cell.name}", hint)])
 
 
 def state_of(run: BoundRun) -> str:

@@ -97,16 +97,16 @@ def _connected(address: str) -> Any:
     try:
         import ray
     except ImportError:
-        todo = "Leave it out, or: pip install 'mta-framework[ray]'."
-        raise InputError([Fault("--ray", f"needs Ray (got {address!r})", "Ray installed", todo)]) from None
+        hint = "Leave it out, or: pip install 'mta-framework[ray]'."
+        raise InputError([Fault("--ray", f"needs Ray (got {address!r})", "Ray installed", hint)]) from None
     try:
         if address != "auto":
             _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, ValueError, RuntimeError) as error:
-        wrong = f"is no Ray cluster (got {address!r}: {str(error).splitlines()[0]})"
-        todo = "Start one with `ray start --head`, or correct the address."
-        raise InputError([Fault("--ray", wrong, "auto, or HOST:PORT of a cluster that runs", todo)]) from None
+        problem = f"is no Ray cluster (got {address!r}: {str(error).splitlines()[0]})"
+        hint = "Start one with `ray start --head`, or correct the address."
+        raise InputError([Fault("--ray", problem, "auto, or HOST:PORT of a cluster that runs", hint)]) from None
     return ray
 
 

@@ -13,7 +13,7 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from mta_framework.distributed import processes
-from mta_framework.errors import Fault, InputError, RunError, collecting
+from mta_framework.errors import Fault, InputError, RunError, collect_faults
 from mta_framework.runs import pipeline
 from mta_framework.runs.binding import BoundRun
 from mta_framework.runs.folder import RunFolder
@@ -91,7 +91,7 @@ def _check_and_parse(cells: Sequence[BoundCell], teachers: Sequence[BoundRun], c
         groups.setdefault(json.dumps(values, sort_keys=True), []).append(cell)
     found, faults = Faults(count), list[Fault]()
     for teacher in teachers:
-        with collecting(faults):
+        with collect_faults(faults):
             pipeline.plan(teacher)
     for group in groups.values():
         with found.of(*(cell.cell.name for cell in group)):
@@ -129,8 +129,8 @@ def _run(jobs: Sequence[Job], runner: Runner, progress: Progress) -> list[Outcom
 
 def _require_alone() -> None:
     if processes().num_processes > 1:
-        wrong = f"starts processes itself (got {processes().num_processes} that were launched together)"
-        raise InputError([Fault("mta sweep", wrong, "a single process", "Start it without a launcher, with --jobs.")])
+        problem = f"starts processes itself (got {processes().num_processes} that were launched together)"
+        raise InputError([Fault("mta sweep", problem, "a single process", "Start it without a launcher, with --jobs.")])
 
 
 @contextmanager

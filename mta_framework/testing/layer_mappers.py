@@ -33,9 +33,9 @@ class LayerMapperContract(PluginContract):
         try:
             pairs = plugin.map(ModelShape(depths[0], 8), ModelShape(depths[1], 16))
         except ValueError as refusal:
-            wrong, _, rest = str(refusal).partition("; ")
-            allowed, _, todo = rest.partition(". ")
-            assert all((wrong, allowed, todo)), "what is wrong; what is allowed. What to do."
+            problem, _, rest = str(refusal).partition("; ")
+            expected, _, hint = rest.partition(". ")
+            assert all((problem, expected, hint)), "what is wrong; what is allowed. What to do."
         else:
             _require_sound(pairs, plugin, *depths)
 

@@ -60,8 +60,8 @@ class MetricContract(PluginContract):
         answers = Answers(
             ["a red bicycle", "no no no"], [["a red bicycle"]] * 2, ["What is it?"] * 2, lambda: surprises
         )
-        right, wrong = plugin.score(answers).scores
-        assert right > wrong if plugin.HIGHER_IS_BETTER else right < wrong
+        right, problem = plugin.score(answers).scores
+        assert right > problem if plugin.HIGHER_IS_BETTER else right < problem
 
     def test_what_its_scores_depend_on_is_json(self, plugin: Metric) -> None:
         assert json.loads(json.dumps(plugin.definition())) == plugin.definition()
@@ -82,12 +82,12 @@ class PairwiseMetricContract(MetricContract):
         assert plugin.prefer(_answers(_ALL), _answers(_ALL)).scores == (0.5,) * len(_PREDICTIONS)
 
     def test_a_perfect_response_is_preferred_wherever_it_stands(self, plugin: PairwiseMetric) -> None:
-        perfect, wrong = (
+        perfect, problem = (
             _answers([1, 3], ("", "a red bicycle", "", "his lamp was broken")),
             _answers([1, 3], ("no",) * 4),
         )
-        assert plugin.prefer(perfect, wrong).scores == (0.0, 0.0)
-        assert plugin.prefer(wrong, perfect).scores == (1.0, 1.0)
+        assert plugin.prefer(perfect, problem).scores == (0.0, 0.0)
+        assert plugin.prefer(problem, perfect).scores == (1.0, 1.0)
 
     def test_no_pairs_have_no_preferences(self, plugin: PairwiseMetric) -> None:
         assert plugin.prefer(_EMPTY, _EMPTY).scores == ()

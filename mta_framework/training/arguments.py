@@ -25,8 +25,8 @@ def precision_fault(section: TrainingSection) -> Fault | None:
     """fp16 scales gradients, which torch does on accelerators alone."""
     if section.precision != "fp16" or processes().device.type != "cpu":
         return None
-    wrong, todo = "needs a GPU, and none is there (got 'fp16')", "Use bf16 or fp32, or a machine with a GPU."
-    return Fault("training.precision", wrong, "fp32 or bf16 on a CPU", todo)
+    problem, hint = "needs a GPU, and none is there (got 'fp16')", "Use bf16 or fp32, or a machine with a GPU."
+    return Fault("training.precision", problem, "fp32 or bf16 on a CPU", hint)
 
 
 def training_arguments(section: TrainingSection, seed: int, folder: Path, validates: bool) -> TrainingArguments:

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
-from mta_framework.errors import Fault, InputError, MTAError, RunError, naming, told
+from mta_framework.errors import Fault, InputError, MTAError, RunError, as_plugin_error, error_text
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.models.export import load_weights, save_weights
 from mta_framework.storage import write_atomically
@@ -44,9 +44,9 @@ def save(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None
     save_weights(distiller.student, folder / STUDENT)
     if distiller.alignment is not None and (projections := distiller.alignment.state_dict()):
         save_file(projections, folder / PROJECTIONS)
-    with naming(owner(distiller)):
+    with as_plugin_error(owner(distiller)):
         own = _plain(distiller.base_loss.state())
-    with naming(owner(distiller, policy)):
+    with as_plugin_error(owner(distiller, policy)):
         other = _plain(policy.state() if policy else None)
     memory = {"base_loss": own, "batch_policy": other, "stopwatch": distiller.stopwatch.state()}
     (folder / MEMORY).write_text(json.dumps(memory, allow_nan=False), encoding="utf-8")
@@ -67,10 +67,10 @@ def load(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None
         if "stopwatch" in memory:
             distiller.stopwatch.restore(memory["stopwatch"])
     if own is not None:
-        with naming(owner(distiller)):
+        with as_plugin_error(owner(distiller)):
             distiller.base_loss.restore(own)
     if policy is not None and other is not None:
-        with naming(owner(distiller, policy)):
+        with as_plugin_error(owner(distiller, policy)):
             policy.restore(other)
 
 
@@ -88,8 +88,8 @@ def reading(checkpoint: Path) -> Iterator[None]:
     except MTAError:
         raise
     except Exception as error:  # torch, safetensors and json have a dozen unrelated ones
-        todo = "Delete this folder, then resume: the checkpoint before it is used."
-        raise RunError(f"{checkpoint}: cannot be read ({told(error)}). {todo}") from error
+        hint = "Delete this folder, then resume: the checkpoint before it is used."
+        raise RunError(f"{checkpoint}: cannot be read ({error_text(error)}). {hint}") from error
 
 
 def last(folder: Path) -> Path | None:
@@ -113,13 +113,13 @@ def require_whole(folder: Path) -> None:
         InputError: That is so.
     """
     if folder.exists() and not folder.is_dir():
-        wrong, todo = "is no folder (got a file)", "Delete it; without student and checkpoints a run begins anew."
-        raise InputError([Fault(str(folder), wrong, "a folder of checkpoints, or none", todo)])
+        problem, hint = "is no folder (got a file)", "Delete it; without student and checkpoints a run begins anew."
+        raise InputError([Fault(str(folder), problem, "a folder of checkpoints, or none", hint)])
     named = _named(folder)
     if named and not existing(folder):
-        wrong = f"holds no checkpoint that is whole (got {named[-1].name}: {damage(named[-1])})"
-        todo = "Put the missing files back, or delete the folder to train from the beginning."
-        raise InputError([Fault(str(folder), wrong, "at least one whole checkpoint, or none at all", todo)])
+        problem = f"holds no checkpoint that is whole (got {named[-1].name}: {damage(named[-1])})"
+        hint = "Put the missing files back, or delete the folder to train from the beginning."
+        raise InputError([Fault(str(folder), problem, "at least one whole checkpoint, or none at all", hint)])
 
 
 def existing(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mta_framework.alignment.objective import Alignment
 from mta_framework.chunked_loss import chunked_sum, cross_entropy, supervised
-from mta_framework.errors import RunError, naming
+from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import BaseLoss
 from mta_framework.models.states import StateReader
 from mta_framework.timers import ALIGNMENT, STUDENT, TEACHER, Stopwatch
@@ -81,7 +81,7 @@ class Distiller(nn.Module):
 
     def _terms(self, batch: Batch, progress: Progress) -> tuple[LossTerms, States]:
         student, teacher = self._states(batch)
-        with naming(f"base loss {self.base_loss.NAME!r}"):
+        with as_plugin_error(f"base loss {self.base_loss.NAME!r}"):
             terms = tuple(self.base_loss.compute(student, teacher, batch, progress))
         _require_sound(terms, self.base_loss, batch)
         if self.alignment is not None:

@@ -56,8 +56,8 @@ def validation_fault(rows: int, world_size: int) -> Fault | None:
     """Every process needs a share: the loss terms are summed over all of them."""
     if rows >= world_size:
         return None
-    wrong = f"has fewer rows than there are processes (got {rows} for {world_size})"
-    return Fault("data.validation", wrong, "at least one row each", "Add rows or set it to null.")
+    problem = f"has fewer rows than there are processes (got {rows} for {world_size})"
+    return Fault("data.validation", problem, "at least one row each", "Add rows or set it to null.")
 
 
 def validation_batches(

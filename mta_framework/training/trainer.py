@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from mta_framework.data.batches import GroupedSampler
-from mta_framework.errors import RunError, naming
+from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.timers import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
 from mta_framework.training import checkpoints
@@ -112,7 +112,7 @@ class DistillationTrainer(Trainer):
         if policy is None or rollouts is None:
             return batch
         rollouts.step = self.state.global_step
-        with naming(checkpoints.owner(self.distiller, policy)), self.stopwatch.part(GENERATION):
+        with as_plugin_error(checkpoints.owner(self.distiller, policy)), self.stopwatch.part(GENERATION):
             chosen = policy.draw(batch, rollouts, self._progress())
         if not chosen or len(chosen) % len(batch):
             told = f"batch policy {type(policy).__name__} must choose as many texts as it is given, or a multiple"
@@ -171,7 +171,7 @@ class DistillationTrainer(Trainer):
         """
         where = f"training step {self.state.global_step + 1}"
         values = self._closed(self._ledger, where)
-        with naming(checkpoints.owner(self.distiller)):
+        with as_plugin_error(checkpoints.owner(self.distiller)):
             self.distiller.base_loss.observe(values)
         if self.args.fp16:  # its gradient scaler meets infinities on purpose, and skips such steps
             return
@@ -219,7 +219,7 @@ class DistillationTrainer(Trainer):
         self.distiller.train()
         values = self._closed(ledger, f"validation after step {self.state.global_step}")
         if self._data.policy is not None:
-            with naming(checkpoints.owner(self.distiller, self._data.policy)):
+            with as_plugin_error(checkpoints.owner(self.distiller, self._data.policy)):
                 self._data.policy.validated(values[CROSS_ENTROPY])
         metrics = {f"eval_{name}": value for name, value in ledger.drain().items()}
         self.log(metrics)

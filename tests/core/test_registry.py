@@ -170,7 +170,7 @@ def test_a_plugin_file_that_cannot_be_loaded_is_a_fault(
         discover([path])
     (fault,) = refusal.value.faults
     assert fault.where == f"-p {path}"
-    assert reason in fault.wrong
+    assert reason in fault.problem
     assert not {module for module in set(sys.modules) - modules if "broken" in module}
 
 

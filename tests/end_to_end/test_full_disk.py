@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mta_framework.errors import RunError, telling_of_a_full_disk
+from mta_framework.errors import RunError, explain_disk_full
 from mta_framework.evaluation.report import read_report
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
@@ -84,10 +84,10 @@ def test_an_earlier_report_and_export_stay_as_they_were(stage, spec, tmp_path):
 
 
 def test_a_device_without_room_is_told_from_other_errors(tmp_path):
-    with pytest.raises(RunError, match=r"OSError: \[Errno 28\].*Make room"), telling_of_a_full_disk(tmp_path):
+    with pytest.raises(RunError, match=r"OSError: \[Errno 28\].*Make room"), explain_disk_full(tmp_path):
         Path("/dev/full").write_bytes(b"some")
     told_by_torch = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 146560 vs 146448")
-    with pytest.raises(RunError, match=r"unexpected pos.*Make room"), telling_of_a_full_disk(tmp_path):
+    with pytest.raises(RunError, match=r"unexpected pos.*Make room"), explain_disk_full(tmp_path):
         raise told_by_torch
-    with pytest.raises(FileNotFoundError), telling_of_a_full_disk(tmp_path):
+    with pytest.raises(FileNotFoundError), explain_disk_full(tmp_path):
         (tmp_path / "no" / "file").write_bytes(b"some")

@@ -79,9 +79,9 @@ def _checked(extractor: SpanExtractor, texts: Sequence[str]) -> Sequence[SpanSet
     for text, spans in zip(texts, found, strict=True):
         if set(spans) != set(extractor.granularities):
             raise ValueError(f"its part {extractor.NAME!r} must return {extractor.granularities} (got {list(spans)})")
-        wrong = [span for inner in spans.values() for span in inner if not 0 <= span[0] < span[1] <= len(text)]
-        if wrong:
-            raise ValueError(f"its part {extractor.NAME!r} found {wrong[0]} in a stretch of {len(text)} characters")
+        problem = [span for inner in spans.values() for span in inner if not 0 <= span[0] < span[1] <= len(text)]
+        if problem:
+            raise ValueError(f"its part {extractor.NAME!r} found {problem[0]} in a stretch of {len(text)} characters")
     return found
 
 

@@ -22,12 +22,12 @@ class Told(ImportanceEstimator):
 
     def __init__(self, wrong):
         super().__init__(self.Params())
-        self.wrong = wrong
+        self.problem = wrong
 
     def weigh(self, states, layer, mask_BT):
         weight_BT = mask_BT.float()
         if layer == 2:
-            for place, value in self.wrong.items():
+            for place, value in self.problem.items():
                 weight_BT[place] = value
         return weight_BT
 
@@ -68,9 +68,9 @@ def test_the_first_fault_is_kept_however_many_follow(make_batch):
     importance = Told({(0, 1): -1.0, (0, 3): math.nan})
     alignment = alignment_with(importance)
     sums(alignment, make_batch)
-    importance.wrong = {(1, 0): math.inf}
+    importance.problem = {(1, 0): math.inf}
     sums(alignment, make_batch)
-    importance.wrong = {}
+    importance.problem = {}
     sums(alignment, make_batch)
     assert "got -1.0 for teacher, layer 2, token 1 of text 0 " in alignment.fault()
 

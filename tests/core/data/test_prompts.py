@@ -91,6 +91,6 @@ def test_every_row_that_the_template_refuses_is_reported(chat_tokenizer: PreTrai
     bad = Record((Message("system", "a"), Message("user", "a")), ("b",))
     with pytest.raises(InputError) as caught:
         render([bad, good, bad], "chat", chat_tokenizer)
-    assert [fault.wrong for fault in caught.value.faults] == [
+    assert [fault.problem for fault in caught.value.faults] == [
         f"the tokenizer's chat template refuses row {row} (no system role)" for row in (0, 2)
     ]

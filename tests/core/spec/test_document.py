@@ -49,7 +49,7 @@ def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
 
 def test_repetitions_within_repetitions_are_quoted_as_plain_json() -> None:
     faults = settle(parse('{"a": {"b": 1, "b": 2}, "a": {"c": 3}}'))
-    assert [fault.wrong for fault in faults] == ['is given 2 times (got {"b": 2} and {"c": 3})']
+    assert [fault.problem for fault in faults] == ['is given 2 times (got {"b": 2} and {"c": 3})']
 
 
 def test_values_are_quoted_as_json_and_kept_short() -> None:

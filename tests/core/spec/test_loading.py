@@ -92,8 +92,8 @@ def test_brackets_without_end_are_a_fault(write_spec: Write, brackets: str) -> N
     (fault,) = read_spec(path).faults
     path.write_text(f'{{"name": {brackets}}}')
     (closed,) = read_spec(path).faults
-    assert "JSON" in fault.wrong
-    assert "more than 50 levels" in closed.wrong
+    assert "JSON" in fault.problem
+    assert "more than 50 levels" in closed.problem
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_brackets_without_end_are_a_fault(write_spec: Write, brackets: str) -> N
 def test_a_path_that_cannot_be_one_is_a_fault(write_spec: Write, path: str, reason: str) -> None:
     (fault,) = read_spec(write_spec(data={"train": {"path": path}})).faults
     assert fault.where == "data.train.path"
-    assert fault.wrong.startswith(f"is no usable path ({reason}) (got ")
+    assert fault.problem.startswith(f"is no usable path ({reason}) (got ")
 
 
 def test_a_spec_that_links_to_itself_is_a_fault(tmp_path: Path) -> None:
@@ -123,4 +123,4 @@ def test_thousands_of_faults_take_no_time(write_spec: Write) -> None:
 
 def test_a_name_that_is_too_long_is_told_the_limit(write_spec: Write) -> None:
     (fault,) = read_spec(write_spec(name="x" * 101)).faults
-    assert "at most 100 characters" in fault.allowed
+    assert "at most 100 characters" in fault.expected

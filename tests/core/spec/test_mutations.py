@@ -74,9 +74,9 @@ def test_a_mutated_spec_is_sound_or_has_faults_and_always_a_draft(spec_file: Pat
     assert reading.draft is not None
     for fault in reading.faults:
         assert fault.where
-        assert "(got" in fault.wrong
-        assert fault.allowed
-        assert fault.todo.endswith((".", "?"))
+        assert "(got" in fault.problem
+        assert fault.expected
+        assert fault.hint.endswith((".", "?"))
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
