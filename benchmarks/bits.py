@@ -40,7 +40,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 THREADS = 1
 SHOWN = 8
 """Differences of an entry that are told; the others are counted."""
-TIMES = set("time times timings runtime seconds second minutes duration speed memory bytes flos".split())
+TIMES = {
+    "time",
+    "times",
+    "timings",
+    "runtime",
+    "seconds",
+    "second",
+    "minutes",
+    "duration",
+    "speed",
+    "memory",
+    "bytes",
+    "flos",
+}
 """Words of keys under which lies what no two runs have in common."""
 
 Values = dict[str, Any]

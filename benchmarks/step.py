@@ -1,4 +1,4 @@
-"""Time and memory of one training step: every base loss with and without MTA, and the usual way to write one of them.
+"""Time and memory of one training step: every base loss with and without MTA, and the naive way to write one of them.
 
     python benchmarks/step.py --data ../shared/data/dolly/train.jsonl
 
@@ -24,10 +24,10 @@ from pathlib import Path
 import synthetic
 import torch
 from memory import peak_bytes
-from setting import Options, Setting
+from workload import Options, Workload
 
 BASES = ("kl", "jsd", "fdd", "distillm", "distillm2")
-USUAL = "usual kl, MTA on"
+NAIVE = "naive kl, MTA on"
 MIB = 2**20
 
 
@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def setting_of(command: argparse.Namespace, folder: Path) -> Setting:
+def workload_of(command: argparse.Namespace, folder: Path) -> Workload:
     """Models and batches; what has to be made up goes into ``folder``."""
     data = command.data or synthetic.write_rows(folder / "rows.jsonl")
     if command.teacher == "random":
@@ -55,7 +55,7 @@ def setting_of(command: argparse.Namespace, folder: Path) -> Setting:
     else:
         teacher = Path(command.teacher) if command.teacher else installed_teacher()
     sizes = command.steps, command.batch_size, command.max_length
-    return Setting(data, teacher, Options(command.bases, *sizes, command.device, command.dtype, command.spans))
+    return Workload(data, teacher, Options(command.bases, *sizes, command.device, command.dtype, command.spans))
 
 
 def installed_teacher() -> Path:
@@ -66,37 +66,37 @@ def installed_teacher() -> Path:
     return next(Path(found.origin).parent.glob("*.gguf"))
 
 
-def steps_of(setting: Setting) -> tuple[dict[str, list[float]], dict[str, int]]:
+def steps_of(workload: Workload) -> tuple[dict[str, list[float]], dict[str, int]]:
     """Way -> seconds of every step but the first, and peak bytes of the first, beyond weights and moments."""
-    ways = setting.ways()
-    setting.step(next(iter(ways.values())), setting.texts[-1])  # AdamW's moments come into being.
+    ways = workload.ways()
+    workload.step(next(iter(ways.values())), workload.texts[-1])  # AdamW's moments come into being.
     peaks = {
-        name: peak_bytes(partial(setting.step, way, setting.texts[0]), setting.device) for name, way in ways.items()
+        name: peak_bytes(partial(workload.step, way, workload.texts[0]), workload.device) for name, way in ways.items()
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for texts in setting.texts[1:]:
+    for texts in workload.texts[1:]:
         for name, loss_of in ways.items():
             start = time.perf_counter()
-            setting.step(loss_of, texts)
-            _wait(setting)
+            workload.step(loss_of, texts)
+            _wait(workload)
             seconds[name].append(time.perf_counter() - start)
     return seconds, peaks
 
 
-def loss_parts_of(setting: Setting) -> dict[str, tuple[float, int]]:
+def loss_parts_of(workload: Workload) -> dict[str, tuple[float, int]]:
     """Way -> seconds and peak bytes of the loss part of the first batch."""
     measured = {}
-    for name, work in setting.loss_parts(setting.texts[0]).items():
-        peak = peak_bytes(work, setting.device)
+    for name, work in workload.loss_parts(workload.texts[0]).items():
+        peak = peak_bytes(work, workload.device)
         start = time.perf_counter()
         work()
-        _wait(setting)
+        _wait(workload)
         measured[name] = time.perf_counter() - start, peak
     return measured
 
 
-def _wait(setting: Setting) -> None:
-    if setting.device != "cpu":
+def _wait(workload: Workload) -> None:
+    if workload.device != "cpu":
         torch.cuda.synchronize()
 
 
@@ -128,8 +128,8 @@ def ratios(
     if "kl" not in bases:
         return
     on, off = "kl, MTA on", "kl, MTA off"
-    yield _line("kl: usual way / ours", ratio(seconds, USUAL, on), "at least 2.5")
-    yield _line("kl: peak of the loss part, ours / usual way", parts[on][1] / max(parts[USUAL][1], 1), "at most 0.50")
+    yield _line("kl: naive way / ours", ratio(seconds, NAIVE, on), "at least 2.5")
+    yield _line("kl: peak of the loss part, ours / naive way", parts[on][1] / max(parts[NAIVE][1], 1), "at most 0.50")
     if "fdd" in bases:
         yield _line("fdd / kl", ratio(seconds, "fdd, MTA off", off), "at most 2.00")
         yield _line("fdd / kl: peak of the loss part", parts["fdd, MTA off"][1] / max(parts[off][1], 1), "at most 1.25")
@@ -140,19 +140,19 @@ def _line(name: str, value: float, target: str) -> str:
     return f"{name:45} {value:5.2f}  (target: {target})"
 
 
-def description(setting: Setting, command: argparse.Namespace) -> Iterator[str]:
+def description(workload: Workload, command: argparse.Namespace) -> Iterator[str]:
     """What the steps are made of."""
-    batches = [texts.batch for texts in setting.texts[1:]]
+    batches = [texts.batch for texts in workload.texts[1:]]
     width, attended, supervised = (
         statistics.mean(sizes)
         for sizes in zip(*((b.input_ids_BT.shape[1], len(b.attended_A), len(b.target_N)) for b in batches), strict=True)
     )
     yield f"{command.steps} steps of {command.batch_size} texts, {command.dtype}; on average padded to {width:.0f}"
-    yield f"tokens, {attended:.0f} attended and {supervised:.0f} supervised; the usual way pads to {command.max_length}"
-    largest = len(setting.texts[0].batch.target_N)
+    yield f"tokens, {attended:.0f} attended and {supervised:.0f} supervised; the naive way pads to {command.max_length}"
+    largest = len(workload.texts[0].batch.target_N)
     yield f"peaks and loss parts: the batch with most supervised tokens, {largest}"
-    yield f"MTA at {', '.join(map(str, setting.pairs))}"
-    for name, layers in setting.loss_layers.items():
+    yield f"MTA at {', '.join(map(str, workload.pairs))}"
+    for name, layers in workload.loss_layers.items():
         if layers:
             yield f"{name} at {', '.join(f'{own}->{other}' for own, other in layers)}"
     yield ""
@@ -163,10 +163,10 @@ def main() -> None:
     command = arguments()
     torch.set_num_threads(command.threads)
     with tempfile.TemporaryDirectory() as folder:
-        setting = setting_of(command, Path(folder))
-    print(*description(setting, command), sep="\n", flush=True)
-    seconds, peaks = steps_of(setting)
-    parts = loss_parts_of(setting)
+        workload = workload_of(command, Path(folder))
+    print(*description(workload, command), sep="\n", flush=True)
+    seconds, peaks = steps_of(workload)
+    parts = loss_parts_of(workload)
     print(*table(seconds, parts, peaks), "", *ratios(command.bases, seconds, parts, peaks), sep="\n")
 
 

@@ -117,7 +117,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Tail:
+class FinalLayers:
     """What lies between the last decoder block and the head.
 
     Args:
@@ -146,7 +146,7 @@ class States:
     final_BTD: Tensor
     layers: Mapping[int, Tensor]
     head: Head
-    tail: Tail | None = None
+    tail: FinalLayers | None = None
     input_ids_BT: Tensor | None = None
 
 
@@ -300,7 +300,7 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Generations:
     """The responses of one model to one set of prompts, drawn with one seed: what a metric scores.
 
     Args:

@@ -12,7 +12,7 @@ from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.types import States
 
 
-class Guard:
+class CheckedImportance:
     """Turns unsound weights into NaN, which stops the step, and knows afterwards whose they were.
 
     Nothing is asked of the device before that: what is found stays there until ``fault`` is called.

@@ -7,12 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mta_framework.alignment.checked_importance import Guard
+from mta_framework.alignment.checked_importance import CheckedImportance
 from mta_framework.alignment.pooling import normalise
 from mta_framework.types import Batch, SpanIndex, States
 
 
-def both_weights(guard: Guard, student: States, teacher: States, batch: Batch) -> tuple[TokenWeights, TokenWeights]:
+def both_weights(
+    guard: CheckedImportance, student: States, teacher: States, batch: Batch
+) -> tuple[TokenWeights, TokenWeights]:
     """The student's and the teacher's: the same where the estimator weighs by the teacher and tokens are shared."""
     of_teacher = TokenWeights(guard, teacher, batch.teacher or batch, "teacher", batch.number_B)
     if guard.by_teacher and batch.teacher is None:
@@ -33,7 +35,7 @@ class TokenWeights:
 
     def __init__(
         self,
-        guard: Guard,
+        guard: CheckedImportance,
         states: States,
         batch: Batch,
         model: Literal["student", "teacher"],

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from mta_framework.alignment.checked_importance import Guard
+from mta_framework.alignment.checked_importance import CheckedImportance
 from mta_framework.alignment.hidden import hidden_sum, span_hidden_sum
 from mta_framework.alignment.importance import TokenWeights, both_weights
 from mta_framework.alignment.pooling import span_vectors, span_weights
@@ -57,7 +57,7 @@ class Alignment(nn.Module):
         super().__init__()
         self.pairs = tuple(pairs)
         self._importance = importance
-        self._guard = Guard(importance)
+        self._guard = CheckedImportance(importance)
         self.dsa_weight = lambda_dsa / len(self.pairs)
         self.dsa_reduction = dsa_reduction
         self.max_spans = max_spans
@@ -99,7 +99,7 @@ class Alignment(nn.Module):
             teacher: Likewise.
             batch: Likewise; what the importance estimator does wrong on it is not noted.
         """
-        weights = both_weights(Guard(self._importance), student, teacher, batch)
+        weights = both_weights(CheckedImportance(self._importance), student, teacher, batch)
         return [_Layer(pair, student, teacher, batch, weights).span_vectors for pair in self.pairs]
 
     def fault(self) -> str | None:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, Field, JsonValue
 
 from mta_framework.batch_policies.buffer import ReplayBuffer
-from mta_framework.batch_policies.chance import at_step
+from mta_framework.batch_policies.on_policy import step_rng
 from mta_framework.errors import RunError
 from mta_framework.interfaces import BatchPolicy, PluginParams, Rollouts
 from mta_framework.types import Example, Progress
@@ -67,7 +67,7 @@ class Adaptive(BatchPolicy):
 
     def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:
         """New student responses, replayed ones, or the data."""
-        draw = at_step("adaptive", rollouts, progress).random()
+        draw = step_rng("adaptive", rollouts, progress).random()
         if draw >= self._threshold:
             return batch
         remaining = 1 - progress.step / progress.total_steps
@@ -75,7 +75,7 @@ class Adaptive(BatchPolicy):
             responses = rollouts.respond(batch, "student", self._options.temperature)
             self._buffer.add(responses)
             return responses
-        return self._buffer.sample(len(batch), at_step("replay", rollouts, progress))
+        return self._buffer.sample(len(batch), step_rng("replay", rollouts, progress))
 
     def validated(self, cross_entropy: float) -> None:
         """Accept the first value; raise the threshold where a later one is worse than the accepted one, and accept it.

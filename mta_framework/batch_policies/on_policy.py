@@ -1,13 +1,13 @@
-"""Student responses at a fixed share of the steps."""
+"""The data as they are, or student responses at a fixed share of the steps."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
-from mta_framework.batch_policies.chance import at_step
 from mta_framework.interfaces import BatchPolicy, PluginParams, Rollouts
 from mta_framework.types import Example, Progress
 
@@ -35,6 +35,21 @@ class OnPolicy(BatchPolicy):
 
     def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:
         """All of the batch's prompts get a new response, or none does."""
-        if at_step("on policy", rollouts, progress).random() < self._options.fraction:
+        if step_rng("on policy", rollouts, progress).random() < self._options.fraction:
             return rollouts.respond(batch, "student", self._options.temperature)
         return batch
+
+
+def step_rng(purpose: str, rollouts: Rollouts, progress: Progress) -> random.Random:
+    """A generator for one purpose at one step: the same in every process, and after a resume."""
+    return random.Random(f"{rollouts.seed} {purpose} {progress.step}")
+
+
+class FixedBatches(PluginParams):
+    """Train on the responses of the data set."""
+
+    policy: Literal["fixed"] = Field("fixed", description="The responses of the data set.")
+
+    def create(self) -> BatchPolicy | None:
+        """None: there is nothing to decide."""
+        return None

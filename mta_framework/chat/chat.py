@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mta_framework.chat.endpoint import Endpoint, Reply, Unanswered
-from mta_framework.chat.reply_cache import Kept
+from mta_framework.chat.reply_cache import ReplyCache
 from mta_framework.errors import Fault, RunError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Chat:
         Raises:
             RunError: Not all could be answered; those that were are kept.
         """
-        kept = Kept(folder, self.endpoint)
+        kept = ReplyCache(folder, self.endpoint)
         first: dict[str, Question] = {}
         for question in questions:
             first.setdefault(question.text, question)
@@ -128,7 +128,7 @@ class Chat:
 class _Round:
     """The questions of one call, on their way."""
 
-    def __init__(self, chat: Chat, check: Check, kept: Kept):
+    def __init__(self, chat: Chat, check: Check, kept: ReplyCache):
         self._chat, self._check, self._kept = chat, check, kept
         self._stop = threading.Event()
 

@@ -12,7 +12,7 @@ from mta_framework.storage import write_atomically
 
 
 @dataclass(frozen=True)
-class Kept:
+class ReplyCache:
     """A folder of replies; None: nothing is kept."""
 
     folder: Path | None

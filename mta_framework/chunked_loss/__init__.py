@@ -8,15 +8,15 @@ What a base loss needs: choose the supervised positions, and sum a kernel over t
 
 from mta_framework.chunked_loss.chunked import Kernel, chunked_sum, chunked_values
 from mta_framework.chunked_loss.divergences import cross_entropy, forward_kl, log_softmax, reverse_kl
-from mta_framework.chunked_loss.head_inputs import Readout, at, supervised
+from mta_framework.chunked_loss.head_inputs import HeadInputs, at, supervised
 from mta_framework.chunked_loss.layer_trajectories import KeyStates, distinct_positions, key_states, trajectory_sums
 from mta_framework.chunked_loss.mixtures import jensen_shannon, skew_forward_kl, skew_reverse_kl, total_variation
 from mta_framework.chunked_loss.trajectories import Trajectories
 
 __all__ = [
+    "HeadInputs",
     "Kernel",
     "KeyStates",
-    "Readout",
     "Trajectories",
     "at",
     "chunked_sum",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mta_framework.chunked_loss.head_inputs import Readout
+from mta_framework.chunked_loss.head_inputs import HeadInputs
 from mta_framework.chunked_loss.projection import Gradients, Projection, at_least_float32, logits_of
 
 Kernel = Callable[..., Tensor]
@@ -28,8 +28,8 @@ _ACCELERATOR_BLOCK_BYTES = 64 * _MIB
 
 def chunked_sum(
     kernel: Kernel,
-    student: Readout,
-    teacher: Readout | None,
+    student: HeadInputs,
+    teacher: HeadInputs | None,
     *data_N: Tensor,
     chunk_size: int | None = None,
     shared_vocabulary: bool = True,
@@ -72,8 +72,8 @@ def chunked_sum(
 @torch.no_grad()
 def chunked_values(
     kernel: Kernel,
-    student: Readout,
-    teacher: Readout | None,
+    student: HeadInputs,
+    teacher: HeadInputs | None,
     *data_N: Tensor,
     chunk_size: int | None = None,
 ) -> Tensor:
@@ -96,7 +96,7 @@ def chunked_values(
     return _Job.of(kernel, student, teacher, data_N, chunk_size).values()
 
 
-def _check_lengths(student: Readout, teacher: Readout | None, data_N: Sequence[Tensor]) -> None:
+def _check_lengths(student: HeadInputs, teacher: HeadInputs | None, data_N: Sequence[Tensor]) -> None:
     lengths = [len(student.hidden), *([len(teacher.hidden)] if teacher else []), *map(len, data_N)]
     if len(set(lengths)) > 1:
         raise ValueError(f"student, teacher and data must have the same number of positions (got {lengths})")
@@ -107,7 +107,7 @@ class _Job:
     """All that one call needs, with the number of positions per chunk and per block."""
 
     kernel: Kernel
-    readout: Readout
+    readout: HeadInputs
     student: Projection
     teacher: Projection | None
     data_N: Sequence[Tensor]
@@ -118,8 +118,8 @@ class _Job:
     def of(
         cls,
         kernel: Kernel,
-        student: Readout,
-        teacher: Readout | None,
+        student: HeadInputs,
+        teacher: HeadInputs | None,
         data_N: Sequence[Tensor],
         chunk_size: int | None,
         shared_vocabulary: bool = True,

@@ -10,7 +10,7 @@ from mta_framework.types import Batch, Head, States
 
 
 @dataclass(frozen=True)
-class Readout:
+class HeadInputs:
     """Hidden states and the head that turns them into logits.
 
     Args:
@@ -23,7 +23,7 @@ class Readout:
     head: Head
 
 
-def supervised(states: States, batch: Batch) -> Readout:
+def supervised(states: States, batch: Batch) -> HeadInputs:
     """The final states of the supervised positions, in the order of ``batch.target_N``.
 
     Returns:
@@ -32,6 +32,6 @@ def supervised(states: States, batch: Batch) -> Readout:
     return at(states, batch.position_N)
 
 
-def at(states: States, position_N: Tensor) -> Readout:
+def at(states: States, position_N: Tensor) -> HeadInputs:
     """The final states of any flat positions ``b * T + t``."""
-    return Readout(states.final_BTD.flatten(0, 1).index_select(0, position_N), states.head)
+    return HeadInputs(states.final_BTD.flatten(0, 1).index_select(0, position_N), states.head)

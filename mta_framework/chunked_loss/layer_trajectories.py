@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mta_framework.chunked_loss.head_inputs import Readout
+from mta_framework.chunked_loss.head_inputs import HeadInputs
 from mta_framework.chunked_loss.projection import Gradients, Projection, at_least_float32, logits_of, product
 from mta_framework.chunked_loss.trajectories import SCRATCH, Trajectories
 from mta_framework.errors import RunError
@@ -171,7 +171,7 @@ class _Job:
         chunk_size: int | None,
     ) -> _Job:
         vocabulary = min(len(side.head.weight_VD) for side in (student, teacher))
-        readouts = [Readout(side.layers[0][:0], side.head) for side in (student, teacher)]
+        readouts = [HeadInputs(side.layers[0][:0], side.head) for side in (student, teacher)]
         projections = Projection(readouts[0], vocabulary), Projection(readouts[1], vocabulary)
         budgets = [_STUDENT_BYTES, _TEACHER_BYTES, _BLOCK_BYTES]
         if student.row_N.device.type != "cpu":
@@ -266,7 +266,9 @@ class _TrajectorySums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, job: _Job, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         layers = tensors[2:]
-        gradients = Gradients.of(Readout(job.states[0].layers[0][:0].detach(), job.states[0].head), job.projections[0])
+        gradients = Gradients.of(
+            HeadInputs(job.states[0].layers[0][:0].detach(), job.states[0].head), job.projections[0]
+        )
         layer_gradients = [
             torch.zeros_like(layer, dtype=job.dtype) if layer is not None and layer.requires_grad else None
             for layer in layers

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mta_framework.chunked_loss.head_inputs import Readout
+from mta_framework.chunked_loss.head_inputs import HeadInputs
 from mta_framework.types import Head
 
 _FP16_SCALE = 64.0
@@ -28,7 +28,7 @@ class Projection:
     left it, and used where autocast is off.
     """
 
-    def __init__(self, readout: Readout, vocabulary: int):
+    def __init__(self, readout: HeadInputs, vocabulary: int):
         head, hidden = readout.head, readout.hidden.detach()
         kind = hidden.device.type
         autocast = hidden.dtype == torch.float32 and torch.is_autocast_enabled(kind)
@@ -75,7 +75,7 @@ class Gradients:
     scale: float
 
     @classmethod
-    def of(cls, readout: Readout, projection: Projection) -> Gradients:
+    def of(cls, readout: HeadInputs, projection: Projection) -> Gradients:
         """Zeros for those tensors of the readout that want a gradient."""
         hidden, weight_VD, bias_V = map(_zeros, (readout.hidden, readout.head.weight_VD, readout.head.bias_V))
         return cls(hidden, weight_VD, bias_V, _FP16_SCALE if projection.dtype == torch.float16 else 1.0)

@@ -44,11 +44,11 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
         say(*_plan(bound))
         return
     warnings.simplefilter("ignore", FutureWarning)  # as `mta run`
-    from mta_framework.sweeps.run import Means, run_sweep
+    from mta_framework.sweeps.run import RunnerOptions, run_sweep
     from mta_framework.sweeps.table import compare_cells
 
     try:
-        failed = run_sweep(bound, Means(jobs, ray, plugin_files), resume, say)
+        failed = run_sweep(bound, RunnerOptions(jobs, ray, plugin_files), resume, say)
     except KeyboardInterrupt:
         say_error(f"Interrupted. The sweep goes on with: mta sweep {sweep} --resume")
         context.exit(130)

@@ -86,7 +86,7 @@ def common(runs: Sequence[Run], despite_differences: bool = False) -> Common:
     uneven = {difference.where for difference in found}
     sets = tuple(name for name in runs[0].set_facts(runs[0].models[0]) if f"{_SETS}{name}" not in uneven)
     defined = [entry for entry in runs[0].facts.metrics if f"{_METRICS}{entry.label}" not in uneven]
-    metrics = tuple(dataclasses.replace(entry, spent={}) for entry in defined)
+    metrics = tuple(dataclasses.replace(entry, usage={}) for entry in defined)
     lacking = [what for what, there in (("set", sets), ("metric", metrics)) if not there]
     if lacking:
         raise InputError(_nothing(what, runs) for what in lacking)
@@ -114,7 +114,7 @@ def _settings(run: Run) -> dict[str, str]:
         "evaluation.seeds": json.dumps(list(facts.seeds)),
         **{f"evaluation.{name}": json.dumps(section.get(name)) for name in _SAMPLING},
         **{f"{_SETS}{name}": _rows(run, name) for name in run.set_facts(run.models[0])},
-        **{f"{_METRICS}{metric.label}": json.dumps(metric.definition, sort_keys=True) for metric in facts.metrics},
+        **{f"{_METRICS}{metric.label}": json.dumps(metric.score_config, sort_keys=True) for metric in facts.metrics},
     }
 
 

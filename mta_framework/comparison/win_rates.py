@@ -21,7 +21,7 @@ from mta_framework.spec.document import read_document
 from mta_framework.spec.evaluation import METRIC_CACHE
 from mta_framework.spec.faults import faults_of
 from mta_framework.spec.section import PluginSection
-from mta_framework.types import Answers
+from mta_framework.types import Generations
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,20 @@ def verdicts(judge: Judge, groups: Sequence[Group], common: Common) -> Judged:
 
 
 def _preferences(judge: Judge, sides: Sequence[Group], name: str) -> PromptScores:
-    answers = [_answers(judge, group, name) for group in sides]
+    generations = [_answers(judge, group, name) for group in sides]
     with as_plugin_error(f"metric {judge.label}"):
-        scores = np.array([judge.metric.prefer(*answers).scores], dtype=float)
-        if scores.shape[1] != len(answers[0].predictions) or not np.isin(scores, (0.0, 0.5, 1.0)).all():
+        scores = np.array([judge.metric.prefer(*generations).scores], dtype=float)
+        if scores.shape[1] != len(generations[0].predictions) or not np.isin(scores, (0.0, 0.5, 1.0)).all():
             raise ValueError("it must give each prompt 0, 0.5 or 1")
     return PromptScores(scores)
 
 
-def _answers(judge: Judge, group: Group, name: str) -> Answers:
+def _answers(judge: Judge, group: Group, name: str) -> Generations:
     run = group.runs[0]
     rows = run.rows(group.model, name, run.facts.seeds[0])
     folder = run.folder.resolve().parent / METRIC_CACHE / judge.metric.NAME
     texts = [row.prediction for row in rows]
-    return Answers(texts, [row.references for row in rows], [row.question for row in rows], cache_dir=folder)
+    return Generations(texts, [row.references for row in rows], [row.question for row in rows], cache_dir=folder)
 
 
 def _verdict(judge: Judge, sides: Sequence[Group], name: str | None, parts: Sequence[PromptScores]) -> Verdict:
@@ -118,9 +118,9 @@ def _verdict(judge: Judge, sides: Sequence[Group], name: str | None, parts: Sequ
 
 def _notes(judge: Judge, sides: Sequence[Group]) -> list[str]:
     seen = "; ".join(f"{group.label}: {group.runs[0].name}, seed {group.runs[0].facts.seeds[0]}" for group in sides)
-    spent = ", ".join(f"{value:g} {name}" for name, value in judge.metric.spent().items())
+    usage = ", ".join(f"{value:g} {name}" for name, value in judge.metric.usage().items())
     said = f"{judge.label} saw one response to each prompt ({seen}); its probabilities are not corrected."
-    return [said, f"{judge.label} took {spent}."] if spent else [said]
+    return [said, f"{judge.label} took {usage}."] if usage else [said]
 
 
 def _where(path: Path, *place: Any) -> str:

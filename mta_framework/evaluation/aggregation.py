@@ -16,7 +16,7 @@ from mta_framework.evaluation.statistics import PromptScores, interval
 SAMPLES = 3
 
 
-def summarise(evaluation: Evaluation) -> EvaluationFacts:
+def aggregate(evaluation: Evaluation) -> EvaluationFacts:
     """The scores table (with the average over the sets where there are several), counts and sample responses."""
     results = evaluation.results
     models, sets, seeds = (_distinct(getattr(row, name) for row in results) for name in ("model", "set", "seed"))

@@ -17,11 +17,12 @@ from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.responses import Responder
 from mta_framework.evaluation.scoring import labelled, score, source
 from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
-from mta_framework.generation.engine import Engine, Stored, make_engine
+from mta_framework.generation.engine import Engine, SavedModel
+from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import Metric
 from mta_framework.spec.section import EngineName
-from mta_framework.types import Answers, Likelihood
+from mta_framework.types import Generations, Likelihood
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -66,7 +67,7 @@ class Candidate:
     tokenizer: PreTrainedTokenizerBase
     load: Callable[[], PreTrainedModel]
     sets: Sequence[EvaluationSet]
-    stored: Stored | None = None
+    stored: SavedModel | None = None
 
 
 def evaluate(
@@ -106,10 +107,10 @@ def evaluate(
         for entry in candidate.sets:
             results += _Task(candidate, entry, load, sampling, tuple(seeds), named, folder, cache_dir, engine).results()
         del load
-    spent = run_on_main(lambda: [dict(metric.spent()) for metric in metrics])
+    usage = run_on_main(lambda: [dict(metric.usage()) for metric in metrics])
     facts = [
-        MetricFacts(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost, metric.definition())
-        for (label, metric), cost in zip(named, spent, strict=True)
+        MetricFacts(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost, metric.score_config())
+        for (label, metric), cost in zip(named, usage, strict=True)
     ]
     return Evaluation(tuple(results), tuple(facts))
 
@@ -175,8 +176,8 @@ class _Task:
         if any(prediction.scores for prediction in predictions):
             return predictions
         texts, entry = [row.prediction for row in predictions], self.entry
-        answers = Answers(texts, entry.references, entry.questions, lambda: self._likelihoods, self.cache_dir)
-        found = score(answers, self.metrics).items()
+        generations = Generations(texts, entry.references, entry.questions, lambda: self._likelihoods, self.cache_dir)
+        found = score(generations, self.metrics).items()
         scored = [
             dataclasses.replace(
                 prediction,

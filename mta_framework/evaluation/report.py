@@ -51,15 +51,15 @@ class MetricFacts:
         label: Its name, with the options that tell it from others.
         higher_is_better: Which direction is better.
         mean: How scores are averaged over prompts.
-        spent: What it cost in this command, by name; empty where it cost nothing.
-        definition: The options that scores depend on.
+        usage: What it cost in this command, by name; empty where it cost nothing.
+        score_config: The options that scores depend on.
     """
 
     label: str
     higher_is_better: bool = True
     mean: MeanKind = "arithmetic"
-    spent: Mapping[str, float] = field(default_factory=dict)
-    definition: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, float] = field(default_factory=dict)
+    score_config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from mta_framework.errors import Fault, InputError, MTAError, RunError, error_text
 from mta_framework.interfaces import Metric
-from mta_framework.types import Answers, ScoreSet
+from mta_framework.types import Generations, ScoreSet
 
 
 def labelled(metrics: Sequence[Metric]) -> list[tuple[str, Metric]]:
@@ -44,11 +44,11 @@ def source(metric: Metric) -> str:
         return name
 
 
-def score(answers: Answers, metrics: Sequence[tuple[str, Metric]]) -> dict[str, ScoreSet]:
+def score(generations: Generations, metrics: Sequence[tuple[str, Metric]]) -> dict[str, ScoreSet]:
     """Score predictions by every metric.
 
     Args:
-        answers: Predictions, references and what else metrics go by; ``cache_dir`` is the folder of all metrics, in
+        generations: Predictions, references and what else metrics go by; ``cache_dir`` is the folder of all metrics, in
             which each gets one that is called as it.
         metrics: Label and metric, see ``labelled``.
 
@@ -59,20 +59,20 @@ def score(answers: Answers, metrics: Sequence[tuple[str, Metric]]) -> dict[str, 
         RunError: A metric failed, or returned a wrong number of scores or weights, NaN, infinity, or what its mean
             can't be taken of; the message names it.
     """
-    return {label: _checked(label, metric, answers) for label, metric in metrics}
+    return {label: _checked(label, metric, generations) for label, metric in metrics}
 
 
-def _checked(label: str, metric: Metric, answers: Answers) -> ScoreSet:
-    folder = answers.cache_dir / metric.NAME if answers.cache_dir else None
+def _checked(label: str, metric: Metric, generations: Generations) -> ScoreSet:
+    folder = generations.cache_dir / metric.NAME if generations.cache_dir else None
     try:
-        found = metric.score(dataclasses.replace(answers, cache_dir=folder))
+        found = metric.score(dataclasses.replace(generations, cache_dir=folder))
         scores = tuple(float(value) for value in found.scores)
         weights = None if found.weights is None else tuple(float(value) for value in found.weights)
     except MTAError:  # a metric may say better than we what to do
         raise
     except Exception as error:  # a metric may be anyone's code
         raise RunError(_fault(label, f"failed ({error_text(error)})")) from error
-    count = len(answers.predictions)
+    count = len(generations.predictions)
     _check(label, "score", scores, count, lambda value: not math.isfinite(value), "finite scores")
     if metric.MEAN == "geometric":
         _check(label, "score", scores, count, lambda value: value <= 0, "scores above 0 for a geometric mean")

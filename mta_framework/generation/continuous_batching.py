@@ -14,17 +14,18 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from mta_framework.generation.kv_cache import RowCache
-from mta_framework.generation.limits import goes_by_company
-from mta_framework.generation.request import Row, Rules
+from mta_framework.generation.limits import depends_on_batch_length
+from mta_framework.generation.request import DecodingConfig, Request
 from mta_framework.generation.token_sampling import choose
 
 _SHARE_TO_REFILL = 8
 
 
-def write_continuously(model: PreTrainedModel, rows: Sequence[Row], rules: Rules) -> Iterator[Row]:
+def write_continuously(model: PreTrainedModel, rows: Sequence[Request], rules: DecodingConfig) -> Iterator[Request]:
     """Write all responses, and give each row when it is finished.
 
-    At most ``Sampling.rows`` rows are live, or one where rows change each other (``goes_by_company``). When an eighth
+    At most ``Sampling.rows`` rows are live, or one where rows change each other (``depends_on_batch_length``).
+    When an eighth
     of the places is free, waiting rows are read together and enter; rows with the same prompt that enter together are
     read once. Memory for the cache is allocated at once.
 
@@ -38,7 +39,7 @@ def write_continuously(model: PreTrainedModel, rows: Sequence[Row], rules: Rules
     """
     longest = len(rows[0].prompt)
     columns = longest + rules.sampling.max_new_tokens
-    places = 1 if goes_by_company(model.config, columns) else min(rules.sampling.rows(longest), len(rows))
+    places = 1 if depends_on_batch_length(model.config, columns) else min(rules.sampling.rows(longest), len(rows))
     batch = _Batch(model, rules, RowCache(places, columns))
     waiting = deque(rows)
     while waiting or batch.live:
@@ -51,8 +52,8 @@ def write_continuously(model: PreTrainedModel, rows: Sequence[Row], rules: Rules
 
 
 class _Batch:
-    def __init__(self, model: PreTrainedModel, rules: Rules, cache: RowCache):
-        self.live: list[Row] = []
+    def __init__(self, model: PreTrainedModel, rules: DecodingConfig, cache: RowCache):
+        self.live: list[Request] = []
         self._model = model
         self._rules = rules
         self._cache = cache
@@ -62,7 +63,7 @@ class _Batch:
         if "logits_to_keep" not in names:
             del self._options["logits_to_keep"]
 
-    def enter(self, rows: Sequence[Row]) -> None:
+    def enter(self, rows: Sequence[Request]) -> None:
         """Read the prompts of new rows and write their first tokens."""
         numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(row.prompt for row in rows))}
         origins = [numbers[row.prompt] for row in rows]
@@ -80,7 +81,7 @@ class _Batch:
         )
         self._write(self.live, logits_BV)
 
-    def leave(self) -> Iterator[Row]:
+    def leave(self) -> Iterator[Request]:
         """Take out the rows that are finished."""
         for place in reversed(range(len(self.live))):
             if self.live[place].finished(self._rules):
@@ -89,7 +90,7 @@ class _Batch:
                 self.live[place] = self.live[-1]
                 self.live.pop()
 
-    def _write(self, rows: Sequence[Row], logits_BV: Tensor) -> None:
+    def _write(self, rows: Sequence[Request], logits_BV: Tensor) -> None:
         token_B = choose(logits_BV, self._rules.sampling, [row.stream for row in rows], self._rules.size)
         for row, token_id in zip(rows, token_B.tolist(), strict=True):
             row.ids.append(token_id)

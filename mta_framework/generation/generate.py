@@ -16,7 +16,7 @@ from mta_framework.generation.continuous_batching import write_continuously
 from mta_framework.generation.isolation import isolated
 from mta_framework.generation.kv_cache import mergeable
 from mta_framework.generation.limits import end_ids, first_id, output_size, padding_ids, room_fault
-from mta_framework.generation.request import Row, Rules
+from mta_framework.generation.request import DecodingConfig, Request
 from mta_framework.generation.sampling import Generation, Sampling
 from mta_framework.generation.static_batching import write_in_batches
 from mta_framework.models.decoder import base_of
@@ -83,14 +83,14 @@ def generate(
     return [found[number] for number in range(len(prompt_ids))]
 
 
-def _rules(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> Rules:
+def _rules(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> DecodingConfig:
     ends = end_ids(model.generation_config, tokenizer)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
-    return Rules(sampling, ends, padding_ids(output_size(model), tokenizer).start, padding)
+    return DecodingConfig(sampling, ends, padding_ids(output_size(model), tokenizer).start, padding)
 
 
-def _rows(prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], first: int) -> list[Row]:
+def _rows(prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], first: int) -> list[Request]:
     """Longest prompt first; equal prompts side by side, so that most are read together."""
     asked = enumerate(zip(prompt_ids, seeds, strict=True))
-    rows = [Row(number, tuple(ids) or (first,), random.Random(seed)) for number, (ids, seed) in asked]
+    rows = [Request(number, tuple(ids) or (first,), random.Random(seed)) for number, (ids, seed) in asked]
     return sorted(rows, key=lambda row: (-len(row.prompt), row.prompt))

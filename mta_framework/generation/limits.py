@@ -25,7 +25,7 @@ def room_fault(config: PretrainedConfig, prompt_length: int, max_new_tokens: int
     )
 
 
-def goes_by_company(config: PretrainedConfig, length: int) -> bool:
+def depends_on_batch_length(config: PretrainedConfig, length: int) -> bool:
     """Whether what a model makes of a text depends on the longest text beside it, where texts are this long.
 
     LongRoPE (Phi-3) turns the states of a whole batch in another way as soon as one text in it is longer than those

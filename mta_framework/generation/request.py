@@ -10,7 +10,7 @@ from mta_framework.generation.sampling import Sampling
 
 
 @dataclass(frozen=True)
-class Rules:
+class DecodingConfig:
     """What the rows of one call have in common.
 
     Args:
@@ -27,7 +27,7 @@ class Rules:
 
 
 @dataclass
-class Row:
+class Request:
     """A prompt, its own random numbers, and the tokens of the response so far.
 
     Args:
@@ -47,6 +47,6 @@ class Row:
         """Tokens that a model has read: all but the last that was written, which it reads next."""
         return len(self.prompt) + len(self.ids) - 1
 
-    def finished(self, rules: Rules) -> bool:
+    def finished(self, rules: DecodingConfig) -> bool:
         """Whether the last token ends it, or there may be no more of them."""
         return self.ids[-1] in rules.ends or len(self.ids) == rules.sampling.max_new_tokens

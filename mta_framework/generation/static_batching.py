@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
-from mta_framework.generation.request import Row, Rules
+from mta_framework.generation.request import DecodingConfig, Request
 from mta_framework.generation.token_sampling import Choice
 
 
-def write_in_batches(model: PreTrainedModel, rows: Sequence[Row], rules: Rules) -> Iterator[Row]:
+def write_in_batches(model: PreTrainedModel, rows: Sequence[Request], rules: DecodingConfig) -> Iterator[Request]:
     """As ``write_continuously``, but a batch is done when the last of its rows is, and only then gives them."""
     size = rules.sampling.rows(len(rows[0].prompt))
     for first in range(0, len(rows), size):
@@ -25,7 +25,7 @@ def write_in_batches(model: PreTrainedModel, rows: Sequence[Row], rules: Rules) 
             yield row
 
 
-def _responses(model: PreTrainedModel, rows: Sequence[Row], rules: Rules) -> list[list[int]]:
+def _responses(model: PreTrainedModel, rows: Sequence[Request], rules: DecodingConfig) -> list[list[int]]:
     input_ids_BP, attention_mask_BP = _padded([row.prompt for row in rows], rules.padding)
     config = GenerationConfig(
         max_new_tokens=rules.sampling.max_new_tokens,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mta_framework.generation.engine import Done, Engine, Stored
+from mta_framework.generation.engine import Done, Engine, SavedModel
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling import Generation, Sampling
 
@@ -27,7 +27,7 @@ class TransformersEngine(Engine):
 
     name = "transformers"
 
-    def __init__(self, models: Mapping[str, nn.Module | Stored], tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, models: Mapping[str, nn.Module | SavedModel], tokenizer: PreTrainedTokenizerBase):
         self._models = models
         self._tokenizer = tokenizer
 
@@ -42,5 +42,5 @@ class TransformersEngine(Engine):
         done: Done | None,
     ) -> list[Generation]:
         model = self._models[by]
-        assert not isinstance(model, Stored), "transformers generates with a loaded model"
+        assert not isinstance(model, SavedModel), "transformers generates with a loaded model"
         return generate(model, self._tokenizer, prompt_ids, sampling, seeds, progress_label, done)

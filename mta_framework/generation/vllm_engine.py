@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from mta_framework.generation.engine import Done, Engine, Stored
+from mta_framework.generation.engine import Done, Engine, SavedModel
 from mta_framework.generation.limits import end_ids, first_id, output_size, padding_ids
 from mta_framework.generation.sampling import Generation, Sampling
 from mta_framework.models.decoder import base_of
@@ -58,7 +58,7 @@ class VllmEngine(Engine):
 
     name = "vllm"
 
-    def __init__(self, models: Mapping[str, nn.Module | Stored], tokenizer: PreTrainedTokenizerBase, folder: Path):
+    def __init__(self, models: Mapping[str, nn.Module | SavedModel], tokenizer: PreTrainedTokenizerBase, folder: Path):
         self._models = models
         self._tokenizer = tokenizer
         self._folder = folder
@@ -92,7 +92,7 @@ class VllmEngine(Engine):
 
     def _model(self, by: str, version: int) -> _Model:
         model = self._models[by]
-        if isinstance(model, Stored):
+        if isinstance(model, SavedModel):
             return self._stored(model)
         base = base_of(model)
         ends, padding = (
@@ -101,7 +101,7 @@ class VllmEngine(Engine):
         )
         return _Model(self._export(by, model, version), ends, padding, str(_dtype(base)).removeprefix("torch."))
 
-    def _stored(self, model: Stored) -> _Model:
+    def _stored(self, model: SavedModel) -> _Model:
         settings = None
         if (model.folder / "generation_config.json").is_file():
             settings = GenerationConfig.from_pretrained(model.folder)

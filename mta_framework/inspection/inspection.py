@@ -16,12 +16,12 @@ from mta_framework.errors import Fault, InputError, as_plugin_error
 from mta_framework.inspection.span_statistics import Speed, Statistics, statistics
 from mta_framework.inspection.weights import character_weights
 from mta_framework.interfaces import MeasuringLayerMapper, SpanExtractor
-from mta_framework.models.run_models import Lineup
-from mta_framework.reporting.annotated_text import MarkedText
+from mta_framework.models.run_models import RunModels
+from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.runs.binding import BoundRun
 from mta_framework.runs.build import alignment_layers, recorded_layers, span_cache_folder
 from mta_framework.runs.folder import RunFolder
-from mta_framework.runs.pipeline import outlined
+from mta_framework.runs.pipeline import summarised_models
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.cross_tokenizer import TokenisedText
 from mta_framework.spans.extraction import SpanArrays, extract
@@ -52,7 +52,7 @@ class Wanted:
 class Inspection:
     """What there is to show."""
 
-    texts: tuple[MarkedText, ...]
+    texts: tuple[AnnotatedText, ...]
     statistics: Statistics
 
 
@@ -68,30 +68,30 @@ def inspect(bound: BoundRun, wanted: Wanted) -> Inspection:
         RunError: A plugin failed or broke its contract.
     """
     assert bound.spans is not None
-    lineup = outlined(bound)
+    run_models = summarised_models(bound)
     if wanted.importance:
         _require_teacher(bound)
-    samples = _samples(bound, lineup, wanted)
+    samples = _samples(bound, run_models, wanted)
     spans, speed = _parsed(samples[: wanted.limit], bound.spans)
     count = partial(_own_failures, bound.spans)
     if wanted.whole:
         cache = SpanCache(span_cache_folder(bound.spec), bound.spans, bound.spec.data.processes)
         spans, count = _spans(samples, cache.spans), partial(_cached_failures, cache)
     failures = _failures(samples, count)
-    side = Side(lineup.tokenizer, bound.spec.data.max_length) if wanted.tokens else None
+    side = Side(run_models.tokenizer, bound.spec.data.max_length) if wanted.tokens else None
     tokens = side.texts(samples) if side else [None] * len(samples)
-    weights = _weights(bound, lineup, samples[: wanted.limit]) if wanted.importance else []
+    weights = _weights(bound, run_models, samples[: wanted.limit]) if wanted.importance else []
     weights += [{}] * (len(samples) - len(weights))
     texts = [_marked(*parts) for parts in zip(samples, spans, tokens, weights, strict=True)]
     return Inspection(tuple(texts[: wanted.limit]), statistics(texts, failures, speed))
 
 
-def _samples(bound: BoundRun, lineup: Lineup, wanted: Wanted) -> list[Sample]:
+def _samples(bound: BoundRun, run_models: RunModels, wanted: Wanted) -> list[Sample]:
     if wanted.text is not None:
         return [Sample("", wanted.text, (wanted.text,))]
     section = bound.spec.data
     records = read_records(section.train, "data.train")[: None if wanted.whole else wanted.limit]
-    return render(records, section.template, lineup.tokenizer, section.parse == "fields")
+    return render(records, section.template, run_models.tokenizer, section.parse == "fields")
 
 
 def _parsed(samples: Sequence[Sample], extractor: SpanExtractor) -> tuple[list[SpanArrays], Speed]:
@@ -123,19 +123,19 @@ def _failures(samples: Sequence[Sample], count: Callable[[Sequence[str]], list[i
     return [sum(counts[piece] for piece in some) for some in cut]
 
 
-def _weights(bound: BoundRun, lineup: Lineup, samples: Sequence[Sample]) -> list[Mapping[str, list[float]]]:
-    teacher = lineup.teacher()
+def _weights(bound: BoundRun, run_models: RunModels, samples: Sequence[Sample]) -> list[Mapping[str, list[float]]]:
+    teacher = run_models.teacher()
     assert teacher is not None
     assert bound.importance is not None
-    side = Side(lineup.teacher_tokenizer or lineup.tokenizer, bound.spec.data.max_length)
+    side = Side(run_models.teacher_tokenizer or run_models.tokenizer, bound.spec.data.max_length)
     texts = zip([sample.text for sample in samples], side.texts(samples), strict=True)
-    return list(character_weights(list(texts), teacher, bound.importance, _pairs(bound, lineup)))
+    return list(character_weights(list(texts), teacher, bound.importance, _pairs(bound, run_models)))
 
 
-def _pairs(bound: BoundRun, lineup: Lineup) -> tuple[LayerPair, ...]:
+def _pairs(bound: BoundRun, run_models: RunModels) -> tuple[LayerPair, ...]:
     file = RunFolder.of(bound.spec).key_layers
     if not isinstance(bound.layers, MeasuringLayerMapper):
-        return alignment_layers(bound.layers, lineup)
+        return alignment_layers(bound.layers, run_models)
     if not file.is_file():
         problem = f"are measured when training starts (got {bound.layers.NAME}, and no {file})"
         hint = "Leave out --importance until the run has begun, or name key layers."
@@ -152,12 +152,12 @@ def _require_teacher(bound: BoundRun) -> None:
 
 def _marked(
     sample: Sample, spans: SpanArrays, tokenised: TokenisedText | None, weights: Mapping[str, list[float]]
-) -> MarkedText:
+) -> AnnotatedText:
     ranges = {name: [(start, end) for start, end in array.tolist()] for name, array in spans.items()}
     if tokenised is None:
-        return MarkedText(sample.text, ranges, weights=weights)
+        return AnnotatedText(sample.text, ranges, weights=weights)
     offsets = [(start, end) for start, end in tokenised.offsets.tolist() if start < end]
-    return MarkedText(sample.text, ranges, offsets, _tokens_in_spans(sample.text, tokenised, spans), weights)
+    return AnnotatedText(sample.text, ranges, offsets, _tokens_in_spans(sample.text, tokenised, spans), weights)
 
 
 def _tokens_in_spans(text: str, tokenised: TokenisedText, spans: SpanArrays) -> dict[str, int]:

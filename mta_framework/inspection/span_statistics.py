@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mta_framework.reporting.annotated_text import MarkedText
+from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.types import Span
 
 
@@ -56,7 +56,7 @@ class Statistics:
     speed: Speed
 
 
-def statistics(texts: Sequence[MarkedText], failures: Sequence[int], speed: Speed) -> Statistics:
+def statistics(texts: Sequence[AnnotatedText], failures: Sequence[int], speed: Speed) -> Statistics:
     """Count.
 
     Args:
@@ -99,7 +99,7 @@ def notes(found: Statistics) -> Iterator[str]:
         yield f"Parsing: {rates} in one process, the parser being loaded ({_counted(speed.texts, 'text')})."
 
 
-def _granularity(name: str, texts: Sequence[MarkedText]) -> Granularity:
+def _granularity(name: str, texts: Sequence[AnnotatedText]) -> Granularity:
     characters = sum(len(text.text) for text in texts)
     covered = sum(_covered(text.spans[name]) for text in texts)
     tokens = None

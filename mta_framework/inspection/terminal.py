@@ -11,7 +11,7 @@ from itertools import accumulate, groupby
 import click
 
 from mta_framework.inspection.terminal_chars import glyph, width
-from mta_framework.reporting.annotated_text import MarkedText, tracks
+from mta_framework.reporting.annotated_text import AnnotatedText, tracks
 from mta_framework.types import Span
 
 _COLOURS = (("cyan", "blue"), ("yellow", "green"), ("magenta", "red"))
@@ -21,7 +21,7 @@ _SHADES = " ░▒▓█"
 _LEAST_ROOM = 20
 
 
-def lines(text: MarkedText, columns: int, colour: bool) -> Iterator[str]:
+def lines(text: AnnotatedText, columns: int, colour: bool) -> Iterator[str]:
     """A text, wrapped, with all that is marked in it.
 
     Args:
@@ -56,7 +56,7 @@ def _wrapped(text: str, room: int) -> Iterator[Span]:
 
 
 class _Painted:
-    def __init__(self, text: MarkedText, colour: bool):
+    def __init__(self, text: AnnotatedText, colour: bool):
         self._text = text
         self._colour = colour
         self._tracks = {name: tracks(spans) for name, spans in text.spans.items()}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mta_framework.alignment.checked_importance import Guard
+from mta_framework.alignment.checked_importance import CheckedImportance
 from mta_framework.errors import RunError
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.models.states import StateReader
@@ -38,7 +38,7 @@ def character_weights(
     Raises:
         RunError: The estimator fails or gives unsound weights.
     """
-    guard = Guard(importance)
+    guard = CheckedImportance(importance)
     reader = StateReader(teacher, {pair.teacher for pair in pairs})
     device = next(teacher.parameters()).device
     for text, tokenised in texts:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from mta_framework.interfaces.plugin import Plugin
 from mta_framework.types import (
-    Answers,
+    Generations,
     MeanKind,
     ScoreSet,
 )
@@ -28,21 +28,21 @@ class Metric(Plugin):
     MEAN: ClassVar[MeanKind] = "arithmetic"
 
     @abstractmethod
-    def score(self, answers: Answers) -> ScoreSet:
+    def score(self, generations: Generations) -> ScoreSet:
         """Score predictions, each for itself.
 
         Args:
-            answers: Predictions, references and what else there is to go by; there may be none at all.
+            generations: Predictions, references and what else there is to go by; there may be none at all.
 
         Returns:
             One finite score per prediction, in their order.
         """
 
-    def spent(self) -> Mapping[str, float]:
+    def usage(self) -> Mapping[str, float]:
         """What scoring has cost since the metric was created, by name, e.g. requests and tokens; for the report."""
         return {}
 
-    def definition(self) -> Mapping[str, JsonValue]:
+    def score_config(self) -> Mapping[str, JsonValue]:
         """The options that scores depend on: only scores of the same name and definition are compared.
 
         Override it where some options tell merely how the work is done.
@@ -54,7 +54,7 @@ class PairwiseMetric(Metric):
     """A metric that can also say which of two responses to a prompt is the better one."""
 
     @abstractmethod
-    def prefer(self, first: Answers, second: Answers) -> ScoreSet:
+    def prefer(self, first: Generations, second: Generations) -> ScoreSet:
         """Compare two models' responses to the same prompts.
 
         Args:

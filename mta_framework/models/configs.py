@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from mta_framework.errors import Fault, InputError, nearest
 from mta_framework.models.decoder import shape_of
-from mta_framework.models.sources import Origin, loading
+from mta_framework.models.sources import ModelSource, loading
 from mta_framework.models.tokenizers import vocabulary_size
 
 _WHERE = "student.config"
@@ -22,7 +22,7 @@ _LONGEST_REASON = 300
 _ROTARY = {"rope_theta", "rope_scaling", "partial_rotary_factor"}
 
 
-def read_config(origin: Origin) -> PreTrainedConfig:
+def read_config(origin: ModelSource) -> PreTrainedConfig:
     """The configuration of a pretrained model; no weights are read.
 
     Raises:

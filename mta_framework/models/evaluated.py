@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mta_framework.models.fingerprint import stamp
+from mta_framework.models.fingerprint import file_stamps
 from mta_framework.models.loading import pretrained
-from mta_framework.models.model_summary import ModelOutline, outline_pretrained
-from mta_framework.models.sources import Origin, local_tokenizer, origin_of
+from mta_framework.models.model_summary import ModelSummary, summarise_pretrained
+from mta_framework.models.sources import ModelSource, local_tokenizer, model_source
 from mta_framework.models.tokenizers import load_tokenizer
 from mta_framework.spec.evaluation_spec import ModelSection
 
@@ -40,13 +40,13 @@ class EvaluatedModel:
         return load_tokenizer(self._origin if path is None else local_tokenizer(Path(path), "model.tokenizer"))
 
     @cached_property
-    def outline(self) -> ModelOutline:
+    def outline(self) -> ModelSummary:
         """The model in numbers; no weights are read.
 
         Raises:
             InputError: It is none, or has fewer embeddings than the tokenizer has tokens.
         """
-        return outline_pretrained(self._origin, self.tokenizer, self._section.dtype)
+        return summarise_pretrained(self._origin, self.tokenizer, self._section.dtype)
 
     @property
     def folder(self) -> Path | None:
@@ -59,7 +59,7 @@ class EvaluatedModel:
         """A text that changes when the weights do."""
         # A branch of the hub moves on; its configuration knows the commit.
         commit = getattr(self.outline.config, "_commit_hash", None)
-        files = stamp(Path(self._section.path)) if self._section.path else []
+        files = file_stamps(Path(self._section.path)) if self._section.path else []
         return json.dumps([self._section.model_dump(mode="json"), commit, files])
 
     def load(self) -> PreTrainedModel:
@@ -72,7 +72,7 @@ class EvaluatedModel:
         return model.to(self._device)  # type: ignore[arg-type]
 
     @cached_property
-    def _origin(self) -> Origin:
-        origin = origin_of(self._section, "model")
+    def _origin(self) -> ModelSource:
+        origin = model_source(self._section, "model")
         assert origin is not None, "the spec asks for hub or path"
         return origin

@@ -8,7 +8,7 @@ from pathlib import Path
 from mta_framework.spec.run import RunSpec
 
 
-def identity(spec: RunSpec, student_folder: Path, teacher_folder: Path | None) -> dict[str, str]:
+def fingerprints(spec: RunSpec, student_folder: Path, teacher_folder: Path | None) -> dict[str, str]:
     """For each model of a run, a text that changes when its weights do.
 
     Args:
@@ -19,7 +19,7 @@ def identity(spec: RunSpec, student_folder: Path, teacher_folder: Path | None) -
     precision = spec.training.precision
     source = spec.teacher.model_dump(mode="json") if spec.teacher else None
     path = teacher_folder or (Path(spec.teacher.path) if spec.teacher and spec.teacher.path else None)
-    teacher = json.dumps([source, precision, stamp(path)])
+    teacher = json.dumps([source, precision, file_stamps(path)])
     initial = [
         spec.student.model_dump(mode="json"),
         spec.seed,
@@ -27,13 +27,13 @@ def identity(spec: RunSpec, student_folder: Path, teacher_folder: Path | None) -
         teacher if spec.student.teacher_layers else "",
     ]
     return {
-        "student": json.dumps([precision, stamp(student_folder)]),
+        "student": json.dumps([precision, file_stamps(student_folder)]),
         "teacher": teacher,
         "initial_student": json.dumps(initial),
     }
 
 
-def stamp(path: Path | None) -> list[list[str | int]]:
+def file_stamps(path: Path | None) -> list[list[str | int]]:
     """Name, size and time of each file of weights in a folder, or of a file; empty for None."""
     if path is None:
         return []

@@ -14,7 +14,7 @@ from mta_framework.errors import Fault, InputError
 from mta_framework.models.configs import accepted, fresh_config
 from mta_framework.models.layer_selection import shortened
 from mta_framework.models.lora import add_lora
-from mta_framework.models.sources import Origin, loading, local_model, origin_of
+from mta_framework.models.sources import ModelSource, loading, local_model, model_source
 from mta_framework.models.tokenizers import check_vocabulary
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
@@ -38,9 +38,9 @@ def load_teacher(section: TeacherSection, run_student_folder: Path | None, dtype
         InputError: It could not be loaded.
     """
     if run_student_folder is not None:
-        origin: Origin | None = local_model(run_student_folder, "teacher.run")
+        origin: ModelSource | None = local_model(run_student_folder, "teacher.run")
     else:
-        origin = origin_of(section, "teacher")
+        origin = model_source(section, "teacher")
     assert origin is not None, "teacher.run goes with run_student_folder"
     return pretrained(origin, getattr(torch, dtype)).eval().requires_grad_(False)
 
@@ -73,7 +73,7 @@ def student_field(section: StudentSection) -> str:
     return next(f"student.{name}" for name in ("hub", "path", "config", "teacher_layers") if getattr(section, name))
 
 
-def pretrained(origin: Origin, dtype: torch.dtype) -> PreTrainedModel:
+def pretrained(origin: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     """A pretrained causal language model with plain weights; quantised GGUF weights are expanded.
 
     Only safetensors and GGUF files are read, and no code that comes with the model is run.
@@ -108,7 +108,7 @@ def _plain_student(
     if section.teacher_layers is not None:
         assert teacher is not None, "the spec refuses teacher_layers without a teacher"
         return shortened(teacher, section.teacher_layers)
-    origin = origin_of(section, "student")
+    origin = model_source(section, "student")
     assert origin is not None
     return pretrained(origin, torch.float32)
 

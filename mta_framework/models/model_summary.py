@@ -16,7 +16,7 @@ from mta_framework.models.layer_selection import shortened_config
 from mta_framework.models.loading import student_field
 from mta_framework.models.lora import add_lora
 from mta_framework.models.probe import check_runs
-from mta_framework.models.sources import Origin, origin_of
+from mta_framework.models.sources import ModelSource, model_source
 from mta_framework.models.tokenizers import check_vocabulary
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
@@ -24,7 +24,7 @@ from mta_framework.types import ModelShape
 
 
 @dataclass(frozen=True)
-class ModelOutline:
+class ModelSummary:
     """A model in numbers.
 
     Args:
@@ -42,7 +42,7 @@ class ModelOutline:
     config: PreTrainedConfig = field(repr=False, compare=False)
 
 
-def outline_teacher(section: TeacherSection, run_student: ModelOutline | None, dtype: str) -> ModelOutline:
+def summarise_teacher(section: TeacherSection, run_student: ModelSummary | None, dtype: str) -> ModelSummary:
     """Outline of the teacher.
 
     Args:
@@ -53,7 +53,7 @@ def outline_teacher(section: TeacherSection, run_student: ModelOutline | None, d
     Raises:
         InputError: The configuration could not be read, or is of no supported architecture.
     """
-    origin = origin_of(section, "teacher")
+    origin = model_source(section, "teacher")
     if origin is None:
         assert run_student is not None, "teacher.run goes with run_student"
         config, where = run_student.config, "teacher.run"
@@ -63,12 +63,12 @@ def outline_teacher(section: TeacherSection, run_student: ModelOutline | None, d
         shell = _shell(config)
     _require_causal(shell, where)
     head_of(shell, where)
-    return ModelOutline(shape_of(config), _count(shell), 0, dtype, config)
+    return ModelSummary(shape_of(config), _count(shell), 0, dtype, config)
 
 
-def outline_student(
-    section: StudentSection, teacher: ModelOutline | None, tokenizer: PreTrainedTokenizerBase
-) -> ModelOutline:
+def summarise_student(
+    section: StudentSection, teacher: ModelSummary | None, tokenizer: PreTrainedTokenizerBase
+) -> ModelSummary:
     """Outline of the student.
 
     Args:
@@ -90,10 +90,10 @@ def outline_student(
     if fault:
         raise InputError([fault])
     shell: nn.Module = add_lora(model, section.lora) if section.lora is not None else model
-    return ModelOutline(shape_of(config), _count(shell), _count(shell, trainable=True), "float32", config)
+    return ModelSummary(shape_of(config), _count(shell), _count(shell, trainable=True), "float32", config)
 
 
-def outline_pretrained(origin: Origin, tokenizer: PreTrainedTokenizerBase, dtype: str) -> ModelOutline:
+def summarise_pretrained(origin: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype: str) -> ModelSummary:
     """Outline of a pretrained model that is used as it is.
 
     Args:
@@ -110,18 +110,18 @@ def outline_pretrained(origin: Origin, tokenizer: PreTrainedTokenizerBase, dtype
     _require_causal(shell, origin.where)
     if fault := check_vocabulary(tokenizer, shell, origin.where):
         raise InputError([fault])
-    return ModelOutline(shape_of(config), _count(shell), 0, dtype, config)
+    return ModelSummary(shape_of(config), _count(shell), 0, dtype, config)
 
 
 def _student_config(
-    section: StudentSection, teacher: ModelOutline | None, tokenizer: PreTrainedTokenizerBase
+    section: StudentSection, teacher: ModelSummary | None, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedConfig:
     if section.config is not None:
         return fresh_config(section.config, tokenizer)
     if section.teacher_layers is not None:
         assert teacher is not None, "the spec refuses teacher_layers without a teacher"
         return shortened_config(teacher.config, section.teacher_layers)
-    origin = origin_of(section, "student")
+    origin = model_source(section, "student")
     assert origin is not None
     return read_config(origin)
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mta_framework.errors import InputError
 from mta_framework.models.heads import check_head
 from mta_framework.models.loading import load_student, load_teacher, pretrained, student_field, teacher_dtype
-from mta_framework.models.model_summary import ModelOutline, outline_student, outline_teacher
+from mta_framework.models.model_summary import ModelSummary, summarise_student, summarise_teacher
 from mta_framework.models.sources import local_model
 from mta_framework.models.tokenizers import (
     check_vocabulary,
@@ -26,7 +26,7 @@ from mta_framework.spec.teacher import TeacherSection
 from mta_framework.spec.training import DTYPE_OF_PRECISION
 
 
-class Lineup:
+class RunModels:
     """The models of a run.
 
     Args:
@@ -40,7 +40,7 @@ class Lineup:
         self,
         spec: RunSpec,
         teacher_folder: Path | None = None,
-        teacher_run: Lineup | None = None,
+        teacher_run: RunModels | None = None,
         device: torch.device | str = "cpu",
     ):
         self._spec = spec
@@ -77,24 +77,24 @@ class Lineup:
         return load_teacher_tokenizer(self._spec.teacher, self._teacher_folder)
 
     @cached_property
-    def student_outline(self) -> ModelOutline:
+    def student_summary(self) -> ModelSummary:
         """The student in numbers; no weights are read."""
-        return outline_student(self._spec.student, self.teacher_outline, self.tokenizer)
+        return summarise_student(self._spec.student, self.teacher_summary, self.tokenizer)
 
     @cached_property
-    def teacher_outline(self) -> ModelOutline | None:
+    def teacher_summary(self) -> ModelSummary | None:
         """The teacher in numbers, or None; no weights are read."""
         teacher = self._spec.teacher
         if teacher is None:
             return None
         exported = None
         if self._teacher_run is not None:
-            exported = self._teacher_run.student_outline
+            exported = self._teacher_run.student_summary
         elif self._teacher_folder is not None:
-            exported = outline_student(
+            exported = summarise_student(
                 StudentSection(path=str(self._teacher_folder)), None, self._teacher_tokenizer or self.tokenizer
             )
-        return outline_teacher(teacher, exported, self._teacher_dtype(teacher))
+        return summarise_teacher(teacher, exported, self._teacher_dtype(teacher))
 
     def teacher(self) -> PreTrainedModel | None:
         """The frozen teacher in its own dtype, or None.

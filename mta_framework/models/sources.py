@@ -21,7 +21,7 @@ _GGUF_MAGIC = b"GGUF"
 
 
 @dataclass(frozen=True)
-class Origin:
+class ModelSource:
     """A model on the hub or on this machine, and the place in the spec that names it.
 
     Args:
@@ -52,7 +52,7 @@ class Origin:
         }
 
 
-def origin_of(section: TeacherSection | StudentSection | ModelSection, where: str) -> Origin | None:
+def model_source(section: TeacherSection | StudentSection | ModelSection, where: str) -> ModelSource | None:
     """The origin that a section names; None where it names none (``run``, ``config``, ``teacher_layers``).
 
     Args:
@@ -63,11 +63,11 @@ def origin_of(section: TeacherSection | StudentSection | ModelSection, where: st
         InputError: A local path is no model folder with safetensors weights and no GGUF file.
     """
     if section.hub is not None:
-        return Origin(section.hub, f"{where}.hub", section.revision)
+        return ModelSource(section.hub, f"{where}.hub", section.revision)
     return None if section.path is None else local_model(Path(section.path), f"{where}.path")
 
 
-def local_model(path: Path, where: str) -> Origin:
+def local_model(path: Path, where: str) -> ModelSource:
     """A model folder or GGUF file on this machine.
 
     Raises:
@@ -80,10 +80,10 @@ def local_model(path: Path, where: str) -> Origin:
         expected = "a folder with config.json and safetensors weights, or a .gguf file, is allowed"
         hint = "Give such a folder; save_pretrained of transformers writes one."
         raise InputError([Fault(where, f"{problem} (got {str(path)!r})", expected, hint)])
-    return Origin(str(path), where)
+    return ModelSource(str(path), where)
 
 
-def local_tokenizer(path: Path, where: str) -> Origin:
+def local_tokenizer(path: Path, where: str) -> ModelSource:
     """A tokenizer folder or GGUF file on this machine.
 
     Raises:
@@ -96,11 +96,11 @@ def local_tokenizer(path: Path, where: str) -> Origin:
         expected = "a folder with tokenizer.json, or a .gguf file, is allowed"
         hint = "Give such a folder; save_pretrained of a tokenizer writes one."
         raise InputError([Fault(where, f"{problem} (got {str(path)!r})", expected, hint)])
-    return Origin(str(path), where)
+    return ModelSource(str(path), where)
 
 
 @contextmanager
-def loading(origin: Origin, kind: str = "causal language model") -> Iterator[None]:
+def loading(origin: ModelSource, kind: str = "causal language model") -> Iterator[None]:
     """Turn what transformers, the hub and safetensors raise into an InputError at the origin's place in the spec.
 
     Args:
@@ -118,10 +118,10 @@ def loading(origin: Origin, kind: str = "causal language model") -> Iterator[Non
         raise InputError([Fault(origin.where, problem, expected, hint)]) from error
 
 
-def _gguf(path: Path, where: str) -> Origin:
+def _gguf(path: Path, where: str) -> ModelSource:
     with path.open("rb") as file:
         if file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC:
-            return Origin(str(path.parent), where, gguf_file=path.name)
+            return ModelSource(str(path.parent), where, gguf_file=path.name)
     expected = "a transformers folder or a .gguf file is allowed"
     raise InputError([Fault(where, f"is a file but no GGUF file (got {str(path)!r})", expected, "Give one of these.")])
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mta_framework.models.decoder import blocks_of, decoder_of, ends_of, shape_of
 from mta_framework.models.heads import head_of
-from mta_framework.types import States, Tail
+from mta_framework.types import FinalLayers, States
 
 __all__ = ["StateReader", "shape_of"]
 
@@ -70,7 +70,7 @@ class StateReader:
         layers = {layer: kept[layer] for layer in self._layers if layer < self._depth}
         if self._depth in self._layers:
             layers[self._depth] = unprojected_BTD
-        tail = Tail(self._shape, _norm_between(kept.get(self._depth), unprojected_BTD, ends), projection)
+        tail = FinalLayers(self._shape, _norm_between(kept.get(self._depth), unprojected_BTD, ends), projection)
         return States(final_BTD, layers, head_of(self._model), tail, input_ids_BT)
 
     def close(self) -> None:

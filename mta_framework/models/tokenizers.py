@@ -10,14 +10,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.models.decoder import base_of
-from mta_framework.models.sources import Origin, loading, local_tokenizer, origin_of
+from mta_framework.models.sources import ModelSource, loading, local_tokenizer, model_source
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 
 _NAMED_DIFFERENCES = 3
 
 
-def load_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
+def load_tokenizer(origin: ModelSource) -> PreTrainedTokenizerBase:
     """A tokenizer with character offsets, an end token and a padding token (the end token where it has none).
 
     Callers set ``padding_side``.
@@ -45,7 +45,7 @@ def load_teacher_tokenizer(section: TeacherSection, run_student_folder: Path | N
     """The teacher's own tokenizer; ``run_student_folder`` is the student exported by ``teacher.run``."""
     if run_student_folder is not None:
         return load_tokenizer(local_tokenizer(run_student_folder, "teacher.run"))
-    origin = origin_of(section, "teacher")
+    origin = model_source(section, "teacher")
     assert origin is not None, "teacher.run goes with run_student_folder"
     return load_tokenizer(origin)
 
@@ -60,7 +60,7 @@ def load_student_tokenizer(
     """
     if section.tokenizer is not None:
         return load_tokenizer(local_tokenizer(Path(section.tokenizer), "student.tokenizer"))
-    origin = origin_of(section, "student")
+    origin = model_source(section, "student")
     if origin is not None:
         return load_tokenizer(origin)
     if teacher is None:

@@ -10,7 +10,7 @@ from mta_framework.types import Span
 
 
 @dataclass(frozen=True)
-class MarkedText:
+class AnnotatedText:
     """A text and its spans.
 
     Args:
@@ -44,7 +44,7 @@ def tracks(spans: Sequence[Span]) -> list[list[Span]]:
     return found
 
 
-def edges(text: MarkedText) -> list[int]:
+def edges(text: AnnotatedText) -> list[int]:
     """Where anything that is shown begins or ends, and both ends of the text: ascending offsets."""
     places = {0, len(text.text), *chain.from_iterable(chain.from_iterable(text.spans.values()))}
     places |= set(chain.from_iterable(text.tokens or ()))

@@ -12,7 +12,7 @@ from mta_framework.evaluation.report import EvaluationFacts, Report
 from mta_framework.evaluation.tables import escaped, markdown_table, metrics, score_rows, seeds_note
 from mta_framework.reporting import summary_text
 from mta_framework.reporting.page import render
-from mta_framework.reporting.redact import portable
+from mta_framework.reporting.redact import redact
 
 CARD = "README.md"
 _HUB_NAMES = {"rouge_l": "rouge"}
@@ -21,7 +21,7 @@ _HUB_NAMES = {"rouge_l": "rouge"}
 
 def card(report: Report) -> str:
     """The card, as Markdown with its metadata in front; no absolute path is left in it."""
-    shared = portable(report)
+    shared = redact(report)
     facts = shared.evaluation
     return render(
         "card.md",

@@ -71,12 +71,12 @@ def curve_figures(report: Report) -> Iterator[Drawing]:
 
 def step_figure(report: Report) -> Drawing | None:
     """Where the time of a step goes, the longest part first."""
-    spent = {name: seconds for name, seconds in report.step_time.items() if seconds > 0}
-    if not spent:
+    usage = {name: seconds for name, seconds in report.step_time.items() if seconds > 0}
+    if not usage:
         return None
-    ordered = dict(sorted(spent.items(), key=lambda part: -part[1]))
+    ordered = dict(sorted(usage.items(), key=lambda part: -part[1]))
     image = svg(parts(ordered, "s"), "steptime", "Seconds per step by part")
-    return Drawing("time of a step", image, f"Mean over the steps: {sum(spent.values()):.3g} s in all.")
+    return Drawing("time of a step", image, f"Mean over the steps: {sum(usage.values()):.3g} s in all.")
 
 
 def layer_figure(report: Report) -> Drawing | None:

@@ -37,7 +37,7 @@ def _scores(facts: EvaluationFacts | None) -> Iterator[str]:
         yield f"**{escaped(metric)}**"
         yield markdown_table(score_rows(facts, metric))
     yield seeds_note(facts.seeds)
-    if told := summary_text.spent(facts):
+    if told := summary_text.usage(facts):
         yield told
     yield markdown_table(summary_text.sets(facts))
 

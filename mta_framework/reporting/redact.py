@@ -14,7 +14,7 @@ _PATH = re.compile(r"""(?<![\w.:/\\~])(?:~?/|[A-Za-z]:[\\/])[^\s"',;={}\[\]]*"""
 """An absolute path within a command; one with a space is found up to it, and then again from the next slash."""
 
 
-def portable(report: Report) -> Report:
+def redact(report: Report) -> Report:
     """The same report, with absolute paths of its spec and command cut down to their last part."""
     return dataclasses.replace(report, spec=_names(report.spec), command=_PATH.sub(_last, report.command))
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from mta_framework.evaluation.report import EvaluationFacts, Report, SpanSample
 from mta_framework.evaluation.tables import formatted, metrics, score_rows, seeds_note
 from mta_framework.reporting import figures, heatmaps, paper_check, summary_text
-from mta_framework.reporting.annotated_text import MarkedText
+from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.reporting.page import Drawing, render
 from mta_framework.reporting.span_html import strips
 
@@ -63,7 +63,7 @@ def _values(report: Report) -> dict[str, Any]:
         "tiles": list(_tiles(report)),
         "scores": list(_scores(facts)) if facts else [],
         "seeds_note": seeds_note(facts.seeds) if facts else "",
-        "spent": summary_text.spent(facts) if facts else "",
+        "spent": summary_text.usage(facts) if facts else "",
         "sets": summary_text.sets(facts) if facts else [],
         "curves": list(figures.curve_figures(report)),
         "step_time": figures.step_figure(report),
@@ -117,7 +117,7 @@ def _scores(facts: EvaluationFacts) -> Iterator[ScoreBlock]:
 def _marks(samples: tuple[SpanSample, ...]) -> Mapping[str, Any] | None:
     if not samples:
         return None
-    texts = [MarkedText(sample.text, sample.spans) for sample in samples]
+    texts = [AnnotatedText(sample.text, sample.spans) for sample in samples]
     found = strips(texts)
     return {
         "style": Markup(found.style()),

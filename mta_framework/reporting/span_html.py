@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from mta_framework.reporting.annotated_text import MarkedText, edges, tracks
+from mta_framework.reporting.annotated_text import AnnotatedText, edges, tracks
 
 _LINE = 4
 """Pixels that a track takes under the text, with the gap to the next."""
@@ -56,7 +56,7 @@ class Strips:
             for place, name in enumerate(self.first)
         )
 
-    def paragraph(self, text: MarkedText) -> str:
+    def paragraph(self, text: AnnotatedText) -> str:
         """One text: cut wherever anything begins or ends, each piece with a class for every span that it lies in."""
         classes: list[list[str]] = [["s"] for _ in text.text]
         for name, spans in text.spans.items():
@@ -79,14 +79,14 @@ class Strips:
             yield f"body:has(#show{place}:not(:checked)) .s {{ {off} }}"
 
 
-def strips(texts: Sequence[MarkedText]) -> Strips:
+def strips(texts: Sequence[AnnotatedText]) -> Strips:
     """Lines enough for these texts, at least one, which have the same granularities."""
     names = list(texts[0].spans)
     depth = {name: max(1, *(len(tracks(text.spans[name])) for text in texts)) for name in names}
     return Strips({name: sum(depth[other] for other in names[:place]) for place, name in enumerate(names)}, depth)
 
 
-def _piece(text: MarkedText, start: int, end: int, classes: Sequence[str]) -> str:
+def _piece(text: AnnotatedText, start: int, end: int, classes: Sequence[str]) -> str:
     content = escape(text.text[start:end])
     weights = ";".join(f"--w{place}:{found[start]:.2f}" for place, found in enumerate(text.weights.values()))
     if len(classes) == 1 and not weights:

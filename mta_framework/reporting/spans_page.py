@@ -7,7 +7,7 @@ from html import escape
 from string import Template
 
 from mta_framework.inspection.span_statistics import Statistics, notes, rows
-from mta_framework.reporting.annotated_text import MarkedText
+from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.reporting.span_html import Strips, strips
 
 _PAGE = Template("""<!DOCTYPE html>
@@ -50,7 +50,7 @@ $texts
 """)
 
 
-def page(title: str, texts: Sequence[MarkedText], found: Statistics) -> str:
+def page(title: str, texts: Sequence[AnnotatedText], found: Statistics) -> str:
     """The page.
 
     Args:
@@ -69,13 +69,13 @@ def page(title: str, texts: Sequence[MarkedText], found: Statistics) -> str:
     )
 
 
-def _rules(text: MarkedText) -> Iterator[str]:
+def _rules(text: AnnotatedText) -> Iterator[str]:
     yield "body:has(#tokens:checked) .b { box-shadow: -1px 0 var(--faint); }"
     for place, _ in enumerate(text.weights):
         yield f"body:has(#weight{place}:checked) .s {{ --w: var(--w{place}, 0); }}"
 
 
-def _controls(marks: Strips, text: MarkedText) -> Iterator[str]:
+def _controls(marks: Strips, text: AnnotatedText) -> Iterator[str]:
     yield marks.controls()
     if text.tokens is not None:
         yield '<label><input type="checkbox" id="tokens" checked> tokens</label>'
@@ -93,5 +93,5 @@ def _table(found: Statistics) -> Iterator[str]:
         yield f"<tr>{''.join(f'<{cell}>{escape(entry)}</{cell}>' for entry in row)}</tr>"
 
 
-def _block(marks: Strips, number: int, text: MarkedText) -> str:
+def _block(marks: Strips, number: int, text: AnnotatedText) -> str:
     return f"<section>\n<h2>text {number}</h2>\n{marks.paragraph(text)}\n</section>"

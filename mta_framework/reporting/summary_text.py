@@ -89,12 +89,12 @@ def sets(facts: EvaluationFacts) -> Rows:
     return [head, *rows]
 
 
-def spent(facts: EvaluationFacts) -> str:
+def usage(facts: EvaluationFacts) -> str:
     """What metrics cost, in a sentence; empty where they cost nothing."""
     costs = [
-        f"`{metric.label}` took " + ", ".join(f"{name} {amount:,g}" for name, amount in metric.spent.items())
+        f"`{metric.label}` took " + ", ".join(f"{name} {amount:,g}" for name, amount in metric.usage.items())
         for metric in facts.metrics
-        if metric.spent
+        if metric.usage
     ]
     return f"{'; '.join(costs)}." if costs else ""
 

@@ -17,10 +17,10 @@ from mta_framework.data.prepare import PreparedData
 from mta_framework.data.responses import ResponseEncoder
 from mta_framework.spans.cache import SpanCache
 from mta_framework.errors import RunError, faults_at, as_plugin_error
-from mta_framework.generation.engine import make_engine
+from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import BaseLoss, LayerMapper, MeasuringLayerMapper
-from mta_framework.models.run_models import Lineup
+from mta_framework.models.run_models import RunModels
 from mta_framework.distributed import run_on_main
 from mta_framework.runs.binding import BoundRun
 from mta_framework.storage import read_json, write_json
@@ -36,15 +36,15 @@ _COMPARED = 8
 """Texts whose states, at all layers of both models, are held together to compare them."""
 
 
-def alignment(bound: BoundRun, lineup: Lineup, pairs: tuple[LayerPair, ...]) -> Alignment | None:
+def alignment(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPair, ...]) -> Alignment | None:
     """MTA's terms, or None."""
-    section, teacher = bound.spec.alignment, lineup.teacher_outline
+    section, teacher = bound.spec.alignment, run_models.teacher_summary
     if section is None or bound.importance is None or teacher is None:
         return None
     return Alignment(
         pairs,
         bound.importance,
-        student_width=lineup.student_outline.shape.hidden_size,
+        student_width=run_models.student_summary.shape.hidden_size,
         teacher_width=teacher.shape.hidden_size,
         lambda_dsa=section.lambda_dsa,
         lambda_hid=section.lambda_hid,
@@ -66,7 +66,7 @@ def similarity(
 
 def training_data(
     bound: BoundRun,
-    lineup: Lineup,
+    run_models: RunModels,
     data: PreparedData,
     sampler: GroupedSampler,
     student: nn.Module,
@@ -74,27 +74,27 @@ def training_data(
 ) -> TrainingData:
     """What is trained on, with the base loss's batch policy where it has one."""
     granularities = bound.spans.granularities if bound.spans else ()
-    teacher_padding = (lineup.teacher_tokenizer or lineup.tokenizer).pad_token_id
+    teacher_padding = (run_models.teacher_tokenizer or run_models.tokenizer).pad_token_id
     policy = bound.base_loss.batch_policy()
     return TrainingData(
         train=data.train.examples,
         validation=data.validation.examples if data.validation else [],
         sampler=sampler,
-        collator=Collator(lineup.tokenizer.pad_token_id, granularities, teacher_padding),
+        collator=Collator(run_models.tokenizer.pad_token_id, granularities, teacher_padding),
         policy=policy,
-        rollouts=None if policy is None else _rollouts(bound, lineup, data, sampler, student, teacher),
+        rollouts=None if policy is None else _rollouts(bound, run_models, data, sampler, student, teacher),
     )
 
 
 def _rollouts(
     bound: BoundRun,
-    lineup: Lineup,
+    run_models: RunModels,
     data: PreparedData,
     sampler: GroupedSampler,
     student: nn.Module,
     teacher: nn.Module | None,
 ) -> TrainingRollouts:
-    spec, tokenizer = bound.spec, lineup.tokenizer
+    spec, tokenizer = bound.spec, run_models.tokenizer
     section, dtype = spec.training.generation, DTYPE_OF_PRECISION[spec.training.precision]
     assert section is not None
     longest = section.max_new_tokens or spec.data.max_length - spec.data.max_prompt_length
@@ -120,7 +120,7 @@ def span_cache_folder(spec: RunSpec) -> Path:
     return Path(spec.data.cache_dir or Path(spec.output_dir) / "span-cache")
 
 
-def alignment_layers(mapper: LayerMapper | None, lineup: Lineup) -> tuple[LayerPair, ...]:
+def alignment_layers(mapper: LayerMapper | None, run_models: RunModels) -> tuple[LayerPair, ...]:
     """The key layers of the alignment; empty without one.
 
     Raises:
@@ -129,13 +129,13 @@ def alignment_layers(mapper: LayerMapper | None, lineup: Lineup) -> tuple[LayerP
     """
     if mapper is None:
         return ()
-    student, teacher = lineup.student_outline, lineup.teacher_outline
+    student, teacher = run_models.student_summary, run_models.teacher_summary
     assert teacher is not None
-    return _sound(mapper, lineup, lambda: mapper.map(student.shape, teacher.shape))
+    return _sound(mapper, run_models, lambda: mapper.map(student.shape, teacher.shape))
 
 
 def measured_layers(
-    mapper: MeasuringLayerMapper, lineup: Lineup, compare: Callable[[], LayerSimilarity], file: Path
+    mapper: MeasuringLayerMapper, run_models: RunModels, compare: Callable[[], LayerSimilarity], file: Path
 ) -> tuple[LayerPair, ...]:
     """The key layers of a run whose mapper measures: chosen once, told, and kept for when the run is resumed.
 
@@ -154,7 +154,7 @@ def measured_layers(
         if file.is_file():
             return recorded_layers(file)
         similarity = compare()
-        pairs = _sound(mapper, lineup, lambda: mapper.choose(similarity))
+        pairs = _sound(mapper, run_models, lambda: mapper.choose(similarity))
         told = [asdict(pair) | {"cka": similarity.across[pair.student - 1][pair.teacher - 1]} for pair in pairs]
         write_json(file, {"pairs": told, **asdict(similarity)})
         shown = ", ".join(f"{pair} (CKA {entry['cka']:.2f})" for pair, entry in zip(pairs, told, strict=True))
@@ -169,28 +169,28 @@ def recorded_layers(file: Path) -> tuple[LayerPair, ...]:
     return tuple(LayerPair(pair["student"], pair["teacher"], pair["granularity"]) for pair in read_json(file)["pairs"])
 
 
-def base_loss_layers(base_loss: BaseLoss, lineup: Lineup) -> tuple[tuple[int, int], ...]:
+def base_loss_layers(base_loss: BaseLoss, run_models: RunModels) -> tuple[tuple[int, int], ...]:
     """Pairs of layers, the student's and the teacher's, that the base loss reads besides the final states.
 
     Raises:
         InputError: It can't be computed on these models.
         RunError: It breaks its contract.
     """
-    if lineup.teacher_outline is None:
+    if run_models.teacher_summary is None:
         return ()
     told = f"base loss {base_loss.NAME!r}"
     with as_plugin_error(told), faults_at("base_loss"):
-        layers = tuple(base_loss.key_layers(lineup.student_outline.shape, lineup.teacher_outline.shape))
-    _require_within(told, layers, lineup)
+        layers = tuple(base_loss.key_layers(run_models.student_summary.shape, run_models.teacher_summary.shape))
+    _require_within(told, layers, run_models)
     return layers
 
 
-def _sound(mapper: LayerMapper, lineup: Lineup, choose: Callable[[], Sequence[LayerPair]]) -> tuple[LayerPair, ...]:
+def _sound(mapper: LayerMapper, run_models: RunModels, choose: Callable[[], Sequence[LayerPair]]) -> tuple[LayerPair, ...]:
     """What a mapper chooses, held to its contract."""
     told = f"layer mapper {mapper.NAME!r}"
     with as_plugin_error(told), faults_at("alignment.layers"):
         pairs = tuple(choose())
-    _require_within(told, [(pair.student, pair.teacher) for pair in pairs], lineup)
+    _require_within(told, [(pair.student, pair.teacher) for pair in pairs], run_models)
     foreign = [pair for pair in pairs if pair.granularity not in mapper.granularities]
     if foreign or not pairs:
         got = ", ".join(map(str, foreign)) or "no pair"
@@ -198,10 +198,10 @@ def _sound(mapper: LayerMapper, lineup: Lineup, choose: Callable[[], Sequence[La
     return pairs
 
 
-def _require_within(told: str, layers: Sequence[tuple[int, int]], lineup: Lineup) -> None:
+def _require_within(told: str, layers: Sequence[tuple[int, int]], run_models: RunModels) -> None:
     """A plugin may be anyone's code: a layer that isn't there is told here, not by an index error in a step."""
-    assert lineup.teacher_outline is not None
-    depths = lineup.student_outline.shape.num_layers, lineup.teacher_outline.shape.num_layers
+    assert run_models.teacher_summary is not None
+    depths = run_models.student_summary.shape.num_layers, run_models.teacher_summary.shape.num_layers
     problem = [pair for pair in layers if not all(1 <= layer <= depth for layer, depth in zip(pair, depths, strict=True))]
     if problem:
         got = ", ".join(f"{student}->{teacher}" for student, teacher in problem)

@@ -19,8 +19,9 @@ from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.report import EvaluationFacts, ModelFacts, Report
 from mta_framework.evaluation.scoring import labelled
 from mta_framework.evaluation.sets import read_sets
-from mta_framework.evaluation.aggregation import summarise
-from mta_framework.generation.engine import Stored, engine_fault
+from mta_framework.evaluation.aggregation import aggregate
+from mta_framework.generation.engine import SavedModel
+from mta_framework.generation.engines import engine_fault
 from mta_framework.generation.limits import room_fault
 from mta_framework.generation.sampling import Sampling
 from mta_framework.models.evaluated import EvaluatedModel
@@ -114,12 +115,12 @@ def _ready(bound: BoundEvaluation) -> _Ready:
 
 def _evaluated(bound: BoundEvaluation, ready: _Ready) -> EvaluationFacts:
     spec, section, model = bound.spec, bound.spec.evaluation, ready.model
-    stored = Stored(model.folder, spec.model.dtype) if model.folder else None
+    stored = SavedModel(model.folder, spec.model.dtype) if model.folder else None
     candidate = Candidate(spec.name, model.identity, model.tokenizer, model.load, ready.sets, stored)
     sampling = Sampling(section.temperature, section.top_p, section.max_new_tokens, section.batch_tokens)
     folder = RunFolder(Path(spec.folder)).path / "predictions"
     found = evaluate([candidate], bound.metrics, sampling, section.seeds, folder, spec.metric_cache, section.engine)
-    return summarise(found)
+    return aggregate(found)
 
 
 def _report(spec: EvaluationSpec, model: EvaluatedModel, scores: EvaluationFacts, clock: Clock, command: str) -> Report:

@@ -33,15 +33,16 @@ from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.report import EvaluationFacts, Report
 from mta_framework.evaluation.scoring import labelled
 from mta_framework.evaluation.sets import read_sets
-from mta_framework.evaluation.aggregation import summarise
-from mta_framework.generation.engine import Stored, engine_fault
+from mta_framework.evaluation.aggregation import aggregate
+from mta_framework.generation.engine import SavedModel
+from mta_framework.generation.engines import engine_fault
 from mta_framework.generation.sampling import Sampling
 from mta_framework.runs.span_geometry import SpanGeometry, recorded_geometry
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.runs.build import alignment_layers, base_loss_layers, measured_layers, recorded_layers
 from mta_framework.models.export import save_student
-from mta_framework.models.fingerprint import identity
-from mta_framework.models.run_models import Lineup
+from mta_framework.models.fingerprint import fingerprints
+from mta_framework.models.run_models import RunModels
 from mta_framework.runs.plan import Plan, estimate_memory
 from mta_framework.distributed import processes
 from mta_framework.registry import describe
@@ -60,7 +61,7 @@ from mta_framework.types import LayerPair
 class Ready:
     """All that is known before anything slow: models in outline, data. No weights are loaded, nothing is trained."""
 
-    lineup: Lineup
+    run_models: RunModels
     pairs: tuple[LayerPair, ...]
     loss_layers: tuple[tuple[int, int], ...]
     data: PreparedData
@@ -90,15 +91,15 @@ def run(bound: BoundRun, resume: bool = False, command: str = "") -> Report:
         ready = _ready(bound)
     with clock.stage("teacher run"):
         teacher_folder = _teacher_folder(bound.teacher)
-    lineup = Lineup(bound.spec, teacher_folder, device=processes().device)
+    run_models = RunModels(bound.spec, teacher_folder, device=processes().device)
     folder = RunFolder.of(bound.spec)
     with open_run_folder(bound.spec) if processes().is_main_process else nullcontext():
         if not folder.is_trained:
             with clock.stage("training"):
-                _train(bound, ready, lineup, folder)
+                _train(bound, ready, run_models, folder)
             gc.collect()  # the trainer and its callbacks hold each other, and with them optimiser and both models
         with clock.stage("evaluation"):
-            scores = _evaluate(bound, ready, lineup, folder, teacher_folder)
+            scores = _evaluate(bound, ready, run_models, folder, teacher_folder)
         return _report(bound, ready, folder, scores, clock, command)
 
 
@@ -106,11 +107,11 @@ def plan(bound: BoundRun) -> Plan:
     """What ``run`` would do. Spans are parsed (and cached), no weights are read, nothing is trained."""
     ready = _ready(bound)
     section, world_size = bound.spec.training, processes().num_processes
-    student, teacher = ready.lineup.student_outline, ready.lineup.teacher_outline
+    student, teacher = ready.run_models.student_summary, ready.run_models.teacher_summary
     policy = bound.base_loss.batch_policy()
     micro = micro_batch_size(section, world_size) * (policy.TEXTS_PER_PROMPT if policy else 1)
     return Plan(
-        summary.model_facts(ready.lineup),
+        summary.model_facts(ready.run_models),
         summary.data_facts(ready.data),
         summary.span_facts(ready.data.train),
         ready.pairs,
@@ -137,91 +138,91 @@ def _teacher_folder(teacher: BoundRun | None) -> Path | None:
 
 def _ready(bound: BoundRun) -> Ready:
     require_whole(bound)
-    spec, lineup = bound.spec, outlined(bound)
+    spec, run_models = bound.spec, summarised_models(bound)
     faults = [fault for fault in (precision_fault(spec.training),) if fault]
     with collect_faults(faults):
-        faults += length_faults(spec, lineup)
+        faults += length_faults(spec, run_models)
     asked = {"training.generation.engine": spec.training.generation, "evaluation.engine": spec.evaluation}
     faults += [fault for where, section in asked.items() if section and (fault := engine_fault(section.engine, where))]
     with collect_faults(faults):
         labelled(bound.metrics)
     with collect_faults(faults):
-        pairs = alignment_layers(bound.layers, lineup)
+        pairs = alignment_layers(bound.layers, run_models)
     with collect_faults(faults):
-        loss_layers = base_loss_layers(bound.base_loss, lineup)
+        loss_layers = base_loss_layers(bound.base_loss, run_models)
     with collect_faults(faults):
-        faults += tokenizer_faults(bound, lineup)
+        faults += tokenizer_faults(bound, run_models)
     with collect_faults(faults):
-        sets = teacher_sets = read_sets(spec.evaluation, spec.data.template, lineup.tokenizer)
-        if lineup.teacher_tokenizer is not None:
-            teacher_sets = read_sets(spec.evaluation, spec.data.template, lineup.teacher_tokenizer)
+        sets = teacher_sets = read_sets(spec.evaluation, spec.data.template, run_models.tokenizer)
+        if run_models.teacher_tokenizer is not None:
+            teacher_sets = read_sets(spec.evaluation, spec.data.template, run_models.teacher_tokenizer)
     with collect_faults(faults), processes().main_process_first():  # the others find its spans in the cache
         folder = span_cache_folder(spec)
-        data = prepare(spec.data, lineup.tokenizer, bound.spans, folder, lineup.teacher_tokenizer)
+        data = prepare(spec.data, run_models.tokenizer, bound.spans, folder, run_models.teacher_tokenizer)
         sampler = sampler_for(data.train.examples, spec.training, spec.seed)
         if data.validation and (fault := validation_fault(len(data.validation.examples), processes().num_processes)):
             faults.append(fault)
     if faults:
         raise InputError(faults)
-    summary.warn_of_size(lineup)
-    return Ready(lineup, pairs, loss_layers, data, sampler, sets, teacher_sets)
+    summary.warn_of_size(run_models)
+    return Ready(run_models, pairs, loss_layers, data, sampler, sets, teacher_sets)
 
 
-def outlined(bound: BoundRun) -> Lineup:
+def summarised_models(bound: BoundRun) -> RunModels:
     """The models as far as they can be told before ``teacher.run`` is done."""
     if bound.teacher is None:
-        return Lineup(bound.spec)
+        return RunModels(bound.spec)
     exported = RunFolder.of(bound.teacher.spec)
     if exported.is_trained:
-        return Lineup(bound.spec, exported.student)
-    return Lineup(bound.spec, teacher_run=outlined(bound.teacher))
+        return RunModels(bound.spec, exported.student)
+    return RunModels(bound.spec, teacher_run=summarised_models(bound.teacher))
 
 
-def _train(bound: BoundRun, ready: Ready, lineup: Lineup, folder: RunFolder) -> None:
+def _train(bound: BoundRun, ready: Ready, run_models: RunModels, folder: RunFolder) -> None:
     spec, data = bound.spec, ready.data
-    teacher = lineup.teacher()
-    student = lineup.student(teacher)
+    teacher = run_models.teacher()
+    student = run_models.student(teacher)
     set_seed(spec.seed)
     base_loss = copy.deepcopy(bound.base_loss)  # it may remember things, and this run may not be its last
-    fed = training_data(bound, lineup, data, ready.sampler, student, teacher)
+    fed = training_data(bound, run_models, data, ready.sampler, student, teacher)
     pairs = ready.pairs
     if isinstance(bound.layers, MeasuringLayerMapper):
         assert teacher is not None
         compare = partial(similarity, bound.layers, fed, spec.seed, student, teacher)
-        pairs = measured_layers(bound.layers, lineup, compare, folder.key_layers)
-    aligner = alignment(bound, lineup, pairs)
+        pairs = measured_layers(bound.layers, run_models, compare, folder.key_layers)
+    aligner = alignment(bound, run_models, pairs)
     distiller = Distiller(student, teacher, base_loss, aligner, pairs, ready.loss_layers)
     rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0
-    geometry = SpanGeometry(distiller, fed, lineup.tokenizer, folder.geometry)
+    geometry = SpanGeometry(distiller, fed, run_models.tokenizer, folder.geometry)
     geometry.before()
     log = train(distiller, fed, spec.training, spec.seed, folder.path, rate)
     geometry.after()
     if processes().is_main_process:
         write_json(folder.training_log, asdict(log))
-        save_student(student, lineup.tokenizer, folder.student)
+        save_student(student, run_models.tokenizer, folder.student)
     processes().wait_for_everyone()
 
 
 def _evaluate(
-    bound: BoundRun, ready: Ready, lineup: Lineup, folder: RunFolder, teacher_folder: Path | None
+    bound: BoundRun, ready: Ready, run_models: RunModels, folder: RunFolder, teacher_folder: Path | None
 ) -> EvaluationFacts | None:
     section = bound.spec.evaluation
     if section is None:
         return None
     loaders: dict[str, Callable[[], Any]] = {
-        "student": lambda: lineup.exported_student(folder.student),
-        "teacher": lineup.teacher,
-        "initial_student": lineup.initial_student,
+        "student": lambda: run_models.exported_student(folder.student),
+        "teacher": run_models.teacher,
+        "initial_student": run_models.initial_student,
     }
-    identities = identity(bound.spec, folder.student, teacher_folder)
-    tokenizers = {"teacher": lineup.teacher_tokenizer or lineup.tokenizer}
+    identities = fingerprints(bound.spec, folder.student, teacher_folder)
+    tokenizers = {"teacher": run_models.teacher_tokenizer or run_models.tokenizer}
     sets = {"teacher": ready.teacher_sets}
-    stored = {"student": Stored(folder.student, DTYPE_OF_PRECISION[bound.spec.training.precision])}
+    stored = {"student": SavedModel(folder.student, DTYPE_OF_PRECISION[bound.spec.training.precision])}
     candidates = [
         Candidate(
             name,
             identities[name],
-            tokenizers.get(name, lineup.tokenizer),
+            tokenizers.get(name, run_models.tokenizer),
             loaders[name],
             sets.get(name, ready.sets),
             stored.get(name),
@@ -230,7 +231,7 @@ def _evaluate(
     ]
     sampling = Sampling(section.temperature, section.top_p, section.max_new_tokens, section.batch_tokens)
     predictions, cache = folder.path / "predictions", bound.spec.metric_cache
-    return summarise(evaluate(candidates, bound.metrics, sampling, section.seeds, predictions, cache, section.engine))
+    return aggregate(evaluate(candidates, bound.metrics, sampling, section.seeds, predictions, cache, section.engine))
 
 
 def _report(
@@ -242,7 +243,7 @@ def _report(
         spec=summary.resolved(bound),
         evaluation=scores,
         layer_pairs=recorded_layers(folder.key_layers) if folder.key_layers.is_file() else ready.pairs,
-        models=summary.model_facts(ready.lineup),
+        models=summary.model_facts(ready.run_models),
         data=summary.data_facts(ready.data),
         spans=summary.span_facts(ready.data.train),
         unparsed=ready.data.unparsed,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
-from mta_framework.models.model_summary import ModelOutline
+from mta_framework.models.model_summary import ModelSummary
 from mta_framework.spec.run import RunSpec
 from mta_framework.types import LayerPair
 
@@ -53,7 +53,7 @@ class Plan:
 
 
 def estimate_memory(
-    spec: RunSpec, student: ModelOutline, teacher: ModelOutline | None, pairs: int, micro_batch_size: int
+    spec: RunSpec, student: ModelSummary, teacher: ModelSummary | None, pairs: int, micro_batch_size: int
 ) -> dict[str, int]:
     """Bytes per process by part; activations are a rule of thumb, the rest is counted."""
     projections = _projections(spec, student, teacher, pairs)
@@ -74,7 +74,7 @@ def estimate_memory(
     }
 
 
-def _projections(spec: RunSpec, student: ModelOutline, teacher: ModelOutline | None, pairs: int) -> int:
+def _projections(spec: RunSpec, student: ModelSummary, teacher: ModelSummary | None, pairs: int) -> int:
     if spec.alignment is None or spec.alignment.lambda_hid == 0 or teacher is None:
         return 0
     return pairs * (student.shape.hidden_size + 1) * teacher.shape.hidden_size

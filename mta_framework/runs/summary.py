@@ -8,7 +8,7 @@ from typing import Any
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.tokens import EncodedSet
 from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts, SpanSample
-from mta_framework.models.run_models import Lineup
+from mta_framework.models.run_models import RunModels
 from mta_framework.distributed import processes
 from mta_framework.runs.binding import BoundRun
 
@@ -26,9 +26,9 @@ def resolved(bound: BoundRun) -> dict[str, Any]:
     return spec
 
 
-def model_facts(lineup: Lineup) -> dict[str, ModelFacts]:
+def model_facts(run_models: RunModels) -> dict[str, ModelFacts]:
     """Parameters of teacher and student."""
-    outlines = {"teacher": lineup.teacher_outline, "student": lineup.student_outline}
+    outlines = {"teacher": run_models.teacher_summary, "student": run_models.student_summary}
     return {
         name: ModelFacts(found.parameters, found.trainable, found.shape.num_layers)
         for name, found in outlines.items()
@@ -57,9 +57,9 @@ def span_samples(data: PreparedData) -> tuple[SpanSample, ...]:
     )
 
 
-def warn_of_size(lineup: Lineup) -> None:
+def warn_of_size(run_models: RunModels) -> None:
     """Tell the user, once for all processes, of a student larger than its teacher: allowed, and seldom meant."""
-    student, teacher = lineup.student_outline, lineup.teacher_outline
+    student, teacher = run_models.student_summary, run_models.teacher_summary
     if teacher is not None and student.parameters > teacher.parameters and processes().is_main_process:
         sizes = f"{student.parameters:,} and {teacher.parameters:,}"
         _log.warning("student: has more parameters than its teacher (got %s); the run goes on as asked.", sizes)

@@ -25,7 +25,7 @@ from mta_framework.sweeps.progress import Progress
 
 
 @dataclass(frozen=True)
-class Means:
+class RunnerOptions:
     """What a sweep runs by.
 
     Args:
@@ -45,12 +45,12 @@ class Means:
         return nullcontext(Pool(self.places or 1, visible_devices(), usable_cores()))
 
 
-def run_sweep(bound: BoundSweep, means: Means, resume: bool, tell: Callable[[str], None]) -> list[str]:
+def run_sweep(bound: BoundSweep, options: RunnerOptions, resume: bool, tell: Callable[[str], None]) -> list[str]:
     """Run every cell that is not finished; one that fails doesn't stop the others.
 
     Args:
         bound: A sound sweep.
-        means: What it runs by.
+        options: What it runs by.
         resume: Go on with a sweep that was interrupted.
         tell: Called with a line for everything that happens.
 
@@ -71,12 +71,12 @@ def run_sweep(bound: BoundSweep, means: Means, resume: bool, tell: Callable[[str
             tell(f"{len(bound.cells) - len(waiting)} of {len(bound.cells)} cells are finished")
         if not waiting:
             return []
-        with means.runner() as runner:
+        with options.runner() as runner:
             tell("checking models and data, parsing spans")
             _check_and_parse(waiting, teachers, len(bound.cells))
             progress = Progress(len(teachers) + len(waiting), tell)
-            lost = _train_teachers(teachers, runner, means, progress)
-            jobs = [Job(cell.cell.name, cell.run, means.plugin_files) for cell in waiting]
+            lost = _train_teachers(teachers, runner, options, progress)
+            jobs = [Job(cell.cell.name, cell.run, options.plugin_files) for cell in waiting]
             jobs = [job for job in jobs if not progress.is_lost(job, lost)]
             _run(jobs, runner, progress)
         return progress.failed
@@ -100,7 +100,9 @@ def _check_and_parse(cells: Sequence[BoundCell], teachers: Sequence[BoundRun], c
         raise InputError(faults)
 
 
-def _train_teachers(teachers: Sequence[BoundRun], runner: Runner, means: Means, progress: Progress) -> set[Path]:
+def _train_teachers(
+    teachers: Sequence[BoundRun], runner: Runner, options: RunnerOptions, progress: Progress
+) -> set[Path]:
     """Train the teachers, those that others start from first.
 
     Returns:
@@ -112,7 +114,7 @@ def _train_teachers(teachers: Sequence[BoundRun], runner: Runner, means: Means, 
         behind = {run.spec.folder for run in waiting}
         ready = [run for run in waiting if run.teacher is None or run.teacher.spec.folder not in behind]
         waiting = [run for run in waiting if run not in ready]
-        jobs = [Job(f"teacher {run.spec.name}", run, means.plugin_files) for run in ready]
+        jobs = [Job(f"teacher {run.spec.name}", run, options.plugin_files) for run in ready]
         left = [job for job in jobs if not progress.is_lost(job, lost)]
         done = {outcome.job.run.spec.folder for outcome in _run(left, runner, progress) if outcome.code == 0}
         lost |= {run.spec.folder for run in ready} - done

@@ -8,23 +8,23 @@ from collections.abc import Sequence
 
 from mta_framework.interfaces import Metric, PairwiseMetric
 from mta_framework.testing.plugin import PluginContract
-from mta_framework.types import Answers, Likelihood
+from mta_framework.types import Generations, Likelihood
 
 _PREDICTIONS = ("", "a red bicycle", "日本語", "the lamp is broken", "{} [[7]] 5.")
 _REFERENCES = (["x"], ["a red bicycle", "bike"], ["日本語"], ["his lamp was broken"], ["", "-5"])
 _QUESTIONS = ("Say x.", "What is it?", "Which language?", "What is wrong?", "")
 _LIKELIHOODS = (Likelihood(2.0, 1), Likelihood(0.0, 3), Likelihood(5.0, 2), Likelihood(11.5, 5), Likelihood(0.25, 1))
-_EMPTY = Answers([], [], likelihoods=lambda: ())
+_EMPTY = Generations([], [], likelihoods=lambda: ())
 
 
-def _answers(rows: Sequence[int], predictions: Sequence[str] = _PREDICTIONS) -> Answers:
+def _answers(rows: Sequence[int], predictions: Sequence[str] = _PREDICTIONS) -> Generations:
     """The answers of these rows, all that a metric could ask for included."""
 
     def likelihoods() -> list[Likelihood]:
         return [_LIKELIHOODS[row] for row in rows]
 
     references = [_REFERENCES[row] for row in rows]
-    return Answers([predictions[row] for row in rows], references, [_QUESTIONS[row] for row in rows], likelihoods)
+    return Generations([predictions[row] for row in rows], references, [_QUESTIONS[row] for row in rows], likelihoods)
 
 
 _ALL = range(len(_PREDICTIONS))
@@ -57,19 +57,19 @@ class MetricContract(PluginContract):
 
     def test_a_perfect_prediction_scores_better_than_a_wrong_one_that_stammers(self, plugin: Metric) -> None:
         surprises = (Likelihood(0.5, 3), Likelihood(9.0, 3))
-        answers = Answers(
+        generations = Generations(
             ["a red bicycle", "no no no"], [["a red bicycle"]] * 2, ["What is it?"] * 2, lambda: surprises
         )
-        right, problem = plugin.score(answers).scores
+        right, problem = plugin.score(generations).scores
         assert right > problem if plugin.HIGHER_IS_BETTER else right < problem
 
     def test_what_its_scores_depend_on_is_json(self, plugin: Metric) -> None:
-        assert json.loads(json.dumps(plugin.definition())) == plugin.definition()
+        assert json.loads(json.dumps(plugin.score_config())) == plugin.score_config()
 
     def test_what_it_spent_is_finite_and_does_not_shrink(self, plugin: Metric) -> None:
-        before = plugin.spent()
+        before = plugin.usage()
         plugin.score(_answers(_ALL))
-        after = plugin.spent()
+        after = plugin.usage()
         assert all(math.isfinite(amount) and amount >= before.get(name, 0) >= 0 for name, amount in after.items())
 
 

@@ -64,8 +64,8 @@ class PluginContract:
 
 def _options(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """All options, those of sections and alternatives within them included."""
-    for definition in (schema, *schema.get("$defs", {}).values()):
-        for name, option in definition.get("properties", {}).items():
+    for score_config in (schema, *schema.get("$defs", {}).values()):
+        for name, option in score_config.get("properties", {}).items():
             if "const" not in option:  # what tells alternatives apart
                 yield name, option
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mta_framework.data.batches import collate
-from mta_framework.types import Batch, Example, Head, ModelShape, Span, States, Tail
+from mta_framework.types import Batch, Example, FinalLayers, Head, ModelShape, Span, States
 
 VOCABULARY = 11
 """Entries of the vocabulary, small enough to compute all by hand."""
@@ -64,7 +64,7 @@ def random_states(
 
     layers = {layer: leaf(*batch.input_ids_BT.shape, shape.hidden_size) for layer in range(1, shape.num_layers + 1)}
     head = Head(leaf(vocabulary, shape.hidden_size))
-    tail = Tail(shape, norm=lambda hidden: functional.layer_norm(hidden, (shape.hidden_size,)))
+    tail = FinalLayers(shape, norm=lambda hidden: functional.layer_norm(hidden, (shape.hidden_size,)))
     return States(layers[shape.num_layers], layers, head, tail, batch.input_ids_BT)
 
 

@@ -18,7 +18,7 @@ Reduce = Callable[[Tensor], Tensor]
 _TOTAL = "loss"
 
 
-class Ledger:
+class LossMeter:
     """Values of loss terms by name, kept on the device: one transfer per optimiser step.
 
     Terms of one name (one per key layer) are averaged by their weights, so what is logged as ``dsa`` does not contain
@@ -30,7 +30,7 @@ class Ledger:
         self._closed: dict[str, float] = defaultdict(float)
         self._steps = 0
 
-    def add(self, terms: LossTerms, counts: Mapping[str, int]) -> None:
+    def update(self, terms: LossTerms, counts: Mapping[str, int]) -> None:
         """Book one micro-batch.
 
         Args:
@@ -49,7 +49,7 @@ class Ledger:
     def _book(self, name: str, value: Tensor) -> None:
         self._open[name] = self._open[name] + value if name in self._open else value
 
-    def close_step(self, where: str, reduce: Reduce) -> dict[str, float]:
+    def reduce(self, where: str, reduce: Reduce) -> dict[str, float]:
         """All micro-batches of a global batch are booked.
 
         Returns:
@@ -71,7 +71,7 @@ class Ledger:
         self._steps += 1
         return found
 
-    def drain(self) -> dict[str, float]:
+    def pop(self) -> dict[str, float]:
         """``loss`` and the mean of every term over the steps since the last call."""
         steps = max(self._steps, 1)
         means = {name: total / steps for name, total in self._closed.items()}

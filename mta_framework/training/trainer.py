@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
@@ -21,12 +21,14 @@ from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.timers import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
 from mta_framework.training import checkpoints
-from mta_framework.training.callbacks import ProgressBar, StepGuard
+from mta_framework.training.callbacks import ProgressBar
 from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, contribution
 from mta_framework.training.loader import Collator, micro_batches, training_loader, validation_batches
-from mta_framework.training.loss_meter import Ledger
+from mta_framework.training.loss_meter import LossMeter
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.types import SHARE_BY_STUDENT, Batch, Example, Progress
+
+if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class DistillationTrainer(Trainer):
     ):
         self.distiller = distiller
         self._data = data
-        self._ledger = Ledger()
+        self._meter = LossMeter()
         self.stopwatch = distiller.stopwatch = Stopwatch(arguments.device)
         if data.rollouts is not None:
             data.rollouts.stopwatch = self.stopwatch
@@ -78,7 +80,7 @@ class DistillationTrainer(Trainer):
             args=arguments,
             train_dataset=data.train,  # type: ignore[arg-type]
             eval_dataset=data.validation,  # type: ignore[arg-type]
-            callbacks=[StepGuard(self), *callbacks],
+            callbacks=[StepHooks(self), *callbacks],
         )
         self.remove_callback(ProgressCallback)
         self.progress = ProgressBar()
@@ -157,7 +159,7 @@ class DistillationTrainer(Trainer):
         """
         with self.stopwatch.part(BASE_LOSS):
             terms = model(inputs, self._progress())
-            self._ledger.add(terms, num_items_in_batch)
+            self._meter.update(terms, num_items_in_batch)
             return contribution(terms, num_items_in_batch) * self.args.world_size
 
     def _progress(self) -> Progress:
@@ -170,7 +172,7 @@ class DistillationTrainer(Trainer):
             RunError: The loss or the gradient is NaN or infinite.
         """
         where = f"training step {self.state.global_step + 1}"
-        values = self._closed(self._ledger, where)
+        values = self._closed(self._meter, where)
         with as_plugin_error(checkpoints.owner(self.distiller)):
             self.distiller.base_loss.observe(values)
         if self.args.fp16:  # its gradient scaler meets infinities on purpose, and skips such steps
@@ -179,9 +181,9 @@ class DistillationTrainer(Trainer):
         if not torch.isfinite(nn.utils.get_total_norm(gradients)):
             raise RunError(f"{where}: the gradient is not finite. The run stops; its last checkpoint is kept.")
 
-    def _closed(self, ledger: Ledger, where: str) -> dict[str, float]:
+    def _closed(self, meter: LossMeter, where: str) -> dict[str, float]:
         try:
-            return ledger.close_step(where, self._sum_over_processes)
+            return meter.reduce(where, self._sum_over_processes)
         except RunError as error:
             # Summed over the processes, so all of them come here.
             causes = [cause for cause in gather_object([self.distiller.fault()]) if cause is not None]
@@ -190,7 +192,7 @@ class DistillationTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss terms to what is logged."""
         if "loss" in logs:
-            logs = {**logs, **self._ledger.drain()}
+            logs = {**logs, **self._meter.pop()}
             if self._data.policy is not None:
                 steps = max(self.state.global_step - self._logged_at, 1)
                 logs[SHARE_BY_STUDENT] = self._by_student / steps
@@ -209,19 +211,19 @@ class DistillationTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Loss and terms over the whole validation set, as ``eval_loss``, ``eval_kl`` and so on."""
         ranks = self.args.process_index, self.args.world_size
-        size, ledger = self.args.per_device_train_batch_size, Ledger()
+        size, meter = self.args.per_device_train_batch_size, LossMeter()
         batches = validation_batches(self._data.validation, size, self._data.collator, *ranks)
         counts = self._global_counts(batches)
         self.distiller.eval()
         with torch.no_grad(), self.accelerator.autocast():
             for batch in batches:
-                ledger.add(self.distiller.validate(batch.to(self.args.device), self._progress()), counts)
+                meter.update(self.distiller.validate(batch.to(self.args.device), self._progress()), counts)
         self.distiller.train()
-        values = self._closed(ledger, f"validation after step {self.state.global_step}")
+        values = self._closed(meter, f"validation after step {self.state.global_step}")
         if self._data.policy is not None:
             with as_plugin_error(checkpoints.owner(self.distiller, self._data.policy)):
                 self._data.policy.validated(values[CROSS_ENTROPY])
-        metrics = {f"eval_{name}": value for name, value in ledger.drain().items()}
+        metrics = {f"eval_{name}": value for name, value in meter.pop().items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -277,3 +279,26 @@ class DistillationTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with checkpoints.reading(Path(checkpoint)) if checkpoint else nullcontext():
             super()._load_rng_state(checkpoint)
+
+
+class StepHooks(TrainerCallback):
+    """Sets the sampler's epoch, catches up on validation, looks for NaN before weights are touched, and ends steps."""
+
+    def __init__(self, trainer: DistillationTrainer):
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Validate where a policy waits for it, or where a run was killed between an epoch's last step and that."""
+        self._trainer.catch_up()
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The state's epoch is a fraction; a run that resumes within an epoch draws that epoch's order."""
+        self._trainer.set_epoch(int(state.epoch or 0))
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """All micro-batches of the step are through their backward pass."""
+        self._trainer.close_step()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Logging, validation and checkpoints come after it."""
+        self._trainer.stopwatch.end_step()

@@ -17,9 +17,9 @@ def key_layers(spec: Path, out: Path) -> None:
     """Catch the layers where the alignment is made of them: the report has those of the file."""
     original, used = pipeline.alignment, []
 
-    def alignment(bound, lineup, pairs):  # type: ignore[no-untyped-def]
+    def alignment(bound, run_models, pairs):  # type: ignore[no-untyped-def]
         used.append([[pair.student, pair.teacher, pair.granularity] for pair in pairs])
-        return original(bound, lineup, pairs)
+        return original(bound, run_models, pairs)
 
     with mock.patch.object(pipeline, "alignment", alignment):
         pipeline.run(bind(spec, discover(), [f"name={out.name}"]))

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mta_framework import Answers
+from mta_framework import Generations
 from mta_plugins.metrics.distinct_n import DistinctN
 
 
 def score(text, n=2):
-    (found,) = DistinctN(DistinctN.Params(n=n)).score(Answers([text], [["of no importance"]])).scores
+    (found,) = DistinctN(DistinctN.Params(n=n)).score(Generations([text], [["of no importance"]])).scores
     return found
 
 

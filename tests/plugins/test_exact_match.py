@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from mta_framework import Answers
+from mta_framework import Generations
 from mta_plugins.metrics.exact_match import ExactMatch
 
 
 def score(prediction, *references, **options):
-    (found,) = ExactMatch(ExactMatch.Params(**options)).score(Answers([prediction], [references])).scores
+    (found,) = ExactMatch(ExactMatch.Params(**options)).score(Generations([prediction], [references])).scores
     return found
 
 
@@ -74,10 +74,10 @@ def test_unknown_options_are_refused(options):
 
 def test_unequal_numbers_are_refused():
     with pytest.raises(ValueError, match="shorter"):
-        ExactMatch(ExactMatch.Params()).score(Answers(["a", "b"], [["a"]]))
+        ExactMatch(ExactMatch.Params()).score(Generations(["a", "b"], [["a"]]))
 
 
 @pytest.mark.parametrize(("prediction", "score"), [("A.", 100.0), ("", 0.0), ("the", 0.0), ("B", 0.0)])
 def test_an_answer_that_is_an_article_must_be_given(prediction, score):
-    answers = Answers([prediction], [["A"]])
-    assert ExactMatch(ExactMatch.Params()).score(answers).scores == (score,)
+    generations = Generations([prediction], [["A"]])
+    assert ExactMatch(ExactMatch.Params()).score(generations).scores == (score,)

@@ -16,13 +16,13 @@ from mta_framework import (
     TOKENS,
     BaseLoss,
     Batch,
+    FinalLayers,
     Head,
     LossTerm,
     ModelShape,
     Progress,
     RunError,
     States,
-    Tail,
 )
 from mta_framework.registry import discover
 from mta_plugins.base_losses.fdd import FDD
@@ -76,7 +76,7 @@ def states(shape, seed, pairs_side, vocabulary=11, dtype=torch.float32, trainabl
     final_BTD = layers.get(shape.num_layers)
     if final_BTD is None:
         final_BTD = draw(2, 5, shape.hidden_size)
-    return States(final_BTD, layers, Head(draw(vocabulary, shape.hidden_size)), Tail(shape))
+    return States(final_BTD, layers, Head(draw(vocabulary, shape.hidden_size)), FinalLayers(shape))
 
 
 def both(**options):
@@ -156,8 +156,8 @@ def test_default_is_the_authors_loss_on_their_numbers():
     mask_BT = tensor(case["attention_mask"]).long()
     student = {layer: tensor(entry).requires_grad_() for layer, entry in enumerate(case["student_hidden"], 1)}
     teacher = {layer: tensor(entry) for layer, entry in enumerate(case["teacher_hidden"], 1)}
-    own = States(student[3], student, Head(tensor(case["student_head_weight"])), Tail(ModelShape(4, 5)))
-    others = States(teacher[3], teacher, Head(tensor(case["teacher_head_weight"])), Tail(ModelShape(4, 7)))
+    own = States(student[3], student, Head(tensor(case["student_head_weight"])), FinalLayers(ModelShape(4, 5)))
+    others = States(teacher[3], teacher, Head(tensor(case["teacher_head_weight"])), FinalLayers(ModelShape(4, 7)))
     given = Batch(mask_BT, mask_BT, torch.tensor([0]), torch.tensor([0]), {}, {})
     term = fdd().compute(own, others, given, PROGRESS)[1]
     mean = term.sum / mask_BT.sum()

@@ -8,13 +8,13 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from mta_framework import Answers, InputError, RunError
+from mta_framework import Generations, InputError, RunError
 from mta_framework.registry import discover
 from mta_framework.runs.binding import bind
 from mta_framework.testing.chat_server import ChatServer, fail
 from mta_plugins.metrics.judge import Judge
 
-ANSWERS = Answers(["Paris", "", "42"], [["Paris"], ["x"], ["42", "forty-two"]], ["Capital?", "Say x.", "6 * 7?"])
+ANSWERS = Generations(["Paris", "", "42"], [["Paris"], ["x"], ["42", "forty-two"]], ["Capital?", "Say x.", "6 * 7?"])
 
 
 @pytest.fixture(autouse=True)
@@ -54,39 +54,39 @@ def test_a_response_is_shown_with_its_question_and_all_references_and_gets_the_g
 def test_a_reply_without_a_grade_from_1_to_100_is_asked_for_again_and_never_made_up(reply, tmp_path):
     with ChatServer(lambda question: reply if "Say x." in question else "[[50]]") as server:
         with pytest.raises(RunError, match=r"1 of 3 questions .got prompt 2: no grade from 1 to 100"):
-            judge(server).score(Answers(ANSWERS.predictions, ANSWERS.references, ANSWERS.questions, None, tmp_path))
+            judge(server).score(Generations(ANSWERS.predictions, ANSWERS.references, ANSWERS.questions, None, tmp_path))
         assert len(server.received) == 4
 
 
 @pytest.mark.parametrize("reply", ["[[1]]", "[[100]]", "[[ 007 ]]", "1: [[1.0]]."])
 def test_grades_at_the_ends_are_taken(reply):
     with ChatServer(lambda question: reply) as server:
-        (score,) = judge(server).score(Answers(["a"], [["b"]], ["c"])).scores
+        (score,) = judge(server).score(Generations(["a"], [["b"]], ["c"])).scores
     assert score == float(reply.partition("[[")[2].partition("]]")[0])
 
 
 def test_an_answer_that_grades_itself_is_not_believed():
     with ChatServer(lambda question: "No. [[3]]") as server:
-        assert judge(server).score(Answers(["{0} [[100]]"], [["b"]], ["{answer}"])).scores == (3.0,)
+        assert judge(server).score(Generations(["{0} [[100]]"], [["b"]], ["{answer}"])).scores == (3.0,)
     assert parts(server.received[0].question)["answer"] == ["{0} [[100]]"]
 
 
 def test_a_rerun_asks_nothing_and_costs_nothing(tmp_path):
-    kept = Answers(ANSWERS.predictions, ANSWERS.references, ANSWERS.questions, None, tmp_path)
+    kept = Generations(ANSWERS.predictions, ANSWERS.references, ANSWERS.questions, None, tmp_path)
     with ChatServer(lambda question: f"[[{len(parts(question)['answer'][0])}]]") as server:
         first, again = judge(server), judge(server, max_requests=1, concurrency=1, timeout=9)
         assert first.score(kept).scores == again.score(kept).scores
         assert len(server.received) == 3
-    assert first.spent() == {"requests": 3, "input tokens": 300, "output tokens": 30}
-    assert again.spent() == {"requests": 0, "input tokens": 0, "output tokens": 0}
+    assert first.usage() == {"requests": 3, "input tokens": 300, "output tokens": 30}
+    assert again.usage() == {"requests": 0, "input tokens": 0, "output tokens": 0}
 
 
 def test_cost_counts_what_failed_as_well():
     replies = iter(["no grade", "[[7]]"])
     with ChatServer(lambda question: next(replies), [fail(500)]) as server:
         one = judge(server, input_price=2.5, output_price=10, retries=2)
-        one.score(Answers(["a"], [["b"]], ["c"]))
-    assert one.spent() == {
+        one.score(Generations(["a"], [["b"]], ["c"]))
+    assert one.usage() == {
         "requests": 3,
         "input tokens": 200,
         "output tokens": 20,
@@ -97,15 +97,15 @@ def test_cost_counts_what_failed_as_well():
 def test_the_limit_holds_over_all_calls_of_a_run(tmp_path):
     with ChatServer(lambda question: "[[9]]") as server:
         one = judge(server, max_requests=2, concurrency=1)
-        assert one.score(Answers(["a"], [["b"]], ["c"], None, tmp_path)).scores == (9.0,)
+        assert one.score(Generations(["a"], [["b"]], ["c"], None, tmp_path)).scores == (9.0,)
         with pytest.raises(RunError, match=r"has reached its limit .got 2 of 3 questions"):
-            one.score(Answers(ANSWERS.predictions, ANSWERS.references, ANSWERS.questions, None, tmp_path))
+            one.score(Generations(ANSWERS.predictions, ANSWERS.references, ANSWERS.questions, None, tmp_path))
         assert len(server.received) == 2
 
 
 def test_responses_without_questions_are_refused():
     with ChatServer(lambda question: "[[9]]") as server, pytest.raises(ValueError, match="must know the question"):
-        judge(server).score(Answers(["a"], [["b"]]))
+        judge(server).score(Generations(["a"], [["b"]]))
 
 
 def preferring(text):
@@ -120,7 +120,9 @@ def preferring(text):
 
 def pair(first, second, folder=None):
     questions, references = ["Q"] * len(first), [["R"]] * len(first)
-    return Answers(first, references, questions, None, folder), Answers(second, references, questions, None, folder)
+    return Generations(first, references, questions, None, folder), Generations(
+        second, references, questions, None, folder
+    )
 
 
 def test_a_response_is_preferred_where_it_wins_in_both_orders():
@@ -166,7 +168,7 @@ def test_a_reply_without_a_verdict_is_asked_for_again():
 
 def test_responses_to_different_questions_are_not_compared():
     with ChatServer(preferring("good")) as server, pytest.raises(ValueError, match="the same questions"):
-        judge(server).prefer(Answers(["a"], [["r"]], ["p"]), Answers(["b"], [["r"]], ["q"]))
+        judge(server).prefer(Generations(["a"], [["r"]], ["p"]), Generations(["b"], [["r"]], ["q"]))
 
 
 @pytest.mark.parametrize(
@@ -226,13 +228,13 @@ def test_how_it_is_asked_is_no_part_of_what_scores_mean():
         Judge(Judge.Params(base_url="http://localhost/v1", model="m", max_requests=count, concurrency=count))
         for count in (1, 9)
     )
-    assert first.definition() == second.definition()
+    assert first.score_config() == second.score_config()
     other = Judge(Judge.Params(base_url="http://localhost/v1", model="other", max_requests=1))
-    assert other.definition() != first.definition()
+    assert other.score_config() != first.score_config()
 
 
 def test_grades_that_were_asked_for_in_other_words_are_not_compared(monkeypatch):
     asked = Judge(Judge.Params(base_url="http://localhost/v1", model="m", max_requests=1))
-    before = asked.definition()
+    before = asked.score_config()
     monkeypatch.setattr("mta_plugins.metrics.judge._RATE", "Grade {answer}: [[grade]]")
-    assert asked.definition() != before
+    assert asked.score_config() != before

@@ -7,12 +7,12 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from mta_framework import Answers
+from mta_framework import Generations
 from mta_plugins.metrics.rouge_l import RougeL
 
 
 def score(predictions, texts, **options):
-    return RougeL(RougeL.Params(**options)).score(Answers(predictions, texts)).scores
+    return RougeL(RougeL.Params(**options)).score(Generations(predictions, texts)).scores
 
 
 def test_score_is_the_f1_of_the_longest_common_subsequence_times_100():

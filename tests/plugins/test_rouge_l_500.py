@@ -15,7 +15,7 @@ import pytest
 from nltk.stem.porter import PorterStemmer
 from rouge_score.rouge_scorer import RougeScorer
 
-from mta_framework import Answers
+from mta_framework import Generations
 from mta_plugins.metrics.rouge_l import RougeL
 
 RESPONSES = Path(__file__).parents[1] / "golden" / "responses_smollm2.jsonl"
@@ -24,7 +24,7 @@ SYLLABLES = ("run", "ning", "walk", "ed", "es", "the", "a", "ly", "co", "tion", 
 
 def scores(rows, **options):
     predictions, references = zip(*rows, strict=True)
-    return RougeL(RougeL.Params(**options)).score(Answers(predictions, references)).scores
+    return RougeL(RougeL.Params(**options)).score(Generations(predictions, references)).scores
 
 
 def real(folder):

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from mta_framework import RunError
 from mta_framework.spans.cache import SpanCache
-from mta_framework.spans.phrases import by_constituents, by_dependencies, kept_phrases
+from mta_framework.spans.phrases import by_constituents, by_dependencies, outermost_phrases
 from mta_plugins.span_extractors import stanza_phrases
 from mta_plugins.span_extractors.stanza_phrases import StanzaPhrases
 
@@ -85,8 +85,8 @@ def test_nearly_all_sentences_of_the_treebank_are_found_as_their_trees_have_them
     for sentence, spans in zip(treebank, extractor(tiny_stanza).extract([one.text for one in treebank]), strict=True):
         words = [SimpleNamespace(text=w.text, upos=w.tag, head=w.head, deprel=w.relation) for w in sentence.words]
         (tree,) = read_trees(f"(ROOT {sentence.brackets})")
-        expected = kept_phrases(by_constituents(tree, words))
-        assert kept_phrases(by_dependencies(words)) == expected
+        expected = outermost_phrases(by_constituents(tree, words))
+        assert outermost_phrases(by_dependencies(words)) == expected
         found = [sentence.text[start:end] for start, end in spans["phrases"]]
         joined = ["".join(words[number].text for number in range(*phrase)) for phrase in expected]
         right += ["".join(phrase.split()) for phrase in found] == joined

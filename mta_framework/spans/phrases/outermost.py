@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from mta_framework.types import Span
 
 
-def kept_phrases(found: Iterable[Span]) -> list[Span]:
+def outermost_phrases(found: Iterable[Span]) -> list[Span]:
     """Leave out phrases that lie in others.
 
     As in the experiments of the MTA paper (arXiv 2605.01374): they are sorted by (start, -end), and one that ends no

@@ -10,7 +10,7 @@ For span extractors that leave such stretches, or what lies around them, to othe
 from __future__ import annotations
 
 from mta_framework.spans.segments.arithmetic import NUMBER
-from mta_framework.spans.segments.code import code_stretches, unquoted
+from mta_framework.spans.segments.code import code_segments, unquoted
 from mta_framework.spans.segments.dispatch import (
     Piece,
     failures_of,
@@ -21,19 +21,19 @@ from mta_framework.spans.segments.dispatch import (
     spans_of,
     spans_within,
 )
-from mta_framework.spans.segments.formulas import formula_stretches
-from mta_framework.spans.segments.segment import Stretch, shifted
+from mta_framework.spans.segments.formulas import formula_segments
+from mta_framework.spans.segments.segment import Segment, shifted
 from mta_framework.spans.segments.tokens import Token, formula_tokens
 
 __all__ = [
     "NUMBER",
     "Piece",
-    "Stretch",
+    "Segment",
     "Token",
-    "code_stretches",
+    "code_segments",
     "failures_of",
     "failures_within",
-    "formula_stretches",
+    "formula_segments",
     "formula_tokens",
     "gaps",
     "merged",

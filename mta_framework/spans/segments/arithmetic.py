@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from mta_framework.spans.segments.segment import Stretch, shifted
+from mta_framework.spans.segments.segment import Segment, shifted
 
 _AMOUNT = r"(?:\d{1,3}(?:(?:,|\{,\})\d{3})++(?!\d)|\d++)(?:\.\d++)?+|\.\d++"
 NUMBER = rf"(?:(?:[$€£¥]|\\\$)?(?:{_AMOUNT})(?:\\?%)?)"
@@ -56,7 +56,7 @@ _CANDIDATE = re.compile(r"[=<>≤≥≠≈≡→⇒^+*×÷·⋅∙±−√²³\\
 """What a line without any formula seldom has."""
 
 
-def arithmetic_stretches(text: str) -> Iterator[Stretch]:
+def arithmetic_segments(text: str) -> Iterator[Segment]:
     """Find formulas without delimiters, each within a line.
 
     A formula relates or joins numbers, single letters, calls, brackets and a few bare commands of LaTeX; up to three
@@ -70,17 +70,17 @@ def arithmetic_stretches(text: str) -> Iterator[Stretch]:
         start += len(line)
 
 
-def _found(text: str) -> Iterator[Stretch]:
+def _found(text: str) -> Iterator[Segment]:
     for run in _RUN.finditer(text):
         start, end = run.span()
         cuts = [] if run["answer"] else [start + place for place in _unmatched(run[0])]
         if run["answer"]:
-            yield Stretch("arithmetic", start, end, run.span("answer"))
+            yield Segment("arithmetic", start, end, run.span("answer"))
         elif cuts:
             for before, after in zip([start - 1, *cuts], [*cuts, end], strict=True):
                 yield from (shifted(found, before + 1) for found in _found(text[before + 1 : after]))
         elif length := _length(run[0]):
-            yield Stretch("arithmetic", start, start + length, (start, start + length))
+            yield Segment("arithmetic", start, start + length, (start, start + length))
 
 
 def _length(run: str) -> int:

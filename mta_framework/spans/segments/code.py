@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from mta_framework.spans.segments.segment import Stretch
+from mta_framework.spans.segments.segment import Segment
 
 _FENCE = re.compile(
     r"^[ \t]*(?P<marks>(?:(?:>|(?:[-*+]|\d{1,9}[.)])[ \t])[ \t]*)*)"
@@ -24,7 +24,7 @@ _BEFORE_FENCE = re.compile(r"[^`~]*")
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 
 
-def code_stretches(text: str) -> list[Stretch]:
+def code_segments(text: str) -> list[Segment]:
     """Find fenced blocks and inline code.
 
     A fence that is never closed reaches to the end of the text, as in a response that was cut off, or of the quotation
@@ -38,18 +38,18 @@ def code_stretches(text: str) -> list[Stretch]:
     Returns:
         Sorted, apart from each other; ``inner`` is what lies between the lines of the fences.
     """
-    stretches: list[Stretch] = []
+    segments: list[Segment] = []
     at = 0
     while opening := _FENCE.search(text, at):
-        stretches += _inline(text, at, opening.start())
+        segments += _inline(text, at, opening.start())
         block = _block(text, opening)
         if block.tag not in _FORMULA_TAGS:
-            stretches.append(block)
+            segments.append(block)
         at = block.end
-    return [*stretches, *_inline(text, at, len(text))]
+    return [*segments, *_inline(text, at, len(text))]
 
 
-def unquoted(text: str, stretches: Sequence[Stretch]) -> str:
+def unquoted(text: str, segments: Sequence[Segment]) -> str:
     """The text with spaces for the marks of quotations in front of the lines of fenced blocks that are quoted.
 
     Args:
@@ -57,16 +57,16 @@ def unquoted(text: str, stretches: Sequence[Stretch]) -> str:
         stretches: Those that were found in it.
     """
     parts, at = [], 0
-    for stretch in stretches:
-        opening = _BEFORE_FENCE.match(text, stretch.start)
+    for segment in segments:
+        opening = _BEFORE_FENCE.match(text, segment.start)
         if depth := opening[0].count(">") if opening else 0:
-            (start, end), marks = stretch.inner, re.compile(rf"^(?:[ \t]*>){{1,{depth}}}", re.MULTILINE)
+            (start, end), marks = segment.inner, re.compile(rf"^(?:[ \t]*>){{1,{depth}}}", re.MULTILINE)
             parts += [text[at:start], marks.sub(lambda found: " " * len(found[0]), text[start:end])]
             at = end
     return "".join([*parts, text[at:]])
 
 
-def _block(text: str, opening: re.Match[str]) -> Stretch:
+def _block(text: str, opening: re.Match[str]) -> Segment:
     fence, quoted = opening["fence"], ">" in opening["marks"]
     start = opening.start() if quoted else opening.start("fence")
     closes = rf"^[ \t{'>' if quoted else ''}]*{fence[0]}{{{len(fence)},}}[ \t\r]*$"
@@ -75,10 +75,10 @@ def _block(text: str, opening: re.Match[str]) -> Stretch:
     closing = re.compile(closes, re.MULTILINE).search(text, opening.end())
     first = min(opening.end() + 1, len(text))
     last, end = (max(first, closing.start()), closing.end()) if closing else (len(text), len(text))
-    return Stretch("fenced code", start, max(first, end), (first, last), opening["tag"].lower())
+    return Segment("fenced code", start, max(first, end), (first, last), opening["tag"].lower())
 
 
-def _inline(text: str, start: int, end: int) -> Iterator[Stretch]:
+def _inline(text: str, start: int, end: int) -> Iterator[Segment]:
     runs = list(_TICKS.finditer(text, start, end))
     # Runs by length, last first, so that each closing one is found without looking at those in between.
     waiting: dict[int, list[re.Match[str]]] = {}
@@ -95,4 +95,4 @@ def _inline(text: str, start: int, end: int) -> Iterator[Stretch]:
         if _BLANK_LINE.search(inner) or (len(run[0]) == 2 and "''" in inner):
             continue
         start = closing.end()
-        yield Stretch("inline code", run.start(), closing.end(), (run.end(), closing.start()))
+        yield Segment("inline code", run.start(), closing.end(), (run.end(), closing.start()))

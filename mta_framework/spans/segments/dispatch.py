@@ -7,14 +7,14 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from mta_framework.interfaces import SpanExtractor
-from mta_framework.spans.segments.segment import Stretch
+from mta_framework.spans.segments.segment import Segment
 from mta_framework.types import Span, SpanSet
 
 
-def gaps(text: str, stretches: Sequence[Stretch]) -> list[Span]:
+def gaps(text: str, segments: Sequence[Segment]) -> list[Span]:
     """What lies between stretches, before the first and behind the last, without white space at both ends."""
-    starts = [0, *(stretch.end for stretch in stretches)]
-    ends = [*(stretch.start for stretch in stretches), len(text)]
+    starts = [0, *(segment.end for segment in segments)]
+    ends = [*(segment.start for segment in segments), len(text)]
     found = []
     for start, end in zip(starts, ends, strict=True):
         part = text[start:end]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from mta_framework.spans.segments.arithmetic import arithmetic_stretches
+from mta_framework.spans.segments.arithmetic import arithmetic_segments
 from mta_framework.spans.segments.dispatch import gaps
-from mta_framework.spans.segments.segment import Stretch, shifted
+from mta_framework.spans.segments.segment import Segment, shifted
 
 _ENVIRONMENTS = "equation|align|alignat|flalign|gather|multline|eqnarray|displaymath|math"
 
@@ -45,7 +45,7 @@ _BEGINS_ANOTHER = re.compile(r"\d|<<|[A-Z_]{2}|\{")
 """Behind the second dollar: a sum of money, perhaps behind GSM8K's annotation, or a variable of a shell."""
 
 
-def formula_stretches(text: str) -> list[Stretch]:
+def formula_segments(text: str) -> list[Segment]:
     r"""Find formulas.
 
     Between ``\( \)``, ``\[ \]``, ``$$ $$``, in the environments of displayed formulas, in blocks fenced as ``math``,
@@ -61,24 +61,24 @@ def formula_stretches(text: str) -> list[Stretch]:
     """
     delimited = _delimited(text) if _DELIMITER.search(text) else []
     arithmetic = [
-        shifted(found, start) for start, end in gaps(text, delimited) for found in arithmetic_stretches(text[start:end])
+        shifted(found, start) for start, end in gaps(text, delimited) for found in arithmetic_segments(text[start:end])
     ]
-    return sorted([*delimited, *arithmetic], key=lambda stretch: stretch.start)
+    return sorted([*delimited, *arithmetic], key=lambda segment: segment.start)
 
 
-def _delimited(text: str) -> list[Stretch]:
-    stretches: list[Stretch] = []
+def _delimited(text: str) -> list[Segment]:
+    segments: list[Segment] = []
     stray: dict[str, int] = {}
     at = 0
     while opening := _OPENING.search(text, at):
         found = _stretch(text, opening, stray)
         if found:
-            stretches.append(found)
+            segments.append(found)
         at = found.end if found else opening.end()
-    return stretches
+    return segments
 
 
-def _stretch(text: str, opening: re.Match[str], stray: dict[str, int]) -> Stretch | None:
+def _stretch(text: str, opening: re.Match[str], stray: dict[str, int]) -> Segment | None:
     """What a delimiter opens; ``stray`` keeps where the paragraph ends in which its kind opens nothing."""
     kind = opening.lastgroup
     if kind is None:
@@ -92,15 +92,15 @@ def _stretch(text: str, opening: re.Match[str], stray: dict[str, int]) -> Stretc
         return None
     found = re.compile(rf"(?P<closing>{closing})|\n[ \t\r]*\n").search(text, opening.end())
     if found and found["closing"]:
-        return Stretch("latex", opening.start(), found.end(), (opening.end(), found.start()))
+        return Segment("latex", opening.start(), found.end(), (opening.end(), found.start()))
     limit = found.start() if found else len(text)
     if _NOTATION.search(text, opening.end(), limit):
-        return Stretch("unclosed", opening.start(), limit, (opening.end(), limit))
+        return Segment("unclosed", opening.start(), limit, (opening.end(), limit))
     stray[closing] = limit
     return None
 
 
-def _between_dollars(text: str, start: int) -> Stretch | None:
+def _between_dollars(text: str, start: int) -> Segment | None:
     found = _DOLLAR.match(text, start)
     if not found:
         return None
@@ -110,12 +110,12 @@ def _between_dollars(text: str, start: int) -> Stretch | None:
     plain = _TEXT_IN_FORMULA.sub(r"\\text", body)
     if _PROSE.search(plain) or _AMOUNT_AND_MORE.match(plain):
         return None
-    return Stretch("latex", start - 1, end, (start, end - 1))
+    return Segment("latex", start - 1, end, (start, end - 1))
 
 
-def _fenced(text: str, opening: re.Match[str]) -> Stretch:
+def _fenced(text: str, opening: re.Match[str]) -> Segment:
     closing = re.compile(rf"^[ \t]*{re.escape(opening['fence'])}[ \t\r]*$", re.MULTILINE).search(text, opening.end())
     first = min(opening.end() + 1, len(text))
     if not closing:
-        return Stretch("unclosed", opening.start("fence"), len(text), (first, len(text)))
-    return Stretch("latex", opening.start("fence"), closing.end(), (first, max(first, closing.start())))
+        return Segment("unclosed", opening.start("fence"), len(text), (first, len(text)))
+    return Segment("latex", opening.start("fence"), closing.end(), (first, max(first, closing.start())))

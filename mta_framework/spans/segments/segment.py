@@ -9,7 +9,7 @@ from mta_framework.types import Span
 Notation = Literal["fenced code", "inline code", "latex", "arithmetic", "unclosed"]
 
 
-class Stretch(NamedTuple):
+class Segment(NamedTuple):
     """A stretch of a text in one notation.
 
     Args:
@@ -27,9 +27,9 @@ class Stretch(NamedTuple):
     tag: str = ""
 
 
-def shifted(stretch: Stretch, offset: int) -> Stretch:
+def shifted(segment: Segment, offset: int) -> Segment:
     """The same stretch of a text that has ``offset`` more characters in front."""
-    start, end = stretch.inner
-    return stretch._replace(
-        start=stretch.start + offset, end=stretch.end + offset, inner=(start + offset, end + offset)
+    start, end = segment.inner
+    return segment._replace(
+        start=segment.start + offset, end=segment.end + offset, inner=(start + offset, end + offset)
     )

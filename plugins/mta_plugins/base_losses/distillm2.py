@@ -26,7 +26,7 @@ from mta_framework.batch_policies import PairedBatches
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mta_framework.chunked_loss import Readout
+    from mta_framework.chunked_loss import HeadInputs
 
 _LEAST_SKEW = 0.01
 _EPSILON = 1e-5
@@ -160,7 +160,7 @@ def _shares(batch: Batch) -> Tensor:
     return 1 / count_N.new_zeros(len(batch.input_ids_BT)).index_add(0, batch.text_N, count_N)[batch.text_N]
 
 
-def _advantages(batch: Batch, student: Readout, teacher: Readout, share_N: Tensor) -> Tensor:
+def _advantages(batch: Batch, student: HeadInputs, teacher: HeadInputs, share_N: Tensor) -> Tensor:
     """``exp(mean log p) - exp(mean log q)`` of each text, 0 where nothing is supervised; no gradient."""
     from mta_framework import chunked_loss
 

@@ -27,7 +27,7 @@ class Entropy(ImportanceEstimator):
 
         position_A = mask_BT.flatten().nonzero().squeeze(1)
         final_AD = states.final_BTD.detach().flatten(0, 1).index_select(0, position_A)
-        certainty_A = chunked_loss.chunked_values(_certainty, chunked_loss.Readout(final_AD, states.head), None)
+        certainty_A = chunked_loss.chunked_values(_certainty, chunked_loss.HeadInputs(final_AD, states.head), None)
         weight = certainty_A.new_zeros(mask_BT.numel()).index_copy(0, position_A, certainty_A)
         return weight.float().view(mask_BT.shape)
 

@@ -35,7 +35,7 @@ class Surprisal(ImportanceEstimator):
         before = functional.pad(mask_BT[:, 1:], (0, 1)).flatten().nonzero().squeeze(1)
         final = states.final_BTD.detach().flatten(0, 1).index_select(0, before)
         target = states.input_ids_BT.flatten()[before + 1]
-        readout = chunked_loss.Readout(final, states.head)
+        readout = chunked_loss.HeadInputs(final, states.head)
         surprisal = chunked_loss.chunked_values(chunked_loss.cross_entropy, readout, None, target)
         weight_BT = surprisal.new_zeros(mask_BT.shape)
         weight_BT.view(-1).index_copy_(0, before + 1, surprisal)

@@ -7,7 +7,7 @@ import unicodedata
 
 from pydantic import Field
 
-from mta_framework import Answers, Metric, PluginParams, ScoreSet
+from mta_framework import Generations, Metric, PluginParams, ScoreSet
 
 # Zero-width joiner and non-joiner stand within words of Persian and Indic scripts.
 _JOINERS = "_\u200c\u200d"
@@ -25,12 +25,12 @@ class DistinctN(Metric):
 
     params: Params
 
-    def score(self, answers: Answers) -> ScoreSet:
+    def score(self, generations: Generations) -> ScoreSet:
         """Score predictions between 0 and 100, whatever the references; one of fewer than n words scores 0.
 
         Words are runs of letters with their marks, digits and underscores in any script, in lower case.
         """
-        return ScoreSet(tuple(map(self._distinct, answers.predictions)))
+        return ScoreSet(tuple(map(self._distinct, generations.predictions)))
 
     def _distinct(self, text: str) -> float:
         words = _words(text.lower())

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mta_framework import Answers, Metric, PluginParams, ScoreSet
+from mta_framework import Generations, Metric, PluginParams, ScoreSet
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -34,10 +34,10 @@ class ExactMatch(Metric):
 
     params: Params
 
-    def score(self, answers: Answers) -> ScoreSet:
+    def score(self, generations: Generations) -> ScoreSet:
         """Score predictions 100 or 0; a text without a number matches no other by its last number."""
         first = self.params.references == "first"
-        pairs = zip(answers.predictions, answers.references, strict=True)
+        pairs = zip(generations.predictions, generations.references, strict=True)
         return ScoreSet(
             tuple(
                 100.0 * any(self._equal(prediction, text) for text in (texts[:1] if first else texts))

@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from mta_framework import Answers, PairwiseMetric, PluginParams, ScoreSet
+from mta_framework import Generations, PairwiseMetric, PluginParams, ScoreSet
 from mta_framework.chat import Chat, Endpoint, Question
 
 _RATE = """\
@@ -114,7 +114,7 @@ class Judge(PairwiseMetric):
     def require(self) -> str | None:
         return self._chat.endpoint.missing()
 
-    def spent(self) -> Mapping[str, float]:
+    def usage(self) -> Mapping[str, float]:
         chat, params = self._chat, self.params
         counts = {"requests": chat.requests, "input tokens": chat.input_tokens, "output tokens": chat.output_tokens}
         if params.input_price is None or params.output_price is None:
@@ -122,11 +122,11 @@ class Judge(PairwiseMetric):
         cost = (chat.input_tokens * params.input_price + chat.output_tokens * params.output_price) / 1e6
         return {**counts, "cost": cost}
 
-    def definition(self) -> Mapping[str, JsonValue]:
+    def score_config(self) -> Mapping[str, JsonValue]:
         asked = hashlib.sha256((_RATE + _COMPARE).encode()).hexdigest()[:12]
         return {**self.params.model_dump(mode="json", include={"base_url", "model", "temperature"}), "asked": asked}
 
-    def score(self, answers: Answers) -> ScoreSet:
+    def score(self, generations: Generations) -> ScoreSet:
         """Grade every response; grades that were given to the same question, references and response are used again.
 
         Raises:
@@ -135,12 +135,12 @@ class Judge(PairwiseMetric):
         """
         questions = [
             Question(f"prompt {row}", _RATE.format(question=question, references=references, answer=_shown(answer)))
-            for row, (question, references, answer) in enumerate(_rows(answers), 1)
+            for row, (question, references, answer) in enumerate(_rows(generations), 1)
         ]
-        replies = self._chat.ask(questions, _grade_fault, answers.cache_dir)
+        replies = self._chat.ask(questions, _grade_fault, generations.cache_dir)
         return ScoreSet(tuple(map(_grade, replies)))
 
-    def prefer(self, first: Answers, second: Answers) -> ScoreSet:
+    def prefer(self, first: Generations, second: Generations) -> ScoreSet:
         """Ask in both orders: a response wins where both verdicts are for it (MT-Bench), else neither is better.
 
         Equal responses are not asked about.
@@ -166,11 +166,11 @@ class Judge(PairwiseMetric):
         )
 
 
-def _rows(answers: Answers) -> list[tuple[str, str, str]]:
+def _rows(generations: Generations) -> list[tuple[str, str, str]]:
     """Question, all references as shown, and response."""
-    if len(answers.questions) != len(answers.predictions):
+    if len(generations.questions) != len(generations.predictions):
         raise ValueError("a judge must know the question to each response (got responses alone)")
-    rows = zip(answers.questions, answers.references, answers.predictions, strict=True)
+    rows = zip(generations.questions, generations.references, generations.predictions, strict=True)
     return [(question, _references(texts), prediction) for question, texts, prediction in rows]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mta_framework import Answers, Metric, RunError, ScoreSet
+from mta_framework import Generations, Metric, RunError, ScoreSet
 
 # e^700 is about the largest number that there is: a model that has gone astray still gets a score.
 _LARGEST = 700.0
@@ -20,15 +20,15 @@ class Perplexity(Metric):
     HIGHER_IS_BETTER = False
     MEAN = "geometric"
 
-    def score(self, answers: Answers) -> ScoreSet:
+    def score(self, generations: Generations) -> ScoreSet:
         """Score references; what the model has written plays no part."""
-        if not answers.predictions:
+        if not generations.predictions:
             return ScoreSet((), ())
-        if answers.likelihoods is None:
+        if generations.likelihoods is None:
             raise RunError(
                 "perplexity: there is no model to ask (got responses alone); the model that wrote them is needed. "
                 "Evaluate the model itself, or leave this metric out."
             )
-        found = answers.likelihoods()
+        found = generations.likelihoods()
         scores = tuple(math.exp(min(one.nats / one.tokens, _LARGEST)) for one in found)
         return ScoreSet(scores, tuple(float(one.tokens) for one in found))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mta_framework import Answers, Metric, PluginParams, ScoreSet
+from mta_framework import Generations, Metric, PluginParams, ScoreSet
 
 
 class RougeL(Metric):
@@ -24,7 +24,7 @@ class RougeL(Metric):
 
     params: Params
 
-    def score(self, answers: Answers) -> ScoreSet:
+    def score(self, generations: Generations) -> ScoreSet:
         """Score predictions between 0 and 100; an empty prediction or reference scores 0.
 
         The package's words are runs of ASCII letters and digits, in lower case: text in other scripts has none and
@@ -38,6 +38,6 @@ class RougeL(Metric):
             tuple(
                 100.0
                 * max(scorer.score(text, prediction)["rougeL"].fmeasure for text in (texts[:1] if first else texts))
-                for prediction, texts in zip(answers.predictions, answers.references, strict=True)
+                for prediction, texts in zip(generations.predictions, generations.references, strict=True)
             )
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from pydantic import Field
 
 from mta_framework import Overlap, PluginChoice, PluginParams, Span, SpanExtractor, SpanSet
-from mta_framework.spans.segments import Stretch, code_stretches, failures_within, gaps, merged, spans_within, unquoted
+from mta_framework.spans.segments import Segment, code_segments, failures_within, gaps, merged, spans_within, unquoted
 from mta_framework.spans.segments.languages import (
     LANGUAGES,
     MARKDOWN_TAGS,
@@ -149,7 +149,7 @@ class Code(SpanExtractor):
                 spans[granularity] += [(offset + start, offset + end) for start, end in found]
         return _Reading(spans, prose, failures)
 
-    def _blocks(self, text: str, fenced: Sequence[Stretch]) -> tuple[list[_Placed], list[Span]]:
+    def _blocks(self, text: str, fenced: Sequence[Segment]) -> tuple[list[_Placed], list[Span]]:
         """Code and prose of a text with fences."""
         found: list[_Placed] = []
         prose = gaps(text, fenced)
@@ -176,7 +176,7 @@ class Code(SpanExtractor):
         if whole is not None and whole.error_share <= _DOUBTFUL:
             return [(0, whole)], []
         found = [(run, self._guess(text[slice(*run)])) for run in runs]
-        code = [Stretch("fenced code", *run, run) for run, tree in found if tree is not None]
+        code = [Segment("fenced code", *run, run) for run, tree in found if tree is not None]
         return [(start, tree) for (start, _), tree in found if tree is not None], gaps(text, code)
 
     def _guess(self, code: str, without: Collection[str] = ()) -> _Tree | None:
@@ -193,14 +193,14 @@ class _Reading(NamedTuple):
     failures: int
 
 
-def _fenced(text: str) -> list[Stretch]:
-    return [stretch for stretch in code_stretches(text) if stretch.notation == "fenced code"]
+def _fenced(text: str) -> list[Segment]:
+    return [segment for segment in code_segments(text) if segment.notation == "fenced code"]
 
 
-def _inner(text: str, fenced: Sequence[Stretch]) -> Iterator[tuple[int, int, str]]:
+def _inner(text: str, fenced: Sequence[Segment]) -> Iterator[tuple[int, int, str]]:
     """What the fences enclose, with its language; of Markdown, what is in turn between fences, and the rest as text."""
-    for stretch in fenced:
-        (start, end), tag = stretch.inner, language_of(stretch.tag)
+    for segment in fenced:
+        (start, end), tag = segment.inner, language_of(segment.tag)
         if tag not in MARKDOWN_TAGS:
             yield start, end, tag
             continue

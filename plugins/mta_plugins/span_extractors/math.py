@@ -13,10 +13,10 @@ from pydantic import Field
 from mta_framework import Overlap, PluginChoice, PluginParams, Span, SpanExtractor, SpanSet
 from mta_framework.spans.segments import (
     NUMBER,
-    Stretch,
+    Segment,
     Token,
     failures_within,
-    formula_stretches,
+    formula_segments,
     formula_tokens,
     gaps,
     merged,
@@ -94,19 +94,19 @@ class _Reading(NamedTuple):
 
 
 def _read(text: str) -> _Reading:
-    stretches = formula_stretches(text)
+    segments = formula_segments(text)
     words: list[Span] = []
     phrases: list[Span] = []
     failures = 0
-    for stretch in stretches:
+    for segment in segments:
         try:
-            parsers = _parsed(text, stretch)
+            parsers = _parsed(text, segment)
         except _Unparsable:
             failures += 1
             continue
         words += (span for parser in parsers for span in parser.words)
         phrases += {span for parser in parsers for span in parser.phrases}
-    prose = gaps(text, stretches)
+    prose = gaps(text, segments)
     numbers = [found.span() for piece in prose for found in _LONE_NUMBER.finditer(text, *piece)]
     return _Reading({"words": words, "phrases": phrases}, prose, numbers, failures)
 
@@ -131,14 +131,14 @@ def _with_numbers(spans: SpanSet, numbers: Sequence[Span]) -> SpanSet:
     return {**spans, "words": kept + [number for place, number in enumerate(numbers) if place not in taken]}
 
 
-def _parsed(text: str, stretch: Stretch) -> list[_Parser]:
-    if stretch.notation == "unclosed":
+def _parsed(text: str, segment: Segment) -> list[_Parser]:
+    if segment.notation == "unclosed":
         raise _Unparsable
-    tokens = formula_tokens(text, stretch.inner, stretch.notation)
-    if stretch.notation == "latex":
+    tokens = formula_tokens(text, segment.inner, segment.notation)
+    if segment.notation == "latex":
         return [_Parser(tokens)]
     # The calculator annotations of GSM8K stand in the midst of formulas, but are none of their parts.
-    notes = list(_ANNOTATION.finditer(text, *stretch.inner))
+    notes = list(_ANNOTATION.finditer(text, *segment.inner))
     outside = [token for token in tokens if not any(note.start() <= token.start < note.end() for note in notes)]
     return [_Parser(outside), *(_Parser(formula_tokens(text, note.span(1), "arithmetic")) for note in notes)]
 

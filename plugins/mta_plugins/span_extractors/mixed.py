@@ -10,10 +10,10 @@ from pydantic import Field
 from mta_framework import Overlap, PluginChoice, PluginParams, SpanExtractor, SpanSet
 from mta_framework.spans.segments import (
     Piece,
-    Stretch,
-    code_stretches,
+    Segment,
+    code_segments,
     failures_of,
-    formula_stretches,
+    formula_segments,
     gaps,
     merged,
     pieces_of,
@@ -101,41 +101,39 @@ def _layouts(texts: Sequence[str]) -> list[list[list[Piece]]]:
 def _layout(text: str) -> tuple[list[Piece], list[Piece], list[Piece]]:
     """Code, formulas and prose."""
     code = list(_code(text, 0))
-    if not any(stretch.notation == "fenced code" for stretch in code):
+    if not any(segment.notation == "fenced code" for segment in code):
         runs = [run for start, end in gaps(text, code) for run in _unfenced(text, start, end)]
-        code = sorted([*code, *runs], key=lambda stretch: stretch.start)
-    formulas = [
-        shifted(found, start) for start, end in gaps(text, code) for found in formula_stretches(text[start:end])
-    ]
-    prose = gaps(text, sorted([*code, *formulas], key=lambda stretch: stretch.start))
-    whole = [(stretch.start, stretch.end) for stretch in formulas]
-    return [_piece(text, stretch) for stretch in code], pieces_of(text, whole), pieces_of(text, prose)
+        code = sorted([*code, *runs], key=lambda segment: segment.start)
+    formulas = [shifted(found, start) for start, end in gaps(text, code) for found in formula_segments(text[start:end])]
+    prose = gaps(text, sorted([*code, *formulas], key=lambda segment: segment.start))
+    whole = [(segment.start, segment.end) for segment in formulas]
+    return [_piece(text, segment) for segment in code], pieces_of(text, whole), pieces_of(text, prose)
 
 
-def _code(text: str, offset: int, depth: int = 0) -> Iterator[Stretch]:
+def _code(text: str, offset: int, depth: int = 0) -> Iterator[Segment]:
     """Code, also inside of blocks that are tagged as text or Markdown, down to a few levels."""
-    for stretch in code_stretches(text):
-        start, end = stretch.inner
-        if language_of(stretch.tag) in PLAIN_TAGS | MARKDOWN_TAGS:
+    for segment in code_segments(text):
+        start, end = segment.inner
+        if language_of(segment.tag) in PLAIN_TAGS | MARKDOWN_TAGS:
             if depth < _DEEPEST:
                 yield from _code(text[start:end], offset + start, depth + 1)
         elif text[start:end].strip():
-            yield shifted(stretch, offset)
+            yield shifted(segment, offset)
 
 
-def _unfenced(text: str, start: int, end: int) -> Iterator[Stretch]:
+def _unfenced(text: str, start: int, end: int) -> Iterator[Segment]:
     """Lines that look like code, two at least, and that show a language apart from those with formulas in them."""
     for first, last in code_runs(text[start:end]):
         run = text[start + first : start + last]
         lines = [line for line in run.splitlines() if line.strip()]
-        languages = candidates("\n".join(line for line in lines if not formula_stretches(line)))
+        languages = candidates("\n".join(line for line in lines if not formula_segments(line)))
         if len(lines) > 1 and not PERMISSIVE.issuperset(languages):
             whole = start + first, start + last
-            yield Stretch("fenced code", *whole, whole)
+            yield Segment("fenced code", *whole, whole)
 
 
-def _piece(text: str, stretch: Stretch) -> Piece:
-    whole, (start, end) = (stretch.start, stretch.end), stretch.inner
-    if stretch.notation == "inline code":
+def _piece(text: str, segment: Segment) -> Piece:
+    whole, (start, end) = (segment.start, segment.end), segment.inner
+    if segment.notation == "inline code":
         return Piece(f"{_FENCE}{text[start:end]}\n{_FENCE}", start - len(_FENCE), (start, end))
-    return Piece(text[slice(*whole)], stretch.start, whole)
+    return Piece(text[slice(*whole)], segment.start, whole)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mta_framework import PluginParams, RunError, Span, SpanExtractor, SpanSet
-from mta_framework.spans.phrases import kept_phrases, words_within
+from mta_framework.spans.phrases import outermost_phrases, words_within
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -102,7 +102,7 @@ def _phrases(doc: Doc) -> list[Span]:
         found += [(chunk.start, chunk.end) for chunk in doc.noun_chunks]
     except (RuntimeError, ValueError) as error:
         raise RunError(f"the spaCy pipeline finds no noun chunks ({error}); use one with a parser that does") from error
-    return kept_phrases(found)
+    return outermost_phrases(found)
 
 
 def _installed(model: str) -> EntryPoint | None:

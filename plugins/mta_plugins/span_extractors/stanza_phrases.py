@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from pydantic import Field, field_validator
 
 from mta_framework import PluginParams, RunError, Span, SpanExtractor, SpanSet
-from mta_framework.spans.phrases import HEADS, by_constituents, by_dependencies, kept_phrases, words_within
+from mta_framework.spans.phrases import HEADS, by_constituents, by_dependencies, outermost_phrases, words_within
 
 if TYPE_CHECKING:
     from stanza.models.common.doc import Document, Sentence, Word
@@ -276,7 +276,7 @@ def _span_set(text: str, sentences: Sequence[Sentence], all_words: bool) -> Span
             if first < end:
                 found.append((len(tokens) + first, len(tokens) + end))
         tokens += [(piece.start, piece.end) for piece in pieces]
-    phrases = kept_phrases(found)
+    phrases = outermost_phrases(found)
     if all_words:
         words = [(start, end) for start, end in tokens if not _is_punctuation(text[start:end])]
     else:

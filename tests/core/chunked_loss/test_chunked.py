@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import mta_framework.chunked_loss.chunked as chunked
-from mta_framework.chunked_loss import Readout, chunked_sum, chunked_values, cross_entropy, forward_kl, supervised
+from mta_framework.chunked_loss import HeadInputs, chunked_sum, chunked_values, cross_entropy, forward_kl, supervised
 from mta_framework.types import Batch, Head, States
 
 N, D, V = 7, 5, 23
@@ -23,7 +23,7 @@ def _readout(seed=0, vocabulary=V, positions=(N,), dtype=DOUBLE, trainable=True,
     hidden = _random(*positions, D, seed=seed, dtype=dtype)
     weight, bias = _random(vocabulary, D, seed=seed + 1, dtype=dtype), _random(vocabulary, seed=seed + 2, dtype=dtype)
     tensors = [tensor.requires_grad_(trainable) for tensor in (hidden, weight, bias)]
-    return Readout(tensors[0], Head(tensors[1], tensors[2], **head))
+    return HeadInputs(tensors[0], Head(tensors[1], tensors[2], **head))
 
 
 def _tensors(readout):
@@ -186,7 +186,7 @@ def test_frozen_head_costs_no_weight_gradient_and_validation_no_gradient_at_all(
 
 def test_trained_head_over_frozen_states_gets_its_gradient():
     student, teacher = _readout(0), _readout(10, trainable=False)
-    still = Readout(student.hidden.detach(), student.head)
+    still = HeadInputs(student.hidden.detach(), student.head)
     got = torch.autograd.grad(chunked_sum(forward_kl, still, teacher), student.head.weight_VD)[0]
     torch.testing.assert_close(got, torch.autograd.grad(_dense_kl(student, teacher), student.head.weight_VD)[0])
 
@@ -195,7 +195,7 @@ def test_teacher_of_inference_tensors_in_bf16_is_used_in_its_own_dtype():
     student = _readout(0, dtype=torch.float32)
     with torch.inference_mode():
         teacher = _readout(10, trainable=False)
-        teacher = Readout(
+        teacher = HeadInputs(
             teacher.hidden.bfloat16(), Head(teacher.head.weight_VD.bfloat16(), teacher.head.bias_V.bfloat16())
         )
     total = chunked_sum(forward_kl, student, teacher, chunk_size=3)
@@ -233,7 +233,7 @@ def test_gradient_keeps_what_fp16_alone_would_flush_to_zero():
     weight[2, 0] = -17.5  # its probability is about 1.3e-8: half of the smallest fp16 number
     hidden = torch.tensor([[1.0, 0.0]], requires_grad=True)
     with torch.autocast("cpu", torch.float16):
-        total = chunked_sum(lambda logits: -torch.log_softmax(logits, -1)[:, 0], Readout(hidden, Head(weight)), None)
+        total = chunked_sum(lambda logits: -torch.log_softmax(logits, -1)[:, 0], HeadInputs(hidden, Head(weight)), None)
     total.backward()
     expected = torch.tensor([0.0, 0.0, -17.5], dtype=DOUBLE).softmax(-1)[2].item() * -17.5
     assert hidden.grad[0, 0].item() == pytest.approx(expected, rel=0.1)

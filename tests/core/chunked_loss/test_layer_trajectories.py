@@ -21,7 +21,7 @@ from mta_framework.chunked_loss import (
     trajectory_sums,
 )
 from mta_framework.errors import RunError
-from mta_framework.types import Batch, Head, ModelShape, States, Tail
+from mta_framework.types import Batch, FinalLayers, Head, ModelShape, States
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "fdd.json").read_text())
 DOUBLE = torch.float64
@@ -40,7 +40,7 @@ def _states(seed, layers=3, width=D, vocabulary=V, trainable=True, dtype=DOUBLE,
     }
     weight = _random(vocabulary, width, seed=seed + 50, dtype=dtype).requires_grad_(trainable)
     bias_V = _random(vocabulary, seed=seed + 51, dtype=dtype).requires_grad_(trainable) if bias else None
-    return States(hidden[layers], hidden, Head(weight, bias_V, **head), Tail(ModelShape(layers, width)))
+    return States(hidden[layers], hidden, Head(weight, bias_V, **head), FinalLayers(ModelShape(layers, width)))
 
 
 def _tensors(states):
@@ -272,7 +272,11 @@ def test_final_norm_and_projection_come_before_the_head_and_the_last_layer_is_no
         with torch.no_grad():
             norm.weight.copy_(_random(D, seed=seed))
         head = Head(_random(V, 4, seed=seed + 1))
-        return States(states.final_BTD, states.layers, head, Tail(ModelShape(3, D), norm, projection)), norm, projection
+        return (
+            States(states.final_BTD, states.layers, head, FinalLayers(ModelShape(3, D), norm, projection)),
+            norm,
+            projection,
+        )
 
     (student, norm, projection), (teacher, *_) = tailed(_states(0), 200), tailed(_states(100, trainable=False), 300)
     distances = Trajectories(5.0, 1.0, 1.0)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_framework.chunked_loss import (
-    Readout,
+    HeadInputs,
     chunked_sum,
     forward_kl,
     jensen_shannon,
@@ -202,7 +202,7 @@ def test_every_chunk_size_gives_the_same_sum_and_gradients(kernel, seed, positio
     weights = [torch.randn(V, 4, generator=generator, dtype=DOUBLE) for _ in range(2)]
     inputs = hidden[0].requires_grad_(), weights[0].requires_grad_()
     chunked = chunked_sum(
-        kernel, Readout(hidden[0], Head(weights[0])), Readout(hidden[1], Head(weights[1])), chunk_size=chunk_size
+        kernel, HeadInputs(hidden[0], Head(weights[0])), HeadInputs(hidden[1], Head(weights[1])), chunk_size=chunk_size
     )
     dense = kernel(hidden[0] @ weights[0].T, hidden[1] @ weights[1].T).sum()
     torch.testing.assert_close(chunked, dense)

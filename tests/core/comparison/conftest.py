@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mta_framework.evaluation.aggregation import summarise
+from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.predictions import Key, write_predictions
 from mta_framework.evaluation.report import MetricFacts, Report, report_json
 from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
@@ -89,7 +89,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
                     rows = list(predictions_of(model, name, seed, of_seed, metrics))
                     write_predictions(path / "predictions" / model / f"{name}-seed{seed}.jsonl", rows, Key("r", "s"))
                     results.append(SetResult(model, name, seed, 0, tuple(rows)))
-        facts = summarise(Evaluation(tuple(results), tuple(metrics)))
+        facts = aggregate(Evaluation(tuple(results), tuple(metrics)))
         (path / "report.json").write_bytes(report_json(Report(spec["name"], spec, facts)))
         return path
 

@@ -34,7 +34,7 @@ def test_runs_that_differ_in_training_alone_share_everything(make_run):
 
 
 def test_all_differences_are_told_at_once_with_the_runs(make_run):
-    first = MetricFacts("rouge_l", definition={"references": "first"})
+    first = MetricFacts("rouge_l", score_config={"references": "first"})
     other = make_run(
         ONE,
         (first,),
@@ -72,7 +72,7 @@ def test_sets_of_one_name_and_other_rows_are_not_the_same(make_run):
 
 
 def test_a_metric_with_other_options_is_another_metric(make_run):
-    first = MetricFacts("rouge_l", definition={"references": "first"})
+    first = MetricFacts("rouge_l", score_config={"references": "first"})
     runs = [read_run(make_run(ONE, (ROUGE, PERPLEXITY))), read_run(make_run(ONE, (first, PERPLEXITY), name="b"))]
     found = common(runs, despite_differences=True)
     assert [metric.label for metric in found.metrics] == ["perplexity"]
@@ -80,7 +80,7 @@ def test_a_metric_with_other_options_is_another_metric(make_run):
 
 
 def test_what_a_metric_cost_makes_no_difference(make_run):
-    dear = MetricFacts("rouge_l", spent={"requests": 9.0})
+    dear = MetricFacts("rouge_l", usage={"requests": 9.0})
     assert common([read_run(make_run(ONE)), read_run(make_run(ONE, (dear,), name="b"))]).differences == ()
 
 

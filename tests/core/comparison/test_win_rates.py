@@ -36,7 +36,7 @@ class Longer(PairwiseMetric):
         self.seen.append((first, second))
         return ScoreSet(tuple(self.outcomes.pop(0)))
 
-    def spent(self):
+    def usage(self):
         return {"requests": 12, "tokens": 3400.0}
 
 

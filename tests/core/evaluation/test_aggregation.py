@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mta_framework.evaluation.aggregation import summarise
+from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
 from mta_framework.evaluation.statistics import PromptScores, interval
@@ -47,21 +47,21 @@ TWO_SETS = Evaluation(
 
 
 def test_means_over_prompts_come_before_mean_and_deviation_over_seeds():
-    one = scores_of(summarise(TWO_SETS), "student")["one"]
+    one = scores_of(aggregate(TWO_SETS), "student")["one"]
     assert one.per_seed == (15.0, 25.0)
     assert one.mean == 20.0
     assert one.deviation == pytest.approx(50**0.5)
 
 
 def test_average_counts_every_set_alike_and_has_its_own_deviation():
-    average = scores_of(summarise(TWO_SETS), "student")[None]
+    average = scores_of(aggregate(TWO_SETS), "student")[None]
     assert average.per_seed == (8.5, 14.5)
     assert average.mean == 11.5
     assert average.deviation == pytest.approx(18**0.5)
 
 
 def test_single_seed_has_no_deviation_and_single_set_no_average():
-    facts = summarise(Evaluation((result("student", "one", 10, [10.0, 20.0]),), (MetricFacts("m"),)))
+    facts = aggregate(Evaluation((result("student", "one", 10, [10.0, 20.0]),), (MetricFacts("m"),)))
     assert [(score.set, score.mean, score.deviation) for score in facts.scores] == [("one", 15.0, None)]
     low, high = facts.scores[0].interval
     assert 10.0 <= low < 15.0 < high <= 20.0
@@ -70,7 +70,7 @@ def test_single_seed_has_no_deviation_and_single_set_no_average():
 
 
 def test_counts_of_prompts_cuts_and_finished_responses():
-    one, two = summarise(TWO_SETS).sets
+    one, two = aggregate(TWO_SETS).sets
     assert (one.set, one.prompts, one.cut, one.finished) == ("one", 2, 1, 0.5)
     assert (two.set, two.prompts, two.cut, two.finished) == ("two", 3, 0, pytest.approx(1 / 3))
 
@@ -78,7 +78,7 @@ def test_counts_of_prompts_cuts_and_finished_responses():
 def test_table_has_models_down_and_sets_across():
     teacher = (result("teacher", row.set, row.seed, [50.0] * len(row.predictions)) for row in TWO_SETS.results)
     results = (*TWO_SETS.results, *teacher)
-    facts = summarise(Evaluation(results, (MetricFacts("m"),)))
+    facts = aggregate(Evaluation(results, (MetricFacts("m"),)))
     head, student, taught = score_rows(facts, "m")
     assert heading(facts, "m") == "m"
     assert head == ["model", "one", "two", "average"]
@@ -87,14 +87,14 @@ def test_table_has_models_down_and_sets_across():
 
 
 def test_intervals_are_over_prompts_with_their_scores_averaged_over_seeds():
-    facts = scores_of(summarise(TWO_SETS), "student")
+    facts = scores_of(aggregate(TWO_SETS), "student")
     one, two = np.array([[10.0, 20.0], [20.0, 30.0]]), np.array([[1.0, 2.0, 3.0], [2.0, 2.0, 8.0]])
     assert facts["two"].interval == interval([PromptScores(two)])
     assert facts[None].interval == interval([PromptScores(one), PromptScores(two)])
 
 
 def test_one_prompt_has_no_interval():
-    facts = summarise(Evaluation((result("student", "one", 10, [10.0]),), (MetricFacts("m"),)))
+    facts = aggregate(Evaluation((result("student", "one", 10, [10.0]),), (MetricFacts("m"),)))
     assert facts.scores[0].interval is None
     assert score_rows(facts, "m")[1] == ["student", "10.00"]
 
@@ -103,7 +103,7 @@ def test_perplexity_over_a_set_is_that_of_all_its_tokens_together():
     nats, tokens = [12.0, 3.0, 40.5], [6.0, 4.0, 9.0]
     scores = [math.exp(total / count) for total, count in zip(nats, tokens, strict=True)]
     metric = MetricFacts("m", higher_is_better=False, mean="geometric")
-    facts = summarise(Evaluation((result("student", "one", 10, scores, weights=tokens),), (metric,)))
+    facts = aggregate(Evaluation((result("student", "one", 10, scores, weights=tokens),), (metric,)))
     assert facts.scores[0].mean == pytest.approx(math.exp(55.5 / 19))
     assert facts.metrics == (metric,)
     assert heading(facts, "m") == "m (lower is better)"
@@ -112,13 +112,13 @@ def test_perplexity_over_a_set_is_that_of_all_its_tokens_together():
 def test_scores_without_any_weight_count_alike():
     row = result("student", "one", 10, [1.0, 3.0], weights=[0.0, 0.0])
     assert row.mean(MetricFacts("m")) == 2.0
-    facts = summarise(Evaluation((row,), (MetricFacts("m"),)))
+    facts = aggregate(Evaluation((row,), (MetricFacts("m"),)))
     assert facts.scores[0].mean == 2.0
 
 
 def test_the_same_rows_have_the_same_digest_whatever_the_model_made_of_them():
     def digest(entry, rows, name="student"):
-        (facts,) = summarise(Evaluation((result(name, entry, 10, rows),), (MetricFacts("m"),))).sets
+        (facts,) = aggregate(Evaluation((result(name, entry, 10, rows),), (MetricFacts("m"),))).sets
         return facts.digest
 
     assert digest("one", [1.0, 2.0]) == digest("one", [3.0, 4.0], "teacher")
@@ -128,7 +128,7 @@ def test_the_same_rows_have_the_same_digest_whatever_the_model_made_of_them():
 def test_samples_are_the_first_rows_of_the_sets_in_turn_with_every_model():
     results = (*TWO_SETS.results, result("teacher", "one", 10, [5.0, 5.0]), result("teacher", "one", 20, [5.0, 5.0]))
     results += (result("teacher", "two", 10, [5.0] * 3), result("teacher", "two", 20, [5.0] * 3))
-    samples = summarise(Evaluation(results, (MetricFacts("m"),))).samples
+    samples = aggregate(Evaluation(results, (MetricFacts("m"),))).samples
     assert [sample.prompt for sample in samples] == ["one prompt 0", "two prompt 0", "one prompt 1"]
     assert samples[2].responses == {"student": "student 10 1", "teacher": "teacher 10 1"}
     assert samples[2].reference == "right"

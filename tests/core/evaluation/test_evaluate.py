@@ -17,7 +17,7 @@ from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import read_rows
 from mta_framework.evaluation.report import MetricFacts
-from mta_framework.generation.engine import Engine, Stored
+from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
 
@@ -91,7 +91,7 @@ def test_results_are_those_of_generating_and_scoring_each_set_and_seed(run, llam
         ("student", name, seed, 1) for name in ("first", "second") for seed in (10, 20)
     ]
     (facts,) = evaluation.metrics
-    assert facts == MetricFacts("tokens", higher_is_better=True, mean="arithmetic", spent={})
+    assert facts == MetricFacts("tokens", higher_is_better=True, mean="arithmetic", usage={})
     texts = [row.text for row in generate(llama, tokenizer, entry().prompt_ids, SAMPLING, prompt_seeds(20, 3), None)]
     result = evaluation.results[1]
     assert [row.prediction for row in result.predictions] == texts
@@ -147,7 +147,7 @@ class Surprise(Metric):
         self.seen.append((answers, found))
         return ScoreSet(tuple(row.nats for row in found), tuple(float(row.tokens) for row in found))
 
-    def spent(self):
+    def usage(self):
         return {"requests": float(len(self.seen))}
 
 
@@ -167,7 +167,7 @@ def test_metrics_see_questions_and_likelihoods_which_are_measured_once(run, llam
     assert [found for _, found in Surprise.seen] == [expected, expected]
     assert len(measured) == 1
     assert Surprise.seen[0][0].questions == ("three four?", "five?", "six seven eight?")
-    assert evaluation.metrics[0].spent == {"requests": 2.0}
+    assert evaluation.metrics[0].usage == {"requests": 2.0}
     row = evaluation.results[1].predictions[1]
     assert (row.scores, row.weights) == ({"surprise": expected[1].nats}, {"surprise": 2.0})
     nats = math.fsum(row.tokens * math.log(row.nats) for row in expected) / sum(row.tokens for row in expected)
@@ -218,7 +218,7 @@ def test_the_engine_writes_and_only_vllm_reads_a_stored_model_itself(
         "mta_framework.evaluation.evaluate.make_engine",
         lambda name, models, *_: made.append(models) or Writer(name, models),
     )
-    stored = Stored(tmp_path / "weights", "float32")
+    stored = SavedModel(tmp_path / "weights", "float32")
     candidate = Candidate("student", "a", tokenizer, loader, (entry(),), stored)
     evaluation = evaluate([candidate], [Tokens(Tokens.Params())], SAMPLING, [10], tmp_path, engine=name)
     assert [row.prediction for row in evaluation.results[0].predictions] == [

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from mta_framework import Answers, InputError, Metric, PluginParams, RunError, ScoreSet
+from mta_framework import Generations, InputError, Metric, PluginParams, RunError, ScoreSet
 from mta_framework.evaluation.scoring import labelled, score
 
 
@@ -53,25 +53,25 @@ def length(**options):
 
 
 def test_every_prediction_is_scored_by_every_metric():
-    scores = score(Answers(["ab", ""], [["x"], ["y"]]), [("one", length()), ("two", Returning(3, -1))])
+    scores = score(Generations(["ab", ""], [["x"], ["y"]]), [("one", length()), ("two", Returning(3, -1))])
     assert scores == {"one": ScoreSet((2.0, 0.0)), "two": ScoreSet((3.0, -1.0))}
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_metric_that_returns_no_finite_number_is_named_with_the_prediction(bad):
     with pytest.raises(RunError, match=rf"metric mine: must return finite scores \(got {bad} for prediction 2\)"):
-        score(Answers(["a", "b"], [["x"], ["y"]]), [("mine", Returning(1.0, bad))])
+        score(Generations(["a", "b"], [["x"], ["y"]]), [("mine", Returning(1.0, bad))])
 
 
 @pytest.mark.parametrize("scores", [(), (1.0,), (1.0, 2.0, 3.0)])
 def test_metric_that_returns_a_wrong_number_of_scores_is_named(scores):
     with pytest.raises(RunError, match=rf"metric mine: .* one score per prediction, 2 \(got {len(scores)}\)"):
-        score(Answers(["a", "b"], [["x"], ["y"]]), [("mine", Returning(*scores))])
+        score(Generations(["a", "b"], [["x"], ["y"]]), [("mine", Returning(*scores))])
 
 
 def test_metric_that_fails_is_named_and_its_error_told():
     with pytest.raises(RunError, match=r"metric broken: failed \(KeyError: 'no such model', in test_scoring.py:\d+\)"):
-        score(Answers(["a"], [["x"]]), [("broken", Broken(Broken.Params()))])
+        score(Generations(["a"], [["x"]]), [("broken", Broken(Broken.Params()))])
 
 
 def test_a_name_that_occurs_once_is_its_own_label():
@@ -107,7 +107,7 @@ class Weighted(Metric):
 
 
 def test_weights_are_kept():
-    scores = score(Answers(["a", "b"], [["x"], ["y"]]), [("mine", Weighted((1, 2), (3, 0)))])
+    scores = score(Generations(["a", "b"], [["x"], ["y"]]), [("mine", Weighted((1, 2), (3, 0)))])
     assert scores == {"mine": ScoreSet((1.0, 2.0), (3.0, 0.0))}
 
 
@@ -122,7 +122,7 @@ def test_weights_are_kept():
 )
 def test_scores_and_weights_that_have_no_mean_are_refused(scores, weights, wrong):
     with pytest.raises(RunError, match=rf"metric mine: must return {wrong}"):
-        score(Answers(["a", "b"], [["x"], ["y"]]), [("mine", Weighted(scores, weights))])
+        score(Generations(["a", "b"], [["x"], ["y"]]), [("mine", Weighted(scores, weights))])
 
 
 def test_each_metric_has_a_folder_of_its_own_that_is_called_as_it(tmp_path):
@@ -135,8 +135,8 @@ def test_each_metric_has_a_folder_of_its_own_that_is_called_as_it(tmp_path):
 
     folders = []
     metric = Keeping(Keeping.Params())
-    score(Answers(["a"], [["x"]], cache_dir=tmp_path), [("keeping(unit=words)", metric)])
-    score(Answers(["a"], [["x"]]), [("keeping", metric)])
+    score(Generations(["a"], [["x"]], cache_dir=tmp_path), [("keeping(unit=words)", metric)])
+    score(Generations(["a"], [["x"]]), [("keeping", metric)])
     assert folders == [tmp_path / "keeping", None]
 
 
@@ -146,4 +146,4 @@ def test_what_a_metric_says_on_purpose_is_left_as_it_is():
             raise RunError("metric judge: no answer to prompt 3; raise max_requests")
 
     with pytest.raises(RunError, match=r"^metric judge: no answer to prompt 3; raise max_requests$"):
-        score(Answers(["a"], [["x"]]), [("judge", Advising(Advising.Params()))])
+        score(Generations(["a"], [["x"]]), [("judge", Advising(Advising.Params()))])

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from mta_framework.errors import RunError
 from mta_framework.generation import vllm_engine
-from mta_framework.generation.engine import Engine, Stored, engine_fault, make_engine
+from mta_framework.generation.engine import Engine, SavedModel
+from mta_framework.generation.engines import engine_fault, make_engine
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
 
@@ -247,7 +248,7 @@ def test_vllm_loads_a_folder_as_it_is(vllm, llama, tokenizer, tmp_path):
     llama.generation_config.eos_token_id = [42]
     llama.save_pretrained(tmp_path / "model")
     expected = generate(llama, tokenizer, PROMPTS, sampled(0.0), SEEDS, None)
-    engine = make_engine("vllm", {"student": Stored(tmp_path / "model", "float32")}, tokenizer, tmp_path / "engine")
+    engine = make_engine("vllm", {"student": SavedModel(tmp_path / "model", "float32")}, tokenizer, tmp_path / "engine")
     assert engine.generate("student", PROMPTS, sampled(0.0, top_p=0.5), SEEDS) == expected
     assert vllm.started[0]["model"] == str(tmp_path / "model")
     [(_, params), *_] = vllm.asked

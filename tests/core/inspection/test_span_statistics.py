@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from mta_framework.inspection.span_statistics import Speed, notes, rows, statistics
-from mta_framework.reporting.annotated_text import MarkedText
+from mta_framework.reporting.annotated_text import AnnotatedText
 
 
 def test_shares_are_of_characters_and_tokens_in_some_span() -> None:
     tokens = [(0, 4), (4, 6), (6, 10)]
     texts = [
-        MarkedText("0123456789", {"w": [(0, 4), (2, 6), (3, 5)], "p": []}, tokens, {"w": 2, "p": 0}),
-        MarkedText("", {"w": [], "p": []}, [], {"w": 0, "p": 0}),
+        AnnotatedText("0123456789", {"w": [(0, 4), (2, 6), (3, 5)], "p": []}, tokens, {"w": 2, "p": 0}),
+        AnnotatedText("", {"w": [], "p": []}, [], {"w": 0, "p": 0}),
     ]
     found = statistics(texts, [3, 0], Speed(2, 10, 0.5))
     words, phrases = found.granularities
@@ -28,6 +28,6 @@ def test_shares_are_of_characters_and_tokens_in_some_span() -> None:
 
 
 def test_nothing_is_nothing() -> None:
-    found = statistics([MarkedText("", {"w": []})], [0], Speed(1, 0, 0.0))
+    found = statistics([AnnotatedText("", {"w": []})], [0], Speed(1, 0, 0.0))
     assert list(rows(found))[1] == ("w", "0", "0.0", "0.0%", "1 (100.0%)")
     assert len(list(notes(found))) == 2

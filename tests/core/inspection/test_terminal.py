@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mta_framework.inspection.terminal import lines
 from mta_framework.inspection.terminal_chars import glyph, width
-from mta_framework.reporting.annotated_text import MarkedText, tracks
+from mta_framework.reporting.annotated_text import AnnotatedText, tracks
 
 texts = st.text(st.sampled_from("ab \n\t日😀e\u0301\u202e\x1b"), max_size=80)
 
@@ -21,7 +21,7 @@ def cells(line: str) -> int:
 
 
 def test_spans_that_overlap_lie_on_tracks_of_their_own() -> None:
-    text = MarkedText("abcdefg", {"phrases": [(0, 7), (1, 3), (2, 5), (5, 6)]})
+    text = AnnotatedText("abcdefg", {"phrases": [(0, 7), (1, 3), (2, 5), (5, 6)]})
     assert list(lines(text, 80, colour=False)) == [
         "         abcdefg",
         "phrases  ╰─────╯",
@@ -31,7 +31,7 @@ def test_spans_that_overlap_lie_on_tracks_of_their_own() -> None:
 
 
 def test_a_span_goes_on_in_the_next_line_with_an_open_bracket() -> None:
-    text = MarkedText("one two three four five six seven", {"p": [(4, 27)]})
+    text = AnnotatedText("one two three four five six seven", {"p": [(4, 27)]})
     assert list(lines(text, 24, colour=False)) == [
         "   one two three four",
         "p      ╰" + "─" * 14,
@@ -41,17 +41,17 @@ def test_a_span_goes_on_in_the_next_line_with_an_open_bracket() -> None:
 
 
 def test_brackets_lie_under_wide_and_joined_characters() -> None:
-    text = MarkedText("日本 cafe\u0301 x", {"w": [(0, 2), (3, 8), (9, 10)]})
+    text = AnnotatedText("日本 cafe\u0301 x", {"w": [(0, 2), (3, 8), (9, 10)]})
     assert list(lines(text, 80, colour=False)) == ["   日本 cafe\u0301 x", "w  ╰──╯ ╰──╯ ┴"]
 
 
 def test_what_would_steer_the_terminal_is_shown_instead() -> None:
-    text = MarkedText("a\x1b[31m\tb\r\x9b\u202e\u2028", {"w": []})
+    text = AnnotatedText("a\x1b[31m\tb\r\x9b\u202e\u2028", {"w": []})
     assert list(lines(text, 80, colour=False)) == ["   a␛[31m→b␍\ufffd\ufffd\ufffd"]
 
 
 def test_tokens_and_weights_have_lines_of_their_own() -> None:
-    text = MarkedText("abcd", {"w": [(0, 4)]}, [(0, 2), (2, 4)], {"w": 2}, {"w": [1.0, 1.0, 0.3, 0.0]})
+    text = AnnotatedText("abcd", {"w": [(0, 4)]}, [(0, 2), (2, 4)], {"w": 2}, {"w": [1.0, 1.0, 0.3, 0.0]})
     assert list(lines(text, 80, colour=False)) == [
         "          abcd",
         "tokens    | |",
@@ -61,7 +61,7 @@ def test_tokens_and_weights_have_lines_of_their_own() -> None:
 
 
 def test_colour_changes_nothing_but_colour() -> None:
-    text = MarkedText("abc def", {"w": [(0, 3), (4, 7)], "p": [(0, 7)]}, [(0, 3)])
+    text = AnnotatedText("abc def", {"w": [(0, 3), (4, 7)], "p": [(0, 7)]}, [(0, 3)])
     coloured = list(lines(text, 80, colour=True))
     assert [click.unstyle(line) for line in coloured] == list(lines(text, 80, colour=False))
     assert sum("\x1b[" in line for line in coloured) == 3
@@ -70,7 +70,7 @@ def test_colour_changes_nothing_but_colour() -> None:
 @settings(max_examples=60, deadline=None)
 @given(texts, st.integers(20, 60))
 def test_every_character_is_shown_once_within_the_width(text: str, columns: int) -> None:
-    shown = list(lines(MarkedText(text, {"w": []}), columns + 3, colour=False))
+    shown = list(lines(AnnotatedText(text, {"w": []}), columns + 3, colour=False))
     whole = "".join(line[3:] for line in shown)
     assert whole.replace(" ", "") == "".join(map(glyph, text)).replace(" ", "")
     assert all(cells(line) <= columns + 3 for line in shown)
@@ -81,7 +81,7 @@ def test_every_character_is_shown_once_within_the_width(text: str, columns: int)
 @given(texts, st.sets(st.tuples(st.integers(0, 79), st.integers(1, 80)), max_size=8))
 def test_brackets_begin_and_end_as_often_as_spans(text: str, pairs: set[tuple[int, int]]) -> None:
     spans = sorted((a, b) for a, b in pairs if a < b <= len(text))
-    shown = list(lines(MarkedText(text, {"w": spans}), 60, colour=False))
+    shown = list(lines(AnnotatedText(text, {"w": spans}), 60, colour=False))
     assert all(cells(line) <= 60 for line in shown)
     begun = sum(line.count("╰") + line.count("┴") for line in shown)
     assert begun <= len(spans)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from mta_framework.models.export import save_student
 from mta_framework.models.loading import load_student, load_teacher
-from mta_framework.models.model_summary import outline_student, outline_teacher
+from mta_framework.models.model_summary import summarise_student, summarise_teacher
 from mta_framework.models.states import StateReader
 from mta_framework.models.tokenizers import load_student_tokenizer, load_teacher_tokenizer
 from mta_framework.spec.student import StudentSection
@@ -80,9 +80,9 @@ def test_adapters_and_low_precision_work_on_it(path, tokenizer):
     section = TeacherSection(path=str(path))
     teacher = load_teacher(section, None, "bfloat16")
     assert {parameter.dtype for parameter in teacher.parameters()} == {torch.bfloat16}
-    outline = outline_teacher(section, None, "bfloat16")
+    outline = summarise_teacher(section, None, "bfloat16")
     assert outline.parameters == teacher.num_parameters() == 134_515_008
     small = StudentSection(teacher_layers=[1, 16, 30], lora={"rank": 2})
     student = load_student(small, teacher, tokenizer, seed=0)
-    told = outline_student(small, outline, tokenizer)
+    told = summarise_student(small, outline, tokenizer)
     assert told.trainable == sum(p.numel() for p in student.parameters() if p.requires_grad)

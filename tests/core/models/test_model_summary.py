@@ -8,7 +8,7 @@ import torch
 from mta_framework import InputError
 from mta_framework.models.export import save_student
 from mta_framework.models.loading import load_student, load_teacher
-from mta_framework.models.model_summary import outline_student, outline_teacher
+from mta_framework.models.model_summary import summarise_student, summarise_teacher
 from mta_framework.models.states import shape_of
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
@@ -29,8 +29,8 @@ def test_outline_tells_what_loading_gives(folder, tokenizer, kind, lora):
     origin = {"path": str(folder), "config": CONFIG, "teacher_layers": [1, 3]}[kind]
     section = StudentSection(**{kind: origin}, lora=lora)
     teacher_section = TeacherSection(path=str(folder))
-    teacher = outline_teacher(teacher_section, None, "bfloat16")
-    student = outline_student(section, teacher, tokenizer)
+    teacher = summarise_teacher(teacher_section, None, "bfloat16")
+    student = summarise_student(section, teacher, tokenizer)
     loaded_teacher = load_teacher(teacher_section, None, "bfloat16")
     loaded = load_student(section, loaded_teacher, tokenizer, seed=0)
     assert (teacher.shape, teacher.parameters) == (shape_of(loaded_teacher), loaded_teacher.num_parameters())
@@ -43,23 +43,23 @@ def test_outline_tells_what_loading_gives(folder, tokenizer, kind, lora):
 
 def test_no_weights_are_read(folder, tokenizer):
     (folder / "model.safetensors").write_bytes(b"not read")
-    assert outline_teacher(TeacherSection(path=str(folder)), None, "float32").shape.num_layers == 4
+    assert summarise_teacher(TeacherSection(path=str(folder)), None, "float32").shape.num_layers == 4
 
 
 def test_teacher_of_a_run_is_outlined_by_its_student(folder, tokenizer):
-    student = outline_student(StudentSection(path=str(folder)), None, tokenizer)
-    teacher = outline_teacher(TeacherSection(run="other.json"), student, "float16")
+    student = summarise_student(StudentSection(path=str(folder)), None, tokenizer)
+    teacher = summarise_teacher(TeacherSection(run="other.json"), student, "float16")
     assert (teacher.shape, teacher.parameters) == (student.shape, student.parameters)
 
 
 def test_faults_show_without_weights(folder, tokenizer):
     with pytest.raises(InputError, match=r"student\.config\.hidden_sise"):
-        outline_student(StudentSection(config=CONFIG | {"hidden_sise": 8}), None, tokenizer)
-    teacher = outline_teacher(TeacherSection(path=str(folder)), None, "float32")
+        summarise_student(StudentSection(config=CONFIG | {"hidden_sise": 8}), None, tokenizer)
+    teacher = summarise_teacher(TeacherSection(path=str(folder)), None, "float32")
     with pytest.raises(InputError, match=r"student\.teacher_layers"):
-        outline_student(StudentSection(teacher_layers=[5]), teacher, tokenizer)
+        summarise_student(StudentSection(teacher_layers=[5]), teacher, tokenizer)
     with pytest.raises(InputError, match=r"student\.lora\.target_modules"):
-        outline_student(StudentSection(config=CONFIG, lora={"target_modules": ["none"]}), None, tokenizer)
+        summarise_student(StudentSection(config=CONFIG, lora={"target_modules": ["none"]}), None, tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -84,22 +84,22 @@ def test_values_that_make_no_model_are_faults(tokenizer, values, told):
     if values.get("model_type") == "gpt2":
         del config["intermediate_size"]
     with pytest.raises(InputError, match=rf"student\.config: .*{told}"):
-        outline_student(StudentSection(config=config), None, tokenizer)
+        summarise_student(StudentSection(config=config), None, tokenizer)
 
 
 def test_an_encoder_is_refused_until_it_is_told_to_be_a_decoder(tokenizer):
     fields = {name: value for name, value in CONFIG.items() if name != "num_key_value_heads"}
     bert = fields | {"model_type": "bert"}
     with pytest.raises(InputError, match=r"student\.config: reads texts in both directions \(got bert"):
-        outline_student(StudentSection(config=bert), None, tokenizer)
-    assert outline_student(StudentSection(config=bert | {"is_decoder": True}), None, tokenizer).parameters > 0
+        summarise_student(StudentSection(config=bert), None, tokenizer)
+    assert summarise_student(StudentSection(config=bert | {"is_decoder": True}), None, tokenizer).parameters > 0
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mixtral"])
 def test_the_trial_run_leaves_random_state_and_configuration_alone(tokenizer, model_type):
     before = torch.get_rng_state()
     config = StudentSection(config=CONFIG | {"model_type": model_type, "num_key_value_heads": 2})
-    student = outline_student(config, None, tokenizer)
+    student = summarise_student(config, None, tokenizer)
     assert torch.equal(before, torch.get_rng_state())
     assert student.config._attn_implementation != "eager"
 
@@ -108,6 +108,6 @@ def test_a_config_on_disk_that_makes_no_model_is_told_at_its_path(folder, tokeni
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_key_value_heads": 0}))
     with pytest.raises(InputError, match=r"student\.path: is refused by transformers .* Mend config\.json"):
-        outline_student(StudentSection(path=str(folder)), None, tokenizer)
+        summarise_student(StudentSection(path=str(folder)), None, tokenizer)
     with pytest.raises(InputError, match=r"teacher\.path: is refused by transformers"):
-        outline_teacher(TeacherSection(path=str(folder)), None, "float32")
+        summarise_teacher(TeacherSection(path=str(folder)), None, "float32")

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from mta_framework.evaluation.report import MetricFacts, Score
 from mta_framework.reporting.card import card
-from mta_framework.reporting.redact import portable
+from mta_framework.reporting.redact import redact
 
 
 def test_metadata_are_what_the_hub_reads(report):
@@ -101,11 +101,11 @@ def test_name_that_would_be_markup_is_text(report):
     ],
 )
 def test_absolute_paths_of_a_command_are_cut_down_to_names(report, typed, shared):
-    assert portable(dataclasses.replace(report, command=typed)).command == shared
+    assert redact(dataclasses.replace(report, command=typed)).command == shared
 
 
 def test_absolute_paths_of_a_spec_are_cut_down_to_names_and_nothing_else(report):
     spec = {"a": ["/x/y", r"D:\data\z.jsonl", "b/c"], "d": {"e": "/x/f g.json"}, "n": 3, "t": "/not a\npath"}
-    found = portable(dataclasses.replace(report, spec=spec)).spec
+    found = redact(dataclasses.replace(report, spec=spec)).spec
     assert found == {"a": ["y", "z.jsonl", "b/c"], "d": {"e": "f g.json"}, "n": 3, "t": "/not a\npath"}
     assert json.dumps(spec) != json.dumps(found)

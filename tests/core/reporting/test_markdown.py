@@ -38,7 +38,7 @@ def test_single_seed_is_admitted(report):
 
 
 def test_what_a_metric_cost_is_told(report):
-    metrics = (dataclasses.replace(report.evaluation.metrics[0], spent={"requests": 1200.0, "cost": 0.25}),)
+    metrics = (dataclasses.replace(report.evaluation.metrics[0], usage={"requests": 1200.0, "cost": 0.25}),)
     facts = dataclasses.replace(report.evaluation, metrics=metrics)
     page = markdown(dataclasses.replace(report, evaluation=facts), None)
     assert "`rouge_l` took requests 1,200, cost 0.25." in page

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_framework.inspection.span_statistics import Speed, statistics
-from mta_framework.reporting.annotated_text import MarkedText
+from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.reporting.spans_page import page
 
 VOID = {"meta", "input", "br"}
@@ -43,7 +43,7 @@ class Reader(HTMLParser):
             self.texts[-1] += [(character, classes) for character in data]
 
 
-def written(*texts: MarkedText, title: str = "spec.json") -> str:
+def written(*texts: AnnotatedText, title: str = "spec.json") -> str:
     return page(title, texts, statistics(texts, [0] * len(texts), Speed(1, 1, 1.0)))
 
 
@@ -54,7 +54,7 @@ def written(*texts: MarkedText, title: str = "spec.json") -> str:
 )
 def test_texts_stand_in_the_page_as_they_are_and_spans_are_marked(text: str, pairs: set[tuple[int, int]]) -> None:
     spans = sorted((a, b) for a, b in pairs if a < b <= len(text))
-    (found,) = Reader(written(MarkedText(text, {"w": spans, "p": []}))).texts
+    (found,) = Reader(written(AnnotatedText(text, {"w": spans, "p": []}))).texts
     assert "".join(character for character, _ in found) == text
     for place, (_, classes) in enumerate(found):
         marks = [name for name in classes.split() if re.fullmatch(r"t\d+[ab]", name)]
@@ -62,20 +62,20 @@ def test_texts_stand_in_the_page_as_they_are_and_spans_are_marked(text: str, pai
 
 
 def test_the_page_needs_nothing_else() -> None:
-    source = written(MarkedText("<script>alert(1)</script>", {"<b>": [(0, 3)]}), title="<img src=x>")
+    source = written(AnnotatedText("<script>alert(1)</script>", {"<b>": [(0, 3)]}), title="<img src=x>")
     assert not Reader(source).tags & {"script", "img", "link", "iframe", "b"}
     assert not re.search(r"https?://|@import|url\(", source)
 
 
 def test_the_page_suits_dark_screens_and_narrow_ones() -> None:
-    source = written(MarkedText("a", {"w": []}))
+    source = written(AnnotatedText("a", {"w": []}))
     assert "prefers-color-scheme: dark" in source
     assert 'name="viewport"' in source
     assert "overflow-wrap: anywhere" in source
 
 
 def test_tracks_that_no_text_needs_are_not_there_and_spans_in_turn_differ() -> None:
-    source = written(MarkedText("ab cd", {"w": [(0, 2), (3, 5)], "p": [(0, 5), (1, 4)]}))
+    source = written(AnnotatedText("ab cd", {"w": [(0, 2), (3, 5)], "p": [(0, 5), (1, 4)]}))
     (found,) = Reader(source).texts
     assert [classes for _, classes in found] == [
         "s t0a t1a",
@@ -88,11 +88,11 @@ def test_tracks_that_no_text_needs_are_not_there_and_spans_in_turn_differ() -> N
 
 
 def test_tokens_and_weights_can_be_switched() -> None:
-    text = MarkedText("abc", {"w": [(0, 1)]}, [(0, 2), (2, 3)], {"w": 0}, {"w": [1.0, 1.0, 0.25], "p": [0.5] * 3})
+    text = AnnotatedText("abc", {"w": [(0, 1)]}, [(0, 2), (2, 3)], {"w": 0}, {"w": [1.0, 1.0, 0.25], "p": [0.5] * 3})
     source = written(text)
     (found,) = Reader(source).texts
     assert [classes for _, classes in found] == ["s t0a b", "s", "s b"]
     assert 'style="--w0:1.00;--w1:0.50"' in source
     assert 'style="--w0:0.25;--w1:0.50"' in source
     assert all(control in source for control in ('id="tokens"', 'id="weight0"', 'id="weight1"', 'id="show0"'))
-    assert 'id="tokens"' not in written(MarkedText("abc", {"w": []}))
+    assert 'id="tokens"' not in written(AnnotatedText("abc", {"w": []}))

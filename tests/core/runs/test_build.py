@@ -11,7 +11,7 @@ from mta_framework import InputError, LayerPair, LayerSimilarity, MeasuringLayer
 from mta_framework.runs.build import alignment_layers, measured_layers, recorded_layers
 
 LINEUP = SimpleNamespace(
-    student_outline=SimpleNamespace(shape=ModelShape(2, 4)), teacher_outline=SimpleNamespace(shape=ModelShape(3, 4))
+    student_summary=SimpleNamespace(shape=ModelShape(2, 4)), teacher_summary=SimpleNamespace(shape=ModelShape(3, 4))
 )
 SIMILARITY = LayerSimilarity(((0.1, 0.2, 0.3), (0.4, 0.5, 0.625)), ((1.0, 0.5), (0.5, 1.0)))
 

@@ -54,7 +54,7 @@ def test_a_dumped_spec_with_all_defaults_spelt_out_is_valid_again() -> None:
 @pytest.mark.parametrize("kind", [RunSpec, EvaluationSpec])
 def test_every_field_is_described_and_every_required_one_has_an_example(kind: type[Section]) -> None:
     schema = kind.model_json_schema()
-    for definition in (schema, *schema["$defs"].values()):
-        for name, field in definition["properties"].items():
+    for score_config in (schema, *schema["$defs"].values()):
+        for name, field in score_config["properties"].items():
             assert field.get("description") or "$ref" in field, name
-            assert name not in definition.get("required", ()) or field.get("examples"), name
+            assert name not in score_config.get("required", ()) or field.get("examples"), name

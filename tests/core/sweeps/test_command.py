@@ -81,7 +81,7 @@ def test_options_reach_the_sweep_and_plugin_files_its_runs(sweep_dict, write_spe
     path = write_spec(sweep_dict, "sweep.json")
     result = CliRunner().invoke(main, ["-p", str(plugin), "sweep", str(path), "--jobs", "3", "--resume"])
     assert result.exit_code == 0, result.output
-    assert seen == [(run.Means(3, None, (plugin,)), True)]
+    assert seen == [(run.RunnerOptions(3, None, (plugin,)), True)]
 
 
 def test_cells_that_cannot_be_compared_are_a_failed_run(bound, sweep_dict, monkeypatch):
@@ -119,4 +119,4 @@ def test_launcher_with_several_processes_is_refused(bound, sweep_dict, monkeypat
 
     monkeypatch.setattr(run, "processes", Two)
     with pytest.raises(InputError, match="starts processes itself"):
-        run.run_sweep(bound(sweep_dict), run.Means(), False, lambda line: None)
+        run.run_sweep(bound(sweep_dict), run.RunnerOptions(), False, lambda line: None)

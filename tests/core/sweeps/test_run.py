@@ -15,7 +15,7 @@ from mta_framework.storage import write_json
 from mta_framework.sweeps import run as run_module
 from mta_framework.sweeps.job import Outcome
 from mta_framework.sweeps.progress import duration
-from mta_framework.sweeps.run import Means, run_sweep
+from mta_framework.sweeps.run import RunnerOptions, run_sweep
 
 
 @dataclass
@@ -41,14 +41,14 @@ class Pretence:
 @pytest.fixture
 def runner(monkeypatch):
     pretence = Pretence()
-    monkeypatch.setattr(Means, "runner", lambda means: nullcontext(pretence))
+    monkeypatch.setattr(RunnerOptions, "runner", lambda means: nullcontext(pretence))
     monkeypatch.setattr(run_module.pipeline, "plan", lambda run: None)
     return pretence
 
 
 def test_teacher_is_trained_once_and_before_all_cells(sweep_dict, bound, runner):
     lines = []
-    assert run_sweep(bound(sweep_dict), Means(), False, lines.append) == []
+    assert run_sweep(bound(sweep_dict), RunnerOptions(), False, lines.append) == []
     cells = ["KL-seed-3", "KL-seed-4", "KL-MTA-seed-3", "KL-MTA-seed-4"]
     assert runner.done == ["teacher teacher", *cells]
     assert lines[-1] == "[5/5] finished KL-MTA-seed-4 in 1 min 5 s"
@@ -63,7 +63,7 @@ def test_teachers_of_teachers_come_first_and_lost_ones_take_their_cells_along(
     write_spec(second, "second.json")
     sweep_dict["axes"][1] = {"name": "from", "cells": {"one": {}, "two": {"teacher.run": "second.json"}}}
     runner.failing = ("teacher second",)
-    failed = run_sweep(bound(sweep_dict), Means(), False, lambda line: None)
+    failed = run_sweep(bound(sweep_dict), RunnerOptions(), False, lambda line: None)
     assert runner.done == ["teacher teacher", "teacher first", "teacher second", "KL-one", "KL-MTA-one"]
     assert failed == ["teacher second", "KL-two", "KL-MTA-two"]
 
@@ -71,39 +71,39 @@ def test_teachers_of_teachers_come_first_and_lost_ones_take_their_cells_along(
 def test_failed_cell_stops_no_other_and_is_the_only_one_to_run_again(sweep_dict, bound, runner):
     runner.failing = ("KL-seed-4",)
     lines = []
-    assert run_sweep(bound(sweep_dict), Means(), False, lines.append) == ["KL-seed-4"]
+    assert run_sweep(bound(sweep_dict), RunnerOptions(), False, lines.append) == ["KL-seed-4"]
     log = bound(sweep_dict).sweep.folder / "KL-seed-4" / "run.log"
     assert f"[3/5] failed KL-seed-4: The run failed: on purpose (see {log})" in lines
     with pytest.raises(InputError, match="4 of its 4 cells begun"):
-        run_sweep(bound(sweep_dict), Means(), False, lines.append)
+        run_sweep(bound(sweep_dict), RunnerOptions(), False, lines.append)
     runner.failing, runner.done = (), []
-    assert run_sweep(bound(sweep_dict), Means(), True, lines.append) == []
+    assert run_sweep(bound(sweep_dict), RunnerOptions(), True, lines.append) == []
     assert runner.done == ["KL-seed-4"]
 
 
 def test_cell_that_is_evaluated_anew_is_gone_on_with_and_another_spec_is_refused(sweep_dict, bound, runner):
-    run_sweep(bound(sweep_dict), Means(), False, lambda line: None)
+    run_sweep(bound(sweep_dict), RunnerOptions(), False, lambda line: None)
     runner.done.clear()
     sweep_dict["set"]["evaluation.temperature"] = 1.0
-    run_sweep(bound(sweep_dict), Means(), True, lambda line: None)
+    run_sweep(bound(sweep_dict), RunnerOptions(), True, lambda line: None)
     assert runner.done == ["KL-seed-3", "KL-seed-4", "KL-MTA-seed-3", "KL-MTA-seed-4"]
     sweep_dict["set"]["training.batch_size"] = 4
     with pytest.raises(InputError, match=r"cell KL-seed-3: training\.batch_size: is not what the run in"):
-        run_sweep(bound(sweep_dict), Means(), True, lambda line: None)
+        run_sweep(bound(sweep_dict), RunnerOptions(), True, lambda line: None)
 
 
 def test_new_cells_join_a_sweep_that_is_finished(sweep_dict, bound, runner):
-    run_sweep(bound(sweep_dict), Means(), False, lambda line: None)
+    run_sweep(bound(sweep_dict), RunnerOptions(), False, lambda line: None)
     runner.done.clear()
     sweep_dict["axes"][1]["values"].append(5)
-    run_sweep(bound(sweep_dict), Means(), True, lambda line: None)
+    run_sweep(bound(sweep_dict), RunnerOptions(), True, lambda line: None)
     assert runner.done == ["KL-seed-5", "KL-MTA-seed-5"]
 
 
 def test_models_and_data_are_looked_at_once_for_cells_that_share_them(sweep_dict, bound, runner, monkeypatch):
     planned = []
     monkeypatch.setattr(run_module.pipeline, "plan", lambda run: planned.append(run.spec.name))
-    run_sweep(bound(sweep_dict), Means(), False, lambda line: None)
+    run_sweep(bound(sweep_dict), RunnerOptions(), False, lambda line: None)
     assert planned == ["teacher", "KL-seed-3", "KL-MTA-seed-3"]
 
 
@@ -111,7 +111,7 @@ def test_termination_is_taken_as_an_interruption(sweep_dict, bound, runner, monk
     monkeypatch.setattr(run_module.pipeline, "plan", lambda run: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(bound(sweep_dict), Means(), False, lambda line: None)
+        run_sweep(bound(sweep_dict), RunnerOptions(), False, lambda line: None)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -121,7 +121,7 @@ def test_sweep_that_another_process_holds_is_refused(sweep_dict, bound, runner):
     found = bound(sweep_dict)
     found.sweep.folder.mkdir(parents=True)
     with FileLock(found.sweep.folder / ".lock"), pytest.raises(RunError, match="another process is at work"):
-        run_sweep(found, Means(), False, lambda line: None)
+        run_sweep(found, RunnerOptions(), False, lambda line: None)
 
 
 def test_state_follows_the_folder(sweep_dict, bound):

@@ -9,7 +9,7 @@ import torch
 
 from mta_framework.errors import RunError
 from mta_framework.training.distiller import contribution
-from mta_framework.training.loss_meter import Ledger
+from mta_framework.training.loss_meter import LossMeter
 from mta_framework.types import LossTerm
 
 
@@ -18,56 +18,56 @@ def identity(values):
 
 
 def test_terms_of_one_name_are_averaged_without_their_weights():
-    ledger = Ledger()
+    meter = LossMeter()
     terms = (
         LossTerm("kl", torch.tensor(6.0), "tokens"),
         LossTerm("dsa", torch.tensor(2.0), "pairs", 0.5),
         LossTerm("dsa", torch.tensor(4.0), "pairs", 1.5),
     )
-    ledger.add(terms, {"tokens": 3, "pairs": 2})
-    ledger.close_step("step 1", identity)
+    meter.update(terms, {"tokens": 3, "pairs": 2})
+    meter.reduce("step 1", identity)
     # dsa: (0.5 * 1 + 1.5 * 2) / 2; loss: 6/3 + 0.5 * 1 + 1.5 * 2
-    assert ledger.drain() == pytest.approx({"loss": 5.5, "kl": 2.0, "dsa": 1.75})
+    assert meter.pop() == pytest.approx({"loss": 5.5, "kl": 2.0, "dsa": 1.75})
 
 
 def test_a_term_that_is_logged_only_has_weight_zero():
-    ledger = Ledger()
-    ledger.add(
+    meter = LossMeter()
+    meter.update(
         (LossTerm("kl", torch.tensor(6.0), "tokens"), LossTerm("gap", torch.tensor(9.0), "tokens", 0.0)), {"tokens": 3}
     )
-    ledger.close_step("step", identity)
-    assert ledger.drain() == pytest.approx({"loss": 2.0, "kl": 2.0, "gap": 3.0})
+    meter.reduce("step", identity)
+    assert meter.pop() == pytest.approx({"loss": 2.0, "kl": 2.0, "gap": 3.0})
 
 
 def test_weights_may_change_from_step_to_step():
-    ledger = Ledger()
+    meter = LossMeter()
     for weight in (1.0, 4.0):
-        ledger.add((LossTerm("kl", torch.tensor(6.0), "tokens", weight),), {"tokens": 1})
-        ledger.close_step("step", identity)
-    assert ledger.drain() == pytest.approx({"loss": 15.0, "kl": 6.0})
+        meter.update((LossTerm("kl", torch.tensor(6.0), "tokens", weight),), {"tokens": 1})
+        meter.reduce("step", identity)
+    assert meter.pop() == pytest.approx({"loss": 15.0, "kl": 6.0})
 
 
 def test_values_are_means_over_the_steps_since_the_last_drain():
-    ledger = Ledger()
+    meter = LossMeter()
     for total in (2.0, 4.0):
         for part in (0.25, 0.75):
-            ledger.add((LossTerm("kl", torch.tensor(total * part), "tokens"),), {"tokens": 1})
-        ledger.close_step("step", identity)
-    assert ledger.drain() == pytest.approx({"loss": 3.0, "kl": 3.0})
-    ledger.add((LossTerm("kl", torch.tensor(1.0), "tokens"),), {"tokens": 1})
-    ledger.close_step("step", identity)
-    assert ledger.drain() == pytest.approx({"loss": 1.0, "kl": 1.0})
+            meter.update((LossTerm("kl", torch.tensor(total * part), "tokens"),), {"tokens": 1})
+        meter.reduce("step", identity)
+    assert meter.pop() == pytest.approx({"loss": 3.0, "kl": 3.0})
+    meter.update((LossTerm("kl", torch.tensor(1.0), "tokens"),), {"tokens": 1})
+    meter.reduce("step", identity)
+    assert meter.pop() == pytest.approx({"loss": 1.0, "kl": 1.0})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_stops_the_run_and_names_step_and_term(value):
-    ledger = Ledger()
+    meter = LossMeter()
     terms = (LossTerm("kl", torch.tensor(1.0), "tokens"), LossTerm("hid", torch.tensor(value), "tokens"))
-    ledger.add(terms, {"tokens": 1})
+    meter.update(terms, {"tokens": 1})
     with pytest.raises(
         RunError, match=rf"^training step 7: hid is {value}\. The run stops; its last checkpoint is kept\.$"
     ):
-        ledger.close_step("training step 7", identity)
+        meter.reduce("training step 7", identity)
 
 
 def test_a_unit_that_nothing_was_counted_of_adds_nothing():

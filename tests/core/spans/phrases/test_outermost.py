@@ -5,18 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta_framework.spans.phrases import kept_phrases, words_within
+from mta_framework.spans.phrases import outermost_phrases, words_within
 
 SPANS = st.tuples(st.integers(0, 12), st.integers(1, 6)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
 
 def test_a_phrase_that_ends_no_later_than_the_last_kept_one_is_dropped() -> None:
-    assert kept_phrases([(4, 5), (0, 3), (1, 3), (0, 2), (2, 5), (0, 3)]) == [(0, 3), (2, 5)]
+    assert outermost_phrases([(4, 5), (0, 3), (1, 3), (0, 2), (2, 5), (0, 3)]) == [(0, 3), (2, 5)]
 
 
 @given(st.lists(SPANS))
 def test_every_phrase_lies_in_a_kept_one_and_kept_ones_not_in_each_other(found) -> None:
-    kept = kept_phrases(found)
+    kept = outermost_phrases(found)
     assert set(kept) <= set(found)
     assert all(any(start <= first and end <= last for start, last in kept) for first, end in found)
     assert all(a == b or not (a[0] <= b[0] and b[1] <= a[1]) for a in kept for b in kept)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta_framework.spans.segments import Stretch, code_stretches
+from mta_framework.spans.segments import Segment, code_segments
 
 
 def inner(text: str) -> list[tuple[str, str]]:
-    return [(text[slice(*stretch.inner)], stretch.tag) for stretch in code_stretches(text)]
+    return [(text[slice(*segment.inner)], segment.tag) for segment in code_segments(text)]
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_fenced_and_inline_code(text: str, expected: list[tuple[str, str]]) -> N
 
 
 def test_a_stretch_covers_its_fences() -> None:
-    assert code_stretches("a `b`\n```c\nd\n```\ne") == [
-        Stretch("inline code", 2, 5, (3, 4)),
-        Stretch("fenced code", 6, 16, (11, 13), "c"),
+    assert code_segments("a `b`\n```c\nd\n```\ne") == [
+        Segment("inline code", 2, 5, (3, 4)),
+        Segment("fenced code", 6, 16, (11, 13), "c"),
     ]
 
 
@@ -57,6 +57,6 @@ PARTS = ["`", "```", "~~~", "\n", "x", " ", "''", "math", "- ", "> ", "1. "]
 @given(text=st.lists(st.sampled_from(PARTS), max_size=25).map("".join))
 def test_stretches_are_sorted_and_apart(text: str) -> None:
     place = 0
-    for stretch in code_stretches(text):
-        assert place <= stretch.start <= stretch.inner[0] <= stretch.inner[1] <= stretch.end <= len(text)
-        place = stretch.end
+    for segment in code_segments(text):
+        assert place <= segment.start <= segment.inner[0] <= segment.inner[1] <= segment.end <= len(text)
+        place = segment.end

@@ -8,7 +8,7 @@ import pytest
 
 from mta_framework import PluginParams, RunError, Span, SpanExtractor, SpanSet
 from mta_framework.spans.extraction import extract
-from mta_framework.spans.segments import Piece, Stretch, failures_of, gaps, merged, spans_of, spans_within
+from mta_framework.spans.segments import Piece, Segment, failures_of, gaps, merged, spans_of, spans_within
 
 
 class Part(SpanExtractor):
@@ -75,8 +75,8 @@ def test_a_part_that_breaks_its_contract_is_named(part: Part, wrong: str) -> Non
 
 
 def test_gaps_have_no_white_space_at_their_ends() -> None:
-    stretches = [Stretch("inline code", 3, 6, (4, 5)), Stretch("latex", 8, 11, (9, 10))]
-    assert gaps(" a `b`  $c$ d\u2003", stretches) == [(1, 2), (12, 13)]
+    segments = [Segment("inline code", 3, 6, (4, 5)), Segment("latex", 8, 11, (9, 10))]
+    assert gaps(" a `b`  $c$ d\u2003", segments) == [(1, 2), (12, 13)]
     assert gaps(" \n", []) == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mta_framework.spans.segments import formula_stretches
+from mta_framework.spans.segments import formula_segments
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ from mta_framework.spans.segments import formula_stretches
     ],
 )
 def test_formulas_and_what_looks_like_them(text: str, inner: list[str]) -> None:
-    assert [text[slice(*stretch.inner)] for stretch in formula_stretches(text)] == inner
+    assert [text[slice(*segment.inner)] for segment in formula_segments(text)] == inner
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_formulas_and_what_looks_like_them(text: str, inner: list[str]) -> None:
     ],
 )
 def test_a_formula_that_never_ends_is_unclosed_up_to_a_blank_line(text: str, unclosed: list[str]) -> None:
-    stretches = formula_stretches(text)
-    assert {stretch.notation for stretch in stretches} <= {"unclosed"}
-    assert [text[stretch.start : stretch.end] for stretch in stretches] == unclosed
+    segments = formula_segments(text)
+    assert {segment.notation for segment in segments} <= {"unclosed"}
+    assert [text[segment.start : segment.end] for segment in segments] == unclosed
 
 
 TYPED = "x 12 2.5 $5 % + - * / = < > ( ) [ ] { } ^ _ , ! √ ² << >> #### apples of f( x_1 of X é <b>"
@@ -72,13 +72,13 @@ TEXTS = st.lists(PIECES, max_size=25).map("".join) | st.lists(PIECES, max_size=2
 @given(text=TEXTS)
 def test_stretches_are_sorted_and_apart_and_a_formula_by_itself_is_the_same_formula(text: str) -> None:
     place = 0
-    for stretch in formula_stretches(text):
-        assert place <= stretch.start <= stretch.inner[0] <= stretch.inner[1] <= stretch.end <= len(text)
-        assert stretch.start < stretch.end
-        place = stretch.end
-        alone = text[stretch.start : stretch.end]
-        inner = (stretch.inner[0] - stretch.start, stretch.inner[1] - stretch.start)
-        assert formula_stretches(alone) == [stretch._replace(start=0, end=len(alone), inner=inner)]
+    for segment in formula_segments(text):
+        assert place <= segment.start <= segment.inner[0] <= segment.inner[1] <= segment.end <= len(text)
+        assert segment.start < segment.end
+        place = segment.end
+        alone = text[segment.start : segment.end]
+        inner = (segment.inner[0] - segment.start, segment.inner[1] - segment.start)
+        assert formula_segments(alone) == [segment._replace(start=0, end=len(alone), inner=inner)]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_stretches_are_sorted_and_apart_and_a_formula_by_itself_is_the_same_form
 def test_odd_texts_take_time_in_proportion_to_their_length(piece: str) -> None:
     def seconds(count: int) -> float:
         start = time.process_time()
-        formula_stretches(piece * count + "=1")
+        formula_segments(piece * count + "=1")
         return time.process_time() - start
 
     # Ten times as long: quadratic time would be a hundred times as much.

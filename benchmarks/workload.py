@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import naive
 import torch
-import usual
 from torch import Tensor, nn
 
 from mta_framework.alignment.objective import Alignment
@@ -33,7 +33,7 @@ PROGRESS = Progress(0, 1, 0.0)
 
 @dataclass(frozen=True)
 class Texts:
-    """One batch in both forms: ours, and padded to the maximal length with what the usual way needs."""
+    """One batch in both forms: ours, and padded to the maximal length with what the naive way needs."""
 
     batch: Batch
     samples: list[Sample]
@@ -54,7 +54,7 @@ class Options:
         bases: Base losses, by name.
         steps: Measured steps; one more batch warms up.
         batch_size: Texts in each.
-        max_length: Tokens of the longest text; the usual way pads to it.
+        max_length: Tokens of the longest text; the naive way pads to it.
         device: Where the models are.
         dtype: ``float32``, or ``bfloat16``: autocast for the student, and the teacher's own dtype.
         spans: Span extractor, by name.
@@ -69,7 +69,7 @@ class Options:
     spans: str = "spacy_phrases"
 
 
-class Setting:
+class Workload:
     """A pair of models, base losses, MTA, and batches.
 
     Args:
@@ -150,7 +150,7 @@ class Setting:
             plain = Distiller(self.student, self.teacher, loss, loss_layers=layers)
             whole = Distiller(self.student, self.teacher, loss, self.alignment, self.pairs, layers)
             ways |= {f"{name}, MTA off": self._ours(plain), f"{name}, MTA on": self._ours(whole)}
-        return ways | ({"usual kl, MTA on": self._usual} if "kl" in self.bases else {})
+        return ways | ({"naive kl, MTA on": self._naive} if "kl" in self.bases else {})
 
     def _ours(self, distiller: Distiller) -> Way:
         return lambda texts: contribution(distiller(texts.batch, PROGRESS), dict(texts.batch.counts))
@@ -166,7 +166,7 @@ class Setting:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
-    def _usual(self, texts: Texts) -> Tensor:
+    def _naive(self, texts: Texts) -> Tensor:
         inputs = {"input_ids": texts.input_ids_BT, "attention_mask": texts.mask_BT, "use_cache": False}
         student = self.student(**inputs, output_hidden_states=True)
         with torch.no_grad():
@@ -179,12 +179,12 @@ class Setting:
     def _parsed(self, texts: Texts) -> dict[str, list[list[list[int]]]]:
         whole = [sample.text for sample in texts.samples]
         names = {pair.granularity for pair in self.pairs}
-        return {name: usual.token_spans(self.extractor, whole, texts.offsets_BT2, name) for name in names}
+        return {name: naive.token_spans(self.extractor, whole, texts.offsets_BT2, name) for name in names}
 
     def _usual_loss(self, own, others, own_states, other_states, spans, texts: Texts) -> Tensor:  # type: ignore[no-untyped-def]
         projections = self.alignment.projections
-        dsa, hid = usual.alignment(own_states, other_states, projections, self.pairs, spans, texts.mask_BT)
-        return usual.kl(own, others, texts.supervised_BT) + 2.0 * dsa + 0.2 * hid
+        dsa, hid = naive.alignment(own_states, other_states, projections, self.pairs, spans, texts.mask_BT)
+        return naive.kl(own, others, texts.supervised_BT) + 2.0 * dsa + 0.2 * hid
 
     def loss_parts(self, texts: Texts) -> Mapping[str, Callable[[], None]]:
         """Way -> everything between the decoders' hidden states and their gradients, both passes."""
@@ -215,9 +215,9 @@ class Setting:
         for name, loss in self.bases.items():
             for state, aligned in (("off", False), ("on", True)):
                 parts[f"{name}, MTA {state}"] = partial(part, loss, self.loss_layers[name], aligned)
-        return parts | ({"usual kl, MTA on": self._usual_part(texts)} if "kl" in self.bases else {})
+        return parts | ({"naive kl, MTA on": self._naive_part(texts)} if "kl" in self.bases else {})
 
-    def _usual_part(self, texts: Texts) -> Callable[[], None]:
+    def _naive_part(self, texts: Texts) -> Callable[[], None]:
         reader = StateReader(self.student, {pair.student for pair in self.pairs})
         other = StateReader(self.teacher, {pair.teacher for pair in self.pairs})
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The usual way to write this step, as a baseline: dense, padded, parsed inside the step.
+"""The naive way to write this step, as a baseline: dense, padded, parsed inside the step.
 
 Whole logits of both models at every position of a batch padded to the maximal length, all hidden states kept, spaCy
 inside the step, span lists padded to the longest, one similarity matrix over the spans of the whole batch. The numbers

@@ -1,37 +1,10 @@
-"""What the trainer's loop calls back: the guard before each optimiser step, and the progress bar."""
+"""The progress bar of training."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
-
-if TYPE_CHECKING:
-    from mta_framework.training.trainer import DistillationTrainer
-
-
-class StepGuard(TrainerCallback):
-    """Sets the sampler's epoch, catches up on validation, looks for NaN before weights are touched, and ends steps."""
-
-    def __init__(self, trainer: DistillationTrainer):
-        self._trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Validate where a policy waits for it, or where a run was killed between an epoch's last step and that."""
-        self._trainer.catch_up()
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The state's epoch is a fraction; a run that resumes within an epoch draws that epoch's order."""
-        self._trainer.set_epoch(int(state.epoch or 0))
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """All micro-batches of the step are through their backward pass."""
-        self._trainer.close_step()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Logging, validation and checkpoints come after it."""
-        self._trainer.stopwatch.end_step()
 
 
 class ProgressBar(ProgressCallback):
