@@ -5,11 +5,11 @@
     python benchmarks/bits.py compare before.json after.json --only quickstart,kl
 
 Everything goes through the command line and is read from files, and neither the keys in JSON nor the names of columns
-count: so one script serves two versions of the package, told apart by ``--tree``. What counts: tensors by name, type,
-shape and bytes; losses, scores and responses by their values in order; rows of caches by their values. Times do not.
-An entry is written as soon as it is there; ``--only`` leaves the others in the file as they are. The sweep takes ten
-minutes on two idle cores, everything else as long again. Bits hold on one machine with one version of torch: files of
-two are not compared (exit code 2). Where an entry differs or only one file has it, the exit code is 1.
+count: one script serves two versions of the package, told apart by ``--tree``. What counts: tensors by name, type, shape
+and bytes; losses, scores and responses by their values in order; rows of caches by their values. Times do not. The file
+grows with each entry; ``--only`` leaves its other entries as they are. The sweep takes ten minutes on two idle cores,
+everything else as long again. Bits hold on one machine with one version of torch: what was recorded on two is not
+compared (exit code 2). Where an entry differs, or is missing in one file, the exit code is 1.
 """
 
 from __future__ import annotations
@@ -20,44 +20,67 @@ import json
 import os
 import platform
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 THREADS = 1
 SHOWN = 8
 """Differences of an entry that are told; the others are counted."""
-TIMES = {
-    "time",
-    "times",
-    "timings",
-    "runtime",
-    "seconds",
-    "second",
-    "minutes",
-    "duration",
-    "speed",
-    "memory",
-    "bytes",
-    "flos",
-}
-"""Words of keys under which lies what no two runs have in common."""
+TIMES = {"time", "times", "timings", "runtime", "seconds", "second", "duration", "speed", "memory", "bytes", "flos"}
+"""Words in keys under which lies what no two runs have in common."""
 
 Values = dict[str, Any]
 """What is compared: a name -> a digest, or a list of numbers as text."""
+
+SHORT: dict[str, Any] = {
+    "evaluation": None,
+    "data.train.limit": 240,
+    "data.validation.limit": 24,
+    "training.epochs": None,
+    "training.max_steps": 6,
+    "training.log_steps": 1,
+    "training.save_steps": 3,
+    "training.trackers": [],
+}
+"""What the short runs change in the quick start's student, besides what follows."""
+WRITING = {"training.generation": {"max_new_tokens": 16, "batch_tokens": 4800}}
+ADAPTIVE = {"policy": "adaptive", "initial_threshold": 0.8, "capacity": 16}
+RUNS: dict[str, dict[str, Any]] = {
+    "kl": {"base_loss.params": {"cross_entropy": 0.25}},
+    "fdd": {"base_loss.name": "fdd"},
+    "distillm": {"base_loss": {"name": "distillm", "params": {"batches": ADAPTIVE}}, **WRITING},
+    "distillm2": {
+        "base_loss": {"name": "distillm2", "params": {"anchor_steps": 2, "batches": {"every_steps": 3}}},
+        "data.train.limit": 96,
+        **WRITING,
+    },
+    "jsd": {
+        "base_loss": {"name": "jsd", "params": {"batches": {"policy": "on_policy", "fraction": 0.6}}},
+        "alignment.spans.name": "words",
+        "alignment.importance.name": "uniform",
+        "alignment.layers.params": {"words": 2, "phrases": 0},
+        "alignment.dsa_reduction": "batch",
+        "alignment.hid_reduction": "sum",
+        **WRITING,
+    },
+    "uld": {"base_loss.name": "uld", "student.tokenizer": "other-tokenizer", "data.max_prompt_length": 200},
+    "lora": {
+        "student": {"teacher_layers": [1, 2, 4, 6], "lora": {"rank": 4, "dropout": 0.1}},
+        "training.micro_batch_size": 4,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -78,13 +101,13 @@ class Workspace:
         Raises:
             SystemExit: It failed.
         """
-        paths = [str(self.tree), str(self.tree / "plugins"), os.environ.get("PYTHONPATH", "")]
-        fixed = {"OMP_NUM_THREADS": str(THREADS), "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"}
-        fixed |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        command = [sys.executable, *arguments]
-        done = subprocess.run(command, cwd=self.folder, env=os.environ | fixed, capture_output=True, text=True)
+        paths = [str(self.tree), str(self.tree / "plugins"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        fixed = {"OMP_NUM_THREADS": str(THREADS), "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(paths)}
+        offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        command, surroundings = [sys.executable, *arguments], os.environ | fixed | offline
+        done = subprocess.run(command, cwd=self.folder, env=surroundings, capture_output=True, text=True)
         if done.returncode:
-            raise SystemExit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr[-4000:]}")
+            raise SystemExit(f"{command}, in {self.folder}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
         return done.stdout
 
     def mta(self, *arguments: str) -> None:
@@ -105,123 +128,56 @@ def prepared(folder: Path, tree: Path) -> Workspace:
     found = workspace.python("-c", "import mta_framework; print(mta_framework.__file__)").strip()
     if not Path(found).is_relative_to(tree):
         raise SystemExit(f"{found} would be run, which is not in {tree}")
-    workspace.python("prepare.py")
-    write_tokenizer(folder)
+    few = "prepare.train_tokenizer(prepare.make_rows()['test'])"
+    workspace.python("-c", f"import prepare; prepare.main(); {few}.save_pretrained('other-tokenizer')")
     return workspace
-
-
-def write_tokenizer(folder: Path) -> None:
-    """``other-tokenizer``, of the same texts as the quick start's, but with other tokens."""
-    rows = [json.loads(line) for line in (folder / "data" / "train.jsonl").read_text(encoding="utf-8").splitlines()]
-    prompt = runpy.run_path(str(folder / "prepare.py"))["PROMPT"]
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>", "</s>"], show_progress=False)
-    tokenizer.train_from_iterator([prompt.format(**row) for row in rows], trainer)
-    (folder / "other-tokenizer").mkdir()
-    tokenizer.save(str(folder / "other-tokenizer" / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "eos_token": "</s>"}
-    (folder / "other-tokenizer" / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-
-
-SHORT = {
-    "evaluation": None,
-    "data.train.limit": 240,
-    "data.validation.limit": 24,
-    "training.epochs": None,
-    "training.max_steps": 6,
-    "training.log_steps": 1,
-    "training.save_steps": 3,
-    "training.trackers": [],
-}
-"""What the short runs change in the quick start's student, besides what follows."""
-WRITING = {"training.generation": {"max_new_tokens": 16, "batch_tokens": 4800}}
-ADAPTIVE = {"policy": "adaptive", "initial_threshold": 0.8, "capacity": 16}
-RUNS: dict[str, dict[str, Any]] = {
-    "kl": {"base_loss": {"name": "kl", "params": {"cross_entropy": 0.25}}},
-    "fdd": {"base_loss": {"name": "fdd"}},
-    "distillm": {"base_loss": {"name": "distillm", "params": {"batches": ADAPTIVE}}, **WRITING},
-    "distillm2": {
-        "base_loss": {"name": "distillm2", "params": {"anchor_steps": 2, "batches": {"every_steps": 3}}},
-        "data.train.limit": 96,
-        **WRITING,
-    },
-    "jsd": {
-        "base_loss": {"name": "jsd", "params": {"batches": {"policy": "on_policy", "fraction": 0.6}}},
-        "alignment.spans.name": "words",
-        "alignment.importance.name": "uniform",
-        "alignment.layers.params": {"words": 2, "phrases": 0},
-        "alignment.dsa_reduction": "batch",
-        "alignment.hid_reduction": "sum",
-        **WRITING,
-    },
-    "uld": {"base_loss": {"name": "uld"}, "student.tokenizer": "other-tokenizer", "data.max_prompt_length": 200},
-    "lora": {
-        "student": {"teacher_layers": [1, 2, 4, 6], "lora": {"rank": 4, "dropout": 0.1}},
-        "training.micro_batch_size": 4,
-    },
-}
 
 
 def quickstart(workspace: Workspace) -> Values:
     """Data, teacher and student as in the example."""
     workspace.mta("run", "student.json")
-    files = sorted(path for name in ("data", "tokenizer") for path in (workspace.folder / name).iterdir())
-    runs = workspace.folder / "runs"
+    folder = workspace.folder
+    files = [*sorted((folder / "data").iterdir()), folder / "tokenizer" / "tokenizer.json"]
+    values = {path.name: digest(path.read_bytes()) for path in files}
     return (
-        {f"{path.parent.name}/{path.name}": digest(path.read_bytes()) for path in files}
-        | prefixed("teacher", results(runs / "teacher"))
-        | prefixed("student", results(runs / "student"))
-        | caches(runs)
+        values | results(folder / "runs" / "teacher") | results(folder / "runs" / "student") | caches(folder / "runs")
     )
 
 
-def evaluation(workspace: Workspace) -> Values:
+def evaluate(workspace: Workspace) -> Values:
     """The quick start's student, evaluated by two metrics."""
-    if not (workspace.folder / "runs" / "student" / "student").exists():
+    if not (workspace.folder / "runs" / "student").exists():
         workspace.mta("run", "student.json")
     metrics = ["--metric", "rouge_l", "--metric", "distinct_n"]
     workspace.mta("evaluate", "runs/student", "--data", "test=data/test.jsonl", *metrics, "-o", "evaluated")
-    told = [number for number in numbers(read(workspace.folder / "evaluated" / "report.json")) if "." in number]
-    return results(workspace.folder / "evaluated") | {"scores": told}
+    folder = workspace.folder / "evaluated"
+    return results(folder) | {"scores": [number for number in numbers(read(folder / "report.json")) if "." in number]}
+
+
+def short(name: str, workspace: Workspace) -> Values:
+    """A run of a few steps, with caches of its own."""
+    settings = SHORT | RUNS[name] | {"name": name, "output_dir": f"short-{name}"}
+    workspace.mta("run", "student.json", *(f"--set={key}={json.dumps(value)}" for key, value in settings.items()))
+    folder = workspace.folder / f"short-{name}"
+    return results(folder / name) | caches(folder)
 
 
 def sweep(workspace: Workspace) -> Values:
     """All runs of the quick start's sweep, and what they come to."""
     workspace.mta("sweep", "sweep.json", "--jobs", "2")
     workspace.mta("compare", "sweeps/terms", "-o", "compared")
-    cells = sorted(path.parent for path in (workspace.folder / "sweeps" / "terms").glob("*/student"))
-    values = {"compared": numbers(read(workspace.folder / "compared" / "comparison.json"))}
-    for cell in cells:
-        values |= prefixed(cell.name, results(cell))
+    values: Values = {"compared": numbers(read(workspace.folder / "compared" / "comparison.json"))}
+    for student in sorted((workspace.folder / "sweeps" / "terms").glob("*/student")):
+        values |= results(student.parent)
     return values
-
-
-def short(name: str) -> Callable[[Workspace], Values]:
-    """A run of a few steps, with caches of its own."""
-
-    def run(workspace: Workspace) -> Values:
-        settings = SHORT | RUNS[name] | {"name": name, "output_dir": f"short-{name}"}
-        changes = [f"--set={field}={json.dumps(value)}" for field, value in settings.items()]
-        workspace.mta("run", "student.json", *changes)
-        folder = workspace.folder / f"short-{name}"
-        return results(folder / name) | caches(folder)
-
-    return run
 
 
 ENTRIES: dict[str, Callable[[Workspace], Values]] = {
     "quickstart": quickstart,
-    "evaluate": evaluation,
-    **{name: short(name) for name in RUNS},
+    "evaluate": evaluate,
+    **{name: partial(short, name) for name in RUNS},
     "sweep": sweep,
 }
-
-
-def prefixed(name: str, values: Values) -> Values:
-    """The same values under longer names."""
-    return {f"{name}: {key}": value for key, value in values.items()}
 
 
 def results(folder: Path) -> Values:
@@ -230,13 +186,11 @@ def results(folder: Path) -> Values:
     for path in sorted((folder / "student").glob("*.safetensors")):
         values |= tensors(path)
     if (folder / "training.json").exists():
-        values |= history(read(folder / "training.json"))
-    for path in sorted(folder.rglob("*.jsonl")):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        values[path.relative_to(folder).as_posix()] = digest(repr(list(leaves(rows))).encode())
-    if (folder / "geometry.json").exists():
-        values["geometry"] = digest(repr(list(leaves(read(folder / "geometry.json")))).encode())
-    return values
+        log = max((value for value in read(folder / "training.json").values() if isinstance(value, list)), key=len)
+        values |= {f"log {place}": numbers(dict(sorted(entry.items()))) for place, entry in enumerate(log)}
+    for path in [*sorted(folder.rglob("*.jsonl")), *folder.glob("geometry.json")]:
+        values[path.relative_to(folder).as_posix()] = digest(repr(list(leaves(read(path)))).encode())
+    return {f"{folder.name}: {name}": value for name, value in values.items()}
 
 
 def tensors(path: Path) -> Values:
@@ -252,19 +206,13 @@ def tensors(path: Path) -> Values:
     return values
 
 
-def history(document: Mapping[str, Any]) -> Values:
-    """The numbers of each log entry, by the order of their keys; the log is the longest list."""
-    log = max((value for value in document.values() if isinstance(value, list)), key=len)
-    return {f"log {place}": numbers(dict(sorted(entry.items()))) for place, entry in enumerate(log)}
-
-
 def caches(folder: Path) -> Values:
     """The rows of each cache, whatever its files are called."""
     values = {}
     for cache in sorted(folder.glob("*-cache")):
         tables = [pa.ipc.open_file(str(path)).read_all() for path in cache.rglob("*.arrow")]
         rows = sorted({repr(list(row.values())) for table in tables for row in table.to_pylist()})
-        values[cache.name] = f"{len(rows)} rows {digest(chr(10).join(rows).encode())}"
+        values[cache.name] = f"{len(rows)} rows {digest(repr(rows).encode())}"
     return values
 
 
@@ -276,10 +224,8 @@ def numbers(document: Any) -> list[str]:
 def leaves(value: Any) -> Iterator[Any]:
     """All texts, numbers and truth values but times, in order."""
     if isinstance(value, Mapping):
-        kept = (inner for key, inner in value.items() if TIMES.isdisjoint(re.findall("[a-z]+", key.lower())))
-        for inner in kept:
-            yield from leaves(inner)
-    elif isinstance(value, list):
+        value = [inner for key, inner in value.items() if TIMES.isdisjoint(re.findall("[a-z]+", key.lower()))]
+    if isinstance(value, list):
         for inner in value:
             yield from leaves(inner)
     elif value is not None:
@@ -292,44 +238,41 @@ def digest(content: bytes) -> str:
 
 
 def read(path: Path) -> Any:
-    """A JSON document."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """A JSON document, or the list of those in a JSON Lines file."""
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
 
 
 def environment() -> dict[str, str]:
     """What bits depend on besides the code."""
-    found = re.search("model name.*: (.*)", Path("/proc/cpuinfo").read_text()) if sys.platform == "linux" else None
-    processor = found[1] if found else platform.processor() or platform.machine()
-    return {"torch": version("torch"), "processor": processor, "threads": str(THREADS)}
+    told = Path("/proc/cpuinfo").read_text(encoding="utf-8") if sys.platform == "linux" else ""
+    processor = re.search("model name.*: (.*)", told)
+    name = processor[1] if processor else platform.processor() or platform.machine()
+    return {"torch": version("torch"), "processor": name, "threads": str(THREADS)}
 
 
 def record(command: argparse.Namespace) -> int:
-    """Run the entries one after the other; the file grows with each."""
-    file, kept = command.file, command.only is not None and command.file.exists()
+    """Run the entries one after the other; where one fails, its outputs stay for a look."""
+    file, kept = command.file, command.only and command.file.exists()
     recorded = read(file) if kept else {"environment": environment(), "entries": {}}
     if recorded["environment"] != environment():
         print(f"{file} is of another machine or version of torch: {recorded['environment']}", file=sys.stderr)
         return 2
-    with place(command.keep) as folder:
-        workspace = prepared(Path(folder).resolve(), command.tree.resolve())
-        for name in [name for name in ENTRIES if name in (command.only or ENTRIES)]:
-            start = time.perf_counter()
-            values = ENTRIES[name](workspace)
-            seconds = round(time.perf_counter() - start, 1)
-            recorded["entries"][name] = {"seconds": seconds, "values": values}
-            aside = file.with_name(f".{file.name}.part")
-            aside.write_text(json.dumps(recorded, indent=1), encoding="utf-8")
-            aside.replace(file)
-            print(f"{name}: {len(values)} values, {seconds:.0f} s", flush=True)
+    folder = (command.keep or Path(tempfile.mkdtemp())).resolve()
+    folder.mkdir(parents=True, exist_ok=command.keep is None)
+    workspace = prepared(folder, command.tree.resolve())
+    for name in command.only or ENTRIES:
+        start = time.perf_counter()
+        values = ENTRIES[name](workspace)
+        seconds = round(time.perf_counter() - start, 1)
+        recorded["entries"][name] = {"seconds": seconds, "values": values}
+        aside = file.with_name(f".{file.name}.part")
+        aside.write_text(json.dumps(recorded, indent=1), encoding="utf-8")
+        aside.replace(file)
+        print(f"{name}: {len(values)} values, {seconds:.0f} s", flush=True)
+    if command.keep is None:
+        shutil.rmtree(folder)
     return 0
-
-
-def place(keep: Path | None) -> AbstractContextManager[Path | str]:
-    """The folder to work in; one that is kept must be new."""
-    if keep is None:
-        return tempfile.TemporaryDirectory()
-    keep.mkdir(parents=True)
-    return nullcontext(keep)
 
 
 def compare(command: argparse.Namespace) -> int:
@@ -340,78 +283,57 @@ def compare(command: argparse.Namespace) -> int:
     if old["environment"] != new["environment"]:
         print("Not compared: bits hold on one machine, with one version of torch.", file=sys.stderr)
         return 2
-    names = command.only or [name for name in ENTRIES if name in old["entries"] | new["entries"]]
-    equal = [compared(name, old["entries"].get(name), new["entries"].get(name)) for name in names]
-    return 0 if equal and all(equal) else 1
-
-
-def compared(name: str, old: Values | None, new: Values | None) -> bool:
-    """Tell of one entry; whether it is the same in both."""
-    if old is None or new is None:
-        print(f"{name}: not recorded in the {'first' if old is None else 'second'} file")
-        return False
-    found = list(differences(old["values"], new["values"]))
-    print(f"{name}: {len(found)} of {len(old['values'] | new['values'])} values differ")
-    print(*(f"  {line}" for line in shortened(found)), sep="\n", end="\n" if found else "")
-    return not found
+    changed = False
+    for name in command.only or [name for name in ENTRIES if name in old["entries"] | new["entries"]]:
+        before, after = (recorded["entries"].get(name, {}).get("values", {}) for recorded in (old, new))
+        found = list(differences(before, after))
+        print(
+            f"{name}: {len(found)} of {len(before | after)} values differ" if before and after else f"{name}: missing"
+        )
+        print(*(f"  {line}\n" for line in found[:SHOWN]), "  ...\n" * (len(found) > SHOWN), sep="", end="")
+        changed = changed or bool(found) or not before
+    return int(changed)
 
 
 def differences(old: Values, new: Values) -> Iterator[str]:
-    """One line for each name whose values differ."""
+    """One line for each name whose values differ; of two lists, the first numbers that do."""
     for name in old | new:
         before, after = old.get(name), new.get(name)
         if before is None or after is None:
             yield f"{name}: only in the {'first' if after is None else 'second'} file"
-        elif isinstance(before, list) and sorted(before) == sorted(after) and before != after:
-            yield f"{name}: the same numbers in another order"
+        elif isinstance(before, list) and before != after:
+            place, one, other = next((n, *two) for n, two in enumerate(zip_longest(before, after)) if len({*two}) > 1)
+            moved = " (the same numbers in another order)" if sorted(before) == sorted(after) else ""
+            yield f"{name}: number {place}, {one} -> {other}{moved}"
         elif before != after:
-            yield f"{name}: {first_difference(before, after)}"
-
-
-def first_difference(before: Sequence[str] | str, after: Sequence[str] | str) -> str:
-    """Both values, or the first numbers that differ in two lists."""
-    if isinstance(before, str):
-        return f"{before} -> {after}"
-    pairs = enumerate(zip_longest(before, after), start=1)
-    return next(f"number {place}, {one} -> {other}" for place, (one, other) in pairs if one != other)
-
-
-def shortened(lines: Sequence[str]) -> Iterable[str]:
-    """The first lines, and how many more there are."""
-    return [*lines[:SHOWN], *([f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])]
+            yield f"{name}: {before} -> {after}"
 
 
 def entry_names(text: str) -> list[str]:
-    """Names with commas between them."""
-    names = text.split(",")
-    if unknown := set(names) - set(ENTRIES):
-        raise argparse.ArgumentTypeError(
-            f"no such entry: {', '.join(sorted(unknown))} (there are {', '.join(ENTRIES)})"
-        )
-    return names
+    """Names with commas between them, in the order of the entries."""
+    if unknown := set(text.split(",")) - set(ENTRIES):
+        raise argparse.ArgumentTypeError(f"no such entry: {', '.join(sorted(unknown))}")
+    return [name for name in ENTRIES if name in text.split(",")]
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    recording = commands.add_parser("record", help="run the entries, and keep their fingerprints")
-    recording.set_defaults(run=record)
+    recording = commands.add_parser("record", help="run the entries and keep their fingerprints")
     recording.add_argument("file", type=Path)
     here = Path(__file__).resolve().parents[1]
-    recording.add_argument(
-        "--tree", type=Path, default=here, help="repository that is run; default: that of the script"
-    )
+    recording.add_argument("--tree", type=Path, default=here, help="repository that is run; default: the script's own")
     recording.add_argument("--keep", type=Path, metavar="FOLDER", help="keep all outputs, in a new folder")
     comparing = commands.add_parser("compare", help="tell what differs")
-    comparing.set_defaults(run=compare)
     comparing.add_argument("old", type=Path)
     comparing.add_argument("new", type=Path)
-    for command in (recording, comparing):
+    for command, work in ((recording, record), (comparing, compare)):
         command.add_argument("--only", type=entry_names, metavar="NAME,...", help=f"of {', '.join(ENTRIES)}")
+        command.set_defaults(work=work)
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     command = arguments()
-    sys.exit(command.run(command))
+    sys.exit(command.work(command))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -21,14 +21,12 @@ from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.timers import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
 from mta_framework.training import checkpoints
-from mta_framework.training.callbacks import ProgressBar
 from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, contribution
 from mta_framework.training.loader import Collator, micro_batches, training_loader, validation_batches
 from mta_framework.training.loss_meter import LossMeter
+from mta_framework.training.progress_bar import ProgressBar
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.types import SHARE_BY_STUDENT, Batch, Example, Progress
-
-if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
