@@ -23,12 +23,12 @@ from mta_framework.interfaces import (
 from mta_framework.registry import Registered, Registry, parts_of
 from mta_framework.runs.checks import policy_faults, span_faults, teacher_faults, tracker_faults
 from mta_framework.spec.document import Place
+from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.faults import faults_of
 from mta_framework.spec.loading import RawSpec, read_spec
 from mta_framework.spec.locations import missing_evaluation_locations, missing_locations
 from mta_framework.spec.run import RunSpec
-from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.section import PluginSection
 
 

@@ -15,17 +15,17 @@ from mta_framework.alignment.similarity import layer_similarity
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.responses import ResponseEncoder
-from mta_framework.spans.cache import SpanCache
-from mta_framework.errors import RunError, faults_at, as_plugin_error
+from mta_framework.distributed import run_on_main
+from mta_framework.errors import RunError, as_plugin_error, faults_at
 from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import BaseLoss, LayerMapper, MeasuringLayerMapper
 from mta_framework.models.run_models import RunModels
-from mta_framework.distributed import run_on_main
 from mta_framework.runs.binding import BoundRun
-from mta_framework.storage import read_json, write_json
+from mta_framework.spans.cache import SpanCache
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.training import DTYPE_OF_PRECISION
+from mta_framework.storage import read_json, write_json
 from mta_framework.training.loader import Collator
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.train import total_steps
@@ -185,7 +185,9 @@ def base_loss_layers(base_loss: BaseLoss, run_models: RunModels) -> tuple[tuple[
     return layers
 
 
-def _sound(mapper: LayerMapper, run_models: RunModels, choose: Callable[[], Sequence[LayerPair]]) -> tuple[LayerPair, ...]:
+def _sound(
+    mapper: LayerMapper, run_models: RunModels, choose: Callable[[], Sequence[LayerPair]]
+) -> tuple[LayerPair, ...]:
     """What a mapper chooses, held to its contract."""
     told = f"layer mapper {mapper.NAME!r}"
     with as_plugin_error(told), faults_at("alignment.layers"):
@@ -202,7 +204,9 @@ def _require_within(told: str, layers: Sequence[tuple[int, int]], run_models: Ru
     """A plugin may be anyone's code: a layer that isn't there is told here, not by an index error in a step."""
     assert run_models.teacher_summary is not None
     depths = run_models.student_summary.shape.num_layers, run_models.teacher_summary.shape.num_layers
-    problem = [pair for pair in layers if not all(1 <= layer <= depth for layer, depth in zip(pair, depths, strict=True))]
+    problem = [
+        pair for pair in layers if not all(1 <= layer <= depth for layer, depth in zip(pair, depths, strict=True))
+    ]
     if problem:
         got = ", ".join(f"{student}->{teacher}" for student, teacher in problem)
         within = f"layers 1 to {depths[0]} of the student and 1 to {depths[1]} of the teacher"

@@ -10,26 +10,25 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from mta_framework.runs.folder import differences, open_run_folder
-from mta_framework.runs.binding import BoundEvaluation
-from mta_framework.timers import Clock
+from mta_framework.distributed import processes
 from mta_framework.errors import Fault, InputError, collect_faults
+from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.report import EvaluationFacts, ModelFacts, Report
 from mta_framework.evaluation.scoring import labelled
 from mta_framework.evaluation.sets import read_sets
-from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.generation.engine import SavedModel
 from mta_framework.generation.engines import engine_fault
 from mta_framework.generation.limits import room_fault
 from mta_framework.generation.sampling import Sampling
 from mta_framework.models.evaluated import EvaluatedModel
-from mta_framework.distributed import processes
 from mta_framework.reporting.writing import write_report
-from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.binding import BoundEvaluation
+from mta_framework.runs.folder import RunFolder, differences, open_run_folder
 from mta_framework.spec.document import read_document
 from mta_framework.spec.evaluation_spec import EvaluationSpec
+from mta_framework.timers import Clock
 
 _MAY_DIFFER = ("folder", "evaluation.seeds", "evaluation.metrics", "evaluation.batch_tokens", "evaluation.long_prompts")
 """What an evaluation may go on with: predictions that are there stay valid."""

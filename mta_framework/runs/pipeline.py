@@ -18,38 +18,45 @@ from typing import Any
 
 from transformers import set_seed
 
-from mta_framework.runs import summary
-from mta_framework.runs.model_checks import length_faults, tokenizer_faults
-from mta_framework.runs.folder import RunFolder, open_run_folder, require_free, require_same
-from mta_framework.storage import read_json, write_json
-from mta_framework.runs.build import alignment, similarity, span_cache_folder, training_data
-from mta_framework.runs.binding import BoundRun
-from mta_framework.timers import Clock
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData, prepare
+from mta_framework.distributed import processes
 from mta_framework.errors import InputError, collect_faults
+from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.report import EvaluationFacts, Report
 from mta_framework.evaluation.scoring import labelled
 from mta_framework.evaluation.sets import read_sets
-from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.generation.engine import SavedModel
 from mta_framework.generation.engines import engine_fault
 from mta_framework.generation.sampling import Sampling
-from mta_framework.runs.span_geometry import SpanGeometry, recorded_geometry
 from mta_framework.interfaces import MeasuringLayerMapper
-from mta_framework.runs.build import alignment_layers, base_loss_layers, measured_layers, recorded_layers
 from mta_framework.models.export import save_student
 from mta_framework.models.fingerprint import fingerprints
 from mta_framework.models.run_models import RunModels
-from mta_framework.runs.plan import Plan, estimate_memory
-from mta_framework.distributed import processes
 from mta_framework.registry import describe
-from mta_framework.runs.integrity import require_whole
 from mta_framework.reporting.writing import write_report
-from mta_framework.runs.folder import RunFolder
+from mta_framework.runs import summary
+from mta_framework.runs.binding import BoundRun
+from mta_framework.runs.build import (
+    alignment,
+    alignment_layers,
+    base_loss_layers,
+    measured_layers,
+    recorded_layers,
+    similarity,
+    span_cache_folder,
+    training_data,
+)
+from mta_framework.runs.folder import RunFolder, open_run_folder, require_free, require_same
+from mta_framework.runs.integrity import require_whole
+from mta_framework.runs.model_checks import length_faults, tokenizer_faults
+from mta_framework.runs.plan import Plan, estimate_memory
+from mta_framework.runs.span_geometry import SpanGeometry, recorded_geometry
 from mta_framework.spec.training import DTYPE_OF_PRECISION
+from mta_framework.storage import read_json, write_json
+from mta_framework.timers import Clock
 from mta_framework.training.arguments import micro_batch_size, precision_fault
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.loader import validation_fault

@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
+from mta_framework.distributed import processes, run_on_main
 from mta_framework.evaluation.report import Geometry
-from mta_framework.distributed import processes
-from mta_framework.distributed import run_on_main
 from mta_framework.storage import read_json, write_json
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.trainer import TrainingData

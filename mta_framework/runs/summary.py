@@ -7,9 +7,9 @@ from typing import Any
 
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.tokens import EncodedSet
+from mta_framework.distributed import processes
 from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts, SpanSample
 from mta_framework.models.run_models import RunModels
-from mta_framework.distributed import processes
 from mta_framework.runs.binding import BoundRun
 
 _log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mta_framework import InputError
-from mta_framework.runs.binding import bind
 from mta_framework.registry import Registry, discover
+from mta_framework.runs.binding import bind
 
 PLUGINS = """
 from pydantic import Field, model_validator

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from mta_framework.runs.folder import open_run_folder, require_free
-from mta_framework.storage import read_json
 from mta_framework.errors import InputError, RunError
+from mta_framework.runs.folder import open_run_folder, require_free
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.run import RunSpec
+from mta_framework.storage import read_json
 
 
 def spec_in(folder, **changes):
@@ -96,7 +96,8 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
 
 def test_a_folder_that_another_process_holds_is_refused_until_that_process_is_gone(tmp_path):
     spec = spec_in(tmp_path)
-    hold = "import sys; from mta_framework.runs.folder import open_run_folder; from mta_framework.spec.run import RunSpec\n"
+    hold = "import sys\nfrom mta_framework.runs.folder import open_run_folder\n"
+    hold += "from mta_framework.spec.run import RunSpec\n"
     hold += "with open_run_folder(RunSpec.model_validate_json(sys.argv[1])):\n    print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", hold, spec.model_dump_json()]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mta_framework.registry import discover
 from mta_framework.runs.binding import bind
 from mta_framework.runs.summary import resolved
-from mta_framework.registry import discover
 
 
 @pytest.mark.parametrize("base_loss", ["kl", "distillm", "distillm2", "fdd"])

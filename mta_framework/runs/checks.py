@@ -1,0 +1,97 @@
+"""Checks that need a spec and its plugins together, but no model: the last of ``mta check``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from mta_framework.errors import Fault, InputError, faults_at
+from mta_framework.interfaces import BaseLoss, LayerMapper, SpanExtractor
+from mta_framework.spec.loading import RawSpec
+from mta_framework.spec.run import RunSpec
+
+
+def teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
+    """Faults of a teacher that nothing uses, and of a missing one that the spec needs."""
+    if not reading.sound("teacher"):
+        return
+    if draft.teacher is None:
+        yield from _teacher_missing(reading, draft, base_loss)
+        return
+    student, evaluation = draft.student, draft.evaluation
+    questions = ("alignment", "evaluation", "evaluation.models", "student.config", "student.teacher_layers")
+    if base_loss is None or not all(reading.sound(*question.split(".")) for question in questions):
+        return
+    used = (
+        base_loss.NEEDS_TEACHER
+        or draft.alignment is not None
+        or student.teacher_layers is not None
+        or (student.config is not None and student.tokenizer is None)
+        or (evaluation is not None and "teacher" in evaluation.models)
+    )
+    if not used:
+        problem = f"has no effect: nothing uses it (got a teacher with base loss {draft.base_loss.name!r})"
+        expected = "null, or a base loss, alignment or evaluation that uses it"
+        yield Fault(reading.where(("teacher",)), problem, expected, "Set teacher to null.")
+
+
+def _teacher_missing(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
+    if base_loss is not None and base_loss.NEEDS_TEACHER:
+        problem = f"must be given, since base loss {draft.base_loss.name!r} needs it (got null)"
+        yield Fault(reading.where(("teacher",)), problem, "a teacher section", "Add a teacher, or change base_loss.")
+    student = draft.student
+    sound = reading.sound("student", "config") and reading.sound("student", "tokenizer")
+    if sound and student.config is not None and student.tokenizer is None:
+        problem = "must be given for a new student without teacher (got null)"
+        hint = "Name a tokenizer, or add a teacher to take it from."
+        yield Fault(reading.where(("student", "tokenizer")), problem, "a folder with tokenizer files", hint)
+
+
+def policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
+    """Faults of a batch policy whose needs are not met, and of settings that have no effect without one."""
+    if base_loss is None or not reading.sound("training", "generation"):
+        return
+    policy, generation = base_loss.batch_policy(), draft.training.generation
+    label, where = f"base loss {draft.base_loss.name!r}", reading.where(("training", "generation"))
+    if policy is None and generation is not None:
+        problem = f"has no effect: {label} is trained on the data as they are (got a generation section)"
+        hint = "Set it to null, or choose other batches in the options of the base loss."
+        yield Fault(where, problem, "null, or a base loss that trains on responses", hint)
+    if policy is not None and generation is None:
+        problem = f"must be given, since {label} trains on responses that are written during training (got null)"
+        hint = 'Add it, e.g. {"engine": "transformers"}, or choose other batches in the options of the base loss.'
+        yield Fault(where, problem, "a generation section", hint)
+    if policy is not None and reading.sound("training", "batch_size"):
+        try:
+            with faults_at(reading.where(("base_loss",))):
+                policy.check(draft.training.batch_size)
+        except InputError as error:
+            yield from error.faults
+    lacking = draft.data.validation is None and reading.sound("data", "validation")
+    if policy is not None and policy.NEEDS_VALIDATION and lacking:
+        problem = f"must be given, since the batches of {label} follow the validation loss (got null)"
+        hint = "Add it, or choose other batches in the options of the base loss."
+        yield Fault(reading.where(("data", "validation")), problem, "a data set", hint)
+
+
+def span_faults(reading: RawSpec, spans: SpanExtractor | None, layers: LayerMapper | None) -> Iterator[Fault]:
+    """The fault of a layer mapper that asks for spans of a granularity that the extractor does not give."""
+    if spans is None:
+        return
+    lacking = sorted(set(layers.granularities) - set(spans.granularities)) if layers else []
+    if layers and lacking:
+        problem = f"{layers.NAME} maps layers to spans that {spans.NAME} does not give (got {', '.join(lacking)})"
+        expected = f"{spans.NAME} gives {', '.join(spans.granularities)}"
+        hint = "Change the options of the layer mapper, or take another span extractor."
+        yield Fault(reading.where(("alignment", "layers")), problem, expected, hint)
+
+
+def tracker_faults(reading: RawSpec, draft: RunSpec) -> Iterator[Fault]:
+    """One fault for every tracker that is not installed."""
+    if not reading.sound("training", "trackers"):
+        return
+    for i, name in enumerate(draft.training.trackers):
+        # Every tracker is called as the package that it needs.
+        if find_spec(name) is None:
+            where, expected = reading.where(("training", "trackers", i)), "a tracker that is installed"
+            yield Fault(where, f"is not installed (got {name!r})", expected, f"Leave it out, or: pip install {name}.")
