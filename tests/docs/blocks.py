@@ -16,7 +16,7 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its page, the line that it begins in, its language and what stands in it."""
+    """A fenced block: its page, the line on which it begins, its language and its text."""
 
     page: Path
     line: int
@@ -34,20 +34,28 @@ class Block:
     @property
     def file_name(self) -> str:
         """What a plugin file is called: the name of its plugin."""
-        found = re.search(r'NAME = "(\w+)"', self.text)
-        assert found is not None, f"{self}: no NAME"
-        return f"{found[1]}.py"
+        name = re.search(r'NAME = "(\w+)"', self.text)
+        assert name is not None, f"{self}: no NAME"
+        return f"{name[1]}.py"
 
 
 def blocks(*languages: str) -> list[Block]:
     """All blocks in these languages."""
-    found = []
+    listed = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for match in _FENCE.finditer(text):
             if match[1] in languages:
-                found.append(Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2]))
-    return found
+                listed.append(Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2]))
+    return listed
+
+
+def marked_blocks(page: Path) -> dict[str, str]:
+    """Shell blocks right below a comment ``<!-- ci: NAME -->``: name -> text, in their order."""
+    marked = re.findall(
+        r"^<!-- ci: (\S+) -->\n```sh\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    return dict(marked)
 
 
 def specs() -> list[tuple[Block, dict[str, Any]]]:
@@ -63,14 +71,14 @@ def plugin_files() -> list[Block]:
 
 def mta_commands() -> list[tuple[str, list[str]]]:
     """``mta`` command lines of all shell blocks: where they stand, and the arguments."""
-    found = []
+    commands = []
     for block in blocks("sh"):
         for line in block.text.replace("\\\n", " ").splitlines():
             for command in _split(shlex.split(line, comments=True)):
                 arguments = _arguments(command)
                 if arguments is not None:
-                    found.append((f"{block}: {' '.join(command)}", arguments))
-    return found
+                    commands.append((f"{block}: {' '.join(command)}", arguments))
+    return commands
 
 
 def _split(words: list[str]) -> list[list[str]]:

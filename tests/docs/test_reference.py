@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
 from types import ModuleType
 
 import pytest
-from blocks import ROOT, blocks
+from blocks import ROOT
 
 from mta_framework.registry import discover
 
@@ -43,21 +42,3 @@ def test_plugin_page_has_its_name_its_own_options_and_its_source(page):
     assert text.startswith(f"# `{page.stem}`\n")
     assert re.findall(r"<!-- generated: (.+?) -->", text) == [f"options {page.stem}"]
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Options", "Source and differences"]
-
-
-def test_continuous_integration_runs_the_first_two_blocks_of_the_readme():
-    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    function = next(line for line in script.splitlines() if line.startswith("block()"))
-    taken = [
-        subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", f"{function}\nblock {number}"],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for number in (1, 2)
-    ]
-    assert taken == [block.text for block in blocks("sh") if block.page == ROOT / "README.md"][:2]
-    assert "mta run examples/quickstart/student.json" in taken[0]
-    assert "tox run -e tests" in taken[1]
