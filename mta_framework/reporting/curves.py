@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,31 +16,7 @@ from mta_framework.reporting.training_log import Log, points, terms, validation_
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDEST = 3  # panels side by side
 MANY = 25  # points that need no marker each
-
-
-def loss_curves(log: Log) -> bytes | None:
-    """A PNG: the loss on top, its terms below, side by side; training as lines, validation as points.
-
-    A single term is the loss itself and gets no panel of its own.
-
-    Returns:
-        The image, or None where no loss was logged.
-    """
-    if not points(log, "loss")[0]:
-        return None
-    names = loss_terms(log)
-    columns = math.ceil(len(names) / math.ceil(len(names) / WIDEST)) if names else 1
-    rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(9, 4 + 2.6 * rows), dpi=150, layout="constrained")
-    grid = figure.add_gridspec(1 + rows, columns, height_ratios=(1.4, *[1] * rows))
-    _draw(figure.add_subplot(grid[0, :]), log, "loss", "loss (total)" if names else "loss")
-    for number, name in enumerate(names):
-        _draw(figure.add_subplot(grid[1 + number // columns, number % columns]), log, name, name)
-    image = io.BytesIO()
-    figure.savefig(image, format="png")
-    return image.getvalue()
 
 
 def loss_terms(log: Log) -> list[str]:

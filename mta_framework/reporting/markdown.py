@@ -11,12 +11,11 @@ from mta_framework.reporting import summary_text
 LONGEST_SAMPLE = 600
 
 
-def markdown(report: Report, curves: str | None) -> str:
-    """The page; ``curves`` is the file name of the image, None if there is none."""
+def markdown(report: Report) -> str:
+    """The page."""
     sections = [
         f"# {escaped(report.name)}",
         *_scores(report.evaluation),
-        *([f"## Loss\n\n![Loss and its terms by training step]({curves})"] if curves else []),
         *_trained(report),
         *_data(report),
         *_samples(report.evaluation),

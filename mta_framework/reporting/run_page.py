@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from mta_framework.evaluation.report import EvaluationFacts, Report, SpanSample
 from mta_framework.evaluation.tables import formatted, metrics, score_rows, seeds_note
-from mta_framework.reporting import figures, heatmaps, paper_check, summary_text
+from mta_framework.reporting import figures, heatmaps, summary_text
 from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.reporting.page import Drawing, render
 from mta_framework.reporting.span_html import strips
@@ -21,7 +21,6 @@ _SECTIONS = {
     "alignment": "Alignment",
     "samples": "Sample responses",
     "tables": "Models and data",
-    "paper": "Against the paper",
 }
 _ANCHORS = {"curves": "training", "tables": "data"}
 """Where a section is called otherwise than what it shows."""
@@ -56,7 +55,6 @@ def run_page(report: Report) -> str:
 
 def _values(report: Report) -> dict[str, Any]:
     facts = report.evaluation
-    settings = paper_check.settings(report)
     return {
         "report": report,
         "trained": summary_text.trained(report),
@@ -74,8 +72,6 @@ def _values(report: Report) -> dict[str, Any]:
         "samples": list(_samples(facts)) if facts else [],
         "tables": list(_tables(report)),
         "unparsed": summary_text.unparsed(report),
-        "paper": settings,
-        "differing": sum(row.verdict != "as in the paper" for row in settings),
         "loading": summary_text.loading(report.student_folder) if report.steps else "",
         "circumstances": list(_circumstances(report)),
         "settings": summary_text.settings(report),

@@ -16,24 +16,18 @@ COMPARISON_PAGE = "comparison.html"
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write ``report.html``, ``report.md``, ``loss.png`` if anything was logged, and, last of all, ``report.json``.
+    """Write ``report.html``, ``report.md`` and, last of all, ``report.json``.
 
     The exported student, where there is one, gets its model card first.
     """
     from mta_framework.reporting.card import CARD, card
-    from mta_framework.reporting.curves import loss_curves
     from mta_framework.reporting.markdown import markdown
     from mta_framework.reporting.run_page import run_page
 
-    image = loss_curves(report.log)
-    if image is None:
-        (folder / "loss.png").unlink(missing_ok=True)
-    else:
-        write_atomically(folder / "loss.png", image)
     if report.steps and (folder / report.student_folder).is_dir():
         write_atomically(folder / report.student_folder / CARD, card(report))
     write_atomically(folder / REPORT_PAGE, run_page(report))
-    write_atomically(folder / "report.md", markdown(report, curves="loss.png" if image else None))
+    write_atomically(folder / "report.md", markdown(report))
     write_atomically(folder / REPORT_FILE, report_json(report))
 
 

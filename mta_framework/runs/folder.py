@@ -39,7 +39,7 @@ class RunFolder:
 
     ``spec.json`` (resolved), ``key-layers.json`` (where they are measured), ``geometry.json`` (of spans, with an
     alignment), ``checkpoints/``, ``tensorboard/``, ``training.json`` (log), ``student/`` (the export; there once
-    training is done), ``predictions/``, ``report.json``, ``report.md``, ``loss.png``.
+    training is done), ``predictions/``, ``report.html``, ``report.json``, ``report.md``.
     """
 
     path: Path

@@ -34,7 +34,7 @@ def test_run_leaves_a_student_predictions_and_a_report(run, spec_dict, write_spe
     report = run(write_spec(spec_dict))
     folder = tmp_path / "runs" / "student"
     assert json.loads((folder / "report.json").read_text())["name"] == "student"
-    files = {"report.html", "report.md", "loss.png", "spec.json", "training.json", "student/README.md"}
+    files = {"report.html", "report.md", "spec.json", "training.json", "student/README.md"}
     assert files <= {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
     student = AutoModelForCausalLM.from_pretrained(folder / "student")

@@ -12,13 +12,12 @@ from mta_framework.reporting.markdown import markdown
 
 @pytest.fixture
 def page(report):
-    return markdown(report, "loss.png")
+    return markdown(report)
 
 
 def test_run_that_did_little_has_a_short_page():
-    page = markdown(Report("bare", {"name": "bare"}), None)
+    page = markdown(Report("bare", {"name": "bare"}))
     assert "evaluated nothing" in page
-    assert "loss.png" not in page
     assert "trained" not in page
 
 
@@ -32,7 +31,7 @@ def test_scores_come_first_with_seeds_intervals_counts_and_cuts(page):
 def test_single_seed_is_admitted(report):
     scores = (Score("student", "dolly", "rouge_l", (20.0,), 20.0, None),)
     facts = dataclasses.replace(report.evaluation, seeds=(10,), scores=scores)
-    page = markdown(dataclasses.replace(report, evaluation=facts), None)
+    page = markdown(dataclasses.replace(report, evaluation=facts))
     assert "| student | 20.00 |" in page
     assert "A single sampling seed (10)" in page
 
@@ -40,7 +39,7 @@ def test_single_seed_is_admitted(report):
 def test_what_a_metric_cost_is_told(report):
     metrics = (dataclasses.replace(report.evaluation.metrics[0], usage={"requests": 1200.0, "cost": 0.25}),)
     facts = dataclasses.replace(report.evaluation, metrics=metrics)
-    page = markdown(dataclasses.replace(report, evaluation=facts), None)
+    page = markdown(dataclasses.replace(report, evaluation=facts))
     assert "`rouge_l` took requests 1,200, cost 0.25." in page
 
 
@@ -62,7 +61,7 @@ def test_page_says_what_was_trained_on_what(page, settings_text):
 def test_page_says_how_many_spans_were_compared_where_that_is_limited(report, page):
     assert "heaviest" not in page
     limited = {**report.spec, "alignment": {**report.spec["alignment"], "max_spans": 1200}}
-    page = markdown(dataclasses.replace(report, spec=limited), None)
+    page = markdown(dataclasses.replace(report, spec=limited))
     assert "λ_DSA 2 over the 1,200 heaviest spans of a text, λ_Hid 0.2;" in page
 
 
@@ -70,7 +69,7 @@ def test_foreign_text_cannot_break_the_table_of_samples(report):
     responses = {"student": "", "teacher": "line one\nline `two` | three"}
     sample = SampleResponses("dolly", "What | is\n**this**?", "A <b>test</b>", responses)
     facts = dataclasses.replace(report.evaluation, samples=(sample,))
-    page = markdown(dataclasses.replace(report, evaluation=facts), None)
+    page = markdown(dataclasses.replace(report, evaluation=facts))
     row = next(line for line in page.splitlines() if "line one" in line)
     assert row.count("|") == 4
     assert row.split("|")[2].strip() == "*(empty)*"

@@ -16,7 +16,7 @@ def test_report_is_written_whole(tmp_path, report):
     (tmp_path / "student").mkdir()
     write_report(tmp_path, report)
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert files == ["loss.png", "report.html", "report.json", "report.md", "student/README.md"]
+    assert files == ["report.html", "report.json", "report.md", "student/README.md"]
     assert read_report(tmp_path) == report
 
 
@@ -26,19 +26,13 @@ def test_report_of_a_run_that_did_little_is_written_too(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "report.md"]
 
 
-def test_image_of_an_earlier_report_does_not_stay(tmp_path, report):
-    write_report(tmp_path, report)
-    write_report(tmp_path, dataclasses.replace(report, log=()))
-    assert not (tmp_path / "loss.png").exists()
-
-
 def test_data_are_written_last_so_that_a_report_with_them_is_whole(tmp_path, report, monkeypatch):
     order = []
-    monkeypatch.setattr(writing, "replace", lambda path, content: order.append(Path(path).name))
+    monkeypatch.setattr(writing, "write_atomically", lambda path, content: order.append(Path(path).name))
     (tmp_path / "student").mkdir()
     write_report(tmp_path, report)
     assert order[-1] == "report.json"
-    assert sorted(order) == ["README.md", "loss.png", "report.html", "report.json", "report.md"]
+    assert sorted(order) == ["README.md", "report.html", "report.json", "report.md"]
 
 
 def test_page_that_cannot_be_made_leaves_the_earlier_report(tmp_path, report):

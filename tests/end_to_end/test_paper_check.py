@@ -1,26 +1,37 @@
-"""Differences from the paper's settings: none for the paper's own runs, and every one for others."""
+"""``examples/paper/check.py``: no differences for the paper's own runs, and every one for others."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from mta_framework import LayerPair
-from mta_framework.evaluation.report import DataFacts, EvaluationFacts, Report, SetFacts
-from mta_framework.reporting.paper_check import settings
+from mta_framework.evaluation.report import DataFacts, EvaluationFacts, Report, SetFacts, report_json
 from mta_framework.spec.run import RunSpec
 
-ROOT = Path(__file__).parents[3]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "paper"
 SETS = {"dolly": 500, "self_inst": 242, "vicuna": 80, "sni": 1694}
+
+
+@pytest.fixture(scope="module")
+def check():
+    """The script as a module."""
+    description = importlib.util.spec_from_file_location("paper_check", EXAMPLE / "check.py")
+    module = importlib.util.module_from_spec(description)
+    sys.modules["paper_check"] = module
+    description.loader.exec_module(module)
+    return module
 
 
 def paper_specs():
     """The specs of the paper's students, resolved, as the examples have them."""
-    found = {path.stem: json.loads(path.read_text()) for path in (ROOT / "examples" / "paper").glob("*.json")}
-    runs = {name: spec for name, spec in found.items() if "teacher" in spec}
+    documents = {path.stem: json.loads(path.read_text()) for path in EXAMPLE.glob("*.json")}
+    runs = {name: spec for name, spec in documents.items() if "teacher" in spec}
     return {name: RunSpec(**spec).model_dump(mode="json") for name, spec in runs.items()}
 
 
@@ -38,8 +49,8 @@ def reported(spec):
 
 
 @pytest.mark.parametrize("name", list(paper_specs()))
-def test_run_of_the_paper_differs_in_nothing_but_how_dsa_is_reduced(name):
-    found = settings(reported(paper_specs()[name]))
+def test_run_of_the_paper_differs_in_nothing_but_how_dsa_is_reduced(check, name):
+    found = check.settings(reported(paper_specs()[name]))
     differing = [row.name for row in found if row.verdict != "as in the paper"]
     assert differing == (["alignment.dsa_reduction"] if name.endswith("mta") else [])
     assert len(found) > 20
@@ -58,17 +69,17 @@ def test_run_of_the_paper_differs_in_nothing_but_how_dsa_is_reduced(name):
         ("gpt2-distillm", {"evaluation": {"temperature": 1.0}}, "evaluation.temperature", "1", "0.7"),
     ],
 )
-def test_what_is_changed_differs_and_nothing_else(name, change, setting, here, paper):
+def test_what_is_changed_differs_and_nothing_else(check, name, change, setting, here, paper):
     spec = paper_specs()[name]
     changed = {key: {**spec[key], **value} if isinstance(value, dict) else value for key, value in change.items()}
     spec = spec | changed
     if spec["alignment"]:
         spec["alignment"] = spec["alignment"] | {"dsa_reduction": "batch"}
-    rows = [row for row in settings(reported(spec)) if row.verdict != "as in the paper"]
+    rows = [row for row in check.settings(reported(spec)) if row.verdict != "as in the paper"]
     assert [(row.name, row.here, row.paper, row.verdict) for row in rows] == [(setting, here, paper, "differs")]
 
 
-def test_key_layers_data_and_sets_are_compared_too():
+def test_key_layers_data_and_sets_are_compared_too(check):
     report = reported(paper_specs()["gpt2-distillm-mta"])
     changed = dataclasses.replace(
         report,
@@ -76,19 +87,46 @@ def test_key_layers_data_and_sets_are_compared_too():
         data={"train": DataFacts(100, 0, 0)},
         evaluation=dataclasses.replace(report.evaluation, sets=report.evaluation.sets[:1]),
     )
-    differing = [row.name for row in settings(changed) if row.verdict == "differs"]
+    differing = [row.name for row in check.settings(changed) if row.verdict == "differs"]
     assert differing == ["alignment.dsa_reduction", "training set", "key layers", "evaluation sets"]
 
 
-def test_models_of_ones_own_have_no_counterpart(report):
-    found = {row.name: row for row in settings(report)}
-    assert found["student.hub"].verdict == "differs"
-    assert found["key layers"].verdict == found["training.learning_rate"].verdict == "the paper has no such case"
-    assert found["alignment.lambda_dsa"].verdict == "as in the paper"
-
-
-def test_what_differs_comes_first_and_untrained_models_have_no_settings(report):
-    verdicts = [row.verdict for row in settings(report)]
+def test_models_of_ones_own_have_no_counterpart(check):
+    spec = {
+        "seed": 42,
+        "student": {"hub": None},
+        "base_loss": {"name": "kl", "params": {}},
+        "alignment": {"lambda_dsa": 2.0},
+        "training": {"learning_rate": 1e-4},
+    }
+    report = Report("small", spec, layer_pairs=(LayerPair(6, 24, "words"),), steps=1)
+    rows = {row.name: row for row in check.settings(report)}
+    assert rows["student.hub"].verdict == "differs"
+    assert rows["key layers"].verdict == rows["training.learning_rate"].verdict == "the paper has no such case"
+    assert rows["alignment.lambda_dsa"].verdict == "as in the paper"
+    verdicts = [row.verdict for row in rows.values()]
     order = {"differs": 0, "the paper has no such case": 1, "as in the paper": 2}
     assert verdicts == sorted(verdicts, key=order.__getitem__)
-    assert settings(dataclasses.replace(report, steps=0)) == ()
+
+
+def test_script_reads_a_run_folder(check, tmp_path, capsys):
+    spec = paper_specs()["gpt2-distillm"]
+    (tmp_path / "report.json").write_bytes(report_json(reported(spec | {"seed": 1})))
+    assert check.main(tmp_path) == 1
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "seed: differs (here: 1; paper: 42)"
+    assert shown[1].endswith("settings are as in the paper.")
+    assert len(shown) == 2
+
+
+def test_script_reads_a_spec(check, capsys):
+    assert check.main(EXAMPLE / "gpt2-distillm.json") == 0
+    assert check.main(EXAMPLE / "gpt2-distillm-mta.json") == 1
+    assert "alignment.dsa_reduction: differs" in capsys.readouterr().out
+
+
+def test_script_refuses_what_is_no_training_run(check, tmp_path, capsys):
+    assert check.main(tmp_path / "missing.json") == 2
+    (tmp_path / "report.json").write_bytes(report_json(Report("evaluation", {"name": "evaluation"})))
+    assert check.main(tmp_path) == 2
+    assert "is no training run" in capsys.readouterr().err

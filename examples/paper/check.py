@@ -1,12 +1,25 @@
-"""Where a run departs from the paper's settings (arXiv 2605.01374, and its authors' code where the paper is silent)."""
+"""Say where a run or a spec departs from the paper's settings.
+
+    python examples/paper/check.py RUN_FOLDER
+    python examples/paper/check.py SPEC.json
+
+The settings are those of arXiv 2605.01374, and of its authors' code where the paper is silent. Settings that neither of
+them names are not compared. A run folder is judged by its ``report.json``; a spec by what it says, without the defaults
+of plugins and the sizes of data sets. The exit status is 1 where a setting differs, 2 where nothing can be compared.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from mta_framework.evaluation.report import Report
+from mta_framework.errors import InputError
+from mta_framework.evaluation.report import Report, read_report
+from mta_framework.spec.loading import read_spec
+from mta_framework.types import LayerPair
 
 Verdict = Literal["as in the paper", "differs", "the paper has no such case"]
 Layers = tuple[tuple[int, int], ...]
@@ -24,11 +37,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class _Rule:
-    """What the paper has of a field: any of ``values``; none: it has no such case. ``told`` puts it into words."""
+    """The paper's values of a field.
+
+    Args:
+        name: Dotted name of the field.
+        values: Every value that agrees with the paper; empty: the paper has no such case.
+        label: The values in words; empty: they are listed.
+    """
 
     name: str
     values: tuple[Any, ...]
-    told: str = ""
+    label: str = ""
 
 
 _OPT: Layers = ((16, 20), (18, 23), (20, 26), (22, 29), (24, 32))
@@ -80,24 +99,64 @@ _ABSENT = object()
 
 
 def settings(report: Report) -> tuple[Setting, ...]:
-    """Every setting that the paper names, as far as the run has it; none where nothing was trained."""
-    if not report.steps:
-        return ()
+    """Every setting that the paper names and the run has, those that differ first.
+
+    Args:
+        report: Of a run with training; of a spec alone, a report that has a name, the spec and its key layers.
+    """
     family = _STUDENTS.get(str(_value(report.spec, "student.hub")))
     rules = [*_ALWAYS, *_of_models(report.spec, family), *_of_base_loss(report.spec)]
     rules += _ALIGNED if report.spec.get("alignment") else ()
     rules += _EVALUATED if report.spec.get("evaluation") else ()
-    found = [_setting(rule, _value(report.spec, rule.name)) for rule in rules]
-    return tuple(sorted([*filter(None, found), *_counted(report, family)], key=lambda row: _ORDER.index(row.verdict)))
+    rows = [_setting(rule, _value(report.spec, rule.name)) for rule in rules]
+    return tuple(sorted([*filter(None, rows), *_counted(report, family)], key=lambda row: _ORDER.index(row.verdict)))
+
+
+def read(path: Path) -> Report:
+    """The report of a run folder, or a spec as a report of nothing but itself.
+
+    Raises:
+        InputError: There is no such file, it is faulty, or the run trained nothing.
+    """
+    if path.is_dir():
+        return read_report(path)
+    reading = read_spec(path)
+    if reading.spec is None:
+        raise InputError(reading.faults)
+    spec = reading.spec.model_dump(mode="json")
+    pairs = _value(spec, "alignment.layers.params.pairs")
+    pairs = () if pairs is _ABSENT else tuple(LayerPair(**pair) for pair in pairs)
+    return Report(spec["name"], spec, layer_pairs=pairs)
+
+
+def main(path: Path) -> int:
+    """Print what differs from the paper; return the exit status."""
+    try:
+        report = read(path)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if "base_loss" not in report.spec:
+        print(f"{path}: is no training run; the paper's settings are those of a distillation", file=sys.stderr)
+        return 2
+    rows = settings(report)
+    for verdict in _ORDER[:2]:
+        for row in rows:
+            if row.verdict == verdict:
+                paper = f"; paper: {row.paper}" if row.paper else ""
+                print(f"{row.name}: {verdict} (here: {row.here}{paper})")
+    same = sum(row.verdict == _SAME for row in rows)
+    print(f"{same} of {len(rows)} settings are as in the paper.")
+    return int(any(row.verdict == "differs" for row in rows))
 
 
 def _of_models(spec: Mapping[str, Any], family: str | None) -> Iterator[_Rule]:
-    """What depends on the pair of models."""
+    """Settings that depend on the pair of models."""
     paired = _value(spec, "base_loss.name") == "distillm2"
     rates = {"GPT-2": 1e-4, "Qwen1.5": 5e-5 if paired else 1e-4, "OPT": 5e-4}
-    told = f"{', '.join(f'{name} {rate:g}' for name, rate in rates.items())} with LoRA"
+    label = f"{', '.join(f'{name} {rate:g}' for name, rate in rates.items())} with LoRA"
     yield _Rule("student.hub", tuple(_STUDENTS), "GPT-2 120M, Qwen1.5 0.5B, OPT 1.3B")
-    yield _Rule("training.learning_rate", (rates[family],) if family else (), "" if family else told)
+    yield _Rule("training.learning_rate", (rates[family],) if family else (), "" if family else label)
     if spec.get("alignment"):
         factor = {"OPT": 3.0, None: None}.get(family, 2.0)
         yield _Rule("alignment.lambda_dsa", (2.0, 3.0) if factor is None else (factor,), "2; OPT 3" * (factor is None))
@@ -121,17 +180,17 @@ def _of_base_loss(spec: Mapping[str, Any]) -> Iterator[_Rule]:
 
 
 def _counted(report: Report, family: str | None) -> Iterator[Setting]:
-    """What is no field of its own."""
+    """Settings that are no single field: key layers, sizes of the data sets."""
     if train := report.data.get("train"):
         rows = train.used + train.left_out
         yield Setting("training set", f"{rows:,} rows", "Dolly-15k, 11,435 rows", _SAME if rows == 11435 else "differs")
     if report.layer_pairs:
         yield _layers(report, family)
     if report.evaluation is not None:
-        found = {entry.set: entry.prompts for entry in report.evaluation.sets}
+        sets = {entry.set: entry.prompts for entry in report.evaluation.sets}
         paper = ", ".join(f"{name} {count:,}" for name, count in _SETS.items())
-        here = ", ".join(f"{name} {count:,}" for name, count in found.items())
-        yield Setting("evaluation sets", here, paper, _SAME if found == _SETS else "differs")
+        here = ", ".join(f"{name} {count:,}" for name, count in sets.items())
+        yield Setting("evaluation sets", here, paper, _SAME if sets == _SETS else "differs")
 
 
 def _layers(report: Report, family: str | None) -> Setting:
@@ -142,10 +201,10 @@ def _layers(report: Report, family: str | None) -> Setting:
     layers = _LAYERS[family][_value(report.spec, "base_loss.name") == "fdd"]
     granularities = ["words", *["phrases"] * (len(layers) - 1)]
     same = pairs == list(layers) and [pair.granularity for pair in report.layer_pairs] == granularities
-    told = ", ".join(
+    paper = ", ".join(
         f"{student}→{teacher} {name}" for (student, teacher), name in zip(layers, granularities, strict=True)
     )
-    return Setting("key layers", here, told, _SAME if same else "differs")
+    return Setting("key layers", here, paper, _SAME if same else "differs")
 
 
 _SAME: Verdict = "as in the paper"
@@ -157,7 +216,7 @@ def _setting(rule: _Rule, value: Any) -> Setting | None:
     if value is _ABSENT:
         return None
     verdict: Verdict = _NO_CASE if not rule.values else _SAME if value in rule.values else "differs"
-    return Setting(rule.name, _shown(value), rule.told or " or ".join(map(_shown, rule.values)), verdict)
+    return Setting(rule.name, _shown(value), rule.label or " or ".join(map(_shown, rule.values)), verdict)
 
 
 def _shown(value: Any) -> str:
@@ -178,3 +237,9 @@ def _value(spec: Any, name: str) -> Any:
         else:
             return _ABSENT
     return spec
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(main(Path(sys.argv[1])))
