@@ -10,8 +10,8 @@ from itertools import accumulate, groupby
 
 import click
 
-from mta_framework.inspection.terminal_chars import glyph, width
 from mta_framework.reporting.annotated_text import AnnotatedText, tracks
+from mta_framework.tables.terminal_chars import glyph, width
 from mta_framework.types import Span
 
 _COLOURS = (("cyan", "blue"), ("yellow", "green"), ("magenta", "red"))

@@ -8,12 +8,13 @@ import sys
 import pytest
 from sources import CORE, EXAMPLE, PLUGINS, files, imports, module_of
 
-BASE = {"errors", "types", "files", "processes"}
+BASE = {"errors", "types", "tables", "files", "processes"}
 CONTRACTS = BASE | {"interfaces", "hookspecs"}
 SHARED = CONTRACTS | {"spec", "registry"}
 ALLOWED = {
     "errors": set(),
     "types": set(),
+    "tables": set(),
     "files": set(),
     "clock": set(),
     "processes": set(),

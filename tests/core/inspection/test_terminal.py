@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_framework.inspection.terminal import lines
-from mta_framework.inspection.terminal_chars import glyph, width
 from mta_framework.reporting.annotated_text import AnnotatedText, tracks
+from mta_framework.tables.terminal_chars import glyph, width
 
 texts = st.text(st.sampled_from("ab \n\t日😀e\u0301\u202e\x1b"), max_size=80)
 

@@ -1,0 +1,1 @@
+"""Tables, and their renderings as terminal text, Markdown, LaTeX, HTML and CSV."""
