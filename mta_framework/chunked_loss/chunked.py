@@ -1,4 +1,4 @@
-"""Next-token distributions without whole logits: chunk by chunk, the gradient formed in the forward pass."""
+"""Sums of a kernel over next-token distributions, chunk by chunk, with the gradient formed in the forward pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mta_framework.chunked_loss.head_inputs import HeadInputs
 from mta_framework.chunked_loss.projection import Gradients, Projection, at_least_float32, logits_of
 
 Kernel = Callable[..., Tensor]
-"""``kernel(student_logits, teacher_logits, *data) -> values``; without a teacher ``kernel(student_logits, *data)``."""
+"""A loss at each position: ``kernel(student_logits, teacher_logits, *data) -> values``; without a teacher
+``kernel(student_logits, *data) -> values``."""
 
 _MIB = 2**20
 # A chunk is large enough for its matrix products to pay for reading the head again. A block, on which the kernel
@@ -34,31 +35,34 @@ def chunked_sum(
     chunk_size: int | None = None,
     shared_vocabulary: bool = True,
 ) -> Tensor:
-    """Sum of ``kernel`` over all positions; at no time do more logits exist than those of one chunk.
+    """Sum ``kernel`` over all positions, holding the logits of one chunk at a time.
 
-    The gradient to the student's logits is taken by autograd inside a block of positions, and carried on to states
-    and head at once; backward only multiplies. A head that is frozen, or grad mode off, costs no such work.
+    Autograd computes the gradient with respect to the student's logits inside a block of positions, from which the
+    gradients of states and head follow at once; the backward pass only multiplies. A frozen head, or grad mode off,
+    saves that work.
+
+    Where two shared vocabularies differ in size (padding), both are cut to the smaller one before the kernel; the rows
+    beyond it get a zero gradient. Under autocast the products run in its dtype and everything else in float32.
 
     Args:
-        kernel: Differentiable in its first argument, row by row: its value at a position must not depend on other
-            positions. Gets logits of at least float32, (n, V) or (n, K, V), and n rows of each data tensor; returns
-            any shape that begins with n, in nats. Autocast is off inside.
-        student: hidden_ND or hidden_NKD; gets gradients, in its own dtype, as do the head's weight and bias.
-        teacher: The same N; no gradient. Its tensors may be inference tensors. None: the kernel gets no teacher.
-        data_N: Anything else the kernel needs of a position, N rows each, e.g. targets. No gradient.
+        kernel: Function of logits, differentiable in its first argument, whose value at a position depends on that
+            position alone. It gets logits in at least float32, (n, V) or (n, K, V), and n rows of each data tensor,
+            with autocast off; it returns any shape that begins with n, in nats.
+        student: The student's hidden_ND or hidden_NKD; they get gradients in their own dtype, as do the head's weight
+            and bias.
+        teacher: The teacher's states at the same N positions; no gradient. They may be inference tensors. None: the
+            kernel gets no teacher logits.
+        data_N: Further arguments of the kernel with N rows each, e.g. targets; no gradient.
         chunk_size: Positions per chunk; None: as many as fill 64 MiB of float32 logits on the CPU, 256 MiB elsewhere.
-        shared_vocabulary: Whether an id means the same token to both models; if not, the kernel gets both vocabularies
+        shared_vocabulary: Whether an id means the same token to both models. If not, the kernel gets both vocabularies
             whole, and their sizes may differ.
 
     Returns:
         Scalar, float32 (float64 for float64 states). With N = 0 it is 0 and gives zero gradients, not None. It can
         be differentiated once; a second backward through the same call is an error.
 
-    Where two shared vocabularies differ in size (padding), both are cut to the smaller one before the kernel; the rows
-    beyond it get a zero gradient. Under autocast the products run in its dtype and everything else in float32.
-
     Raises:
-        ValueError: The numbers of positions differ.
+        ValueError: Student, teacher and data differ in the number of positions.
     """
     _check_lengths(student, teacher, data_N)
     tensors = (student.hidden, student.head.weight_VD, student.head.bias_V)
@@ -77,20 +81,20 @@ def chunked_values(
     *data_N: Tensor,
     chunk_size: int | None = None,
 ) -> Tensor:
-    """The values of ``kernel`` at all positions, without gradient; in chunks as ``chunked_sum``, which see.
+    """Compute ``kernel`` at all positions, without gradient and in chunks (see ``chunked_sum``).
 
     Args:
-        kernel: Returns any shape that begins with n; small ones, since all of them are kept.
-        student: hidden_ND or hidden_NKD.
-        teacher: The same N. None: the kernel gets no teacher.
-        data_N: Anything else the kernel needs of a position.
-        chunk_size: Positions per chunk.
+        kernel: Function of logits as for ``chunked_sum``; its values should be small, since all of them are kept.
+        student: The student's hidden_ND or hidden_NKD.
+        teacher: The teacher's states at the same N positions; None: the kernel gets no teacher logits.
+        data_N: Further arguments of the kernel with N rows each.
+        chunk_size: Positions per chunk; None: as for ``chunked_sum``.
 
     Returns:
-        N values as the kernel returned them, in at least float32. N may be 0.
+        The kernel's values at all N positions, concatenated, in at least float32. N may be 0.
 
     Raises:
-        ValueError: The numbers of positions differ.
+        ValueError: Student, teacher and data differ in the number of positions.
     """
     _check_lengths(student, teacher, data_N)
     return _Job.of(kernel, student, teacher, data_N, chunk_size).values()
@@ -107,7 +111,7 @@ class _Job:
     """All that one call needs, with the number of positions per chunk and per block."""
 
     kernel: Kernel
-    readout: HeadInputs
+    inputs: HeadInputs
     student: Projection
     teacher: Projection | None
     data_N: Sequence[Tensor]
@@ -124,10 +128,10 @@ class _Job:
         chunk_size: int | None,
         shared_vocabulary: bool = True,
     ) -> _Job:
-        readouts = (student,) if teacher is None else (student, teacher)
-        sizes = [len(readout.head.weight_VD) for readout in readouts]
+        models = (student,) if teacher is None else (student, teacher)
+        sizes = [len(inputs.head.weight_VD) for inputs in models]
         common = min(sizes) if shared_vocabulary else max(sizes)
-        projections = [Projection(readout, common) for readout in readouts]
+        projections = [Projection(inputs, common) for inputs in models]
         kind = student.hidden.device.type
         position_bytes = 4 * common * student.hidden.shape[1:-1].numel()
         chunk = chunk_size or max(1, _CHUNK_BYTES.get(kind, _ACCELERATOR_CHUNK_BYTES) // position_bytes)
@@ -141,42 +145,42 @@ class _Job:
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in self._chunks():
                 scores = self.student.scores(rows)
-                for part, others in self._blocks(rows, scores):
-                    total += self._sum(part, others, gradients)
+                for part, arguments in self._blocks(rows, scores):
+                    total += self._sum(part, arguments, gradients)
                 if gradients is not None:
                     gradients.add(self.student, rows, scores)
         return total
 
     def values(self) -> Tensor:
-        """What the kernel returns, position by position."""
-        found = []
+        """The kernel's values, position by position."""
+        values = []
         with torch.autocast(self.student.hidden.device.type, enabled=False):
-            # Without positions the kernel is asked all the same, for the shape of what it returns.
+            # Without positions the kernel is called all the same, for the shape of its values.
             for rows in self._chunks() or [slice(0, 0)]:
-                for part, others in self._blocks(rows, self.student.scores(rows)):
-                    found.append(self.kernel(logits_of(part, self.student.head), *others))
-        return torch.cat(found)
+                for part, arguments in self._blocks(rows, self.student.scores(rows)):
+                    values.append(self.kernel(logits_of(part, self.student.head), *arguments))
+        return torch.cat(values)
 
     def _chunks(self) -> list[slice]:
         return [slice(start, start + self.chunk) for start in range(0, len(self.student.hidden), self.chunk)]
 
     def _blocks(self, rows: slice, scores: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """The student's scores of a chunk, block by block, and what else the kernel gets."""
+        """The student's scores of a chunk, block by block, and the kernel's further arguments."""
         teacher_scores = None if self.teacher is None else self.teacher.scores(rows)
-        for at in range(0, max(len(scores), 1), self.block):
-            part = slice(at, at + self.block)
-            others = [tensor[rows][part] for tensor in self.data_N]
+        for first in range(0, max(len(scores), 1), self.block):
+            part = slice(first, first + self.block)
+            arguments = [tensor[rows][part] for tensor in self.data_N]
             if self.teacher is not None and teacher_scores is not None:
-                others.insert(0, logits_of(teacher_scores[part], self.teacher.head))
-            yield scores[part], others
+                arguments.insert(0, logits_of(teacher_scores[part], self.teacher.head))
+            yield scores[part], arguments
 
-    def _sum(self, scores: Tensor, others: Sequence[Tensor], gradients: Gradients | None) -> Tensor:
+    def _sum(self, scores: Tensor, arguments: Sequence[Tensor], gradients: Gradients | None) -> Tensor:
         """The sum over one block; where gradients are wanted the scores are overwritten by theirs."""
         if gradients is None:
-            return self.kernel(logits_of(scores, self.student.head), *others).sum()
+            return self.kernel(logits_of(scores, self.student.head), *arguments).sum()
         with torch.enable_grad():
             leaf = scores.detach().to(at_least_float32(scores.dtype)).requires_grad_()
-            value = self.kernel(logits_of(leaf, self.student.head), *others).sum()
+            value = self.kernel(logits_of(leaf, self.student.head), *arguments).sum()
             (gradient,) = torch.autograd.grad(value * gradients.scale, leaf)
         scores.copy_(gradient)
         return value.detach()
@@ -185,7 +189,7 @@ class _Job:
 class _ChunkedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, job: _Job, *tensors: Tensor | None) -> Tensor:
-        gradients = Gradients.of(job.readout, job.student)
+        gradients = Gradients.of(job.inputs, job.student)
         total = job.run(gradients)
         ctx.save_for_backward(gradients.hidden, gradients.weight_VD, gradients.bias_V)
         ctx.scale = gradients.scale

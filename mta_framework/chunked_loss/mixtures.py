@@ -1,7 +1,7 @@
-"""Kernels that compare a distribution with a mixture of both, or both with it; in nats, one value per row.
+"""Kernels for ``chunked_sum`` that compare distributions with a mixture of both, and total variation.
 
-p is the teacher's distribution, q the student's, V the vocabulary. Everything is computed from log-probabilities, so
-a token that one model all but rules out costs neither precision nor a finite gradient.
+q is the student's distribution, p the teacher's, V the size of the vocabulary; one value per row. All is computed from
+log-probabilities: a token that one model almost rules out costs no precision, and its gradient stays finite.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from mta_framework.chunked_loss.divergences import log_softmax
 
 
 def skew_forward_kl(student_logits: Tensor, teacher_logits: Tensor, skew: float | Tensor) -> Tensor:
-    """``KL(p || a p + (1 - a) q)`` with a = ``skew``, below ``-log a``; at 0 it is KL(p || q).
+    """Skew forward KL divergence ``KL(p || a p + (1 - a) q)`` with a = ``skew``, in nats; at most ``-log a``.
 
     Args:
-        student_logits: (n, V).
-        teacher_logits: (n, V).
-        skew: In [0, 1); a tensor (n,) has one for each row.
+        student_logits: The student's logits, (n, V).
+        teacher_logits: The teacher's logits, (n, V).
+        skew: Share a of the distribution itself in the mixture, in [0, 1); a tensor (n,) has one per row. 0 gives the
+            plain KL divergence.
 
     Returns:
-        (n,), with gradient to the student's logits. True divergence: the authors' code leaves out the teacher's
-        entropy, which has no gradient.
+        One value per row, (n,), with gradient to the student's logits. It is the true divergence: the authors' code
+        leaves out the teacher's entropy, which has no gradient.
 
     Source: DistiLLM (Ko et al., ICML 2024, arXiv 2402.03898), section 3.1.
     """
@@ -36,16 +37,17 @@ def skew_forward_kl(student_logits: Tensor, teacher_logits: Tensor, skew: float 
 def skew_reverse_kl(
     student_logits: Tensor, teacher_logits: Tensor, skew: float | Tensor, detach_mixture: bool = False
 ) -> Tensor:
-    """``KL(q || (1 - a) p + a q)`` with a = ``skew``, below ``-log a``; at 0 it is KL(q || p).
+    """Skew reverse KL divergence ``KL(q || (1 - a) p + a q)`` with a = ``skew``, in nats; at most ``-log a``.
 
     Args:
-        student_logits: (n, V).
-        teacher_logits: (n, V).
-        skew: In [0, 1); a tensor (n,) has one for each row.
-        detach_mixture: No gradient flows through the q in the mixture (DistiLLM-2). The value is the same.
+        student_logits: The student's logits, (n, V).
+        teacher_logits: The teacher's logits, (n, V).
+        skew: Share a of the distribution itself in the mixture, in [0, 1); a tensor (n,) has one per row. 0 gives the
+            plain KL divergence.
+        detach_mixture: Whether to stop the gradient through the q in the mixture (DistiLLM-2); the value stays.
 
     Returns:
-        (n,), with gradient to the student's logits.
+        One value per row, (n,), with gradient to the student's logits.
 
     Source: DistiLLM (arXiv 2402.03898), section 3.1; detached in the code of DistiLLM-2 (Ko et al., ICML 2025, arXiv
     2503.07067).
@@ -55,15 +57,16 @@ def skew_reverse_kl(
 
 
 def jensen_shannon(student_logits: Tensor, teacher_logits: Tensor, beta: float | Tensor = 0.5) -> Tensor:
-    """``b KL(p || m) + (1 - b) KL(q || m)`` with b = ``beta`` and m = b p + (1 - b) q.
+    """Generalised Jensen-Shannon divergence ``b KL(p || m) + (1 - b) KL(q || m)`` with m = b p + (1 - b) q, in nats.
 
     Args:
-        student_logits: (n, V).
-        teacher_logits: (n, V).
-        beta: In (0, 1); a tensor (n,) has one for each row.
+        student_logits: The student's logits, (n, V).
+        teacher_logits: The teacher's logits, (n, V).
+        beta: The teacher's share b in the mixture, in (0, 1); a tensor (n,) has one per row.
 
     Returns:
-        (n,), at most the entropy of (b, 1 - b): log 2 at 0.5. With gradient to the student's logits.
+        One value per row, (n,), with gradient to the student's logits; at most the entropy of (b, 1 - b), which is
+        log 2 at 0.5.
 
     Source: GKD (Agarwal et al., ICLR 2024, arXiv 2306.13649), section 2. Divided by b, or by 1 - b, it tends to
     KL(p || q) as b goes to 0, and to KL(q || p) as b goes to 1.
@@ -74,7 +77,15 @@ def jensen_shannon(student_logits: Tensor, teacher_logits: Tensor, beta: float |
 
 
 def total_variation(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """``1/2 sum_v |p_v - q_v|``, from 0 to 1 and no nats: one value per row, with gradient to the student's logits."""
+    """Total variation distance ``1/2 sum_v |p_v - q_v|``, from 0 to 1 (not in nats).
+
+    Args:
+        student_logits: The student's logits, (n, V).
+        teacher_logits: The teacher's logits, (n, V).
+
+    Returns:
+        One value per row, (n,), with gradient to the student's logits.
+    """
     return (log_softmax(teacher_logits).exp() - log_softmax(student_logits).exp()).abs().sum(-1) / 2
 
 
@@ -83,7 +94,7 @@ def _kl(log_first: Tensor, log_second: Tensor) -> Tensor:
 
 
 def _log_mixture(log_first: Tensor, log_second: Tensor, share: float | Tensor) -> Tensor:
-    """``log(share * first + (1 - share) * second)``."""
+    """Log of ``share * first + (1 - share) * second``."""
     if isinstance(share, Tensor):
         share = share.unsqueeze(-1)
         return torch.logaddexp(log_first + share.log(), log_second + torch.log1p(-share))

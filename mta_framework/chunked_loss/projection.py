@@ -1,4 +1,4 @@
-"""A head at work: logits of some rows, and what their gradient means for states and head."""
+"""Applies a head to hidden states, and accumulates the gradients of states and head from those of the logits."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ _FP16_SCALE = 64.0
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """float32, or float64 where that came in."""
+    """The dtype in which values of ``dtype`` are computed: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
 
 
 class Projection:
-    """Logits of a readout, chunk by chunk, over the first ``vocabulary`` tokens; records no gradient.
+    """Multiplies hidden states with the head, over the first ``vocabulary`` tokens; records no gradient.
 
     float32 states are multiplied in autocast's dtype where autocast is on; other states in their own dtype, since a
-    teacher loaded in bf16 must not be squeezed into fp16. So it has to be created where autocast is as the caller
-    left it, and used where autocast is off.
+    teacher loaded in bf16 must not be squeezed into fp16. Create it under the caller's autocast, and use it with
+    autocast off.
+
+    Args:
+        inputs: Hidden states and head.
+        vocabulary: Number of tokens, from the first, that scores are computed for.
     """
 
-    def __init__(self, readout: HeadInputs, vocabulary: int):
-        head, hidden = readout.head, readout.hidden.detach()
+    def __init__(self, inputs: HeadInputs, vocabulary: int):
+        head, hidden = inputs.head, inputs.hidden.detach()
         kind = hidden.device.type
         autocast = hidden.dtype == torch.float32 and torch.is_autocast_enabled(kind)
         self.dtype = torch.get_autocast_dtype(kind) if autocast else hidden.dtype
@@ -39,11 +43,11 @@ class Projection:
         self.head = head
 
     def scores(self, rows: slice) -> Tensor:
-        """``h W^T + b`` of some positions, in the matmul's dtype: (n, V) or (n, K, V)."""
+        """Compute ``h W^T + b`` at some positions, in the matmul's dtype: (n, V) or (n, K, V)."""
         return functional.linear(self.hidden[rows], self.weight_VD, self.bias_V)
 
     def write_scores(self, hidden_nD: Tensor, out_nV: Tensor) -> None:
-        """The same of any states in the matmul's dtype, into memory that is there already."""
+        """Write ``h W^T + b`` of any hidden states, in the matmul's dtype, to ``out_nV``."""
         if self.bias_V is None:
             torch.mm(hidden_nD, self.weight_VD.T, out=out_nV)
         else:
@@ -51,7 +55,7 @@ class Projection:
 
 
 def logits_of(scores: Tensor, head: Head) -> Tensor:
-    """Logits in at least float32, differentiable: ``cap(scale * scores)``."""
+    """Turn scores into logits, ``cap(scale * scores)``, in at least float32; differentiable."""
     logits = scores.to(at_least_float32(scores.dtype))
     if head.scale != 1.0:
         logits = logits * head.scale
@@ -60,13 +64,13 @@ def logits_of(scores: Tensor, head: Head) -> Tensor:
 
 @dataclass
 class Gradients:
-    """Gradients of a sum to the tensors of a readout, summed up chunk by chunk in at least float32.
+    """Gradients of a sum with respect to hidden states and head, accumulated chunk by chunk in at least float32.
 
     Args:
-        hidden: Shaped as the readout's, or None where it is not wanted.
-        weight_VD: Over the head's whole vocabulary, or None.
-        bias_V: Likewise.
-        scale: All three are this many times too large.
+        hidden: Gradient of the hidden states, shaped as they are; None if they need none.
+        weight_VD: Gradient of the head's weight, over its whole vocabulary; None if it needs none.
+        bias_V: Gradient of the head's bias; None if it needs none or there is no bias.
+        scale: Factor by which all three are too large (loss scaling); divide by it in the end.
     """
 
     hidden: Tensor | None
@@ -75,20 +79,20 @@ class Gradients:
     scale: float
 
     @classmethod
-    def of(cls, readout: HeadInputs, projection: Projection) -> Gradients:
-        """Zeros for those tensors of the readout that want a gradient."""
-        hidden, weight_VD, bias_V = map(_zeros, (readout.hidden, readout.head.weight_VD, readout.head.bias_V))
+    def of(cls, inputs: HeadInputs, projection: Projection) -> Gradients:
+        """Zeros for those tensors of ``inputs`` that require a gradient."""
+        hidden, weight_VD, bias_V = map(_zeros, (inputs.hidden, inputs.head.weight_VD, inputs.head.bias_V))
         return cls(hidden, weight_VD, bias_V, _FP16_SCALE if projection.dtype == torch.float16 else 1.0)
 
     def add(self, projection: Projection, rows: slice, score_gradients: Tensor) -> None:
-        """Carry the gradients of some positions' scores on to states and head."""
+        """Add the gradients of states and head that follow from those of the scores at some positions."""
         gradient_nV = score_gradients.flatten(0, -2)
         if self.hidden is not None:
             self.hidden[rows] = product(gradient_nV, projection.weight_VD).view_as(self.hidden[rows])
         self.add_to_head(projection.hidden[rows].flatten(0, -2), gradient_nV)
 
     def add_to_head(self, hidden_nD: Tensor, gradient_nV: Tensor) -> None:
-        """Carry the gradients of scores on to the head alone."""
+        """Add the gradients of the head alone that follow from those of the scores of ``hidden_nD``."""
         vocabulary = gradient_nV.shape[-1]
         if self.weight_VD is not None:
             _add_product(self.weight_VD[:vocabulary], gradient_nV.T, hidden_nD)
@@ -103,7 +107,7 @@ def _zeros(tensor: Tensor | None) -> Tensor | None:
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right``; of 16-bit factors in float32 where the device can, since fp16 sums would overflow."""
+    """Compute ``left @ right``, accumulating 16-bit factors in float32 if the device can: fp16 sums would overflow."""
     if left.device.type == "cuda" and left.dtype in (torch.float16, torch.bfloat16):
         return torch.mm(left, right, out_dtype=torch.float32)
     return left.float() @ right.float() if left.dtype == torch.float16 else left @ right

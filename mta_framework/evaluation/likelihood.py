@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mta_framework.chunked_loss import at, chunked_values, cross_entropy
+from mta_framework.chunked_loss import chunked_values, cross_entropy, select_positions
 from mta_framework.data.tokens import joined, tokenise
 from mta_framework.generation.isolation import isolated
 from mta_framework.generation.limits import first_id
@@ -108,7 +108,7 @@ def _measured(reader: StateReader, texts: Sequence[_Text], device: torch.device)
     position_N = torch.cat([torch.arange(first + text.start - 1, first + len(text.ids) - 1) for first, text in rows])
     target_N = torch.cat([torch.from_numpy(text.ids[text.start :].astype(np.int64)) for text in texts])
     states = reader.read(ids_BT.to(device), mask_BT.to(device))
-    nats_N = chunked_values(cross_entropy, at(states, position_N.to(device)), None, target_N.to(device))
+    nats_N = chunked_values(cross_entropy, select_positions(states, position_N.to(device)), None, target_N.to(device))
     counts = [len(text.ids) - text.start for text in texts]
     sums = [float(part.sum()) for part in nats_N.cpu().double().split(counts)]
     return [Likelihood(nats, tokens) for nats, tokens in zip(sums, counts, strict=True)]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mta_framework.alignment.objective import Alignment
-from mta_framework.chunked_loss import chunked_sum, cross_entropy, supervised
+from mta_framework.chunked_loss import chunked_sum, cross_entropy, select_supervised
 from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import BaseLoss
 from mta_framework.models.states import StateReader
@@ -64,7 +64,7 @@ class Distiller(nn.Module):
     def validate(self, batch: Batch, progress: Progress) -> LossTerms:
         """As ``forward``, and the student's cross-entropy on the data, which can be compared between base losses."""
         terms, student = self._terms(batch, progress)
-        total = chunked_sum(cross_entropy, supervised(student, batch), None, batch.target_N)
+        total = chunked_sum(cross_entropy, select_supervised(student, batch), None, batch.target_N)
         return *terms, LossTerm(CROSS_ENTROPY, total, TOKENS, weight=0.0)
 
     @torch.no_grad()

@@ -225,12 +225,12 @@ def test_layers_of_the_spec_are_those_that_are_compared():
 @pytest.mark.parametrize(
     ("layers", "shapes", "told"),
     [
-        ([(1, 1), (7, 2)], (6, 12), r"7->2 lie beyond the models; layers 1 to 6 of the student and 1 to 12"),
-        ([(1, 1), (2, 13)], (6, 12), r"2->13 lie beyond"),
-        (None, (1, 12), r"a student of 1 layers has one key layer.*derivative_weight to 0"),
-        (None, (2, 12), r"a student of 2 layers has one key layer"),
-        ([(1, 3), (2, 3)], (6, 12), r"2->3 repeat the teacher's layer"),
-        (None, (12, 2), r"6->1, 8->1 repeat the teacher's layer"),
+        ([(1, 1), (7, 2)], (6, 12), r"within the models \(got 7->2\); layers 1 to 6 of the student and 1 to 12"),
+        ([(1, 1), (2, 13)], (6, 12), r"within the models \(got 2->13\)"),
+        (None, (1, 12), r"a student of 1 layers has 1 by default.*derivative_weight to 0"),
+        (None, (2, 12), r"a student of 2 layers has 1 by default"),
+        ([(1, 3), (2, 3)], (6, 12), r"from one key layer to the next.*\(got 2->3\)"),
+        (None, (12, 2), r"from one key layer to the next.*\(got 6->1, 8->1\)"),
     ],
 )
 def test_layers_that_do_not_fit_the_models_are_refused(layers, shapes, told):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class DistiLLM(BaseLoss):
-    """KL divergence from a mixture of teacher and student, with DistiLLM's share of student responses.
+    """Skewed KL divergence, from a mixture of teacher and student, with DistiLLM's share of student responses.
 
     With teacher p, student q and skew a, per supervised token and in nats: ``reverse`` is
     ``KL(q || (1 - a) p + a q)``, ``forward`` is ``KL(p || a p + (1 - a) q)``.
@@ -30,25 +30,24 @@ class DistiLLM(BaseLoss):
         """Options."""
 
         divergence: Literal["reverse", "forward"] = Field(
-            "reverse", description="The student's divergence from the mixture, or the teacher's."
+            "reverse", description="Divergence of the student (reverse) or of the teacher (forward) from the mixture."
         )
         skew: float = Field(0.1, ge=0, lt=1, description="Share a of the distribution itself in the mixture.")
-        batches: Batches = Field(AdaptiveBatches(), description="What is trained on.")
+        batches: Batches = Field(AdaptiveBatches(), description="Texts that each step is trained on.")
 
     params: Params
 
     def batch_policy(self) -> BatchPolicy | None:
-        """That of the option ``batches``."""
+        """The policy of the option ``batches``."""
         return self.params.batches.create()
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """One term ``distillm`` per supervised token."""
+        """Compute the term ``distillm``, in nats per supervised token."""
         from mta_framework import chunked_loss
 
         assert teacher is not None
-        total = chunked_loss.chunked_sum(
-            self._values, chunked_loss.supervised(student, batch), chunked_loss.supervised(teacher, batch)
-        )
+        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
+        total = chunked_loss.chunked_sum(self._values, *inputs)
         return (LossTerm(self.NAME, total, TOKENS),)
 
     def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -55,13 +55,24 @@ class DistiLLM2(BaseLoss):
     class Params(PluginParams):
         """Options."""
 
-        skew: float = Field(0.1, ge=0, lt=1, description="Share a of the distribution itself in the mixture.")
-        curriculum: bool = Field(True, description="Less skew, down to 0.01, where the writer's lead is small.")
-        anchor_steps: int = Field(10, ge=1, description="Steps whose mean lead is the anchor of the curriculum.")
-        gradual_beta: bool = Field(
-            False, description="The student's term gains weight over training, from 1 to 1.5, at the teacher's expense."
+        skew: float = Field(
+            0.1,
+            ge=0,
+            lt=1,
+            description="Share a of the distribution itself in the mixture; the highest one with curriculum.",
         )
-        batches: PairedBatches = Field(PairedBatches(), description="When pairs of responses are written.")
+        curriculum: bool = Field(
+            True, description="Whether the skew falls, down to 0.01, for responses whose writer has a small lead."
+        )
+        anchor_steps: int = Field(
+            10, ge=1, description="Number of first steps whose mean lead is the anchor of the curriculum."
+        )
+        gradual_beta: bool = Field(
+            False,
+            description="Whether the weight of the student's term grows over training from 1 to 1.5, and that of the "
+            "teacher's falls from 1 to 0.5.",
+        )
+        batches: PairedBatches = Field(PairedBatches(), description="When and how pairs of responses are written.")
 
         @model_validator(mode="after")
         def _curriculum_and_options_fit(self) -> DistiLLM2.Params:
@@ -78,13 +89,13 @@ class DistiLLM2(BaseLoss):
         self._leads = _Leads()
 
     def batch_policy(self) -> BatchPolicy | None:
-        """Pairs of responses to every prompt."""
+        """The policy that writes a pair of responses to every prompt."""
         return self.params.batches.create()
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """Terms ``distillm2_teacher`` and ``distillm2_student`` per response of that kind.
+        """Compute the terms ``distillm2_teacher`` and ``distillm2_student``, in nats per response of that kind.
 
-        With the curriculum also ``teacher_lead`` and ``student_lead``, of weight 0 and without gradient.
+        With the curriculum there are also ``teacher_lead`` and ``student_lead``, of weight 0 and without gradient.
         """
         assert teacher is not None
         grown = 0.5 * progress.step / max(progress.total_steps, 1) if self.params.gradual_beta else 0.0
@@ -94,38 +105,38 @@ class DistiLLM2(BaseLoss):
         )
 
     def observe(self, values: Mapping[str, float]) -> None:
-        """Collect the leads that the anchors are means of; a lead of exactly 0 is that of no response."""
+        """Collect the leads for the anchors; a lead of exactly 0 means that the step had no such response."""
         for writer, leads in self._leads:
             lead = values.get(f"{writer}_lead", 0.0)
             if lead != 0 and len(leads) < self.params.anchor_steps:
                 leads.append(lead)
 
     def state(self) -> JsonValue:
-        """The leads collected so far."""
+        """The leads that were collected so far."""
         dumped: JsonValue = self._leads.model_dump(mode="json")
         return dumped
 
     def restore(self, state: JsonValue) -> None:
-        """Go on from what ``state`` gave."""
+        """Restore the leads that ``state`` returned."""
         self._leads = _Leads.model_validate(state)
 
     def _terms(self, writer: Responder, batch: Batch, student: States, teacher: States, weight: float) -> LossTerms:
-        """The terms of the responses by one writer, which are all that ``batch`` supervises."""
+        """The terms of one writer's responses; ``batch`` supervises these alone."""
         import torch
 
         from mta_framework import chunked_loss
 
         unit = TEXTS_BY_STUDENT if writer == "student" else TEXTS_BY_OTHERS
-        readouts = chunked_loss.supervised(student, batch), chunked_loss.supervised(teacher, batch)
+        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
         share_N = _shares(batch)
         skew_N = torch.full_like(share_N, self.params.skew)
         leads: LossTerms = ()
         if self.params.curriculum:
-            lead_B = _advantages(batch, *readouts, share_N) * (-1 if writer == "student" else 1)
+            lead_B = _advantages(batch, *inputs, share_N) * (-1 if writer == "student" else 1)
             skew_N = self._skew(writer, lead_B)[batch.text_N]
             leads = (LossTerm(f"{writer}_lead", lead_B.sum(), unit, 0.0),)
         kernel = _on_student_responses if writer == "student" else _on_teacher_responses
-        total = chunked_loss.chunked_sum(kernel, *readouts, skew_N, share_N)
+        total = chunked_loss.chunked_sum(kernel, *inputs, skew_N, share_N)
         return LossTerm(f"{self.NAME}_{writer}", total, unit, weight), *leads
 
     def _skew(self, writer: Responder, lead_B: Tensor) -> Tensor:
@@ -137,14 +148,14 @@ class DistiLLM2(BaseLoss):
 
 
 class _Leads(BaseModel):
-    """Mean leads over the global batch, step by step, until there are enough for an anchor."""
+    """Mean lead of each step's global batch, until there are enough for the anchors."""
 
     teacher: list[float] = []
     student: list[float] = []
 
 
 def _responses(batch: Batch, by_student: bool) -> Batch:
-    """The batch, supervised in the responses that the student wrote, or in all others."""
+    """The batch with only the student's responses supervised, or only the others."""
     if batch.by_student_B is None:
         chosen_N = batch.position_N.new_full(batch.position_N.shape, not by_student).bool()
     else:
@@ -153,7 +164,7 @@ def _responses(batch: Batch, by_student: bool) -> Batch:
 
 
 def _shares(batch: Batch) -> Tensor:
-    """What each supervised position counts in the mean of its response."""
+    """Weight of each supervised position in the mean of its response."""
     import torch
 
     count_N = torch.ones(batch.text_N.shape, device=batch.text_N.device)
@@ -170,7 +181,7 @@ def _advantages(batch: Batch, student: HeadInputs, teacher: HeadInputs, share_N:
 
 
 def _log_probabilities(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
-    """(n, 2): of each target, by the teacher and by the student."""
+    """Log-probabilities of each target by the teacher and by the student, (n, 2)."""
     import torch
 
     from mta_framework import chunked_loss

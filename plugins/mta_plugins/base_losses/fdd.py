@@ -1,4 +1,4 @@
-"""FDD: a token-level loss on the output, plus the way that key layers take there."""
+"""FDD: a token-level loss on the output, plus a loss on the trajectory of the distribution through key layers."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class _Pair(BaseModel):
 
 
 class FDD(BaseLoss):
-    """The output loss, plus how the next-token distribution moves through the key layers (feature dynamics).
+    """An output loss, plus the distance of the next-token distributions' movement through key layers (FDD).
 
-    The heads read out the hidden states of K key layers, at every attended token; p and q are the distributions of
-    teacher and student. Per attended token,
+    Each model's head reads out the hidden states of K key layers at every attended token; p and q are the distributions
+    of teacher and student. Per attended token,
     ``fdd = trajectory_weight * trajectory + derivative_weight * derivative``, where ``trajectory`` is the mean over key
     layers of ``KL(p_l || q_l)`` at logits / T, in nats and not multiplied by T^2, and ``derivative`` the mean over
     consecutive key layers of ``1 - cos(log q_(l+1) - log q_l, log p_(l+1) - log p_l)`` at temperature 1. The terms of
-    ``output`` are added to that; it also decides what is trained on.
+    ``output`` are added; its batch policy chooses the training texts.
 
     Source: the FDD baseline of MTA (arXiv 2605.01374) and its authors' code, whose settings are the defaults; they set
     the temperature to 2 when they add MTA. Differences from that code: means are over the attended tokens of the global
-    batch, not of each micro-batch; where the distribution does not move at all between two layers, the cosine counts
-    as 0 and has no gradient.
+    batch, not of each micro-batch; where the distribution does not move between two layers, the cosine is 0 without
+    gradient.
     """
 
     NAME = "fdd"
@@ -57,18 +57,22 @@ class FDD(BaseLoss):
 
         output: PluginChoice = Field(
             PluginChoice(name="distillm", params={"batches": {"policy": "fixed"}}),
-            description="The loss on the output: any other base loss.",
+            description="Loss on the output: any other base loss.",
         )
         layers: tuple[_Pair, ...] | None = Field(
             None,
             min_length=1,
-            description="Objects with student and teacher; null: a third, a half and two thirds up the student, and "
-            "the teacher's layers at the same relative depth.",
+            description="Key layers, as objects with student and teacher; null: the student's at a third, a half and "
+            "two thirds of its depth, and the teacher's at the same relative depth.",
         )
-        temperature: float = Field(5.0, gt=0, description="Divides both models' logits in the trajectory.")
-        trajectory_weight: float = Field(1.0, ge=0, description="Factor on the trajectory; 0: it isn't computed.")
-        derivative_weight: float = Field(1.0, ge=0, description="Factor on the derivative; 0: it isn't computed.")
-        final_norm: bool = Field(False, description="Key states go through the final norm before the head.")
+        temperature: float = Field(
+            5.0, gt=0, description="Temperature T that divides both models' logits in the trajectory."
+        )
+        trajectory_weight: float = Field(1.0, ge=0, description="Factor on the trajectory; at 0 it is not computed.")
+        derivative_weight: float = Field(1.0, ge=0, description="Factor on the derivative; at 0 it is not computed.")
+        final_norm: bool = Field(
+            False, description="Whether the states of key layers pass the final norm before the head."
+        )
 
         @model_validator(mode="after")
         def _every_setting_counts(self) -> Self:
@@ -98,16 +102,19 @@ class FDD(BaseLoss):
         self.output = output
 
     def key_layers(self, student: ModelShape, teacher: ModelShape) -> Sequence[tuple[int, int]]:
-        """The pairs whose distributions are compared, lowest first, and those of the output loss.
+        """The pairs of key layers, lowest first, followed by those of the output loss.
 
         Raises:
-            ValueError: A layer lies beyond its model's depth, or the derivative would be without effect.
+            ValueError: A layer lies beyond its model's depth, or the derivative is undefined.
         """
-        own = self._pairs(student, teacher)
-        return [*own, *(pair for pair in self.output.key_layers(student, teacher) if pair not in own)]
+        pairs = self._pairs(student, teacher)
+        return [*pairs, *(pair for pair in self.output.key_layers(student, teacher) if pair not in pairs)]
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """The terms of the output loss, and ``fdd`` per attended token; its parts are logged beside it."""
+        """Compute the terms of the output loss, and ``fdd`` per attended token.
+
+        Its parts ``fdd_trajectory`` (nats) and ``fdd_derivative`` (1 - cosine) are terms of weight 0, for the log.
+        """
         import torch
 
         from mta_framework import chunked_loss
@@ -117,13 +124,15 @@ class FDD(BaseLoss):
         assert teacher.tail is not None
         terms = tuple(self.output.compute(student, teacher, batch, progress))
         params = self.params
-        own, others = zip(*self._pairs(student.tail.shape, teacher.tail.shape), strict=True)
-        read = *(student.layers[layer] for layer in own), *(teacher.layers[layer] for layer in others)
-        position_N, count_N = chunked_loss.distinct_positions(batch, *read)
+        student_layers, teacher_layers = zip(*self._pairs(student.tail.shape, teacher.tail.shape), strict=True)
+        student_hidden = [student.layers[layer] for layer in student_layers]
+        teacher_hidden = [teacher.layers[layer] for layer in teacher_layers]
+        position_N, count_N = chunked_loss.distinct_positions(batch, *student_hidden, *teacher_hidden)
         with torch.no_grad(), torch.autocast(position_N.device.type, enabled=False):
-            teacher_states = chunked_loss.key_states(teacher, others, position_N, params.final_norm)
-        student_states = chunked_loss.key_states(student, own, position_N, params.final_norm)
-        distances = chunked_loss.Trajectories(params.temperature, params.trajectory_weight, params.derivative_weight)
+            teacher_states = chunked_loss.select_key_layers(teacher, teacher_layers, position_N, params.final_norm)
+        student_states = chunked_loss.select_key_layers(student, student_layers, position_N, params.final_norm)
+        weights = params.trajectory_weight, params.derivative_weight
+        distances = chunked_loss.TrajectoryDistances(params.temperature, *weights)
         total, trajectory, derivative = chunked_loss.trajectory_sums(student_states, teacher_states, distances, count_N)
         parts = {"trajectory": trajectory, "derivative": derivative}
         logged = [name for name in parts if getattr(params, f"{name}_weight") > 0]
@@ -134,19 +143,19 @@ class FDD(BaseLoss):
         )
 
     def batch_policy(self) -> BatchPolicy | None:
-        """That of the output loss."""
+        """The policy of the output loss."""
         return self.output.batch_policy()
 
     def observe(self, values: Mapping[str, float]) -> None:
-        """Let the output loss see them."""
+        """Pass the values on to the output loss."""
         self.output.observe(values)
 
     def state(self) -> JsonValue:
-        """That of the output loss."""
+        """The state of the output loss."""
         return self.output.state()
 
     def restore(self, state: JsonValue) -> None:
-        """Give it back to the output loss."""
+        """Restore the state of the output loss."""
         self.output.restore(state)
 
     def _pairs(self, student: ModelShape, teacher: ModelShape) -> list[tuple[int, int]]:
@@ -166,26 +175,25 @@ def _require_within(pairs: Sequence[tuple[int, int]], student: ModelShape, teach
     beyond = [pair for pair in pairs if pair[0] > student.num_layers or pair[1] > teacher.num_layers]
     if beyond:
         raise ValueError(
-            f"{_told(beyond)} lie beyond the models; layers 1 to {student.num_layers} of the student and 1 to "
-            f"{teacher.num_layers} of the teacher are allowed. Correct these pairs of layers."
+            f"pairs of layers must lie within the models (got {_labels(beyond)}); layers 1 to {student.num_layers} of "
+            f"the student and 1 to {teacher.num_layers} of the teacher. Correct these pairs."
         )
 
 
 def _require_steps(pairs: Sequence[tuple[int, int]], student: ModelShape) -> None:
-    """The derivative looks at the way from one key layer to the next."""
+    """The derivative compares the steps from one key layer to the next."""
     if len(pairs) < 2:
         raise ValueError(
-            f"a student of {student.num_layers} layers has one key layer, between which there is no derivative; at "
-            "least 2 are allowed. Give layers, or set derivative_weight to 0."
+            f"derivative_weight needs at least 2 key layers, but a student of {student.num_layers} layers has 1 by "
+            "default; at least 2 key layers, or derivative_weight 0. Give layers, or set derivative_weight to 0."
         )
     still = [pair for pair, below in zip(pairs[1:], pairs, strict=False) if pair[1] == below[1]]
     if still:
         raise ValueError(
-            f"{_told(still)} repeat the teacher's layer of the key layer below, so that the derivative has no "
-            "direction there; other layers of the teacher from one key layer to the next are allowed. Give layers, or "
-            "set derivative_weight to 0."
+            "the teacher's layer must change from one key layer to the next, or the derivative has no direction "
+            f"(got {_labels(still)}); different layers of the teacher. Give layers, or set derivative_weight to 0."
         )
 
 
-def _told(pairs: Sequence[tuple[int, int]]) -> str:
-    return ", ".join(f"{own}->{other}" for own, other in pairs)
+def _labels(pairs: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{student}->{teacher}" for student, teacher in pairs)

@@ -28,9 +28,13 @@ class JSD(BaseLoss):
     class Params(PluginParams):
         """Options."""
 
-        divergence: Literal["jensen_shannon", "total_variation"] = Field("jensen_shannon", description="Which one.")
-        beta: float = Field(0.5, gt=0, lt=1, description="The teacher's share b; with jensen_shannon only.")
-        batches: Batches = Field(FixedBatches(), description="What is trained on.")
+        divergence: Literal["jensen_shannon", "total_variation"] = Field(
+            "jensen_shannon", description="Generalised Jensen-Shannon divergence, or total variation."
+        )
+        beta: float = Field(
+            0.5, gt=0, lt=1, description="The teacher's share b in the mixture; for jensen_shannon only."
+        )
+        batches: Batches = Field(FixedBatches(), description="Texts that each step is trained on.")
 
         @model_validator(mode="after")
         def _beta_has_an_effect(self) -> JSD.Params:
@@ -41,17 +45,16 @@ class JSD(BaseLoss):
     params: Params
 
     def batch_policy(self) -> BatchPolicy | None:
-        """That of the option ``batches``."""
+        """The policy of the option ``batches``."""
         return self.params.batches.create()
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """One term ``jsd`` per supervised token."""
+        """Compute the term ``jsd``, per supervised token: in nats, or total variation."""
         from mta_framework import chunked_loss
 
         assert teacher is not None
-        total = chunked_loss.chunked_sum(
-            self._values, chunked_loss.supervised(student, batch), chunked_loss.supervised(teacher, batch)
-        )
+        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
+        total = chunked_loss.chunked_sum(self._values, *inputs)
         return (LossTerm(self.NAME, total, TOKENS),)
 
     def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

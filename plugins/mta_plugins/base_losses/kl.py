@@ -17,9 +17,11 @@ class KL(BaseLoss):
     """KL divergence between teacher and student, forward or reverse, mixed with cross-entropy on the data.
 
     With teacher p, student q, target y, temperature T and mixing weight a, per supervised token and in nats:
-    ``(1 - a) T^2 KL(p_T || q_T) - a log q(y)``; ``reverse`` swaps p and q. One term ``kl`` holds the mixture, because
-    both parts are read off the same logits. In responses that the student wrote a is 0: cross-entropy would make it
-    surer of whatever it said.
+    ``(1 - a) T^2 KL(p_T || q_T) - a log q(y)``; ``reverse`` swaps p and q. The one term ``kl`` holds the mixture, since
+    both parts come from the same logits. In responses that the student wrote a is 0: cross-entropy would make the
+    student surer of whatever it wrote.
+
+    Source: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531).
     """
 
     NAME = "kl"
@@ -27,26 +29,33 @@ class KL(BaseLoss):
     class Params(PluginParams):
         """Options."""
 
-        reverse: bool = Field(False, description="KL(student || teacher) instead of KL(teacher || student).")
-        temperature: float = Field(1.0, gt=0, description="Divides both models' logits; the KL is multiplied by T^2.")
-        cross_entropy: float = Field(
-            0.0, ge=0, lt=1, description="Share of cross-entropy in the mixture; none in responses by the student."
+        reverse: bool = Field(
+            False, description="Whether to take KL(student || teacher) instead of KL(teacher || student)."
         )
-        batches: Batches = Field(FixedBatches(), description="What is trained on.")
+        temperature: float = Field(
+            1.0, gt=0, description="Temperature T that divides both models' logits; the KL is multiplied by T^2."
+        )
+        cross_entropy: float = Field(
+            0.0,
+            ge=0,
+            lt=1,
+            description="Share a of cross-entropy in the mixture; 0 in responses that the student wrote.",
+        )
+        batches: Batches = Field(FixedBatches(), description="Texts that each step is trained on.")
 
     params: Params
 
     def batch_policy(self) -> BatchPolicy | None:
-        """That of the option ``batches``."""
+        """The policy of the option ``batches``."""
         return self.params.batches.create()
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """One term ``kl`` per supervised token; logits are computed once per chunk."""
+        """Compute the term ``kl``, in nats per supervised token."""
         from mta_framework import chunked_loss
 
         assert teacher is not None
-        readouts = chunked_loss.supervised(student, batch), chunked_loss.supervised(teacher, batch)
-        total = chunked_loss.chunked_sum(self._values, *readouts, batch.target_N, _from_data(batch))
+        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
+        total = chunked_loss.chunked_sum(self._values, *inputs, batch.target_N, _from_data(batch))
         return (LossTerm(self.NAME, total, TOKENS),)
 
     def _values(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, from_data: Tensor) -> Tensor:
@@ -61,7 +70,7 @@ class KL(BaseLoss):
 
 
 def _from_data(batch: Batch) -> Tensor:
-    """At each supervised position whether the student did not write it."""
+    """Whether the response of each supervised position was written by somebody other than the student."""
     if batch.by_student_B is None:
         return batch.target_N.new_ones(batch.target_N.shape).bool()
     return ~batch.by_student_B[batch.text_N]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from mta_framework.vocabulary import (
-    Readout,
+
+from mta_framework.chunked_loss import (
+    HeadInputs,
     chunked_sum,
     forward_kl,
     jensen_shannon,
@@ -18,7 +19,6 @@ from mta_framework.vocabulary import (
     skew_reverse_kl,
     total_variation,
 )
-
 from mta_framework.types import Head
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "divergences.json").read_text())
@@ -44,8 +44,8 @@ def _mean_and_gradient(case, kernel):
     teacher = _tensor(case["teacher_logits"])
     chosen = _tensor(case["supervised_mask"]).flatten().bool()
     identity = Head(torch.eye(student.shape[-1]))
-    readouts = [Readout(logits.flatten(0, 1)[chosen], identity) for logits in (student, teacher)]
-    loss = chunked_sum(kernel, *readouts, chunk_size=2) / chosen.sum()
+    inputs = [HeadInputs(logits.flatten(0, 1)[chosen], identity) for logits in (student, teacher)]
+    loss = chunked_sum(kernel, *inputs, chunk_size=2) / chosen.sum()
     loss.backward()
     return loss.item(), student.grad
 

@@ -16,9 +16,9 @@ from mta_framework.chunked_loss import (
     forward_kl,
     jensen_shannon,
     reverse_kl,
+    select_supervised,
     skew_forward_kl,
     skew_reverse_kl,
-    supervised,
     total_variation,
 )
 from mta_framework.types import Batch, Head, States
@@ -222,7 +222,7 @@ def test_padding_and_unsupervised_positions_change_nothing(kernel, seed, padding
         ids = torch.zeros(2, tokens, dtype=torch.int64)
         position_N = torch.tensor([text * tokens + token for text, token in texts])
         batch = Batch(ids, ids, position_N, torch.zeros(3, dtype=torch.int64))
-        return chunked_sum(kernel, *(supervised(States(final, {}, head), batch) for final in states))
+        return chunked_sum(kernel, *(select_supervised(States(final, {}, head), batch) for final in states))
 
     finals = [torch.randn(2, 5, 4, generator=generator, dtype=DOUBLE) for _ in range(2)]
     disturbed = []

@@ -20,7 +20,7 @@ from mta_framework import (
     ScoreSet,
     SpanExtractor,
 )
-from mta_framework.chunked_loss import chunked_sum, forward_kl, supervised
+from mta_framework.chunked_loss import chunked_sum, forward_kl, select_supervised
 from mta_framework.testing import (
     BaseLossContract,
     ImportanceEstimatorContract,
@@ -244,7 +244,7 @@ class Sound(BaseLoss):
     Params = Bounded
 
     def terms(self, student, teacher, batch):
-        total = chunked_sum(forward_kl, supervised(student, batch), supervised(teacher, batch))
+        total = chunked_sum(forward_kl, select_supervised(student, batch), select_supervised(teacher, batch))
         return [LossTerm("kl", self.params.strength * total, TOKENS)]
 
     def compute(self, student, teacher, batch, progress):

@@ -25,7 +25,7 @@ class SquaredLogits(BaseLoss):
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """One term; whole logits never exist, only those of a few positions at a time."""
-        from mta_framework.chunked_loss import chunked_sum, supervised
+        from mta_framework.chunked_loss import chunked_sum, select_supervised
 
         def centred(logits):
             return (logits - logits.mean(-1, keepdim=True)).clamp(-self.params.cap, self.params.cap)
@@ -34,5 +34,5 @@ class SquaredLogits(BaseLoss):
             return 0.5 * (centred(student_logits) - centred(teacher_logits)).square().mean(-1)
 
         assert teacher is not None
-        total = chunked_sum(kernel, supervised(student, batch), supervised(teacher, batch))
+        total = chunked_sum(kernel, select_supervised(student, batch), select_supervised(teacher, batch))
         return (LossTerm(self.NAME, total, TOKENS),)

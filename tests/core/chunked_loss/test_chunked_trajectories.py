@@ -13,11 +13,11 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mta_framework.chunked_loss import (
-    KeyStates,
-    Trajectories,
+    KeyLayerStates,
+    TrajectoryDistances,
+    chunked_trajectories,
     distinct_positions,
-    key_states,
-    layer_trajectories,
+    select_key_layers,
     trajectory_sums,
 )
 from mta_framework.errors import RunError
@@ -66,12 +66,12 @@ def _dense(student, teacher, temperature=5.0, vocabulary=V, positions=POSITIONS,
 
 
 def _read(states, layers=(1, 2, 3), positions=POSITIONS, **options):
-    return key_states(states, layers, torch.tensor(positions, dtype=torch.int64), **options)
+    return select_key_layers(states, layers, torch.tensor(positions, dtype=torch.int64), **options)
 
 
 def _check(student, teacher, weights=(0.7, 1.3), temperature=5.0, chunk_size=None, tolerance=None, **dense):
     expected = _dense(student, teacher, temperature, **dense)
-    distances = Trajectories(temperature, *weights)
+    distances = TrajectoryDistances(temperature, *weights)
     total, *parts = trajectory_sums(_read(student), _read(teacher), distances, chunk_size=chunk_size)
     tolerances = {} if tolerance is None else {"rtol": tolerance, "atol": tolerance}
     combined = sum(weight * value for weight, value in zip(weights, expected, strict=True))
@@ -93,9 +93,9 @@ def test_value_and_gradients_equal_whole_logits_for_every_chunk_size(chunk_size)
 @pytest.mark.parametrize(("student", "teacher", "block"), [(5, 2, 1), (7, 3, 2), (3, 100, 100), (0, 0, 0)])
 def test_memory_budgets_change_no_number(monkeypatch, student, teacher, block):
     """Sizes in positions; even a budget below one position takes one."""
-    monkeypatch.setattr(layer_trajectories, "_STUDENT_BYTES", 4 * V * 3 * student)
-    monkeypatch.setattr(layer_trajectories, "_TEACHER_BYTES", 4 * V * 3 * teacher)
-    monkeypatch.setattr(layer_trajectories, "_BLOCK_BYTES", 4 * V * 3 * block)
+    monkeypatch.setattr(chunked_trajectories, "_STUDENT_BYTES", 4 * V * 3 * student)
+    monkeypatch.setattr(chunked_trajectories, "_TEACHER_BYTES", 4 * V * 3 * teacher)
+    monkeypatch.setattr(chunked_trajectories, "_BLOCK_BYTES", 4 * V * 3 * block)
     _check(_states(0), _states(100, width=4, trainable=False))
 
 
@@ -114,7 +114,7 @@ def test_scale_softcap_and_bias_of_the_head_are_applied_and_differentiated(head)
 def test_vocabularies_that_differ_by_padding_are_compared_on_the_common_part(sizes):
     student, teacher = _states(0, vocabulary=sizes[0]), _states(100, vocabulary=sizes[1], trainable=False)
     _check(student, teacher, chunk_size=2)
-    total, *_ = trajectory_sums(_read(student), _read(teacher), Trajectories(5.0, 1.0, 1.0))
+    total, *_ = trajectory_sums(_read(student), _read(teacher), TrajectoryDistances(5.0, 1.0, 1.0))
     padding = torch.autograd.grad(total, student.head.weight_VD)[0][V:]
     assert len(padding) == sizes[0] - V
     assert not padding.any()
@@ -126,7 +126,7 @@ def test_any_number_of_layers_is_averaged_and_one_has_no_derivative():
         layers = tuple(range(1, count + 1))
         trajectory, derivative = _dense(student, teacher, layers=layers)
         weights = (1.0, 0.0 if count == 1 else 1.0)
-        total, *_ = trajectory_sums(_read(student, layers), _read(teacher, layers), Trajectories(5.0, *weights))
+        total, *_ = trajectory_sums(_read(student, layers), _read(teacher, layers), TrajectoryDistances(5.0, *weights))
         torch.testing.assert_close(total, trajectory if count == 1 else trajectory + derivative)
 
 
@@ -149,8 +149,8 @@ def test_sum_and_gradient_are_those_of_the_authors_code(number, chunk_size):
     positions = tensor(case["attention_mask"]).flatten().nonzero().squeeze(1)
     own = States(student[1], student, Head(tensor(case["student_head_weight"])))
     others = States(teacher[1], teacher, Head(tensor(case["teacher_head_weight"])))
-    read = [key_states(states, layers, positions) for states in (own, others)]
-    mean = trajectory_sums(*read, Trajectories(case["temperature"], 1.0, 1.0), chunk_size=chunk_size)[0] / len(
+    read = [select_key_layers(states, layers, positions) for states in (own, others)]
+    mean = trajectory_sums(*read, TrajectoryDistances(case["temperature"], 1.0, 1.0), chunk_size=chunk_size)[0] / len(
         positions
     )
     assert mean.item() == pytest.approx(case["expected"]["trajectory_plus_derivative"], rel=1e-6)
@@ -163,11 +163,11 @@ def test_sum_and_gradient_are_those_of_the_authors_code(number, chunk_size):
 def test_positions_left_out_have_no_part_in_it_whatever_stands_there():
     student, teacher = _states(0), _states(100, trainable=False)
     _check(student, teacher)
-    before = trajectory_sums(_read(student), _read(teacher), Trajectories(5.0, 1.0, 1.0))[0]
+    before = trajectory_sums(_read(student), _read(teacher), TrajectoryDistances(5.0, 1.0, 1.0))[0]
     with torch.no_grad():
         for hidden in (*student.layers.values(), *teacher.layers.values()):
             hidden[1, 4] = torch.nan
-    after = trajectory_sums(_read(student), _read(teacher), Trajectories(5.0, 1.0, 1.0))[0]
+    after = trajectory_sums(_read(student), _read(teacher), TrajectoryDistances(5.0, 1.0, 1.0))[0]
     assert torch.equal(after, before)
     after.backward()
     for hidden in student.layers.values():
@@ -178,7 +178,7 @@ def test_positions_left_out_have_no_part_in_it_whatever_stands_there():
 def test_no_position_is_zero_with_zero_gradients():
     student = _states(0)
     total, *_ = trajectory_sums(
-        _read(student, positions=[]), _read(_states(9), positions=[]), Trajectories(5.0, 1.0, 1.0)
+        _read(student, positions=[]), _read(_states(9), positions=[]), TrajectoryDistances(5.0, 1.0, 1.0)
     )
     total.backward()
     assert total.item() == 0
@@ -189,7 +189,7 @@ def test_no_position_is_zero_with_zero_gradients():
 
 def test_numbers_of_positions_that_differ_are_refused():
     with pytest.raises(ValueError, match="same numbers of positions and layers"):
-        trajectory_sums(_read(_states(0)), _read(_states(1), positions=[0]), Trajectories(5.0, 1.0, 1.0))
+        trajectory_sums(_read(_states(0)), _read(_states(1), positions=[0]), TrajectoryDistances(5.0, 1.0, 1.0))
 
 
 def test_distribution_that_stands_still_has_no_direction_and_a_finite_gradient():
@@ -197,7 +197,7 @@ def test_distribution_that_stands_still_has_no_direction_and_a_finite_gradient()
     with torch.no_grad():
         student.layers[2].copy_(student.layers[1])
     read = _read(student, (1, 2)), _read(teacher, (1, 2))
-    total, _, derivative = trajectory_sums(*read, Trajectories(5.0, 0.0, 1.0))
+    total, _, derivative = trajectory_sums(*read, TrajectoryDistances(5.0, 0.0, 1.0))
     assert derivative.item() == pytest.approx(len(POSITIONS))
     total.backward()
     assert all(not tensor.grad.any() for tensor in _tensors(student))
@@ -212,7 +212,7 @@ def test_distances_are_bounded_below_by_zero_which_equal_models_reach(seed, scal
     with torch.no_grad():
         for states in (student, teacher):
             states.head.weight_VD.mul_(scale)
-    distances = Trajectories(temperature, 1.0, 1.0)
+    distances = TrajectoryDistances(temperature, 1.0, 1.0)
     total, trajectory, derivative = trajectory_sums(_read(student), _read(teacher), distances)
     assert trajectory >= 0
     assert 0 <= derivative <= 2 * len(POSITIONS)
@@ -224,13 +224,13 @@ def test_distances_are_bounded_below_by_zero_which_equal_models_reach(seed, scal
 def test_frozen_head_and_frozen_states_are_left_alone():
     student, teacher = _states(0), _states(100, trainable=False)
     frozen = _states(0, trainable=False)
-    distances = Trajectories(5.0, 1.0, 1.0)
+    distances = TrajectoryDistances(5.0, 1.0, 1.0)
     wanted = torch.autograd.grad(trajectory_sums(_read(student), _read(teacher), distances)[0], _tensors(student))
-    half = KeyStates(_read(student).layers, _read(student).row_N, frozen.head)
+    half = KeyLayerStates(_read(student).layers, _read(student).row_N, frozen.head)
     got = torch.autograd.grad(trajectory_sums(half, _read(teacher), distances)[0], list(student.layers.values()))
     for one, other in zip(got, wanted, strict=False):
         torch.testing.assert_close(one, other)
-    half = KeyStates(_read(frozen).layers, _read(frozen).row_N, student.head)
+    half = KeyLayerStates(_read(frozen).layers, _read(frozen).row_N, student.head)
     got = torch.autograd.grad(trajectory_sums(half, _read(teacher), distances)[0], student.head.weight_VD)
     torch.testing.assert_close(got[0], wanted[3])
     assert not trajectory_sums(_read(frozen), _read(teacher), distances)[0].requires_grad
@@ -244,7 +244,7 @@ def test_autocast_multiplies_in_16_bits_and_keeps_float32_everywhere_else(dtype,
     weights = 0.7, 1.3
     expected = sum(w * value for w, value in zip(weights, _dense(student, teacher), strict=True))
     with torch.autocast("cpu", dtype):
-        total, *_ = trajectory_sums(_read(student), _read(teacher), Trajectories(5.0, *weights), chunk_size=3)
+        total, *_ = trajectory_sums(_read(student), _read(teacher), TrajectoryDistances(5.0, *weights), chunk_size=3)
     assert total.dtype == torch.float32
     assert total.item() != expected.item()
     assert total.item() == pytest.approx(expected.item(), rel=tolerance)
@@ -259,7 +259,7 @@ def test_teacher_of_inference_tensors_in_bf16_is_used_in_its_own_dtype():
     with torch.inference_mode():
         teacher = _states(100, trainable=False, dtype=torch.bfloat16)
         read = _read(teacher)
-    total, trajectory, _ = trajectory_sums(_read(student), read, Trajectories(5.0, 1.0, 1.0))
+    total, trajectory, _ = trajectory_sums(_read(student), read, TrajectoryDistances(5.0, 1.0, 1.0))
     assert trajectory.item() == pytest.approx(_dense(student, teacher)[0].item(), rel=1e-2)
     total.backward()
     assert all(tensor.grad.abs().max() > 0 for tensor in _tensors(student))
@@ -279,7 +279,7 @@ def test_final_norm_and_projection_come_before_the_head_and_the_last_layer_is_no
         )
 
     (student, norm, projection), (teacher, *_) = tailed(_states(0), 200), tailed(_states(100, trainable=False), 300)
-    distances = Trajectories(5.0, 1.0, 1.0)
+    distances = TrajectoryDistances(5.0, 1.0, 1.0)
 
     def dense(with_norm):
         def ready(states):
@@ -311,7 +311,7 @@ def test_final_norm_without_a_norm_is_refused():
 
 def test_positions_that_count_several_times_do_so_in_values_and_gradients():
     student, teacher = _states(0), _states(100, trainable=False)
-    distances = Trajectories(5.0, 0.7, 1.3)
+    distances = TrajectoryDistances(5.0, 0.7, 1.3)
     count_N = torch.tensor([1, 3, 2])
     values = trajectory_sums(
         _read(student, positions=[0, 2, 7]), _read(teacher, positions=[0, 2, 7]), distances, count_N
@@ -357,13 +357,13 @@ def test_logits_hundreds_apart_are_exact_and_leave_no_denormal_numbers(monkeypat
             states.head.weight_VD.mul_(60)
     gradients = []
 
-    class Watched(layer_trajectories.Gradients):
+    class Watched(chunked_trajectories.Gradients):
         def add_to_head(self, hidden_nD, gradient_nV):
             gradients.append(gradient_nV.clone())
             super().add_to_head(hidden_nD, gradient_nV)
 
-    monkeypatch.setattr(layer_trajectories, "Gradients", Watched)
-    total, trajectory, _ = trajectory_sums(_read(student), _read(teacher), Trajectories(temperature, 1.0, 0.0))
+    monkeypatch.setattr(chunked_trajectories, "Gradients", Watched)
+    total, trajectory, _ = trajectory_sums(_read(student), _read(teacher), TrajectoryDistances(temperature, 1.0, 0.0))
     z, t = (_logits(states, (1, 2, 3), POSITIONS) / temperature for states in (student, teacher))
     expected = (t.softmax(-1) * (t.log_softmax(-1) - z.log_softmax(-1))).sum(-1).mean(1).sum()
     assert trajectory.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -389,11 +389,11 @@ class _Largest(TorchDispatchMode):
 
 def test_no_tensor_larger_than_one_chunk_of_logits_or_the_head_is_ever_made(monkeypatch):
     vocabulary, positions, chunk = 300, list(range(B * T)), 2
-    monkeypatch.setattr(layer_trajectories, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(chunked_trajectories, "_BLOCK_BYTES", 1)
     student = _states(0, vocabulary=vocabulary, dtype=torch.float32)
     teacher = _states(100, vocabulary=vocabulary, trainable=False, dtype=torch.float32)
     read = _read(student, positions=positions), _read(teacher, positions=positions)
     with _Largest() as largest:
-        trajectory_sums(*read, Trajectories(5.0, 1.0, 1.0), chunk_size=chunk)[0].backward()
+        trajectory_sums(*read, TrajectoryDistances(5.0, 1.0, 1.0), chunk_size=chunk)[0].backward()
     # Four scratch tensors of one position each are taken at once.
     assert largest.elements == max(chunk * 3 * vocabulary, vocabulary * D, 4 * 3 * vocabulary)
