@@ -4,12 +4,11 @@
     python benchmarks/bits.py record after.json --only quickstart,kl
     python benchmarks/bits.py compare before.json after.json --only quickstart,kl
 
-Everything goes through the command line and is read from files, and neither the keys in JSON nor the names of columns
-count: one script serves two versions of the package, told apart by ``--tree``. What counts: tensors by name, type, shape
-and bytes; losses, scores and responses by their values in order; rows of caches by their values. Times do not. The file
-grows with each entry; ``--only`` leaves its other entries as they are. The sweep takes ten minutes on two idle cores,
-everything else as long again. Bits hold on one machine with one version of torch: what was recorded on two is not
-compared (exit code 2). Where an entry differs, or is missing in one file, the exit code is 1.
+Everything goes through the command line and is read from files, so that one script serves all versions of the package;
+``--tree`` names the one. Tensors count by name, type, shape and bytes; losses, scores, responses and rows of caches by
+their values, whatever keys and columns are called; times do not. The file grows with each entry; ``--only`` leaves the
+others in it alone. The sweep takes ten minutes on two idle cores, all else as long again. Bits hold on one machine
+with one version of torch: nothing is compared across two (exit code 2). Where an entry differs, the exit code is 1.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from itertools import zip_longest
@@ -37,144 +35,100 @@ import pyarrow as pa
 
 THREADS = 1
 SHOWN = 8
-"""Differences of an entry that are told; the others are counted."""
+"""Differences of an entry that are told; all are counted."""
 TIMES = {"time", "times", "timings", "runtime", "seconds", "second", "duration", "speed", "memory", "bytes", "flos"}
 """Words in keys under which lies what no two runs have in common."""
 
 Values = dict[str, Any]
 """What is compared: a name -> a digest, or a list of numbers as text."""
 
-SHORT: dict[str, Any] = {
-    "evaluation": None,
-    "data.train.limit": 240,
-    "data.validation.limit": 24,
-    "training.epochs": None,
-    "training.max_steps": 6,
-    "training.log_steps": 1,
-    "training.save_steps": 3,
-    "training.trackers": [],
-}
+SHORT: dict[str, Any] = {"evaluation": None, "data.train.limit": 240, "data.validation.limit": 24}
+SHORT |= {"training.epochs": None, "training.max_steps": 6, "training.log_steps": 1, "training.save_steps": 3}
 """What the short runs change in the quick start's student, besides what follows."""
 WRITING = {"training.generation": {"max_new_tokens": 16, "batch_tokens": 4800}}
-ADAPTIVE = {"policy": "adaptive", "initial_threshold": 0.8, "capacity": 16}
+ADAPTIVE = {"batches": {"policy": "adaptive", "initial_threshold": 0.8, "capacity": 16}}
+ON_POLICY = {"batches": {"policy": "on_policy", "fraction": 0.6}}
+PAIRS = {"batches": {"every_steps": 3}, "anchor_steps": 2}
+WORDS = {
+    "alignment.spans.name": "words",
+    "alignment.importance.name": "uniform",
+    "alignment.layers.params": {"words": 2, "phrases": 0},
+    "alignment.dsa_reduction": "batch",
+    "alignment.hid_reduction": "sum",
+}
+LORA = {"teacher_layers": [1, 2, 4, 6], "lora": {"rank": 4, "dropout": 0.1}}
 RUNS: dict[str, dict[str, Any]] = {
     "kl": {"base_loss.params": {"cross_entropy": 0.25}},
     "fdd": {"base_loss.name": "fdd"},
-    "distillm": {"base_loss": {"name": "distillm", "params": {"batches": ADAPTIVE}}, **WRITING},
-    "distillm2": {
-        "base_loss": {"name": "distillm2", "params": {"anchor_steps": 2, "batches": {"every_steps": 3}}},
-        "data.train.limit": 96,
-        **WRITING,
-    },
-    "jsd": {
-        "base_loss": {"name": "jsd", "params": {"batches": {"policy": "on_policy", "fraction": 0.6}}},
-        "alignment.spans.name": "words",
-        "alignment.importance.name": "uniform",
-        "alignment.layers.params": {"words": 2, "phrases": 0},
-        "alignment.dsa_reduction": "batch",
-        "alignment.hid_reduction": "sum",
-        **WRITING,
-    },
+    "distillm": {"base_loss": {"name": "distillm", "params": ADAPTIVE}, **WRITING},
+    "distillm2": {"base_loss": {"name": "distillm2", "params": PAIRS}, **WRITING},
+    "jsd": {"base_loss": {"name": "jsd", "params": ON_POLICY}, **WRITING, **WORDS},
     "uld": {"base_loss.name": "uld", "student.tokenizer": "other-tokenizer", "data.max_prompt_length": 200},
-    "lora": {
-        "student": {"teacher_layers": [1, 2, 4, 6], "lora": {"rank": 4, "dropout": 0.1}},
-        "training.micro_batch_size": 4,
-    },
+    "lora": {"student": LORA, "training.micro_batch_size": 4},
 }
 
 
-@dataclass(frozen=True)
-class Workspace:
-    """A copy of the quick start, in which commands run.
-
-    Args:
-        folder: Where it lies.
-        tree: The repository whose package is run.
-    """
-
-    folder: Path
-    tree: Path
-
-    def python(self, *arguments: str) -> str:
-        """What a command prints.
-
-        Raises:
-            SystemExit: It failed.
-        """
-        paths = [str(self.tree), str(self.tree / "plugins"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        fixed = {"OMP_NUM_THREADS": str(THREADS), "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(paths)}
-        offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        command, surroundings = [sys.executable, *arguments], os.environ | fixed | offline
-        done = subprocess.run(command, cwd=self.folder, env=surroundings, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{command}, in {self.folder}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-        return done.stdout
-
-    def mta(self, *arguments: str) -> None:
-        """Run a command of the package."""
-        self.python("-m", "mta_framework", *arguments)
+def python(folder: Path, *arguments: str) -> str:
+    """What Python prints that runs in a folder; ends this process where it fails."""
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{arguments}, in {folder}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done.stdout
 
 
-def prepared(folder: Path, tree: Path) -> Workspace:
-    """The quick start of a tree, with its data and two tokenizers.
-
-    Raises:
-        SystemExit: Another package than the tree's would be run.
-    """
+def prepare(folder: Path, tree: Path) -> None:
+    """Copy the quick start of a tree and write its data and two tokenizers; what runs from now on is of the tree."""
+    paths = [str(tree), str(tree / "plugins"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ |= {"OMP_NUM_THREADS": str(THREADS), "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(paths)}
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     source = tree / "examples" / "quickstart"
     for path in [source / "prepare.py", *source.glob("*.json")]:
         shutil.copy(path, folder)
-    workspace = Workspace(folder, tree)
-    found = workspace.python("-c", "import mta_framework; print(mta_framework.__file__)").strip()
+    found = python(folder, "-c", "import mta_framework; print(mta_framework.__file__)").strip()
     if not Path(found).is_relative_to(tree):
         raise SystemExit(f"{found} would be run, which is not in {tree}")
     few = "prepare.train_tokenizer(prepare.make_rows()['test'])"
-    workspace.python("-c", f"import prepare; prepare.main(); {few}.save_pretrained('other-tokenizer')")
-    return workspace
+    python(folder, "-c", f"import prepare; prepare.main(); {few}.save_pretrained('other-tokenizer')")
 
 
-def quickstart(workspace: Workspace) -> Values:
-    """Data, teacher and student as in the example."""
-    workspace.mta("run", "student.json")
-    folder = workspace.folder
-    files = [*sorted((folder / "data").iterdir()), folder / "tokenizer" / "tokenizer.json"]
-    values = {path.name: digest(path.read_bytes()) for path in files}
-    return (
-        values | results(folder / "runs" / "teacher") | results(folder / "runs" / "student") | caches(folder / "runs")
-    )
+def mta(folder: Path, *arguments: str) -> None:
+    """Run a command of the package in a folder."""
+    python(folder, "-m", "mta_framework", *arguments)
 
 
-def evaluate(workspace: Workspace) -> Values:
-    """The quick start's student, evaluated by two metrics."""
-    if not (workspace.folder / "runs" / "student").exists():
-        workspace.mta("run", "student.json")
+def quickstart(folder: Path) -> Values:
+    """Data, teacher and student as in the example; then the student is evaluated by two metrics."""
+    mta(folder, "run", "student.json")
     metrics = ["--metric", "rouge_l", "--metric", "distinct_n"]
-    workspace.mta("evaluate", "runs/student", "--data", "test=data/test.jsonl", *metrics, "-o", "evaluated")
-    folder = workspace.folder / "evaluated"
-    return results(folder) | {"scores": [number for number in numbers(read(folder / "report.json")) if "." in number]}
+    mta(folder, "evaluate", "runs/student", "--data", "test=data/test.jsonl", *metrics, "-o", "evaluated")
+    files = [*sorted((folder / "data").iterdir()), folder / "tokenizer" / "tokenizer.json"]
+    values: Values = {path.name: digest(path.read_bytes()) for path in files}
+    for name in ("runs/teacher", "runs/student", "evaluated"):
+        values |= results(folder / name)
+    scores = [number for number in numbers(read(folder / "evaluated" / "report.json")) if "." in number]
+    return values | caches(folder / "runs") | {"scores": scores}
 
 
-def short(name: str, workspace: Workspace) -> Values:
+def short(name: str, folder: Path) -> Values:
     """A run of a few steps, with caches of its own."""
     settings = SHORT | RUNS[name] | {"name": name, "output_dir": f"short-{name}"}
-    workspace.mta("run", "student.json", *(f"--set={key}={json.dumps(value)}" for key, value in settings.items()))
-    folder = workspace.folder / f"short-{name}"
-    return results(folder / name) | caches(folder)
+    mta(folder, "run", "student.json", *(f"--set={key}={json.dumps(value)}" for key, value in settings.items()))
+    runs = folder / f"short-{name}"
+    return results(runs / name) | caches(runs)
 
 
-def sweep(workspace: Workspace) -> Values:
+def sweep(folder: Path) -> Values:
     """All runs of the quick start's sweep, and what they come to."""
-    workspace.mta("sweep", "sweep.json", "--jobs", "2")
-    workspace.mta("compare", "sweeps/terms", "-o", "compared")
-    values: Values = {"compared": numbers(read(workspace.folder / "compared" / "comparison.json"))}
-    for student in sorted((workspace.folder / "sweeps" / "terms").glob("*/student")):
+    mta(folder, "sweep", "sweep.json", "--jobs", "2")
+    mta(folder, "compare", "sweeps/terms", "-o", "compared")
+    values: Values = {"compared": numbers(read(folder / "compared" / "comparison.json"))}
+    for student in sorted((folder / "sweeps" / "terms").glob("*/student")):
         values |= results(student.parent)
     return values
 
 
-ENTRIES: dict[str, Callable[[Workspace], Values]] = {
+ENTRIES: dict[str, Callable[[Path], Values]] = {
     "quickstart": quickstart,
-    "evaluate": evaluate,
     **{name: partial(short, name) for name in RUNS},
     "sweep": sweep,
 }
@@ -240,7 +194,7 @@ def digest(content: bytes) -> str:
 def read(path: Path) -> Any:
     """A JSON document, or the list of those in a JSON Lines file."""
     text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+    return [json.loads(line) for line in text.split("\n") if line] if path.suffix == ".jsonl" else json.loads(text)
 
 
 def environment() -> dict[str, str]:
@@ -260,10 +214,10 @@ def record(command: argparse.Namespace) -> int:
         return 2
     folder = (command.keep or Path(tempfile.mkdtemp())).resolve()
     folder.mkdir(parents=True, exist_ok=command.keep is None)
-    workspace = prepared(folder, command.tree.resolve())
+    prepare(folder, command.tree.resolve())
     for name in command.only or ENTRIES:
         start = time.perf_counter()
-        values = ENTRIES[name](workspace)
+        values = ENTRIES[name](folder)
         seconds = round(time.perf_counter() - start, 1)
         recorded["entries"][name] = {"seconds": seconds, "values": values}
         aside = file.with_name(f".{file.name}.part")
@@ -283,16 +237,17 @@ def compare(command: argparse.Namespace) -> int:
     if old["environment"] != new["environment"]:
         print("Not compared: bits hold on one machine, with one version of torch.", file=sys.stderr)
         return 2
-    changed = False
-    for name in command.only or [name for name in ENTRIES if name in old["entries"] | new["entries"]]:
-        before, after = (recorded["entries"].get(name, {}).get("values", {}) for recorded in (old, new))
-        found = list(differences(before, after))
-        print(
-            f"{name}: {len(found)} of {len(before | after)} values differ" if before and after else f"{name}: missing"
-        )
-        print(*(f"  {line}\n" for line in found[:SHOWN]), "  ...\n" * (len(found) > SHOWN), sep="", end="")
-        changed = changed or bool(found) or not before
-    return int(changed)
+    names = command.only or [name for name in ENTRIES if name in old["entries"] | new["entries"]]
+    equal = [not told(name, *(recorded["entries"].get(name) for recorded in (old, new))) for name in names]
+    return 0 if equal and all(equal) else 1
+
+
+def told(name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[str]:
+    """The differences of an entry, after they were printed."""
+    missing = [f"not in the {'first' if old is None else 'second'} file"]
+    lines = missing if old is None or new is None else list(differences(old["values"], new["values"]))
+    print(f"{name}: {len(lines)} differences", *lines[:SHOWN], sep="\n  ")
+    return lines
 
 
 def differences(old: Values, new: Values) -> Iterator[str]:
@@ -302,9 +257,9 @@ def differences(old: Values, new: Values) -> Iterator[str]:
         if before is None or after is None:
             yield f"{name}: only in the {'first' if after is None else 'second'} file"
         elif isinstance(before, list) and before != after:
-            place, one, other = next((n, *two) for n, two in enumerate(zip_longest(before, after)) if len({*two}) > 1)
-            moved = " (the same numbers in another order)" if sorted(before) == sorted(after) else ""
-            yield f"{name}: number {place}, {one} -> {other}{moved}"
+            apart = [pair for pair in zip_longest(before, after) if pair[0] != pair[1]]
+            moved = ", but only in their order" if sorted(before) == sorted(after) else ""
+            yield f"{name}: {len(apart)} of {len(before)} numbers{moved}, first {apart[0][0]} -> {apart[0][1]}"
         elif before != after:
             yield f"{name}: {before} -> {after}"
 
