@@ -75,8 +75,8 @@ def _text_faults(text: str) -> Iterator[Fault]:
 
 
 def _lines(found: Inspection) -> Iterator[str]:
-    from mta_framework.inspection.span_statistics import notes, rows
     from mta_framework.inspection.terminal import lines
+    from mta_framework.reporting.span_statistics import notes, rows
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     columns = shutil.get_terminal_size((120, 24)).columns
@@ -91,11 +91,11 @@ def _lines(found: Inspection) -> Iterator[str]:
 
 def _write(path: Path, title: str, found: Inspection) -> None:
     from mta_framework.errors import RunError
-    from mta_framework.reporting.spans_page import page
+    from mta_framework.reporting.spans_page import spans_page
     from mta_framework.storage import write_atomically
 
     try:
-        write_atomically(path, page(f"Spans of {title}", found.texts, found.statistics))
+        write_atomically(path, spans_page(f"Spans of {title}", found.texts, found.statistics))
     except OSError as error:
         raise RunError(f"--html: cannot write {path} ({error.strerror or error}); name another file") from error
     say(f"Written: {path}")

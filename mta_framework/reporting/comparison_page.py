@@ -23,12 +23,9 @@ from mta_framework.comparison.tables import (
 )
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import MetricFacts, read_report
-from mta_framework.reporting.bars import outcomes
-from mta_framework.reporting.curves import overlaid
-from mta_framework.reporting.intervals import Estimate, axis_of, intervals
-from mta_framework.reporting.page import Drawing, render
+from mta_framework.reporting.page import Plot, render
+from mta_framework.reporting.plots import Estimate, axis_of, intervals, overlaid, svg
 from mta_framework.reporting.summary_text import Rows
-from mta_framework.reporting.svg import svg
 from mta_framework.reporting.training_log import Log, points
 
 _QUANTITIES = {"loss": "loss (total)", "eval_loss": "validation loss", "grad_norm": "gradient norm"}
@@ -65,8 +62,8 @@ class MetricBlock:
     columns: list[str]
     lines: list[Line]
     contrasts: Rows
-    differences: list[Drawing]
-    outcomes: list[Drawing]
+    differences: list[Plot]
+    outcomes: list[tuple[str, list[Contrast]]]
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -108,7 +105,7 @@ def _block(comparison: Comparison, metric: MetricFacts, number: int) -> MetricBl
         lines,
         contrast_table(comparison, metric),
         list(_differences(comparison, metric, number)),
-        list(_outcomes(comparison, metric, number)),
+        list(_by_column(comparison, metric)),
     )
 
 
@@ -136,7 +133,7 @@ def _by_column(comparison: Comparison, metric: MetricFacts) -> Iterator[tuple[st
             yield set_name(column), found
 
 
-def _differences(comparison: Comparison, metric: MetricFacts, number: int) -> Iterator[Drawing]:
+def _differences(comparison: Comparison, metric: MetricFacts, number: int) -> Iterator[Plot]:
     own = [entry for entry in comparison.contrasts if entry.metric == metric.label]
     if not own:
         return
@@ -144,18 +141,11 @@ def _differences(comparison: Comparison, metric: MetricFacts, number: int) -> It
     for place, (name, found) in enumerate(_by_column(comparison, metric)):
         figure = intervals([_estimate(entry) for entry in found], axis)
         told = f"Difference in {metric.label} on {name}, with 95 % intervals"
-        yield Drawing(name, svg(figure, f"difference{number}x{place}", told))
+        yield Plot(name, svg(figure, f"difference{number}x{place}", told))
 
 
 def _estimate(contrast: Contrast) -> Estimate:
     return Estimate(f"{contrast.other} − {contrast.baseline}", contrast.difference, contrast.interval)
-
-
-def _outcomes(comparison: Comparison, metric: MetricFacts, number: int) -> Iterator[Drawing]:
-    for place, (name, found) in enumerate(_by_column(comparison, metric)):
-        bars = [(entry.other, entry.wins, entry.ties, entry.losses) for entry in found]
-        told = f"Prompts that a row answers better, equally well and worse than its baseline, {name}"
-        yield Drawing(name, svg(outcomes(bars), f"outcomes{number}x{place}", told))
 
 
 def _examples(comparison: Comparison) -> Iterator[Mapping[str, Any]]:
@@ -182,7 +172,7 @@ def _logs(comparison: Comparison) -> dict[str, list[Log]]:
     return found
 
 
-def _curves(rows: Mapping[str, list[Log]]) -> Iterator[Drawing]:
+def _curves(rows: Mapping[str, list[Log]]) -> Iterator[Plot]:
     for name, title in _QUANTITIES.items():
         if any(points(log, name)[0] for logs in rows.values() for log in logs):
-            yield Drawing(title, svg(overlaid(rows, name), f"curves-{name}", f"{title} by step, run by run"))
+            yield Plot(title, svg(overlaid(rows, name), f"curves-{name}", f"{title} by step, run by run"))

@@ -1,51 +1,84 @@
-"""The figures of a run's page."""
+"""The figures of a run's page: plots, and what the templates draw themselves (bars, key layers, heat maps)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mta_framework.evaluation.report import EvaluationFacts, Geometry, MetricFacts, Report, Score
-from mta_framework.reporting.bars import parts
-from mta_framework.reporting.curves import loss_terms, panel
-from mta_framework.reporting.heatmaps import heat_map
-from mta_framework.reporting.intervals import Estimate, axis_of, intervals
-from mta_framework.reporting.layer_map import layer_map
-from mta_framework.reporting.page import Drawing
-from mta_framework.reporting.svg import svg
-from mta_framework.reporting.training_log import points, validation_points
+from mta_framework.reporting.page import Plot
+from mta_framework.reporting.plots import Estimate, axis_of, curve, intervals, svg
+from mta_framework.reporting.training_log import loss_terms, points, validation_points
+from mta_framework.types import LayerPair
 
 _QUANTITIES = {"grad_norm": "gradient norm, before it is clipped", "learning_rate": "learning rate"}
 
 
 @dataclass(frozen=True)
-class KeyLayer:
-    """What is shown of the geometry at one key layer."""
+class Bar:
+    """A part of a whole.
+
+    Args:
+        name: What the part is.
+        width: Length of the bar in per cent of the longest one.
+        value: Amount and share, as text.
+    """
+
+    name: str
+    width: float
+    value: str
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """Which layers of student and teacher are compared.
+
+    Args:
+        layers: Number of decoder blocks of ``student`` and ``teacher``.
+        pairs: Granularity -> its key layers.
+    """
+
+    layers: Mapping[str, int]
+    pairs: Mapping[str, Sequence[LayerPair]]
+
+
+@dataclass(frozen=True)
+class HeatMaps:
+    """The similarities of spans at one key layer.
+
+    Args:
+        title: Name of the key layer.
+        agreement: How well the student agrees with the teacher, as a sentence.
+        labels: The spans.
+        maps: Model -> its matrix of similarities.
+        low: Value of the darkest colour, the same in all maps.
+        high: Value of the brightest colour.
+    """
 
     title: str
     agreement: str
-    maps: tuple[Drawing, ...]
-    low: str
-    high: str
+    labels: Sequence[str]
+    maps: Mapping[str, Sequence[Sequence[float]]]
+    low: float
+    high: float
 
 
-def score_figures(facts: EvaluationFacts, metric: str, number: int) -> Iterator[Drawing]:
+def score_plots(facts: EvaluationFacts, metric: str, index: int) -> Iterator[Plot]:
     """The scores of one metric as dots with their intervals, set by set on the same axis."""
-    own = [score for score in facts.scores if score.metric == metric]
-    sets = list(dict.fromkeys(score.set for score in own))
-    axis = axis_of([_estimate(score) for score in own], ratios=_metric(facts, metric).mean == "geometric")
-    for place, name in enumerate(sets):
-        rows = [_estimate(score) for score in own if score.set == name]
+    scores = [score for score in facts.scores if score.metric == metric]
+    axis = axis_of([_estimate(score) for score in scores], ratios=_metric(facts, metric).mean == "geometric")
+    for position, name in enumerate(dict.fromkeys(score.set for score in scores)):
+        rows = [_estimate(score) for score in scores if score.set == name]
         shown = name or "average"
-        image = svg(intervals(rows, axis), f"scores{number}x{place}", f"{metric} on {shown} by model")
-        yield Drawing(shown, image)
+        yield Plot(shown, svg(intervals(rows, axis), f"scores{index}x{position}", f"{metric} on {shown} by model"))
 
 
 def score_note(facts: EvaluationFacts, metric: str) -> str:
-    """How to read them."""
-    own = [score for score in facts.scores if score.metric == metric]
-    lines = " Lines: 95 % intervals over prompts." if any(score.interval for score in own) else ""
+    """How to read the plots of a metric."""
+    scores = [score for score in facts.scores if score.metric == metric]
+    lines = " Lines: 95 % intervals over prompts." if any(score.interval for score in scores) else ""
     ticks = " Ticks: single seeds." if len(facts.seeds) > 1 else ""
     better = "Higher" if _metric(facts, metric).higher_is_better else "Lower"
     return f"Dots: means.{lines}{ticks} {better} is better."
@@ -60,58 +93,49 @@ def _estimate(score: Score) -> Estimate:
     return Estimate(score.model, score.mean, score.interval, single)
 
 
-def curve_figures(report: Report) -> Iterator[Drawing]:
+def curves(report: Report) -> Iterator[Plot]:
     """The loss, its terms, gradient norm and learning rate by step; what was not logged is left out."""
-    names = loss_terms(report.log)
-    told = {"loss": "loss (total)" if names else "loss"} | {name: name for name in names} | _QUANTITIES
-    for number, (name, title) in enumerate(told.items()):
+    terms = loss_terms(report.log)
+    titles = {"loss": "loss (total)" if terms else "loss"} | {name: name for name in terms} | _QUANTITIES
+    for index, (name, title) in enumerate(titles.items()):
         if points(report.log, name)[0] or validation_points(report.log, name)[0]:
-            yield Drawing(title, svg(panel(report.log, name), f"curve{number}", f"{title} by step"))
+            yield Plot(title, svg(curve(report.log, name), f"curve{index}", f"{title} by step"))
 
 
-def step_figure(report: Report) -> Drawing | None:
-    """Where the time of a step goes, the longest part first."""
-    usage = {name: seconds for name, seconds in report.step_time.items() if seconds > 0}
-    if not usage:
-        return None
-    ordered = dict(sorted(usage.items(), key=lambda part: -part[1]))
-    image = svg(parts(ordered, "s"), "steptime", "Seconds per step by part")
-    return Drawing("time of a step", image, f"Mean over the steps: {sum(usage.values()):.3g} s in all.")
+def step_bars(report: Report) -> list[Bar]:
+    """The mean time of a training step by part, the longest first; parts that took none are left out."""
+    parts = sorted(((seconds, name) for name, seconds in report.step_time.items() if seconds > 0), reverse=True)
+    total = sum(seconds for seconds, _ in parts)
+    return [
+        Bar(name, 100 * seconds / parts[0][0], f"{seconds:.3g} s · {seconds / total:.0%}") for seconds, name in parts
+    ]
 
 
-def layer_figure(report: Report) -> Drawing | None:
-    """Which layers were compared."""
+def layer_map(report: Report) -> LayerMap | None:
+    """The key layers; None where nothing was aligned. A model of unknown depth ends at its last key layer."""
     if not report.layer_pairs:
         return None
-    counts = [
-        max(report.models[role].layers if role in report.models else 0, *(getattr(pair, role) for pair in pairs))
-        for pairs in [report.layer_pairs]
-        for role in ("student", "teacher")
-    ]
-    told = f"From the first layer, left, to the last: {counts[0]} of the student, {counts[1]} of the teacher."
-    image = svg(layer_map(report.layer_pairs, *counts), "layers", "Key layers of student and teacher")
-    return Drawing("key layers", image, told)
+    layers, pairs = {}, defaultdict(list)
+    for role in ("student", "teacher"):
+        counted = report.models[role].layers if role in report.models else 0
+        layers[role] = max(counted, *(getattr(pair, role) for pair in report.layer_pairs))
+    for pair in report.layer_pairs:
+        pairs[pair.granularity].append(pair)
+    return LayerMap(layers, pairs)
 
 
-def geometry_figures(found: Sequence[Geometry]) -> Iterator[KeyLayer]:
-    """Teacher, student before and student after, in the same colours, key layer by key layer."""
-    for number, layer in enumerate(found):
-        shown = {
+def heat_maps(geometry: Sequence[Geometry]) -> Iterator[HeatMaps]:
+    """Similarities in the teacher, and in the student before and after training, key layer by key layer."""
+    for layer in geometry:
+        maps = {
             f"teacher, layer {layer.pair.teacher}": layer.teacher,
             f"student before training, layer {layer.pair.student}": layer.before,
             f"student after training, layer {layer.pair.student}": layer.after,
         }
-        values = [value for matrix in shown.values() for row in matrix for value in row if math.isfinite(value)]
-        if not values:
-            continue
-        low, high = min(values), max(values)
-        maps = tuple(
-            Drawing(name, svg(heat_map(matrix, layer.labels, low, high), f"geometry{number}x{place}", name))
-            for place, (name, matrix) in enumerate(shown.items())
-        )
-        yield KeyLayer(
-            f"Key layer {layer.pair}".replace("->", "→"), _agreement(layer), maps, f"{low:.2f}", f"{high:.2f}"
-        )
+        values = [value for matrix in maps.values() for row in matrix for value in row if math.isfinite(value)]
+        if values:
+            title = f"Key layer {layer.pair}".replace("->", "→")
+            yield HeatMaps(title, _agreement(layer), layer.labels, maps, min(values), max(values))
 
 
 def _agreement(layer: Geometry) -> str:

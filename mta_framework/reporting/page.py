@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -10,26 +11,32 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mta_framework.reporting.palette import stylesheet
+from mta_framework.reporting.palette import heat, stylesheet
+
+_HEAT_STEPS = 32
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure of a page, its title, and what else belongs to it."""
+class Plot:
+    """A plot of a page and its title."""
 
     title: str
     image: Markup
-    note: str = ""
 
 
 def render(template: str, **values: Any) -> str:
-    """The page that a template of this package makes of these values; they are escaped unless they are markup."""
+    """Fill a template of this package.
+
+    Args:
+        template: File name of the template; text is escaped in those that end in ``.html``, unless it is markup.
+        values: The variables of the template; all that it names must be there.
+    """
     return _templates().get_template(template).render(**values)
 
 
 @functools.cache
 def _templates() -> Environment:
-    found = Environment(
+    templates = Environment(
         loader=PackageLoader("mta_framework", "reporting/templates"),
         autoescape=lambda name: name is not None and name.endswith(".html"),
         undefined=StrictUndefined,
@@ -37,9 +44,9 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters["code"] = _code
-    found.globals["style"] = lambda: Markup(stylesheet() + _source(found, "style.css"))
-    return found
+    templates.filters |= {"code": _code, "heat": _heat}
+    templates.globals |= {"style": lambda: Markup(stylesheet() + _source(templates, "style.css")), "heat_rules": _rules}
+    return templates
 
 
 def _source(templates: Environment, name: str) -> str:
@@ -48,5 +55,21 @@ def _source(templates: Environment, name: str) -> str:
 
 
 def _code(text: str) -> Markup:
-    """What stands between backticks as code."""
+    """Set the text between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _heat(value: float, low: float, high: float) -> Markup:
+    """The attributes of a cell of a heat map."""
+    if not math.isfinite(value):
+        return Markup("")
+    step = round((value - low) / (high - low or 1.0) * _HEAT_STEPS)
+    return Markup(f' class="h{step}" title="{value:.2f}"')
+
+
+def _rules() -> Markup:
+    """The colours of the cells of heat maps, and of their scale."""
+    colours = [heat(step / _HEAT_STEPS) for step in range(_HEAT_STEPS + 1)]
+    rules = [f".h{step} {{ background: {colour}; }}" for step, colour in enumerate(colours)]
+    scale = f".scale i {{ background: linear-gradient(to right, {', '.join(colours)}); }}"
+    return Markup("\n".join([*rules, scale]))

@@ -1,4 +1,4 @@
-"""The colours of pages and figures, by what they are for: on white paper and on a dark screen."""
+"""The colours of pages and plots, by what they are for: on white paper and on a dark screen."""
 
 from __future__ import annotations
 
@@ -33,10 +33,21 @@ DARK = {
 INK, FAINT, RULE = LIGHT["ink"], LIGHT["faint"], LIGHT["rule"]
 SERIES = tuple(colour for name, colour in LIGHT.items() if name.startswith("series"))
 
+_VIRIDIS = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
 
-def series(place: int) -> str:
-    """The colour of the line, point or bar at this place of a legend, from 0."""
-    return SERIES[place % len(SERIES)]
+
+def series(index: int) -> str:
+    """The colour of the line or dot at this index of a legend, from 0, on white paper."""
+    return SERIES[index % len(SERIES)]
+
+
+def heat(share: float) -> str:
+    """The colour of a heat map between its lowest value, 0, and its highest, 1: Matplotlib's viridis."""
+    position = share * (len(_VIRIDIS) - 1)
+    index = min(int(position), len(_VIRIDIS) - 2)
+    ends = ([int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in _VIRIDIS[index : index + 2])
+    mixed = (round(low + (position - index) * (high - low)) for low, high in zip(*ends, strict=True))
+    return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
 def stylesheet() -> str:

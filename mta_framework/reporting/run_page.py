@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
-from mta_framework.evaluation.report import EvaluationFacts, Report, SpanSample
+from mta_framework.evaluation.report import EvaluationFacts, Report
 from mta_framework.evaluation.tables import formatted, metrics, score_rows, seeds_note
-from mta_framework.reporting import figures, heatmaps, summary_text
+from mta_framework.reporting import figures, summary_text
 from mta_framework.reporting.annotated_text import AnnotatedText
-from mta_framework.reporting.page import Drawing, render
+from mta_framework.reporting.page import Plot, render
 from mta_framework.reporting.span_html import strips
 
 _SECTIONS = {
@@ -37,38 +35,39 @@ class Tile:
 
 @dataclass(frozen=True)
 class ScoreBlock:
-    """One metric: its table, the figure of each set, and how to read them."""
+    """One metric: its table, the plot of each set, and how to read them."""
 
     metric: str
     rows: list[list[str]]
-    drawings: list[Drawing]
+    plots: list[Plot]
     note: str
 
 
 def run_page(report: Report) -> str:
     """The page, as HTML."""
     values = _values(report)
-    values["alignment"] = values["layer_map"] or values["geometry"] or values["marks"]
+    values["alignment"] = values["layer_map"] or values["geometry"] or values["strips"]
     sections = [(_ANCHORS.get(name, name), heading) for name, heading in _SECTIONS.items() if values[name]]
     return render("run.html", title=report.name, sections=[*sections, ("repeat", "Use and repeat")], **values)
 
 
 def _values(report: Report) -> dict[str, Any]:
     facts = report.evaluation
+    texts = [AnnotatedText(sample.text, sample.spans) for sample in report.span_samples]
     return {
         "report": report,
         "trained": summary_text.trained(report),
         "tiles": list(_tiles(report)),
         "scores": list(_scores(facts)) if facts else [],
         "seeds_note": seeds_note(facts.seeds) if facts else "",
-        "spent": summary_text.usage(facts) if facts else "",
+        "usage": summary_text.usage(facts) if facts else "",
         "sets": summary_text.sets(facts) if facts else [],
-        "curves": list(figures.curve_figures(report)),
-        "step_time": figures.step_figure(report),
-        "layer_map": figures.layer_figure(report),
-        "geometry": list(figures.geometry_figures(report.geometry)),
-        "gradient": heatmaps.gradient(),
-        "marks": _marks(report.span_samples),
+        "curves": list(figures.curves(report)),
+        "step_bars": figures.step_bars(report),
+        "layer_map": figures.layer_map(report),
+        "geometry": list(figures.heat_maps(report.geometry)),
+        "marked_texts": texts,
+        "strips": strips(texts) if texts else None,
         "samples": list(_samples(facts)) if facts else [],
         "tables": list(_tables(report)),
         "unparsed": summary_text.unparsed(report),
@@ -106,20 +105,8 @@ def _short(count: int) -> str:
 
 def _scores(facts: EvaluationFacts) -> Iterator[ScoreBlock]:
     for number, metric in enumerate(metrics(facts)):
-        drawings = list(figures.score_figures(facts, metric, number))
-        yield ScoreBlock(metric, score_rows(facts, metric), drawings, figures.score_note(facts, metric))
-
-
-def _marks(samples: tuple[SpanSample, ...]) -> Mapping[str, Any] | None:
-    if not samples:
-        return None
-    texts = [AnnotatedText(sample.text, sample.spans) for sample in samples]
-    found = strips(texts)
-    return {
-        "style": Markup(found.style()),
-        "controls": Markup(found.controls()),
-        "paragraphs": [Markup(found.paragraph(text)) for text in texts],
-    }
+        plots = list(figures.score_plots(facts, metric, number))
+        yield ScoreBlock(metric, score_rows(facts, metric), plots, figures.score_note(facts, metric))
 
 
 def _samples(facts: EvaluationFacts) -> Iterator[Mapping[str, Any]]:

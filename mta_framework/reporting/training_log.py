@@ -23,6 +23,12 @@ def terms(log: Log) -> list[str]:
     return [name for name in dict.fromkeys(trained + validated) if name not in NO_TERMS]
 
 
+def loss_terms(log: Log) -> list[str]:
+    """The terms that are shown beside the loss: none where a single one is the loss itself."""
+    names = terms(log)
+    return names if len(names) > 1 else []
+
+
 def points(log: Log, name: str) -> Points:
     """Steps and values of one quantity; values that are no finite numbers are left out."""
     found = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from html.parser import HTMLParser
 
@@ -187,6 +188,19 @@ def test_difference_is_better_or_worse_by_the_direction_of_its_metric(comparison
     )
     page = comparison_page(changed)
     assert page.count(shown) == page.count("<small class=") == 3
+
+
+def test_wins_ties_and_losses_fill_their_bar(comparison):
+    entry = dataclasses.replace(comparison.contrasts[0], wins=30, ties=0, losses=20)
+    page = comparison_page(dataclasses.replace(comparison, contrasts=(entry, *comparison.contrasts[1:])))
+    first, second = re.findall(r"<td><div>(.*?)</div></td>", page, re.DOTALL)[:2]
+    bar = r'<i class="(\w+)" style="width: ([0-9.]+)%" title="(\d+) \w+">(\d*)</i>'
+    assert re.findall(bar, first) == [("wins", "60.0", "30", "30"), ("losses", "40.0", "20", "20")]
+    assert re.findall(bar, second) == [
+        ("wins", "60.0", "30", "30"),
+        ("ties", "8.0", "4", ""),
+        ("losses", "32.0", "16", "16"),
+    ]
 
 
 def test_comparison_without_contrasts_or_runs_on_disk_is_shorter(comparison):

@@ -20,8 +20,11 @@ CONTRASTS = f"""() => {{
     const [a, b] = [luminance(colour), paper].sort((x, y) => y - x);
     return (a + 0.05) / (b + 0.05);
   }};
-  const texts = [...document.querySelectorAll("svg text")].filter(text => !text.closest("[id*=outcomes]"));
-  return texts.map(text => against(getComputedStyle(text).fill));
+  const texts = [...document.querySelectorAll("svg text")].map(text => getComputedStyle(text).fill);
+  const cells = [...document.querySelectorAll(".heat th, .bars th, .bars td")];
+  const labels = cells.map(cell => getComputedStyle(cell).color);
+  const bars = [...document.querySelectorAll(".bars i")].map(bar => getComputedStyle(bar).backgroundColor);
+  return [...texts, ...labels, ...bars].map(against);
 }}"""
 
 
@@ -71,9 +74,26 @@ def test_page_fits_its_window_and_can_be_read(opened, width, scheme):
 
 def test_no_text_of_a_figure_is_smaller_than_on_a_phone_can_be_read(opened):
     heights = opened(390, "light").evaluate(
-        "[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height)"
+        """[...document.querySelectorAll("svg text, .heat th, .bars th")]
+        .map(text => text.getBoundingClientRect().height)"""
     )
     assert min(heights) >= 9
+
+
+def test_cells_of_a_heat_map_are_coloured_and_of_one_size(chromium, report, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(run_page(report), encoding="utf-8")
+    page = chromium.new_page(viewport={"width": 390, "height": 900})
+    page.goto(path.as_uri())
+    cells = page.evaluate(
+        """[...document.querySelectorAll(".heat td")].map(cell =>
+          [getComputedStyle(cell).backgroundColor, cell.title, Math.round(cell.getBoundingClientRect().width)])"""
+    )
+    assert len(cells) == 2 * 3 * 9
+    assert {colour for colour, title, _ in cells if title == "1.00"} == {"rgb(253, 231, 37)"}
+    assert {colour for colour, title, _ in cells if title == "-0.50"} == {"rgb(68, 1, 84)"}
+    assert len({width for _, _, width in cells}) == 1
+    page.close()
 
 
 def test_nothing_but_tables_and_code_scrolls_sideways(opened):

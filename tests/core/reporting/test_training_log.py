@@ -1,11 +1,10 @@
-"""The training log as quantities and as figures."""
+"""The training log as quantities."""
 
 from __future__ import annotations
 
 import math
 
-from mta_framework.reporting.curves import loss_terms, overlaid
-from mta_framework.reporting.training_log import points, share_by_student, terms, validation_points
+from mta_framework.reporting.training_log import loss_terms, points, share_by_student, terms, validation_points
 
 
 def test_terms_of_the_loss_are_found_in_the_log(log):
@@ -22,11 +21,3 @@ def test_single_term_is_the_loss_itself():
 def test_share_of_own_responses_is_their_mean():
     assert share_by_student(({"share_by_student": 0.5}, {"loss": 1.0}, {"share_by_student": 1.0})) == 0.75
     assert share_by_student(()) is None
-
-
-def test_runs_of_a_row_share_a_colour_and_other_rows_have_others(log):
-    rows = {f"row {number}": [log, log] for number in range(8)}
-    lines = overlaid(rows, "loss").axes[0].lines
-    looks = [(line.get_color(), line.get_linestyle()) for line in lines]
-    assert looks[::2] == looks[1::2]
-    assert len(set(looks)) == 8

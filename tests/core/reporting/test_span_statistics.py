@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mta_framework.inspection.span_statistics import Speed, notes, rows, statistics
 from mta_framework.reporting.annotated_text import AnnotatedText
+from mta_framework.reporting.span_statistics import Speed, notes, rows, statistics
 
 
 def test_shares_are_of_characters_and_tokens_in_some_span() -> None:

@@ -1,0 +1,187 @@
+"""Plots as SVG within a page: estimates with their intervals, and quantities by training step.
+
+Colours follow the page, text stays text, and the ids of a plot are its alone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator
+
+from mta_framework.reporting.palette import FAINT, INK, LIGHT, RULE, SERIES, series
+from mta_framework.reporting.training_log import Log, points, validation_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_WIDTH = 4.2
+"""Width of a plot in inches."""
+
+_ROW = 0.27
+"""Height of a row of estimates in inches."""
+
+_MANY = 25
+"""Points from which on none has a marker of its own."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A row of a plot of estimates.
+
+    Args:
+        name: Label of the row.
+        value: Position of the dot.
+        interval: Ends of the line; None: no line.
+        single: Positions of small marks, e.g. one per seed.
+    """
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None
+    single: tuple[float, ...] = ()
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """The lowest and the highest value that is drawn."""
+        values = (self.value, *(self.interval or ()), *self.single)
+        return min(values), max(values)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The axis that plots side by side share.
+
+    Args:
+        low: Value at its left end.
+        high: Value at its right end.
+        ratios: Whether the axis is logarithmic; both ends are above 0 then.
+        zero: Whether a line is drawn at 0, for rows that are differences.
+    """
+
+    low: float
+    high: float
+    ratios: bool = False
+    zero: bool = False
+
+
+def axis_of(rows: Sequence[Estimate], ratios: bool = False, zero: bool = False) -> Axis:
+    """An axis that holds all finite values of the rows; it is logarithmic only where all of them are above 0."""
+    ends = [end for row in rows for end in row.extent if math.isfinite(end)]
+    low, high = min(ends, default=0.0), max(ends, default=0.0)
+    if ratios and low > 0:
+        edge = max(high / low, 1.05) ** 0.06
+        return Axis(low / edge, high * edge, ratios=True)
+    low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
+    edge = 0.06 * (high - low) or 1.0
+    return Axis(low - edge, high + edge, zero=zero)
+
+
+def intervals(rows: Sequence[Estimate], axis: Axis) -> Figure:
+    """Estimates as dots with their intervals, from top to bottom in the order of the rows; there is at least one."""
+    figure, axes = _figure(0.45 + _ROW * len(rows))
+    if axis.zero:
+        axes.axvline(0, color=INK, linewidth=1)
+    for index, row in enumerate(rows):
+        _estimate(axes, index, row, series(0) if axis.zero else series(index))
+    axes.set_yticks(range(len(rows)), [label(row.name, 30) for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    if axis.ratios:
+        axes.set_xscale("log")
+        for place in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            place(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.4)))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.set_xlim(axis.low, axis.high)
+    _dress(axes, grid="x")
+    return figure
+
+
+def curve(log: Log, name: str) -> Figure:
+    """One quantity by training step: training as a line, validation as diamonds."""
+    figure, axes = _figure(2.5)
+    steps, values = points(log, name)
+    if steps:
+        marker = "o" if len(steps) < _MANY else None
+        axes.plot(steps, values, color=series(0), linewidth=1.6, marker=marker, markersize=3)
+    axes.plot(*validation_points(log, name), color=series(1), linestyle="", marker="D", markersize=5, zorder=3)
+    _by_step(axes)
+    return figure
+
+
+def overlaid(rows: Mapping[str, Sequence[Log]], name: str) -> Figure:
+    """One quantity of several runs with a legend above; the runs of a row share a colour, the same in every plot."""
+    figure, axes = _figure(2.5 + 0.2 * len(rows))
+    for index, (row, logs) in enumerate(rows.items()):
+        dashes = "-" if index < len(SERIES) else "--"
+        drawn = [axes.plot(*points(log, name), color=series(index), linestyle=dashes, linewidth=1.5) for log in logs]
+        drawn[0][0].set_label(label(row))
+    _by_step(axes)
+    figure.legend(loc="outside upper left", frameon=False, fontsize=9, ncols=1)
+    return figure
+
+
+def label(text: str, longest: int = 40) -> str:
+    """The text on one line, shortened, with nothing that a plot takes for mathematics or a control character."""
+    shown = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
+    return shown.replace("$", r"\$")
+
+
+def svg(figure: Figure, name: str, description: str) -> Markup:
+    """A plot as an element of a page.
+
+    Args:
+        figure: Plot in the light colours of the palette.
+        name: Word that no other plot of the page has; the same figure and name give the same text.
+        description: What the plot shows, for readers who do not see it.
+    """
+    content = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(content, format="svg", transparent=True, metadata=_NO_METADATA)
+    text = content.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<style.*?</style>|<!--.*?-->\s*", "", text, flags=re.DOTALL)  # a style speaks for the whole page
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
+    for colour, value in LIGHT.items():
+        text = text.replace(value, f"var(--{colour})")
+    start, rest = text.split(">", 1)
+    start = re.sub(r' (width|height)="[\d.]+pt"', "", start)
+    return Markup(f'<svg role="img" aria-label="{escape(description)}"{start.removeprefix("<svg")}>{rest}')
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _estimate(axes: Axes, index: int, row: Estimate, colour: str) -> None:
+    if row.interval is not None:
+        axes.plot(row.interval, (index, index), color=colour, linewidth=2.4, solid_capstyle="round")
+    axes.plot(row.single, [index] * len(row.single), color=FAINT, linestyle="", marker="|", markersize=7)
+    axes.plot(row.value, index, color=colour, marker="o", markersize=6.5)
+
+
+def _by_step(axes: Axes) -> None:
+    _dress(axes)
+    axes.set_xlabel("step", fontsize=9, color=FAINT)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def _dress(axes: Axes, grid: str = "both") -> None:
+    """Leave out the box; draw faint lines along ``grid``, an axis or both."""
+    axes.tick_params(which="both", labelsize=9, colors=FAINT, length=0)
+    axes.grid(axis=grid, color=RULE, linewidth=0.8)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)

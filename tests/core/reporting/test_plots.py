@@ -1,0 +1,126 @@
+"""Plots: what they show, and that they are fit for a page."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from mta_framework.reporting.palette import DARK, LIGHT, heat
+from mta_framework.reporting.plots import Estimate, axis_of, curve, intervals, label, overlaid, svg
+
+ROWS = [Estimate("a", 2.0, (1.0, 4.0), (1.5, 2.5)), Estimate("b", 3.0, None)]
+
+
+def test_same_plot_gives_the_same_text_and_colours_of_the_page():
+    def drawn(name):
+        return svg(intervals(ROWS, axis_of(ROWS)), name, "a <figure>")
+
+    assert drawn("a") == drawn("a")
+    assert "var(--series-1)" in drawn("a")
+    assert not [colour for colour in LIGHT.values() if colour in drawn("a")]
+    root = ElementTree.fromstring(drawn("a"))
+    assert root.attrib["aria-label"] == "a <figure>"
+    assert not {"width", "height"} & root.attrib.keys()
+    assert "viewBox" in root.attrib
+    ids = [
+        {element.attrib["id"] for element in ElementTree.fromstring(drawn(name)).iter() if "id" in element.attrib}
+        for name in "ab"
+    ]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+
+
+def test_every_reference_within_a_plot_leads_to_something(log):
+    root = ElementTree.fromstring(svg(curve(log, "loss"), "loss", "the loss"))
+    ids = {element.attrib["id"] for element in root.iter() if "id" in element.attrib}
+    references = {
+        value.removeprefix("url(").removeprefix("#").rstrip(")")
+        for element in root.iter()
+        for name, value in element.attrib.items()
+        if value.startswith("url(#") or name.endswith("href")
+    }
+    assert references
+    assert references <= ids
+
+
+def test_text_of_others_is_no_mathematics_and_stays_on_one_line():
+    assert label("a\nb\tc\x07d") == "a b c d"
+    assert label("x" * 50) == "x" * 39 + "…"
+    rows = [Estimate("costs $5, or $6", 1.0, None), Estimate("<b>&", 1.0, None)]
+    text = svg(intervals(rows, axis_of(rows)), "x", "x")
+    shown = [
+        "".join(element.itertext()) for element in ElementTree.fromstring(text).iter() if element.tag.endswith("text")
+    ]
+    assert "costs $5, or $6" in shown
+    assert "<b>&" in shown
+
+
+def test_curves_are_lines_and_validation_is_diamonds(log):
+    training, validation = curve(log, "loss").axes[0].lines
+    assert (list(training.get_xdata()), list(training.get_ydata())) == ([10, 20], [3.2, 2.2])
+    assert (list(validation.get_xdata()), list(validation.get_ydata())) == ([20], [2.5])
+    assert validation.get_marker() == "D"
+
+
+def test_runs_of_a_row_share_a_colour_and_other_rows_have_others(log):
+    rows = {f"row {number}": [log, log] for number in range(8)}
+    lines = overlaid(rows, "loss").axes[0].lines
+    looks = [(line.get_color(), line.get_linestyle()) for line in lines]
+    assert looks[::2] == looks[1::2]
+    assert len(set(looks)) == 8
+
+
+def test_intervals_are_drawn_where_they_are():
+    axes = intervals(ROWS, axis_of(ROWS)).axes[0]
+    drawn = [(list(line.get_xdata()), line.get_marker()) for line in axes.lines]
+    assert ([1.0, 4.0], "None") in drawn
+    assert ([1.5, 2.5], "|") in drawn
+    assert [found for found in drawn if found[1] == "o"] == [([2.0], "o"), ([3.0], "o")]
+    assert axes.get_xlim()[0] < 1.0
+    assert axes.get_xlim()[1] > 4.0
+
+
+def test_differences_show_zero():
+    axis = axis_of([Estimate("a", 2.0, (1.0, 4.0))], zero=True)
+    assert axis.low < 0 < 4 < axis.high
+    drawn = intervals([Estimate("a", 2.0, (1.0, 4.0))], axis).axes[0]
+    assert [0, 0] in [list(line.get_xdata()) for line in drawn.lines]
+
+
+def test_axis_holds_a_single_point_and_skips_what_is_no_number():
+    axis = axis_of([Estimate("a", 5.0, None), Estimate("b", math.nan, None)])
+    assert (axis.low, axis.high) == (4.0, 6.0)
+
+
+def test_scores_with_a_geometric_mean_are_drawn_by_their_ratios():
+    rows = [Estimate("teacher", 1.0, None), Estimate("untrained", 100.0, None)]
+    axis = axis_of(rows, ratios=True)
+    assert axis.low == pytest.approx(100**-0.06)
+    assert axis.high == pytest.approx(100**1.06)
+    assert intervals(rows, axis).axes[0].get_xscale() == "log"
+    assert not axis_of([Estimate("a", 0.0, None), *rows], ratios=True).ratios
+
+
+def test_colours_of_a_heat_map_run_from_the_darkest_to_the_brightest():
+    colours = [heat(step / 32) for step in range(33)]
+    assert (colours[0], colours[16], colours[32]) == ("#440154", "#21918c", "#fde725")
+    brightness = [luminance(colour) for colour in colours]
+    assert brightness == sorted(brightness)
+
+
+def luminance(colour):
+    """Relative luminance by the WCAG."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("side", [LIGHT, DARK])
+def test_text_and_lines_stand_out_from_the_paper(side):
+    assert side.keys() == LIGHT.keys()
+    for name, colour in side.items():
+        brighter, darker = sorted((luminance(colour), luminance(side["paper"])), reverse=True)
+        if name not in {"paper", "rule", "shade"}:
+            assert (brighter + 0.05) / (darker + 0.05) >= 4.5, name
