@@ -37,7 +37,7 @@ ALLOWED = {
     "training": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
     "evaluation": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
     "comparison": SHARED | {"run_folder", "evaluation"},
-    "reporting": SHARED | {"evaluation", "comparison", "inspection.marked", "inspection.strips"},
+    "reporting": SHARED | {"evaluation", "comparison"},
     "testing": SHARED | {"data"},
 }
 PIPELINE = {
