@@ -21,6 +21,7 @@ from mta_framework.cli import main as mta
 from mta_framework.interfaces import Plugin
 from mta_framework.registry import FAMILIES, Registry, describe, discover, noun_of
 from mta_framework.spec.document import shown
+from mta_framework.spec.effects import effect_of
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.schema_text import branches, fields_within, phrase
@@ -98,15 +99,29 @@ def _sections(kind: type[Section]) -> Iterator[str]:
         if name:
             yield f"At {', '.join(f'`{place}`' for place in places)}. {node['description']}"
             yield ""
-        yield from _table(("field", "value", "default", "what it is"), _fields(schema, node))
+        yield from _field_table(kind, places, node)
         yield ""
+
+
+def _field_table(kind: type[Section], places: Sequence[str], node: dict[str, Any]) -> Iterator[str]:
+    """The fields of a section; those of a run or an evaluation with what they affect."""
+    rows = list(_fields(kind.model_json_schema(), node))
+    if kind is SweepSpec:
+        return _table(("field", "value", "default", "what it is"), rows)
+    full = [(field, value, default, _effects(kind, places, field), what) for field, value, default, what in rows]
+    return _table(("field", "value", "default", "affects", "what it is"), full)
+
+
+def _effects(kind: type[Section], places: Sequence[str], field: str) -> str:
+    names = [".".join(filter(None, (place, field.strip("`")))) for place in places]
+    return " or ".join(dict.fromkeys(effect_of(kind, name) for name in names))
 
 
 def _evaluation() -> Iterator[str]:
     schema = EvaluationSpec.model_json_schema()
-    yield from _table(("field", "value", "default", "what it is"), _fields(schema, schema))
+    yield from _field_table(EvaluationSpec, ("",), schema)
     yield from ("", "### Model section", "")
-    yield from _table(("field", "value", "default", "what it is"), _fields(schema, schema["$defs"]["ModelSection"]))
+    yield from _field_table(EvaluationSpec, ("model",), schema["$defs"]["ModelSection"])
     yield ""
 
 

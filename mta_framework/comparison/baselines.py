@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mta_framework.comparison.grouping import Group, what_counts, within
+from mta_framework.comparison.grouping import Group, what_counts
 from mta_framework.errors import Fault, InputError, nearest
 
 
@@ -66,7 +66,7 @@ def _is_base(spec: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _beyond_alignment(spec: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
     first, second = (what_counts(entry) for entry in (spec, other))
     for name in dict.fromkeys([*first, *second]):
-        if first.get(name) != second.get(name) and not within(name, ("alignment",)):
+        if first.get(name) != second.get(name) and name.split(".")[0] != "alignment":
             yield name
 
 

@@ -11,8 +11,10 @@ from mta_framework.comparison.finished_runs import Run
 from mta_framework.comparison.labels import told_apart
 from mta_framework.errors import Fault, InputError, nearest
 from mta_framework.evaluation.report import MetricFacts
+from mta_framework.spec.effects import effect_of
+from mta_framework.spec.evaluation import ScoringSection
+from mta_framework.spec.run import RunSpec
 
-_SAMPLING = ("temperature", "top_p", "max_new_tokens", "max_prompt_length")
 _SETS, _METRICS = "evaluation.sets.", "evaluation.metrics."
 _NOT_THERE = "absent"
 _MOST_NAMED = 3
@@ -112,10 +114,17 @@ def _settings(run: Run) -> dict[str, str]:
         "report.json format": str(run.report.format),
         "template": str(template),
         "evaluation.seeds": json.dumps(list(facts.seeds)),
-        **{f"evaluation.{name}": json.dumps(section.get(name)) for name in _SAMPLING},
+        **{f"evaluation.{name}": json.dumps(section.get(name)) for name in _sampling()},
         **{f"{_SETS}{name}": _rows(run, name) for name in run.set_facts(run.models[0])},
         **{f"{_METRICS}{metric.label}": json.dumps(metric.score_config, sort_keys=True) for metric in facts.metrics},
     }
+
+
+def _sampling() -> Iterator[str]:
+    """The fields of an evaluation that responses depend on, but for the sets, whose rows are compared."""
+    for name in ScoringSection.model_fields:
+        if name != "sets" and effect_of(RunSpec, f"evaluation.{name}") == "responses":
+            yield name
 
 
 def _rows(run: Run, name: str) -> str:

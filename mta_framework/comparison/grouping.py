@@ -11,9 +11,8 @@ from typing import Any
 from mta_framework.comparison.finished_runs import Run, flat
 from mta_framework.comparison.labels import label, told_apart
 from mta_framework.errors import Fault, InputError
-from mta_framework.runs.folder import MAY_DIFFER
-
-_OTHERWISE_EQUAL = ("name", "seed", *MAY_DIFFER)
+from mta_framework.spec.effects import effect_of
+from mta_framework.spec.run import RunSpec
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,10 @@ def references(runs: Sequence[Run], methods: Collection[str]) -> list[Group]:
 
 
 def what_counts(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted field -> value of a spec, without what runs of one method may differ in."""
-    return {name: value for name, value in flat(spec).items() if not within(name, _OTHERWISE_EQUAL)}
-
-
-def within(name: str, fields: Sequence[str]) -> bool:
-    """Whether a dotted field is one of these, or lies in one."""
-    return any(name == entry or name.startswith(f"{entry}.") for entry in fields)
+    """Dotted field -> value of all that the weights depend on, but for the seed: what runs of one method share."""
+    return {
+        name: value for name, value in flat(spec).items() if name != "seed" and effect_of(RunSpec, name) == "weights"
+    }
 
 
 def _method(run: Run) -> str:

@@ -21,6 +21,8 @@ from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling import Sampling
 from mta_framework.interfaces import Metric
+from mta_framework.spec.effects import effect_of
+from mta_framework.spec.run import RunSpec
 from mta_framework.spec.section import EngineName
 from mta_framework.types import Generations, Likelihood
 
@@ -204,8 +206,10 @@ class _Task:
     def _keys(self) -> dict[int, Key]:
         entry = self.entry
         ids = [[int(token_id) for token_id in prompt] for prompt in entry.prompt_ids]
-        sampling = dataclasses.asdict(self.sampling)
-        del sampling["batch_tokens"]  # of no influence but on rounding
+        settings = dataclasses.asdict(self.sampling)
+        sampling = {
+            name: settings[name] for name in settings if effect_of(RunSpec, f"evaluation.{name}") == "responses"
+        }
         made_from = digest([self.candidate.identity, list(entry.prompts), ids, sampling, self.engine])
         metrics = [
             [label, type(metric).__qualname__, source(metric), metric.params.model_dump(mode="json")]

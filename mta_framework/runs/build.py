@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from mta_framework.interfaces import BaseLoss, LayerMapper, MeasuringLayerMapper
 from mta_framework.models.run_models import RunModels
 from mta_framework.runs.binding import BoundRun
 from mta_framework.spans.cache import SpanCache
+from mta_framework.spec.effects import effect_of
 from mta_framework.spec.run import RunSpec
-from mta_framework.spec.training import DTYPE_OF_PRECISION
+from mta_framework.spec.training import DTYPE_OF_PRECISION, GenerationSection
 from mta_framework.storage import read_json, write_json
 from mta_framework.training.loader import Collator
 from mta_framework.training.rollouts import TrainingRollouts
@@ -109,10 +111,19 @@ def _rollouts(
         seed=spec.seed,
         total_steps=total_steps(spec.training, sampler),
         folder=Path(spec.output_dir) / "response-cache",
-        settings={"max_new_tokens": longest, "engine": section.engine, "precision": spec.training.precision},
+        settings={
+            **_what_responses_depend_on(section),
+            "max_new_tokens": longest,
+            "precision": spec.training.precision,
+        },
         span_cache=SpanCache(span_cache_folder(spec), bound.spans, spec.data.processes) if bound.spans else None,
         autocast=None if dtype == "float32" else getattr(torch, dtype),
     )
+
+
+def _what_responses_depend_on(section: GenerationSection) -> dict[str, Any]:
+    settings = section.model_dump(mode="json")
+    return {name: settings[name] for name in settings if effect_of(RunSpec, f"training.generation.{name}") == "weights"}
 
 
 def span_cache_folder(spec: RunSpec) -> Path:

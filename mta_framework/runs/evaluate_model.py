@@ -25,13 +25,11 @@ from mta_framework.generation.sampling import Sampling
 from mta_framework.models.evaluated import EvaluatedModel
 from mta_framework.reporting.writing import write_report
 from mta_framework.runs.binding import BoundEvaluation
-from mta_framework.runs.folder import RunFolder, differences, open_run_folder
+from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.spec.document import read_document
+from mta_framework.spec.effects import differences
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.timers import Clock
-
-_MAY_DIFFER = ("folder", "evaluation.seeds", "evaluation.metrics", "evaluation.batch_tokens", "evaluation.long_prompts")
-"""What an evaluation may go on with: predictions that are there stay valid."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +80,9 @@ def require_same(spec: EvaluationSpec) -> None:
     if "student" in began:
         problem, hint = f"already holds a run (got {folder.path})", "Choose another."
         raise InputError([Fault("-o", problem, "a folder without one", hint)])
-    for where, then, now in differences(began, spec.model_dump(mode="json")):
+    for where, then, now in differences(EvaluationSpec, began, spec.model_dump(mode="json"), ("weights", "responses")):
         other_set = where.startswith("evaluation.sets.") and None in (then, now) and isinstance(then or now, dict)
-        if not (other_set or where.startswith(_MAY_DIFFER)):
+        if not other_set:
             problem = f"is not what the evaluation in {folder.path} began with (got {json.dumps(now)})"
             expected = f"{json.dumps(then)} as in its spec.json"
             faults.append(Fault(where, problem, expected, "Set it back, or choose another folder with -o."))

@@ -13,21 +13,10 @@ from filelock import FileLock, Timeout
 
 from mta_framework.errors import Fault, InputError, RunError, explain_disk_full
 from mta_framework.spec.document import read_document
+from mta_framework.spec.effects import differences
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.run import RunSpec
 from mta_framework.storage import write_json
-
-MAY_DIFFER = (
-    "evaluation",
-    "output_dir",
-    "data.processes",
-    "data.cache_dir",
-    "training.keep_checkpoints",
-    "training.micro_batch_size",
-    "training.trackers",
-    "training.generation.batch_tokens",
-)
-"""Fields that do not touch the weights, but for rounding; a run may go on with others than it began with."""
 
 _LEFT = ("checkpoints", "key-layers.json", "training.json", "student", "predictions", "report.json")
 """What shows that there was a run."""
@@ -149,8 +138,7 @@ def require_same(spec: RunSpec, folder: RunFolder) -> None:
             f"{json.dumps(then)} as in its spec.json",
             "Set it back, choose another name, or delete the folder." + _hint(where, began, now_is),
         )
-        for where, then, now in differences(began, now_is)
-        if not where.startswith(MAY_DIFFER)
+        for where, then, now in differences(RunSpec, began, now_is, ("weights",))
     ]
     if faults:
         raise InputError(faults)
@@ -164,13 +152,3 @@ def _hint(where: str, *documents: Any) -> str:
                 return " If there is no such field in this version, go on with the one that began the run."
             document = document[key]
     return ""
-
-
-def differences(then: Any, now: Any, where: str = "") -> list[tuple[str, Any, Any]]:
-    """Dotted place, old and new value of all that differs between two documents; None where there is none."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        found = []
-        for key in dict.fromkeys([*then, *now]):
-            found += differences(then.get(key), now.get(key), f"{where}.{key}" if where else key)
-        return found
-    return [] if then == now else [(where, then, now)]

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from mta_framework.spec.effects import affects
 from mta_framework.spec.section import (
     Contradiction,
     HubId,
@@ -58,8 +59,12 @@ class DataSection(Section):
         description="What spans are found in: whole texts, as in the paper; or every field of a prompt and the "
         "response for itself, and the template around them once for all texts.",
     )
-    processes: int | None = Field(None, ge=1, description="Processes that parse spans; null: one per core.")
-    cache_dir: Location | None = Field(None, description="Folder of the span cache; null: output_dir/span-cache.")
+    processes: int | None = Field(
+        None, ge=1, description="Processes that parse spans; null: one per core.", json_schema_extra=affects("nothing")
+    )
+    cache_dir: Location | None = Field(
+        None, description="Folder of the span cache; null: output_dir/span-cache.", json_schema_extra=affects("nothing")
+    )
 
     def contradictions(self) -> Iterator[Contradiction]:
         if self.max_prompt_length >= self.max_length:

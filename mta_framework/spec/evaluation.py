@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mta_framework.spec.data import DatasetSection
+from mta_framework.spec.effects import affects
 from mta_framework.spec.section import (
     Contradiction,
     EngineName,
@@ -31,19 +32,29 @@ class ScoringSection(Section):
         min_length=1, description="Data sets by name.", examples=[{"test": {"path": "test.jsonl"}}]
     )
     metrics: list[Annotated[PluginSection, Field(json_schema_extra=plugin_family("metrics"))]] = Field(
-        [PluginSection(name="rouge_l")], min_length=1, description="Metrics, in the order of the table."
+        [PluginSection(name="rouge_l")],
+        min_length=1,
+        description="Metrics, in the order of the table.",
+        json_schema_extra=affects("scores"),
     )
-    seeds: list[Seed] = Field([10, 20, 30, 40, 50], min_length=1, description="Sampling seeds.")
+    seeds: list[Seed] = Field(
+        [10, 20, 30, 40, 50], min_length=1, description="Sampling seeds.", json_schema_extra=affects("scores")
+    )
     temperature: float = Field(0.7, ge=0, description="Of sampling; 0: greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling.")
     max_prompt_length: int = Field(256, ge=1, description="Tokens of a prompt.")
     long_prompts: Literal["cut", "refuse"] = Field(
-        "cut", description="Longer prompts are cut on the left, and counted in the report; or nothing is run."
+        "cut",
+        description="Longer prompts are cut on the left, and counted in the report; or nothing is run.",
+        json_schema_extra=affects("nothing"),
     )
     max_new_tokens: int = Field(512, ge=1, description="Tokens of a response.")
     engine: EngineName = Field("transformers", description="What generates; vllm must be installed, and needs a GPU.")
     batch_tokens: int = Field(
-        24576, ge=1, description="Tokens of prompts and responses that are held at once; at least one row."
+        24576,
+        ge=1,
+        description="Tokens of prompts and responses that are held at once; at least one row.",
+        json_schema_extra=affects("nothing"),
     )
 
     def contradictions(self) -> Iterator[Contradiction]:
@@ -64,7 +75,10 @@ class EvaluationSection(ScoringSection):
     """Which models of a run are evaluated, and how."""
 
     models: list[Literal["student", "teacher", "initial_student"]] = Field(
-        ["student"], min_length=1, description="Which models: the trained student, its teacher, it before training."
+        ["student"],
+        min_length=1,
+        description="Which models: the trained student, its teacher, it before training.",
+        json_schema_extra=affects("nothing"),
     )
 
     def contradictions(self) -> Iterator[Contradiction]:

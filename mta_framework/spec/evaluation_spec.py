@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from mta_framework.spec.effects import affects
 from mta_framework.spec.evaluation import METRIC_CACHE, ScoringSection
 from mta_framework.spec.section import (
     Contradiction,
@@ -39,15 +40,26 @@ class ModelSection(Section):
 class EvaluationSpec(Section):
     """One evaluation of one model: everything that is needed to repeat it."""
 
-    name: Name = Field(description="What tables call the model.", examples=["model"])
-    folder: Location = Field(description="Where predictions and report go.", examples=["evaluations/model"])
-    model: ModelSection = Field(description="What is evaluated.", examples=[{"hub": "gpt2"}])
+    name: Name = Field(
+        description="What tables call the model.", examples=["model"], json_schema_extra=affects("responses")
+    )
+    folder: Location = Field(
+        description="Where predictions and report go.",
+        examples=["evaluations/model"],
+        json_schema_extra=affects("nothing"),
+    )
+    model: ModelSection = Field(
+        description="What is evaluated.", examples=[{"hub": "gpt2"}], json_schema_extra=affects("responses")
+    )
     template: Literal["alpaca", "chat"] = Field(
         "alpaca",
         description="How instruction rows become prompts: the Alpaca prompt, or the tokenizer's chat template.",
+        json_schema_extra=affects("responses"),
     )
     evaluation: ScoringSection = Field(
-        description="On what, and how.", examples=[{"sets": {"test": {"path": "test.jsonl"}}}]
+        description="On what, and how.",
+        examples=[{"sets": {"test": {"path": "test.jsonl"}}}],
+        json_schema_extra=affects("responses"),
     )
 
     @property

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from mta_framework.spec.alignment import AlignmentSection
 from mta_framework.spec.data import DataSection
+from mta_framework.spec.effects import affects
 from mta_framework.spec.evaluation import METRIC_CACHE, EvaluationSection
 from mta_framework.spec.section import (
     Contradiction,
@@ -32,23 +33,48 @@ from mta_framework.spec.training import TrainingSection
 class RunSpec(Section):
     """One run: everything that is needed to repeat it."""
 
-    name: Name = Field(description="Name of the run and of its folder.", examples=["my-run"])
-    seed: Seed = Field(42, description="Of initialisation, data order and dropout.")
-    output_dir: Location = Field("runs", description="The run folder is output_dir/name.", validate_default=True)
-    teacher: TeacherSection | None = Field(None, description="The model that is imitated; null where nothing uses one.")
-    student: StudentSection = Field(description="The model that is trained.", examples=[{"hub": "gpt2"}])
-    data: DataSection = Field(description="What is trained on.", examples=[{"train": {"path": "train.jsonl"}}])
+    name: Name = Field(
+        description="Name of the run and of its folder.", examples=["my-run"], json_schema_extra=affects("nothing")
+    )
+    seed: Seed = Field(
+        42, description="Of initialisation, data order and dropout.", json_schema_extra=affects("weights")
+    )
+    output_dir: Location = Field(
+        "runs",
+        description="The run folder is output_dir/name.",
+        validate_default=True,
+        json_schema_extra=affects("nothing"),
+    )
+    teacher: TeacherSection | None = Field(
+        None,
+        description="The model that is imitated; null where nothing uses one.",
+        json_schema_extra=affects("weights"),
+    )
+    student: StudentSection = Field(
+        description="The model that is trained.", examples=[{"hub": "gpt2"}], json_schema_extra=affects("weights")
+    )
+    data: DataSection = Field(
+        description="What is trained on.",
+        examples=[{"train": {"path": "train.jsonl"}}],
+        json_schema_extra=affects("weights"),
+    )
     base_loss: PluginSection = Field(
         description="The loss that MTA is added to.",
         examples=[{"name": "kl"}],
-        json_schema_extra=plugin_family("base_losses"),
+        json_schema_extra={**plugin_family("base_losses"), **affects("weights")},
     )
     alignment: AlignmentSection | None = Field(
-        None, description="MTA: the spans and layers that are compared; null: the base loss alone."
+        None,
+        description="MTA: the spans and layers that are compared; null: the base loss alone.",
+        json_schema_extra=affects("weights"),
     )
-    training: TrainingSection = Field(description="Length, batches, optimiser and schedule.", examples=[{"epochs": 3}])
+    training: TrainingSection = Field(
+        description="Length, batches, optimiser and schedule.",
+        examples=[{"epochs": 3}],
+        json_schema_extra=affects("weights"),
+    )
     evaluation: EvaluationSection | None = Field(
-        None, description="Responses are sampled and scored; null: train only."
+        None, description="Responses are sampled and scored; null: train only.", json_schema_extra=affects("responses")
     )
 
     @property

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from mta_framework.spec.effects import affects
 from mta_framework.spec.section import (
     Contradiction,
     EngineName,
@@ -27,7 +28,10 @@ class GenerationSection(Section):
         None, ge=1, description="Tokens of a response; null: data.max_length - data.max_prompt_length."
     )
     batch_tokens: int = Field(
-        24576, ge=1, description="Tokens of prompts and responses that a process holds at once; at least one row."
+        24576,
+        ge=1,
+        description="Tokens of prompts and responses that a process holds at once; at least one row.",
+        json_schema_extra=affects("nothing"),
     )
 
 
@@ -38,7 +42,10 @@ class TrainingSection(Section):
     max_steps: int | None = Field(None, ge=1, description="Optimiser steps, instead of epochs.")
     batch_size: int = Field(16, ge=1, description="Texts per optimiser step, over all micro-batches and processes.")
     micro_batch_size: int | None = Field(
-        None, ge=1, description="Texts per forward pass (pairs: two for each); null: batch_size / processes."
+        None,
+        ge=1,
+        description="Texts per forward pass (pairs: two for each); null: batch_size / processes.",
+        json_schema_extra=affects("nothing"),
     )
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of the student.")
     weight_decay: float = Field(0.01, ge=0, description="On matrices; not on biases, norms.")
@@ -50,11 +57,15 @@ class TrainingSection(Section):
     generation: GenerationSection | None = Field(
         None, description="How responses are written; only for base losses that train on them, which need it."
     )
-    save_steps: int | None = Field(None, ge=1, description="Steps between checkpoints; null: one per epoch.")
-    keep_checkpoints: int = Field(2, ge=1, description="How many of the latest checkpoints are kept.")
-    log_steps: int = Field(10, ge=1, description="Steps between log entries.")
+    save_steps: int | None = Field(
+        None, ge=1, description="Steps between checkpoints; null: one per epoch.", json_schema_extra=affects("nothing")
+    )
+    keep_checkpoints: int = Field(
+        2, ge=1, description="How many of the latest checkpoints are kept.", json_schema_extra=affects("nothing")
+    )
+    log_steps: int = Field(10, ge=1, description="Steps between log entries.", json_schema_extra=affects("nothing"))
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
-        ["tensorboard"], description="Where the log goes, besides the run folder."
+        ["tensorboard"], description="Where the log goes, besides the run folder.", json_schema_extra=affects("nothing")
     )
 
     def contradictions(self) -> Iterator[Contradiction]:

@@ -11,8 +11,10 @@ from pathlib import Path
 from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.registry import Registry
 from mta_framework.runs.binding import BoundRun, bind
-from mta_framework.runs.folder import RunFolder, differences, require_same
+from mta_framework.runs.folder import RunFolder, require_same
 from mta_framework.spec.document import read_document, shown
+from mta_framework.spec.effects import differences
+from mta_framework.spec.run import RunSpec
 from mta_framework.spec.sweep import SweepSpec, read_sweep
 from mta_framework.sweeps.grid import Cell, cells_of, name_faults
 
@@ -141,8 +143,8 @@ def _require_one_evaluation(sweep: SweepSpec, cells: Sequence[BoundCell]) -> Non
     varied = [name for axis in sweep.axes for name in axis.fields if name.partition(".")[0] == "evaluation"]
     sections = [cell.run.spec.model_dump(mode="json")["evaluation"] for cell in cells]
     for cell, section in zip(cells, sections, strict=True):
-        found = differences(sections[0], section, "evaluation")
-        where, then, now = next((entry for entry in found if not entry[0].endswith(".models")), ("", None, None))
+        found = differences(RunSpec, sections[0], section, ("responses", "scores"), "evaluation")
+        where, then, now = next(found, ("", None, None))
         if where and not varied:
             problem = f"is not the same in all cells, which are to be compared (got {shown(now)} in {cell.cell.name})"
             hint = f'Set it for all cells: "set": {{"{where}": ...}}.'
