@@ -2,80 +2,66 @@
 
 from __future__ import annotations
 
+import graphlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from rooms import PUBLIC, ROOMS
 from sources import CORE, EXAMPLE, PLUGINS, files, imports, module_of
 
-BASE = {"errors", "types", "tables", "files", "processes"}
-CONTRACTS = BASE | {"interfaces", "hookspecs"}
-SHARED = CONTRACTS | {"spec", "registry"}
-ALLOWED = {
-    "errors": set(),
-    "types": set(),
-    "tables": set(),
-    "files": set(),
-    "clock": set(),
-    "processes": set(),
-    "ranks": BASE,
-    "interfaces": BASE,
-    "batch_policies": CONTRACTS,
-    "stretches": CONTRACTS,
-    "chat": BASE,
-    "phrases": {"types"},
-    "hookspecs": BASE | {"interfaces"},
-    "spec": CONTRACTS,
-    "registry": CONTRACTS,
-    "binding": SHARED,
-    "run_folder": SHARED,
-    "data": SHARED,
-    "models": SHARED,
-    "vocabulary": SHARED,
-    "alignment": SHARED | {"vocabulary", "models.states"},
-    "generation": SHARED | {"models"},
-    "training": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
-    "evaluation": SHARED | {"ranks", "data", "models", "vocabulary", "alignment", "generation"},
-    "comparison": SHARED | {"run_folder", "evaluation"},
-    "reporting": SHARED | {"evaluation", "comparison"},
-    "testing": SHARED | {"data"},
-}
-PIPELINE = {
-    "pipeline",
-    "remains",
-    "assessment",
-    "plan",
-    "facts",
-    "geometry",
-    "key_layers",
-    "assembly",
-    "inspection",
-    "sweeps",
-}
-PACKAGES = {"vocabulary", "batch_policies", "stretches", "phrases", "chat"}
+VERSION = "mta_framework.__version__"
 HEAVY = {"torch", "transformers", "datasets", "peft", "spacy", "accelerate", "rouge_score"}
 HEAVY |= {"matplotlib", "numpy", "httpx2"}
 
 
-def part_of(module: str) -> str:
-    """``mta_framework.data.records`` -> ``data``."""
-    return module.split(".")[1] if "." in module else ""
+TOP = ("__init__", "__main__")
+"""Modules at the top that are no rooms: the public names, and the command line."""
 
 
-@pytest.mark.parametrize("path", files(CORE), ids=module_of)
-def test_core_module_imports_only_what_lies_below_it(path):
-    own = part_of(module_of(path))
-    if own in {"", "cli", "__main__"}:
-        return
-    allowed = {*ALLOWED, *PIPELINE} if own in PIPELINE else {*ALLOWED[own], own}
-    targets = {name for name in imports(path) if name.startswith("mta_framework.")}
-    wrong = [
-        name
-        for name in targets
-        if not any(name.removeprefix("mta_framework.").startswith(prefix) for prefix in allowed)
-        and name != "mta_framework.__version__"
+def room_of(module: str) -> str:
+    """``mta_framework.data.records`` -> ``data``; the package itself -> ``__init__``."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The other rooms that a file of the core imports from."""
+    names = {name for name in imports(path) if name.startswith("mta_framework.") and name != VERSION}
+    return {room_of(name) for name in names} - {room_of(module_of(path))}
+
+
+def test_rooms_import_what_their_list_says_and_nothing_else():
+    found: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for path in files(CORE):
+        if room_of(module_of(path)) not in TOP:
+            found.setdefault(room_of(module_of(path)), set()).update(imported_rooms(path))
+    assert found == {room: set(names) for room, names in ROOMS.items()}, "mend the import, or the table in rooms.py"
+
+
+def test_no_room_imports_one_that_stands_below_it():
+    rooms = list(ROOMS)
+    assert not [
+        f"{room} -> {name}" for index, room in enumerate(rooms) for name in ROOMS[room] if name not in rooms[:index]
     ]
-    assert not wrong, f"{module_of(path)} may import {sorted(allowed)}"
+
+
+def test_modules_import_each_other_in_no_circle():
+    modules = {module_of(path): path for path in files(CORE)}
+    arrows = {module: {name for name in imports(path) if name in modules} for module, path in modules.items()}
+    # ``from a import b`` gives a and a.b: the package is meant only where b is no module.
+    for module, names in arrows.items():
+        arrows[module] = {name for name in names if not any(inner.startswith(f"{name}.") for inner in names)} - {module}
+    graphlib.TopologicalSorter(arrows).prepare()  # raises CycleError, which names the circle
+
+
+def test_the_top_of_the_core_is_seen_at_a_glance():
+    assert len(list(CORE.glob("*.py"))) <= 9
+
+
+def test_training_and_evaluation_know_nothing_of_each_other():
+    assert "evaluation" not in ROOMS["training"]
+    assert "training" not in ROOMS["evaluation"]
 
 
 @pytest.mark.parametrize("path", files(CORE), ids=module_of)
@@ -89,8 +75,9 @@ def test_plugin_imports_the_public_surface_alone_and_no_other_plugin(path):
 
     for name in imports(path):
         if name.startswith("mta_framework."):
-            public = name.removeprefix("mta_framework.").split(".")[0]
-            assert public in {*PACKAGES, *mta_framework.__all__}, name
+            inner = name.removeprefix("mta_framework.")
+            in_public_package = any(f"{inner}.".startswith(f"{package}.") for package in PUBLIC)
+            assert in_public_package or inner in {"spans", *mta_framework.__all__}, name
         if name.startswith("mta_plugins"):
             assert path.name == "hooks.py", f"{path.name} imports {name}"
 

@@ -1,0 +1,50 @@
+"""The rooms of the core, a package or a single module each, from the ground up, and what each imports."""
+
+from __future__ import annotations
+
+ROOMS: dict[str, frozenset[str]] = {
+    room: frozenset(names.split())
+    for room, names in {
+        "errors": "",
+        "types": "",
+        "tables": "",
+        "timers": "",
+        "distributed": "errors",
+        "storage": "errors",
+        "interfaces": "types",
+        "hookspecs": "interfaces",
+        "registry": "errors hookspecs interfaces",
+        "spec": "errors",
+        "chat": "errors storage",
+        "batch_policies": "errors interfaces types",
+        "chunked_loss": "errors types",
+        "spans": "errors interfaces storage types",
+        "models": "errors spec types",
+        "data": "errors interfaces spans spec storage types",
+        "alignment": "errors interfaces models types",
+        "generation": "distributed errors models spec",
+        "training": (
+            "alignment chunked_loss data distributed errors generation interfaces models spans spec storage timers "
+            "types"
+        ),
+        "evaluation": "chunked_loss data distributed errors generation interfaces models spec storage types",
+        "comparison": "errors evaluation interfaces registry spec storage types",
+        "reporting": "comparison errors evaluation storage types",
+        "runs": (
+            "alignment data distributed errors evaluation generation interfaces models registry reporting spans spec "
+            "storage timers training types"
+        ),
+        "inspection": "alignment data errors interfaces models reporting runs spans tables types",
+        "sweeps": "comparison distributed errors evaluation registry reporting runs spec storage",
+        "testing": "data interfaces registry spans types",
+        "cli": "comparison distributed errors evaluation inspection registry reporting runs spec storage sweeps",
+    }.items()
+}
+"""Room -> the rooms that it imports, all of which stand above it in this list.
+
+``mta_framework/__init__.py`` lends its names from ``errors``, ``hookspecs``, ``interfaces`` and ``types``, and
+``__main__.py`` starts ``cli``. ``docs/explanation/architecture.md`` shows this table.
+"""
+
+PUBLIC = frozenset({"batch_policies", "chat", "chunked_loss", "spans.phrases", "spans.segments"})
+"""Packages that plugins may import, besides the public names of ``mta_framework``."""
