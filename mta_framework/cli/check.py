@@ -10,7 +10,7 @@ import click
 
 from mta_framework.cli.group import say
 from mta_framework.cli.options import plugin_option, set_option, spec_argument
-from mta_framework.cli.table import table
+from mta_framework.tables.terminal import terminal_list
 
 if TYPE_CHECKING:
     from mta_framework.runs.binding import BoundRun
@@ -30,7 +30,7 @@ def check(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...]
     from mta_framework.runs.binding import bind
 
     bound = bind(spec, discover(plugin_files), overrides)
-    say(f"{spec} is valid:", *table(list(_summary(bound)), indent="  "))
+    say(f"{spec} is valid:", *terminal_list(_summary(bound)))
 
 
 def _summary(bound: BoundRun) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ import click
 
 from mta_framework.cli.group import say
 from mta_framework.cli.options import plugin_option
-from mta_framework.cli.table import table
+from mta_framework.tables.terminal import terminal_list
 
 if TYPE_CHECKING:
     from mta_framework.registry import Registry
@@ -144,7 +144,7 @@ def _explanation(output: Path) -> Iterator[str]:
     from mta_framework.spec.run import RunSpec
 
     yield f"Wrote {output}:"
-    yield from table([(name, field.description or "") for name, field in RunSpec.model_fields.items()], indent="  ")
+    yield from terminal_list((name, field.description or "") for name, field in RunSpec.model_fields.items())
     yield f"Put your rows into {_TRAIN} and {_TEST} beside it, or change the paths. Then:"
     yield f"  mta check {output}"
     yield f"  mta run {output} --dry-run"

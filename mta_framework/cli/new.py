@@ -18,7 +18,7 @@ import click
 
 from mta_framework.cli.group import say
 from mta_framework.cli.options import plugin_option
-from mta_framework.cli.table import table
+from mta_framework.tables.terminal import terminal_list
 
 if TYPE_CHECKING:
     from mta_framework.errors import Fault
@@ -55,7 +55,7 @@ def new(plugin_files: tuple[Path, ...], kind: str, name: str, folder: Path | Non
     except OSError as error:
         problem = f"cannot be written (got {folder}: {error.strerror or error})"
         raise InputError([Fault("--folder", problem, "a folder that can be made", "Choose another.")]) from error
-    say(f"Wrote {folder}:", *table([(path, what) for path, what in _told(content, kind)], indent="  "))
+    say(f"Wrote {folder}:", *terminal_list(_told(content, kind)))
     say("Next, in that folder:", '  python -m pip install -e ".[test]"', "  python -m pytest")
 
 

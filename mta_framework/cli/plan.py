@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mta_framework.cli.table import table
+from mta_framework.tables.table import Table
+from mta_framework.tables.terminal import terminal_table
 
 if TYPE_CHECKING:
     from mta_framework.runs.plan import Plan
@@ -40,7 +41,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 def _block(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     if rows:
-        yield from table([head, *rows], right=True)
+        yield from terminal_table(Table(head, rows))
         yield ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ import click
 from mta_framework.cli.group import say, say_error
 from mta_framework.cli.new import new
 from mta_framework.cli.options import plugin_option
-from mta_framework.cli.table import table
+from mta_framework.tables.table import Table
+from mta_framework.tables.terminal import terminal_table, terminal_width
 
 if TYPE_CHECKING:
     from mta_framework.registry import Registered, Registry
@@ -38,7 +40,7 @@ def plugins(context: click.Context) -> None:
     from mta_framework.registry import discover
 
     registry = discover(context.obj or ())
-    say(*table([("FAMILY", "NAME", "PROVIDER", "WHAT IT DOES"), *_rows(registry)]))
+    say(*terminal_table(Table(("NAME", "PROVIDER", "WHAT IT DOES"), list(_rows(registry)), alignment="lll")))
     problems = [*_problems(registry)]
     say_error(*problems)
     context.exit(1 if problems else 0)
@@ -59,13 +61,14 @@ def _shower(name: str) -> click.Command:
     return show
 
 
-def _rows(registry: Registry) -> Iterator[tuple[str, str, str, str]]:
+def _rows(registry: Registry) -> Iterator[tuple[str, ...]]:
     from mta_framework.registry import describe
 
     for family, offers in registry.families.items():
+        yield (family,)
         for name in sorted(offers):
             for offer in offers[name]:
-                yield family, name, offer.provider.split(" (")[0], describe(offer.plugin)
+                yield f"  {name}", offer.provider.split(" (")[0], describe(offer.plugin)
 
 
 def _problems(registry: Registry) -> Iterator[str]:
@@ -97,12 +100,17 @@ def _described(family: str, offer: Registered) -> Iterator[str]:
 
     yield f"{noun_of(family)} {offer.plugin.NAME}, from {offer.provider}"
     yield ""
-    for line in inspect.cleandoc(offer.plugin.__doc__ or "").splitlines():
-        yield f"  {line}".rstrip()
+    for paragraph in inspect.cleandoc(offer.plugin.__doc__ or "").split("\n\n"):
+        yield from (f"  {line}" for line in _filled(paragraph))
+        yield ""
+    options = Table(("OPTION", "VALUE", "DEFAULT", "WHAT IT DOES"), list(_option_rows(offer.schema)), alignment="llll")
+    yield from terminal_table(options, indent="  ") if options else ["  No options."]
     yield ""
-    rows = list(_option_rows(offer.schema))
-    yield from table([("OPTION", "VALUE", "DEFAULT", "WHAT IT DOES"), *rows], "  ") if rows else ["  No options."]
-    yield ""
+
+
+def _filled(paragraph: str) -> list[str]:
+    """A paragraph at the width of the terminal; one with indented lines, such as a list, stays as it is."""
+    return paragraph.splitlines() if "\n " in paragraph else textwrap.wrap(paragraph, terminal_width() - 2)
 
 
 def _option_rows(schema: dict) -> Iterator[tuple[str, str, str, str]]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mta_framework.cli.table import table
+from mta_framework.tables.terminal import terminal_table
 
 if TYPE_CHECKING:
     from mta_framework.evaluation.report import Report
 
 
-def score_lines(report: Report) -> list[str]:
-    """A table for each metric, and what a cell of it is; nothing where nothing was evaluated."""
+def score_lines(report: Report) -> Iterator[str]:
+    """A table for each metric, and what a cell of it is; no lines where nothing was evaluated."""
     if report.evaluation is None:
-        return []
-    from mta_framework.evaluation.tables import heading, metrics, score_rows, seeds_note
+        return
+    from mta_framework.evaluation.tables import metrics, score_table, seeds_note
 
-    lines = []
     for metric in metrics(report.evaluation):
-        rows = score_rows(report.evaluation, metric)
-        lines += ["", heading(report.evaluation, metric), *table(rows, indent="  ", right=True)]
-    return [*lines, "", seeds_note(report.evaluation.seeds)]
+        table = score_table(report.evaluation, metric)
+        yield from ("", table.caption, *terminal_table(table, indent="  "))
+    yield from ("", seeds_note(report.evaluation.seeds))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 
 from mta_framework.cli.group import say
 from mta_framework.cli.options import plugin_option, set_option, spec_argument
-from mta_framework.cli.table import table
+from mta_framework.tables.terminal import terminal_table, terminal_width
 
 if TYPE_CHECKING:
     from mta_framework.errors import Fault
@@ -76,15 +75,14 @@ def _text_faults(text: str) -> Iterator[Fault]:
 
 def _lines(found: Inspection) -> Iterator[str]:
     from mta_framework.inspection.terminal import lines
-    from mta_framework.reporting.span_statistics import notes, rows
+    from mta_framework.reporting.span_statistics import notes, statistics_table
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    columns = shutil.get_terminal_size((120, 24)).columns
     for number, text in enumerate(found.texts, start=1):
         yield click.style(f"text {number}", bold=True) if colour else f"text {number}"
-        yield from lines(text, columns, colour)
+        yield from lines(text, terminal_width(), colour)
         yield ""
-    yield from table(list(rows(found.statistics)), right=True)
+    yield from terminal_table(statistics_table(found.statistics))
     yield ""
     yield from notes(found.statistics)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,8 @@ import click
 
 from mta_framework.cli.group import say, say_error
 from mta_framework.cli.options import plugin_option
-from mta_framework.cli.table import table
+from mta_framework.tables.table import Table
+from mta_framework.tables.terminal import terminal_table, terminal_width
 
 if TYPE_CHECKING:
     from mta_framework.spec.sweep import Choice
@@ -52,7 +52,7 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
     except KeyboardInterrupt:
         say_error(f"Interrupted. The sweep goes on with: mta sweep {sweep} --resume")
         context.exit(130)
-    say("", *compare_cells(bound, shutil.get_terminal_size((100, 24)).columns))
+    say("", *compare_cells(bound, terminal_width()))
     if failed:
         again = f"Once that is mended: mta sweep {sweep} --resume"
         say_error(f"The sweep failed in {len(failed)} of its runs: {', '.join(failed)}", again)
@@ -67,11 +67,12 @@ def _plan(bound: BoundSweep) -> Iterator[str]:
     yield f"{len(bound.cells)} cells in {bound.sweep.folder}"
     yield ""
     head = ["cell", *(axis.name for axis in axes), "state"]
-    yield from table([head, *([cell.cell.name, *cell.cell.labels, cell.state] for cell in bound.cells)])
+    cells = [[cell.cell.name, *cell.cell.labels, cell.state] for cell in bound.cells]
+    yield from terminal_table(Table(head, cells, alignment="l" * len(head)))
     yield ""
     rows = [row for axis in axes for choice in axis.choices for row in _choice_rows(choice)]
     common = [("every cell", name, shown(value)) for name, value in bound.sweep.set.items()]
-    yield from table([("label", "field", "value"), *common, *rows])
+    yield from terminal_table(Table(("label", "field", "value"), [*common, *rows], alignment="lll"))
     if bound.teachers:
         yield ""
         states = ["finished" if RunFolder.of(run.spec).is_finished else "not trained yet" for run in bound.teachers]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from mta_framework.evaluation.report import EvaluationFacts, Score
+from mta_framework.tables.table import Cell, Table
 
 # What Markdown takes for markup within a line; an underscore inside a word is none.
 MARKS = re.compile(r"[&<>|*`~\[\]\\$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -33,6 +34,19 @@ def score_rows(facts: EvaluationFacts, metric: str) -> list[list[str]]:
     cells = {(score.model, score.set): formatted(score) for score in scores}
     head = ["model", *("average" if column is None else column for column in columns)]
     return [head, *([model, *(cells[model, column] for column in columns)] for model in models)]
+
+
+def score_table(facts: EvaluationFacts, metric: str) -> Table:
+    """The scores by one metric, a row for each model and a column for each set, with intervals below them."""
+    scores = {(score.model, score.set): score for score in facts.scores if score.metric == metric}
+    models, sets = (list(dict.fromkeys(names)) for names in zip(*scores, strict=True))
+    rows = [[model, *(_cell(scores[model, name]) for name in sets)] for model in models]
+    return Table(["model", *("average" if name is None else name for name in sets)], rows, heading(facts, metric))
+
+
+def _cell(score: Score) -> Cell:
+    value, _, interval = formatted(score).partition(" [")
+    return Cell(value, below=f"[{interval}" if interval else "")
 
 
 def formatted(score: Score) -> str:

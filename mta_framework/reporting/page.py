@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mta_framework.reporting.palette import heat, stylesheet
+from mta_framework.tables.html_text import html_table
 
 _HEAT_STEPS = 32
 
@@ -44,7 +45,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters |= {"code": _code, "heat": _heat}
+    templates.filters |= {"code": _code, "heat": _heat, "html_table": lambda table: Markup(html_table(table))}
     templates.globals |= {"style": lambda: Markup(stylesheet() + _source(templates, "style.css")), "heat_rules": _rules}
     return templates
 

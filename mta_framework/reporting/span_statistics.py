@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mta_framework.reporting.annotated_text import AnnotatedText
+from mta_framework.tables.table import Table
 from mta_framework.types import Span
 
 
@@ -68,21 +69,17 @@ def statistics(texts: Sequence[AnnotatedText], failures: Sequence[int], speed: S
     return Statistics(len(texts), counted, sum(failures), sum(count > 0 for count in failures), speed)
 
 
-def rows(found: Statistics) -> Iterator[tuple[str, ...]]:
-    """As a table; the first row is its head."""
+def statistics_table(found: Statistics) -> Table:
+    """A row for each granularity."""
     tokenised = all(granularity.tokens is not None for granularity in found.granularities)
-    yield (
-        "spans",
-        "number",
-        "per text",
-        "characters in them",
-        *(("tokens in them",) if tokenised else ()),
-        "texts without",
-    )
+    header = ["spans", "number", "per text", "characters in them", *["tokens in them"] * tokenised, "texts without"]
+    rows = []
     for one in found.granularities:
         tokens = () if one.tokens is None else (f"{one.tokens:.1%}",)
         without = f"{one.texts_without:,} ({one.texts_without / found.texts:.1%})"
-        yield one.name, f"{one.spans:,}", f"{one.spans / found.texts:.1f}", f"{one.characters:.1%}", *tokens, without
+        counts = f"{one.spans:,}", f"{one.spans / found.texts:.1f}", f"{one.characters:.1%}"
+        rows.append([one.name, *counts, *tokens, without])
+    return Table(header, rows, "Spans by granularity")
 
 
 def notes(found: Statistics) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.reporting.page import render
 from mta_framework.reporting.span_html import strips
-from mta_framework.reporting.span_statistics import Statistics, notes, rows
+from mta_framework.reporting.span_statistics import Statistics, notes, statistics_table
 
 
 def spans_page(title: str, texts: Sequence[AnnotatedText], statistics: Statistics) -> str:
@@ -24,6 +24,6 @@ def spans_page(title: str, texts: Sequence[AnnotatedText], statistics: Statistic
         sections=[],
         strips=strips(texts),
         texts=texts,
-        table=list(rows(statistics)),
+        table=statistics_table(statistics),
         notes=list(notes(statistics)),
     )

@@ -31,7 +31,7 @@ class Table:
     """A table that every renderer accepts; it is false when it has no rows.
 
     Args:
-        header: Heading of each column.
+        header: Heading of each column; where all are empty, a terminal shows none.
         rows: Rows with one cell per column. A row of a single cell is a heading that runs through all columns.
         caption: What the table shows.
         alignment: ``l`` or ``r`` for each column; empty: columns of figures to the right, others to the left.

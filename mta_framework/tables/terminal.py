@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
 from mta_framework.tables.table import Cell, Table
@@ -12,7 +12,10 @@ from mta_framework.tables.terminal_chars import glyph, width
 
 _GAP = "  "
 _NARROWEST = 16
-"""Width down to which a column of text is wrapped before columns go below the others, in terminal cells."""
+"""Width down to which a column of short words is wrapped, in terminal cells."""
+
+Width = tuple[int, int]
+"""Least and greatest width of a column."""
 
 
 def terminal_width() -> int:
@@ -35,11 +38,11 @@ def terminal_table(table: Table, columns: int | None = None, indent: str = "") -
         return
     room, letters = (columns or terminal_width()) - len(indent), table.alignments
     rows = list(_texts(table))
-    natural, least = _widths(rows, letters)
-    for number, block in enumerate(_blocks(least, room)):
-        widths = _fitted([natural[index] for index in block], [least[index] for index in block], room)
+    limits = _widths(rows, letters, room)
+    for number, block in enumerate(_blocks(limits, room)):
+        widths = _fitted(rows, block, limits, room)
         yield from [""] * (number > 0)
-        for row in rows:
+        for row in rows[not any(table.header) :]:
             if len(row) < len(letters):
                 yield from (f"{indent}{line}" for line in _wrapped(row[0], room))
                 continue
@@ -47,6 +50,11 @@ def terminal_table(table: Table, columns: int | None = None, indent: str = "") -
             for line in zip_longest(*cells, fillvalue=""):
                 padded = map(_padded, line, widths, [letters[index] for index in block])
                 yield f"{indent}{_GAP.join(padded)}".rstrip()
+
+
+def terminal_list(entries: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Indented lines of names, each with its text beside it."""
+    return terminal_table(Table(("", ""), list(entries), alignment="ll"), indent="  ")
 
 
 def _texts(table: Table) -> Iterator[list[str]]:
@@ -71,38 +79,48 @@ def _shown(text: str) -> str:
     return "\n".join("".join(map(glyph, line)) for line in text.splitlines())
 
 
-def _widths(rows: Sequence[Sequence[str]], letters: str) -> tuple[list[int], list[int]]:
-    """Of each column: the width without wrapping, and the width down to which it may be wrapped."""
-    natural, least = [], []
+def _widths(rows: Sequence[Sequence[str]], letters: str, room: int) -> list[Width]:
+    """Limits of each column; words longer than a third of the room may be broken, figures are never."""
+    widths = []
     columns = zip(*(row for row in rows if len(row) == len(letters)), strict=True)
     for letter, (header, *body) in zip(letters, columns, strict=True):
-        natural.append(_width("\n".join([header, *body])))
+        natural = max(_width("\n".join([header, *body])), 1)
+        words = _width("\n".join(" ".join([header, *body]).split()))
         figures = _width("\n".join([*header.split(), *body]))
-        least.append(figures if letter == "r" else min(natural[-1], _NARROWEST))
-    return natural, least
+        widths.append((figures if letter == "r" else min(natural, room // 3, max(words, _NARROWEST)), natural))
+    return widths
 
 
-def _blocks(least: Sequence[int], room: int) -> Iterator[list[int]]:
+def _blocks(widths: Sequence[Width], room: int) -> Iterator[list[int]]:
     """Indices of the columns that stand side by side; the first column is in every block."""
     block = [0]
-    for index in range(1, len(least)):
-        taken = sum(least[column] + len(_GAP) for column in block)
-        if len(block) > 1 and taken + least[index] > room:
+    for index in range(1, len(widths)):
+        taken = sum(widths[column][0] + len(_GAP) for column in block)
+        if len(block) > 1 and taken + widths[index][0] > room:
             yield block
             block = [0]
         block.append(index)
     yield block
 
 
-def _fitted(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
-    """Widths of columns side by side: the widest are narrowed until all find room."""
-    room -= len(_GAP) * (len(natural) - 1)
-    limit = max(natural)
-    widths = list(natural)
-    while sum(widths) > room and limit > 0:
-        limit -= 1
-        widths = [max(low, min(high, limit)) for high, low in zip(natural, least, strict=True)]
-    return widths
+def _fitted(rows: Sequence[Sequence[str]], block: Sequence[int], widths: Sequence[Width], room: int) -> list[int]:
+    """Widths of columns side by side: from the least on, room is given to where it saves most lines."""
+    fitted = [widths[index][0] for index in block]
+    sizes = [[_width(row[index]) for index in block] for row in rows if len(row) == len(widths)]
+    for _ in range(room - sum(fitted) - len(_GAP) * (len(block) - 1)):
+        grown = {
+            column: _height(sizes, [*fitted[:column], fitted[column] + 1, *fitted[column + 1 :]])
+            for column, index in enumerate(block)
+            if fitted[column] < widths[index][1]
+        }
+        if not grown:
+            break
+        fitted[min(grown, key=grown.__getitem__)] += 1
+    return fitted
+
+
+def _height(sizes: Sequence[Sequence[int]], widths: Sequence[int]) -> float:
+    return sum(max(size / width for size, width in zip(row, widths, strict=True)) for row in sizes)
 
 
 def _wrapped(text: str, room: int) -> list[str]:

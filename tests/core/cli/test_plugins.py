@@ -15,10 +15,14 @@ Mta = Callable[..., Result]
 SPECS = Path(__file__).parents[2] / "specs"
 
 
-def test_plugins_are_listed_with_family_provider_and_summary(mta: Mta, plugin_file: Path) -> None:
+def test_plugins_are_listed_by_family_with_provider_and_summary(
+    mta: Mta, plugin_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
     result = mta("plugins")
-    (line,) = [line for line in result.stdout.splitlines() if " plain_test " in line]
-    assert line.split() == ["base_losses", "plain_test", str(plugin_file), "Nothing,", "plainly."]
+    family = result.stdout.partition("\nbase_losses\n")[2].partition("\nmetrics\n")[0]
+    (line,) = [line for line in family.splitlines() if " plain_test " in line]
+    assert line.split() == ["plain_test", str(plugin_file), "Nothing,", "plainly."]
     assert result.exit_code == 0
 
 

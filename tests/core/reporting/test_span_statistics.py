@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mta_framework.reporting.annotated_text import AnnotatedText
-from mta_framework.reporting.span_statistics import Speed, notes, rows, statistics
+from mta_framework.reporting.span_statistics import Speed, notes, statistics, statistics_table
 
 
 def test_shares_are_of_characters_and_tokens_in_some_span() -> None:
@@ -19,7 +19,7 @@ def test_shares_are_of_characters_and_tokens_in_some_span() -> None:
     assert (words.spans, words.characters, words.texts_without) == (3, 0.6, 1)
     assert words.tokens == pytest.approx(2 / 3)
     assert (phrases.spans, phrases.characters, phrases.tokens, phrases.texts_without) == (0, 0.0, 0.0, 2)
-    assert list(rows(found))[1] == ("w", "3", "1.5", "60.0%", "66.7%", "1 (50.0%)")
+    assert statistics_table(found).rows[0] == ["w", "3", "1.5", "60.0%", "66.7%", "1 (50.0%)"]
     assert list(notes(found)) == [
         "Counted over 2 texts.",
         "Not parsed, and so without spans: 3 stretches in 1 text.",
@@ -29,5 +29,5 @@ def test_shares_are_of_characters_and_tokens_in_some_span() -> None:
 
 def test_nothing_is_nothing() -> None:
     found = statistics([AnnotatedText("", {"w": []})], [0], Speed(1, 0, 0.0))
-    assert list(rows(found))[1] == ("w", "0", "0.0", "0.0%", "1 (100.0%)")
+    assert statistics_table(found).rows == [["w", "0", "0.0", "0.0%", "1 (100.0%)"]]
     assert len(list(notes(found))) == 2
