@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,11 @@ from filelock import FileLock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+sys.path.insert(0, str(Path(__file__).parent / "shared"))
+
+from cache_folder import cache_folder
+from finished_runs import FinishedRuns
+from warm_python import WarmPython
 
 SUBJECTS = ("The old keeper", "A young student", "My neighbour", "The tall engineer", "Their teacher", "A quiet clerk")
 VERBS = ("has repaired", "is painting", "carefully moved", "will sell", "found", "had forgotten")
@@ -47,15 +52,23 @@ def instruction_rows() -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_stanza(pytestconfig: pytest.Config) -> Path:
+def warm_python() -> Iterator[WarmPython]:
+    """Starts Python processes in which torch and the framework are already imported."""
+    python = WarmPython()
+    yield python
+    python.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_stanza() -> Path:
     """A folder of Stanza models that know a few dozen English sentences; trained once, in a minute or two.
 
-    Kept in pytest's cache, by what they are made from.
+    Kept beyond the session, by what they are made from.
     """
     script = Path(__file__).parent / "tiny_stanza" / "train.py"
     source = b"".join(path.read_bytes() for path in (script, script.with_name("treebank.txt")))
     digest = hashlib.sha256(source + f"{version('stanza')} {version('torch')}".encode()).hexdigest()[:16]
-    folder = pytestconfig.cache.mkdir("tiny_stanza") / digest
+    folder = cache_folder("tiny_stanza") / digest
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             unfinished = folder.with_suffix(".unfinished")
@@ -66,8 +79,25 @@ def tiny_stanza(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that all processes of a session share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(session_folder: Path) -> Path:
     """A byte-level BPE tokenizer of 500 entries, saved as transformers does."""
+    folder = session_folder / "tokenizer"
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            _write_tokenizer(folder)
+    return folder
+
+
+def _write_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -82,11 +112,20 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=500, min_frequency=1, special_tokens=["<|end|>"], initial_alphabet=alphabet
     )
     tokenizer.train_from_iterator(texts, trainer)
-    folder = tmp_path_factory.mktemp("tokenizer")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>").save_pretrained(
-        folder
-    )
-    return folder
+    whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
+    whole.save_pretrained(folder)
+
+
+@pytest.fixture
+def run_once(session_folder: Path, tmp_path: Path) -> FinishedRuns:
+    """Runs a spec of the temporary folder, or copies what the same run left earlier in the session."""
+    return FinishedRuns(session_folder, tmp_path)
+
+
+@pytest.fixture
+def trained_teacher(run_once: FinishedRuns, spec_dict: dict[str, Any], tmp_path: Path) -> None:
+    """The teacher's run of ``spec_dict`` is finished."""
+    run_once(tmp_path / "teacher.json")
 
 
 @pytest.fixture

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
 
 import pytest
+from warm_python import CPU
 
 PROGRAM = """
 import json, os, sys
@@ -19,8 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mta_framework import Metric, RunError, ScoreSet
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.generation.sampling import Sampling
-from mta_framework.distributed import on_main
-from mta_framework.distributed import leave, processes
+from mta_framework.distributed import processes, run_on_main, shutdown
 
 class Length(Metric):
     NAME = "length"
@@ -50,21 +47,12 @@ candidate = Candidate("twins", "", tokenizer, lambda: model, [same])
 twins = evaluate([candidate], [Length(Length.Params())], Sampling(1.0, 1.0, 20, 1), [10], Path(sys.argv[1]))
 answer["twins"] = [row.prediction for row in twins.results[0].predictions]
 try:
-    on_main(fail)
+    run_on_main(fail)
 except RunError as error:
     answer["error"] = str(error)
 print(json.dumps(answer))
-leave()
+shutdown()
 """
-
-
-def start(folder, rank=None, port=0):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    if rank is not None:
-        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-c", PROGRAM, str(folder)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def answer(process):
@@ -74,13 +62,10 @@ def answer(process):
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_prompts_and_agree_on_everything(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pair = [start(tmp_path / "two", rank, port) for rank in (0, 1)]
+def test_two_processes_share_the_prompts_and_agree_on_everything(tmp_path, warm_python):
+    pair = warm_python.start_ranks([["-c", PROGRAM, tmp_path / "two"]] * 2)
     first, second = [answer(process) for process in pair]
-    alone = answer(start(tmp_path / "one"))
+    alone = answer(warm_python.start(["-c", PROGRAM, tmp_path / "one"], {**os.environ, **CPU}))
     assert first == second == alone
     assert first["twins"][0] != first["twins"][1]
     assert first["error"] == "metric mine: failed"

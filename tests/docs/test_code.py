@@ -147,6 +147,7 @@ def test_code_spans_are_sorted_lines_and_identifiers(workplace):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("trained_teacher")
 def test_documented_plugin_files_train_a_student_from_the_command_line(workplace, spec_dict, write_spec, tmp_path):
     spec = {**spec_dict, "base_loss": {"name": "sure_kl"}, "alignment": {"spans": {"name": "code_spans"}}}
     files = [word for name in ("sure_kl.py", "code_spans.py") for word in ("-p", str(workplace / name))]
@@ -157,6 +158,7 @@ def test_documented_plugin_files_train_a_student_from_the_command_line(workplace
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("trained_teacher")
 def test_documented_base_loss_trains_on_responses_of_the_student(workplace, spec_dict, write_spec, tmp_path):
     batches = {"policy": "on_policy", "fraction": 1.0}
     loss = {"name": "alpha_divergence", "params": {"alpha": 0.3, "batches": batches}}

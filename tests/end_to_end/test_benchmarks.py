@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,15 +27,17 @@ def teacher_folder(tokenizer_folder, tmp_path):
     return tmp_path / "teacher"
 
 
-def step_benchmark(*arguments):
-    command = [sys.executable, str(BENCHMARKS / "step.py"), *map(str, arguments), "--steps", "2", "--batch-size", "4"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+@pytest.fixture
+def step_benchmark(warm_python):
+    def run(*arguments):
+        command = [BENCHMARKS / "step.py", *arguments, "--steps", "2", "--batch-size", "4"]
+        return warm_python.run(command, check=True).stdout
+
+    return run
 
 
 @pytest.mark.slow
-def test_step_benchmark_prints_every_base_the_usual_way_and_their_ratios(teacher_folder, rows_file):
+def test_step_benchmark_prints_every_base_the_usual_way_and_their_ratios(step_benchmark, teacher_folder, rows_file):
     printed = step_benchmark("--data", rows_file, "--teacher", teacher_folder)
     for base in ("kl", "jsd", "fdd", "distillm", "distillm2"):
         for expected in (f"{base}, MTA off", f"{base}, MTA on ", f"{base}: MTA on / MTA off"):
@@ -54,7 +54,7 @@ def test_step_benchmark_prints_every_base_the_usual_way_and_their_ratios(teacher
 
 
 @pytest.mark.slow
-def test_step_benchmark_runs_on_made_up_texts_without_a_parser_in_bf16(teacher_folder):
+def test_step_benchmark_runs_on_made_up_texts_without_a_parser_in_bf16(step_benchmark, teacher_folder):
     printed = step_benchmark("--teacher", teacher_folder, "--bases", "fdd", "--spans", "words", "--dtype", "bfloat16")
     assert "fdd: MTA on / MTA off" in printed
     assert "kl" not in printed

@@ -107,6 +107,7 @@ def mta(tmp_path, spec_dict, write_spec):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("trained_teacher")
 @pytest.mark.parametrize(
     ("sections", "messages"),
     [

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher")]
 WORKER = Path(__file__).with_name("gradient_worker.py")
 
 
@@ -24,14 +22,15 @@ def one_step_here(*arguments):
     module.one_step(*arguments)
 
 
-def one_step_on_two_ranks(*arguments):
-    """Run the worker under two gloo processes, as a user would."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launcher += ["--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
-    done = subprocess.run([*launcher, str(WORKER), *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((arguments[1] / "loss.json").read_text())["processes"] == 2
+@pytest.fixture
+def one_step_on_two_ranks(warm_python):
+    """Runs the worker under two gloo processes."""
+
+    def run(*arguments):
+        warm_python.run_on_two_ranks([WORKER, *arguments])
+        assert json.loads((arguments[1] / "loss.json").read_text())["processes"] == 2
+
+    return run
 
 
 def outcome(folder):
@@ -68,7 +67,9 @@ BASES = {
 
 @pytest.mark.parametrize("mta", [True, False], ids=["MTA on", "MTA off"])
 @pytest.mark.parametrize("base", BASES)
-def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(base, mta, spec_dict, write_spec, tmp_path):
+def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(
+    base, mta, spec_dict, write_spec, tmp_path, one_step_on_two_ranks
+):
     spec_dict["base_loss"], generation = BASES[base]
     training = {**spec_dict["training"], "max_steps": 1, "batch_size": 8, "generation": generation}
     changes = {"training": training, "evaluation": None}

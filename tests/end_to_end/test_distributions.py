@@ -117,7 +117,9 @@ def test_new_plugins_of_every_kind_pass_the_contract_tests_as_they_are(environme
     assert "skipped" not in told
 
 
-def test_a_student_is_trained_with_the_plugins_of_the_example(environment, spec_dict, write_spec, tmp_path):
+def test_a_student_is_trained_with_the_plugins_of_the_example(
+    environment, trained_teacher, spec_dict, write_spec, tmp_path
+):
     spec = {
         **spec_dict,
         "base_loss": {"name": "squared_logits"},

@@ -13,7 +13,7 @@ from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.binding import bind
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher")]
 
 ROWS = [
     ("Add two numbers.", "Use this:\n```python\ndef add(a, b):\n    return sum([a, b])\n```\nIt takes two."),

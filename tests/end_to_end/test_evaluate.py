@@ -166,7 +166,9 @@ def test_a_chat_template_that_the_tokenizer_lacks_is_a_fault_of_the_template(mta
     assert "Set template to 'alpaca'" in done.stderr
 
 
-def test_a_run_folder_gives_its_student_and_its_settings_and_keeps_its_own_report(mta, spec_dict, write_spec, tmp_path):
+def test_a_run_folder_gives_its_student_and_its_settings_and_keeps_its_own_report(
+    mta, trained_teacher, spec_dict, write_spec, tmp_path
+):
     from mta_framework.registry import discover
     from mta_framework.runs import pipeline
     from mta_framework.runs.binding import bind

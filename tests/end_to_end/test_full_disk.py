@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,20 +19,22 @@ WORKER = Path(__file__).with_name("full_disk_worker.py")
 
 
 @pytest.fixture
-def spec(spec_dict, write_spec):
+def spec(spec_dict, write_spec, trained_teacher):
     """Four steps with a checkpoint at each second, a trained teacher and an evaluation."""
     layers = {"name": "proportional", "params": {"words": 2, "phrases": 0}}
     alignment = {"spans": {"name": "words"}, "layers": layers}
     training = {**spec_dict["training"], "save_steps": 2}
     evaluation = {**spec_dict["evaluation"], "models": ["student"], "seeds": [10]}
     path = write_spec({**spec_dict, "alignment": alignment, "training": training, "evaluation": evaluation})
-    pipeline.run(bind(path.with_name("teacher.json"), discover()))
     return path
 
 
-def run_without_room(stage, spec, *arguments):
-    command = [sys.executable, str(WORKER), stage, "run", str(spec), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture
+def run_without_room(warm_python):
+    def run(stage, spec, *arguments):
+        return warm_python.run([WORKER, stage, "run", spec, *arguments])
+
+    return run
 
 
 def contents(folder):
@@ -43,7 +43,7 @@ def contents(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["checkpoint", "export", "predictions", "report"])
-def test_run_stops_with_a_sentence_keeps_what_was_whole_and_goes_on_with_room(stage, spec, tmp_path):
+def test_run_stops_with_a_sentence_keeps_what_was_whole_and_goes_on_with_room(stage, spec, run_without_room, tmp_path):
     done = run_without_room(stage, spec)
     folder = tmp_path / "runs" / "student"
     assert done.returncode == 1, done.stderr[-3000:]
@@ -69,7 +69,7 @@ def test_run_stops_with_a_sentence_keeps_what_was_whole_and_goes_on_with_room(st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["predictions", "report"])
-def test_an_earlier_report_and_export_stay_as_they_were(stage, spec, tmp_path):
+def test_an_earlier_report_and_export_stay_as_they_were(stage, spec, run_without_room, tmp_path):
     before = pipeline.run(bind(spec, discover()))
     folder = tmp_path / "runs" / "student"
     files = contents(folder)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,12 +26,10 @@ def model_folder(tokenizer_folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("made_up", [True, False])
-def test_it_prints_the_speed_of_both_ways_and_their_ratio(model_folder, rows_file, made_up):
+def test_it_prints_the_speed_of_both_ways_and_their_ratio(model_folder, rows_file, made_up, warm_python):
     data = [] if made_up else ["--data", str(rows_file)]
     sizes = ["--prompts", "7", "--rows", "3", "--new-tokens", "9", "--parts", "2", "--threads", "1"]
-    command = [sys.executable, str(BENCHMARK), *data, "--model", str(model_folder), *sizes]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = warm_python.run([BENCHMARK, *data, "--model", model_folder, *sizes], check=True)
     speeds = {
         name: float(re.search(rf"^{name} +([\d.]+) tokens/s", done.stdout, re.MULTILINE)[1])
         for name in ("plain loop", "ours")

@@ -9,11 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from mta_framework.cli import main
-from mta_framework.registry import discover
-from mta_framework.runs import pipeline
-from mta_framework.runs.binding import bind
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher")]
 
 
 @pytest.fixture
@@ -107,8 +104,8 @@ DAMAGES = {
 }
 
 
-def test_damage_is_told_with_file_and_remedy_and_nothing_is_run(spec, tmp_path):
-    pipeline.run(bind(spec, discover()))
+def test_damage_is_told_with_file_and_remedy_and_nothing_is_run(spec, run_once, tmp_path):
+    run_once(spec)
     runs, whole = tmp_path / "runs", tmp_path / "whole"
     shutil.copytree(runs, whole)
     for name, (damage, messages) in DAMAGES.items():
@@ -121,8 +118,8 @@ def test_damage_is_told_with_file_and_remedy_and_nothing_is_run(spec, tmp_path):
         shutil.copytree(whole, runs)
 
 
-def test_what_the_message_says_makes_export_log_and_layers_anew(spec, tmp_path):
-    pipeline.run(bind(spec, discover()))
+def test_what_the_message_says_makes_export_log_and_layers_anew(spec, run_once, tmp_path):
+    run_once(spec)
     run = tmp_path / "runs" / "student"
     before = {name: (run / name).read_bytes() for name in ("student/model.safetensors", "key-layers.json")}
     cut(run / "student" / "model.safetensors")
@@ -136,8 +133,8 @@ def test_what_the_message_says_makes_export_log_and_layers_anew(spec, tmp_path):
     assert {name: (run / name).read_bytes() for name in before} == before
 
 
-def test_a_report_that_was_lost_or_garbled_is_written_anew(spec, tmp_path):
-    pipeline.run(bind(spec, discover()))
+def test_a_report_that_was_lost_or_garbled_is_written_anew(spec, run_once, tmp_path):
+    run_once(spec)
     report = tmp_path / "runs" / "student" / "report.json"
     for damage in (report.unlink, lambda: garble(report)):
         damage()
@@ -145,8 +142,8 @@ def test_a_report_that_was_lost_or_garbled_is_written_anew(spec, tmp_path):
         assert json.loads(report.read_text())["name"] == "student"
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_told(spec, tmp_path, caplog):
-    pipeline.run(bind(spec, discover()))
+def test_a_damaged_checkpoint_is_passed_over_and_told(spec, run_once, tmp_path, caplog):
+    run_once(spec)
     run = tmp_path / "runs" / "student"
     weights = (run / "student" / "model.safetensors").read_bytes()
     shutil.rmtree(run / "student")
@@ -157,8 +154,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(spec, tmp_path, caplog):
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-1", "checkpoint-2"]
 
 
-def test_without_any_whole_checkpoint_nothing_is_begun_anew(spec, tmp_path):
-    pipeline.run(bind(spec, discover()))
+def test_without_any_whole_checkpoint_nothing_is_begun_anew(spec, run_once, tmp_path):
+    run_once(spec)
     run = tmp_path / "runs" / "student"
     shutil.rmtree(run / "student")
     cut(run / "checkpoints" / "checkpoint-1" / "student" / "student.safetensors")
@@ -168,8 +165,8 @@ def test_without_any_whole_checkpoint_nothing_is_begun_anew(spec, tmp_path):
     assert "checkpoints: holds no checkpoint that is whole (got checkpoint-2: files.json is missing)" in result.output
 
 
-def test_a_checkpoint_of_the_right_size_and_the_wrong_content_is_named(spec, tmp_path):
-    pipeline.run(bind(spec, discover()))
+def test_a_checkpoint_of_the_right_size_and_the_wrong_content_is_named(spec, run_once, tmp_path):
+    run_once(spec)
     run = tmp_path / "runs" / "student"
     shutil.rmtree(run / "student")
     for name in ("checkpoint-2/trainer_state.json", "checkpoint-2/optimizer.pt"):
@@ -183,11 +180,11 @@ def test_a_checkpoint_of_the_right_size_and_the_wrong_content_is_named(spec, tmp
         shutil.copytree(run / "checkpoints" / "checkpoint-1", run / "checkpoints" / "checkpoint-2")
 
 
-def test_an_export_that_does_not_load_is_named_by_its_folder(spec_dict, write_spec, tmp_path):
+def test_an_export_that_does_not_load_is_named_by_its_folder(spec_dict, write_spec, run_once, tmp_path):
     spec = write_spec(
         {**spec_dict, "alignment": None, "evaluation": {**spec_dict["evaluation"], "models": ["student"]}}
     )
-    pipeline.run(bind(spec, discover()))
+    run_once(spec)
     run = tmp_path / "runs" / "student"
     shutil.rmtree(run / "predictions")
     edit(run / "student" / "config.json", num_hidden_layers=5)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.binding import bind
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher")]
 
 
 @pytest.fixture
@@ -77,15 +75,11 @@ def test_other_mappers_measure_nothing(spec, tmp_path):
     assert not (tmp_path / "runs" / "student" / "key-layers.json").exists()
 
 
-def test_two_processes_train_with_the_layers_that_one_measures(spec, tmp_path):
+def test_two_processes_train_with_the_layers_that_one_measures(spec, tmp_path, warm_python):
     alone = pipeline.run(bound(spec, "name=alone"))
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launcher += ["--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
     worker = Path(__file__).with_name("key_layers_worker.py")
-    done = subprocess.run([*launcher, str(worker), str(spec), str(tmp_path / "two")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("Key layers, measured:") == 1
+    printed = warm_python.run_on_two_ranks([worker, spec, tmp_path / "two"])
+    assert printed.count("Key layers, measured:") == 1
     expected = [[pair.student, pair.teacher, pair.granularity] for pair in alone.layer_pairs]
     assert [json.loads((tmp_path / f"two-rank{rank}.json").read_text()) for rank in (0, 1)] == [expected] * 2
     saved = [json.loads((tmp_path / "runs" / name / "key-layers.json").read_text()) for name in ("alone", "two")]

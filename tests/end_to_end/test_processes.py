@@ -12,7 +12,7 @@ from mta_framework.evaluation.report import read_report
 pytestmark = pytest.mark.slow
 
 
-def test_two_processes_make_the_run_that_one_makes(spec_dict, write_spec, tmp_path):
+def test_two_processes_make_the_run_that_one_makes(spec_dict, write_spec, tmp_path, warm_python):
     spec_dict["evaluation"] = {**spec_dict["evaluation"], "seeds": [10], "temperature": 0}
     path = write_spec(spec_dict)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
@@ -22,8 +22,7 @@ def test_two_processes_make_the_run_that_one_makes(spec_dict, write_spec, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Report:") == 1
 
-    alone = [sys.executable, "-m", "mta_framework", "run", str(path), "--set", "name=alone"]
-    subprocess.run(alone, check=True, capture_output=True)
+    warm_python.run(["-m", "mta_framework", "run", path, "--set", "name=alone"], check=True)
     shared, single = (read_report(tmp_path / "runs" / name) for name in ("student", "alone"))
     assert [report.versions["processes"] for report in (shared, single)] == ["2", "1"]
     losses = [[entry["loss"] for entry in report.log if "kl" in entry] for report in (shared, single)]

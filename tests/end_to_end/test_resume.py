@@ -6,7 +6,6 @@ import gc
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,12 +19,12 @@ from mta_framework.runs import pipeline
 from mta_framework.runs.binding import bind
 from mta_framework.training.trainer import DistillationTrainer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher")]
 PLUGIN = Path(__file__).with_name("slow_loss.py")
 
 
 def command(path, *arguments):
-    return [sys.executable, "-m", "mta_framework", "-p", str(PLUGIN), "run", str(path), *arguments]
+    return ["-m", "mta_framework", "-p", PLUGIN, "run", path, *arguments]
 
 
 @pytest.fixture
@@ -45,18 +44,16 @@ def wait_for(path, process, seconds=120):
         time.sleep(0.02)
 
 
-def test_killed_run_resumes_to_the_same_bits(spec, tmp_path):
-    subprocess.run(command(spec, "--set", "name=straight"), check=True, capture_output=True)
-    killed = subprocess.Popen(
-        command(spec, "--set", "name=killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def test_killed_run_resumes_to_the_same_bits(spec, tmp_path, warm_python):
+    warm_python.run(command(spec, "--set", "name=straight"), check=True)
+    killed = warm_python.start(command(spec, "--set", "name=killed"))
     folder = tmp_path / "runs" / "killed"
     wait_for(folder / "checkpoints" / "checkpoint-6", killed)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not (folder / "student").exists()
 
-    subprocess.run(command(spec, "--set", "name=killed", "--resume"), check=True, capture_output=True)
+    warm_python.run(command(spec, "--set", "name=killed", "--resume"), check=True)
     straight = tmp_path / "runs" / "straight" / "student" / "model.safetensors"
     assert (folder / "student" / "model.safetensors").read_bytes() == straight.read_bytes()
     kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
@@ -68,16 +65,15 @@ def test_killed_run_resumes_to_the_same_bits(spec, tmp_path):
     assert projections[0].read_bytes() == projections[1].read_bytes()
 
 
-def test_half_written_checkpoint_is_not_resumed_from(spec, tmp_path):
+def test_half_written_checkpoint_is_not_resumed_from(spec, tmp_path, warm_python):
     folder = tmp_path / "runs" / "student" / "checkpoints"
-    running = subprocess.Popen(command(spec), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = warm_python.start(command(spec))
     wait_for(folder / "checkpoint-3", running)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     (folder / "partial" / "checkpoint-6" / "student").mkdir(parents=True)
     (folder / "partial" / "checkpoint-6" / "student" / "student.safetensors").write_bytes(b"half")
-    done = subprocess.run(command(spec, "--resume"), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    warm_python.run(command(spec, "--resume"), check=True)
     assert not (folder / "partial").exists()
 
 

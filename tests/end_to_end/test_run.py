@@ -30,8 +30,8 @@ def weights(folder):
     return load_file(folder / "student" / "model.safetensors")
 
 
-def test_run_leaves_a_student_predictions_and_a_report(run, spec_dict, write_spec, tmp_path):
-    report = run(write_spec(spec_dict))
+def test_run_leaves_a_student_predictions_and_a_report(run_once, spec_dict, write_spec, tmp_path):
+    report = run_once(write_spec(spec_dict))
     folder = tmp_path / "runs" / "student"
     assert json.loads((folder / "report.json").read_text())["name"] == "student"
     files = {"report.html", "report.md", "spec.json", "training.json", "student/README.md"}
@@ -53,6 +53,7 @@ def test_run_leaves_a_student_predictions_and_a_report(run, spec_dict, write_spe
     assert any("eval_kl" in entry for entry in report.log)
 
 
+@pytest.mark.usefixtures("trained_teacher")
 def test_same_seed_gives_the_same_bits_and_another_seed_others(run, spec_dict, write_spec, tmp_path):
     path = write_spec({**spec_dict, "evaluation": None})
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -62,9 +63,9 @@ def test_same_seed_gives_the_same_bits_and_another_seed_others(run, spec_dict, w
     assert not all(torch.equal(a[key], c[key]) for key in a)
 
 
-def test_a_finished_run_is_refused_then_only_evaluated_anew(run, spec_dict, write_spec, tmp_path):
+def test_a_finished_run_is_refused_then_only_evaluated_anew(run, run_once, spec_dict, write_spec, tmp_path):
     path = write_spec(spec_dict)
-    first = run(path)
+    first = run_once(path)
     before = (tmp_path / "runs" / "student" / "student" / "model.safetensors").stat().st_mtime_ns
     with pytest.raises(InputError, match="already holds a run"):
         run(path)
@@ -75,9 +76,11 @@ def test_a_finished_run_is_refused_then_only_evaluated_anew(run, spec_dict, writ
     assert firsts == {(score.model, score.set): score.per_seed[0] for score in second.evaluation.scores}
 
 
-def test_a_second_run_parses_nothing_and_trains_no_teacher_again(run, spec_dict, write_spec, tmp_path, monkeypatch):
+def test_a_second_run_parses_nothing_and_trains_no_teacher_again(
+    run, run_once, spec_dict, write_spec, tmp_path, monkeypatch
+):
     path = write_spec({**spec_dict, "evaluation": None})
-    run(path)
+    run_once(path)
     teacher = tmp_path / "runs" / "teacher" / "student" / "model.safetensors"
     before = teacher.stat().st_mtime_ns
     monkeypatch.setattr("mta_plugins.span_extractors.spacy_phrases.SpacyPhrases.extract", None)
@@ -115,6 +118,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.usefixtures("trained_teacher")
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_variant_trains_and_exports(changes, run, spec_dict, write_spec, tmp_path):
     report = run(write_spec({**spec_dict, "evaluation": None, **changes}))
@@ -125,6 +129,7 @@ def test_variant_trains_and_exports(changes, run, spec_dict, write_spec, tmp_pat
     assert not [name for name, _ in model.named_parameters() if "lora" in name]
 
 
+@pytest.mark.usefixtures("trained_teacher")
 def test_learning_from_the_teacher_lowers_the_loss(run, spec_dict, write_spec):
     spec_dict["training"] = {**spec_dict["training"], "max_steps": 40, "learning_rate": 5e-3}
     report = run(write_spec({**spec_dict, "evaluation": None}))
@@ -132,6 +137,7 @@ def test_learning_from_the_teacher_lowers_the_loss(run, spec_dict, write_spec):
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
+@pytest.mark.usefixtures("trained_teacher")
 def test_rows_without_spans_and_empty_responses_train(run, spec_dict, write_spec, tmp_path):
     rows = [
         {"instruction": "?", "output": ""},

@@ -18,12 +18,14 @@ from mta_framework.runs.binding import bind
 from mta_framework.timers import Stopwatch
 from mta_framework.training.trainer import DistillationTrainer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher")]
 
 
 @pytest.fixture
-def run(spec_dict, write_spec):
+def run(spec_dict, write_spec, run_once):
     def run(resume=False, **changes):
+        if not changes and not resume:
+            return run_once(write_spec({**spec_dict, "evaluation": None}))
         path = write_spec({**spec_dict, "evaluation": None, **changes})
         return pipeline.run(bind(path, discover()), resume=resume)
 

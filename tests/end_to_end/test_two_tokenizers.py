@@ -50,6 +50,7 @@ def one_step():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("trained_teacher")
 @pytest.mark.parametrize("base_loss", ["uld", "sft"])
 def test_run_with_alignment_ends_with_scores_of_both(base_loss, pair, write_spec, tmp_path):
     report = pipeline.run(bind(write_spec({**pair, "base_loss": {"name": base_loss}}), discover()))
@@ -87,6 +88,7 @@ def test_chat_template_and_layers_of_the_teacher_are_refused(pair, write_spec):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("trained_teacher")
 def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(pair, write_spec, tmp_path, one_step):
     training = {**pair["training"], "max_steps": 1}
     path = write_spec({**pair, "base_loss": {"name": "uld"}, "training": training, "evaluation": None})

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from warm_python import CPU, WarmProcess, WarmPython
 
 from mta_framework import RunError
 from mta_framework.evaluation.journal import Journal, Response, Writer
@@ -26,7 +25,7 @@ from mta_framework import Metric, ScoreSet
 from mta_framework.evaluation import journal
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.generation.sampling import Sampling
-from mta_framework.distributed import leave
+from mta_framework.distributed import shutdown
 
 class Length(Metric):
     NAME = "length"
@@ -56,17 +55,18 @@ entry = EvaluationSet("set", [str(ids) for ids in prompts], prompts, [["w1"]] * 
 candidate = Candidate("student", "weights", tokenizer, lambda: model, [entry])
 evaluate([candidate], [Length(Length.Params())], Sampling(1.0, 1.0, 5, 20), [10, 20, 30], folder)
 print(written)
-leave()
+shutdown()
 """
 
 
-def start(folder: Path, last: int, rank: int | None = None, port: int = 0) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    if rank is not None:
-        environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-c", PROGRAM, str(folder), str(last)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def start(warm_python: WarmPython) -> Callable[..., WarmProcess]:
+    """Starts the program alone; it kills itself after the ``last`` response, with -1 never."""
+
+    def begin(folder: Path, last: int) -> WarmProcess:
+        return warm_python.start(["-c", PROGRAM, folder, last], {**os.environ, **CPU})
+
+    return begin
 
 
 def predictions(folder: Path) -> dict[str, str]:
@@ -74,7 +74,7 @@ def predictions(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in files}
 
 
-def finished(process: subprocess.Popen[str]) -> int:
+def finished(process: WarmProcess) -> int:
     out, error = process.communicate(timeout=180)
     assert process.returncode == 0, error
     return int(out.splitlines()[-1])
@@ -145,7 +145,7 @@ def test_a_full_disk_is_a_run_error() -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_evaluation_goes_on_prompt_by_prompt(tmp_path: Path) -> None:
+def test_a_killed_evaluation_goes_on_prompt_by_prompt(tmp_path: Path, start: Callable[..., WarmProcess]) -> None:
     killed = start(tmp_path / "killed", last=8)
     killed.communicate(timeout=180)
     assert killed.returncode == -signal.SIGKILL
@@ -156,8 +156,10 @@ def test_a_killed_evaluation_goes_on_prompt_by_prompt(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
-    pair = pair_of(tmp_path, last=(-1, 4))
+def test_it_goes_on_with_another_number_of_processes(
+    tmp_path: Path, start: Callable[..., WarmProcess], warm_python: WarmPython
+) -> None:
+    pair = pair_of(warm_python, tmp_path, last=(-1, 4))
     pair[1].communicate(timeout=180)
     assert pair[1].returncode == -signal.SIGKILL
     pair[0].kill()
@@ -169,14 +171,13 @@ def test_it_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_where_one_was_killed(tmp_path: Path) -> None:
+def test_two_processes_go_on_where_one_was_killed(
+    tmp_path: Path, start: Callable[..., WarmProcess], warm_python: WarmPython
+) -> None:
     start(tmp_path, last=5).communicate(timeout=180)
-    assert sum(map(finished, pair_of(tmp_path, last=(-1, -1)))) == 7 * 3 - 5
+    assert sum(map(finished, pair_of(warm_python, tmp_path, last=(-1, -1)))) == 7 * 3 - 5
     assert not list((tmp_path / "student").glob("*unfinished*"))
 
 
-def pair_of(folder: Path, last: tuple[int, int]) -> list[subprocess.Popen[str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [start(folder, last[rank], rank, port) for rank in (0, 1)]
+def pair_of(python: WarmPython, folder: Path, last: tuple[int, int]) -> list[WarmProcess]:
+    return python.start_ranks([["-c", PROGRAM, folder, count] for count in last])

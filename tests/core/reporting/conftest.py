@@ -138,14 +138,15 @@ def comparison(tmp_path_factory, report):
 
 
 @pytest.fixture(scope="module")
-def chromium(pytestconfig):
+def chromium():
     """A headless Chromium, the machine's own or one from the npm registry.
 
     Not for the whole session: while it is open, an event loop runs, and other tests could start none.
     """
     from browser import browser
+    from cache_folder import cache_folder
 
-    with browser(Path(pytestconfig.cache.mkdir("chromium"))) as found:
+    with browser(cache_folder("chromium")) as found:
         yield found
 
 

@@ -1,0 +1,219 @@
+"""Python processes that start warm: forked from a server that has already imported torch and the framework.
+
+``WarmPython`` takes the command line of ``python`` (``-c CODE``, ``-m MODULE`` or a file, then arguments) and behaves
+like ``subprocess`` in everything that the tests look at: environment, output, signals, exit code, children. A test
+that asks what an import loads, or what a launcher does, needs a new interpreter and takes ``subprocess``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.forkserver import ensure_running
+from pathlib import Path
+
+PRELOADED = (
+    "torch",
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.auto.modeling_auto",
+    "peft",
+    "datasets",
+    "spacy",
+    "matplotlib.figure",
+    "mta_framework.runs.pipeline",
+    "mta_framework.runs.evaluate_model",
+    "mta_framework.reporting.writing",
+    "mta_plugins.hooks",
+    "mta_plugins.span_extractors.spacy_phrases",
+)
+"""What the server imports. A name that is gone costs time and nothing else."""
+
+
+class WarmProcess:
+    """A running process, with as much of ``subprocess.Popen`` as the tests use."""
+
+    def __init__(self, process: multiprocessing.process.BaseProcess, outputs: Sequence[Connection]) -> None:
+        self._process = process
+        self._content = [bytearray() for _ in outputs]
+        self._readers = [
+            threading.Thread(target=_read, args=pair, daemon=True) for pair in zip(outputs, self._content, strict=True)
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id, for signals."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code, negative after a signal; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """The exit code if it has ended."""
+        return self.returncode
+
+    def wait(self, timeout: float = 600) -> int:
+        """Wait for its end and return the exit code."""
+        wait([self._process.sentinel], timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout)
+        return self.returncode
+
+    def communicate(self, timeout: float = 600) -> tuple[str, str]:
+        """Wait for its end and return what it wrote to standard output and standard error."""
+        self.wait(timeout)
+        for reader in self._readers:
+            reader.join(timeout)
+        out, error = (bytes(content).decode("utf-8", "replace") for content in self._content)
+        return out, error
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to it, not to its children."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+class WarmPython:
+    """Starts Python processes; use the fixture ``warm_python``."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(list(PRELOADED))
+        self._started: list[WarmProcess] = []
+        ensure_running()
+
+    def start(
+        self,
+        arguments: Sequence[object],
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        start_new_session: bool = False,
+    ) -> WarmProcess:
+        """Start ``python ARGUMENTS`` and return while it runs; its output is always captured."""
+        readers, writers = zip(*(self._context.Pipe(duplex=False) for _ in range(2)), strict=True)
+        given = (
+            [str(argument) for argument in arguments],
+            dict(os.environ if env is None else env),
+            str(cwd or Path.cwd()),
+            writers,
+            start_new_session,
+        )
+        process = self._context.Process(target=_become, args=given)
+        process.start()
+        for writer in writers:
+            writer.close()
+        self._started.append(WarmProcess(process, readers))
+        return self._started[-1]
+
+    def run(
+        self,
+        arguments: Sequence[object],
+        check: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 600,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``python ARGUMENTS`` to its end; ``check`` demands the exit code 0."""
+        process = self.start(arguments, env, cwd)
+        out, error = process.communicate(timeout)
+        assert process.returncode is not None
+        assert not check or process.returncode == 0, error[-3000:]
+        return subprocess.CompletedProcess(list(arguments), process.returncode, out, error)
+
+    def start_ranks(self, arguments: Sequence[Sequence[object]]) -> list[WarmProcess]:
+        """Start one rank of a gloo group on the CPU for each list of arguments."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"WORLD_SIZE": str(len(arguments)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        return [
+            self.start(command, {**os.environ, **common, **CPU, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+            for rank, command in enumerate(arguments)
+        ]
+
+    def run_on_two_ranks(self, arguments: Sequence[object]) -> str:
+        """Run ``python ARGUMENTS`` on two gloo ranks to their end; returns the output of both, rank 0 first."""
+        ranks = self.start_ranks([arguments] * 2)
+        texts = [rank.communicate() for rank in ranks]
+        for rank, (_, error) in zip(ranks, texts, strict=True):
+            assert rank.returncode == 0, error[-3000:]
+        return "".join(out for out, _ in texts)
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for process in self._started:
+            process.kill()
+
+
+CPU = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+"""Environment of a rank that has no accelerator."""
+
+
+def _read(source: Connection, into: bytearray) -> None:
+    with source:
+        while block := os.read(source.fileno(), 65536):
+            into += block
+
+
+def _become(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: str,
+    outputs: Sequence[Connection],
+    new_session: bool,
+) -> None:
+    """Make the forked process what a new interpreter would be, then run the program."""
+    if new_session:
+        os.setsid()
+    # Where tests run in the background, Ctrl-C is ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for descriptor, output in enumerate(outputs, 1):
+        os.dup2(output.fileno(), descriptor)
+        output.close()
+    with contextlib.suppress(KeyError, ImportError):
+        threads = int(environment["OMP_NUM_THREADS"])
+        import torch
+
+        torch.set_num_threads(threads)
+    _execute(list(arguments))
+
+
+def _execute(arguments: list[str]) -> None:
+    kind, *rest = arguments
+    if kind == "-m":
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), vars(sys.modules["__main__"]))
+    else:
+        sys.argv = arguments
+        sys.path.insert(0, str(Path(kind).parent))
+        # Unlike runpy.run_path, this leaves the module in place for what is pickled or looked up later.
+        module = types.ModuleType("__main__")
+        module.__file__ = kind
+        sys.modules["__main__"] = module
+        exec(compile(Path(kind).read_text(encoding="utf-8"), kind, "exec"), vars(module))
