@@ -14,6 +14,7 @@ from sources import CORE, EXAMPLE, PLUGINS, files, imports, module_of
 VERSION = "mta_framework.__version__"
 HEAVY = {"torch", "transformers", "datasets", "peft", "spacy", "accelerate", "rouge_score"}
 HEAVY |= {"matplotlib", "numpy", "httpx2"}
+SHELF = files(PLUGINS, EXAMPLE / "src")
 
 
 TOP = ("__init__", "__main__")
@@ -64,29 +65,35 @@ def test_training_and_evaluation_know_nothing_of_each_other():
     assert "training" not in ROOMS["evaluation"]
 
 
-@pytest.mark.parametrize("path", files(CORE), ids=module_of)
-def test_core_never_names_the_built_in_plugins(path):
-    assert "mta_plugins" not in path.read_text(encoding="utf-8")
+def test_core_never_names_the_built_in_plugins():
+    assert not [module_of(path) for path in files(CORE) if "mta_plugins" in path.read_text(encoding="utf-8")]
 
 
-@pytest.mark.parametrize("path", files(PLUGINS, EXAMPLE / "src"), ids=module_of)
-def test_plugin_imports_the_public_surface_alone_and_no_other_plugin(path):
+def is_public(name: str) -> bool:
+    """Whether a plugin may import the name, as far as it is the core's."""
     import mta_framework
 
-    for name in imports(path):
-        if name.startswith("mta_framework."):
-            inner = name.removeprefix("mta_framework.")
-            in_public_package = any(f"{inner}.".startswith(f"{package}.") for package in PUBLIC)
-            assert in_public_package or inner in {"spans", *mta_framework.__all__}, name
-        if name.startswith("mta_plugins"):
-            assert path.name == "hooks.py", f"{path.name} imports {name}"
+    inner = name.removeprefix("mta_framework.")
+    in_public_package = any(f"{inner}.".startswith(f"{package}.") for package in PUBLIC)
+    return inner == name or in_public_package or inner in {"spans", *mta_framework.__all__}
 
 
-@pytest.mark.parametrize("path", files(PLUGINS, EXAMPLE / "src"), ids=module_of)
-def test_plugin_module_loads_no_heavy_library_at_import(path):
-    heavy = {name.split(".")[0] for name in imports(path, only_at_import_time=True)} & HEAVY
-    assert not heavy
-    assert "mta_framework.chunked_loss" not in set(imports(path, only_at_import_time=True))
+def test_plugins_import_the_public_surface_alone():
+    assert not [f"{module_of(path)}: {name}" for path in SHELF for name in imports(path) if not is_public(name)]
+
+
+def test_plugins_import_no_other_plugin():
+    inner = {path: [name for name in imports(path) if name.startswith("mta_plugins")] for path in SHELF}
+    assert not [f"{module_of(path)}: {names}" for path, names in inner.items() if names and path.name != "hooks.py"]
+
+
+def test_plugin_modules_load_no_heavy_library_at_import():
+    loaded = {path: set(imports(path, only_at_import_time=True)) for path in SHELF}
+    heavy = {
+        module_of(path): {name for name in names if name.split(".")[0] in HEAVY or name == "mta_framework.chunked_loss"}
+        for path, names in loaded.items()
+    }
+    assert not {module: names for module, names in heavy.items() if names}
 
 
 def test_no_module_is_named_after_nothing():
@@ -94,27 +101,28 @@ def test_no_module_is_named_after_nothing():
     assert not [path for path in files(CORE, PLUGINS) if vague & {path.stem, *path.parent.parts}]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["plugins"],
-        ["schema"],
-        ["check", "--help"],
-        ["spans", "--help"],
-        ["run", "--help"],
-        ["evaluate", "--help"],
-        ["compare", "--help"],
-        ["sweep", "--help"],
-    ],
+COMMANDS = (
+    ["--help"],
+    ["check", "--help"],
+    ["spans", "--help"],
+    ["run", "--help"],
+    ["evaluate", "--help"],
+    ["compare", "--help"],
+    ["sweep", "--help"],
+    ["plugins"],
+    ["schema"],
 )
-def test_command_loads_no_torch(arguments):
+
+
+def test_commands_load_no_torch():
+    """One process does for all: what one command loads is not there for the next, or the test fails."""
     code = (
         "import sys\nfrom mta_framework.cli import main\n"
-        f"sys.argv = ['mta', *{arguments!r}]\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "loaded = {'torch', 'transformers', 'spacy', 'datasets'} & set(sys.modules)\n"
-        "assert not loaded, loaded\n"
+        f"for arguments in {COMMANDS!r}:\n"
+        "    sys.argv = ['mta', *arguments]\n"
+        "    try:\n        main()\n    except SystemExit as end:\n        assert not end.code, (arguments, end.code)\n"
+        "    loaded = {'torch', 'transformers', 'spacy', 'datasets'} & set(sys.modules)\n"
+        "    assert not loaded, (arguments, loaded)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 
