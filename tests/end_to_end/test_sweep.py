@@ -21,9 +21,11 @@ from filelock import FileLock, Timeout
 from mta_framework.cli import main
 from mta_framework.registry import discover
 from mta_framework.runs.binding import bind
-from mta_framework.runs.folder import of
+from mta_framework.runs.folder import RunFolder
+from mta_framework.sweeps import pool
 
 pytestmark = pytest.mark.slow
+WORKER = Path(__file__).with_name("warm_sweep_worker.py")
 CELLS = ["KL-seed-1", "KL-seed-2", "KL-MTA-seed-1", "KL-MTA-seed-2"]
 
 
@@ -86,7 +88,7 @@ def test_sweep_trains_its_teacher_once_and_ends_in_a_table_of_methods(sweep, wri
     # Spans were parsed for both aligned cells at once, before they started.
     assert len(list((folder / "span-cache").iterdir())) == 1
     bound = bind(folder / "KL-MTA-seed-2" / "spec.json", discover())
-    assert (bound.spec.seed, of(bound.spec).path) == (2, folder / "KL-MTA-seed-2")
+    assert (bound.spec.seed, RunFolder.of(bound.spec).path) == (2, folder / "KL-MTA-seed-2")
     assert "--resume" in reports[0]["command"]
 
     again = CliRunner().invoke(main, ["sweep", str(path), "--resume"])
@@ -97,17 +99,9 @@ def test_sweep_trains_its_teacher_once_and_ends_in_a_table_of_methods(sweep, wri
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_interrupted_sweep_ends_its_runs_and_goes_on(end, sweep, write_spec, tmp_path):
+def test_interrupted_sweep_ends_its_runs_and_goes_on(end, sweep, write_spec, tmp_path, warm_python, monkeypatch):
     path = write_spec(sweep, "sweep.json")
-    running = subprocess.Popen(
-        command(path, "--jobs", "2"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # Where tests run in the background, Ctrl-C is ignored, by their children too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    running = warm_python.start([WORKER, "sweep", path, "--jobs", "2"], group=0)
     folder = tmp_path / "sweeps" / "tiny"
     limit = time.monotonic() + 300
     while not finished(folder):
@@ -124,6 +118,7 @@ def test_interrupted_sweep_ends_its_runs_and_goes_on(end, sweep, write_spec, tmp
     before = {name: (folder / name / "report.json").stat().st_mtime_ns for name in finished(folder)}
     assert len(before) < len(CELLS)
     if end is signal.SIGKILL:
+        monkeypatch.setattr(pool, "launch", warm_python.launch)
         done = CliRunner().invoke(main, ["sweep", str(path), "--resume", "--jobs", "2"])
         assert done.exit_code == 0, done.output
         assert finished(folder) == set(CELLS)

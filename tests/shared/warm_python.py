@@ -19,7 +19,7 @@ import threading
 import types
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.forkserver import ensure_running
+from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 
 PRELOADED = (
@@ -99,23 +99,36 @@ class WarmPython:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(PRELOADED))
         self._started: list[WarmProcess] = []
-        ensure_running()
+        if _forkserver.get_inherited_fds() is not None:
+            # This process was started warm itself. It knows the server, but not that it need not start another.
+            _forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
+        _forkserver.ensure_running()
 
     def start(
         self,
         arguments: Sequence[object],
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        start_new_session: bool = False,
+        group: int | None = None,
+        log: Path | None = None,
     ) -> WarmProcess:
-        """Start ``python ARGUMENTS`` and return while it runs; its output is always captured."""
-        readers, writers = zip(*(self._context.Pipe(duplex=False) for _ in range(2)), strict=True)
+        """Start ``python ARGUMENTS`` and return while it runs.
+
+        Args:
+            arguments: Command line after ``python``.
+            env: Environment; None: that of this process.
+            cwd: Working directory; None: that of this process.
+            group: Process group to join; 0: a new one, which has the id of the process.
+            log: File to which the output is appended; None: the output is captured.
+        """
+        pipes = [self._context.Pipe(duplex=False) for _ in range(0 if log else 2)]
+        readers, writers = [reader for reader, _ in pipes], [writer for _, writer in pipes]
         given = (
             [str(argument) for argument in arguments],
             dict(os.environ if env is None else env),
             str(cwd or Path.cwd()),
-            writers,
-            start_new_session,
+            writers or log,
+            group,
         )
         process = self._context.Process(target=_become, args=given)
         process.start()
@@ -138,6 +151,11 @@ class WarmPython:
         assert process.returncode is not None
         assert not check or process.returncode == 0, error[-3000:]
         return subprocess.CompletedProcess(list(arguments), process.returncode, out, error)
+
+    def launch(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> WarmProcess:
+        """Start ``mta ARGUMENTS`` in the group of this process, as sweeps launch their runs."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return self.start(["-m", "mta_framework", *arguments], environment, group=os.getpgrp(), log=log)
 
     def start_ranks(self, arguments: Sequence[Sequence[object]]) -> list[WarmProcess]:
         """Start one rank of a gloo group on the CPU for each list of arguments."""
@@ -178,20 +196,26 @@ def _become(
     arguments: Sequence[str],
     environment: Mapping[str, str],
     folder: str,
-    outputs: Sequence[Connection],
-    new_session: bool,
+    output: Sequence[Connection] | Path,
+    group: int | None,
 ) -> None:
     """Make the forked process what a new interpreter would be, then run the program."""
-    if new_session:
-        os.setsid()
+    if group is not None:
+        os.setpgid(0, group)
     # Where tests run in the background, Ctrl-C is ignored, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    for descriptor, output in enumerate(outputs, 1):
-        os.dup2(output.fileno(), descriptor)
-        output.close()
+    if isinstance(output, Path):
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        descriptors = [file, file]
+    else:
+        descriptors = [pipe.fileno() for pipe in output]
+    for target, descriptor in enumerate(descriptors, 1):
+        os.dup2(descriptor, target)
+    for descriptor in {*descriptors}:
+        os.close(descriptor)
     with contextlib.suppress(KeyError, ImportError):
         threads = int(environment["OMP_NUM_THREADS"])
         import torch
