@@ -102,7 +102,9 @@ class WarmPython:
         if _forkserver.get_inherited_fds() is not None:
             # This process was started warm itself. It knows the server, but not that it need not start another.
             _forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
-        _forkserver.ensure_running()
+        # The server would import from its working directory first, and miss the installed packages.
+        with contextlib.chdir("/"):
+            _forkserver.ensure_running()
 
     def start(
         self,
