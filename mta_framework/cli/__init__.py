@@ -1,4 +1,4 @@
-"""The ``mta`` command. Commands import what they need when they run, so that help is instant."""
+"""The ``mta`` command. Commands import their dependencies when they run, so that help is instant."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mta_framework.cli.sweep import sweep
 @plugin_option
 @click.version_option(package_name="mta-framework", prog_name="mta")
 def main() -> None:
-    """Distil language models with multi-granular trajectory alignment: one JSON file is one run.
+    """Distil language models with multi-granular trajectory alignment (MTA). A run is one JSON file, its spec.
 
-    Exits with 0 when all went well, 1 when a run failed, 2 when the input was at fault.
+    Exit codes: 0 success, 1 a run failed, 2 a fault in the input, 130 interrupted.
     """
 
 

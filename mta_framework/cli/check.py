@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @plugin_option
 @click.pass_obj
 def check(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...]) -> None:
-    """Check a spec, its plugins and its paths, without opening a model."""
+    """Check a spec, its plugins and its paths without opening a model."""
     from mta_framework.registry import discover
     from mta_framework.runs.binding import bind
 

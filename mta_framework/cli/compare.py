@@ -14,16 +14,21 @@ from mta_framework.cli.options import plugin_option
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
 @plugin_option
-@click.option("--metric", "metrics", multiple=True, metavar="LABEL", help="Compare by this metric alone; repeatable.")
-@click.option("--baseline", metavar="LABEL", help="The row that all others are compared with.")
+@click.option("--metric", "metrics", multiple=True, metavar="LABEL", help="Compare only by this metric; repeatable.")
+@click.option("--baseline", metavar="LABEL", help="Label of the row that all others are compared with.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Write the comparison to a folder."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write tables and a web page to this folder.",
 )
-@click.option("--despite-differences", is_flag=True, help="Compare what runs that were evaluated differently share.")
+@click.option(
+    "--despite-differences", is_flag=True, help="Compare runs that were evaluated differently, as far as possible."
+)
 @click.option(
     "--judge",
     type=click.Path(path_type=Path),
-    help='A JSON file, {"name": ..., "params": {...}}: a metric that compares the responses of two rows.',
+    help='JSON file {"name": ..., "params": {...}} of a metric that compares the responses of two rows.',
 )
 @click.pass_obj
 def compare(
@@ -37,8 +42,8 @@ def compare(
 ) -> None:
     """Compare finished runs that were evaluated alike.
 
-    RUN is the folder of a run or of an evaluation, or a folder of such. Runs that differ in nothing but their seed
-    form one row.
+    RUN is the folder of a run or an evaluation, or a folder that contains such folders. Runs that differ only in their
+    seed form one row.
     """
     from mta_framework.comparison import compare as comparing
     from mta_framework.comparison.finished_runs import find_runs

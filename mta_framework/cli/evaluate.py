@@ -14,19 +14,36 @@ from mta_framework.cli.scores import score_lines
 
 @click.command()
 @click.argument("target")
-@click.option("--data", multiple=True, metavar="NAME=FILE", help="A data set to evaluate on, JSON Lines; repeatable.")
-@click.option("--seeds", metavar="SEED,...", help="Sampling seeds.  [default: those of the run, or 10,20,30,40,50]")
-@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="A metric with its defaults; repeatable.")
-@click.option("--template", metavar="alpaca|chat", help="How instruction rows become prompts.  [default: alpaca]")
-@click.option("--dtype", metavar="float32|bfloat16|float16", help="Of the weights.  [default: float32]")
-@click.option("-o", "--output", metavar="FOLDER", help="Where results go.  [default: evaluations/NAME of the target]")
+@click.option(
+    "--data", multiple=True, metavar="NAME=FILE", help="Data set to evaluate on, a JSON Lines file; repeatable."
+)
+@click.option(
+    "--seeds", metavar="SEED,...", help="Sampling seeds, separated by commas.  [default: the run's, or 10,20,30,40,50]"
+)
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME", help="Metric, with its default options; repeatable."
+)
+@click.option(
+    "--template",
+    metavar="alpaca|chat",
+    help="Template that turns instruction rows into prompts.  [default: the run's, or alpaca]",
+)
+@click.option(
+    "--dtype", metavar="float32|bfloat16|float16", help="Dtype of the weights.  [default: the run's, or float32]"
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FOLDER",
+    help="Folder for the results.  [default: evaluations/NAME, named after the target]",
+)
 @click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
     help="Change a setting, e.g. evaluation.temperature=0.5 or model.revision=main; repeatable. "
-    "Paths are relative to the folder that you are in.",
+    "Paths are relative to the working directory.",
 )
 @plugin_option
 @click.pass_obj
@@ -41,11 +58,11 @@ def evaluate(
     output: str | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Evaluate any causal language model: sample responses, score them, report.
+    """Evaluate a decoder-only language model: sample responses, score them, write a report.
 
-    TARGET is a run folder, a local transformers folder, a .gguf file or a model id on the hub. A run folder gives the
-    settings of its evaluation as defaults, data included. The same command goes on with what was interrupted, and
-    reuses what is there.
+    TARGET is a run folder, a local transformers folder, a .gguf file or a model id on the hub. A run folder provides
+    the settings of its evaluation, including data, as defaults. The same command continues an interrupted evaluation
+    and reuses existing responses.
     """
     from mta_framework.registry import discover
     from mta_framework.runs.binding import bind_evaluation
@@ -54,7 +71,7 @@ def evaluate(
     request = Request(target, data, seeds, metrics, template, dtype, output, overrides)
     # All faults of the input are known before torch is loaded.
     bound = bind_evaluation(read_request(request), discover(plugin_files))
-    warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: nothing that a user can mend
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: users cannot act on them
     from mta_framework.distributed import shutdown
     from mta_framework.runs.evaluate_model import assess
 

@@ -1,4 +1,4 @@
-"""The group of commands: turns what they raise into messages and exit codes."""
+"""The group of commands, which turns their errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mta_framework.errors import InputError, RunError
 
 
 class Commands(click.Group):
-    """Exits with 2 and every fault for faulty input, with 1 for a failed run, with 130 when interrupted."""
+    """Exits with 2 and every fault for faulty input, with 1 for a failed run, with 130 if interrupted."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run the chosen command."""
+        """Run the selected command."""
         try:
             return super().invoke(context)
         except InputError as error:
@@ -29,35 +29,33 @@ class Commands(click.Group):
             say_error(f"{what} failed: {error}")
             context.exit(1)
         except KeyboardInterrupt:
-            say_error(
-                "Interrupted. A run that has begun goes on with: mta run SPEC --resume; any other command as it was"
-            )
+            say_error("Interrupted. To continue a run: mta run SPEC --resume; any other command: run it again.")
             context.exit(130)
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """In the order of use, which is the order of adding."""
+        """Names of the commands in the order in which they were added, which is the order of use."""
         return list(self.commands)
 
 
 def typed() -> str:
-    """The command, as a shell would take it again."""
+    """The command line, quoted for a shell."""
     return shlex.join(["mta", *sys.argv[1:]])
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks for all ranks of a distributed run."""
+    """Whether this is the process of a distributed run that prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def say(*lines: str) -> None:
-    """Print, on the main process."""
+    """Print lines to standard output, on the main process only."""
     if is_main_process():
         for line in lines:
             click.echo(line)
 
 
 def say_error(*lines: str) -> None:
-    """Print to standard error, on the main process."""
+    """Print lines to standard error, on the main process only."""
     if is_main_process():
         for line in lines:
             click.echo(line, err=True)

@@ -24,18 +24,22 @@ _TRAIN, _TEST, _EPOCHS = "train.jsonl", "test.jsonl", 5
 
 @click.command()
 @click.option(
-    "--teacher", metavar="MODEL", help=f"Hub id, folder, .gguf file, or the spec of a run.  [default: {_TEACHER}]"
+    "--teacher",
+    metavar="MODEL",
+    help=f"Teacher: hub id, folder, .gguf file, or the spec of a run.  [default: {_TEACHER}]",
 )
-@click.option("--student", metavar="MODEL", default=_STUDENT, show_default=True, help="Hub id, folder or .gguf file.")
-@click.option("--base-loss", metavar="NAME", default="kl", show_default=True, help="A loss of `mta plugins`.")
-@click.option("--no-alignment", is_flag=True, help="Without MTA: the base loss alone.")
+@click.option(
+    "--student", metavar="MODEL", default=_STUDENT, show_default=True, help="Student: hub id, folder or .gguf file."
+)
+@click.option("--base-loss", metavar="NAME", default="kl", show_default=True, help="Base loss, one of `mta plugins`.")
+@click.option("--no-alignment", is_flag=True, help="Leave out MTA: train with the base loss alone.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     default=Path("spec.json"),
     show_default=True,
-    help="The new file; an existing one is never overwritten.",
+    help="File to write; an existing one is never overwritten.",
 )
 @plugin_option
 @click.pass_obj
@@ -47,7 +51,7 @@ def init(
     no_alignment: bool,
     output: Path,
 ) -> None:
-    """Write a complete spec, every field with its default, to edit."""
+    """Write a complete spec to edit, with every field at its default."""
     from mta_framework.registry import discover
     from mta_framework.storage import write_atomically
 
@@ -75,7 +79,7 @@ def _refuse_existing(output: Path) -> None:
     from mta_framework.errors import Fault, InputError
 
     if output.exists():
-        problem = f"is already there (got {output})"
+        problem = f"already exists (got {output})"
         raise InputError([Fault("--output", problem, "a new file", "Choose another name, or remove it.")])
     if not output.parent.is_dir():
         raise InputError([Fault("--output", f"lies in no folder (got {output})", "a file in a folder", "Create it.")])
@@ -96,7 +100,7 @@ def _model(text: str, output: Path) -> dict[str, str]:
 
 
 def _extractor(registry: Registry) -> str:
-    """The usual extractor, or one that gives what the default layer mapper asks for, if possible one that runs here."""
+    """The default extractor, or one with the granularities of the default layer mapper, if possible one that runs."""
     from pydantic import ValidationError
 
     from mta_framework.errors import InputError
@@ -116,7 +120,7 @@ def _extractor(registry: Registry) -> str:
 
 
 def _complete(given: dict[str, Any], registry: Registry) -> dict[str, Any]:
-    """The spec with every default spelled out, plugin options included; paths stay as they are."""
+    """The spec with all defaults, including those of plugin options; paths are unchanged."""
     from mta_framework.spec.run import RunSpec
 
     spec = RunSpec.model_validate(given, strict=True).model_dump(mode="json")
@@ -145,6 +149,6 @@ def _explanation(output: Path) -> Iterator[str]:
 
     yield f"Wrote {output}:"
     yield from terminal_list((name, field.description or "") for name, field in RunSpec.model_fields.items())
-    yield f"Put your rows into {_TRAIN} and {_TEST} beside it, or change the paths. Then:"
+    yield f"Put your data into {_TRAIN} and {_TEST} beside it, or change the paths. Then:"
     yield f"  mta check {output}"
     yield f"  mta run {output} --dry-run"

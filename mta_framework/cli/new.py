@@ -32,14 +32,14 @@ _NAME = r"[a-z][a-z0-9_]{0,59}"
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("name")
 @click.option(
-    "--folder", type=click.Path(path_type=Path), help="The new folder; nothing is overwritten.  [default: mta-NAME]"
+    "--folder", type=click.Path(path_type=Path), help="Folder to create; nothing is overwritten.  [default: mta-NAME]"
 )
 @plugin_option
 @click.pass_obj
 def new(plugin_files: tuple[Path, ...], kind: str, name: str, folder: Path | None) -> None:
-    """Write a new plugin that works, with tests, to go on from.
+    """Write a new working plugin with tests, as a distribution with an entry point.
 
-    It is a distribution with an entry point. KIND is the family, NAME what a spec will call the plugin.
+    KIND is the family, NAME the name of the plugin in a spec.
     """
     from mta_framework.errors import Fault, InputError
     from mta_framework.registry import discover
@@ -54,8 +54,8 @@ def new(plugin_files: tuple[Path, ...], kind: str, name: str, folder: Path | Non
         _write(folder, content)
     except OSError as error:
         problem = f"cannot be written (got {folder}: {error.strerror or error})"
-        raise InputError([Fault("--folder", problem, "a folder that can be made", "Choose another.")]) from error
-    say(f"Wrote {folder}:", *terminal_list(_told(content, kind)))
+        raise InputError([Fault("--folder", problem, "a folder that can be created", "Choose another.")]) from error
+    say(f"Wrote {folder}:", *terminal_list(_descriptions(content, kind)))
     say("Next, in that folder:", '  python -m pip install -e ".[test]"', "  python -m pytest")
 
 
@@ -63,28 +63,31 @@ def _name_faults(name: str, kind: str, registry: Registry) -> Iterator[Fault]:
     from mta_framework.errors import Fault
 
     if not re.fullmatch(_NAME, name):
-        expected = "a small letter, then at most 59 small letters, digits and _"
-        yield Fault("NAME", f"is no name for a plugin (got {name!r})", expected, "Choose another name.")
+        expected = "a lower-case letter, then at most 59 lower-case letters, digits and _"
+        yield Fault("NAME", f"is not a valid plugin name (got {name!r})", expected, "Choose another name.")
         return
-    taken = {"new": "`mta plugins new` is a command", "hooks": "a plugin's module can't be called like its hooks"}
-    reason = taken.get(name) or (f"{name} is a word of Python" if keyword.iskeyword(name) else None)
+    taken = {"new": "`mta plugins new` is a command", "hooks": "the module with the hooks has this name"}
+    reason = taken.get(name) or (f"{name} is a keyword of Python" if keyword.iskeyword(name) else None)
     if reason is None and find_spec(f"mta_{name}") is not None:
         reason = f"a package mta_{name} is installed already"
     offers = registry.families[_family(kind)].get(name, [])
     if offers:
         reason = f"{offers[0].provider} has a {kind.replace('_', ' ')} of this name"
     if reason:
-        yield Fault("NAME", f"can't be used: {reason} (got {name!r})", "any other name", "Choose another name.")
+        yield Fault("NAME", f"cannot be used, since {reason} (got {name!r})", "any other name", "Choose another name.")
 
 
 def _folder_faults(folder: Path) -> Iterator[Fault]:
     from mta_framework.errors import Fault
 
     if folder.exists() or folder.is_symlink():
-        yield Fault("--folder", f"is already there (got {folder})", "a new folder", "Choose another, or remove it.")
+        yield Fault("--folder", f"already exists (got {folder})", "a new folder", "Choose another, or remove it.")
     elif not folder.parent.is_dir():
         yield Fault(
-            "--folder", f"lies in no folder (got {folder})", "a new folder in one that is there", "Create that."
+            "--folder",
+            f"has no parent folder (got {folder})",
+            "a new folder in an existing one",
+            "Create the parent folder.",
         )
 
 
@@ -128,7 +131,7 @@ def _template(part: str) -> str:
 
 
 def _class_name(name: str, text: str) -> str:
-    """In capitals, and none of the names that the files use otherwise."""
+    """The name in CapWords, distinct from all other names in the files."""
     joined = "".join(part.capitalize() for part in name.split("_"))
     return f"{joined}Plugin" if joined in re.findall(r"\w+", text) or keyword.iskeyword(joined) else joined
 
@@ -140,7 +143,7 @@ def _section(kind: str, name: str) -> dict[str, Any]:
     if kind == "metric":
         return {"evaluation": {"metrics": [choice]}}
     if kind == "span_extractor":
-        # It gives words only, and a layer mapper asks for phrases too by default.
+        # The extractor provides words only, and the default layer mapper also uses phrases.
         return {
             "alignment": {"spans": choice, "layers": {"name": "proportional", "params": {"words": 3, "phrases": 0}}}
         }
@@ -148,9 +151,9 @@ def _section(kind: str, name: str) -> dict[str, Any]:
     return {"alignment": {field: choice}}
 
 
-def _told(content: Mapping[str, str], kind: str) -> Iterator[tuple[str, str]]:
+def _descriptions(content: Mapping[str, str], kind: str) -> Iterator[tuple[str, str]]:
     meaning = {
-        "hooks.py": "offers the plugin",
+        "hooks.py": "registers the plugin",
         "pyproject.toml": "the distribution and its entry point",
         "README.md": "how to install, test and use it",
     }
@@ -161,12 +164,12 @@ def _told(content: Mapping[str, str], kind: str) -> Iterator[tuple[str, str]]:
 
 
 def _write(folder: Path, content: Mapping[str, str]) -> None:
-    """To the side, then in place: the folder is there whole or not at all."""
-    side = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    """Write to a temporary folder and move it, so that the folder is complete or absent."""
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     try:
         for path, text in content.items():
-            (side / path).parent.mkdir(parents=True, exist_ok=True)
-            (side / path).write_text(text, encoding="utf-8")
-        side.rename(folder)
+            (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / path).write_text(text, encoding="utf-8")
+        temporary.rename(folder)
     finally:
-        shutil.rmtree(side, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

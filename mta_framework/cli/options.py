@@ -1,4 +1,4 @@
-"""Arguments that several commands share."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ plugin_option = click.option(
     type=click.Path(path_type=Path),
     expose_value=False,
     callback=_add_plugin_files,
-    help="Load a Python file with plugins; repeatable.",
+    help="Load plugins from a Python file; repeatable.",
 )
-"""Before the command and after it: both are added to ``context.obj``, which commands get by ``pass_obj``."""
+"""The option ``-p``, before or after the command; both add to ``context.obj``, which commands get by ``pass_obj``."""
 
 set_option = click.option(
     "--set",

@@ -1,4 +1,4 @@
-"""What ``mta run --dry-run`` prints."""
+"""The output of ``mta run --dry-run``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     ]
     yield from _block(("spans", "number", "texts", "texts without"), spans)
     if plan.unparsed:
-        yield from (f"Stretches that could not be parsed and have no spans: {plan.unparsed:,}; see `mta spans`.", "")
+        yield from (f"Segments that could not be parsed and have no spans: {plan.unparsed:,}; see `mta spans`.", "")
     pairs = [(pair.granularity, str(pair.student), str(pair.teacher)) for pair in plan.layer_pairs]
     yield from _block(("key layers", "student", "teacher"), pairs)
     if plan.measured:
-        yield from ("These key layers only stand for those that are measured before the first step.", "")
+        yield from ("These key layers are placeholders; the actual ones are measured before the first step.", "")
     read = [("layer", str(own), str(other)) for own, other in plan.loss_layers]
     yield from _block(("base loss reads", "student", "teacher"), read)
     if plan.trained_on:

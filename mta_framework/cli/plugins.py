@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class _Names(click.Group):
-    """Takes every word that is no command of its own for the name of a plugin."""
+    """Treats every word that is not a subcommand as the name of a plugin."""
 
     def get_command(self, context: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(context, cmd_name) or _shower(cmd_name)
@@ -31,9 +31,9 @@ class _Names(click.Group):
 @plugin_option
 @click.pass_context
 def plugins(context: click.Context) -> None:
-    """List all plugins, show the options of NAME, or begin a new one.
+    """List all plugins, show the options of NAME, or write a new one.
 
-    Exits with 1 where something that is installed could not be loaded, or two plugins have one name.
+    Exits with 1 if an installed plugin could not be loaded, or if two plugins have the same name.
     """
     if context.invoked_subcommand is not None:
         return
@@ -79,7 +79,7 @@ def _problems(registry: Registry) -> Iterator[str]:
     for family, offers in registry.families.items():
         for name in (name for name in sorted(offers) if len(offers[name]) > 1):
             providers = " and ".join(offer.provider for offer in offers[name])
-            yield f"Conflict: {noun_of(family)} {name!r} comes from {providers}; no spec can name it."
+            yield f"Conflict: {noun_of(family)} {name!r} is provided by {providers}; no spec can use it."
 
 
 def _options_of(registry: Registry, name: str) -> Iterator[str]:

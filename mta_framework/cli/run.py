@@ -16,11 +16,11 @@ from mta_framework.cli.scores import score_lines
 @spec_argument
 @set_option
 @plugin_option
-@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted, from its last checkpoint.")
-@click.option("--dry-run", is_flag=True, help="Open models and data and say what would be done; train nothing.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run from its last checkpoint.")
+@click.option("--dry-run", is_flag=True, help="Read data and model configurations and print the plan; train nothing.")
 @click.pass_obj
 def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], resume: bool, dry_run: bool) -> None:
-    """Run a spec: train, evaluate, report."""
+    """Run a spec: train, evaluate and write a report."""
     from mta_framework.registry import discover
     from mta_framework.runs.binding import bind
 
@@ -28,7 +28,7 @@ def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], 
         raise click.UsageError("--resume has no effect with --dry-run.")
     # All faults of the input are known before torch is loaded.
     bound = bind(spec, discover(plugin_files), overrides)
-    warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: nothing that a user can mend
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: users cannot act on them
     from mta_framework.distributed import shutdown
     from mta_framework.runs import pipeline
 

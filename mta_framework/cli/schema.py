@@ -19,12 +19,12 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 @click.command()
 @plugin_option
-@click.option("--sweep", is_flag=True, help="That of a sweep instead.")
+@click.option("--sweep", is_flag=True, help="Print the schema of a sweep instead.")
 @click.pass_obj
 def schema(plugin_files: tuple[Path, ...], sweep: bool) -> None:
     """Print the JSON Schema of a spec, for editors.
 
-    The installed plugins and their options are part of it.
+    It includes the installed plugins and their options.
     """
     from mta_framework.registry import discover
     from mta_framework.spec.sweep import SweepSpec
@@ -37,7 +37,7 @@ def schema(plugin_files: tuple[Path, ...], sweep: bool) -> None:
 
 
 def schema_with_plugins(registry: Registry) -> dict[str, Any]:
-    """JSON Schema 2020-12 of a spec; each plugin section is one of the plugins that can be bound."""
+    """JSON Schema 2020-12 of a spec, in which each plugin section is one of the plugins that can be bound."""
     from mta_framework.spec.run import RunSpec
 
     definitions: dict[str, Any] = {}

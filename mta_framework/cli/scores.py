@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def score_lines(report: Report) -> Iterator[str]:
-    """A table for each metric, and what a cell of it is; no lines where nothing was evaluated."""
+    """Lines with a table for each metric and a legend; none if nothing was evaluated."""
     if report.evaluation is None:
         return
     from mta_framework.evaluation.tables import metrics, score_table, seeds_note

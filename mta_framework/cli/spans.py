@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 @spec_argument
 @set_option
 @plugin_option
-@click.option("--text", help="Show this text, as it is, instead of the training set.")
-@click.option("--limit", type=click.IntRange(min=1), help="Texts to show, from the first.  [default: 5]")
-@click.option("--all", "whole", is_flag=True, help="Count over the whole training set, not only over what is shown.")
-@click.option("--tokens", is_flag=True, help="Show where the student's tokens begin.")
-@click.option("--importance", is_flag=True, help="Load the teacher and show how it weighs tokens at its key layers.")
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a web page instead.")
+@click.option("--text", help="Show this text, without a template, instead of the training set.")
+@click.option("--limit", type=click.IntRange(min=1), help="Number of texts to show, from the first.  [default: 5]")
+@click.option(
+    "--all",
+    "whole",
+    is_flag=True,
+    help="Compute the statistics over the whole training set, not only over the texts shown.",
+)
+@click.option("--tokens", is_flag=True, help="Mark where the student's tokens begin.")
+@click.option("--importance", is_flag=True, help="Load the teacher and show the token weights at its key layers.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a web page to this file instead.")
 @click.pass_obj
 def spans(
     plugin_files: tuple[Path, ...],
@@ -41,7 +46,7 @@ def spans(
     importance: bool,
     html: Path | None,
 ) -> None:
-    """Show the spans of a spec's training texts, or of a given text; train nothing."""
+    """Show the spans of a spec's training texts or of a given text, without training."""
     from mta_framework.errors import Fault, InputError
     from mta_framework.registry import discover
     from mta_framework.runs.binding import bind
@@ -52,7 +57,7 @@ def spans(
     faults = [] if text is None else list(_text_faults(text))
     if bound.spans is None:
         hint = """Add it, e.g. --set 'alignment={"spans": {"name": "words"}}', with a teacher."""
-        faults.append(Fault("alignment", "must be given, to find spans (got null)", "an alignment section", hint))
+        faults.append(Fault("alignment", "must be given to find spans (got null)", "an alignment section", hint))
     if faults:
         raise InputError(faults)
     from mta_framework.inspection.inspection import Wanted, inspect
@@ -68,7 +73,9 @@ def _text_faults(text: str) -> Iterator[Fault]:
     from mta_framework.errors import Fault
 
     if not text:
-        yield Fault("--text", "is empty (got '')", "a text of at least one character", "Give one, or leave it out.")
+        yield Fault(
+            "--text", "is empty (got '')", "a text of at least one character", "Give a text, or leave out --text."
+        )
     if any("\ud800" <= character <= "\udfff" for character in text):
         yield Fault("--text", "is not valid UTF-8", "text in the encoding of the terminal", "Correct it.")
 

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("sweep", type=click.Path(path_type=Path))
 @plugin_option
-@click.option("--resume", is_flag=True, help="Go on with a sweep that was interrupted; what is finished stays.")
-@click.option("--dry-run", is_flag=True, help="List the cells and what differs between them; run nothing.")
-@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Runs at once.  [default: 1]")
-@click.option("--ray", metavar="ADDRESS", help="Run the cells on this Ray cluster, HOST:PORT or auto.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted sweep; finished runs are kept.")
+@click.option("--dry-run", is_flag=True, help="List the cells and their differences; run nothing.")
+@click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Number of runs at a time.  [default: 1]")
+@click.option("--ray", metavar="ADDRESS", help="Run the cells on the Ray cluster at HOST:PORT, or auto.")
 @click.pass_context
 def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs: int | None, ray: str | None) -> None:
-    """Run every cell of a sweep, each a run like any other, and compare them.
+    """Run every cell of a sweep as a separate run, and compare the runs.
 
-    Shared work is done once: teachers are trained and spans are parsed before the cells start. Runs side by side get
-    one GPU each, in turn, or their share of the cores.
+    Shared work is done once: teachers are trained and spans are parsed before the cells start. Concurrent runs get one
+    GPU each, in turn, or an equal share of the cores.
     """
     from mta_framework.registry import discover
     from mta_framework.sweeps.binding import bind_sweep
@@ -50,11 +50,11 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
     try:
         failed = run_sweep(bound, RunnerOptions(jobs, ray, plugin_files), resume, say)
     except KeyboardInterrupt:
-        say_error(f"Interrupted. The sweep goes on with: mta sweep {sweep} --resume")
+        say_error(f"Interrupted. To continue: mta sweep {sweep} --resume")
         context.exit(130)
     say("", *compare_cells(bound, terminal_width()))
     if failed:
-        again = f"Once that is mended: mta sweep {sweep} --resume"
+        again = f"When the cause is fixed: mta sweep {sweep} --resume"
         say_error(f"The sweep failed in {len(failed)} of its runs: {', '.join(failed)}", again)
         context.exit(1)
 

@@ -59,7 +59,7 @@ def test_a_resumed_run_keeps_the_choice_and_measures_nothing(spec, tmp_path, mon
 def test_a_dry_run_says_that_layers_will_be_measured(spec, tmp_path):
     plan = pipeline.plan(bound(spec))
     assert [str(pair) for pair in plan.layer_pairs] == ["2->2 words", "3->3 phrases", "4->4 phrases"]
-    assert "These key layers only stand for those that are measured before the first step." in plan_lines(plan)
+    assert "These key layers are placeholders; the actual ones are measured before the first step." in plan_lines(plan)
     assert not (tmp_path / "runs" / "student").exists()
 
 

@@ -93,7 +93,7 @@ def test_an_existing_file_is_never_overwritten(mta: Mta, spec_file: Path) -> Non
     before = spec_file.read_text()
     result = mta("init", "-o", spec_file)
     assert result.exit_code == 2
-    assert "is already there" in result.stderr
+    assert "already exists" in result.stderr
     assert spec_file.read_text() == before
 
 

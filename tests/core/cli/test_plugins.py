@@ -37,7 +37,7 @@ def test_conflicts_and_failures_stand_below_the_list(mta: Mta, tmp_path: Path, m
     result = mta("-p", again, "plugins")
     assert "Not loaded: mta-x 2.0 (mta_x_is_not_there): ModuleNotFoundError" in result.stderr
     providers = f"{tmp_path / 'plugins.py'} and {again}"
-    assert f"Conflict: base loss 'plain_test' comes from {providers}; no spec can name it." in result.stderr
+    assert f"Conflict: base loss 'plain_test' is provided by {providers}; no spec can use it." in result.stderr
     assert result.exit_code == 1
 
 

@@ -125,15 +125,15 @@ def test_a_name_that_makes_the_class_collide_gets_another_class(mta: Mta, tmp_pa
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("Mine", "is no name for a plugin (got 'Mine')"),
-        ("my-loss", "is no name for a plugin"),
-        ("7up", "is no name for a plugin"),
-        ("", "is no name for a plugin"),
-        ("../mine", "is no name for a plugin"),
-        ("a" * 61, "is no name for a plugin"),
+        ("Mine", "is not a valid plugin name (got 'Mine')"),
+        ("my-loss", "is not a valid plugin name"),
+        ("7up", "is not a valid plugin name"),
+        ("", "is not a valid plugin name"),
+        ("../mine", "is not a valid plugin name"),
+        ("a" * 61, "is not a valid plugin name"),
         ("new", "`mta plugins new` is a command"),
-        ("hooks", "can't be called like its hooks"),
-        ("class", "class is a word of Python"),
+        ("hooks", "the module with the hooks has this name"),
+        ("class", "class is a keyword of Python"),
         ("framework", "a package mta_framework is installed already"),
         ("kl", "mta-framework 0.1.0 (mta_plugins.hooks) has a base loss of this name"),
         ("plain_test", "plugins.py has a base loss of this name"),
@@ -159,7 +159,7 @@ def test_the_folder_can_be_chosen_and_is_never_overwritten(mta: Mta, tmp_path: P
     (tmp_path / "elsewhere" / "README.md").write_text("mine")
     again = mta("plugins", "new", "metric", "own", "--folder", "elsewhere")
     assert again.exit_code == 2
-    assert again.stderr.startswith("--folder: is already there (got elsewhere); a new folder. ")
+    assert again.stderr.startswith("--folder: already exists (got elsewhere); a new folder. ")
     assert (tmp_path / "elsewhere" / "README.md").read_text() == "mine"
     assert mta("plugins", "new", "metric", "own", "--folder", "none/there").exit_code == 2
     (tmp_path / "empty").mkdir()

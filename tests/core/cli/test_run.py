@@ -108,9 +108,9 @@ def test_a_plan_is_printed_as_aligned_tables() -> None:
     assert f"together {'3.0 GiB':>22}" in lines
     assert "base loss reads  student  teacher" in lines
     assert ["layer", "8", "32"] in [line.split() for line in lines]
-    assert "Stretches that could not be parsed and have no spans: 1,200; see `mta spans`." in lines
+    assert "Segments that could not be parsed and have no spans: 1,200; see `mta spans`." in lines
     assert "Trained on responses. Pairs." in lines
-    assert "These key layers only stand for those that are measured before the first step." in lines
+    assert "These key layers are placeholders; the actual ones are measured before the first step." in lines
     assert lines[-1] == "2,815 optimiser steps. Nothing was trained."
 
 

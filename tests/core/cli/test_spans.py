@@ -208,7 +208,7 @@ def test_a_page_that_cannot_be_written_is_a_failure_with_its_name(mta: Mta, spec
     [
         (["--text", ""], "--text: is empty (got '')"),
         (["--text", "a\udce9"], "--text: is not valid UTF-8"),
-        (["--set", "alignment=null"], "alignment: must be given, to find spans (got null)"),
+        (["--set", "alignment=null"], "alignment: must be given to find spans (got null)"),
         (["--text", "a", "--limit", "2"], "--limit and --all have no effect with --text"),
         (["--text", "a", "--all"], "--limit and --all have no effect with --text"),
         (["--limit", "0"], "0 is not in the range"),

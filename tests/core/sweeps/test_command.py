@@ -57,7 +57,8 @@ def test_failed_cells_are_named_after_the_table(mta, path, monkeypatch):
     assert result.exit_code == 1
     assert "the table" in result.output
     assert (
-        f"The sweep failed in 1 of its runs: KL-seed-3\nOnce that is mended: mta sweep {path} --resume" in result.output
+        f"The sweep failed in 1 of its runs: KL-seed-3\nWhen the cause is fixed: mta sweep {path} --resume"
+        in result.output
     )
 
 
@@ -68,7 +69,7 @@ def test_interruption_says_how_to_go_on(mta, path, monkeypatch):
     monkeypatch.setattr(run, "run_sweep", interrupted)
     result = mta()
     assert result.exit_code == 130
-    assert f"Interrupted. The sweep goes on with: mta sweep {path} --resume" in result.output
+    assert f"Interrupted. To continue: mta sweep {path} --resume" in result.output
 
 
 def test_options_reach_the_sweep_and_plugin_files_its_runs(sweep_dict, write_spec, tmp_path, monkeypatch):
