@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-import mta_framework
+import mta_framework.runs
 from mta_framework import LayerPair, RunError
 from mta_framework.cli.plan import plan_lines
 
@@ -31,7 +31,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     module = ModuleType("mta_framework.runs.pipeline")
     module.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mta_framework.runs.pipeline", module)
-    monkeypatch.setattr(mta_framework, "pipeline", module, raising=False)
+    monkeypatch.setattr(mta_framework.runs, "pipeline", module, raising=False)
     return calls
 
 
