@@ -27,9 +27,9 @@ ROOMS: dict[str, frozenset[str]] = {
             "alignment chunked_loss data distributed errors generation interfaces models spans spec storage timers "
             "types"
         ),
-        "evaluation": "chunked_loss data distributed errors generation interfaces models spec storage types",
+        "evaluation": "chunked_loss data distributed errors generation interfaces models spec storage tables types",
         "comparison": "errors evaluation interfaces registry spec storage types",
-        "reporting": "comparison errors evaluation storage types",
+        "reporting": "comparison errors evaluation storage tables types",
         "runs": (
             "alignment data distributed errors evaluation generation interfaces models registry reporting spans spec "
             "storage timers training types"
@@ -37,7 +37,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "inspection": "alignment data errors interfaces models reporting runs spans tables types",
         "sweeps": "comparison distributed errors evaluation registry reporting runs spec storage",
         "testing": "data interfaces registry spans types",
-        "cli": "comparison distributed errors evaluation inspection registry reporting runs spec storage sweeps",
+        "cli": "comparison distributed errors evaluation inspection registry reporting runs spec storage sweeps tables",
     }.items()
 }
 """Room -> the rooms that it imports, all of which stand above it in this list.
