@@ -111,7 +111,7 @@ def evaluate(
         del load
     usage = run_on_main(lambda: [dict(metric.usage()) for metric in metrics])
     facts = [
-        MetricFacts(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost, metric.score_config())
+        MetricFacts(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost, metric.score_config(), metric.HUB_NAME)
         for (label, metric), cost in zip(named, usage, strict=True)
     ]
     return Evaluation(tuple(results), tuple(facts))

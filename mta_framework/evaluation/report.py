@@ -53,6 +53,7 @@ class MetricFacts:
         mean: How scores are averaged over prompts.
         usage: What it cost in this command, by name; empty where it cost nothing.
         score_config: The options that scores depend on.
+        hub_name: Id of the metric on the Hugging Face hub; empty: the same as its name.
     """
 
     label: str
@@ -60,6 +61,7 @@ class MetricFacts:
     mean: MeanKind = "arithmetic"
     usage: Mapping[str, float] = field(default_factory=dict)
     score_config: Mapping[str, Any] = field(default_factory=dict)
+    hub_name: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,12 @@ class Metric(Plugin):
     Attributes:
         HIGHER_IS_BETTER: Whether a higher score is the better one.
         MEAN: How scores are averaged over prompts; a geometric mean needs scores above 0.
+        HUB_NAME: Id of the metric on the Hugging Face hub, for the model card; empty: the same as ``NAME``.
     """
 
     HIGHER_IS_BETTER: ClassVar[bool] = True
     MEAN: ClassVar[MeanKind] = "arithmetic"
+    HUB_NAME: ClassVar[str] = ""
 
     @abstractmethod
     def score(self, generations: Generations) -> ScoreSet:

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mta_framework.comparison.notes import BOLD, DAGGER
-from mta_framework.comparison.results import Comparison, Contrast
+from mta_framework.comparison.results import Comparison, Contrast, Row, SideBySide
 from mta_framework.comparison.tables import (
     MINUS,
     VERDICTS,
@@ -25,8 +24,8 @@ from mta_framework.errors import InputError
 from mta_framework.evaluation.report import MetricFacts, read_report
 from mta_framework.reporting.page import Plot, render
 from mta_framework.reporting.plots import Estimate, axis_of, intervals, overlaid, svg
-from mta_framework.reporting.summary_text import Rows
 from mta_framework.reporting.training_log import Log, points
+from mta_framework.tables.table import Table
 
 _QUANTITIES = {"loss": "loss (total)", "eval_loss": "validation loss", "grad_norm": "gradient norm"}
 
@@ -35,46 +34,41 @@ _QUANTITIES = {"loss": "loss (total)", "eval_loss": "validation loss", "grad_nor
 class Difference:
     """How a row differs from its baseline, shown under its score, and whether that is ``better`` or ``worse``."""
 
-    told: str
+    label: str
     kind: str
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of the main table.
+class MetricBlock:
+    """All that is shown of one metric.
 
     Args:
-        label: Its name.
-        baseline: What it is compared with; empty for none.
-        cells: Score, and difference or None, for each column.
+        heading: Name of the metric, and which direction is better.
+        columns: Names of the sets.
+        lines: Each row with its cells: the score, and the difference from the baseline or None.
+        tests: The paired tests.
+        differences: For each set, the differences with their intervals.
+        contrasts: For each set, the pairs of rows that are compared.
     """
-
-    label: str
-    baseline: str
-    cells: list[tuple[Shown, Difference | None]]
-
-
-@dataclass(frozen=True)
-class MetricBlock:
-    """All that is shown of one metric."""
 
     heading: str
     columns: list[str]
-    lines: list[Line]
-    contrasts: Rows
+    lines: list[tuple[Row, list[tuple[Shown, Difference | None]]]]
+    tests: Table
     differences: list[Plot]
-    outcomes: list[tuple[str, list[Contrast]]]
+    contrasts: list[tuple[str, list[Contrast]]]
 
 
 def comparison_page(comparison: Comparison) -> str:
     """The page, as HTML."""
-    blocks = [_block(comparison, metric, number) for number, metric in enumerate(comparison.metrics)]
+    blocks = [_block(comparison, metric, index) for index, metric in enumerate(comparison.metrics)]
     curves = list(_curves(_logs(comparison)))
-    verdicts = [list(VERDICTS), *verdict_rows(comparison)] if comparison.verdicts else []
+    best = any(cell.best for block in blocks for _, cells in block.lines for cell, _ in cells)
+    runs = [[run.name, run.row, str(run.seed)] for run in comparison.runs]
     sections = {
         "scores": "Scores",
         "differences": "Differences" if comparison.contrasts else "",
-        "verdicts": "Side by side verdicts" if verdicts else "",
+        "verdicts": "Side by side verdicts" if comparison.verdicts else "",
         "texts": "Texts side by side" if comparison.examples else "",
         "training": "Training" if curves else "",
         "runs": "Runs",
@@ -82,38 +76,35 @@ def comparison_page(comparison: Comparison) -> str:
     return render(
         "comparison.html",
         title=", ".join(row.label for row in comparison.rows if not row.reference) or "Comparison",
-        sections=[(name, told) for name, told in sections.items() if told],
+        sections=[(name, heading) for name, heading in sections.items() if heading],
         comparison=comparison,
         blocks=blocks,
-        notes=[*comparison.notes, *([BOLD] if _has_bold(blocks) else [])],
+        notes=[*comparison.notes, *([BOLD] if best else [])],
         dagger=DAGGER,
-        verdicts=verdicts,
-        verdict_heading=verdict_heading(comparison) if verdicts else "",
-        examples=list(_examples(comparison)),
+        verdicts=Table(VERDICTS, verdict_rows(comparison), verdict_heading(comparison)),
+        examples=[(_example_title(example), example) for example in comparison.examples],
         curves=curves,
-        runs=[["run", "row", "training seed"], *([run.name, run.row, str(run.seed)] for run in comparison.runs)],
+        runs=Table(("run", "row", "training seed"), runs, "The compared runs"),
     )
 
 
-def _block(comparison: Comparison, metric: MetricFacts, number: int) -> MetricBlock:
-    lines = [
-        Line(row.label, row.baseline or "", list(_cells(comparison, metric, row.label))) for row in comparison.rows
-    ]
+def _block(comparison: Comparison, metric: MetricFacts, index: int) -> MetricBlock:
+    contrasts = list(_by_set(comparison, metric))
+    header, *rows = contrast_table(comparison, metric) or [[]]
     return MetricBlock(
         heading(metric),
         [set_name(column) for column in comparison.columns],
-        lines,
-        contrast_table(comparison, metric),
-        list(_differences(comparison, metric, number)),
-        list(_by_column(comparison, metric)),
+        [(row, list(_cells(comparison, metric, row))) for row in comparison.rows],
+        Table(header, rows, "Paired tests"),
+        list(_differences(contrasts, metric, index)),
+        contrasts,
     )
 
 
-def _cells(comparison: Comparison, metric: MetricFacts, label: str) -> Iterator[tuple[Shown, Difference | None]]:
-    row = next(entry for entry in comparison.rows if entry.label == label)
+def _cells(comparison: Comparison, metric: MetricFacts, row: Row) -> Iterator[tuple[Shown, Difference | None]]:
     for column, cell in zip(comparison.columns, shown(comparison, row, metric), strict=True):
-        found = comparison.contrast((metric.label, column), label)
-        yield cell, None if found is None else _difference(found, metric)
+        contrast = comparison.contrast((metric.label, column), row.label)
+        yield cell, None if contrast is None else _difference(contrast, metric)
 
 
 def _difference(contrast: Contrast, metric: MetricFacts) -> Difference:
@@ -122,54 +113,39 @@ def _difference(contrast: Contrast, metric: MetricFacts) -> Difference:
     return Difference(f"{contrast.difference:+.2f}".replace("-", MINUS), kind)
 
 
-def _has_bold(blocks: list[MetricBlock]) -> bool:
-    return any(cell.best for block in blocks for line in block.lines for cell, _ in line.cells)
-
-
-def _by_column(comparison: Comparison, metric: MetricFacts) -> Iterator[tuple[str, list[Contrast]]]:
+def _by_set(comparison: Comparison, metric: MetricFacts) -> Iterator[tuple[str, list[Contrast]]]:
     for column in comparison.columns:
-        found = [entry for entry in comparison.contrasts if (entry.metric, entry.set) == (metric.label, column)]
-        if found:
-            yield set_name(column), found
+        contrasts = [entry for entry in comparison.contrasts if (entry.metric, entry.set) == (metric.label, column)]
+        if contrasts:
+            yield set_name(column), contrasts
 
 
-def _differences(comparison: Comparison, metric: MetricFacts, number: int) -> Iterator[Plot]:
-    own = [entry for entry in comparison.contrasts if entry.metric == metric.label]
-    if not own:
-        return
-    axis = axis_of([_estimate(entry) for entry in own], zero=True)
-    for place, (name, found) in enumerate(_by_column(comparison, metric)):
-        figure = intervals([_estimate(entry) for entry in found], axis)
-        told = f"Difference in {metric.label} on {name}, with 95 % intervals"
-        yield Plot(name, svg(figure, f"difference{number}x{place}", told))
+def _differences(by_set: list[tuple[str, list[Contrast]]], metric: MetricFacts, index: int) -> Iterator[Plot]:
+    estimates = {
+        name: [Estimate(f"{entry.other} − {entry.baseline}", entry.difference, entry.interval) for entry in contrasts]
+        for name, contrasts in by_set
+    }
+    axis = axis_of([row for rows in estimates.values() for row in rows], zero=True)
+    for position, (name, rows) in enumerate(estimates.items()):
+        description = f"Difference in {metric.label} on {name}, with 95 % intervals"
+        yield Plot(name, svg(intervals(rows, axis), f"difference{index}x{position}", description))
 
 
-def _estimate(contrast: Contrast) -> Estimate:
-    return Estimate(f"{contrast.other} − {contrast.baseline}", contrast.difference, contrast.interval)
-
-
-def _examples(comparison: Comparison) -> Iterator[Mapping[str, Any]]:
-    for example in comparison.examples:
-        pair = example.pair
-        columns = {
-            "reference": example.reference,
-            f"{pair.baseline}: {pair.baseline_score:.2f}": example.baseline_text,
-            f"{pair.other}: {pair.other_score:.2f}": example.other_text,
-        }
-        outcome = {1: "better", 0: "as good", -1: "worse"}[pair.outcome]
-        told = f"{pair.set}, prompt {pair.number}: {pair.other} is {outcome} by {pair.metric}"
-        yield {"title": told, "prompt": example.prompt, "columns": columns}
+def _example_title(example: SideBySide) -> str:
+    pair = example.pair
+    outcome = {1: "better", 0: "as good", -1: "worse"}[pair.outcome]
+    return f"{pair.set}, prompt {pair.number}: {pair.other} is {outcome} by {pair.metric}"
 
 
 def _logs(comparison: Comparison) -> dict[str, list[Log]]:
     """The training logs of each row's runs, of those that are still where they were."""
-    found: dict[str, list[Log]] = {}
+    logs: dict[str, list[Log]] = {}
     for run in comparison.runs:
         with suppress(InputError):  # moved or deleted since: the curves are an extra
             log = read_report(Path(run.folder)).log
             if points(log, "loss")[0]:
-                found.setdefault(run.row, []).append(log)
-    return found
+                logs.setdefault(run.row, []).append(log)
+    return logs
 
 
 def _curves(rows: Mapping[str, list[Log]]) -> Iterator[Plot]:

@@ -12,7 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mta_framework.reporting.palette import heat, stylesheet
+from mta_framework.tables import markdown
 from mta_framework.tables.html_text import html_table
+from mta_framework.tables.markdown import markdown_table
 
 _HEAT_STEPS = 32
 
@@ -46,6 +48,7 @@ def _templates() -> Environment:
         keep_trailing_newline=True,
     )
     templates.filters |= {"code": _code, "heat": _heat, "html_table": lambda table: Markup(html_table(table))}
+    templates.filters |= {"markdown_table": markdown_table, "escape_markdown": markdown.escape}
     templates.globals |= {"style": lambda: Markup(stylesheet() + _source(templates, "style.css")), "heat_rules": _rules}
     return templates
 

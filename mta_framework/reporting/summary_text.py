@@ -1,4 +1,4 @@
-"""What a report says of a run, in words and as rows of tables: the same on every page. The first row is the head."""
+"""What a report says of a run, in sentences and tables that are the same on every page."""
 
 from __future__ import annotations
 
@@ -7,22 +7,47 @@ from collections.abc import Mapping
 from typing import Any
 
 from mta_framework.evaluation.report import EvaluationFacts, Report
+from mta_framework.evaluation.tables import metrics, score_table, seeds_note
 from mta_framework.reporting.training_log import share_by_student
+from mta_framework.tables.table import Table
 
-Rows = list[list[str]]
+
+def summary(report: Report) -> dict[str, Any]:
+    """The variables of a template: text and tables, empty where the run did nothing of the kind.
+
+    Names of fields, plugins and files stand between backticks in all sentences.
+    """
+    facts = report.evaluation
+    return {
+        "report": report,
+        "trained": trained(report) if report.steps else "",
+        "scores": [score_table(facts, metric) for metric in metrics(facts)] if facts else [],
+        "seeds_note": seeds_note(facts.seeds) if facts else "",
+        "usage": usage(facts) if facts else "",
+        "sets": _sets(facts) if facts else None,
+        "models": _models(report),
+        "data": _data(report),
+        "spans": _spans(report),
+        "unparsed": unparsed(report),
+        "training_set": source(report.spec.get("data", {}).get("train")),
+        "timings": _timings(report),
+        "versions": Table(("what", "version"), list(report.versions.items()), "Versions", "ll"),
+        "loading": loading(report.student_folder),
+        "settings": json.dumps(report.spec, indent=2, ensure_ascii=False),
+    }
 
 
 def trained(report: Report) -> str:
-    """How the student was trained, in sentences; names stand between backticks."""
+    """How the student was trained."""
     spec = report.spec
     steps = f"{report.steps:,} steps of {spec.get('training', {}).get('batch_size')} texts"
-    loss = f"the base loss `{spec.get('base_loss', {}).get('name')}`{_aligned(report)}"
-    own = share_by_student(report.log)
-    told = "" if own is None else f" {own:.0%} of the texts that it was trained on were its own responses."
-    return f"The student was trained for {steps} with {loss}, from seed {spec.get('seed')}.{told}"
+    loss = f"the base loss `{spec.get('base_loss', {}).get('name')}`{_alignment(report)}"
+    share = share_by_student(report.log)
+    responses = "" if share is None else f" {share:.0%} of its training texts had responses that it wrote itself."
+    return f"The student was trained for {steps} with {loss}, from seed {spec.get('seed')}.{responses}"
 
 
-def _aligned(report: Report) -> str:
+def _alignment(report: Report) -> str:
     alignment = report.spec.get("alignment")
     if not alignment:
         return ""
@@ -35,18 +60,8 @@ def _aligned(report: Report) -> str:
     )
 
 
-def models(report: Report) -> Rows:
-    """The models, their sizes and what was trained of them; empty where nothing is known of any."""
-    rows = [["model", "source", "parameters", "trained"]]
-    for role, facts in report.models.items():
-        section = report.spec.get(role) or report.spec.get("model")  # the latter: an evaluation without a run
-        rows.append([role, source(section), f"{facts.parameters:,}", f"{facts.trainable:,}"])
-    shown = 4 if report.steps else 3
-    return [row[:shown] for row in rows] if report.models else []
-
-
 def source(section: Mapping[str, Any] | None) -> str:
-    """Where a model or a data set comes from."""
+    """Where a model or a data set comes from, given its section of the spec."""
     section = section or {}
     if section.get("hub"):
         return section["hub"] + (f" at {section['revision']}" if section.get("revision") else "")
@@ -57,40 +72,13 @@ def source(section: Mapping[str, Any] | None) -> str:
     return str(section.get("path") or section.get("run") or "")
 
 
-def data(report: Report) -> Rows:
-    """Rows of the data that were used, left out and cut."""
-    head = ["set", "rows used", "left out (prompt too long)", "used with a cut response"]
-    rows = [[name, f"{row.used:,}", f"{row.left_out:,}", f"{row.cut:,}"] for name, row in report.data.items()]
-    return [head, *rows] if rows else []
-
-
-def spans(report: Report) -> Rows:
-    """Spans by granularity."""
-    head = ["spans (training set)", "in all", "per text", "texts without"]
-    rows = [
-        [name, f"{row.spans:,}", f"{row.spans / max(row.texts, 1):.1f}", f"{row.texts_without:,} of {row.texts:,}"]
-        for name, row in report.spans.items()
-    ]
-    return [head, *rows] if rows else []
-
-
 def unparsed(report: Report) -> str:
-    """What the parser could not read; empty where it read all."""
-    return f"Stretches that could not be parsed and have no spans: {report.unparsed:,}." * (report.unparsed > 0)
-
-
-def sets(facts: EvaluationFacts) -> Rows:
-    """What the models were evaluated on."""
-    head = ["set, model", "prompts", "of them cut on the left", "responses that came to an end"]
-    rows = [
-        [f"{entry.set}, {entry.model}", f"{entry.prompts:,}", f"{entry.cut:,}", f"{entry.finished:.0%}"]
-        for entry in facts.sets
-    ]
-    return [head, *rows]
+    """How many segments of text the span extractor could not parse; empty where there is none."""
+    return f"Segments that could not be parsed and have no spans: {report.unparsed:,}." * (report.unparsed > 0)
 
 
 def usage(facts: EvaluationFacts) -> str:
-    """What metrics cost, in a sentence; empty where they cost nothing."""
+    """What metrics cost; empty where they cost nothing."""
     costs = [
         f"`{metric.label}` took " + ", ".join(f"{name} {amount:,g}" for name, amount in metric.usage.items())
         for metric in facts.metrics
@@ -99,21 +87,49 @@ def usage(facts: EvaluationFacts) -> str:
     return f"{'; '.join(costs)}." if costs else ""
 
 
-def timings(report: Report) -> Rows:
-    """Seconds of the stages."""
-    return [["stage", "seconds"], *([stage, f"{seconds:,.1f}"] for stage, seconds in report.timings.items())]
-
-
 def loading(folder: str) -> str:
-    """Python that loads the student."""
-    told = json.dumps(folder, ensure_ascii=False)
+    """Python that loads the student from a folder."""
+    quoted = json.dumps(folder, ensure_ascii=False)
     return (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f"model = AutoModelForCausalLM.from_pretrained({told})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({told})\n"
+        f"model = AutoModelForCausalLM.from_pretrained({quoted})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({quoted})\n"
     )
 
 
-def settings(report: Report) -> str:
-    """The resolved spec, as JSON."""
-    return json.dumps(report.spec, indent=2, ensure_ascii=False)
+def _models(report: Report) -> Table:
+    rows = []
+    for role, facts in report.models.items():
+        section = report.spec.get(role) or report.spec.get("model")  # the latter: an evaluation without a run
+        rows.append([role, source(section), f"{facts.parameters:,}", f"{facts.trainable:,}"])
+    shown = 4 if report.steps else 3
+    header = ("model", "source", "parameters", "trained")[:shown]
+    return Table(header, [row[:shown] for row in rows], "The models", "llrr"[:shown])
+
+
+def _data(report: Report) -> Table:
+    rows = [[name, f"{row.used:,}", f"{row.left_out:,}", f"{row.cut:,}"] for name, row in report.data.items()]
+    header = ("set", "rows used", "left out (prompt too long)", "used with a cut response")
+    return Table(header, rows, "The training texts")
+
+
+def _spans(report: Report) -> Table:
+    rows = [
+        [name, f"{row.spans:,}", f"{row.spans / max(row.texts, 1):.1f}", f"{row.texts_without:,} of {row.texts:,}"]
+        for name, row in report.spans.items()
+    ]
+    return Table(("spans (training set)", "in all", "per text", "texts without"), rows, "The spans in them")
+
+
+def _sets(facts: EvaluationFacts) -> Table:
+    rows = [
+        [f"{entry.set}, {entry.model}", f"{entry.prompts:,}", f"{entry.cut:,}", f"{entry.finished:.0%}"]
+        for entry in facts.sets
+    ]
+    header = ("set, model", "prompts", "cut on the left", "responses that ended by themselves")
+    return Table(header, rows, "What the models were asked")
+
+
+def _timings(report: Report) -> Table:
+    rows = [[stage, f"{seconds:,.1f}"] for stage, seconds in report.timings.items()]
+    return Table(("stage", "seconds"), rows, "Seconds of this command")

@@ -13,6 +13,7 @@ class RougeL(Metric):
     """F1 of the longest common subsequence of words, times 100 (Lin 2004, as in the rouge-score package)."""
 
     NAME = "rouge_l"
+    HUB_NAME = "rouge"
 
     class Params(PluginParams):
         """Which references count, and whether word endings do."""

@@ -77,7 +77,7 @@ def evaluation():
                 "dolly", "What | is\n**this**?", "A <b>test</b>", {"student": "", "teacher": f"line one\n{HOSTILE}"}
             ),
         ),
-        metrics=(MetricFacts("rouge_l"),),
+        metrics=(MetricFacts("rouge_l", hub_name="rouge"),),
     )
 
 

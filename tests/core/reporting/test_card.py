@@ -37,7 +37,7 @@ def test_hub_ids_of_student_and_data_are_named(report):
 def test_card_has_scores_data_method_command_and_spec(report):
     page = card(report)
     for told in (
-        "| student | 21.00 ± 1.41 &#91;18.25, 23.75&#93; |",
+        "| student | 21.00 ± 1.41<br>&#91;18.25, 23.75&#93; |",
         "trained for 20 steps",
         "`train.jsonl`",
         "| train | 9,568 | 1,867 | 120 |",
