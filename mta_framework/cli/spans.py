@@ -62,11 +62,11 @@ def spans(
         raise InputError(faults)
     from mta_framework.inspection.inspection import Wanted, inspect
 
-    found = inspect(bound, Wanted(text, limit or 5, whole, tokens, importance))
+    inspection = inspect(bound, Wanted(text, limit or 5, whole, tokens, importance))
     if html is None:
-        say(*_lines(found))
+        say(*_lines(inspection))
     else:
-        _write(html, str(spec), found)
+        _write(html, str(spec), inspection)
 
 
 def _text_faults(text: str) -> Iterator[Fault]:
@@ -80,27 +80,27 @@ def _text_faults(text: str) -> Iterator[Fault]:
         yield Fault("--text", "is not valid UTF-8", "text in the encoding of the terminal", "Correct it.")
 
 
-def _lines(found: Inspection) -> Iterator[str]:
+def _lines(inspection: Inspection) -> Iterator[str]:
     from mta_framework.inspection.terminal import lines
-    from mta_framework.reporting.span_statistics import notes, statistics_table
+    from mta_framework.reporting.span_statistics import statistics_notes, statistics_table
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for number, text in enumerate(found.texts, start=1):
+    for number, text in enumerate(inspection.texts, start=1):
         yield click.style(f"text {number}", bold=True) if colour else f"text {number}"
         yield from lines(text, terminal_width(), colour)
         yield ""
-    yield from terminal_table(statistics_table(found.statistics))
+    yield from terminal_table(statistics_table(inspection.statistics))
     yield ""
-    yield from notes(found.statistics)
+    yield from statistics_notes(inspection.statistics)
 
 
-def _write(path: Path, title: str, found: Inspection) -> None:
+def _write(path: Path, title: str, inspection: Inspection) -> None:
     from mta_framework.errors import RunError
     from mta_framework.reporting.spans_page import spans_page
     from mta_framework.storage import write_atomically
 
     try:
-        write_atomically(path, spans_page(f"Spans of {title}", found.texts, found.statistics))
+        write_atomically(path, spans_page(f"Spans of {title}", inspection.texts, inspection.statistics))
     except OSError as error:
         raise RunError(f"--html: cannot write {path} ({error.strerror or error}); name another file") from error
     say(f"Written: {path}")

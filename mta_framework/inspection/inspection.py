@@ -17,7 +17,7 @@ from mta_framework.inspection.weights import character_weights
 from mta_framework.interfaces import MeasuringLayerMapper, SpanExtractor
 from mta_framework.models.run_models import RunModels
 from mta_framework.reporting.annotated_text import AnnotatedText
-from mta_framework.reporting.span_statistics import Speed, Statistics, statistics
+from mta_framework.reporting.span_statistics import SpanStatistics, Speed, span_statistics
 from mta_framework.runs.binding import BoundRun
 from mta_framework.runs.build import alignment_layers, recorded_layers, span_cache_folder
 from mta_framework.runs.folder import RunFolder
@@ -53,7 +53,7 @@ class Inspection:
     """What there is to show."""
 
     texts: tuple[AnnotatedText, ...]
-    statistics: Statistics
+    statistics: SpanStatistics
 
 
 def inspect(bound: BoundRun, wanted: Wanted) -> Inspection:
@@ -83,7 +83,7 @@ def inspect(bound: BoundRun, wanted: Wanted) -> Inspection:
     weights = _weights(bound, run_models, samples[: wanted.limit]) if wanted.importance else []
     weights += [{}] * (len(samples) - len(weights))
     texts = [_marked(*parts) for parts in zip(samples, spans, tokens, weights, strict=True)]
-    return Inspection(tuple(texts[: wanted.limit]), statistics(texts, failures, speed))
+    return Inspection(tuple(texts[: wanted.limit]), span_statistics(texts, failures, speed))
 
 
 def _samples(bound: BoundRun, run_models: RunModels, wanted: Wanted) -> list[Sample]:

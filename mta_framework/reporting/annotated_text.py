@@ -1,4 +1,4 @@
-"""A text with all that can be shown of it."""
+"""A text with everything that can be shown of it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mta_framework.types import Span
 
 @dataclass(frozen=True)
 class AnnotatedText:
-    """A text and its spans.
+    """A text, its spans, and its tokens and weights where they were asked for.
 
     Args:
         text: Prompt and response.
         spans: Granularity -> character ranges, sorted by start.
-        tokens: Character range of each token; None: not asked for. Tokens without characters are left out.
-        tokens_in_spans: Granularity -> how many of them lie in some span.
-        weights: Granularity -> the importance of each character's token, relative to the weightiest one of the text.
+        tokens: Character range of each token, without tokens of no characters; None: not asked for.
+        tokens_in_spans: Granularity -> number of tokens that lie in some span.
+        weights: Granularity -> weight of each character's token, relative to the largest weight of the text.
     """
 
     text: str
@@ -29,25 +29,25 @@ class AnnotatedText:
 
 
 def tracks(spans: Sequence[Span]) -> list[list[Span]]:
-    """Spans on as few tracks as it takes that none overlap on one; enclosing spans come before what they enclose.
+    """Distribute spans over as few tracks as possible, so that none overlap on a track.
 
     Args:
-        spans: In any order.
+        spans: Spans in any order; a span comes before those that it encloses.
     """
-    found: list[list[Span]] = []
+    tracks: list[list[Span]] = []
     for span in sorted(spans, key=lambda span: (span[0], -span[1])):
-        free = next((track for track in found if track[-1][1] <= span[0]), None)
+        free = next((track for track in tracks if track[-1][1] <= span[0]), None)
         if free is None:
-            found.append([span])
+            tracks.append([span])
         else:
             free.append(span)
-    return found
+    return tracks
 
 
 def edges(text: AnnotatedText) -> list[int]:
-    """Where anything that is shown begins or ends, and both ends of the text: ascending offsets."""
-    places = {0, len(text.text), *chain.from_iterable(chain.from_iterable(text.spans.values()))}
-    places |= set(chain.from_iterable(text.tokens or ()))
+    """Ascending offsets at which anything that is shown begins or ends, both ends of the text included."""
+    offsets = {0, len(text.text), *chain.from_iterable(chain.from_iterable(text.spans.values()))}
+    offsets |= set(chain.from_iterable(text.tokens or ()))
     for weights in text.weights.values():
-        places |= {place for place in range(1, len(weights)) if weights[place] != weights[place - 1]}
-    return sorted(places)
+        offsets |= {offset for offset in range(1, len(weights)) if weights[offset] != weights[offset - 1]}
+    return sorted(offsets)

@@ -1,4 +1,4 @@
-"""A report without the places of this machine: what is shared must not tell where things lie."""
+"""Removes the paths of this machine from a report that is to be shared."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from mta_framework.evaluation.report import Report
 
 _PATH = re.compile(r"""(?<![\w.:/\\~])(?:~?/|[A-Za-z]:[\\/])[^\s"',;={}\[\]]*""")
-"""An absolute path within a command; one with a space is found up to it, and then again from the next slash."""
+"""An absolute path within a command. A path with a space matches up to the space, and again from the next slash."""
 
 
 def redact(report: Report) -> Report:
-    """The same report, with absolute paths of its spec and command cut down to their last part."""
+    """A copy of the report in which absolute paths of the spec and the command are cut down to their last part."""
     return dataclasses.replace(report, spec=_names(report.spec), command=_PATH.sub(_last, report.command))
 
 

@@ -1,4 +1,4 @@
-"""What spans of many texts come to."""
+"""Statistics of the spans in many texts: counts, coverage, failures and the speed of parsing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Granularity:
     """The spans of one granularity.
 
     Args:
-        name: The granularity.
-        spans: How many there are.
-        characters: Share of all characters that lie in some span.
-        tokens: Likewise of tokens; None where texts were not tokenised.
-        texts_without: Texts without such a span.
+        name: Name of the granularity.
+        spans: Number of spans.
+        characters: Share of all characters that lie in some span, from 0 to 1.
+        tokens: Share of all tokens that lie in some span; None where the texts were not tokenized.
+        texts_without: Number of texts without such a span.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Granularity:
 
 @dataclass(frozen=True)
 class Speed:
-    """How long one process took to parse texts, its parser being loaded."""
+    """How long one process took to parse texts, without the time that loading its parser takes."""
 
     texts: int
     characters: int
@@ -39,15 +39,15 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """What was counted.
+class SpanStatistics:
+    """Statistics of the spans in some texts.
 
     Args:
-        texts: How many.
-        granularities: In the order of the extractor.
-        failures: Stretches that could not be parsed.
-        texts_with_failures: Texts that have some.
-        speed: Of parsing.
+        texts: Number of texts.
+        granularities: One entry per granularity, in the order of the extractor.
+        failures: Number of text segments that could not be parsed.
+        texts_with_failures: Number of texts with such a segment.
+        speed: Speed of parsing.
     """
 
     texts: int
@@ -57,58 +57,60 @@ class Statistics:
     speed: Speed
 
 
-def statistics(texts: Sequence[AnnotatedText], failures: Sequence[int], speed: Speed) -> Statistics:
-    """Count.
+def span_statistics(texts: Sequence[AnnotatedText], failures: Sequence[int], speed: Speed) -> SpanStatistics:
+    """Count the spans of some texts.
 
     Args:
-        texts: At least one.
-        failures: Of each text.
-        speed: Of parsing.
+        texts: The texts, at least one.
+        failures: For each text, the number of its segments that could not be parsed.
+        speed: Speed of parsing, which is passed on.
     """
-    counted = tuple(_granularity(name, texts) for name in texts[0].spans)
-    return Statistics(len(texts), counted, sum(failures), sum(count > 0 for count in failures), speed)
+    granularities = tuple(_granularity(name, texts) for name in texts[0].spans)
+    return SpanStatistics(len(texts), granularities, sum(failures), sum(count > 0 for count in failures), speed)
 
 
-def statistics_table(found: Statistics) -> Table:
-    """A row for each granularity."""
-    tokenised = all(granularity.tokens is not None for granularity in found.granularities)
-    header = ["spans", "number", "per text", "characters in them", *["tokens in them"] * tokenised, "texts without"]
-    rows = []
-    for one in found.granularities:
-        tokens = () if one.tokens is None else (f"{one.tokens:.1%}",)
-        without = f"{one.texts_without:,} ({one.texts_without / found.texts:.1%})"
-        counts = f"{one.spans:,}", f"{one.spans / found.texts:.1f}", f"{one.characters:.1%}"
-        rows.append([one.name, *counts, *tokens, without])
+def statistics_table(statistics: SpanStatistics) -> Table:
+    """The statistics as a table with a row for each granularity."""
+    tokenized = all(row.tokens is not None for row in statistics.granularities)
+    tokens = ["tokens in them"] if tokenized else []
+    rows = [list(_cells(row, statistics.texts)) for row in statistics.granularities]
+    header = ["spans", "number", "per text", "characters in them", *tokens, "texts without"]
     return Table(header, rows, "Spans by granularity")
 
 
-def notes(found: Statistics) -> Iterator[str]:
+def statistics_notes(statistics: SpanStatistics) -> Iterator[str]:
     """What the table does not say, a sentence each."""
-    yield f"Counted over {_counted(found.texts, 'text')}."
-    if found.failures:
-        places = f"{_counted(found.failures, 'stretch', 'es')} in {_counted(found.texts_with_failures, 'text')}"
-        yield f"Not parsed, and so without spans: {places}."
+    yield f"Counted over {_counted(statistics.texts, 'text')}."
+    if statistics.failures:
+        failed = _counted(statistics.failures, "segment")
+        yield f"Could not be parsed and have no spans: {failed} in {_counted(statistics.texts_with_failures, 'text')}."
     else:
-        yield "No stretch was left unparsed."
-    speed = found.speed
+        yield "Everything could be parsed."
+    speed = statistics.speed
     if speed.seconds > 0:
         rates = f"{_rate(speed.texts / speed.seconds)} texts/s, {_rate(speed.characters / speed.seconds)} characters/s"
-        yield f"Parsing: {rates} in one process, the parser being loaded ({_counted(speed.texts, 'text')})."
+        yield f"Parsing: {rates} in one process with its parser loaded ({_counted(speed.texts, 'text')})."
+
+
+def _cells(row: Granularity, texts: int) -> Iterator[str]:
+    yield from (row.name, f"{row.spans:,}", f"{row.spans / texts:.1f}", f"{row.characters:.1%}")
+    if row.tokens is not None:
+        yield f"{row.tokens:.1%}"
+    yield f"{row.texts_without:,} ({row.texts_without / texts:.1%})"
 
 
 def _granularity(name: str, texts: Sequence[AnnotatedText]) -> Granularity:
-    characters = sum(len(text.text) for text in texts)
-    covered = sum(_covered(text.spans[name]) for text in texts)
+    spans = [text.spans[name] for text in texts]
+    characters = _share(sum(map(_covered, spans)), sum(len(text.text) for text in texts))
     tokens = None
     if all(text.tokens is not None for text in texts):
-        tokens = _share(
-            sum(text.tokens_in_spans[name] for text in texts), sum(len(text.tokens or ()) for text in texts)
-        )
-    without = sum(not text.spans[name] for text in texts)
-    return Granularity(name, sum(len(text.spans[name]) for text in texts), _share(covered, characters), tokens, without)
+        inside = sum(text.tokens_in_spans[name] for text in texts)
+        tokens = _share(inside, sum(len(text.tokens or ()) for text in texts))
+    return Granularity(name, sum(map(len, spans)), characters, tokens, sum(not some for some in spans))
 
 
 def _covered(spans: Sequence[Span]) -> int:
+    """Number of characters in some span; spans are sorted by start."""
     covered = reached = 0
     for start, end in spans:
         covered += max(0, end - max(start, reached))
@@ -124,5 +126,5 @@ def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
-def _counted(number: int, noun: str, ending: str = "s") -> str:
-    return f"{number:,} {noun}{ending if number != 1 else ''}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' if count != 1 else ''}"

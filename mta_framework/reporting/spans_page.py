@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.reporting.page import render
 from mta_framework.reporting.span_html import strips
-from mta_framework.reporting.span_statistics import Statistics, notes, statistics_table
+from mta_framework.reporting.span_statistics import SpanStatistics, statistics_notes, statistics_table
 
 
-def spans_page(title: str, texts: Sequence[AnnotatedText], statistics: Statistics) -> str:
+def spans_page(title: str, texts: Sequence[AnnotatedText], statistics: SpanStatistics) -> str:
     """The page, as HTML.
 
     Args:
-        title: What the texts are of.
-        texts: At least one.
-        statistics: Counts over these texts, or over more.
+        title: Title of the page.
+        texts: The texts to show, at least one; all have the same granularities.
+        statistics: Statistics of these texts, or of more.
     """
     return render(
         "spans.html",
@@ -25,5 +25,5 @@ def spans_page(title: str, texts: Sequence[AnnotatedText], statistics: Statistic
         strips=strips(texts),
         texts=texts,
         table=statistics_table(statistics),
-        notes=list(notes(statistics)),
+        notes=list(statistics_notes(statistics)),
     )

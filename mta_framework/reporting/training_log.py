@@ -1,4 +1,4 @@
-"""What the training log has of which quantity."""
+"""Reads quantities from the training log of ``transformers.Trainer``."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from mta_framework.types import SHARE_BY_STUDENT
 Log = Sequence[Mapping[str, Any]]
 Points = tuple[list[int], list[float]]
 
-# What stands beside the loss without being one of its terms, as every other number of an entry with a loss is.
+# Numbers of a log entry that are no terms of the loss; all other numbers beside a loss are.
 NO_TERMS = frozenset({"loss", "learning_rate", "grad_norm", "epoch", "step", "total_flos", "runtime"})
 _EVAL = "eval_"
 
 
 def terms(log: Log) -> list[str]:
-    """Names of the terms in a training log, those of validation alone last, in the order of their first occurrence."""
+    """Names of the loss terms in the order of their first occurrence, those of validation alone last."""
     trained = [name for entry in log if "loss" in entry for name in entry]
     validated = [name.removeprefix(_EVAL) for entry in log for name in entry if name.startswith(_EVAL)]
     return [name for name in dict.fromkeys(trained + validated) if name not in NO_TERMS]
 
 
 def loss_terms(log: Log) -> list[str]:
-    """The terms that are shown beside the loss: none where a single one is the loss itself."""
+    """Names of the terms that are shown beside the loss; none where a single term is the loss itself."""
     names = terms(log)
     return names if len(names) > 1 else []
 
 
 def points(log: Log, name: str) -> Points:
-    """Steps and values of one quantity; values that are no finite numbers are left out."""
-    found = [
+    """Steps and values of one quantity; values that are not finite are left out."""
+    pairs = [
         (int(entry["step"]), float(entry[name]))
         for entry in log
         if "step" in entry and isinstance(entry.get(name), (int, float)) and math.isfinite(entry[name])
     ]
-    return [step for step, _ in found], [value for _, value in found]
+    return [step for step, _ in pairs], [value for _, value in pairs]
 
 
 def validation_points(log: Log, name: str) -> Points:
-    """The same of the validation set."""
+    """Steps and values of one quantity on the validation set."""
     return points(log, f"{_EVAL}{name}")
 
 
 def share_by_student(log: Log) -> float | None:
-    """The mean share of texts that the student wrote; None where it wrote none."""
-    found = [float(entry[SHARE_BY_STUDENT]) for entry in log if SHARE_BY_STUDENT in entry]
-    return sum(found) / len(found) if found else None
+    """Mean share of training texts whose response the student wrote; None where it was not logged."""
+    shares = [float(entry[SHARE_BY_STUDENT]) for entry in log if SHARE_BY_STUDENT in entry]
+    return sum(shares) / len(shares) if shares else None

@@ -12,13 +12,17 @@ from mta_framework.storage import write_atomically
 REPORT_PAGE = "report.html"
 COMPARISON_PAGE = "comparison.html"
 
-# Matplotlib and the templates are slow to import: those who only train need not wait for them.
+# Matplotlib and Jinja are slow to import: a command that only trains does not wait for them.
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write ``report.html``, ``report.md`` and, last of all, ``report.json``.
+    """Write ``report.html``, ``report.md``, the model card of an exported student and, last, ``report.json``.
 
-    The exported student, where there is one, gets its model card first.
+    A folder with a ``report.json`` therefore has a whole report.
+
+    Args:
+        folder: Folder of the run.
+        report: The report.
     """
     from mta_framework.reporting.card import CARD, card
     from mta_framework.reporting.markdown import markdown
@@ -32,10 +36,14 @@ def write_report(folder: Path, report: Report) -> None:
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> Path:
-    """Write ``comparison.html``; the loss curves are those of the runs' own reports.
+    """Write ``comparison.html``; its loss curves are read from the reports of the runs.
+
+    Args:
+        folder: Folder to write to.
+        comparison: The comparison.
 
     Returns:
-        Its path.
+        Path of the page.
 
     Raises:
         RunError: The folder cannot be written to.

@@ -79,15 +79,15 @@ def test_a_text_is_shown_with_brackets_of_every_granularity(mta: Mta, spec: Path
         "phrases       3       3.0               75.0%       0 (0.0%)",
         "",
         "Counted over 1 text.",
-        "No stretch was left unparsed.",
+        "Everything could be parsed.",
         result.stdout.splitlines()[-1],
     ]
     assert result.stdout.splitlines()[-1].startswith("Parsing: ")
 
 
-def test_stretches_that_could_not_be_parsed_are_counted(mta: Mta, spec: Path) -> None:
+def test_segments_that_could_not_be_parsed_are_counted(mta: Mta, spec: Path) -> None:
     result = mta("spans", spec, "--text", "a {b} {c}")
-    assert "Not parsed, and so without spans: 2 stretches in 1 text." in result.stdout
+    assert "Could not be parsed and have no spans: 2 segments in 1 text." in result.stdout
 
 
 def test_an_extractor_that_fails_to_count_is_named(mta: Mta, spec: Path) -> None:

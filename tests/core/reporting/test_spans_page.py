@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_framework.reporting.annotated_text import AnnotatedText
-from mta_framework.reporting.span_statistics import Speed, statistics
+from mta_framework.reporting.span_statistics import Speed, span_statistics
 from mta_framework.reporting.spans_page import spans_page
 
 VOID = {"meta", "input", "br"}
@@ -44,7 +44,7 @@ class Reader(HTMLParser):
 
 
 def written(*texts: AnnotatedText, title: str = "spec.json") -> str:
-    return spans_page(title, texts, statistics(texts, [0] * len(texts), Speed(1, 1, 1.0)))
+    return spans_page(title, texts, span_statistics(texts, [0] * len(texts), Speed(1, 1, 1.0)))
 
 
 @settings(max_examples=40, deadline=None)
