@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -171,10 +169,10 @@ def test_documented_base_loss_trains_on_responses_of_the_student(workplace, spec
 
 
 @pytest.mark.slow
-def test_documented_contract_tests_pass(workplace):
+def test_documented_contract_tests_pass(workplace, warm_python):
     (block,) = [block for block in SNIPPETS if "SpanExtractorContract" in block.text]
     (workplace / "test_code_spans.py").write_text(block.text, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_code_spans.py"]
-    done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, timeout=300)
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_code_spans.py"]
+    done = warm_python.run(command, cwd=workplace)
     assert done.returncode == 0, done.stdout
     assert "14 passed" in done.stdout
