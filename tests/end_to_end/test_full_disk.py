@@ -43,7 +43,9 @@ def contents(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["checkpoint", "export", "predictions", "report"])
-def test_run_stops_with_a_sentence_keeps_what_was_whole_and_goes_on_with_room(stage, spec, run_without_room, tmp_path):
+def test_run_stops_with_a_sentence_keeps_what_was_whole_and_goes_on_with_room(
+    stage, spec, run_without_room, warm_python, tmp_path
+):
     done = run_without_room(stage, spec)
     folder = tmp_path / "runs" / "student"
     assert done.returncode == 1, done.stderr[-3000:]
@@ -59,11 +61,12 @@ def test_run_stops_with_a_sentence_keeps_what_was_whole_and_goes_on_with_room(st
     assert not (folder / "report.json").exists()
     assert not [path for path in folder.rglob("*") if path.suffix in (".part", ".partial")]
 
-    report = pipeline.run(bind(spec, discover()), resume=True)
-    straight = pipeline.run(bind(spec, discover(), ["name=straight"]))
+    for arguments in (["--resume"], ["--set", "name=straight"]):
+        warm_python.run(["-m", "mta_framework", "run", spec, *arguments], check=True)
     weights = [tmp_path / "runs" / name / "student" / "model.safetensors" for name in ("student", "straight")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    scores = [[score.per_seed for score in found.evaluation.scores] for found in (report, straight)]
+    reports = [read_report(tmp_path / "runs" / name) for name in ("student", "straight")]
+    scores = [[score.per_seed for score in report.evaluation.scores] for report in reports]
     assert scores[0] == scores[1]
 
 

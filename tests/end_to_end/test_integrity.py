@@ -9,6 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from mta_framework.cli import main
+from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.binding import bind
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher")]
 
@@ -118,8 +121,8 @@ def test_damage_is_told_with_file_and_remedy_and_nothing_is_run(spec, run_once, 
         shutil.copytree(whole, runs)
 
 
-def test_what_the_message_says_makes_export_log_and_layers_anew(spec, run_once, tmp_path):
-    run_once(spec)
+def test_what_the_message_says_makes_export_log_and_layers_anew(spec, tmp_path):
+    pipeline.run(bind(spec, discover()))
     run = tmp_path / "runs" / "student"
     before = {name: (run / name).read_bytes() for name in ("student/model.safetensors", "key-layers.json")}
     cut(run / "student" / "model.safetensors")
@@ -142,8 +145,8 @@ def test_a_report_that_was_lost_or_garbled_is_written_anew(spec, run_once, tmp_p
         assert json.loads(report.read_text())["name"] == "student"
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_told(spec, run_once, tmp_path, caplog):
-    run_once(spec)
+def test_a_damaged_checkpoint_is_passed_over_and_told(spec, tmp_path, caplog):
+    pipeline.run(bind(spec, discover()))
     run = tmp_path / "runs" / "student"
     weights = (run / "student" / "model.safetensors").read_bytes()
     shutil.rmtree(run / "student")
