@@ -73,8 +73,8 @@ def evaluate(
     bound = bind_evaluation(read_request(request), discover(plugin_files))
     warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: users cannot act on them
     from mta_framework.distributed import shutdown
-    from mta_framework.runs.evaluate_model import assess
+    from mta_framework.runs import pipeline
 
-    report = assess(bound, typed())
+    report = pipeline.evaluate(bound, typed())
     say(*score_lines(report), f"Report: {Path(bound.spec.folder) / 'report.html'}")
     shutdown()

@@ -15,7 +15,7 @@ from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Key, digest, read_predictions, write_predictions
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.responses import Responder
-from mta_framework.evaluation.scoring import labelled, score, source
+from mta_framework.evaluation.scoring import label_metrics, score, source
 from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.engines import make_engine
@@ -57,22 +57,22 @@ class Candidate:
 
     Args:
         name: Its row in the table, e.g. ``student``; also the folder of its predictions.
-        identity: Changes whenever the weights do; predictions of another identity are not reused.
+        fingerprint: Text that changes whenever the weights do; predictions of another one are not reused.
         tokenizer: The model's own.
         load: Gives the model on its device; called once at most, and not at all if all predictions are there.
         sets: What it is evaluated on: for every candidate the same sets and rows, tokenised for this one.
-        stored: The folder that it lies in as it is, where there is one: an engine may read that instead of loading.
+        saved: The folder that it lies in as it is, where there is one: an engine may read that instead of loading.
     """
 
     name: str
-    identity: str
+    fingerprint: str
     tokenizer: PreTrainedTokenizerBase
     load: Callable[[], PreTrainedModel]
     sets: Sequence[EvaluationSet]
-    stored: SavedModel | None = None
+    saved: SavedModel | None = None
 
 
-def evaluate(
+def evaluate_models(
     candidates: Sequence[Candidate],
     metrics: Sequence[Metric],
     sampling: Sampling,
@@ -102,7 +102,7 @@ def evaluate(
         InputError: A metric is given twice, or a prompt leaves no room for a response.
         RunError: A metric failed; the predictions are on disk.
     """
-    named = labelled(metrics)
+    named = label_metrics(metrics)
     results: list[SetResult] = []
     for candidate in candidates:
         load = functools.cache(candidate.load)
@@ -161,9 +161,9 @@ class _Task:
         return made
 
     def _engine(self) -> Engine:
-        name, stored = self.candidate.name, self.candidate.stored if self.engine == "vllm" else None
+        name, saved = self.candidate.name, self.candidate.saved if self.engine == "vllm" else None
         folder = self.folder / name / "engine"
-        return make_engine(self.engine, {name: stored or self.load()}, self.candidate.tokenizer, folder)
+        return make_engine(self.engine, {name: saved or self.load()}, self.candidate.tokenizer, folder)
 
     def _rows(self, responses: Sequence[Response]) -> list[Prediction]:
         entry = self.entry
@@ -210,7 +210,7 @@ class _Task:
         sampling = {
             name: settings[name] for name in settings if effect_of(RunSpec, f"evaluation.{name}") == "responses"
         }
-        made_from = digest([self.candidate.identity, list(entry.prompts), ids, sampling, self.engine])
+        made_from = digest([self.candidate.fingerprint, list(entry.prompts), ids, sampling, self.engine])
         metrics = [
             [label, type(metric).__qualname__, source(metric), metric.params.model_dump(mode="json")]
             for label, metric in self.metrics

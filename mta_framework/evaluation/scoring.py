@@ -15,7 +15,7 @@ from mta_framework.interfaces import Metric
 from mta_framework.types import Generations, ScoreSet
 
 
-def labelled(metrics: Sequence[Metric]) -> list[tuple[str, Metric]]:
+def label_metrics(metrics: Sequence[Metric]) -> list[tuple[str, Metric]]:
     """Name every metric; two of one name are told apart by the options in which they differ from the defaults.
 
     Returns:
@@ -50,7 +50,7 @@ def score(generations: Generations, metrics: Sequence[tuple[str, Metric]]) -> di
     Args:
         generations: Predictions, references and what else metrics go by; ``cache_dir`` is the folder of all metrics, in
             which each gets one that is called as it.
-        metrics: Label and metric, see ``labelled``.
+        metrics: Label and metric, see ``label_metrics``.
 
     Returns:
         Label -> one finite score per prediction, in their order, with weights where the metric gives some.

@@ -21,7 +21,7 @@ from mta_framework.reporting.span_statistics import SpanStatistics, Speed, span_
 from mta_framework.runs.binding import BoundRun
 from mta_framework.runs.build import alignment_layers, recorded_layers, span_cache_folder
 from mta_framework.runs.folder import RunFolder
-from mta_framework.runs.pipeline import summarised_models
+from mta_framework.runs.preparation import summarised_models
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.cross_tokenizer import TokenisedText
 from mta_framework.spans.extraction import SpanArrays, extract

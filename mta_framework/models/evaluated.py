@@ -37,16 +37,16 @@ class EvaluatedModel:
             InputError: It can't be loaded.
         """
         path = self._section.tokenizer
-        return load_tokenizer(self._origin if path is None else local_tokenizer(Path(path), "model.tokenizer"))
+        return load_tokenizer(self._source if path is None else local_tokenizer(Path(path), "model.tokenizer"))
 
     @cached_property
-    def outline(self) -> ModelSummary:
+    def summary(self) -> ModelSummary:
         """The model in numbers; no weights are read.
 
         Raises:
             InputError: It is none, or has fewer embeddings than the tokenizer has tokens.
         """
-        return summarise_pretrained(self._origin, self.tokenizer, self._section.dtype)
+        return summarise_pretrained(self._source, self.tokenizer, self._section.dtype)
 
     @property
     def folder(self) -> Path | None:
@@ -55,10 +55,10 @@ class EvaluatedModel:
         return Path(path) if path and whole and Path(path).is_dir() else None
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """A text that changes when the weights do."""
         # A branch of the hub moves on; its configuration knows the commit.
-        commit = getattr(self.outline.config, "_commit_hash", None)
+        commit = getattr(self.summary.config, "_commit_hash", None)
         files = file_stamps(Path(self._section.path)) if self._section.path else []
         return json.dumps([self._section.model_dump(mode="json"), commit, files])
 
@@ -68,11 +68,11 @@ class EvaluatedModel:
         Raises:
             InputError: It can't be loaded.
         """
-        model = pretrained(self._origin, getattr(torch, self._section.dtype)).eval().requires_grad_(False)
+        model = pretrained(self._source, getattr(torch, self._section.dtype)).eval().requires_grad_(False)
         return model.to(self._device)  # type: ignore[arg-type]
 
     @cached_property
-    def _origin(self) -> ModelSource:
-        origin = model_source(self._section, "model")
-        assert origin is not None, "the spec asks for hub or path"
-        return origin
+    def _source(self) -> ModelSource:
+        source = model_source(self._section, "model")
+        assert source is not None, "the spec asks for hub or path"
+        return source

@@ -96,6 +96,12 @@ class RunModels:
             )
         return summarise_teacher(teacher, exported, self._teacher_dtype(teacher))
 
+    @property
+    def summaries(self) -> dict[str, ModelSummary]:
+        """The summaries of ``teacher``, where there is one, and ``student``."""
+        summaries = {"teacher": self.teacher_summary, "student": self.student_summary}
+        return {name: summary for name, summary in summaries.items() if summary is not None}
+
     def teacher(self) -> PreTrainedModel | None:
         """The frozen teacher in its own dtype, or None.
 

@@ -34,9 +34,9 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def of(cls, spec: RunSpec) -> RunFolder:
-        """The folder of this spec's run, existing or not."""
-        return cls(spec.folder)
+    def of(cls, spec: RunSpec | EvaluationSpec) -> RunFolder:
+        """The folder of this spec's run or evaluation, existing or not."""
+        return cls(Path(spec.folder))
 
     @property
     def spec_file(self) -> Path:
@@ -62,6 +62,11 @@ class RunFolder:
     def training_log(self) -> Path:
         """What is known of the training; written just before the export."""
         return self.path / "training.json"
+
+    @property
+    def predictions(self) -> Path:
+        """The responses of each model, with their scores."""
+        return self.path / "predictions"
 
     @property
     def is_trained(self) -> bool:
@@ -98,10 +103,8 @@ def open_run_folder(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
     Raises:
         RunError: It cannot be written to, or another process holds it; a process that died holds nothing.
     """
-    folder, hint = (
-        RunFolder(Path(spec.folder)),
-        "set output_dir" if isinstance(spec, RunSpec) else "choose another by -o",
-    )
+    folder = RunFolder.of(spec)
+    hint = "set output_dir" if isinstance(spec, RunSpec) else "choose another by -o"
     lock = FileLock(folder.path / ".lock")
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -140,6 +143,31 @@ def require_same(spec: RunSpec, folder: RunFolder) -> None:
         )
         for where, then, now in differences(RunSpec, began, now_is, ("weights",))
     ]
+    if faults:
+        raise InputError(faults)
+
+
+def require_same_evaluation(spec: EvaluationSpec) -> None:
+    """Refuse a folder that holds something else, whose predictions would be overwritten.
+
+    Seeds, metrics and sets may differ, but sets of the same name have to be the same.
+
+    Raises:
+        InputError: It holds a run, or another evaluation: all fields that differ.
+    """
+    folder = RunFolder.of(spec)
+    if not folder.spec_file.is_file():
+        return
+    began, faults = read_document(folder.spec_file)
+    if "student" in began:
+        problem, hint = f"already holds a run (got {folder.path})", "Choose another."
+        raise InputError([Fault("-o", problem, "a folder without one", hint)])
+    for where, then, now in differences(EvaluationSpec, began, spec.model_dump(mode="json"), ("weights", "responses")):
+        added_or_left_out = None in (then, now) and isinstance(then or now, dict)
+        if not (where.startswith("evaluation.sets.") and added_or_left_out):
+            problem = f"is not what the evaluation in {folder.path} began with (got {json.dumps(now)})"
+            expected = f"{json.dumps(then)} as in its spec.json"
+            faults.append(Fault(where, problem, expected, "Set it back, or choose another folder with -o."))
     if faults:
         raise InputError(faults)
 

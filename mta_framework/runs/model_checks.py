@@ -1,30 +1,34 @@
-"""Checks that need the models' configurations and tokenizers: lengths and vocabularies."""
+"""Checks that need the models' configurations and tokenizers, but no weights."""
 
 from __future__ import annotations
 
-from mta_framework.errors import Fault
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from transformers import PreTrainedConfig
+
+from mta_framework.distributed import processes
+from mta_framework.errors import Fault, collect_faults
+from mta_framework.evaluation.scoring import label_metrics
+from mta_framework.generation.engines import engine_fault
 from mta_framework.generation.limits import room_fault
+from mta_framework.interfaces import Metric
 from mta_framework.models.run_models import RunModels
 from mta_framework.runs.binding import BoundRun
+from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.run import RunSpec
+
+_log = logging.getLogger(__name__)
 
 
 def length_faults(spec: RunSpec, run_models: RunModels) -> list[Fault]:
-    """Faults of texts that are longer than a model has positions for, in training or in evaluation."""
-    summaries = {"student": run_models.student_summary, "teacher": run_models.teacher_summary}
+    """Faults of training texts that are longer than a model has positions for."""
     faults = []
-    for name, summary in summaries.items():
-        positions = getattr(summary.config, "max_position_embeddings", None) if summary else None
+    for name, summary in run_models.summaries.items():
+        positions = getattr(summary.config, "max_position_embeddings", None)
         if positions is not None and spec.data.max_length > positions:
             problem = f"is more than the {name} has positions (got {spec.data.max_length})"
             faults.append(Fault("data.max_length", problem, f"at most {positions}", "Lower it, or take another model."))
-    if spec.evaluation is not None:
-        limits = spec.evaluation.max_prompt_length, spec.evaluation.max_new_tokens
-        evaluated = {name.removeprefix("initial_") for name in spec.evaluation.models}
-        room = [
-            room_fault(summary.config, *limits) for name, summary in summaries.items() if summary and name in evaluated
-        ]
-        faults += [fault for fault in room if fault]
     return faults
 
 
@@ -51,3 +55,26 @@ def tokenizer_faults(bound: BoundRun, run_models: RunModels) -> list[Fault]:
         problem = "would give teacher and student different texts, each by the template of its tokenizer (got 'chat')"
         faults.append(Fault("data.template", problem, "'alpaca', or one tokenizer for both", "Set it to 'alpaca'."))
     return faults
+
+
+def evaluation_faults(
+    section: ScoringSection | None, metrics: Sequence[Metric], configs: Callable[[], Iterable[PreTrainedConfig]]
+) -> list[Fault]:
+    """Faults of an evaluation apart from its data: engine, metrics, and the positions that each model has."""
+    if section is None:
+        return []
+    faults = [fault for fault in [engine_fault(section.engine, "evaluation.engine")] if fault]
+    with collect_faults(faults):
+        label_metrics(metrics)
+    with collect_faults(faults):
+        room = [room_fault(config, section.max_prompt_length, section.max_new_tokens) for config in configs()]
+        faults += [fault for fault in room if fault]
+    return faults
+
+
+def warn_of_size(run_models: RunModels) -> None:
+    """Warn, once for all processes, of a student larger than its teacher, which is seldom meant."""
+    student, teacher = run_models.student_summary, run_models.teacher_summary
+    if teacher is not None and student.parameters > teacher.parameters and processes().is_main_process:
+        sizes = f"{student.parameters:,} and {teacher.parameters:,}"
+        _log.warning("student: has more parameters than its teacher (got %s); the run goes on as asked.", sizes)

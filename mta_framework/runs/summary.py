@@ -1,18 +1,47 @@
-"""Facts about models and data that the plan and the report share."""
+"""Facts about models, data and training, for the plan and the report."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.tokens import EncodedSet
-from mta_framework.distributed import processes
 from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts, SpanSample
+from mta_framework.models.model_summary import ModelSummary
 from mta_framework.models.run_models import RunModels
-from mta_framework.runs.binding import BoundRun
+from mta_framework.runs.binding import BoundEvaluation, BoundRun
+from mta_framework.runs.build import recorded_layers
+from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.preparation import RunInputs
+from mta_framework.runs.span_geometry import recorded_geometry
+from mta_framework.storage import read_json
+from mta_framework.training.train import TrainingLog
 
-_log = logging.getLogger(__name__)
+
+def run_facts(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
+    """The fields of a report that a run fills in, once its student is exported."""
+    folder = RunFolder.of(bound.spec)
+    log = TrainingLog(**read_json(folder.training_log))
+    return {
+        "spec": resolved(bound),
+        "models": model_facts(inputs.run_models),
+        "layer_pairs": recorded_layers(folder.key_layers) if folder.key_layers.is_file() else inputs.pairs,
+        "data": data_facts(inputs.data),
+        "spans": span_facts(inputs.data.train),
+        "unparsed": inputs.data.unparsed,
+        "log": tuple(log.history),
+        "steps": log.total_steps,
+        "seconds_per_step": log.seconds / log.steps if log.steps else None,
+        "step_time": log.step_time,
+        "student_folder": folder.student.name,
+        "geometry": recorded_geometry(folder.geometry),
+        "span_samples": span_samples(inputs.data),
+    }
+
+
+def evaluation_facts(bound: BoundEvaluation, model: ModelSummary) -> dict[str, Any]:
+    """The fields of a report that an evaluation by itself fills in."""
+    return {"spec": bound.spec.model_dump(mode="json"), "models": {bound.spec.name: size(model)}}
 
 
 def resolved(bound: BoundRun) -> dict[str, Any]:
@@ -27,13 +56,13 @@ def resolved(bound: BoundRun) -> dict[str, Any]:
 
 
 def model_facts(run_models: RunModels) -> dict[str, ModelFacts]:
-    """Parameters of teacher and student."""
-    outlines = {"teacher": run_models.teacher_summary, "student": run_models.student_summary}
-    return {
-        name: ModelFacts(found.parameters, found.trainable, found.shape.num_layers)
-        for name, found in outlines.items()
-        if found
-    }
+    """Parameters and layers of teacher and student."""
+    return {name: size(summary) for name, summary in run_models.summaries.items()}
+
+
+def size(summary: ModelSummary) -> ModelFacts:
+    """Parameters and layers of one model."""
+    return ModelFacts(summary.parameters, summary.trainable, summary.shape.num_layers)
 
 
 def data_facts(data: PreparedData) -> dict[str, DataFacts]:
@@ -55,11 +84,3 @@ def span_samples(data: PreparedData) -> tuple[SpanSample, ...]:
         SpanSample(text, {name: tuple((start, end) for start, end in found.tolist()) for name, found in spans.items()})
         for text, spans in data.shown
     )
-
-
-def warn_of_size(run_models: RunModels) -> None:
-    """Tell the user, once for all processes, of a student larger than its teacher: allowed, and seldom meant."""
-    student, teacher = run_models.student_summary, run_models.teacher_summary
-    if teacher is not None and student.parameters > teacher.parameters and processes().is_main_process:
-        sizes = f"{student.parameters:,} and {teacher.parameters:,}"
-        _log.warning("student: has more parameters than its teacher (got %s); the run goes on as asked.", sizes)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mta_framework import Metric, RunError, ScoreSet
-from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
+from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate_models
 from mta_framework.generation.sampling import Sampling
 from mta_framework.distributed import processes, run_on_main, shutdown
 
@@ -40,11 +40,11 @@ for temperature in (0, 1.0):
     candidate = Candidate("student", str(temperature), tokenizer, lambda: model, [entry])
     sampling = Sampling(temperature, 1.0, 5, 20)
     folder = Path(sys.argv[1]) / str(temperature)
-    evaluation = evaluate([candidate], [Length(Length.Params())], sampling, [10], folder)
+    evaluation = evaluate_models([candidate], [Length(Length.Params())], sampling, [10], folder)
     answer[str(temperature)] = [[row.prompt, row.prediction, row.scores] for row in evaluation.results[0].predictions]
 same = EvaluationSet("same", ["w3"] * 2, [[3]] * 2, [["w1"]] * 2, ["?"] * 2)
 candidate = Candidate("twins", "", tokenizer, lambda: model, [same])
-twins = evaluate([candidate], [Length(Length.Params())], Sampling(1.0, 1.0, 20, 1), [10], Path(sys.argv[1]))
+twins = evaluate_models([candidate], [Length(Length.Params())], Sampling(1.0, 1.0, 20, 1), [10], Path(sys.argv[1]))
 answer["twins"] = [row.prediction for row in twins.results[0].predictions]
 try:
     run_on_main(fail)

@@ -18,7 +18,7 @@ ROOM = 700
 STAGES = {
     "checkpoint": (checkpoints, "publish", "after"),
     "export": (pipeline, "save_student", "before"),
-    "predictions": (pipeline, "evaluate", "before"),
+    "predictions": (pipeline, "evaluate_models", "before"),
     "report": (pipeline, "write_report", "before"),
 }
 """Stage -> what is called there, and whether it still has room itself."""

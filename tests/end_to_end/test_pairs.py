@@ -79,10 +79,10 @@ def test_tokens_that_differ_are_refused_before_training(pair, write_spec, tmp_pa
 def test_a_student_larger_than_its_teacher_is_warned_of_once(pair, write_spec, caplog):
     path = write_spec(pair)
     pipeline.plan(bound(path))
-    assert not [record for record in caplog.records if record.name == "mta_framework.runs.summary"]
+    assert not [record for record in caplog.records if record.name == "mta_framework.runs.model_checks"]
     larger = pipeline.plan(bound(path, "student.config.hidden_size=64"))
     sizes = f"{larger.models['student'].parameters:,} and {larger.models['teacher'].parameters:,}"
-    (record,) = [record for record in caplog.records if record.name == "mta_framework.runs.summary"]
+    (record,) = [record for record in caplog.records if record.name == "mta_framework.runs.model_checks"]
     assert record.getMessage().startswith(f"student: has more parameters than its teacher (got {sizes})")
 
 

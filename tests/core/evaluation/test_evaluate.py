@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 
 from mta_framework import Metric, RunError, ScoreSet
-from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
+from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate_models
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import read_rows
 from mta_framework.evaluation.report import MetricFacts
@@ -78,9 +78,9 @@ def loader(llama):
 def run(loader, tokenizer, tmp_path):
     """Evaluates in a temporary folder; every setting can be changed."""
 
-    def evaluated(sets=None, identity="a", metrics=(Tokens,), sampling=SAMPLING, seeds=(10, 20)):
-        candidates = [Candidate("student", identity, tokenizer, loader, sets or (entry(),))]
-        return evaluate(candidates, [metric(metric.Params()) for metric in metrics], sampling, seeds, tmp_path)
+    def evaluated(sets=None, fingerprint="a", metrics=(Tokens,), sampling=SAMPLING, seeds=(10, 20)):
+        candidates = [Candidate("student", fingerprint, tokenizer, loader, sets or (entry(),))]
+        return evaluate_models(candidates, [metric(metric.Params()) for metric in metrics], sampling, seeds, tmp_path)
 
     return evaluated
 
@@ -183,7 +183,7 @@ def test_batches_of_another_size_reuse_all(run, loader):
 @pytest.mark.parametrize(
     "change",
     [
-        {"identity": "b"},
+        {"fingerprint": "b"},
         {"sampling": Sampling(0.5, 1.0, 6, 20)},
         {"sampling": Sampling(1.0, 1.0, 5, 20)},
         {"sets": (EvaluationSet("first", ("w3 w4",), ((3, 4),), (("w1",),), ("?",)),)},
@@ -220,7 +220,7 @@ def test_the_engine_writes_and_only_vllm_reads_a_stored_model_itself(
     )
     stored = SavedModel(tmp_path / "weights", "float32")
     candidate = Candidate("student", "a", tokenizer, loader, (entry(),), stored)
-    evaluation = evaluate([candidate], [Tokens(Tokens.Params())], SAMPLING, [10], tmp_path, engine=name)
+    evaluation = evaluate_models([candidate], [Tokens(Tokens.Params())], SAMPLING, [10], tmp_path, engine=name)
     assert [row.prediction for row in evaluation.results[0].predictions] == [
         f"{name} student {seed}" for seed in prompt_seeds(10, 3)
     ]
@@ -232,7 +232,7 @@ def test_responses_of_another_engine_are_not_reused(loader, tokenizer, tmp_path,
     monkeypatch.setattr("mta_framework.evaluation.evaluate.make_engine", lambda name, models, *_: Writer(name, models))
     candidate = Candidate("student", "a", tokenizer, loader, (entry(),))
     first, other = (
-        evaluate([candidate], [Tokens(Tokens.Params())], SAMPLING, [10], tmp_path, engine=name)
+        evaluate_models([candidate], [Tokens(Tokens.Params())], SAMPLING, [10], tmp_path, engine=name)
         for name in ("transformers", "vllm")
     )
     assert first.results[0].predictions[0].prediction.startswith("transformers")

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mta_framework import Metric, ScoreSet
 from mta_framework.evaluation import journal
-from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
+from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate_models
 from mta_framework.generation.sampling import Sampling
 from mta_framework.distributed import shutdown
 
@@ -53,7 +53,7 @@ model = LlamaForCausalLM(LlamaConfig(vocab_size=30, eos_token_id=None, initializ
 prompts = [[number, number + 1][: 1 + number % 2] for number in range(7)]
 entry = EvaluationSet("set", [str(ids) for ids in prompts], prompts, [["w1"]] * 7, ["?"] * 7)
 candidate = Candidate("student", "weights", tokenizer, lambda: model, [entry])
-evaluate([candidate], [Length(Length.Params())], Sampling(1.0, 1.0, 5, 20), [10, 20, 30], folder)
+evaluate_models([candidate], [Length(Length.Params())], Sampling(1.0, 1.0, 5, 20), [10, 20, 30], folder)
 print(written)
 shutdown()
 """

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from mta_framework import Generations, InputError, Metric, PluginParams, RunError, ScoreSet
-from mta_framework.evaluation.scoring import labelled, score
+from mta_framework.evaluation.scoring import label_metrics, score
 
 
 class Length(Metric):
@@ -75,12 +75,12 @@ def test_metric_that_fails_is_named_and_its_error_told():
 
 
 def test_a_name_that_occurs_once_is_its_own_label():
-    assert [label for label, _ in labelled([length(unit="words"), Returning()])] == ["length", "returning"]
+    assert [label for label, _ in label_metrics([length(unit="words"), Returning()])] == ["length", "returning"]
 
 
 def test_two_metrics_of_one_name_are_told_apart_by_their_options():
     metrics = [length(), length(unit="words"), length(unit="words", factor=2)]
-    assert [label for label, _ in labelled(metrics)] == [
+    assert [label for label, _ in label_metrics(metrics)] == [
         "length",
         "length(unit=words)",
         "length(unit=words, factor=2.0)",
@@ -89,7 +89,7 @@ def test_two_metrics_of_one_name_are_told_apart_by_their_options():
 
 def test_the_same_metric_twice_is_refused():
     with pytest.raises(InputError, match=r"evaluation.metrics: repeats a metric \(got length twice\)"):
-        labelled([length(), length(unit="characters")])
+        label_metrics([length(), length(unit="characters")])
 
 
 class Weighted(Metric):

@@ -254,7 +254,7 @@ def test_two_runs_of_a_chain_may_not_share_a_folder(write: Write, registry: Regi
 def test_a_tracker_that_is_not_installed_is_named_with_the_way_to_get_it(
     write: Write, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mta_framework.runs.binding.find_spec", lambda name: None if name == "mlflow" else object())
+    monkeypatch.setattr("mta_framework.runs.checks.find_spec", lambda name: None if name == "mlflow" else object())
     training = {"epochs": 1, "trackers": ["tensorboard", "mlflow"]}
     assert faults(write(training=training), registry) == [
         "training.trackers.1: is not installed (got 'mlflow'); a tracker that is installed. "

@@ -1,0 +1,59 @@
+"""The models that an evaluation compares: those of a run, or one by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mta_framework.evaluation.evaluate import Candidate, EvaluationSet
+from mta_framework.generation.engine import SavedModel
+from mta_framework.models.evaluated import EvaluatedModel
+from mta_framework.models.fingerprint import fingerprints
+from mta_framework.models.run_models import RunModels
+from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.preparation import RunInputs
+from mta_framework.spec.evaluation_spec import EvaluationSpec
+from mta_framework.spec.run import RunSpec
+from mta_framework.spec.training import DTYPE_OF_PRECISION
+
+
+def models_of_run(
+    spec: RunSpec, inputs: RunInputs, run_models: RunModels, teacher_folder: Path | None
+) -> list[Candidate]:
+    """The models that ``evaluation.models`` names, in its order.
+
+    Args:
+        spec: Spec of a run whose student is trained.
+        inputs: What was prepared for the run.
+        run_models: Loads the models.
+        teacher_folder: The student that ``teacher.run`` exported, or None.
+    """
+    folder, tokenizer = RunFolder.of(spec).student, run_models.tokenizer
+    prints = fingerprints(spec, folder, teacher_folder)
+    loaders: dict[str, Callable[[], Any]] = {
+        "student": partial(run_models.exported_student, folder),
+        "teacher": run_models.teacher,
+        "initial_student": run_models.initial_student,
+    }
+    tokenizers = {"teacher": run_models.teacher_tokenizer or tokenizer}
+    sets = {"teacher": inputs.teacher_sets}
+    saved = {"student": SavedModel(folder, DTYPE_OF_PRECISION[spec.training.precision])}
+    return [
+        Candidate(
+            name,
+            prints[name],
+            tokenizers.get(name, tokenizer),
+            loaders[name],
+            sets.get(name, inputs.sets),
+            saved.get(name),
+        )
+        for name in (spec.evaluation.models if spec.evaluation else [])
+    ]
+
+
+def evaluated_model(spec: EvaluationSpec, model: EvaluatedModel, sets: Sequence[EvaluationSet]) -> Candidate:
+    """The one model of an evaluation by itself."""
+    saved = SavedModel(model.folder, spec.model.dtype) if model.folder else None
+    return Candidate(spec.name, model.fingerprint, model.tokenizer, model.load, sets, saved)

@@ -1,0 +1,130 @@
+"""The first stage of a run or an evaluation: everything that is known before anything slow starts.
+
+No weights are loaded and nothing is trained; every fault that can be found by then is reported at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedConfig
+
+from mta_framework.data.batches import GroupedSampler
+from mta_framework.data.prepare import PreparedData, prepare
+from mta_framework.distributed import processes
+from mta_framework.errors import Fault, InputError, collect_faults
+from mta_framework.evaluation.evaluate import EvaluationSet
+from mta_framework.evaluation.sets import read_sets
+from mta_framework.generation.engines import engine_fault
+from mta_framework.models.evaluated import EvaluatedModel
+from mta_framework.models.run_models import RunModels
+from mta_framework.runs.binding import BoundEvaluation, BoundRun
+from mta_framework.runs.build import alignment_layers, base_loss_layers, span_cache_folder
+from mta_framework.runs.folder import RunFolder, require_same_evaluation
+from mta_framework.runs.integrity import require_whole
+from mta_framework.runs.model_checks import evaluation_faults, length_faults, tokenizer_faults, warn_of_size
+from mta_framework.training.arguments import precision_fault
+from mta_framework.training.loader import validation_fault
+from mta_framework.training.train import sampler_for
+from mta_framework.types import LayerPair
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run works with.
+
+    Args:
+        run_models: Teacher and student, of which only configurations and tokenizers are read.
+        pairs: Key layers of the alignment.
+        loss_layers: Pairs of student layer and teacher layer that the base loss reads.
+        data: Training and validation texts, tokenised, with their spans.
+        sampler: Cuts each epoch of the training texts into batches.
+        sets: Evaluation sets, tokenised for the student.
+        teacher_sets: The same sets, tokenised for the teacher.
+    """
+
+    run_models: RunModels
+    pairs: tuple[LayerPair, ...]
+    loss_layers: tuple[tuple[int, int], ...]
+    data: PreparedData
+    sampler: GroupedSampler
+    sets: list[EvaluationSet]
+    teacher_sets: list[EvaluationSet]
+
+
+def prepare_run(bound: BoundRun) -> RunInputs:
+    """Summarise the models of a run, choose its layers, read its data and parse the spans.
+
+    Raises:
+        InputError: Every fault of data, models and files of an earlier attempt.
+        RunError: A plugin breaks its contract.
+    """
+    require_whole(bound)
+    spec, run_models = bound.spec, summarised_models(bound)
+    faults = _setting_faults(bound)
+    with collect_faults(faults):
+        faults += length_faults(spec, run_models)
+    faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: _evaluated_configs(bound, run_models))
+    with collect_faults(faults):
+        pairs = alignment_layers(bound.layers, run_models)
+    with collect_faults(faults):
+        loss_layers = base_loss_layers(bound.base_loss, run_models)
+    with collect_faults(faults):
+        faults += tokenizer_faults(bound, run_models)
+    with collect_faults(faults):
+        sets = teacher_sets = read_sets(spec.evaluation, spec.data.template, run_models.tokenizer)
+        if run_models.teacher_tokenizer is not None:
+            teacher_sets = read_sets(spec.evaluation, spec.data.template, run_models.teacher_tokenizer)
+    with collect_faults(faults), processes().main_process_first():  # the others read its spans from the cache
+        folder = span_cache_folder(spec)
+        data = prepare(spec.data, run_models.tokenizer, bound.spans, folder, run_models.teacher_tokenizer)
+        sampler = sampler_for(data.train.examples, spec.training, spec.seed)
+        if data.validation and (fault := validation_fault(len(data.validation.examples), processes().num_processes)):
+            faults.append(fault)
+    if faults:
+        raise InputError(faults)
+    warn_of_size(run_models)
+    return RunInputs(run_models, pairs, loss_layers, data, sampler, sets, teacher_sets)
+
+
+def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[EvaluationSet]]:
+    """Summarise a model that is evaluated by itself, and read its evaluation sets.
+
+    Raises:
+        InputError: Every fault of data, model and folder.
+    """
+    spec, faults, sets = bound.spec, list[Fault](), list[EvaluationSet]()
+    model = EvaluatedModel(spec.model, processes().device)
+    with collect_faults(faults):
+        require_same_evaluation(spec)
+    faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: [model.summary.config])
+    with collect_faults(faults):
+        sets = read_sets(spec.evaluation, spec.template, model.tokenizer, "template")
+    if faults:
+        raise InputError(faults)
+    return model, sets
+
+
+def summarised_models(bound: BoundRun) -> RunModels:
+    """The models of a run, as far as they are known before ``teacher.run`` is done."""
+    if bound.teacher is None:
+        return RunModels(bound.spec)
+    exported = RunFolder.of(bound.teacher.spec)
+    if exported.is_trained:
+        return RunModels(bound.spec, exported.student)
+    return RunModels(bound.spec, teacher_run=summarised_models(bound.teacher))
+
+
+def _setting_faults(bound: BoundRun) -> list[Fault]:
+    """Faults of settings that this machine cannot follow."""
+    section = bound.spec.training
+    faults = [precision_fault(section)]
+    if section.generation is not None:
+        faults.append(engine_fault(section.generation.engine, "training.generation.engine"))
+    return [fault for fault in faults if fault]
+
+
+def _evaluated_configs(bound: BoundRun, run_models: RunModels) -> list[PreTrainedConfig]:
+    section = bound.spec.evaluation
+    evaluated = {name.removeprefix("initial_") for name in section.models} if section else set()
+    return [summary.config for name, summary in run_models.summaries.items() if name in evaluated]
