@@ -14,7 +14,7 @@ from mta_framework.evaluation.journal import Journal, Response
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Key, digest, read_predictions, write_predictions
 from mta_framework.evaluation.report import MetricFacts
-from mta_framework.evaluation.responses import Responder
+from mta_framework.evaluation.responses import respond
 from mta_framework.evaluation.scoring import label_metrics, score, source
 from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
 from mta_framework.generation.engine import Engine, SavedModel
@@ -147,9 +147,9 @@ class _Task:
     def _generated(self, seeds: Sequence[int]) -> dict[int, list[Prediction]]:
         journal = Journal(self.folder / self.candidate.name, self.entry.name)
         label = f"{self.candidate.name}, {self.entry.name}"
-        responder = Responder(self._engine, self.candidate.name, self.sampling, label)
         keys = {seed: self._keys[seed].responses for seed in seeds}
-        responses = responder.respond(self.entry.prompt_ids, keys, journal)
+        model, prompt_ids = self.candidate.name, self.entry.prompt_ids
+        responses = respond(self._engine, model, prompt_ids, self.sampling, keys, journal, label)
         made = {seed: self._rows(responses[seed]) for seed in seeds}
 
         def keep() -> None:

@@ -1,7 +1,7 @@
-"""Keeps responses on disk from the moment that they are there, until all of their set are.
+"""Keeps each response on disk from the moment it is generated until the predictions of its set are complete.
 
-Every process appends to a file of its own. What a process was writing when it was killed is not read back, nor is a
-line that was edited since; the rest is, by however many processes go on.
+Every process appends to a file of its own. A line that was cut off when its process was killed, or edited since, is not
+read back; all others are, by however many processes resume.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any, Self
 from mta_framework.errors import RunError
 from mta_framework.evaluation.predictions import digest
 
-Place = tuple[str, int]
-"""What a response was made from, as a digest (``predictions.Key.responses``), and the number of its prompt."""
+ResponseKey = tuple[str, int]
+"""Digest of everything that a response was made from (``predictions.Key.responses``), and the index of its prompt."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """A response: its text, whether it came to an end, how many tokens it has."""
+    """A response: its text, whether it ended before the token limit, and its number of tokens."""
 
     text: str
     finished: bool
@@ -35,34 +35,34 @@ class Journal:
     """The unfinished responses of one model to one set.
 
     Args:
-        folder: Of the model's predictions.
-        name: Of the set.
+        folder: Directory of the model's predictions.
+        name: Name of the set.
     """
 
     def __init__(self, folder: Path, name: str):
         self._folder = folder
         self._name = name
 
-    def read(self) -> dict[Place, Response]:
-        """All responses that are there, whichever process wrote them."""
+    def read(self) -> dict[ResponseKey, Response]:
+        """The responses that all processes have written."""
         return dict(entry for path in self._files() for line in _lines(path) for entry in _entries(line))
 
     def writer(self, rank: int) -> Writer:
-        """Appends what the process of this rank makes."""
+        """The writer for the process of this rank."""
         return Writer(self._folder / f"{self._name}.unfinished-{rank}.jsonl")
 
     def remove(self) -> None:
-        """Forget them: they are kept elsewhere."""
+        """Delete the files, once the responses are kept elsewhere."""
         for path in self._files():
             path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
-        form = re.compile(rf"{re.escape(self._name)}\.unfinished-\d+\.jsonl")
-        return [path for path in sorted(self._folder.glob("*.jsonl")) if form.fullmatch(path.name)]
+        pattern = re.compile(rf"{re.escape(self._name)}\.unfinished-\d+\.jsonl")
+        return [path for path in sorted(self._folder.glob("*.jsonl")) if pattern.fullmatch(path.name)]
 
 
 class Writer:
-    """Appends responses to a file, each on disk before the next is written; used as a context."""
+    """Context manager that appends responses to a file, each flushed before the next is written."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -76,36 +76,34 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with suppress(OSError):  # of a line that could not be written, which was told then
+        with suppress(OSError):  # a line that could not be written has been reported by ``add``
             self._file.close()
 
-    def add(self, place: Place, response: Response) -> None:
-        """Append one.
+    def add(self, key: ResponseKey, response: Response) -> None:
+        """Append one response.
 
         Raises:
-            RunError: The disk is full, or the like.
+            RunError: It could not be written, e.g. because the disk is full.
         """
-        entry = {"key": place[0], "row": place[1], **asdict(response)}
+        entry = {"key": key[0], "row": key[1], **asdict(response)}
         line = json.dumps({**entry, "sha256": digest(entry)})
         try:
-            # The line before it may have been torn: whatever stands there, this one begins anew.
+            # The last line of an earlier attempt may have been cut off: this one starts on a new line.
             self._file.write(b"\n" + line.encode())
             self._file.flush()
         except OSError as error:
             raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> RunError:
-        return RunError(
-            f"cannot write to {self._path} ({error.strerror}); what is there is kept: make room, then resume"
-        )
+        return RunError(f"cannot write to {self._path} ({error.strerror}); responses are kept: make room, then resume")
 
 
 def _lines(path: Path) -> list[bytes]:
     return [line for line in path.read_bytes().split(b"\n") if line]
 
 
-def _entries(line: bytes) -> Iterator[tuple[Place, Response]]:
-    """The entry of a line; none where the line was torn or edited."""
+def _entries(line: bytes) -> Iterator[tuple[ResponseKey, Response]]:
+    """The entry of a line; nothing where the line was cut off or edited."""
     try:
         entry: Any = json.loads(line)
         if entry.pop("sha256") == digest(entry):

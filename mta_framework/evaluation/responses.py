@@ -1,4 +1,4 @@
-"""Responses of one model to one set under all seeds; what was generated before the last interruption is kept."""
+"""Generates the responses of one model to one set, and keeps those that an earlier attempt generated."""
 
 from __future__ import annotations
 
@@ -9,66 +9,54 @@ from mta_framework.evaluation.journal import Journal, Response
 from mta_framework.generation.engine import Engine
 from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
 
-Wanted = tuple[int, Sequence[int]]
-"""A prompt by its number, and the seeds under which it has no response yet."""
 
-
-class Responder:
-    """Generates with one model.
+def respond(
+    engine: Callable[[], Engine],
+    model: str,
+    prompt_ids: Sequence[Sequence[int]],
+    sampling: Sampling,
+    keys: Mapping[int, str],
+    journal: Journal,
+    label: str,
+) -> dict[int, list[Response]]:
+    """Respond to every prompt under every seed; the processes share the prompts.
 
     Args:
-        engine: Gives what writes; not called where nothing is left to do.
-        by: Name of the model.
+        engine: Makes the engine; not called where no response is missing.
+        model: Name of the model.
+        prompt_ids: Token ids without padding.
         sampling: How responses are drawn.
+        keys: Seed -> digest of everything that its responses depend on.
+        journal: Keeps each response as soon as it is generated, and has those of earlier attempts.
         label: What the progress bar says.
+
+    Returns:
+        Seed -> responses in the order of the prompts; the same on every process.
     """
+    known, indices = run_on_main(journal.read), range(len(prompt_ids))
+    lacking = [(index, [seed for seed in keys if (keys[seed], index) not in known]) for index in indices]
+    tasks = [(index, seeds) for index, seeds in lacking if seeds]
+    draws = {seed: prompt_seeds(seed, len(prompt_ids)) for seed in keys}
 
-    def __init__(self, engine: Callable[[], Engine], by: str, sampling: Sampling, label: str):
-        self._engine = engine
-        self._by = by
-        self._sampling = sampling
-        self._label = label
-
-    def respond(
-        self, prompt_ids: Sequence[Sequence[int]], keys: Mapping[int, str], journal: Journal
-    ) -> dict[int, list[Response]]:
-        """Respond to every prompt under every seed; prompts are shared among the processes.
-
-        Args:
-            prompt_ids: Token ids without padding.
-            keys: Seed -> digest of all that its responses depend on.
-            journal: Where responses go at once, and where those of an earlier attempt are.
-
-        Returns:
-            Seed -> responses in the order of the prompts; the same on every process.
-        """
-        known, numbers = run_on_main(journal.read), range(len(prompt_ids))
-        lacking = [(number, [seed for seed in keys if (keys[seed], number) not in known]) for number in numbers]
-        wanted = [(number, seeds) for number, seeds in lacking if seeds]
-        # A prompt's seeds stay on one process, which then reads the prompt once for all of them.
-        found = gather(self._generated(prompt_ids, shard(wanted), keys, journal) if wanted else [], len(wanted))
-        for (number, seeds), responses in zip(wanted, found, strict=True):
-            known |= {(keys[seed], number): response for seed, response in zip(seeds, responses, strict=True)}
-        return {seed: [known[key, number] for number in numbers] for seed, key in keys.items()}
-
-    def _generated(
-        self, prompt_ids: Sequence[Sequence[int]], own: Sequence[Wanted], keys: Mapping[int, str], journal: Journal
-    ) -> list[list[Response]]:
+    def generated(share: Sequence[tuple[int, Sequence[int]]]) -> list[list[Response]]:
         """For each of this process's prompts its responses, in the order of its seeds."""
-        drawn = {seed: prompt_seeds(seed, len(prompt_ids)) for seed in keys}
-        rows = [(number, seed) for number, seeds in own for seed in seeds]
-        prompts, seeds = [prompt_ids[number] for number, _ in rows], [drawn[seed][number] for number, seed in rows]
+        rows = [(index, seed) for index, seeds in share for seed in seeds]
+        prompts, seeds = [prompt_ids[index] for index, _ in rows], [draws[seed][index] for index, seed in rows]
         with journal.writer(processes().process_index) as writer:
 
             def done(row: int, generation: Generation) -> None:
-                number, seed = rows[row]
-                writer.add((keys[seed], number), _response(generation))
+                index, seed = rows[row]
+                writer.add((keys[seed], index), _response(generation))
 
-            generations = self._engine().generate(
-                self._by, prompts, self._sampling, seeds, progress_label=self._label, done=done
-            )
-        made = iter(map(_response, generations))
-        return [[next(made) for _ in seeds] for _, seeds in own]
+            made = engine().generate(model, prompts, sampling, seeds, progress_label=label, done=done)
+        responses = map(_response, made)
+        return [[next(responses) for _ in seeds] for _, seeds in share]
+
+    # A prompt's seeds stay on one process, which then reads the prompt once for all of them.
+    made = gather(generated(shard(tasks)) if tasks else [], len(tasks))
+    for (index, seeds), responses in zip(tasks, made, strict=True):
+        known |= {(keys[seed], index): response for seed, response in zip(seeds, responses, strict=True)}
+    return {seed: [known[key, index] for index in indices] for seed, key in keys.items()}
 
 
 def _response(generation: Generation) -> Response:
