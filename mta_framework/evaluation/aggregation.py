@@ -1,10 +1,10 @@
-"""Sums an evaluation up: means over prompts, then mean and deviation over seeds, and how sure they are."""
+"""Sums an evaluation up: means over prompts, then mean, deviation and confidence interval over seeds."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -17,29 +17,29 @@ SAMPLES = 3
 
 
 def aggregate(evaluation: Evaluation) -> EvaluationFacts:
-    """The scores table (with the average over the sets where there are several), counts and sample responses."""
-    results = evaluation.results
-    models, sets, seeds = (_distinct(getattr(row, name) for row in results) for name in ("model", "set", "seed"))
-    by_place = {(row.model, row.set, row.seed): row for row in results}
-    scores = []
-    for metric in evaluation.metrics:
-        for model in models:
-            rows = {entry: [by_place[model, entry, seed] for seed in seeds] for entry in sets}
-            scores += [_score(model, entry, metric, [row]) for entry, row in rows.items()]
-            if len(sets) > 1:
-                scores.append(_score(model, None, metric, list(rows.values())))
-    facts = [_set_facts([by_place[model, entry, seed] for seed in seeds]) for model in models for entry in sets]
-    first = {entry: [by_place[model, entry, seeds[0]] for model in models] for entry in sets}
-    samples = tuple(_samples(list(first.values())))
-    return EvaluationFacts(tuple(seeds), tuple(scores), tuple(facts), samples, evaluation.metrics)
+    """The table of scores (with an average over the sets where there are several), counts and sample responses."""
+    models: dict[str, dict[str, list[SetResult]]] = {}
+    for result in evaluation.results:
+        models.setdefault(result.model, {}).setdefault(result.set, []).append(result)
+    scores = [
+        score
+        for metric in evaluation.metrics
+        for model, sets in models.items()
+        for score in _scores(model, sets, metric)
+    ]
+    facts = [_set_facts(over_seeds) for sets in models.values() for over_seeds in sets.values()]
+    # Of each set the results of all models under the first seed.
+    first = zip(*([over_seeds[0] for over_seeds in sets.values()] for sets in models.values()), strict=True)
+    seeds = dict.fromkeys(result.seed for result in evaluation.results)
+    return EvaluationFacts(tuple(seeds), tuple(scores), tuple(facts), _samples(list(first)), evaluation.metrics)
 
 
 def prompt_scores(metric: MetricFacts, over_seeds: Sequence[Sequence[Prediction]]) -> PromptScores:
-    """The scores of one model on one set, as statistics are computed from them.
+    """The scores of one model on one set, as arrays that statistics are computed from.
 
     Args:
-        metric: Which score, and how it is averaged.
-        over_seeds: For each seed the predictions, in the same order.
+        metric: Metric whose scores are taken.
+        over_seeds: Predictions under each seed, in the same order of prompts.
     """
     label = metric.label
     scores_SP = np.array([[row.scores[label] for row in rows] for rows in over_seeds], dtype=np.float64)
@@ -49,21 +49,23 @@ def prompt_scores(metric: MetricFacts, over_seeds: Sequence[Sequence[Prediction]
 
 
 def rows_digest(predictions: Sequence[Prediction]) -> str:
-    """The same where two evaluations are of the same rows: questions and references, whatever template is around."""
+    """A digest of questions and references: equal where two evaluations used the same rows, whatever the template."""
     return digest([[row.question, list(row.references)] for row in predictions])
 
 
-def _distinct(values: Iterable) -> list:
-    return list(dict.fromkeys(values))
+def _scores(model: str, sets: Mapping[str, Sequence[SetResult]], metric: MetricFacts) -> Iterator[Score]:
+    """One model's cells of the table: each set, then the average where there are several."""
+    for name, over_seeds in sets.items():
+        yield _score(model, name, metric, [over_seeds])
+    if len(sets) > 1:
+        yield _score(model, None, metric, list(sets.values()))
 
 
 def _score(model: str, entry: str | None, metric: MetricFacts, over_sets: Sequence[Sequence[SetResult]]) -> Score:
-    """The cell of one set, or of the average over several."""
     means = [[row.mean(metric) for row in over_seeds] for over_seeds in over_sets]
     per_seed = [statistics.fmean(column) for column in zip(*means, strict=True)]
     deviation = statistics.stdev(per_seed) if len(per_seed) > 1 else None
-    parts = [prompt_scores(metric, [row.predictions for row in over_seeds]) for over_seeds in over_sets]
-    ends = interval(parts)
+    ends = interval([prompt_scores(metric, [row.predictions for row in over_seeds]) for over_seeds in over_sets])
     known = None if ends is None or any(map(math.isnan, ends)) else ends
     return Score(model, entry, metric.label, tuple(per_seed), statistics.fmean(per_seed), deviation, known)
 
@@ -74,11 +76,11 @@ def _set_facts(over_seeds: Sequence[SetResult]) -> SetFacts:
     return SetFacts(one.model, one.set, len(one.predictions), one.cut, finished, rows_digest(one.predictions))
 
 
-def _samples(by_set: Sequence[Sequence[SetResult]]) -> list[SampleResponses]:
-    """Rows from the front, one set after the other in turn; no choice that could flatter a model."""
-    deepest = max(len(results[0].predictions) for results in by_set)
-    places = [(results, row) for row in range(deepest) for results in by_set if row < len(results[0].predictions)]
-    return [_sample(results, row) for results, row in places[:SAMPLES]]
+def _samples(by_set: Sequence[Sequence[SetResult]]) -> tuple[SampleResponses, ...]:
+    """The first rows of each set in turn: no choice that could flatter a model."""
+    longest = max(len(results[0].predictions) for results in by_set)
+    rows = [(results, row) for row in range(longest) for results in by_set if row < len(results[0].predictions)]
+    return tuple(_sample(results, row) for results, row in rows[:SAMPLES])
 
 
 def _sample(results: Sequence[SetResult], row: int) -> SampleResponses:

@@ -1,9 +1,11 @@
-"""What a run ran on."""
+"""The software and hardware that a run used."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -12,29 +14,27 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "spacy", 
 
 
 def environment(device: torch.device | str) -> dict[str, str]:
-    """Versions of Python and of the packages that can change a number, and the machine.
+    """Versions of Python and of the packages that can change a result, and the machine.
 
     Args:
-        device: Where the run computed.
+        device: Device that the run computed on.
 
     Returns:
-        What -> version or description, ready to print; packages that are not installed are left out.
+        Name -> version or description, ready to print; packages that are not installed are left out.
     """
-    packages = {name: _version(name) for name in ("mta-framework", *PACKAGES)}
     return {
         "python": platform.python_version(),
-        **{name: found for name, found in packages.items() if found is not None},
+        **dict(_versions()),
         "platform": platform.platform(),
         "device": _device(torch.device(device)),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in ("mta-framework", *PACKAGES):
+        with suppress(PackageNotFoundError):
+            yield package, version(package)
 
 
 def _device(device: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""Generates and scores: every model, on every set, with every seed."""
+"""Generates and scores responses: every model, on every set, under every seed."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class EvaluationSet:
     """Prompts with references, tokenised for one model.
 
     Args:
-        name: As in the spec.
-        prompts: Whole prompts, before any cut.
-        prompt_ids: Their token ids, as the model sees them.
-        references: For each prompt, at least one reference.
-        questions: For each prompt, what is asked, without the template around it.
-        cut: How many prompts were cut on the left.
+        name: Name of the set in the spec.
+        prompts: Prompts, before any truncation.
+        prompt_ids: Token ids of each prompt, as the model sees them.
+        references: At least one reference for each prompt.
+        questions: Instruction and input of each prompt, without the template around them.
+        cut: Number of prompts that were truncated on the left.
     """
 
     name: str
@@ -56,12 +56,12 @@ class Candidate:
     """A model to evaluate.
 
     Args:
-        name: Its row in the table, e.g. ``student``; also the folder of its predictions.
+        name: Name in tables, e.g. ``student``; also the folder of its predictions.
         fingerprint: Text that changes whenever the weights do; predictions of another one are not reused.
-        tokenizer: The model's own.
-        load: Gives the model on its device; called once at most, and not at all if all predictions are there.
-        sets: What it is evaluated on: for every candidate the same sets and rows, tokenised for this one.
-        saved: The folder that it lies in as it is, where there is one: an engine may read that instead of loading.
+        tokenizer: The model's own tokenizer.
+        load: Loads the model onto its device; called at most once, and not at all if all predictions exist.
+        sets: Evaluation sets: the same sets and rows for every candidate, tokenised for this one.
+        saved: Directory that holds exactly this model, from which an engine may load it; None where there is none.
     """
 
     name: str
@@ -81,45 +81,46 @@ def evaluate_models(
     cache_dir: Path | None = None,
     engine: EngineName = "transformers",
 ) -> Evaluation:
-    """Evaluate models one after the other; only one is held at a time.
+    """Evaluate models one after the other; only one is held in memory at a time.
 
-    A response is on disk as soon as it is there, so that an evaluation that was killed goes on where it was, with as
-    many processes as it then has. Complete predictions lie in ``folder/MODEL/SET-seedSEED.jsonl``. Those that were made
-    before from the same model, prompts and sampling are reused; where only metrics (their code included), references or
-    questions changed, they are scored anew. Called by every process of a distributed run: each generates its share, and
-    all return the same.
+    Each response is written to disk as soon as it is generated, so that an interrupted evaluation resumes where it
+    stopped, with any number of processes. Complete predictions are kept in ``folder/MODEL/SET-seedSEED.jsonl`` and are
+    reused while model, prompts and sampling stay the same; where only metrics (or their code), references or questions
+    changed, they are scored anew. Every process of a distributed run calls this: each generates its share, and all
+    return the same results.
 
     Args:
-        candidates: The models.
-        metrics: What scores; the main process alone asks them.
+        candidates: Models to evaluate.
+        metrics: Metrics, which the main process alone computes.
         sampling: How responses are drawn.
-        seeds: Of sampling.
-        folder: Of the predictions.
-        cache_dir: Where metrics keep what was dear to get, each in a folder that is called as it; None: nowhere.
-        engine: What generates.
+        seeds: Sampling seeds.
+        folder: Directory of the predictions.
+        cache_dir: Directory for expensive results of metrics, with one subdirectory per metric; None disables it.
+        engine: Name of the generation engine.
 
     Raises:
         InputError: A metric is given twice, or a prompt leaves no room for a response.
         RunError: A metric failed; the predictions are on disk.
     """
-    named = label_metrics(metrics)
+    labelled = label_metrics(metrics)
     results: list[SetResult] = []
     for candidate in candidates:
         load = functools.cache(candidate.load)
         for entry in candidate.sets:
-            results += _Task(candidate, entry, load, sampling, tuple(seeds), named, folder, cache_dir, engine).results()
+            task = _Task(candidate, entry, load, sampling, tuple(seeds), labelled, folder, cache_dir, engine)
+            results += task.results()
         del load
     usage = run_on_main(lambda: [dict(metric.usage()) for metric in metrics])
     facts = [
         MetricFacts(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost, metric.score_config(), metric.HUB_NAME)
-        for (label, metric), cost in zip(named, usage, strict=True)
+        for (label, metric), cost in zip(labelled, usage, strict=True)
     ]
     return Evaluation(tuple(results), tuple(facts))
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One model on one set."""
+    """Evaluates one model on one set."""
 
     candidate: Candidate
     entry: EvaluationSet
@@ -132,46 +133,45 @@ class _Task:
     engine: EngineName
 
     def results(self) -> list[SetResult]:
-        """For each seed its predictions with their scores."""
+        """The scored predictions of each seed."""
         predictions = self._predictions()
         scored = run_on_main(lambda: {seed: self._scored(seed, predictions[seed]) for seed in self.seeds})
         model, entry = self.candidate.name, self.entry
         return [SetResult(model, entry.name, seed, entry.cut, tuple(scored[seed])) for seed in self.seeds]
 
     def _predictions(self) -> dict[int, list[Prediction]]:
-        found = run_on_main(lambda: {seed: read_predictions(self._path(seed), self._keys[seed]) for seed in self.seeds})
-        there = {seed: rows for seed, rows in found.items() if rows is not None}
-        missing = [seed for seed in self.seeds if seed not in there]
-        return there | (self._generated(missing) if missing else {})
+        keys = self._keys
+        on_disk = run_on_main(lambda: {seed: read_predictions(self._path(seed), keys[seed]) for seed in self.seeds})
+        complete = {seed: rows for seed, rows in on_disk.items() if rows is not None}
+        missing = [seed for seed in self.seeds if seed not in complete]
+        return complete | (self._generated(missing) if missing else {})
 
     def _generated(self, seeds: Sequence[int]) -> dict[int, list[Prediction]]:
-        journal = Journal(self.folder / self.candidate.name, self.entry.name)
-        label = f"{self.candidate.name}, {self.entry.name}"
+        model, entry = self.candidate.name, self.entry
+        journal, label = Journal(self.folder / model, entry.name), f"{model}, {entry.name}"
         keys = {seed: self._keys[seed].responses for seed in seeds}
-        model, prompt_ids = self.candidate.name, self.entry.prompt_ids
-        responses = respond(self._engine, model, prompt_ids, self.sampling, keys, journal, label)
-        made = {seed: self._rows(responses[seed]) for seed in seeds}
+        responses = respond(self._engine, model, entry.prompt_ids, self.sampling, keys, journal, label)
+        predictions = {seed: self._rows(responses[seed]) for seed in seeds}
 
         def keep() -> None:
-            for seed, rows in made.items():
+            for seed, rows in predictions.items():
                 write_predictions(self._path(seed), rows, dataclasses.replace(self._keys[seed], scores=""))
             journal.remove()
 
         run_on_main(keep)
-        return made
+        return predictions
 
     def _engine(self) -> Engine:
         name, saved = self.candidate.name, self.candidate.saved if self.engine == "vllm" else None
-        folder = self.folder / name / "engine"
-        return make_engine(self.engine, {name: saved or self.load()}, self.candidate.tokenizer, folder)
+        models = {name: saved or self.load()}
+        return make_engine(self.engine, models, self.candidate.tokenizer, self.folder / name / "engine")
 
     def _rows(self, responses: Sequence[Response]) -> list[Prediction]:
         entry = self.entry
+        rows = zip(entry.prompts, entry.questions, entry.references, responses, strict=True)
         return [
-            Prediction(prompt, question, made.text, tuple(references), made.finished, made.tokens)
-            for prompt, question, references, made in zip(
-                entry.prompts, entry.questions, entry.references, responses, strict=True
-            )
+            Prediction(prompt, question, response.text, tuple(references), response.finished, response.tokens)
+            for prompt, question, references, response in rows
         ]
 
     def _scored(self, seed: int, predictions: list[Prediction]) -> list[Prediction]:
@@ -179,14 +179,15 @@ class _Task:
             return predictions
         texts, entry = [row.prediction for row in predictions], self.entry
         generations = Generations(texts, entry.references, entry.questions, lambda: self._likelihoods, self.cache_dir)
-        found = score(generations, self.metrics).items()
+        scores = score(generations, self.metrics)
+        weights = {label: values.weights for label, values in scores.items() if values.weights is not None}
         scored = [
             dataclasses.replace(
                 prediction,
                 references=tuple(references),
                 question=question,
-                scores={label: scores.scores[row] for label, scores in found},
-                weights={label: scores.weights[row] for label, scores in found if scores.weights is not None},
+                scores={label: values.scores[row] for label, values in scores.items()},
+                weights={label: values[row] for label, values in weights.items()},
             )
             for row, (prediction, references, question) in enumerate(
                 zip(predictions, entry.references, entry.questions, strict=True)
@@ -197,10 +198,10 @@ class _Task:
 
     @functools.cached_property
     def _likelihoods(self) -> Sequence[Likelihood]:
-        """The same under all seeds."""
-        entry, first = self.entry, [texts[0] for texts in self.entry.references]
-        tokenizer, room = self.candidate.tokenizer, self.sampling.batch_tokens
-        return likelihoods(self.load(), tokenizer, entry.prompt_ids, first, room)
+        """Likelihoods of the first references, which do not depend on the seed."""
+        first = [texts[0] for texts in self.entry.references]
+        batch_tokens = self.sampling.batch_tokens
+        return likelihoods(self.load(), self.candidate.tokenizer, self.entry.prompt_ids, first, batch_tokens)
 
     @functools.cached_property
     def _keys(self) -> dict[int, Key]:

@@ -1,4 +1,4 @@
-"""How probable a model finds given responses.
+"""The likelihood of given responses under a model.
 
 Shape suffixes: B texts of a batch, T tokens (padded on the right), N supervised positions.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from mta_framework.chunked_loss import chunked_values, cross_entropy, select_positions
 from mta_framework.data.tokens import joined, tokenise
 from mta_framework.generation.isolation import isolated
-from mta_framework.generation.limits import first_id
+from mta_framework.generation.limits import first_id, max_positions
 from mta_framework.models.decoder import base_of
 from mta_framework.models.states import StateReader
 from mta_framework.types import Likelihood
@@ -32,45 +32,43 @@ def likelihoods(
     references: Sequence[str],
     batch_tokens: int,
 ) -> list[Likelihood]:
-    """The likelihood of one reference after each prompt, its end token included.
+    """Negative log-likelihood of one reference after each prompt, its end token included.
 
     The distribution is over the model's whole vocabulary, at temperature 1. Texts are batched by length, longest first;
-    the head is applied to the references' positions alone, in chunks of float32 logits. A value does not depend on
-    the other texts, but for the rounding of sums over more or less padding.
+    the head is applied to the positions of the references alone, in chunks of float32 logits. A value does not depend
+    on the other texts, except for the rounding of sums over more or less padding.
 
     Args:
-        model: A causal language model, on its device; its modes are the same afterwards.
-        tokenizer: The model's own, a fast one.
+        model: Causal language model on its device; its training mode and settings are restored afterwards.
+        tokenizer: The model's own fast tokenizer.
         prompt_ids: Token ids without padding. An empty prompt starts from the tokenizer's first special token.
-        references: One per prompt. An empty one is its end token alone.
-        batch_tokens: Tokens that are held at once, padding included; one text is, however long.
+        references: One reference per prompt; of an empty one the end token alone is scored.
+        batch_tokens: Most tokens per batch, padding included; a longer text is a batch of its own.
 
     Returns:
-        In the order of the prompts: the sum of -log p in nats, and over how many tokens. A reference that does not fit
-        into the model's positions after its prompt is cut on the right, and has no end token then.
+        The sum of -log p in nats and the number of tokens, in the order of the prompts. A reference that exceeds the
+        model's positions is truncated on the right, and then has no end token.
 
     Raises:
-        ValueError: A prompt alone is longer than the model's positions, or the numbers differ.
+        ValueError: A prompt alone is longer than the model's positions, or there are not as many references as prompts.
     """
-    texts = _texts(tokenizer, prompt_ids, references, _room(model))
+    texts = _texts(tokenizer, prompt_ids, references, max_positions(model.config))
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row].ids))
-    found: dict[int, Likelihood] = {}
+    values: dict[int, Likelihood] = {}
     with isolated(base_of(model)):
         reader = StateReader(model)
         for rows in _batches(order, [len(text.ids) for text in texts], batch_tokens):
-            found.update(zip(rows, _measured(reader, [texts[row] for row in rows], model.device), strict=True))
-    return [found[row] for row in range(len(texts))]
+            values.update(
+                zip(rows, _batch_likelihoods(reader, [texts[row] for row in rows], model.device), strict=True)
+            )
+    return [values[row] for row in range(len(texts))]
 
 
 class _Text(NamedTuple):
-    """Prompt and reference as one row of ids, of which the prompt's are the first ``start``."""
+    """Prompt and reference as one sequence of ids, in which the reference begins at ``start``."""
 
     ids: NDArray[np.int32]
     start: int
-
-
-def _room(model: PreTrainedModel) -> int | None:
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def _texts(
@@ -101,7 +99,7 @@ def _batches(order: Sequence[int], lengths: Sequence[int], batch_tokens: int) ->
         start += size
 
 
-def _measured(reader: StateReader, texts: Sequence[_Text], device: torch.device) -> list[Likelihood]:
+def _batch_likelihoods(reader: StateReader, texts: Sequence[_Text], device: torch.device) -> list[Likelihood]:
     ids_BT, mask_BT = _padded(texts)
     width = ids_BT.shape[1]
     rows = [(row * width, text) for row, text in enumerate(texts)]
@@ -115,7 +113,7 @@ def _measured(reader: StateReader, texts: Sequence[_Text], device: torch.device)
 
 
 def _padded(texts: Sequence[_Text]) -> tuple[Tensor, Tensor]:
-    """Ids without the last one of each text, which predicts nothing that is asked for, and their mask."""
+    """Ids and their mask, without the last id of each text, after which nothing is scored."""
     width = max(len(text.ids) for text in texts) - 1
     ids_BT = torch.zeros((len(texts), width), dtype=torch.int64)
     mask_BT = torch.zeros_like(ids_BT)

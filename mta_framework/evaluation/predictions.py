@@ -1,7 +1,7 @@
-"""Keeps finished predictions on disk, so that no evaluation makes them twice; ``journal`` keeps unfinished ones.
+"""Keeps complete predictions on disk, so that none are generated twice; ``journal`` keeps incomplete ones.
 
-A JSON Lines file has one row per prompt. A key beside it says what the rows were made from and their digest: rows
-that were made otherwise, damaged or edited are not taken for complete ones.
+A JSON Lines file has one row per prompt. A key file beside it holds digests of the rows and of what they were made
+from: rows made from something else, damaged or edited are not reused.
 """
 
 from __future__ import annotations
@@ -21,53 +21,57 @@ from mta_framework.storage import write_atomically
 
 @dataclass(frozen=True)
 class Key:
-    """What predictions depend on, as digests: ``responses`` on model, prompts and sampling, ``scores`` on the rest."""
+    """Digests of what predictions depend on.
+
+    Args:
+        responses: Digest of model, prompts and sampling.
+        scores: Digest of references, questions and metrics.
+    """
 
     responses: str
     scores: str
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a JSON-able value."""
+    """SHA-256 of a value that JSON can represent."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction], key: Key) -> None:
-    """Write rows, then the key that vouches for them."""
+    """Write the rows, then the key file that makes them valid."""
     rows = [json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) for prediction in predictions]
     content = "".join(f"{row}\n" for row in rows).encode()
     write_atomically(path, content)
-    write_atomically(
-        _key_path(path), json.dumps({**dataclasses.asdict(key), "sha256": hashlib.sha256(content).hexdigest()})
-    )
+    record = {**dataclasses.asdict(key), "sha256": hashlib.sha256(content).hexdigest()}
+    write_atomically(_key_path(path), json.dumps(record))
 
 
 def read_predictions(path: Path, key: Key) -> list[Prediction] | None:
-    """Rows that were made from the same model, prompts and sampling.
+    """Read the predictions that were made from the same model, prompts and sampling.
 
     Returns:
-        The predictions, without scores where only those were made otherwise; None if there are no such rows.
+        The predictions, without scores where their ``scores`` key differs; None if there are no such predictions.
     """
     try:
-        content, known = _vouched_for(path)
+        content, record = _verified(path)
         rows = _rows(content)
-    except (OSError, ValueError, TypeError, KeyError):  # torn, edited, or of a version with other fields
+    except (OSError, ValueError, TypeError, KeyError):  # cut off, edited, or of a version with other fields
         return None
-    if known.get("responses") != key.responses:
+    if record.get("responses") != key.responses:
         return None
-    if known.get("scores") == key.scores:
+    if record.get("scores") == key.scores:
         return rows
     return [dataclasses.replace(row, scores={}, weights={}) for row in rows]
 
 
 def read_rows(path: Path) -> list[Prediction]:
-    """The rows of a finished file, whatever they were made from.
+    """Read the rows of a complete file, whatever they were made from.
 
     Raises:
         InputError: There is no such file, it holds something else, or it was edited.
     """
     try:
-        return _rows(_vouched_for(path)[0])
+        return _rows(_verified(path)[0])
     except FileNotFoundError as error:
         problem = f"does not exist (got no such file as {error.filename})"
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -76,25 +80,22 @@ def read_rows(path: Path) -> list[Prediction]:
     raise InputError([Fault(str(path), problem, expected, "Evaluate again; what is sound is reused.")])
 
 
-def _vouched_for(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """Content and key of a file.
+def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """The content of a file and its key record.
 
     Raises:
         OSError: One of the two cannot be read.
-        ValueError: The content is another than the key was written for.
+        ValueError: The content is not what the key was written for.
     """
-    content, known = path.read_bytes(), json.loads(_key_path(path).read_bytes())
-    if not isinstance(known, dict) or known.get("sha256") != hashlib.sha256(content).hexdigest():
-        raise ValueError(f"rows that {_key_path(path).name} does not vouch for")
-    return content, known
+    content, record = path.read_bytes(), json.loads(_key_path(path).read_bytes())
+    if not isinstance(record, dict) or record.get("sha256") != hashlib.sha256(content).hexdigest():
+        raise ValueError(f"rows that do not match the digest in {_key_path(path).name}")
+    return content, record
 
 
 def _rows(content: bytes) -> list[Prediction]:
-    return [_prediction(json.loads(line)) for line in content.decode().split("\n") if line]
-
-
-def _prediction(row: dict[str, Any]) -> Prediction:
-    return Prediction(**{**row, "references": tuple(row["references"])})
+    rows = [json.loads(line) for line in content.decode().split("\n") if line]
+    return [Prediction(**{**row, "references": tuple(row["references"])}) for row in rows]
 
 
 def _key_path(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What is left of a run to read and to compare: numbers, curves, versions, the resolved spec. No torch."""
+"""The report of a run, as data: scores, curves, versions and the resolved spec. No torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mta_framework.types import LayerPair, MeanKind, Span
 
 REPORT_FILE = "report.json"
 FORMAT = 1
-"""Of ``report.json``: raised whenever an older version could not read it any more."""
+"""Format of ``report.json``; raised whenever older versions could no longer read it."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,10 @@ class Score:
         model: Name of the model.
         set: Name of the set; None for the unweighted average over the sets.
         metric: Label of the metric.
-        per_seed: Mean over the prompts (then over the sets), for each seed.
+        per_seed: Mean over the prompts (then over the sets) under each seed.
         mean: Mean over the seeds.
         deviation: Sample standard deviation over the seeds; None with a single seed.
-        interval: 95 % bootstrap interval of the mean over prompts, scores averaged over the seeds; None where it was
-            not computed.
+        interval: 95 % bootstrap interval over prompts, of scores averaged over the seeds; None where not computed.
     """
 
     model: str
@@ -45,15 +44,15 @@ class Score:
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """A metric as tables need it.
+    """A metric as tables present it.
 
     Args:
-        label: Its name, with the options that tell it from others.
-        higher_is_better: Which direction is better.
-        mean: How scores are averaged over prompts.
-        usage: What it cost in this command, by name; empty where it cost nothing.
-        score_config: The options that scores depend on.
-        hub_name: Id of the metric on the Hugging Face hub; empty: the same as its name.
+        label: Name of the metric, with options where two metrics share the name.
+        higher_is_better: Whether higher scores are better.
+        mean: Kind of mean over prompts.
+        usage: Costs of the metric in this command, by name, e.g. API tokens; empty where it is free.
+        score_config: Options that the scores depend on.
+        hub_name: Id of the metric on the Hugging Face hub; empty where it is the metric's name.
     """
 
     label: str
@@ -66,15 +65,15 @@ class MetricFacts:
 
 @dataclass(frozen=True)
 class SetFacts:
-    """What a model was evaluated on.
+    """A set that a model was evaluated on.
 
     Args:
         model: Name of the model.
         set: Name of the set.
-        prompts: How many there are.
-        cut: How many of them were cut on the left.
-        finished: Share of the responses that came to an end.
-        digest: Of questions and references: the same where two evaluations are of the same rows.
+        prompts: Number of prompts.
+        cut: Number of prompts that were truncated on the left.
+        finished: Share of the responses that ended before the token limit.
+        digest: Digest of questions and references, equal where two evaluations used the same rows.
     """
 
     model: str
@@ -87,7 +86,7 @@ class SetFacts:
 
 @dataclass(frozen=True)
 class SampleResponses:
-    """A prompt with its first reference and every model's response (first seed)."""
+    """A prompt with its first reference and the response of every model under the first seed."""
 
     set: str
     prompt: str
@@ -97,7 +96,7 @@ class SampleResponses:
 
 @dataclass(frozen=True)
 class EvaluationFacts:
-    """The evaluation, summarised; ``summary.summarise`` makes it."""
+    """An evaluation, summed up by ``aggregation.aggregate``."""
 
     seeds: tuple[int, ...]
     scores: tuple[Score, ...]
@@ -108,7 +107,7 @@ class EvaluationFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Size of a model: all parameters, those that were trained, and decoder blocks (0 where nobody counted)."""
+    """Size of a model: all parameters, trained parameters and decoder blocks (0 where they were not counted)."""
 
     parameters: int
     trainable: int
@@ -117,7 +116,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Rows of a data set that were used, left out for their long prompt, and used with a cut response."""
+    """Rows of a data set: used, left out for a long prompt, and used with a truncated response."""
 
     used: int
     left_out: int
@@ -126,7 +125,7 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class SpanFacts:
-    """Spans of one granularity in the training set: how many, in how many texts, and texts without any."""
+    """Spans of one granularity in the training set: spans, texts, and texts without a span."""
 
     spans: int
     texts: int
@@ -135,18 +134,18 @@ class SpanFacts:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How spans lie to each other at one key layer, in the teacher and in the student before and after training.
+    """Cosine similarities of spans at one key layer: teacher, student before and student after training.
 
     Args:
-        pair: The key layer.
-        labels: The spans of one text, as text.
-        teacher: Their cosine similarities, a square matrix.
-        before: The same in the student before training.
-        after: The same in the trained student.
-        texts: How many texts were measured.
-        agreement_before: Pearson correlation of the student's similarities before training and the teacher's, over all
-            pairs of spans of those texts; None where there are too few.
-        agreement_after: The same, after training.
+        pair: Key layer.
+        labels: Text of each span of one training text.
+        teacher: Cosine similarities of these spans in the teacher, a square matrix.
+        before: The same matrix of the student before training.
+        after: The same matrix of the trained student.
+        texts: Number of texts that the agreements are computed on.
+        agreement_before: Pearson correlation between the similarities of teacher and untrained student, over all pairs
+            of spans of those texts; None where there are too few.
+        agreement_after: The same correlation of the trained student.
     """
 
     pair: LayerPair
@@ -161,7 +160,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class SpanSample:
-    """A text of the training set with its spans, by granularity."""
+    """A training text with its spans by granularity."""
 
     text: str
     spans: Mapping[str, tuple[Span, ...]]
@@ -169,29 +168,29 @@ class SpanSample:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a run tells; what a run did not do is left empty.
+    """Everything that is reported of a run; fields of stages that did not happen are empty.
 
     Args:
-        name: Of the run.
+        name: Name of the run.
         spec: Resolved spec.
-        evaluation: Scores, or None where nothing was evaluated.
-        layer_pairs: The key layers of the alignment.
-        models: ``student`` and, if there was one, ``teacher``.
-        data: ``train`` and, if there was one, ``validation``.
-        spans: Granularity -> spans of the training set.
-        unparsed: Stretches of the texts that the span extractor could not parse.
-        log: The entries of the training log, as ``transformers.Trainer`` keeps them; every term of the loss beside
-            ``loss``, of the validation as ``eval_loss`` and so on.
+        evaluation: Scores; None where nothing was evaluated.
+        layer_pairs: Key layers of the alignment.
+        models: Sizes of ``student`` and, if there is one, ``teacher``.
+        data: Rows of ``train`` and, if there is one, ``validation``.
+        spans: Spans of the training set by granularity.
+        unparsed: Number of text segments that the span extractor could not parse.
+        log: Entries of the training log, as ``transformers.Trainer`` keeps them: ``loss``, each term of the loss, and
+            their values on the validation set with the prefix ``eval_``.
         steps: Optimiser steps.
-        seconds_per_step: Of training alone.
+        seconds_per_step: Mean duration of a training step.
         timings: Stage -> seconds.
-        versions: What it ran on, see ``environment.environment``.
-        student_folder: Where the exported student lies, relative to the report.
-        step_time: Part of a training step (teacher, student, loss, ...) -> seconds, mean over the steps.
-        geometry: One for each key layer.
-        span_samples: A few texts.
-        command: What was typed.
-        format: Of the file.
+        versions: Software and hardware, see ``environment.environment``.
+        student_folder: Directory of the exported student, relative to the report.
+        step_time: Part of a training step (teacher, student, loss, ...) -> mean seconds.
+        geometry: Similarities of spans at each key layer.
+        span_samples: A few training texts with their spans.
+        command: Command line.
+        format: Format of the file, see ``FORMAT``.
     """
 
     name: str
@@ -216,7 +215,7 @@ class Report:
 
 
 def report_json(report: Report) -> bytes:
-    """The content of ``report.json``, standard JSON: NaN and infinity (a gradient norm under fp16) become null."""
+    """Serialise a report as standard JSON: NaN and infinity (e.g. a gradient norm under fp16) become null."""
     return _adapter().dump_json(report, indent=2) + b"\n"
 
 
@@ -224,9 +223,9 @@ def read_report(folder: Path) -> Report:
     """Read the report of a run.
 
     Raises:
-        InputError: There is none, it is not one, or a newer version wrote it.
+        InputError: The file is missing, holds no report, or was written by a newer version.
     """
-    path, hint = folder / REPORT_FILE, "Let the run write it anew: mta run SPEC --resume."
+    path, hint = folder / REPORT_FILE, "Write it again: mta run SPEC --resume."
     if newer := newer_fault(folder):
         raise InputError([newer])
     try:
@@ -238,11 +237,11 @@ def read_report(folder: Path) -> Report:
         problem = f"is not a report (got {'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']})"
     except OSError as error:
         problem = f"is not a report (got {type(error).__name__}: {error})"
-    raise InputError([Fault(str(path), problem, "the report of a finished run is needed", hint)])
+    raise InputError([Fault(str(path), problem, "the report of a finished run", hint)])
 
 
 def newer_fault(folder: Path) -> Fault | None:
-    """What to say of a report that a newer version wrote; None of any other file, or none."""
+    """The fault of a report that a newer version wrote; None for any other file, or none."""
     path = folder / REPORT_FILE
     try:
         written = json.loads(path.read_bytes()).get("format", FORMAT)

@@ -1,4 +1,4 @@
-"""Scores responses by every metric, and does not believe a metric blindly."""
+"""Scores responses by every metric, and checks what each metric returns."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from mta_framework.types import Generations, ScoreSet
 
 
 def label_metrics(metrics: Sequence[Metric]) -> list[tuple[str, Metric]]:
-    """Name every metric; two of one name are told apart by the options in which they differ from the defaults.
+    """Label every metric by its name, with its options where two metrics share a name.
 
     Returns:
-        ``("rouge_l", metric)`` pairs, or ``("rouge_l(references=first)", metric)`` where the name alone is ambiguous.
+        ``("rouge_l", metric)`` pairs, or ``("rouge_l(references=first)", metric)`` with the options that differ from
+        their defaults.
 
     Raises:
         InputError: The same metric is given twice with the same options.
@@ -29,18 +30,18 @@ def label_metrics(metrics: Sequence[Metric]) -> list[tuple[str, Metric]]:
     repeated = [label for label, count in Counter(labels).items() if count > 1]
     if repeated:
         raise InputError(
-            Fault("evaluation.metrics", f"repeats a metric (got {label} twice)", "each may stand once", "Remove one.")
+            Fault("evaluation.metrics", f"repeats a metric (got {label} twice)", "each metric once", "Remove one.")
             for label in repeated
         )
     return list(zip(labels, metrics, strict=True))
 
 
 def source(metric: Metric) -> str:
-    """The code of a metric's module: scores that a mended metric gave before are no longer its scores."""
+    """The source code of a metric's module: a corrected metric must score again."""
     name = type(metric).__module__
     try:
         return inspect.getsource(sys.modules[name])
-    except (KeyError, OSError, TypeError):  # there is no file of it
+    except (KeyError, OSError, TypeError):  # it has no source file
         return name
 
 
@@ -48,16 +49,16 @@ def score(generations: Generations, metrics: Sequence[tuple[str, Metric]]) -> di
     """Score predictions by every metric.
 
     Args:
-        generations: Predictions, references and what else metrics go by; ``cache_dir`` is the folder of all metrics, in
-            which each gets one that is called as it.
+        generations: Predictions, references and further inputs of metrics; each metric gets a subdirectory of
+            ``cache_dir`` that is named after it.
         metrics: Label and metric, see ``label_metrics``.
 
     Returns:
         Label -> one finite score per prediction, in their order, with weights where the metric gives some.
 
     Raises:
-        RunError: A metric failed, or returned a wrong number of scores or weights, NaN, infinity, or what its mean
-            can't be taken of; the message names it.
+        RunError: A metric failed, or returned a wrong number of scores or weights, NaN, infinity, or a value that its
+            mean is not defined for; the message names the metric.
     """
     return {label: _checked(label, metric, generations) for label, metric in metrics}
 
@@ -65,12 +66,12 @@ def score(generations: Generations, metrics: Sequence[tuple[str, Metric]]) -> di
 def _checked(label: str, metric: Metric, generations: Generations) -> ScoreSet:
     folder = generations.cache_dir / metric.NAME if generations.cache_dir else None
     try:
-        found = metric.score(dataclasses.replace(generations, cache_dir=folder))
-        scores = tuple(float(value) for value in found.scores)
-        weights = None if found.weights is None else tuple(float(value) for value in found.weights)
-    except MTAError:  # a metric may say better than we what to do
+        returned = metric.score(dataclasses.replace(generations, cache_dir=folder))
+        scores = tuple(float(value) for value in returned.scores)
+        weights = None if returned.weights is None else tuple(float(value) for value in returned.weights)
+    except MTAError:  # the metric itself says what to do
         raise
-    except Exception as error:  # a metric may be anyone's code
+    except Exception as error:  # a metric is foreign code
         raise RunError(_fault(label, f"failed ({error_text(error)})")) from error
     count = len(generations.predictions)
     _check(label, "score", scores, count, lambda value: not math.isfinite(value), "finite scores")
@@ -82,17 +83,17 @@ def _checked(label: str, metric: Metric, generations: Generations) -> ScoreSet:
 
 
 def _check(
-    label: str, noun: str, values: Sequence[float], count: int, bad: Callable[[float], bool], expected: str
+    label: str, noun: str, values: Sequence[float], count: int, is_invalid: Callable[[float], bool], expected: str
 ) -> None:
     if len(values) != count:
         raise RunError(_fault(label, f"must return one {noun} per prediction, {count} (got {len(values)})"))
-    row = next((row for row, value in enumerate(values) if bad(value)), None)
+    row = next((row for row, value in enumerate(values) if is_invalid(value)), None)
     if row is not None:
         raise RunError(_fault(label, f"must return {expected} (got {values[row]} for prediction {row + 1})"))
 
 
 def _fault(label: str, problem: str) -> str:
-    hint = "The responses are kept: mend the metric or take it out of evaluation.metrics, then resume."
+    hint = "The responses are kept: correct the metric or take it out of evaluation.metrics, then resume."
     return str(Fault(f"metric {label}", problem, "a metric gives every prediction a finite number", hint))
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation yields. No torch."""
+"""The results of an evaluation, before they are summed up. No torch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mta_framework.types import MeanKind
 
 @dataclass(frozen=True)
 class Prediction:
-    """The response to a prompt.
+    """A response with its scores.
 
     Args:
-        prompt: The whole prompt, before any cut.
-        question: What was asked: instruction and input, without the template around them.
-        prediction: The response.
-        references: What it is compared to.
-        finished: Whether it came to an end by itself.
-        tokens: How many tokens it has, without the end token.
+        prompt: Prompt, before any truncation.
+        question: Instruction and input, without the template around them.
+        prediction: The model's response.
+        references: Texts that the response is compared with.
+        finished: Whether the response ended before the token limit.
+        tokens: Number of tokens of the response, without the end token.
         scores: Label of the metric -> score.
-        weights: Label of the metric -> how much the score counts in the mean over prompts; only of metrics that say so.
+        weights: Label of the metric -> weight of the score in the mean over prompts; absent labels weigh 1.
     """
 
     prompt: str
@@ -37,14 +37,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class SetResult:
-    """The predictions of one model on one set with one seed, in the order of the set.
+    """The predictions of one model on one set under one seed.
 
     Args:
         model: Name of the model.
         set: Name of the set.
         seed: Sampling seed.
-        cut: How many prompts were cut on the left to fit.
-        predictions: One per prompt.
+        cut: Number of prompts that were truncated on the left.
+        predictions: One per prompt, in the order of the set.
     """
 
     model: str
@@ -54,28 +54,28 @@ class SetResult:
     predictions: tuple[Prediction, ...]
 
     def mean(self, metric: MetricFacts) -> float:
-        """Mean score over the prompts, as the metric has it; NaN without prompts."""
+        """Mean score over the prompts, of the metric's kind of mean; NaN without prompts."""
         scores = [prediction.scores[metric.label] for prediction in self.predictions]
         weights = [prediction.weights.get(metric.label, 1.0) for prediction in self.predictions]
         return mean_over_prompts(scores, weights, metric.mean)
 
     @property
     def finished(self) -> float:
-        """Share of the responses that came to an end by themselves; NaN without prompts."""
+        """Share of the responses that ended before the token limit; NaN without prompts."""
         ended = [prediction.finished for prediction in self.predictions]
         return sum(ended) / len(ended) if ended else float("nan")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All results, by model, set and seed in the order of the spec, and what there is to know of the metrics."""
+    """The results of all models, sets and seeds, in the order of the spec, with facts about the metrics."""
 
     results: tuple[SetResult, ...]
     metrics: tuple[MetricFacts, ...]
 
 
 def mean_over_prompts(scores: Sequence[float], weights: Sequence[float], kind: MeanKind) -> float:
-    """Weighted mean, arithmetic or geometric; of scores that are all without weight the plain one; NaN without any."""
+    """Weighted mean, arithmetic or geometric; unweighted where all weights are 0; NaN without scores."""
     if not scores:
         return float("nan")
     weights = weights if any(weights) else [1.0] * len(scores)

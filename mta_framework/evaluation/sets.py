@@ -1,4 +1,4 @@
-"""Data sets of the evaluation section -> prompts for a model."""
+"""Reads the data sets of an ``evaluation`` section as prompts for a model."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def read_sets(
     tokenizer: PreTrainedTokenizerBase,
     template_field: str = "data.template",
 ) -> list[EvaluationSet]:
-    """Read and tokenise all evaluation sets (None: no set).
+    """Read and tokenise all evaluation sets.
 
-    Prompts beyond the limit are cut on the left, and counted, or refused, as the section says.
+    Prompts beyond the limit are truncated on the left, and counted, or refused, as the section says.
 
     Args:
-        section: ``evaluation``.
-        template: How instruction rows become prompts.
-        tokenizer: The model's.
-        template_field: Where the spec names the template.
+        section: Section ``evaluation`` of the spec; None gives no sets.
+        template: Template that instruction rows are put into.
+        tokenizer: Tokenizer of the model.
+        template_field: Field of the spec that names the template, for errors.
 
     Raises:
         InputError: All faults of all files.
@@ -43,13 +43,11 @@ def read_sets(
         with collect_faults(faults):
             records = read_records(part, f"evaluation.sets.{name}")
             samples = render(records, template, tokenizer, where=template_field)
-            ids = prompt_ids(samples, tokenizer)
-            limit = section.max_prompt_length
+            ids, limit = prompt_ids(samples, tokenizer), section.max_prompt_length
             long = [len(prompt) for prompt in ids if len(prompt) > limit]
             if long and section.long_prompts == "refuse":
                 faults.append(_too_long(name, long, limit))
-            prompts = [sample.prompt for sample in samples]
-            references = [sample.references for sample in samples]
+            prompts, references = [sample.prompt for sample in samples], [sample.references for sample in samples]
             questions = [record.question for record in records]
             cut = [prompt[-limit:] for prompt in ids]
             sets.append(EvaluationSet(name, prompts, cut, references, questions, len(long)))
@@ -59,10 +57,10 @@ def read_sets(
 
 
 def _too_long(name: str, lengths: Sequence[int], limit: int) -> Fault:
-    found = f"{len(lengths)} longer one{'s' if len(lengths) > 1 else ''}, up to {max(lengths)} tokens"
+    got = f"{len(lengths)} longer one{'s' if len(lengths) > 1 else ''}, up to {max(lengths)} tokens"
     return Fault(
         f"evaluation.sets.{name}",
-        f"has prompts of more than evaluation.max_prompt_length (got {found})",
+        f"has prompts of more than evaluation.max_prompt_length (got {got})",
         f"at most {limit} tokens where evaluation.long_prompts is 'refuse'",
         "Raise evaluation.max_prompt_length, or set evaluation.long_prompts to 'cut'.",
     )

@@ -1,7 +1,8 @@
-"""How sure a score and a difference are: bootstrap and permutation over prompts, by SciPy.
+"""Confidence intervals and tests for scores and their differences, by SciPy: bootstrap and permutation over prompts.
 
-A prompt is the unit. Its scores are averaged over the seeds first: draws for one prompt are no independent evidence
-about other prompts. Prompts are then drawn anew within each set, so the average over sets keeps its parts.
+The unit is the prompt. Its scores are first averaged over the seeds, since several responses to one prompt are no
+independent evidence about other prompts. Prompts are then resampled within each set, so that the average over the sets
+keeps its composition.
 
     S  seeds            P  prompts of one set            R  resamples
 """
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 RESAMPLES = 9_999
 CONFIDENCE = 0.95
 SEED = 20
-"""Of every resampling, so that the same scores give the same numbers."""
+"""Seed of every resampling, so that the same scores give the same statistics."""
 
-_HELD = 4_000_000
-"""Numbers that a batch of resamples may hold."""
+_BATCH_VALUES = 4_000_000
+"""Most values that a batch of resamples holds in memory."""
 
 _DIGITS = 10
 """Digits beyond which two means differ by rounding alone."""
@@ -37,9 +38,9 @@ class PromptScores:
     """The scores of one model on one set.
 
     Args:
-        scores_SP: float64; above 0 for geometric means.
-        weights_SP: How much each counts in the mean over prompts; None: all alike.
-        mean: How scores are averaged over seeds and over prompts.
+        scores_SP: Scores, float64; positive for geometric means.
+        weights_SP: Weight of each score in the mean over prompts; None weighs all alike.
+        mean: Kind of mean over seeds and over prompts.
     """
 
     scores_SP: NDArray[np.float64]
@@ -47,28 +48,34 @@ class PromptScores:
     mean: MeanKind = "arithmetic"
 
     def by_prompt(self) -> NDArray[np.float64]:
-        """score_P: averaged over the seeds."""
+        """Mean score_P of each prompt over the seeds."""
         weights_SP = self.weights_SP
         if weights_SP is not None:  # a prompt may be without weight under every seed
             weights_SP = np.where(weights_SP.any(axis=0), weights_SP, 1.0)
         return self.outer(np.average(self.inner(self.scores_SP), axis=0, weights=weights_SP))
 
     def weight_by_prompt(self) -> NDArray[np.float64] | None:
-        """weight_P: averaged over the seeds; None where all are alike, or no prompt has any."""
+        """Mean weight_P of each prompt over the seeds; None where all weigh alike, or all weights are 0."""
         return None if self.weights_SP is None or not self.weights_SP.any() else self.weights_SP.mean(axis=0)
 
     def inner(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What is averaged arithmetically: the scores, or their logarithms."""
+        """The values whose arithmetic mean is taken: the scores, or their logarithms."""
         return np.log(scores) if self.mean == "geometric" else scores
 
     def outer(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Undo ``inner``."""
+        """Inverse of ``inner``."""
         return np.exp(means) if self.mean == "geometric" else means
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of the one less mean of the other, its 95 % interval (None: too few prompts), and its two-sided p."""
+    """A difference of two means.
+
+    Args:
+        value: The difference.
+        interval: Its 95 % interval; None with too few prompts.
+        p: Two-sided p-value of the difference.
+    """
 
     value: float
     interval: tuple[float, float] | None
@@ -76,37 +83,37 @@ class Difference:
 
 
 def mean(parts: Sequence[PromptScores]) -> float:
-    """Mean over the sets of the means over prompts; NaN where a set is empty."""
-    return float(_statistic(parts)(*map(_places, parts))) if _filled(parts) else float("nan")
+    """Unweighted mean over the sets of the means over their prompts; NaN where a set is empty."""
+    return float(_statistic(parts)(*map(_prompt_indices, parts))) if _filled(parts) else float("nan")
 
 
 def interval(parts: Sequence[PromptScores]) -> tuple[float, float] | None:
     """95 % bootstrap interval of ``mean``, bias-corrected and accelerated (Efron 1987).
 
     Args:
-        parts: One for each set; prompts are resampled within each.
+        parts: Scores on each set; prompts are resampled within each.
 
     Returns:
-        Lower and upper end, both the mean where all scores of every set are alike; None where a set has fewer than
-        two prompts, or not enough with a weight.
+        Lower and upper end, which both equal the mean where the scores of every set are all alike; None where a set has
+        fewer than two prompts, or too few with a weight.
     """
     return _interval(_statistic(parts), parts) if _filled(parts) else None
 
 
 def difference(baseline: Sequence[PromptScores], other: Sequence[PromptScores]) -> Difference:
-    """Compare two models that answered the same prompts.
+    """Difference of two models' means on the same prompts, with its interval and p-value.
 
-    The interval is of the paired bootstrap: prompts are drawn with both answers. The probability is of the paired
-    permutation test: under the null hypothesis the answers to a prompt could as well have come from the other model.
-    It is estimated from random swaps, the observed one counted in: it is never 0. Where a swap would leave one of the
-    two without any weight, there is no test, and it is 1.
+    The interval comes from the paired bootstrap, which resamples prompts with both scores. The p-value comes from the
+    paired permutation test, whose null hypothesis is that the two scores of a prompt are exchangeable; it is estimated
+    from random swaps, the observed assignment included, and so is never 0. It is 1 where a swap would leave one of the
+    models without any weight, which rules out a test.
 
     Args:
-        baseline: One part for each set.
-        other: The same sets, prompts in the same order.
+        baseline: Scores of one model on each set.
+        other: Scores of the other model on the same sets, prompts in the same order.
 
     Returns:
-        ``mean(other) - mean(baseline)`` and how sure it is; without prompts NaN, None and 1.
+        ``mean(other) - mean(baseline)`` with interval and p-value; NaN, None and 1 without prompts.
     """
     if not _filled(baseline):
         return Difference(float("nan"), None, 1.0)
@@ -115,31 +122,31 @@ def difference(baseline: Sequence[PromptScores], other: Sequence[PromptScores]) 
     def statistic(*index: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
         return upper(*index) - lower(*index)
 
-    value = float(statistic(*map(_places, baseline)))
-    return Difference(value, _interval(statistic, baseline), _probability(baseline, other))
+    value = float(statistic(*map(_prompt_indices, baseline)))
+    return Difference(value, _interval(statistic, baseline), _p_value(baseline, other))
 
 
 def welch(baseline: Sequence[float], other: Sequence[float]) -> float | None:
-    """Two-sided probability of Welch's t-test: two samples of unlike spread, e.g. runs of two methods.
+    """Two-sided p-value of Welch's t-test, for two samples of unequal variance, e.g. the runs of two methods.
 
     Returns:
-        None where one of them has fewer than two values.
+        The p-value; None where one of the samples has fewer than two values.
     """
     from scipy.stats import ttest_ind
 
     if min(len(baseline), len(other)) < 2:
         return None
-    if len({*baseline}) == len({*other}) == 1:  # no spread to go by
+    if len({*baseline}) == len({*other}) == 1:  # both have a variance of 0
         return float(baseline[0] == other[0])
     return float(ttest_ind(baseline, other, equal_var=False).pvalue)
 
 
-def holm(probabilities: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979): what each probability becomes as one of several, in the same order."""
-    order = np.argsort(probabilities, kind="stable")
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for multiple comparisons by Holm's step-down method (1979); the order is kept."""
+    order = np.argsort(p_values, kind="stable")
     factors = np.arange(len(order), 0, -1)
     corrected = np.empty(len(order))
-    corrected[order] = np.minimum(1, np.maximum.accumulate(factors * np.asarray(probabilities, dtype=float)[order]))
+    corrected[order] = np.minimum(1, np.maximum.accumulate(factors * np.asarray(p_values, dtype=float)[order]))
     return corrected.tolist()
 
 
@@ -147,13 +154,13 @@ Statistic = Callable[..., "NDArray[np.float64]"]
 
 
 def _statistic(parts: Sequence[PromptScores]) -> Statistic:
-    """Mean over sets of means over prompts, of arrays (..., P) of prompt numbers, one array for each set."""
-    held = [(part, part.inner(part.by_prompt()), part.weight_by_prompt()) for part in parts]
+    """The mean over sets of means over prompts, as a function of one array (..., P) of prompt indices for each set."""
+    sets = [(part, part.inner(part.by_prompt()), part.weight_by_prompt()) for part in parts]
 
     def statistic(*index: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
         means = [
             part.outer(values[rows].mean(axis=-1) if weights is None else _weighted(values[rows], weights[rows]))
-            for rows, (part, values, weights) in zip(index, held, strict=True)
+            for rows, (part, values, weights) in zip(index, sets, strict=True)
         ]
         return np.mean(means, axis=0)
 
@@ -167,20 +174,20 @@ def _weighted(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDAr
 def _interval(statistic: Statistic, parts: Sequence[PromptScores]) -> tuple[float, float] | None:
     from scipy.stats import DegenerateDataWarning, bootstrap
 
-    places = [_places(part) for part in parts]
-    if min(map(len, places)) < 2:
+    indices = [_prompt_indices(part) for part in parts]
+    if min(map(len, indices)) < 2:
         return None
     settings = {"confidence_level": CONFIDENCE, "n_resamples": RESAMPLES, "batch": _batch(parts), "vectorized": True}
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)
-        found = bootstrap(places, _rounded(statistic, _scale(parts)), method="BCa", rng=SEED, **settings)
-    low, high = found.confidence_interval
-    if np.isnan(low) or np.isnan(high):  # nothing varies, so there is nothing to correct
-        low, high = np.quantile(found.bootstrap_distribution, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        result = bootstrap(indices, _rounded(statistic, _scale(parts)), method="BCa", rng=SEED, **settings)
+    low, high = result.confidence_interval
+    if np.isnan(low) or np.isnan(high):  # nothing varies, so no correction is defined
+        low, high = np.quantile(result.bootstrap_distribution, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return None if np.isnan(low) else (float(low), float(high))
 
 
-def _probability(baseline: Sequence[PromptScores], other: Sequence[PromptScores]) -> float:
+def _p_value(baseline: Sequence[PromptScores], other: Sequence[PromptScores]) -> float:
     from scipy.stats import monte_carlo_test
 
     pairs = [_Swaps(first, second) for first, second in zip(baseline, other, strict=True)]
@@ -197,12 +204,12 @@ def _probability(baseline: Sequence[PromptScores], other: Sequence[PromptScores]
     rounded = _rounded(statistic, _scale([*baseline, *other]))
     settings = {"n_resamples": RESAMPLES, "batch": _batch(baseline), "vectorized": True, "alternative": "two-sided"}
     with np.errstate(all="ignore"):
-        found = monte_carlo_test(np.zeros(ends[-1]), swaps, rounded, **settings)
-    return float(found.pvalue) if np.isfinite(found.null_distribution).all() else 1.0
+        result = monte_carlo_test(np.zeros(ends[-1]), swaps, rounded, **settings)
+    return float(result.pvalue) if np.isfinite(result.null_distribution).all() else 1.0
 
 
 class _Swaps:
-    """Two models on one set, where some prompts have their answers swapped: sums over prompts are linear in that."""
+    """Two models on one set with the scores of some prompts swapped, in which sums over prompts are linear."""
 
     def __init__(self, baseline: PromptScores, other: PromptScores):
         self.part = baseline
@@ -216,14 +223,14 @@ class _Swaps:
         return np.stack([weights_P * part.inner(scores_P), weights_P], axis=-1)
 
     def difference(self, swapped_RP: NDArray[np.float64]) -> NDArray[np.float64]:
-        """difference_R: of the means, with answers swapped where ``swapped_RP`` is 1."""
+        """difference_R of the means, with scores swapped where ``swapped_RP`` is 1."""
         moved = swapped_RP @ (self.sides[1] - self.sides[0])
         first, second = self.sides[0].sum(axis=0) + moved, self.sides[1].sum(axis=0) - moved
         return self.part.outer(second[..., 0] / second[..., 1]) - self.part.outer(first[..., 0] / first[..., 1])
 
 
 def _rounded(statistic: Statistic, scale: float) -> Statistic:
-    """Resamples of the same mean are ties, in whatever order it was added up."""
+    """Makes means equal that differ only by the order of summation."""
 
     def rounded(*data: NDArray, axis: int = -1) -> NDArray[np.float64]:
         return np.round(statistic(*data) / scale, _DIGITS) * scale
@@ -232,11 +239,11 @@ def _rounded(statistic: Statistic, scale: float) -> Statistic:
 
 
 def _scale(parts: Sequence[PromptScores]) -> float:
-    """How large means are."""
+    """Magnitude of the means."""
     return max(float(part.outer(part.inner(np.abs(part.scores_SP)).mean())) for part in parts) or 1.0
 
 
-def _places(part: PromptScores) -> NDArray[np.int64]:
+def _prompt_indices(part: PromptScores) -> NDArray[np.int64]:
     return np.arange(part.scores_SP.shape[1])
 
 
@@ -245,4 +252,4 @@ def _filled(parts: Sequence[PromptScores]) -> bool:
 
 
 def _batch(parts: Sequence[PromptScores]) -> int:
-    return max(1, _HELD // sum(part.scores_SP.shape[1] for part in parts))
+    return max(1, _BATCH_VALUES // sum(part.scores_SP.shape[1] for part in parts))

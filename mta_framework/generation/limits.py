@@ -11,9 +11,14 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
+def max_positions(config: PretrainedConfig) -> int | None:
+    """The number of tokens that a model has positions for; None where its configuration states no limit."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
 def room_fault(config: PretrainedConfig, prompt_length: int, max_new_tokens: int) -> Fault | None:
     """The fault of asking for more positions than the model has; None if there is room (or no stated limit)."""
-    room = getattr(config.get_text_config(), "max_position_embeddings", None)
+    room = max_positions(config)
     if room is None or prompt_length + max_new_tokens <= room:
         return None
     return Fault(

@@ -11,7 +11,7 @@ from mta_framework.distributed import processes
 from mta_framework.errors import Fault, collect_faults
 from mta_framework.evaluation.scoring import label_metrics
 from mta_framework.generation.engines import engine_fault
-from mta_framework.generation.limits import room_fault
+from mta_framework.generation.limits import max_positions, room_fault
 from mta_framework.interfaces import Metric
 from mta_framework.models.run_models import RunModels
 from mta_framework.runs.binding import BoundRun
@@ -25,7 +25,7 @@ def length_faults(spec: RunSpec, run_models: RunModels) -> list[Fault]:
     """Faults of training texts that are longer than a model has positions for."""
     faults = []
     for name, summary in run_models.summaries.items():
-        positions = getattr(summary.config, "max_position_embeddings", None)
+        positions = max_positions(summary.config)
         if positions is not None and spec.data.max_length > positions:
             problem = f"is more than the {name} has positions (got {spec.data.max_length})"
             faults.append(Fault("data.max_length", problem, f"at most {positions}", "Lower it, or take another model."))

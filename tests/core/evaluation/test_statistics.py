@@ -81,7 +81,7 @@ class TestInterval:
 
     def test_does_not_depend_on_how_much_is_held_at_once(self, monkeypatch):
         whole = interval([PromptScores(SKEWED)])
-        monkeypatch.setattr(statistics, "_HELD", 1000)
+        monkeypatch.setattr(statistics, "_BATCH_VALUES", 1000)
         assert interval([PromptScores(SKEWED)]) == pytest.approx(whole)
 
     def test_of_one_prompt_is_unknown(self):
@@ -174,7 +174,7 @@ class TestDifference:
         for _ in range(400):
             shared = rng.gamma(1, 20, (1, 40))
             pair = [[PromptScores(shared + rng.normal(0, 5, shared.shape))] for _ in range(2)]
-            found.append(statistics._probability(*pair))
+            found.append(statistics._p_value(*pair))
         assert stats.kstest(found, "uniform").pvalue > 0.001
         assert np.mean(np.array(found) <= 0.05) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 400)
 
