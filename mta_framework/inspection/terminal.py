@@ -1,6 +1,6 @@
-"""Texts with their spans as lines of a terminal: under each line of text, brackets for every granularity.
+"""Texts with their spans as lines of a terminal, with brackets for every granularity under each line of text.
 
-The brackets say all; colours only make it easier to see.
+The brackets are complete without colours, which only make them easier to see.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from mta_framework.tables.terminal_chars import glyph, width
 from mta_framework.types import Span
 
 _COLOURS = (("cyan", "blue"), ("yellow", "green"), ("magenta", "red"))
-"""By granularity, for its spans in turn: two that touch can be told apart."""
+"""Two colours for each granularity, which its spans take in turn, so that spans that touch differ."""
 
 _SHADES = " ░▒▓█"
 _LEAST_ROOM = 20
 
 
 def lines(text: AnnotatedText, columns: int, colour: bool) -> Iterator[str]:
-    """A text, wrapped, with all that is marked in it.
+    """The lines of a text, wrapped, with its tokens, spans and weights below each of them.
 
     Args:
-        text: What is shown.
-        columns: Width of the terminal.
-        colour: Whether to write escape codes.
+        text: The text.
+        columns: Width of the terminal in cells.
+        colour: Whether to write escape codes for colours.
     """
     labels = [*text.spans, *(f"{name} weight" for name in text.weights), *(["tokens"] if text.tokens else [])]
     margin = max(map(len, labels), default=0) + 2
@@ -38,19 +38,19 @@ def lines(text: AnnotatedText, columns: int, colour: bool) -> Iterator[str]:
 
 
 def _wrapped(text: str, room: int) -> Iterator[Span]:
-    """Character ranges of lines: they end behind line breaks, and else behind a space where there is one."""
+    """Character ranges of the lines, which end behind a line break, or else behind a space where there is one."""
     start = used = 0
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         cells = width(glyph(character))
         while used + cells > room:
-            space = text.rfind(" ", start, place)
-            end = place if space < start else space + 1
+            space = text.rfind(" ", start, index)
+            end = index if space < start else space + 1
             yield start, end
-            start, used = end, sum(width(glyph(rest)) for rest in text[end:place])
+            start, used = end, sum(width(glyph(rest)) for rest in text[end:index])
         used += cells
         if character == "\n":
-            yield start, place + 1
-            start, used = place + 1, 0
+            yield start, index + 1
+            start, used = index + 1, 0
     if start < len(text) or not text:
         yield start, len(text)
 
@@ -67,12 +67,12 @@ class _Painted:
         column = [0, *accumulate(map(width, shown))]
         yield "", self._letters(shown, start)
         if self._text.tokens is not None:
-            places = [column[first - start] for first, _ in self._text.tokens if start <= first < end]
-            yield "tokens", "".join("|" if place in places else " " for place in range(column[-1]))
-        for number, (name, some) in enumerate(self._tracks.items()):
-            colours = _COLOURS[number % len(_COLOURS)]
-            found = [line for track in some if (line := self._brackets(track, start, end, column, colours))]
-            yield from zip([name, *[""] * len(found)], found, strict=False)
+            begins = {column[first - start] for first, _ in self._text.tokens if start <= first < end}
+            yield "tokens", "".join("|" if cell in begins else " " for cell in range(column[-1]))
+        for index, (name, rows) in enumerate(self._tracks.items()):
+            colours = _COLOURS[index % len(_COLOURS)]
+            brackets = [line for track in rows if (line := self._brackets(track, start, end, column, colours))]
+            yield from zip([name, *[""] * len(brackets)], brackets, strict=False)
         for name, weights in self._text.weights.items():
             cells = zip(weights[start:end], map(width, shown), strict=True)
             yield f"{name} weight", "".join(_shade(weight) * wide for weight, wide in cells)
@@ -81,12 +81,10 @@ class _Painted:
         if not self._colour:
             return "".join(shown)
         colours = [""] * len(shown)
-        for number, some in enumerate(self._tracks.values()):
-            for track in some:
-                for turn, (first, last) in enumerate(track):
-                    part = range(max(first - start, 0), min(last - start, len(shown)))
-                    for place in part:
-                        colours[place] = _COLOURS[number % len(_COLOURS)][turn % 2]
+        for index, rows in enumerate(self._tracks.values()):
+            for turn, (first, last) in ((turn, span) for track in rows for turn, span in enumerate(track)):
+                for position in range(max(first - start, 0), min(last - start, len(shown))):
+                    colours[position] = _COLOURS[index % len(_COLOURS)][turn % 2]
         runs = groupby(zip(shown, colours, strict=True), key=lambda pair: pair[1])
         letters = ((colour, "".join(letter for letter, _ in run)) for colour, run in runs)
         return "".join(click.style(run, colour) if colour else run for colour, run in letters)
@@ -106,7 +104,7 @@ class _Painted:
 
 
 def _bracket(cells: int, begins: bool, ends: bool) -> str:
-    """A bracket of this many cells, open on the side on which the span goes on in another line."""
+    """A bracket of this many cells, open on each side on which the span continues in another line."""
     if cells == 1 and begins and ends:
         return "┴"
     inner = "─" * (cells - begins - ends)

@@ -1,4 +1,4 @@
-"""How the teacher weighs the tokens of a text, granularity by granularity."""
+"""The weights that the importance estimator gives the characters of a text, by granularity."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def character_weights(
     importance: ImportanceEstimator,
     pairs: Sequence[LayerPair],
 ) -> Iterator[Mapping[str, list[float]]]:
-    """The importance of each character's token.
+    """Weigh the tokens of each text, and give every character the weight of its token.
 
     Args:
-        texts: With the teacher's tokens.
-        teacher: Runs on each text for itself.
-        importance: Weighs.
-        pairs: The key layers.
+        texts: Texts with their tokens by the teacher's tokenizer.
+        teacher: Model that is run on each text by itself.
+        importance: Estimator of the weights.
+        pairs: Key layers.
 
     Yields:
-        For each text, granularity -> a weight for each character: the mean over the key layers of this granularity of
-        weights that sum to 1, relative to the weightiest token. Characters that no token stands for have 0.
+        For each text, granularity -> a weight for each character, from 0 to 1: the mean of the normalised weights over
+        the key layers of this granularity, relative to the largest one. Characters without a token have weight 0.
 
     Raises:
-        RunError: The estimator fails or gives unsound weights.
+        RunError: The estimator fails or returns unsound weights.
     """
     guard = CheckedImportance(importance)
     reader = StateReader(teacher, {pair.teacher for pair in pairs})
@@ -45,20 +45,21 @@ def character_weights(
         ids_BT = torch.from_numpy(tokenised.ids.astype(np.int64))[None].to(device)
         mask_BT = torch.ones_like(ids_BT)
         states = reader.read(ids_BT, mask_BT)
-        found: dict[str, Tensor] = {}
+        totals: dict[str, Tensor] = {}
         for pair in pairs:
             weight_BT = guard.weigh(states, pair.teacher, mask_BT, "teacher").float()
-            found[pair.granularity] = found.get(pair.granularity, 0) + weight_BT[0] / weight_BT.sum().clamp_min(1e-30)
+            share_T = weight_BT[0] / weight_BT.sum().clamp_min(1e-30)
+            totals[pair.granularity] = totals.get(pair.granularity, 0) + share_T
         if fault := guard.fault():
             raise RunError(fault)
-        yield {name: _by_character(text, tokenised, weight_T.cpu().tolist()) for name, weight_T in found.items()}
+        yield {name: _by_character(text, tokenised, weight_T.cpu().tolist()) for name, weight_T in totals.items()}
     reader.close()
 
 
 def _by_character(text: str, tokenised: TokenisedText, weights: Sequence[float]) -> list[float]:
-    found = [0.0] * len(text)
+    by_character = [0.0] * len(text)
     for (start, end), special, weight in zip(tokenised.offsets.tolist(), tokenised.special, weights, strict=False):
         if not special:
-            found[start:end] = [weight] * (end - start)
-    heaviest = max(found, default=0.0)
-    return [weight / heaviest for weight in found] if heaviest > 0 else found
+            by_character[start:end] = [weight] * (end - start)
+    largest = max(by_character, default=0.0)
+    return [weight / largest for weight in by_character] if largest > 0 else by_character

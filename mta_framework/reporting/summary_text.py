@@ -118,7 +118,7 @@ def _spans(report: Report) -> Table:
         [name, f"{row.spans:,}", f"{row.spans / max(row.texts, 1):.1f}", f"{row.texts_without:,} of {row.texts:,}"]
         for name, row in report.spans.items()
     ]
-    return Table(("spans (training set)", "in all", "per text", "texts without"), rows, "The spans in them")
+    return Table(("spans (training set)", "in all", "per text", "texts without"), rows, "Their spans")
 
 
 def _sets(facts: EvaluationFacts) -> Table:
@@ -127,7 +127,7 @@ def _sets(facts: EvaluationFacts) -> Table:
         for entry in facts.sets
     ]
     header = ("set, model", "prompts", "cut on the left", "responses that ended by themselves")
-    return Table(header, rows, "What the models were asked")
+    return Table(header, rows, "Evaluated prompts")
 
 
 def _timings(report: Report) -> Table:

@@ -96,7 +96,7 @@ def test_run_that_did_everything_has_every_section(report):
         "Alignment",
         "Sample responses",
         "Models and data",
-        "To use and to repeat it",
+        "Use and repeat",
     ]
     for told in (
         "21.00 ± 1.41",
@@ -131,14 +131,14 @@ def test_what_a_run_did_not_do_is_left_out(report, left_out, gone):
 def test_evaluation_without_a_run_says_nothing_of_training(evaluation):
     spec = {"name": "gpt2", "model": {"hub": "org/gpt2"}, "evaluation": {"seeds": [10, 20]}}
     page = run_page(Report("gpt2", spec, evaluation, models={"small": ModelFacts(124_439_808, 0)}))
-    assert Reader(page).headings == ["Scores", "Sample responses", "Models and data", "To use and to repeat it"]
+    assert Reader(page).headings == ["Scores", "Sample responses", "Models and data", "Use and repeat"]
     assert "<td>org/gpt2</td>" in page
     assert "trained" not in Reader(page).text
     assert "from_pretrained" not in page
 
 
 def test_bare_report_has_a_page():
-    assert Reader(run_page(Report("bare", {"name": "bare"}))).headings == ["To use and to repeat it"]
+    assert Reader(run_page(Report("bare", {"name": "bare"}))).headings == ["Use and repeat"]
 
 
 def test_numbers_that_are_none_do_not_break_a_page(report):
