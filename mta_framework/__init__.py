@@ -1,6 +1,7 @@
 """MTA: distil language models with multi-granular trajectory alignment.
 
-The public surface for plugin authors; together with ``mta_framework.chunked_loss`` it is all that a plugin imports.
+This is the public interface for plugin authors. A plugin imports nothing else but ``mta_framework.chunked_loss`` and,
+for some, ``mta_framework.batch_policies``.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
         SpanExtractor,
     )
     from mta_framework.types import (
-        ATTENDED,
-        MATCHED,
+        ATTENDED_TOKENS,
+        MATCHED_POSITIONS,
         TEXTS,
         TEXTS_BY_OTHERS,
         TEXTS_BY_STUDENT,
@@ -50,15 +51,15 @@ if TYPE_CHECKING:
         SpanIndex,
         SpanSet,
         States,
-        texts_with_pairs,
+        texts_with_span_pairs,
         texts_with_spans,
     )
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "ATTENDED",
-    "MATCHED",
+    "ATTENDED_TOKENS",
+    "MATCHED_POSITIONS",
     "TEXTS",
     "TEXTS_BY_OTHERS",
     "TEXTS_BY_STUDENT",
@@ -99,7 +100,7 @@ __all__ = [
     "States",
     "__version__",
     "hookimpl",
-    "texts_with_pairs",
+    "texts_with_span_pairs",
     "texts_with_spans",
 ]
 
@@ -107,7 +108,7 @@ _HOMES = ("errors", "hookspecs", "interfaces", "types")
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for: ``mta --help`` needs none, and pydantic takes its time."""
+    """Load a public name when it is first used: ``mta --help`` needs none of them, and importing pydantic is slow."""
     if name in __all__:
         for home in _HOMES:
             module = importlib.import_module(f"{__name__}.{home}")

@@ -1,4 +1,4 @@
-"""Errors that a user meets: every one says where, what is wrong, what is allowed and what to do."""
+"""Errors that a user meets. Every one says where it is, what is wrong, what is expected and what to do."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with an input.
+    """One fault of an input, shown as ``where: problem; expected. hint``.
 
     Args:
         where: Dotted path into the spec (``training.batch_size``), or ``file:line``.
-        problem: What is wrong, with the value that was given, e.g. ``must be at least 1 (got 0)``.
-        expected: What would be right, e.g. ``an integer >= 1``.
-        hint: What to do, a full sentence.
+        problem: What is wrong, with the given value if there is one, e.g. ``must be at least 1 (got 0)``.
+        expected: What is expected instead, e.g. ``an integer >= 1``.
+        hint: What to do, as a full sentence.
     """
 
     where: str
@@ -31,11 +31,15 @@ class Fault:
 
 
 class MTAError(Exception):
-    """Base of all errors that this framework raises on purpose."""
+    """Base of all errors that the framework raises on purpose."""
 
 
 class InputError(MTAError):
-    """The input is faulty; the command exits with 2. Carries all faults that were found, not only the first."""
+    """The input has faults; the command exits with status 2.
+
+    Args:
+        faults: All faults of the input, not only the first.
+    """
 
     def __init__(self, faults: Iterable[Fault]):
         self.faults: Sequence[Fault] = tuple(faults)
@@ -44,7 +48,11 @@ class InputError(MTAError):
 
 @contextmanager
 def collect_faults(faults: list[Fault]) -> Iterator[None]:
-    """Keep the faults of an ``InputError`` that is raised inside, so that the next check can add its own."""
+    """Collect the faults of an ``InputError`` raised inside, so that further checks can run.
+
+    Args:
+        faults: List that they are appended to.
+    """
     try:
         yield
     except InputError as error:
@@ -53,7 +61,11 @@ def collect_faults(faults: list[Fault]) -> Iterator[None]:
 
 @contextmanager
 def faults_at(where: str) -> Iterator[None]:
-    """Turn a plugin's ``ValueError("wrong; allowed. todo.")`` into an ``InputError`` about ``where``."""
+    """Turn a plugin's ``ValueError("problem; expected. hint.")`` into an ``InputError`` at ``where``.
+
+    Args:
+        where: Dotted path into the spec.
+    """
     try:
         yield
     except ValueError as error:
@@ -63,15 +75,15 @@ def faults_at(where: str) -> Iterator[None]:
 
 
 class RunError(MTAError):
-    """A run that started could not go on; the command exits with 1."""
+    """A run could not continue; the command exits with status 1."""
 
 
 @contextmanager
 def as_plugin_error(plugin: str) -> Iterator[None]:
-    """Turn whatever foreign code raises into a ``RunError`` that says whose it is; errors on purpose pass.
+    """Turn any exception of a plugin's code into a ``RunError`` that names the plugin; an ``MTAError`` passes.
 
     Args:
-        plugin: What messages call it, e.g. ``base loss 'kl'``.
+        plugin: Name of the plugin in the message, e.g. ``base loss 'kl'``.
     """
     try:
         yield
@@ -81,53 +93,58 @@ def as_plugin_error(plugin: str) -> Iterator[None]:
         raise RunError(f"{plugin} failed ({error_text(error)})") from error
 
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-_FULL_TOLD = ("No space left on device", "Disk quota exceeded", "File too large", "enforce fail at inline_container.cc")
-"""In the messages of libraries that hide the error of the operating system in one of their own; the last is torch's."""
+_DISK_FULL_MESSAGES = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+    "enforce fail at inline_container.cc",
+)
+"""Parts of the messages of libraries that wrap the operating system's error; the last is torch's."""
 
 
 @contextmanager
 def explain_disk_full(folder: Path) -> Iterator[None]:
-    """Turn what is raised when a disk is full into a ``RunError`` that says what to do.
+    """Turn an exception that a full disk caused into a ``RunError`` that says what to do; others pass.
 
     Args:
-        folder: Of the run that is written.
+        folder: Folder of the run that is being written.
     """
     try:
         yield
     except MTAError:
         raise
-    except Exception as error:  # each library has one of its own
-        if not _of_a_full_disk(error):
+    except Exception as error:  # each library raises one of its own
+        if not _is_disk_full(error):
             raise
-        hint = "What was complete before is kept. Make room, then go on with --resume."
-        raise RunError(f"{folder}: there is no space left to write to ({error_text(error)}). {hint}") from error
+        hint = "All complete files are kept. Make room, then continue with --resume."
+        raise RunError(f"{folder}: no space left on its disk ({error_text(error)}). {hint}") from error
 
 
-def _of_a_full_disk(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in _FULL:
+def _is_disk_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS:
         return True
-    if any(message in str(error) for message in _FULL_TOLD):
+    if any(message in str(error) for message in _DISK_FULL_MESSAGES):
         return True
     cause = error.__cause__ or error.__context__
-    return cause is not None and _of_a_full_disk(cause)
+    return cause is not None and _is_disk_full(cause)
 
 
 def error_text(error: BaseException) -> str:
-    """Kind and message of a foreign error, and the line that it comes from: commands show no traceback."""
+    """Describe a foreign error by type, message and source line, since commands show no traceback."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    place = f", in {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame is not None else ""
-    return f"{type(error).__name__}: {error}{place}"
+    line = f", in {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame is not None else ""
+    return f"{type(error).__name__}: {error}{line}"
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
-    """The sentence that helps after a misspelt name.
+    """Suggest the candidate nearest to a misspelt name.
 
     Returns:
-        ``Did you mean 'x'?`` where a candidate is close, else an empty string.
+        ``Did you mean 'x'?``, or an empty string if no candidate is close.
     """
     close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}?" if close else ""

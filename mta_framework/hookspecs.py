@@ -1,12 +1,12 @@
-"""The five doors through which plugins come in. Each hook returns classes; it is called once, when a spec is bound.
+"""The hook specifications, one per plugin family. A hook returns plugin classes; it is called once, at discovery.
 
-A distribution offers plugins by an entry point in the group ``mta_framework`` that names a module with functions of
-these names, marked ``@hookimpl``::
+A distribution registers plugins through an entry point in the group ``mta_framework``. It names a module that
+implements some of these hooks, as functions of the same names marked ``@hookimpl``::
 
     [project.entry-points.mta_framework]
     mine = "mta_mine.hooks"
 
-A single file with such functions is loaded by ``mta -p FILE``, on the command line only.
+A single file with such functions is loaded by ``mta -p FILE``; a spec cannot load one.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def mta_register_span_extractors() -> Sequence[type[SpanExtractor]]:
-    """Classes that find the spans of a text; ``alignment.spans`` names one."""
+    """Return classes that find the spans of texts; ``alignment.spans`` in a spec selects one by name."""
 
 
 @hookspec
 def mta_register_importance_estimators() -> Sequence[type[ImportanceEstimator]]:
-    """Classes that weigh the tokens of a text; ``alignment.importance`` names one."""
+    """Return classes that weigh the tokens of a text; ``alignment.importance`` in a spec selects one by name."""
 
 
 @hookspec
 def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
-    """Classes that choose which layers are compared; ``alignment.layers`` names one."""
+    """Return classes that choose the key layers; ``alignment.layers`` in a spec selects one by name."""
 
 
 @hookspec
 def mta_register_base_losses() -> Sequence[type[BaseLoss]]:
-    """Classes that compute the loss which the alignment is added to; ``base_loss`` names one."""
+    """Return classes that compute the loss the alignment is added to; ``base_loss`` in a spec selects one by name."""
 
 
 @hookspec
 def mta_register_metrics() -> Sequence[type[Metric]]:
-    """Classes that score generated text; ``evaluation.metrics`` names any number of them."""
+    """Return classes that score generated texts; ``evaluation.metrics`` in a spec selects any number by name."""

@@ -1,4 +1,4 @@
-"""Finds plugins and binds a spec's names and options to them. pluggy is consulted here, once, and nowhere else."""
+"""Discovers plugins and creates them by name. pluggy is used here, once per command, and nowhere else."""
 
 from __future__ import annotations
 
@@ -36,27 +36,37 @@ FAMILIES: dict[str, type[Plugin]] = {
     "base_losses": BaseLoss,
     "metrics": Metric,
 }
-"""Family -> contract; the hook of a family is ``mta_register_`` + its name."""
+"""The contract of each plugin family; its hook is called ``mta_register_`` + the family."""
 
 _HOOK = "mta_register_"
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A plugin class and who provides it (a distribution with version, or a file)."""
+    """A registered plugin class.
+
+    Args:
+        plugin: The class.
+        provider: Distribution with version, or file, that it comes from.
+    """
 
     plugin: type[Plugin]
     provider: str
 
     @property
     def schema(self) -> dict[str, Any]:
-        """JSON Schema of the options."""
+        """JSON Schema of the plugin's options."""
         return self.plugin.Params.model_json_schema()
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A provider, or one class of it, that could not be registered, and why."""
+    """A provider, or one of its classes, that could not be registered.
+
+    Args:
+        provider: Distribution with version, or file.
+        reason: Why not, as part of a sentence.
+    """
 
     provider: str
     reason: str
@@ -64,21 +74,31 @@ class Failure:
 
 @dataclass
 class Registry:
-    """All plugins by family and name. A name with two providers is listed with both and can't be bound."""
+    """All plugins by family and name.
+
+    Args:
+        families: Plugins by family and name. A name with several providers lists all of them and cannot be used.
+        failures: Everything that could not be registered.
+    """
 
     families: dict[str, dict[str, list[Registered]]] = field(default_factory=lambda: {name: {} for name in FAMILIES})
     failures: list[Failure] = field(default_factory=list)
 
     def names(self, family: str) -> list[str]:
-        """The names that a spec may use for this family, sorted."""
+        """List the names of a family's plugins, sorted."""
         return sorted(self.families[family])
 
     def create(self, family: str, name: str, params: Mapping[str, Any] | None = None) -> Any:
-        """A plugin with these options, outside a spec; its parts (``PluginChoice``) are created with it.
+        """Create a plugin with its parts (options of type ``PluginChoice``), outside of any spec.
+
+        Args:
+            family: A key of ``FAMILIES``.
+            name: Name of the plugin.
+            params: Its options; None: the defaults.
 
         Raises:
-            InputError: No such plugin.
-            pydantic.ValidationError: The options are wrong.
+            InputError: There is no such plugin.
+            pydantic.ValidationError: The options are invalid.
         """
         plugin = self.find(family, name, name).plugin
         options = plugin.Params.model_validate(params or {})
@@ -88,10 +108,15 @@ class Registry:
         return plugin(options, **parts)
 
     def find(self, family: str, name: str, where: str) -> Registered:
-        """The plugin that a spec names.
+        """Find a plugin by name.
+
+        Args:
+            family: A key of ``FAMILIES``.
+            name: Name of the plugin.
+            where: Location of the name in the spec, for the error.
 
         Raises:
-            InputError: No plugin, or more than one, has this name; ``where`` is blamed.
+            InputError: No plugin, or more than one, has this name.
         """
         offers = self.families[family].get(name, [])
         if len(offers) == 1:
@@ -99,7 +124,7 @@ class Registry:
         noun = noun_of(family)
         if offers:
             providers = " and ".join(offer.provider for offer in offers)
-            problem = f"more than one {noun} is called {name!r} (got {providers})"
+            problem = f"more than one {noun} is called {name!r} ({providers})"
             raise InputError([Fault(where, problem, "one provider per name", "Uninstall or rename one of them.")])
         installed = f"installed: {', '.join(self.names(family)) or 'none'}"
         hint = nearest(name, self.names(family)) or "Choose one of them, or install its provider."
@@ -109,23 +134,26 @@ class Registry:
 
 
 def parts_of(params: PluginParams) -> dict[str, PluginChoice]:
-    """The options that name other plugins."""
+    """The options of type ``PluginChoice``, by option."""
     return {option: value for option, value in params if isinstance(value, PluginChoice)}
 
 
 def noun_of(family: str) -> str:
-    """What one plugin of a family is called in a sentence, e.g. ``base loss``."""
+    """The name of a family in the singular, e.g. ``base loss``."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", FAMILIES[family].__name__).lower()
 
 
 def discover(plugin_files: Sequence[Path] = ()) -> Registry:
-    """Load every installed provider and the given files.
+    """Load all installed providers and the given files.
 
-    What fails to import, misspells a hook or offers a broken class becomes a ``Failure``; everything else is registered
-    all the same.
+    A provider that fails to import, misspells a hook or returns a broken class becomes a ``Failure``; all others are
+    registered.
+
+    Args:
+        plugin_files: Python files given on the command line.
 
     Raises:
-        InputError: One of ``plugin_files`` could not be loaded: it was asked for by name.
+        InputError: One of ``plugin_files`` could not be loaded.
     """
     registry = Registry()
     for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
@@ -136,7 +164,7 @@ def discover(plugin_files: Sequence[Path] = ()) -> Registry:
     faults = [
         Fault(
             f"-p {failure.provider}",
-            f"cannot be loaded (got {failure.reason})",
+            f"cannot be loaded ({failure.reason})",
             "a Python file with functions marked @hookimpl",
             "Correct the file, or leave out -p.",
         )
@@ -157,13 +185,13 @@ def _module_from(path: Path) -> ModuleType:
     name = f"mta_plugin_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if not path.is_file():
         raise FileNotFoundError("no such file")
-    found = importlib.util.spec_from_file_location(name, path)
-    if found is None or found.loader is None:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
         raise ImportError("its name does not end in .py")
-    module = importlib.util.module_from_spec(found)
+    module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        found.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
@@ -193,10 +221,10 @@ def _register_provider(registry: Registry, provider: str, load: Callable[[], obj
 def _hook_faults(manager: pluggy.PluginManager, module: object) -> list[str]:
     hooks = [f"{_HOOK}{family}" for family in FAMILIES]
     marked = [name for name in dir(module) if manager.parse_hookimpl_opts(module, name) is not None]
-    faults = [f"{name} is no hook. {nearest(name, hooks)}".rstrip() for name in marked if name not in hooks]
+    faults = [f"{name} is not a hook. {nearest(name, hooks)}".rstrip() for name in marked if name not in hooks]
     unmarked = [name for name in dir(module) if name.startswith(_HOOK) and name not in marked]
     faults += [f"{name} is not marked @hookimpl" for name in unmarked]
-    return faults if marked or unmarked else ["it has no hooks: functions mta_register_... marked @hookimpl"]
+    return faults if marked or unmarked else ["it implements no hook: a function mta_register_... marked @hookimpl"]
 
 
 def _register_class(registry: Registry, family: str, contract: type[Plugin], plugin: object, provider: str) -> None:
@@ -210,7 +238,7 @@ def _register_class(registry: Registry, family: str, contract: type[Plugin], plu
 
 
 def class_fault(contract: type[Plugin], plugin: object) -> str | None:
-    """What keeps an object from being registered as a plugin of this contract; None if nothing does."""
+    """Say why an object cannot be registered as a plugin of this contract; None if it can."""
     if not (isinstance(plugin, type) and issubclass(plugin, contract)):
         return f"{plugin!r} is not a subclass of {contract.__name__}"
     if getattr(plugin, "__abstractmethods__", None):
@@ -219,7 +247,7 @@ def class_fault(contract: type[Plugin], plugin: object) -> str | None:
     if not (isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", name)):
         return f"{plugin.__name__}.NAME must be lower case letters, digits and _ (got {name!r})"
     if name == "new":
-        return f"{plugin.__name__}.NAME must be another word: `mta plugins new` is a command (got 'new')"
+        return f"{plugin.__name__}.NAME must not be 'new': `mta plugins new` is a command"
     if not (isinstance(plugin.Params, type) and issubclass(plugin.Params, PluginParams)):
         return f"{plugin.__name__}.Params must derive from PluginParams"
     if issubclass(plugin, SpanExtractor) and not isinstance(getattr(plugin, "VERSION", None), str):
@@ -228,6 +256,6 @@ def class_fault(contract: type[Plugin], plugin: object) -> str | None:
 
 
 def describe(plugin: object) -> str:
-    """First line of the docstring of a class, or of an object's class."""
+    """First line of the docstring of a class or object; empty if there is none."""
     lines: Iterable[str] = (plugin.__doc__ or "").strip().splitlines()
     return next(iter(lines), "")

@@ -1,4 +1,4 @@
-"""Where time goes: the stages of a command, and the parts of a training step."""
+"""Timers for the stages of a command and for the parts of a training step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Stage -> seconds."""
+    """Measures the stages of a command.
+
+    Attributes:
+        seconds: Seconds by stage.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Book what happens inside under ``name``."""
+        """Measure the block as the stage ``name``; nothing is recorded if it raises."""
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
@@ -36,21 +40,21 @@ ALIGNMENT = "alignment"
 BACKWARD = "backward"
 OPTIMISER = "optimiser"
 PARTS = (GENERATION, PARSING, DATA, TEACHER, STUDENT, BASE_LOSS, ALIGNMENT, BACKWARD, OPTIMISER)
-"""In the order in which they are told."""
+"""The parts of a training step, in the order in which they are reported."""
 
 Mark = Any
-"""A moment: seconds on the clock, or an event in the stream of a GPU."""
+"""A moment: seconds on the clock, or an event in a GPU's stream."""
 
 
 class Stopwatch:
-    """Books the seconds of training steps on their parts; what lies between steps belongs to none.
+    """Measures how long the parts of training steps take; time between steps is not counted.
 
-    Parts may lie within each other: a part is booked without those in it. On a GPU moments are events in its stream,
-    read when they have passed: the stopwatch never waits for the GPU, and a part costs what the GPU was kept busy, or
-    idle, with it.
+    Parts can be nested: the time of an inner part is not counted to the outer one. On a GPU moments are events in its
+    stream, read once they have passed: steps never wait for the stopwatch, and a part lasts as long as the GPU was
+    busy, or idle, with it.
 
     Args:
-        device: That the steps run on.
+        device: Device that the steps run on.
     """
 
     def __init__(self, device: torch.device | str = "cpu"):
@@ -61,20 +65,20 @@ class Stopwatch:
         self._steps = 0
 
     def begin_step(self) -> None:
-        """A step begins; what is in no other part of it is the optimiser's."""
+        """Begin a step; its time outside of any ``part`` is attributed to the optimiser."""
         self._open = [OPTIMISER]
         self._mark()
 
     def end_step(self) -> None:
-        """It is over."""
+        """End the step."""
         self._open = []
         self._mark()
         self._steps += 1
-        self._book()
+        self._accumulate()
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """What happens inside belongs to the part ``name``; outside of steps nothing is booked."""
+        """Attribute the time of this block to the part ``name``; does nothing between steps."""
         if not self._open:
             yield
             return
@@ -87,18 +91,18 @@ class Stopwatch:
             self._mark()
 
     def seconds_per_step(self) -> dict[str, float]:
-        """Part -> seconds, the mean over all steps; parts that never occurred are left out."""
+        """Return the mean seconds per step of each part that occurred, in the order of ``PARTS``."""
         if self._on_gpu and self._marks:
             self._marks[-1][1].synchronize()
-        self._book()
+        self._accumulate()
         return {name: self._seconds[name] / self._steps for name in PARTS if name in self._seconds and self._steps}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return the measured time as JSON, for the checkpoint."""
         return {"per_step": self.seconds_per_step(), "steps": self._steps}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state`` gave."""
+        """Continue from the time that ``state`` returned."""
         self._steps = state["steps"]
         self._seconds = defaultdict(float, {name: mean * self._steps for name, mean in state["per_step"].items()})
 
@@ -106,8 +110,8 @@ class Stopwatch:
         now: Mark = _cuda_event() if self._on_gpu else time.perf_counter()
         self._marks.append((self._open[-1] if self._open else None, now))
 
-    def _book(self) -> None:
-        """Everything up to the last moment that has passed."""
+    def _accumulate(self) -> None:
+        """Add up the time to the last moment that has passed."""
         while len(self._marks) > 1 and (not self._on_gpu or self._marks[1][1].query()):
             (part, begin), (_, end) = self._marks.popleft(), self._marks[0]
             if part is not None:

@@ -1,11 +1,14 @@
-"""The values that travel between the stages. No torch at run time: annotations only.
+"""The values that travel between the stages of a run. No torch at run time: annotations only.
 
 Shape suffixes, used throughout the project:
 
-    B  texts of a batch          T  tokens, padded            D  width of the hidden states
-    V  vocabulary                N  supervised positions      S  spans of one granularity in a batch
-    M  (token, span) memberships U  distinct tokens that lie in some span
-    A  attended tokens: all but padding             R  matched positions of two tokenizations
+    B  texts of a batch                     T  tokens of a text, padded
+    D  width of the hidden states           V  size of the vocabulary
+    N  supervised positions                 A  attended tokens: all but padding
+    S  spans of one granularity in a batch  M  (token, span) memberships
+    U  distinct tokens that lie in a span   R  matched positions of two tokenizations
+
+A flat position is ``b * T + t``: token t of text b in a tensor of shape (B, T) that is flattened.
 """
 
 from __future__ import annotations
@@ -28,47 +31,52 @@ SpanSet = Mapping[str, Sequence[Span]]
 """The spans of one text by granularity, e.g. ``{"words": [(0, 3)], "phrases": []}``."""
 
 Overlap = Literal["none", "nested", "any"]
-"""How two spans may lie to each other: apart; apart or one inside the other; in any way."""
+"""How two spans of a text may overlap: not at all; only one inside the other; in any way."""
 
 TOKENS = "tokens"
-"""Unit of counting: supervised positions of the batch."""
+"""Unit of a loss term: supervised positions of the batch."""
 
 TEXTS = "texts"
-"""Unit of counting: texts of the batch with at least one supervised position."""
+"""Unit of a loss term: texts of the batch with at least one supervised position."""
 
-ATTENDED = "attended tokens"
-"""Unit of counting: tokens of the batch that are no padding, prompts included."""
+ATTENDED_TOKENS = "attended tokens"
+"""Unit of a loss term: tokens of the batch that are not padding, prompts included."""
 
-MATCHED = "matched positions"
-"""Unit of counting: positions of a response at which teacher and student, with tokenizers of their own, have read the
-same text and are about to go on."""
+MATCHED_POSITIONS = "matched positions"
+"""Unit of a loss term: positions of a response up to which two different tokenizations cover the same text, so that
+student and teacher predict the same continuation."""
 
 TEXTS_BY_STUDENT = "texts by the student"
-"""Unit of counting: texts with at least one supervised position whose response the student wrote."""
+"""Unit of a loss term: texts with at least one supervised position whose response the student wrote."""
 
 TEXTS_BY_OTHERS = "texts by others"
-"""Unit of counting: the other texts with a supervised position: responses of the data set or of the teacher."""
+"""Unit of a loss term: texts with at least one supervised position whose response the student did not write."""
 
 SHARE_BY_STUDENT = "share_by_student"
-"""In the log: which share of the texts of the last steps the student wrote."""
+"""Log entry: the share of texts since the last entry whose response the student wrote."""
 
 Responder = Literal["student", "teacher"]
-"""Who writes responses during training."""
+"""The model that writes a response during training."""
 
 
 def texts_with_spans(granularity: str) -> str:
-    """Unit of counting: texts with at least one span of ``granularity`` (Hid averages over these)."""
+    """Unit of a loss term: texts with at least one span of ``granularity`` (that of Hid)."""
     return f"texts with {granularity}"
 
 
-def texts_with_pairs(granularity: str) -> str:
-    """Unit of counting: texts with at least two spans of ``granularity`` (DSA averages over these)."""
+def texts_with_span_pairs(granularity: str) -> str:
+    """Unit of a loss term: texts with at least two spans of ``granularity`` (that of DSA)."""
     return f"texts with pairs of {granularity}"
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a layer mapper needs to know of a model: number of decoder blocks and width of the hidden states."""
+    """Depth and width of a model.
+
+    Args:
+        num_layers: Number of decoder blocks.
+        hidden_size: Width of the hidden states.
+    """
 
     num_layers: int
     hidden_size: int
@@ -76,7 +84,13 @@ class ModelShape:
 
 @dataclass(frozen=True, order=True)
 class LayerPair:
-    """A key layer: the student's layer, the teacher's layer that it is compared to (both 1-based), the granularity."""
+    """A key layer: a layer of the student, and the layer of the teacher that it is aligned with.
+
+    Args:
+        student: 1-based layer of the student.
+        teacher: 1-based layer of the teacher.
+        granularity: Granularity of the spans that are compared there, e.g. ``words``.
+    """
 
     student: int
     teacher: int
@@ -88,11 +102,11 @@ class LayerPair:
 
 @dataclass(frozen=True)
 class LayerSimilarity:
-    """How alike the layers of two models are on some texts: linear CKA, 1 where one is the other turned and scaled.
+    """Linear CKA between layers of two models on some texts; 1 for layers that differ by rotation and scale alone.
 
     Args:
-        across: ``across[s - 1][t - 1]``: the student's layer s and the teacher's layer t.
-        within: ``within[s - 1][r - 1]``: two layers of the student.
+        across: CKA of student and teacher layers: ``across[s - 1][t - 1]`` is that of 1-based layers s and t.
+        within: CKA of student layers with each other: ``within[s - 1][r - 1]`` is that of 1-based layers s and r.
     """
 
     across: tuple[tuple[float, ...], ...]
@@ -101,13 +115,13 @@ class LayerSimilarity:
 
 @dataclass(frozen=True)
 class Head:
-    """The map from final hidden states to next-token logits: ``cap(scale * (h W^T + b))``.
+    """The map from final hidden states h to next-token logits: ``cap(scale * (h W^T + b))``.
 
     Args:
-        weight_VD: Output embedding; it gets a gradient only where ``requires_grad`` is set.
-        bias_V: Bias, or None.
-        scale: Factor on the logits (1 for most models).
-        softcap: ``c`` in ``c * tanh(logits / c)`` (Gemma 2), or None.
+        weight_VD: Output embedding W; it gets a gradient if it requires one.
+        bias_V: Bias b, or None.
+        scale: Factor on the logits; 1 for most models.
+        softcap: Bound c of the cap ``c * tanh(logits / c)`` (Gemma 2), or None for no cap.
     """
 
     weight_VD: Tensor
@@ -118,12 +132,12 @@ class Head:
 
 @dataclass(frozen=True)
 class FinalLayers:
-    """What lies between the last decoder block and the head.
+    """The modules between the last decoder block and the head.
 
     Args:
-        shape: Of the model.
-        norm: The final norm, or None where the architecture has none or hides it.
-        projection: From the hidden states' width to the head's, which some OPT models have, or None.
+        shape: Shape of the model.
+        norm: Final norm, or None if the architecture has none or it was not found.
+        projection: Map from the width of the hidden states to that of the head (some OPT models), or None.
     """
 
     shape: ModelShape
@@ -136,33 +150,35 @@ class States:
     """Hidden states of one model on one batch.
 
     Args:
-        final_BTD: After the final norm; what the head is applied to.
-        layers: 1-based key layer -> hidden_BTD after that block; the last layer is read after the final norm.
-        head: The model's head.
-        tail: What comes before the head: for losses that read intermediate layers out. Always there during training.
-        input_ids_BT: The tokens that the states are of. Always there during training.
+        final_BTD: Hidden states after the final norm, to which the head is applied.
+        layers: hidden_BTD after a decoder block, by 1-based layer; the last layer is read after the final norm.
+        head: Head of the model.
+        final_layers: Modules before the head, for losses that apply the head to intermediate layers; never None during
+            training.
+        input_ids_BT: int64, the tokens that the model read; never None during training.
     """
 
     final_BTD: Tensor
     layers: Mapping[int, Tensor]
     head: Head
-    tail: FinalLayers | None = None
+    final_layers: FinalLayers | None = None
     input_ids_BT: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class SpanIndex:
-    """The spans of one granularity in a batch, ragged: no padding to the longest list.
+    """The spans of one granularity in a batch as ragged indices, without padding to the longest list.
 
-    Tokens are numbered flat, ``b * T + t``. Spans are numbered text by text, so the spans of one text are a slice.
+    Tokens are flat positions ``b * T + t``. Spans are numbered text by text: those of one text are a slice.
 
     Args:
         token_M: int64, the token of each (token, span) membership.
-        span_M: int64, its span, ascending.
+        span_M: int64, the span of each membership, ascending.
         text_S: int64, the text of each span, ascending.
         token_U: int64, the distinct tokens of ``token_M``, ascending.
-        multiplicity_U: float32, in how many spans each of them lies.
-        spans_per_text: B plain integers, known without asking the device.
+        multiplicity_U: float32, the number of spans that contain each of them.
+        spans_per_text: Number of spans of each of the B texts, as plain integers: reading them does not wait for the
+            device.
     """
 
     token_M: Tensor
@@ -173,8 +189,8 @@ class SpanIndex:
     spans_per_text: tuple[int, ...]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SpanIndex:
-        """A copy on ``device``."""
-        return _moved(self, device, non_blocking)
+        """Copy to ``device``."""
+        return _copy_to(self, device, non_blocking)
 
 
 @dataclass(frozen=True)
@@ -182,18 +198,20 @@ class Example:
     """One text as tokens.
 
     Args:
-        input_ids: int32, prompt and response.
-        prompt_length: How many of them are the prompt; the others are supervised.
-        spans: Granularity -> (K, 2) int32 half-open token ranges.
-        by_student: Whether the student wrote the response, during training.
-        prompt_text: The prompt as text.
+        input_ids: int32, the tokens of prompt and response.
+        prompt_length: Number of tokens of the prompt; the tokens after it are supervised.
+        spans: (K, 2) int32 half-open token ranges by granularity.
+        by_student: Whether the student wrote the response during training.
+        prompt_text: Text of the prompt.
         prompt_offsets: (prompt_length, 2) int32, the character range of each token of the prompt.
-        prompt_cuts: Where the text of prompt and response is cut before it is parsed; none: it is parsed as a whole.
-        teacher: The same text in the teacher's tokens, where its tokenizer is another one: with the same spans, in the
-            same order.
-        matched_R2: int32, the tokens of this text and of ``teacher`` that are predicted from the same text.
-        number: What messages call the text: its place in the data set, from 0; -1 where that is unknown. A response
-            that is written during training is called as the text that its prompt comes from.
+        teacher: The same text in the teacher's tokens, with the same spans in the same order; None where the models
+            share a tokenizer.
+        matched_R2: int32, pairs of a token of this text and a token of ``teacher`` that are predicted from the same
+            text; None where the models share a tokenizer.
+        prompt_boundaries: Character offsets at which prompt and response are cut into pieces that are parsed one by
+            one; empty: the text is parsed as a whole.
+        index: 0-based position of the text in its data set, for messages; -1 where it is unknown. A response that is
+            written during training has the index of its prompt.
     """
 
     input_ids: NDArray[np.int32]
@@ -204,8 +222,8 @@ class Example:
     prompt_offsets: NDArray[np.int32] | None = None
     teacher: Example | None = None
     matched_R2: NDArray[np.int32] | None = None
-    prompt_cuts: tuple[int, ...] = ()
-    number: int = -1
+    prompt_boundaries: tuple[int, ...] = ()
+    index: int = -1
 
     @property
     def prompt_ids(self) -> NDArray[np.int32]:
@@ -215,23 +233,24 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch: right-padded token ids, what is supervised, and where the spans are.
+    """A micro-batch: token ids padded on the right, supervised positions and span indices.
 
     Args:
-        input_ids_BT: int64.
+        input_ids_BT: int64, token ids.
         attention_mask_BT: int64, 1 on tokens and 0 on padding.
         position_N: int64, flat positions ``b * T + t`` whose next token is supervised.
         target_N: int64, the token that follows each of them.
-        spans: Granularity -> index; empty without alignment.
-        counts: Unit -> how many of it this micro-batch holds. Loss terms name the unit that they are averaged over, so
-            the trainer can divide by the count of the whole global batch before any forward pass.
+        spans: Span index by granularity; empty without alignment.
+        counts: Number of tokens, texts etc. in this micro-batch, by unit. A loss term names the unit that it is
+            averaged over, so that the trainer can divide by the count of the global batch, which it knows before the
+            first forward pass.
         by_student_B: bool, whether the student wrote the response; None: it wrote none of them.
-        teacher: The same texts in the teacher's tokens, where its tokenizer is another one, with the same spans in the
-            same order; None: the two share a tokenizer.
-        matched_R: int64, flat positions of this batch from which the next token is predicted at the same place of the
-            text as from ``matched_teacher_R``; None where the tokenizer is shared.
-        matched_teacher_R: int64, flat positions of ``teacher``.
-        number_B: int64, what messages call the texts, see ``Example.number``; None: all are unknown.
+        teacher: The same texts in the teacher's tokens, with the same spans in the same order; None where the models
+            share a tokenizer.
+        matched_R: int64, flat positions of this batch that predict the same continuation as ``matched_teacher_R``; None
+            where the models share a tokenizer.
+        matched_teacher_R: int64, flat positions of ``teacher``, likewise.
+        index_B: int64, ``Example.index`` of each text; None: all are unknown.
     """
 
     input_ids_BT: Tensor
@@ -244,21 +263,21 @@ class Batch:
     teacher: Batch | None = None
     matched_R: Tensor | None = None
     matched_teacher_R: Tensor | None = None
-    number_B: Tensor | None = None
+    index_B: Tensor | None = None
 
     @property
     def text_N(self) -> Tensor:
-        """int64, the text of each supervised position."""
+        """int64, the text (row of the batch) of each supervised position."""
         return self.position_N // self.input_ids_BT.shape[1]
 
     @property
     def attended_A(self) -> Tensor:
-        """int64, the flat positions ``b * T + t`` that are no padding."""
+        """int64, the flat positions ``b * T + t`` that are not padding."""
         return self.attention_mask_BT.flatten().nonzero().squeeze(1)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """A copy on ``device``."""
-        return _moved(self, device, non_blocking)
+        """Copy to ``device``."""
+        return _copy_to(self, device, non_blocking)
 
 
 @dataclass(frozen=True)
@@ -266,10 +285,10 @@ class LossTerm:
     """One term of the loss on one micro-batch.
 
     Args:
-        name: As logged, e.g. ``kl`` or ``dsa``; terms of one name (one per key layer) are logged as one.
+        name: Name in the log, e.g. ``kl`` or ``dsa``; terms of the same name (one per key layer) are logged as one.
         sum: Scalar float32 tensor with gradient: the sum over the micro-batch, not the mean.
-        unit: What the sum is divided by, a key of ``Batch.counts``.
-        weight: Factor in the total; a term of weight 0 is logged and otherwise without effect.
+        unit: Unit whose count in the global batch the sum is divided by, a key of ``Batch.counts``.
+        weight: Factor in the total loss; a term of weight 0 is only logged and observed.
     """
 
     name: str
@@ -279,12 +298,18 @@ class LossTerm:
 
 
 LossTerms = tuple[LossTerm, ...]
-"""The total loss is the sum over terms of ``weight * sum / (count of its unit in the global batch)``."""
+"""Terms of the loss. The total is the sum of ``weight * sum / (count of the unit in the global batch)`` over them."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far training has come, for schedules inside a loss."""
+    """How far training has come, for schedules inside a loss or a batch policy.
+
+    Args:
+        step: Number of finished optimiser steps.
+        total_steps: Number of optimiser steps of the whole training.
+        epoch: Finished epochs, with fractions.
+    """
 
     step: int
     total_steps: int
@@ -293,7 +318,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How probable a model finds a text after its prompt: the sum of -log p over its tokens, and how many these are."""
+    """Likelihood of a text after its prompt under a model.
+
+    Args:
+        nats: Sum of -log p over the tokens of the text.
+        tokens: Number of these tokens.
+    """
 
     nats: float
     tokens: int
@@ -301,15 +331,15 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Generations:
-    """The responses of one model to one set of prompts, drawn with one seed: what a metric scores.
+    """Responses of one model to one set of prompts, sampled with one seed: the input of a metric.
 
     Args:
         predictions: Generated texts; may be empty strings.
-        references: For each prediction, at least one reference.
-        questions: For each prediction, what was asked: instruction and input, without the template around them.
-        likelihoods: Gives the first reference's likelihood under the model, for each prediction; the model is loaded
-            and run for it, so it is asked by metrics that need it alone.
-        cache_dir: A folder of the metric's own for what was dear to get; it outlives the run. None: nothing is kept.
+        references: At least one reference for each prediction.
+        questions: Instruction and input of each prediction's prompt, without the template around them.
+        likelihoods: Returns the likelihood of each prediction's first reference under the model. Calling it loads and
+            runs the model; None where likelihoods are not available.
+        cache_dir: Directory for expensive results (e.g. API replies), kept across runs; None: nothing is kept.
     """
 
     predictions: Sequence[str]
@@ -325,21 +355,22 @@ MeanKind = Literal["arithmetic", "geometric"]
 
 @dataclass(frozen=True)
 class ScoreSet:
-    """What a metric says of a list of predictions.
+    """The scores of a list of predictions.
 
     Args:
-        scores: One per prediction, in their order.
-        weights: How much each counts in the mean over prompts, e.g. its tokens; none: all alike.
+        scores: One score per prediction, in their order.
+        weights: Weight of each prediction in the mean over prompts, e.g. its number of tokens; None: all weigh the
+            same.
     """
 
     scores: tuple[float, ...]
     weights: tuple[float, ...] | None = None
 
 
-def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
-    def move(item: Any) -> Any:
+def _copy_to(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    def copy(item: Any) -> Any:
         if hasattr(item, "to"):
             return item.to(device, non_blocking=non_blocking)
-        return {key: move(entry) for key, entry in item.items()} if isinstance(item, Mapping) else item
+        return {key: copy(entry) for key, entry in item.items()} if isinstance(item, Mapping) else item
 
-    return type(value)(**{entry.name: move(getattr(value, entry.name)) for entry in fields(value)})
+    return type(value)(**{entry.name: copy(getattr(value, entry.name)) for entry in fields(value)})

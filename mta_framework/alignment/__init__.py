@@ -1,4 +1,4 @@
-"""Multi-granular trajectory alignment: spans of the student's key layers against those of the teacher's."""
+"""Multi-granular trajectory alignment: losses between the spans of student and teacher at their key layers."""
 
 from mta_framework.alignment.objective import Alignment
 

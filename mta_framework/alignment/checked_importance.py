@@ -1,4 +1,4 @@
-"""Asks an importance estimator, which may be anyone's code, and does not believe it blindly."""
+"""Calls an importance estimator, which may be anyone's code, and checks its weights."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from mta_framework.types import States
 
 
 class CheckedImportance:
-    """Turns unsound weights into NaN, which stops the step, and knows afterwards whose they were.
+    """Calls an importance estimator and turns unsound weights into NaN, which stops the step.
 
-    Nothing is asked of the device before that: what is found stays there until ``fault`` is called.
+    A weight is unsound if it is negative, NaN or infinite. The first one of each model and layer is recorded on the
+    device; nothing is copied from it until ``fault`` is called.
 
     Args:
-        importance: The estimator.
+        importance: Estimator to call.
     """
 
     def __init__(self, importance: ImportanceEstimator):
         self._importance = importance
         self._plugin = f"importance estimator {importance.NAME!r}"
-        self._found: dict[str, Tensor] = {}
+        self._records: dict[str, Tensor] = {}
 
     @property
     def by_teacher(self) -> bool:
@@ -37,48 +38,51 @@ class CheckedImportance:
         layer: int,
         mask_BT: Tensor,
         model: Literal["student", "teacher"],
-        number_B: Tensor | None = None,
+        index_B: Tensor | None = None,
     ) -> Tensor:
-        """The estimator's weights; those of a text that has a negative one or one that isn't finite are all NaN.
+        """Call the estimator; all weights of a text that has an unsound one become NaN.
 
         Args:
-            states: As the estimator gets them.
-            layer: Likewise.
-            mask_BT: Likewise.
-            model: Whose states they are.
-            number_B: What messages call the texts; -1, or None for all: unknown.
+            states: Hidden states of ``model``, passed on to the estimator.
+            layer: 1-based key layer, passed on to the estimator.
+            mask_BT: 1 on tokens and 0 on padding, passed on to the estimator.
+            model: Whose states they are, for ``fault``.
+            index_B: int64, the index of each text in the data set, for ``fault``; -1, or None for all: unknown.
+
+        Returns:
+            weight_BT as the estimator returned it, except for the NaN.
 
         Raises:
-            RunError: It fails, or gives another shape.
+            RunError: The estimator fails, or its weights have another shape than ``mask_BT``.
         """
         with as_plugin_error(self._plugin):
             weight_BT = self._importance.weigh(states, layer, mask_BT)
         if weight_BT.shape != mask_BT.shape:
-            shapes = f"got {tuple(weight_BT.shape)} for texts and tokens {tuple(mask_BT.shape)}"
-            raise RunError(f"{self._plugin} gives weights of another shape ({shapes})")
-        wrong_BT = (~(weight_BT >= 0) | weight_BT.isinf()) & mask_BT.bool()
-        number_B = torch.full_like(mask_BT[:, 0], -1) if number_B is None else number_B
-        self._note(f"{model}, layer {layer}", weight_BT, wrong_BT, number_B)
-        return torch.where(wrong_BT.any(1, keepdim=True), torch.nan, weight_BT)
+            shapes = f"got {tuple(weight_BT.shape)} for a mask of {tuple(mask_BT.shape)}"
+            raise RunError(f"{self._plugin} must return weights of the shape of its mask ({shapes})")
+        unsound_BT = (~(weight_BT >= 0) | weight_BT.isinf()) & mask_BT.bool()
+        index_B = torch.full_like(mask_BT[:, 0], -1) if index_B is None else index_B
+        self._record(f"{model}, layer {layer}", weight_BT, unsound_BT, index_B)
+        return torch.where(unsound_BT.any(1, keepdim=True), torch.nan, weight_BT)
 
-    def _note(self, place: str, weight_BT: Tensor, wrong_BT: Tensor, number_B: Tensor) -> None:
-        """Whether there is a wrong weight; text, token and value of the first; the first note of a place stays."""
-        first = wrong_BT.flatten().int().argmax()
-        length = wrong_BT.shape[1]
+    def _record(self, label: str, weight_BT: Tensor, unsound_BT: Tensor, index_B: Tensor) -> None:
+        """Record if a weight is unsound, with row, index, token and value of the first; keep a label's first record."""
+        first = unsound_BT.flatten().int().argmax()
+        length = unsound_BT.shape[1]
         value = weight_BT.take(first)
         row = first // length
-        found = wrong_BT.any(), row, number_B.take(row), first % length, value
-        note = torch.stack([item.float() for item in found])
-        known = self._found.get(place, note)
-        self._found[place] = torch.where(known[0] > 0, known, note)
+        fields = unsound_BT.any(), row, index_B.take(row), first % length, value
+        record = torch.stack([field.float() for field in fields])
+        known = self._records.get(label, record)
+        self._records[label] = torch.where(known[0] > 0, known, record)
 
     def fault(self) -> str | None:
-        """The first unsound weight since the beginning, as a sentence; None: there was none."""
-        for place, note in self._found.items():
-            found, row, number, token, value = note.tolist()
-            if found:
-                text = f"text {number:.0f} of the data set" if number >= 0 else f"text {row:.0f} of a micro-batch"
-                where = f"{place}, token {token:.0f} of {text}"
+        """Describe the first unsound weight so far in a sentence; None if there was none."""
+        for label, record in self._records.items():
+            unsound, row, index, token, value = record.tolist()
+            if unsound:
+                text = f"text {index:.0f} of the data set" if index >= 0 else f"text {row:.0f} of a micro-batch"
+                where = f"{label}, token {token:.0f} of {text}"
                 must = "must give finite weights that are not negative"
                 return f"I{self._plugin[1:]} {must} (got {value} for {where})."
         return None

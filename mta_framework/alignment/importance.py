@@ -1,4 +1,4 @@
-"""Token weights of both models, as an importance estimator gives them, each worked out once per micro-batch."""
+"""Token weights of both models by an importance estimator, each computed once per micro-batch."""
 
 from __future__ import annotations
 
@@ -12,50 +12,54 @@ from mta_framework.alignment.pooling import normalise
 from mta_framework.types import Batch, SpanIndex, States
 
 
-def both_weights(
-    guard: CheckedImportance, student: States, teacher: States, batch: Batch
+def token_weights(
+    importance: CheckedImportance, student: States, teacher: States, batch: Batch
 ) -> tuple[TokenWeights, TokenWeights]:
-    """The student's and the teacher's: the same where the estimator weighs by the teacher and tokens are shared."""
-    of_teacher = TokenWeights(guard, teacher, batch.teacher or batch, "teacher", batch.number_B)
-    if guard.by_teacher and batch.teacher is None:
+    """Make the token weights of student and teacher, to be computed when they are first needed.
+
+    They are the same object where the estimator is ``BY_TEACHER`` and both models have the same tokens.
+    """
+    of_teacher = TokenWeights(importance, teacher, batch.teacher or batch, "teacher", batch.index_B)
+    if importance.by_teacher and batch.teacher is None:
         return of_teacher, of_teacher
-    return TokenWeights(guard, student, batch, "student", batch.number_B), of_teacher
+    return TokenWeights(importance, student, batch, "student", batch.index_B), of_teacher
 
 
 class TokenWeights:
-    """How much the tokens of one micro-batch count to one model.
+    """Token weights of one micro-batch by the states of one model, layer by layer.
 
     Args:
-        guard: Has them weighed, when they are first asked for.
-        states: Of the model.
+        importance: Estimator, called once per layer, or once in all if it is ``BY_TEACHER``.
+        states: Hidden states of the model.
         batch: The texts in the model's tokens.
-        model: Which it is.
-        number_B: What the texts are called.
+        model: Whose states they are, for messages.
+        index_B: int64, the index of each text in the data set, for messages; None: unknown.
     """
 
     def __init__(
         self,
-        guard: CheckedImportance,
+        importance: CheckedImportance,
         states: States,
         batch: Batch,
         model: Literal["student", "teacher"],
-        number_B: Tensor | None,
+        index_B: Tensor | None,
     ):
-        self._guard = guard
+        self._importance = importance
         self._states = states
         self._mask_BT = batch.attention_mask_BT
         self._model: Literal["student", "teacher"] = model
-        self._number_B = number_B
-        self._found: dict[int, Tensor] = {}
+        self._index_B = index_B
+        self._weights: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def at(self, layer: int, index: SpanIndex) -> Tensor:
-        """Flat weights at a layer, (B * T,), that sum to 1 over the memberships of each text.
+        """Flat weights at a 1-based layer, (B * T,), that sum to 1 over the memberships of each text.
 
         Raises:
-            RunError: The estimator fails, or gives another shape.
+            RunError: The estimator fails, or returns weights of another shape.
         """
-        asked = 0 if self._guard.by_teacher else layer
-        if asked not in self._found:
-            self._found[asked] = self._guard.weigh(self._states, layer, self._mask_BT, self._model, self._number_B)
-        return normalise(self._found[asked], index)
+        key = 0 if self._importance.by_teacher else layer
+        if key not in self._weights:
+            arguments = self._states, layer, self._mask_BT, self._model, self._index_B
+            self._weights[key] = self._importance.weigh(*arguments)
+        return normalise(self._weights[key], index)

@@ -1,4 +1,4 @@
-"""Compares the layers of two models by what they make of spans."""
+"""Compares the layers of two models by their span vectors."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from mta_framework.alignment.pooling import span_vectors
 from mta_framework.models.states import StateReader, shape_of
 from mta_framework.types import Batch, LayerSimilarity
 
-_MOST = 256
-"""Spans of a batch that are compared, at the most: as many squared are held for each layer of both models."""
+_MOST_SPANS = 256
+"""Most spans of a batch that are compared: their square is held in memory for each layer of both models."""
 
 
 @torch.no_grad()
 def layer_similarity(
     student: nn.Module, teacher: nn.Module, batches: Iterable[Batch], granularities: Sequence[str]
 ) -> LayerSimilarity:
-    """Linear CKA of all layers, each batch a minibatch of its estimator.
+    """Compute the linear CKA of all layers of two models on the span vectors of some texts.
+
+    A span vector is the plain mean over the tokens of a span, normalised: DSA compares directions too, and a few tokens
+    of most models have states so long that nothing else would count.
 
     Args:
-        student: Is moved to the teacher's device; runs without dropout, in its own dtype, and is left in the mode that
-            it was in.
-        teacher: Frozen.
-        batches: On any device, with the spans of ``granularities``, on both sides where tokenizers differ.
-        granularities: What is compared: the directions of the plain means over the tokens of each span; where a batch
-            has very many spans, some from all over it. Directions, since these are what DSA compares, and since a few
-            tokens of most models have states so long that nothing else would count.
+        student: Student model. It is moved to the teacher's device, runs in evaluation mode and in its own dtype, and
+            is left in the mode that it was in.
+        teacher: Frozen teacher model.
+        batches: Batches on any device, each a minibatch of the estimator, with the spans of ``granularities`` (for both
+            models where tokenizers differ). Of a batch with more than 256 spans, 256 spread over it are compared.
+        granularities: Granularities of the compared spans.
 
     Raises:
         InputError: No batch has enough spans.
@@ -50,8 +52,8 @@ def _minibatches(
     readers: Sequence[StateReader], batches: Iterable[Batch], granularities: Sequence[str], device: torch.device
 ) -> Iterator[tuple[Rows, Rows]]:
     for batch in (batch.to(device) for batch in batches):
-        sides = batch, batch.teacher or batch
-        student, teacher = (_rows(reader, side, granularities) for reader, side in zip(readers, sides, strict=True))
+        both = batch, batch.teacher or batch
+        student, teacher = (_rows(reader, tokens, granularities) for reader, tokens in zip(readers, both, strict=True))
         yield student, teacher
 
 
@@ -60,9 +62,9 @@ def _rows(reader: StateReader, batch: Batch, granularities: Sequence[str]) -> li
     weight = batch.attention_mask_BT.flatten().float()
     indices = [batch.spans[name] for name in granularities]
     total = sum(len(index.text_S) for index in indices)
-    kept = torch.linspace(0, total - 1, min(total, _MOST), dtype=torch.float64).round().long()
-    found = []
+    kept = torch.linspace(0, total - 1, min(total, _MOST_SPANS), dtype=torch.float64).round().long()
+    rows = []
     for layer in sorted(layers):
         vector_SD = torch.cat([span_vectors(layers[layer], weight, index) for index in indices]).cpu()[kept]
-        found.append(functional.normalize(vector_SD, dim=-1))
-    return found
+        rows.append(functional.normalize(vector_SD, dim=-1))
+    return rows

@@ -1,4 +1,4 @@
-"""Dynamic structural alignment (DSA): how the spans of a text lie to each other, student against teacher."""
+"""Dynamic structural alignment (DSA): difference of the pairwise cosines of a text's spans in both models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from mta_framework.alignment.span_pairs import angle_sum
+from mta_framework.alignment.span_pairs import cosine_difference_sum
 
 Reduction = Literal["example", "batch"]
 _EPSILON = 1e-6
@@ -25,25 +25,28 @@ def structure_sum(
     reduction: Reduction,
     max_spans: int | None = None,
 ) -> Tensor:
-    """DSA of one key layer, summed over the texts that have a pair of spans (MTA, Eq. 10-11).
+    """Compute DSA of one key layer, summed over the texts that have a pair of spans.
 
-    Of each text, over all ordered pairs i != j of its spans: the mean of
-    ``(cos(U^S_i, U^S_j) - cos(U^T_i, U^T_j))^2`` with weights ``w_i w_j``. Pairs of two texts are never looked at, and
-    those of a long text never exist all at once: see ``angle_sum``.
+    The value of a text is the mean of ``(cos(U^S_i, U^S_j) - cos(U^T_i, U^T_j))^2`` over all ordered pairs i != j of
+    its spans, with weights ``w_i w_j``. Spans of two texts are never compared. The pairs of a long text are never
+    all in memory at once: see ``cosine_difference_sum``.
 
     Args:
-        student_SD: Span vectors in float32, text by text; gets gradients.
-        teacher_SD: The teacher's, of any width; no gradient.
+        student_SD: The student's span vectors in float32, text by text; they get gradients.
+        teacher_SD: The teacher's vectors of the same spans, of any width; no gradient.
         weight_S: The teacher's span weights; no gradient.
-        spans_per_text: How many of the rows belong to each text.
-        reduction: ``example``: divide by the sum of pair weights per text, so that the value does not depend on how
-            a batch is cut. ``batch``: divide once, by the sum over all texts (authors' code), and multiply by the
-            number of texts that have a pair, so that the division by that number still gives the authors' value.
-        max_spans: Compare only this many spans of a text, at least 2: the heaviest, earlier ones first where weights
-            are equal. None: all.
+        spans_per_text: Number of rows that belong to each text.
+        reduction: ``example``: divide by the sum of pair weights of each text, so that the value does not depend on how
+            a batch is cut. ``batch``: divide once by the sum over all texts (authors' code), and multiply by the number
+            of texts that have a pair, so that division by that number gives the authors' value.
+        max_spans: Compare only this many spans of a text, at least 2: the heaviest ones, earlier ones first where
+            weights are equal. None: all.
 
     Returns:
-        Scalar; 0 that hangs on the graph where no text has a pair. A text whose pairs all have weight 0 adds 0.
+        Scalar; where no text has a pair it is 0 and still part of the graph. A text whose pairs all have weight 0
+        adds 0.
+
+    Source: MTA (arXiv 2605.01374), Eq. 10-11.
     """
     if max_spans is not None and max(spans_per_text, default=0) > max_spans:
         kept_K = _heaviest(weight_S, spans_per_text, max_spans)
@@ -55,11 +58,11 @@ def structure_sum(
         with torch.no_grad():
             teacher_direction_SD = functional.normalize(teacher_SD, dim=-1, eps=_EPSILON)
             share_S = _shares(weight_S, texts, reduction)
-        return angle_sum(student_direction_SD, teacher_direction_SD, share_S, texts)
+        return cosine_difference_sum(student_direction_SD, teacher_direction_SD, share_S, texts)
 
 
 def _heaviest(weight_S: Tensor, spans_per_text: Sequence[int], count: int) -> Tensor:
-    """The numbers of each text's heaviest spans, ascending."""
+    """Indices of each text's heaviest spans, ascending."""
     kept = [
         weight_S[text].sort(descending=True, stable=True).indices[:count].sort().values + text.start
         for text in _texts(spans_per_text)
@@ -72,9 +75,9 @@ def _texts(spans_per_text: Sequence[int]) -> list[slice]:
 
 
 def _shares(weight_S: Tensor, texts: Sequence[slice], reduction: Reduction) -> Tensor:
-    """Weights whose products over pairs sum to 1 in each text, or to the number of texts over all of them.
+    """Scale weights so that their products over pairs sum to 1 in each text, or to the number of texts over all.
 
-    Texts without a pair keep what they have: nobody looks at it.
+    Rows of texts without a pair stay as they are; they are not used.
     """
     if not texts:
         return weight_S

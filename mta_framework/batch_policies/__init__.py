@@ -1,8 +1,9 @@
-"""What a base loss may train on: the data, or responses that are written during training. No torch.
+"""Batch policies: each step trains on the data set's responses, or on responses written during training. No torch.
 
-A base loss takes one of these as an option and returns ``options.create()`` from its ``batch_policy``::
+A base loss takes the options of one of them as an option of its own, and returns ``self.params.batches.create()`` from
+its ``batch_policy``::
 
-    batches: Batches = Field(FixedBatches(), description="What is trained on.")
+    batches: Batches = Field(FixedBatches(), description="Texts that each step is trained on.")
 """
 
 from __future__ import annotations
@@ -16,6 +17,6 @@ from mta_framework.batch_policies.on_policy import FixedBatches, OnPolicyBatches
 from mta_framework.batch_policies.pairs import PairedBatches
 
 Batches = Annotated[FixedBatches | AdaptiveBatches | OnPolicyBatches, Field(discriminator="policy")]
-"""The policies that any loss on single responses can take."""
+"""Options of the policies that suit any loss on single responses."""
 
 __all__ = ["AdaptiveBatches", "Batches", "FixedBatches", "OnPolicyBatches", "PairedBatches"]

@@ -1,4 +1,4 @@
-"""Student responses and their replay, the more the worse the validation loss gets."""
+"""Student responses and their replay, the more of them the worse the validation loss gets."""
 
 from __future__ import annotations
 
@@ -16,21 +16,29 @@ from mta_framework.types import Example, Progress
 
 
 class AdaptiveBatches(PluginParams):
-    """Train on student responses and their replay, the more often the worse the validation loss gets."""
+    """Options of DistiLLM's policy: train on student responses the more often, the worse the validation loss gets."""
 
-    policy: Literal["adaptive"] = Field("adaptive", description="Student responses and replay, led by validation.")
-    capacity: int = Field(1000, ge=1, description="Responses in the replay buffer; at least training.batch_size.")
+    policy: Literal["adaptive"] = Field(
+        "adaptive",
+        description="Train on student responses and their replay, the more often the worse the validation loss gets.",
+    )
+    capacity: int = Field(
+        1000, ge=1, description="Size of the replay buffer in responses; at least training.batch_size."
+    )
     tolerance: float = Field(
-        0.1, ge=0, description="The threshold rises when the validation cross-entropy has grown by as many nats."
+        0.1, ge=0, description="Growth of the validation cross-entropy, in nats, at which the threshold rises."
     )
-    increment: float = Field(0.1, gt=0, le=1, description="By how much the threshold rises, to at most 1.")
+    increment: float = Field(0.1, gt=0, le=1, description="Amount by which the threshold rises, to at most 1.")
     initial_threshold: float = Field(
-        0.0, ge=0, le=1, description="Share of the steps, before any rise, that train on student responses."
+        0.0,
+        ge=0,
+        le=1,
+        description="Initial threshold: share of the steps that train on student responses before any rise.",
     )
-    temperature: float = Field(1.0, gt=0, description="Of the student's sampling.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature of the student.")
 
     def create(self) -> BatchPolicy:
-        """A new policy for one run."""
+        """Create the policy of one run."""
         return Adaptive(self)
 
 
@@ -43,12 +51,16 @@ class _State(BaseModel):
 class Adaptive(BatchPolicy):
     """DistiLLM's adaptive off-policy scheduler.
 
-    ``r`` is uniform in [0, 1) at each step, ``t`` the threshold. With ``r < t * (1 - step / total_steps)``, or with
-    ``r < t`` while the buffer is not full, the student answers the batch's prompts, and its answers go into the buffer
-    too; else, with ``r < t``, as many texts are drawn from the buffer, without replacement; else the data are used.
+    At each step a number r is drawn uniformly from [0, 1); t is the threshold. If ``r < t * (1 - step / total_steps)``,
+    or if ``r < t`` while the buffer is not full, the student responds to the batch's prompts, and its responses are
+    added to the buffer. Otherwise, if ``r < t``, as many texts are drawn from the buffer, without replacement.
+    Otherwise the step trains on the batch itself.
 
-    Source: DistiLLM, arXiv 2402.03898, section 3.2, and the authors' code, which decides for every micro-batch on every
-    rank by itself, with a buffer each; here a decision is for the global batch, and there is one buffer.
+    Args:
+        options: Buffer size, threshold and temperature.
+
+    Source: DistiLLM (arXiv 2402.03898), section 3.2, and its authors' code. That code decides for each micro-batch on
+    each rank, with a buffer per rank; here one decision is made per global batch, with one buffer.
     """
 
     NEEDS_VALIDATION: ClassVar[bool] = True
@@ -60,13 +72,18 @@ class Adaptive(BatchPolicy):
         self._buffer = ReplayBuffer(options.capacity)
 
     def check(self, batch_size: int) -> None:
-        """The buffer must hold a batch, or none could be drawn from it."""
+        """Check that the buffer can hold a batch.
+
+        Raises:
+            ValueError: Its capacity is less than ``batch_size``.
+        """
         if self._options.capacity < batch_size:
             problem = f"capacity of the replay buffer is less than training.batch_size (got {self._options.capacity})"
-            raise ValueError(f"{problem}; at least {batch_size}. Raise capacity, or lower training.batch_size.")
+            hint = "Raise capacity, or lower training.batch_size."
+            raise ValueError(f"{problem}; a capacity of at least {batch_size}. {hint}")
 
     def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:
-        """New student responses, replayed ones, or the data."""
+        """Choose new student responses, replayed ones, or the batch itself."""
         draw = step_rng("adaptive", rollouts, progress).random()
         if draw >= self._threshold:
             return batch
@@ -77,14 +94,14 @@ class Adaptive(BatchPolicy):
             return responses
         return self._buffer.sample(len(batch), step_rng("replay", rollouts, progress))
 
-    def validated(self, cross_entropy: float) -> None:
-        """Accept the first value; raise the threshold where a later one is worse than the accepted one, and accept it.
+    def observe_validation(self, cross_entropy: float) -> None:
+        """Accept the first value; when a later one is worse by the tolerance, accept it and raise the threshold.
 
         Raises:
-            RunError: It is NaN or infinite.
+            RunError: The value is NaN or infinite.
         """
         if not math.isfinite(cross_entropy):
-            raise RunError(f"validation cross-entropy is {cross_entropy}: nothing can be decided by it.")
+            raise RunError(f"validation cross-entropy must be finite for the policy adaptive (got {cross_entropy})")
         if self._accepted is None:
             self._accepted = cross_entropy
         elif cross_entropy >= self._accepted + self._options.tolerance:
@@ -93,13 +110,13 @@ class Adaptive(BatchPolicy):
             self._threshold = min(round(self._threshold + self._options.increment, 12), 1.0)
 
     def state(self) -> JsonValue:
-        """Threshold, accepted cross-entropy and buffer."""
+        """Return threshold, accepted cross-entropy and buffer."""
         state = _State(threshold=self._threshold, accepted=self._accepted, buffer=self._buffer.state())
         dumped: JsonValue = state.model_dump(mode="json")
         return dumped
 
     def restore(self, state: JsonValue) -> None:
-        """Go on from what ``state`` gave."""
-        found = _State.model_validate(state)
-        self._threshold, self._accepted = found.threshold, found.accepted
-        self._buffer.restore(found.buffer)
+        """Restore threshold, accepted cross-entropy and buffer."""
+        restored = _State.model_validate(state)
+        self._threshold, self._accepted = restored.threshold, restored.accepted
+        self._buffer.restore(restored.buffer)

@@ -1,4 +1,4 @@
-"""The replay buffer: the latest student responses, each with its prompt and spans."""
+"""The replay buffer: the latest student responses with their prompts and spans."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _TEXTS = TypeAdapter(list[_Text])
 
 
 class ReplayBuffer:
-    """Student responses, oldest first; beyond ``capacity`` the oldest leave."""
+    """The latest student responses, oldest first.
+
+    Args:
+        capacity: Most responses that it holds; each one more drops the oldest.
+    """
 
     def __init__(self, capacity: int):
         self.capacity = capacity
@@ -33,23 +37,23 @@ class ReplayBuffer:
 
     @property
     def full(self) -> bool:
-        """Whether the next text makes the oldest leave."""
+        """Whether it holds ``capacity`` responses."""
         return len(self) == self.capacity
 
     def add(self, texts: Iterable[Example]) -> None:
-        """Put texts in; what only a prompt needs that is yet to be answered stays outside."""
+        """Add texts, without the fields that only a prompt needs (``prompt_text``, ``prompt_offsets``)."""
         self._texts.extend(replace(text, prompt_text="", prompt_offsets=None) for text in texts)
 
     def sample(self, size: int, generator: random.Random) -> list[Example]:
-        """Different places of the buffer, each as likely as the other.
+        """Sample texts uniformly without replacement.
 
         Raises:
             ValueError: It holds fewer than ``size`` texts.
         """
-        return [self._texts[place] for place in generator.sample(range(len(self)), size)]
+        return [self._texts[index] for index in generator.sample(range(len(self)), size)]
 
     def state(self) -> JsonValue:
-        """All texts."""
+        """Return all texts as JSON."""
         texts = [
             _Text(
                 input_ids=text.input_ids.tolist(),
@@ -62,7 +66,7 @@ class ReplayBuffer:
         return dumped
 
     def restore(self, state: JsonValue) -> None:
-        """Hold what ``state`` gave, and nothing else."""
+        """Replace all texts by those that ``state`` returned."""
         import numpy as np
 
         self._texts.clear()

@@ -1,4 +1,4 @@
-"""Pairs of a teacher and a student response to every prompt, written in bulk at intervals."""
+"""A teacher response and a student response to every prompt, written in bulk at intervals."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from mta_framework.types import Example, Progress, Responder
 
 
 class PairedBatches(PluginParams):
-    """Train on a teacher and a student response to every prompt, written anew at intervals."""
+    """Options of DistiLLM-2's policy: train on a teacher and a student response to every prompt."""
 
-    policy: Literal["pairs"] = Field("pairs", description="A teacher and a student response to every prompt.")
+    policy: Literal["pairs"] = Field("pairs", description="Train on a teacher and a student response to every prompt.")
     every_epochs: int | None = Field(
-        1, ge=1, description="Epochs from one generation to the next; null, and by default so, with every_steps."
+        1, ge=1, description="Epochs after which the responses are renewed; null (the default) with every_steps."
     )
-    every_steps: int | None = Field(None, ge=1, description="Steps from one generation to the next.")
-    temperature: float = Field(0.8, gt=0, description="Of the sampling of both models.")
+    every_steps: int | None = Field(
+        None, ge=1, description="Steps after which the responses are renewed, instead of every_epochs."
+    )
+    temperature: float = Field(0.8, gt=0, description="Sampling temperature of both models.")
 
     @model_validator(mode="before")
     @classmethod
@@ -32,29 +34,32 @@ class PairedBatches(PluginParams):
     @model_validator(mode="after")
     def _one_interval(self) -> PairedBatches:
         if (self.every_epochs is None) == (self.every_steps is None):
-            both = f"got {self.every_epochs or 'null'} and {self.every_steps or 'null'}"
-            raise ValueError(f"exactly one of every_epochs and every_steps must be given ({both})")
+            values = f"got {self.every_epochs or 'null'} and {self.every_steps or 'null'}"
+            raise ValueError(f"exactly one of every_epochs and every_steps must be given ({values})")
         return self
 
     def create(self) -> BatchPolicy:
-        """A new policy for one run."""
+        """Create the policy of one run."""
         return Pairs(self)
 
 
 class _Interval(BaseModel):
-    """The step that it began with, and the models as they were then."""
+    """The first step of the interval, and the models' states then."""
 
     since: int
     models: dict[Responder, str]
 
 
 class Pairs(BatchPolicy):
-    """DistiLLM-2's pairs: at the start of each interval both models answer every prompt that the interval will need.
+    """DistiLLM-2's pairs: at the start of each interval both models respond to all prompts of the interval.
 
-    Answers are stored by model state and prompt, so a resumed run finds them again, and an unchanged teacher doesn't
-    answer twice.
+    Responses are cached by model state and prompt: a resumed run finds them again, and an unchanged teacher does not
+    respond twice.
 
-    Source: DistiLLM-2, arXiv 2503.07067, algorithm 1.
+    Args:
+        options: Interval and temperature.
+
+    Source: DistiLLM-2 (arXiv 2503.07067), algorithm 1.
     """
 
     RESPONDERS: ClassVar[tuple[Responder, ...]] = ("teacher", "student")
@@ -66,10 +71,10 @@ class Pairs(BatchPolicy):
         self._responses: dict[Responder, dict[bytes, Example]] = {}
 
     def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:
-        """The teacher's responses to the batch's prompts, then the student's: twice as many texts.
+        """Choose the teacher's responses to the batch's prompts, followed by the student's: twice as many texts.
 
         Raises:
-            RunError: A prompt of the batch was not among those that the rollouts had announced.
+            RunError: ``rollouts.upcoming`` had not listed a prompt of the batch.
         """
         steps = self._options.every_steps or (self._options.every_epochs or 1) * rollouts.steps_per_epoch
         if self._interval is None or progress.step >= self._interval.since + steps:
@@ -81,26 +86,26 @@ class Pairs(BatchPolicy):
         return [self._response(text, by, progress.step) for by in self.RESPONDERS for text in batch]
 
     def state(self) -> JsonValue:
-        """Since when the present responses are used, and by which models; their text is stored by the rollouts."""
+        """Return the interval's first step and model states; the responses themselves are cached by the rollouts."""
         dumped: JsonValue = self._interval.model_dump(mode="json") if self._interval else None
         return dumped
 
     def restore(self, state: JsonValue) -> None:
-        """Go on from what ``state`` gave; responses are fetched at the next draw."""
+        """Restore the interval; its responses are read from the cache at the next draw."""
         self._interval = None if state is None else _Interval.model_validate(state)
         self._responses = {}
 
     def _load(self, interval: _Interval, rollouts: Rollouts, steps: int) -> None:
         prompts = {_key(text): text for text in rollouts.upcoming(steps)}
         for by, model in interval.models.items():
-            responses = rollouts.stored(list(prompts.values()), by, self._options.temperature, model)
+            responses = rollouts.respond_cached(list(prompts.values()), by, self._options.temperature, model)
             self._responses[by] = dict(zip(prompts, responses, strict=True))
 
     def _response(self, text: Example, by: Responder, step: int) -> Example:
-        found = self._responses[by].get(_key(text))
-        if found is None:
-            raise RunError(f"step {step}: the {by} was not asked for a response to a prompt of this batch in time.")
-        return found
+        response = self._responses[by].get(_key(text))
+        if response is None:
+            raise RunError(f"step {step}: there is no response of the {by} to a prompt of this batch")
+        return response
 
 
 def _key(text: Example) -> bytes:

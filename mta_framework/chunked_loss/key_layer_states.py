@@ -48,7 +48,7 @@ def select_key_layers(
     Raises:
         RunError: ``final_norm`` is set and no final norm was found in the model.
     """
-    tail = states.tail
+    tail = states.final_layers
     norm = tail.norm if tail is not None and final_norm else None
     if final_norm and norm is None:
         raise RunError(

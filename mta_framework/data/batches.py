@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.types import (
-    ATTENDED,
-    MATCHED,
+    ATTENDED_TOKENS,
+    MATCHED_POSITIONS,
     TEXTS,
     TEXTS_BY_OTHERS,
     TEXTS_BY_STUDENT,
@@ -19,7 +19,7 @@ from mta_framework.types import (
     Batch,
     Example,
     SpanIndex,
-    texts_with_pairs,
+    texts_with_span_pairs,
     texts_with_spans,
 )
 
@@ -55,7 +55,7 @@ def collate(
     counts = {
         TOKENS: len(target),
         TEXTS: int(supervised_B.sum()),
-        ATTENDED: int(lengths.sum()),
+        ATTENDED_TOKENS: int(lengths.sum()),
         TEXTS_BY_STUDENT: int((supervised_B & by_student_B).sum()),
         TEXTS_BY_OTHERS: int((supervised_B & ~by_student_B).sum()),
     }
@@ -64,10 +64,10 @@ def collate(
         index = _span_index([example.spans[granularity] for example in examples], width)
         spans[granularity] = index
         counts[texts_with_spans(granularity)] = sum(count >= 1 for count in index.spans_per_text)
-        counts[texts_with_pairs(granularity)] = sum(count >= 2 for count in index.spans_per_text)
+        counts[texts_with_span_pairs(granularity)] = sum(count >= 2 for count in index.spans_per_text)
     teacher, matched = _by_teacher(examples, width, teacher_pad_token_id, granularities)
     if matched is not None:
-        counts[MATCHED] = len(matched[0])
+        counts[MATCHED_POSITIONS] = len(matched[0])
     return Batch(
         input_ids_BT=torch.from_numpy(input_ids_BT),
         attention_mask_BT=torch.from_numpy(mask_BT.astype(np.int64)),
@@ -79,7 +79,7 @@ def collate(
         teacher=teacher,
         matched_R=None if matched is None else matched[0],
         matched_teacher_R=None if matched is None else matched[1],
-        number_B=torch.tensor([example.number for example in examples]),
+        index_B=torch.tensor([example.index for example in examples]),
     )
 
 

@@ -105,7 +105,7 @@ class _Preparer:
             limits = section.max_length, section.max_prompt_length
             encoded = encode(samples, spans, self._tokenizer, *limits, self._teacher_tokenizer)
             if spans and not self.shown:
-                used = [example.number for example in encoded.examples[:_SHOWN]]
+                used = [example.index for example in encoded.examples[:_SHOWN]]
                 self.shown = tuple((samples[number].text, spans[number]) for number in used)
             return encoded
         return None

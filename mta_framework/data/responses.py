@@ -87,7 +87,7 @@ class ResponseEncoder:
         texts = self.texts(prompts, responses)
         if span_sets is None and self._extractor is not None:
             with self._lock:
-                cuts = [prompt.prompt_cuts for prompt in prompts]
+                cuts = [prompt.prompt_boundaries for prompt in prompts]
                 span_sets = parse_pieces(texts, cuts, partial(extract, self._extractor))
         examples = [
             self._unparsed(prompt, response, by_student) for prompt, response in zip(prompts, responses, strict=True)

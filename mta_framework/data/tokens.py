@@ -124,7 +124,7 @@ def _example(
     cuts = tuple(place for place in sample.cuts if place <= len(sample.prompt))
     if not others:
         spans = own.ranges(sample.text, span_set)
-        return Example(own.ids, own.prompt_length, spans, False, *told, prompt_cuts=cuts, number=number)
+        return Example(own.ids, own.prompt_length, spans, False, *told, prompt_boundaries=cuts, index=number)
     own_spans, other_spans = common_spans(sample.text, own, others[0], span_set)
     teacher = Example(others[0].ids, others[0].prompt_length, other_spans)
     pairs = matched(sample.text, len(sample.prompt), own, others[0])

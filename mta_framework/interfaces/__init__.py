@@ -1,7 +1,7 @@
-"""The contracts that plugins fulfil. No torch at run time, so that plugins can be listed at once.
+"""The contracts of the plugin families. No torch at run time, so that listing plugins is instant.
 
-A plugin class has a ``NAME`` (what a spec calls it), a nested ``Params`` (its options; frozen, unknown ones forbidden)
-and one contract method. It is created once per run, when the spec is bound.
+A plugin class has a ``NAME`` (its name in a spec), a nested ``Params`` (its options, immutable; an unknown one is an
+error) and the methods of its family. It is created once per run, when the spec is bound.
 """
 
 from __future__ import annotations

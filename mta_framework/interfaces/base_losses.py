@@ -10,22 +10,16 @@ from pydantic import JsonValue
 
 from mta_framework.interfaces.batch_policies import BatchPolicy
 from mta_framework.interfaces.plugin import Plugin
-from mta_framework.types import (
-    Batch,
-    LossTerms,
-    ModelShape,
-    Progress,
-    States,
-)
+from mta_framework.types import Batch, LossTerms, ModelShape, Progress, States
 
 
 class BaseLoss(Plugin):
-    """The loss that spans are added to.
+    """The loss that the alignment loss is added to.
 
     Attributes:
         NEEDS_TEACHER: Whether ``compute`` uses the teacher.
-        NEEDS_SHARED_VOCABULARY: Whether it compares tokens one by one, so that teacher and student must have the same;
-            if not, it has to cope with ``batch.teacher``.
+        NEEDS_SHARED_VOCABULARY: Whether it compares probabilities token by token, so that student and teacher must have
+            the same vocabulary. If not, ``compute`` must handle a ``batch.teacher`` with tokens of its own.
     """
 
     NEEDS_TEACHER: ClassVar[bool] = True
@@ -33,37 +27,55 @@ class BaseLoss(Plugin):
 
     @abstractmethod
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """The loss on one micro-batch, as sums (``mta_framework.chunked_loss`` does it without whole logits).
+        """Compute the loss on one micro-batch, as sums (``mta_framework.chunked_loss`` does so without whole logits).
 
         Args:
-            student: With gradient; ``layers`` has those of ``key_layers``, and perhaps others.
-            teacher: Without gradient; None where ``NEEDS_TEACHER`` is false.
-            batch: What is supervised, and the counts that the sums are divided by.
-            progress: For schedules.
+            student: The student's states, with gradient; ``layers`` has at least those of ``key_layers``.
+            teacher: The teacher's states, without gradient; None where ``NEEDS_TEACHER`` is false. They may be
+                inference tensors.
+            batch: Tokens, supervised positions, and the counts by unit.
+            progress: Finished steps, for schedules.
 
         Returns:
-            Terms whose units are keys of ``batch.counts``, the same ones at every call. Where a micro-batch has nothing
-            of a term's unit (no supervised token, say), it is a zero that still hangs on the student's graph.
+            Loss terms whose units are keys of ``batch.counts``; the same names and units at every call. The sum is a
+            scalar in float32, usually in nats. Where the micro-batch has nothing of a term's unit (no supervised token,
+            say), the sum is 0 and still part of the student's graph: every trained parameter must get a gradient.
         """
 
     def key_layers(self, student: ModelShape, teacher: ModelShape) -> Sequence[tuple[int, int]]:
-        """Pairs of layers, the student's and the teacher's, from 1, whose states ``compute`` reads.
+        """Choose the pairs of layers whose states ``compute`` reads.
+
+        Args:
+            student: Shape of the student.
+            teacher: Shape of the teacher.
+
+        Returns:
+            1-based layers of student and teacher; empty by default.
 
         Raises:
-            ValueError: As ``LayerMapper.map``.
+            ValueError: No such layers exist in these models. Its message reads ``problem; what is expected. What to
+                do.``
         """
         return ()
 
     def batch_policy(self) -> BatchPolicy | None:
-        """A new policy for one run; None: every step is trained on the data as they are."""
+        """Create the batch policy of one run; None, the default: every step trains on the data set's responses."""
         return None
 
     def observe(self, values: Mapping[str, float]) -> None:
-        """The value of each term over the global batch, by name and without its weight; after every step."""
+        """Receive the value of each term after every step; does nothing by default.
+
+        Args:
+            values: Mean of each term over its unit in the global batch, by name and without its weight.
+        """
 
     def state(self) -> JsonValue:
-        """What later steps depend on, besides progress; part of every checkpoint."""
+        """Return whatever later steps depend on besides ``progress``, as JSON for the checkpoint; None by default."""
         return None
 
     def restore(self, state: JsonValue) -> None:
-        """Go on from what ``state`` gave."""
+        """Continue from a checkpoint; does nothing by default.
+
+        Args:
+            state: Value that ``state`` returned, after a round trip through JSON.
+        """

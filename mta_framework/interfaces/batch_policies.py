@@ -1,4 +1,4 @@
-"""The contract of batch policies, which base losses own, and of what writes responses for them."""
+"""The contract of batch policies, which base losses create, and of the rollouts that they use."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
-from mta_framework.types import (
-    Example,
-    Progress,
-    Responder,
-)
+from mta_framework.types import Example, Progress, Responder
 
 
 class Rollouts(ABC):
-    """What a batch policy may ask for: responses written during training, and what comes next.
+    """Writes responses during training, for a batch policy.
 
-    Every process calls with the same texts and gets the same answers; the work is shared among them.
+    Every process makes the same calls with the same texts and gets the same responses; the work is shared among the
+    processes.
 
     Attributes:
-        seed: Of the run.
-        steps_per_epoch: Optimiser steps.
+        seed: Seed of the run, from which every random stream is derived.
+        steps_per_epoch: Number of optimiser steps per epoch.
     """
 
     seed: int
@@ -30,55 +27,64 @@ class Rollouts(ABC):
 
     @abstractmethod
     def respond(self, prompts: Sequence[Example], by: Responder, temperature: float) -> list[Example]:
-        """Responses to these prompts by a model as it is now, drawn anew at every step.
+        """Sample a response to each prompt from a model with its present weights, anew at every step.
 
         Args:
-            prompts: Texts, of which only the prompts matter.
-            by: The model.
-            temperature: Of sampling, above 0, from the whole distribution.
+            prompts: Texts whose prompts are answered; their responses are ignored.
+            by: The model that responds.
+            temperature: Sampling temperature, above 0; tokens are sampled from the whole distribution.
 
         Returns:
-            One text per prompt, in their order, with its spans. The response is supervised from its first token on;
-            one that came to an end ends with the end-of-text token, once; it may be empty but for that.
+            One text per prompt, in their order, with its spans. The response is supervised from its first token on. A
+            finished response ends with exactly one end-of-text token, and may consist of it alone; a response that was
+            cut off at the length limit has none.
         """
 
     @abstractmethod
-    def stored(self, prompts: Sequence[Example], by: Responder, temperature: float, state: str) -> list[Example]:
-        """As ``respond``, but kept on disk by model state and prompt: the same prompt gives the same response.
+    def respond_cached(
+        self, prompts: Sequence[Example], by: Responder, temperature: float, model_state: str
+    ) -> list[Example]:
+        """Return a response to each prompt from disk; missing ones are sampled in bulk first.
+
+        The same prompt, model state and temperature always give the same response.
 
         Args:
-            prompts: As above. What is not on disk is generated in bulk.
-            by: The model.
-            temperature: As above.
-            state: What ``model_state`` said of the model when its responses were first asked for.
+            prompts: Texts whose prompts are answered; their responses are ignored.
+            by: The model that responds.
+            temperature: Sampling temperature, above 0.
+            model_state: Value of ``model_state(by)`` when these responses were first requested.
+
+        Returns:
+            One text per prompt, as from ``respond``.
 
         Raises:
-            RunError: Responses are missing on disk, and the model has changed since.
+            RunError: Responses are missing on disk, and the model's weights have changed since.
         """
 
     @abstractmethod
     def model_state(self, by: Responder) -> str:
-        """A digest of a model's weights as they are now."""
+        """Compute a digest of a model's present weights."""
 
     @abstractmethod
     def upcoming(self, steps: int) -> list[Example]:
-        """The texts of the data that the next steps will be given, the present one included; each once.
+        """List the texts of the training set that the next steps will draw, each text once.
 
         Args:
-            steps: Optimiser steps; those after the end of training are left out.
+            steps: Number of optimiser steps, the present one included; steps after the end of training are ignored.
         """
 
 
 class BatchPolicy(ABC):
-    """Decides what is trained on, step by step: the data, or responses that are written during training.
+    """Chooses the texts of each training step: those of the training set, or responses written during training.
 
-    Every process has its own copy, and all copies make the same decisions: whatever is random comes from the seed and
-    the step alone.
+    Every process has its own copy, and all copies must choose alike: derive every random decision from
+    ``rollouts.seed`` and ``progress.step`` alone.
 
     Attributes:
         RESPONDERS: The models that write responses.
-        NEEDS_VALIDATION: Whether ``validated`` is what it lives on.
-        TEXTS_PER_PROMPT: How many texts ``draw`` makes of each that it is given; the plan's memory depends on it.
+        NEEDS_VALIDATION: Whether it needs the validation loss.
+        TEXTS_PER_PROMPT: Number of texts that ``draw`` returns per text of the batch; ``mta run --dry-run``
+            estimates memory from it.
     """
 
     RESPONDERS: ClassVar[tuple[Responder, ...]] = ("student",)
@@ -87,31 +93,41 @@ class BatchPolicy(ABC):
 
     @abstractmethod
     def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:
-        """Choose what one step is trained on.
+        """Choose the texts of one training step.
 
         Args:
-            batch: The whole global batch of the data, over all micro-batches and processes.
+            batch: Global batch of the training set, over all micro-batches and processes.
             rollouts: Writes responses.
-            progress: Steps that are done.
+            progress: Finished steps.
 
         Returns:
-            The whole global batch to train on: as many texts, or the same multiple of it at every step.
+            Global batch to train on: as many texts as ``batch`` has, or the same multiple of that at every step.
         """
 
     def check(self, batch_size: int) -> None:  # noqa: B027
-        """Refuse global batches of this many texts before anything slow starts.
+        """Check whether the policy works with global batches of this size, before a run starts.
+
+        Args:
+            batch_size: Texts per optimiser step (``training.batch_size``).
 
         Raises:
-            ValueError: The policy can't work with them; its message reads ``what is wrong; what is allowed. What to
-                do.``
+            ValueError: It does not. Its message reads ``problem; what is expected. What to do.``
         """
 
-    def validated(self, cross_entropy: float) -> None:  # noqa: B027
-        """The student's cross-entropy on the validation set, before the first step and after each epoch."""
+    def observe_validation(self, cross_entropy: float) -> None:  # noqa: B027
+        """Receive the validation loss, before the first step (if ``NEEDS_VALIDATION``) and after each epoch.
+
+        Args:
+            cross_entropy: The student's mean cross-entropy on the validation set, in nats per supervised token.
+        """
 
     def state(self) -> JsonValue:
-        """All that the next decisions depend on, besides seed and progress; part of every checkpoint."""
+        """Return whatever later choices depend on besides seed and progress, as JSON for the checkpoint."""
         return None
 
     def restore(self, state: JsonValue) -> None:  # noqa: B027
-        """Go on from what ``state`` gave."""
+        """Continue from a checkpoint; does nothing by default.
+
+        Args:
+            state: Value that ``state`` returned, after a round trip through JSON.
+        """

@@ -5,36 +5,34 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from mta_framework.types import (
-    States,
-)
+from mta_framework.interfaces.plugin import Plugin
+from mta_framework.types import States
 
 if TYPE_CHECKING:
     from torch import Tensor
-from mta_framework.interfaces.plugin import Plugin
 
 
 class ImportanceEstimator(Plugin):
-    """Weighs the tokens of a text.
+    """Weighs the tokens of a text by a model's hidden states.
 
     Attributes:
-        BY_TEACHER: Whether it weighs by what the teacher makes of the text in the end, whatever the key layer: then it
-            is asked once for each micro-batch, with the teacher's states, and the student's tokens get the same
-            weights. A student with a tokenizer of its own has other tokens, which are weighed by its own states.
+        BY_TEACHER: Whether weights follow from the teacher's output, whatever the key layer. Then ``weigh`` is called
+            once per micro-batch, with the teacher's states, and the student's tokens get the same weights. A student
+            with a tokenizer of its own has other tokens; those are weighed by its own states.
     """
 
     BY_TEACHER: ClassVar[bool] = False
 
     @abstractmethod
     def weigh(self, states: States, layer: int, mask_BT: Tensor) -> Tensor:
-        """Importance of every token.
+        """Compute the importance of every token.
 
         Args:
-            states: Of the model whose tokens are weighed, student or teacher.
-            layer: The 1-based key layer at hand; of no importance with ``BY_TEACHER``.
-            mask_BT: 1 on tokens, 0 on padding.
+            states: Hidden states of the model whose tokens are weighed, student or teacher.
+            layer: 1-based key layer, a key of ``states.layers``; to be ignored if ``BY_TEACHER``.
+            mask_BT: int64, 1 on tokens and 0 on padding.
 
         Returns:
-            weight_BT, float32, non-negative, 0 on padding, without gradient. Its scale per text is free: pooling
-            normalises.
+            weight_BT, float32, finite and non-negative, 0 on padding, without gradient. Each text may have its own
+            scale: pooling normalises weights per text.
         """

@@ -9,18 +9,14 @@ from typing import ClassVar
 from pydantic import JsonValue
 
 from mta_framework.interfaces.plugin import Plugin
-from mta_framework.types import (
-    Generations,
-    MeanKind,
-    ScoreSet,
-)
+from mta_framework.types import Generations, MeanKind, ScoreSet
 
 
 class Metric(Plugin):
-    """Scores generated text against references.
+    """Scores generated texts against references.
 
     Attributes:
-        HIGHER_IS_BETTER: Whether a higher score is the better one.
+        HIGHER_IS_BETTER: Whether a higher score is better.
         MEAN: How scores are averaged over prompts; a geometric mean needs scores above 0.
         HUB_NAME: Id of the metric on the Hugging Face hub, for the model card; empty: the same as ``NAME``.
     """
@@ -31,38 +27,40 @@ class Metric(Plugin):
 
     @abstractmethod
     def score(self, generations: Generations) -> ScoreSet:
-        """Score predictions, each for itself.
+        """Score each prediction by itself.
 
         Args:
-            generations: Predictions, references and what else there is to go by; there may be none at all.
+            generations: Predictions with references, questions, likelihoods and a cache directory; there may be no
+                predictions.
 
         Returns:
-            One finite score per prediction, in their order.
+            One finite score per prediction, in their order; none for no predictions.
         """
 
     def usage(self) -> Mapping[str, float]:
-        """What scoring has cost since the metric was created, by name, e.g. requests and tokens; for the report."""
+        """Return the cost of scoring since the metric was created, by name (e.g. requests, tokens), for the report."""
         return {}
 
     def score_config(self) -> Mapping[str, JsonValue]:
-        """The options that scores depend on: only scores of the same name and definition are compared.
+        """Return the options that scores depend on: ``mta compare`` compares scores only where these are equal.
 
-        Override it where some options tell merely how the work is done.
+        By default these are all options. Override it to leave out options that only affect how scoring is done, e.g.
+        its parallelism.
         """
         return self.params.model_dump(mode="json")
 
 
 class PairwiseMetric(Metric):
-    """A metric that can also say which of two responses to a prompt is the better one."""
+    """A metric that can also say which of two responses to a prompt is better."""
 
     @abstractmethod
     def prefer(self, first: Generations, second: Generations) -> ScoreSet:
         """Compare two models' responses to the same prompts.
 
         Args:
-            first: Of one model.
-            second: Of the other: the same questions and references, in the same order.
+            first: Responses of one model.
+            second: Responses of the other model, with the same questions and references in the same order.
 
         Returns:
-            For each prompt 1 where the second response is better, 0 where the first is, 0.5 where neither is.
+            One score per prompt: 1 where the second response is better, 0 where the first is, 0.5 where neither is.
         """

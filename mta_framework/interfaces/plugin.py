@@ -1,4 +1,4 @@
-"""What the plugin families share: a name, options, one instance per run."""
+"""The base of all plugin families: a name, options, one instance per run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class PluginParams(BaseModel):
-    """Base of every plugin's options: immutable, and an unknown option is an error."""
+    """Base of every plugin's options: immutable; unknown options, NaN and infinity are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
@@ -17,15 +17,21 @@ class PluginParams(BaseModel):
 class PluginChoice(PluginParams):
     """An option that names another plugin of the same family, which becomes a part of this one."""
 
-    name: str = Field(min_length=1, description="Name of an installed plugin.")
-    params: dict[str, Any] = Field(default_factory=dict, description="Its options.")
+    name: str = Field(min_length=1, description="Name of an installed plugin of the same family.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Options of that plugin.")
 
 
 class Plugin(ABC):
-    """What all families share.
+    """Base of all plugin families.
 
-    A plugin with options of type ``PluginChoice`` is created with the plugins that they name, as keyword arguments
-    called like the options.
+    A plugin is created once per run, when the spec is bound. The plugins that its options of type ``PluginChoice`` name
+    are created with it and passed as keyword arguments with the names of these options.
+
+    Attributes:
+        NAME: Name in a spec: lower-case letters, digits and underscores.
+
+    Args:
+        params: Validated options, an instance of the class's ``Params``.
     """
 
     NAME: ClassVar[str]
@@ -37,5 +43,9 @@ class Plugin(ABC):
         self.params = params
 
     def require(self) -> str | None:
-        """What is missing on this machine to run, as a sentence that says how to get it; None if nothing is."""
+        """Check whether everything that the plugin needs is installed.
+
+        Returns:
+            None if so; otherwise a sentence that says what is missing and how to get it.
+        """
         return None

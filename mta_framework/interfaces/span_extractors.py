@@ -8,17 +8,15 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mta_framework.interfaces.plugin import Plugin
-from mta_framework.types import (
-    Overlap,
-    SpanSet,
-)
+from mta_framework.types import Overlap, SpanSet
 
 
 class SpanExtractor(Plugin):
-    """Finds the spans of a text.
+    """Finds the spans of texts.
 
     Attributes:
-        VERSION: Part of the cache key: raise it whenever the same text and options give other spans.
+        VERSION: Version of the spans, part of the span cache's key. Raise it whenever the same text and options give
+            different spans.
     """
 
     VERSION: ClassVar[str]
@@ -30,38 +28,44 @@ class SpanExtractor(Plugin):
 
     @abstractmethod
     def extract(self, texts: Sequence[str]) -> list[SpanSet]:
-        """Find spans.
+        """Find the spans of each text.
 
-        Pure: the same text gives the same spans, alone or among others. Called in worker processes, so load parsers
-        lazily; batching and processes are the core's business.
+        It must be pure: a text gives the same spans alone or among others. It is called in worker processes, so load
+        parsers lazily; the framework does the batching.
 
         Args:
-            texts: Any strings; empty ones, emoji and any script included.
+            texts: Any strings, empty ones, emoji and all scripts included.
 
         Returns:
-            One span set per text, with every granularity of ``granularities``; half-open ``[start, end)`` character
-            offsets, ``0 <= start < end <= len(text)``, sorted by start, without repetition, lying to each other as
-            ``overlap`` promises. A text without spans has empty lists.
+            One span set per text, with every granularity of ``granularities``. Spans are half-open ``[start, end)``
+            character offsets with ``0 <= start < end <= len(text)``, sorted by start, without repetition, overlapping
+            at most as ``overlap`` says. A text without spans has empty lists.
         """
 
     def overlap(self, granularity: str) -> Overlap:
-        """How any two spans of this granularity may lie to each other in one text; what is promised is checked."""
+        """Return how two spans of this granularity may overlap within a text; the framework checks it.
+
+        Args:
+            granularity: One of ``granularities``.
+        """
         return "any"
 
     def failures(self, texts: Sequence[str]) -> list[int]:
-        """How many stretches of each text cannot be parsed, and therefore yield no spans.
+        """Count the segments of each text that cannot be parsed and therefore have no spans.
 
-        Asked beside ``extract``, for statistics: it may parse anew. Extractors that can parse anything keep the zeros.
+        It is called beside ``extract``, for statistics, and may parse again. Extractors that can parse anything keep
+        the default, zeros.
 
         Args:
-            texts: As for ``extract``.
+            texts: Strings as for ``extract``.
         """
         return [0] * len(texts)
 
     def fingerprint(self) -> str:
-        """What the spans depend on besides the text, as JSON: cached spans are used again only where it is the same.
+        """Return as JSON whatever the spans depend on besides the text; cached spans are reused only where it is equal.
 
-        Override it to add the versions of a parser and its model, reading them without loading either.
+        By default that is name, version and options. Override it to add the versions of a parser and its model, and
+        read them without loading either.
         """
         options = self.params.model_dump(mode="json")
         return json.dumps({"name": self.NAME, "version": self.VERSION, "params": options}, sort_keys=True)

@@ -60,7 +60,7 @@ def similarity(
     mapper: MeasuringLayerMapper, data: TrainingData, seed: int, student: nn.Module, teacher: nn.Module
 ) -> LayerSimilarity:
     """How alike the layers are on as many training texts as a mapper asks for, chosen by the run's seed."""
-    chosen = np.random.default_rng(seed).permutation(len(data.train))[: mapper.texts].tolist()
+    chosen = np.random.default_rng(seed).permutation(len(data.train))[: mapper.num_texts].tolist()
     groups = [chosen[first : first + _COMPARED] for first in range(0, len(chosen), _COMPARED)]
     batches = (data.collator([data.train[number] for number in group]) for group in groups)
     return layer_similarity(student, teacher, batches, mapper.granularities)

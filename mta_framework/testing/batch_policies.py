@@ -45,7 +45,7 @@ def _drawn(policy: BatchPolicy, rollouts: ScriptedRollouts, steps: Sequence[int]
     for step in steps:
         rollouts.step = step
         if step % rollouts.steps_per_epoch == 0:
-            policy.validated(2.0 + step % 2)
+            policy.observe_validation(2.0 + step % 2)
         drawn.append(policy.draw(rollouts.batch(step), rollouts, rollouts.progress))
     return drawn
 

@@ -45,7 +45,7 @@ class LayerMapperContract(PluginContract):
     ) -> None:
         if not isinstance(plugin, MeasuringLayerMapper):
             return
-        assert plugin.texts >= 1
+        assert plugin.num_texts >= 1
         expected = plugin.map(ModelShape(depths[0], 8), ModelShape(depths[1], 16))
         for seed in range(3):
             pairs = plugin.choose(_random_similarity(*depths, seed))

@@ -46,7 +46,9 @@ class ScriptedRollouts(Rollouts):
         assert temperature > 0
         return [self._response(prompt, by) for prompt in prompts]
 
-    def stored(self, prompts: Sequence[Example], by: Responder, temperature: float, state: str) -> list[Example]:
+    def respond_cached(
+        self, prompts: Sequence[Example], by: Responder, temperature: float, state: str
+    ) -> list[Example]:
         """As promised by ``Rollouts``."""
         found = []
         for prompt in prompts:

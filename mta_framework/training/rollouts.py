@@ -107,7 +107,9 @@ class TrainingRollouts(Rollouts):
         found = dict(zip(order, gather(in_order, len(order)), strict=True))
         return [found[row] for row in range(len(prompts))]
 
-    def stored(self, prompts: Sequence[Example], by: Responder, temperature: float, state: str) -> list[Example]:
+    def respond_cached(
+        self, prompts: Sequence[Example], by: Responder, temperature: float, state: str
+    ) -> list[Example]:
         """See ``Rollouts``; what is generated is on disk soon after, so an interrupted round goes on where it was."""
         identity = {**self._settings, "by": by, "model": state, "temperature": temperature}
         cache = ResponseCache(self._folder, json.dumps(identity, sort_keys=True))
@@ -121,7 +123,7 @@ class TrainingRollouts(Rollouts):
         if len(responses) < len(prompts):
             raise RunError(f"{cache.folder}: responses that were just written cannot be read; is the disk full?")
         with self.stopwatch.part(PARSING), processes().main_process_first():  # the others find the spans in the cache
-            texts, cuts = self._encoder.texts(prompts, responses), [prompt.prompt_cuts for prompt in prompts]
+            texts, cuts = self._encoder.texts(prompts, responses), [prompt.prompt_boundaries for prompt in prompts]
             spans = parse_pieces(texts, cuts, self._span_cache.spans) if self._span_cache is not None else None
         return self._encoder.encode(prompts, responses, by == "student", spans)
 

@@ -220,7 +220,7 @@ class DistillationTrainer(Trainer):
         values = self._closed(meter, f"validation after step {self.state.global_step}")
         if self._data.policy is not None:
             with as_plugin_error(checkpoints.owner(self.distiller, self._data.policy)):
-                self._data.policy.validated(values[CROSS_ENTROPY])
+                self._data.policy.observe_validation(values[CROSS_ENTROPY])
         metrics = {f"eval_{name}": value for name, value in meter.pop().items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

@@ -68,7 +68,7 @@ def test_an_installed_distribution_is_found_with_its_version(install: Install) -
         ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
         ("def broken(:", "SyntaxError"),
         ("raise SystemExit(3)", "SystemExit: 3"),
-        ("x = 1", "it has no hooks"),
+        ("x = 1", "it implements no hook"),
     ],
 )
 def test_a_provider_that_fails_to_import_is_named_and_the_others_are_there(
@@ -82,7 +82,7 @@ def test_a_provider_that_fails_to_import_is_named_and_the_others_are_there(
 
 def test_a_misspelt_hook_is_named_with_the_right_one_and_the_rest_is_registered(install: Install) -> None:
     install("mta-t-bad", GOOD + "\n@hookimpl\ndef mta_register_metric():\n    return []\n")
-    assert reasons("mta-t-bad") == ["mta_register_metric is no hook. Did you mean 'mta_register_metrics'?"]
+    assert reasons("mta-t-bad") == ["mta_register_metric is not a hook. Did you mean 'mta_register_metrics'?"]
     assert "plain" in discover().names("base_losses")
 
 

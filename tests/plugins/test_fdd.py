@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from mta_framework import (
-    ATTENDED,
+    ATTENDED_TOKENS,
     TOKENS,
     BaseLoss,
     Batch,
@@ -86,7 +86,7 @@ def both(**options):
 def batch(*lengths, tokens=5, supervised=(1, 2)):
     mask_BT = (torch.arange(tokens) < torch.tensor(lengths)[:, None]).long()
     position_N = torch.tensor(supervised, dtype=torch.int64)
-    counts = {TOKENS: len(position_N), ATTENDED: int(mask_BT.sum())}
+    counts = {TOKENS: len(position_N), ATTENDED_TOKENS: int(mask_BT.sum())}
     return Batch(torch.zeros_like(mask_BT), mask_BT, position_N, position_N % 11, {}, counts)
 
 
@@ -116,9 +116,9 @@ def test_terms_are_those_of_the_output_loss_then_the_distances_and_their_parts()
     terms = fdd().compute(student, teacher, given, PROGRESS)
     assert [(term.name, term.unit, term.weight) for term in terms] == [
         ("output", TOKENS, 0.5),
-        ("fdd", ATTENDED, 1.0),
-        ("fdd_trajectory", ATTENDED, 0.0),
-        ("fdd_derivative", ATTENDED, 0.0),
+        ("fdd", ATTENDED_TOKENS, 1.0),
+        ("fdd_trajectory", ATTENDED_TOKENS, 0.0),
+        ("fdd_derivative", ATTENDED_TOKENS, 0.0),
     ]
     trajectory, derivative = dense(student, teacher, given.attention_mask_BT)
     expected = [trajectory + derivative, trajectory, derivative]
@@ -341,9 +341,9 @@ def test_final_norm_is_applied_to_both_models():
     student, teacher = both()
 
     def normed(side):
-        norm = torch.nn.LayerNorm(side.tail.shape.hidden_size)
+        norm = torch.nn.LayerNorm(side.final_layers.shape.hidden_size)
         ready = {layer: norm(hidden) for layer, hidden in side.layers.items()}
-        return replace(side, tail=replace(side.tail, norm=norm)), replace(side, layers=ready)
+        return replace(side, final_layers=replace(side.final_layers, norm=norm)), replace(side, layers=ready)
 
     (own, own_ready), (others, others_ready) = normed(student), normed(teacher)
     given = batch(5, 3)

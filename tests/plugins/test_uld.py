@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mta_framework import MATCHED, TOKENS, Batch, Head, Progress, States
+from mta_framework import MATCHED_POSITIONS, TOKENS, Batch, Head, Progress, States
 from mta_plugins.base_losses.uld import ULD
 
 PROGRESS = Progress(step=0, total_steps=1, epoch=0.0)
@@ -21,7 +21,7 @@ def _states(width, seed, vocabulary, tokens):
 def _batch(positions=(0, 2, 3, 6), matched=True):
     own, others = torch.ones(2, 4, dtype=torch.int64), torch.ones(2, 5, dtype=torch.int64)
     position_N, nothing = torch.tensor(positions, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-    counts = {TOKENS: len(positions), MATCHED: len(MATCHED_OWN)}
+    counts = {TOKENS: len(positions), MATCHED_POSITIONS: len(MATCHED_OWN)}
     sides = {
         "teacher": Batch(others, others, nothing, nothing),
         "matched_R": torch.tensor(MATCHED_OWN),
@@ -55,7 +55,7 @@ def test_distance_is_between_ranked_probabilities_at_matched_positions(vocabular
     student, teacher = _states(5, 0, 11, tokens=4), _states(6, 1, vocabulary, tokens=5)
     distance, entropy = _compute(_batch(), student, teacher)
     expected = _distance(_probabilities(student, MATCHED_OWN), _probabilities(teacher, MATCHED_OTHER))
-    assert (distance.name, distance.unit, distance.weight) == ("uld", MATCHED, 1.5)
+    assert (distance.name, distance.unit, distance.weight) == ("uld", MATCHED_POSITIONS, 1.5)
     assert (entropy.name, entropy.unit, entropy.weight) == ("uld_cross_entropy", TOKENS, 1.0)
     assert distance.sum.item() == pytest.approx(expected.item(), rel=1e-5)
     inputs = student.final_BTD, student.head.weight_VD

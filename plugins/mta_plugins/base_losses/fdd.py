@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from mta_framework import (
-    ATTENDED,
+    ATTENDED_TOKENS,
     BaseLoss,
     Batch,
     BatchPolicy,
@@ -120,11 +120,12 @@ class FDD(BaseLoss):
         from mta_framework import chunked_loss
 
         assert teacher is not None
-        assert student.tail is not None
-        assert teacher.tail is not None
+        assert student.final_layers is not None
+        assert teacher.final_layers is not None
         terms = tuple(self.output.compute(student, teacher, batch, progress))
         params = self.params
-        student_layers, teacher_layers = zip(*self._pairs(student.tail.shape, teacher.tail.shape), strict=True)
+        pairs = self._pairs(student.final_layers.shape, teacher.final_layers.shape)
+        student_layers, teacher_layers = zip(*pairs, strict=True)
         student_hidden = [student.layers[layer] for layer in student_layers]
         teacher_hidden = [teacher.layers[layer] for layer in teacher_layers]
         position_N, count_N = chunked_loss.distinct_positions(batch, *student_hidden, *teacher_hidden)
@@ -138,8 +139,8 @@ class FDD(BaseLoss):
         logged = [name for name in parts if getattr(params, f"{name}_weight") > 0]
         return (
             *terms,
-            LossTerm(self.NAME, total, ATTENDED),
-            *(LossTerm(f"{self.NAME}_{name}", parts[name], ATTENDED, 0.0) for name in logged),
+            LossTerm(self.NAME, total, ATTENDED_TOKENS),
+            *(LossTerm(f"{self.NAME}_{name}", parts[name], ATTENDED_TOKENS, 0.0) for name in logged),
         )
 
     def batch_policy(self) -> BatchPolicy | None:

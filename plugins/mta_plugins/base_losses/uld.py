@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mta_framework import MATCHED, TOKENS, BaseLoss, Batch, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework import (
+    MATCHED_POSITIONS,
+    TOKENS,
+    BaseLoss,
+    Batch,
+    LossTerm,
+    LossTerms,
+    PluginParams,
+    Progress,
+    States,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +74,7 @@ class ULD(BaseLoss):
                 chunked_loss.select_positions(student, batch.matched_R),
                 chunked_loss.select_positions(teacher, batch.matched_teacher_R),
             )
-            unit = MATCHED
+            unit = MATCHED_POSITIONS
         total = chunked_loss.chunked_sum(_sorted_distance, *inputs, shared_vocabulary=False)
         return LossTerm(self.NAME, total, unit, self.params.distance)
 

@@ -43,7 +43,7 @@ class CKA(MeasuringLayerMapper):
         return tuple(dict.fromkeys(self._names))
 
     @property
-    def texts(self) -> int:
+    def num_texts(self) -> int:
         """As the option."""
         return self.params.texts
 

@@ -57,7 +57,7 @@ def test_an_unsound_weight_makes_the_terms_nan_and_is_found_afterwards(make_batc
 
 
 def test_the_text_is_called_by_its_place_in_the_data_set_where_that_is_known(make_batch):
-    batch = replace(make_batch(LENGTHS, SPANS, 4), number_B=torch.tensor([4071, 16_000_001]))
+    batch = replace(make_batch(LENGTHS, SPANS, 4), index_B=torch.tensor([4071, 16_000_001]))
     for row, text in ((0, "text 4071 of the data set"), (1, "text 16000001 of the data set")):
         alignment = alignment_with(Told({(row, 2): math.nan}))
         alignment(states(4, 1), states(6, 2), batch)
@@ -86,7 +86,7 @@ def test_sound_weights_leave_no_fault(make_batch, wrong):
 def test_an_estimator_that_raises_is_named_with_the_line(make_batch):
     importance = Told({(9, 9): 1.0})
     with pytest.raises(
-        RunError, match=r"^importance estimator 'told' failed \(IndexError: .*, in test_guard.py:\d+\)$"
+        RunError, match=r"^importance estimator 'told' failed \(IndexError: .*, in test_checked_importance.py:\d+\)$"
     ):
         sums(alignment_with(importance), make_batch)
 

@@ -70,6 +70,6 @@ def test_minibatches_of_fewer_than_four_are_left_out():
 
 
 @pytest.mark.parametrize("minibatches", [[], [([torch.ones(3, 2)], [torch.ones(3, 2)])]])
-def test_without_four_things_nothing_can_be_compared(minibatches):
-    with pytest.raises(InputError, match=r"^alignment.layers: finds too few spans .*; texts with spans\. Take"):
+def test_fewer_than_four_items_cannot_be_compared(minibatches):
+    with pytest.raises(InputError, match=r"^alignment.layers: too few spans .*; at least 4 spans in some batch\. Take"):
         linear_cka(minibatches)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mta_framework import ImportanceEstimator, RunError
 from mta_framework.alignment import Alignment
-from mta_framework.types import LayerPair, States, texts_with_pairs, texts_with_spans
+from mta_framework.types import LayerPair, States, texts_with_span_pairs, texts_with_spans
 from mta_plugins.importance_estimators.attention import Attention
 from mta_plugins.importance_estimators.uniform import Uniform
 
@@ -68,7 +68,7 @@ def test_sums_equal_loops_over_spans_and_tokens_in_float64(make_batch, make_stat
     assert sums["dsa"].item() == pytest.approx(sum(dsa), rel=1e-5, abs=1e-9)
     assert sums["hid"].item() == pytest.approx(sum(hid), rel=1e-5)
     assert (len(dsa), len(hid)) == (
-        batch.counts[texts_with_pairs("words")],
+        batch.counts[texts_with_span_pairs("words")],
         batch.counts[texts_with_spans("words")],
     )
 
@@ -191,7 +191,7 @@ def test_weights_average_over_key_layers_or_sum_hid_as_asked(make_batch, make_st
     teacher = States(_hidden(TEACHER, 0), {3: _hidden(TEACHER, 3), 4: _hidden(TEACHER, 4)}, head)
     terms = alignment(student, teacher, make_batch(LENGTHS, SPANS, 9))
     assert [(term.name, term.weight) for term in terms] == [("dsa", 2.0), ("hid", hid_weight)] * 2
-    assert {term.unit for term in terms} == {texts_with_pairs("words"), texts_with_spans("words")}
+    assert {term.unit for term in terms} == {texts_with_span_pairs("words"), texts_with_spans("words")}
     alone = _alignment(pairs=pairs[1:])
     alone.projections[0].load_state_dict(alignment.projections[1].state_dict())
     for term, expected in zip(terms[2:], alone(student, teacher, make_batch(LENGTHS, SPANS, 9)), strict=True):
@@ -281,8 +281,7 @@ def test_an_estimator_that_gives_another_shape_is_named(make_batch, make_states)
             return torch.ones(len(mask_BT))
 
     states = make_states(_hidden(STUDENT, 1)), make_states(_hidden(TEACHER, 2))
-    message = (
-        r"^importance estimator 'per_text' gives weights of another shape \(got \(8,\) for texts and tokens \(8, 9\)\)$"
-    )
+    shapes = r"\(got \(8,\) for a mask of \(8, 9\)\)"
+    message = f"^importance estimator 'per_text' must return weights of the shape of its mask {shapes}$"
     with pytest.raises(RunError, match=message):
         _alignment(PerText)(*states, make_batch(LENGTHS, SPANS, 9))

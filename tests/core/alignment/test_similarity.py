@@ -86,7 +86,7 @@ def test_where_tokenizers_differ_each_model_reads_its_own_tokens(batch, make_bat
 
 
 def test_of_very_many_spans_some_from_all_over_are_compared(batch, monkeypatch):
-    monkeypatch.setattr(similarity, "_MOST", 4)
+    monkeypatch.setattr(similarity, "_MOST_SPANS", 4)
     student, teacher = _model(1, 8), _model(1, 8, seed=1)
     few = layer_similarity(student, teacher, [batch], ["words"])
     with torch.no_grad():

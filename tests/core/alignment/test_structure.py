@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
-from mta_framework.alignment.span_pairs import angle_sum
+from mta_framework.alignment.span_pairs import cosine_difference_sum
 from mta_framework.alignment.structure import structure_sum
 
 MIB = 2**20
@@ -64,7 +64,7 @@ def test_strips_of_any_size_give_the_same_value_and_gradient(count, strip, seed)
     texts = [slice(0, count), slice(count, count + 3)]
     results = []
     for size in (strip, 10**6):
-        value = angle_sum(student, teacher, weight, texts, size)
+        value = cosine_difference_sum(student, teacher, weight, texts, size)
         results.append((value, *torch.autograd.grad(value, student)))
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
 

@@ -47,32 +47,32 @@ class FakeRollouts(Rollouts):
         return self.texts // BATCH
 
     def batch(self, step):
-        epoch, place = divmod(step, self.steps_per_epoch)
+        epoch, index = divmod(step, self.steps_per_epoch)
         order = list(range(self.texts))
         random.Random(f"{self.seed} order {epoch}").shuffle(order)
-        return [example(row, row, DATA, 0) for row in order[place * BATCH :][:BATCH]]
+        return [example(row, row, DATA, 0) for row in order[index * BATCH :][:BATCH]]
 
     def respond(self, prompts, by, temperature):
         assert temperature > 0
         self.calls.append((self.step, by, temperature))
         return [self._answer(text, by, self.step) for text in prompts]
 
-    def stored(self, prompts, by, temperature, state):
-        missing = [text for text in prompts if (state, self._row(text)) not in self.disk]
-        if missing and state != self.model_state(by):
+    def respond_cached(self, prompts, by, temperature, model_state):
+        missing = [text for text in prompts if (model_state, self._row(text)) not in self.disk]
+        if missing and model_state != self.model_state(by):
             raise RunError("responses are missing")
         self.calls += [(self.step, by, temperature, len(missing))] if missing else []
         for text in missing:
-            self.disk[state, self._row(text)] = self._answer(text, by, self.step)
-        return [self.disk[state, self._row(text)] for text in prompts]
+            self.disk[model_state, self._row(text)] = self._answer(text, by, self.step)
+        return [self.disk[model_state, self._row(text)] for text in prompts]
 
     def model_state(self, by):
         return "teacher" if by == "teacher" else f"student {self.step}"
 
     def upcoming(self, steps):
         last = min(self.step + steps, self.total_steps)
-        found = {self._row(text): text for step in range(self.step, last) for text in self.batch(step)}
-        return list(found.values())
+        texts = {self._row(text): text for step in range(self.step, last) for text in self.batch(step)}
+        return list(texts.values())
 
     def _row(self, text):
         return int(text.input_ids[0]) - 100
@@ -88,7 +88,7 @@ def run(policy, rollouts, steps, losses=()):
     for step in steps:
         rollouts.step = step
         if losses and step % rollouts.steps_per_epoch == 0:
-            policy.validated(losses[step // rollouts.steps_per_epoch])
+            policy.observe_validation(losses[step // rollouts.steps_per_epoch])
         progress = Progress(step, rollouts.total_steps, step / rollouts.steps_per_epoch)
         drawn.append(policy.draw(rollouts.batch(step), rollouts, progress))
     return drawn

@@ -31,20 +31,20 @@ TRACE = (
 
 
 def test_schedule_follows_the_written_trace(tools, monkeypatch):
-    chance, rolls = adaptive.at_step, [row[3] for row in TRACE]
+    chance, rolls = adaptive.step_rng, [row[3] for row in TRACE]
 
     def rigged(purpose, rollouts, progress):
         if purpose == "adaptive":
             return SimpleNamespace(random=lambda: rolls[progress.step])
         return chance(purpose, rollouts, progress)
 
-    monkeypatch.setattr(adaptive, "at_step", rigged)
+    monkeypatch.setattr(adaptive, "step_rng", rigged)
     policy, rollouts = OPTIONS.create(), tools.rollouts(total_steps=10)
     written = []
     for step, loss, threshold, _, choice, buffered in TRACE:
         rollouts.step = step
         if loss is not None:
-            policy.validated(loss)
+            policy.observe_validation(loss)
         batch = rollouts.batch(step)
         origins = [tools.origin(text) for text in policy.draw(batch, rollouts, Progress(step, 10, step / 2))]
         before, prompts = list(written), [tools.origin(text)[0] for text in batch]
@@ -60,17 +60,17 @@ def test_schedule_follows_the_written_trace(tools, monkeypatch):
         assert (state["threshold"], len(state["buffer"])) == (threshold, buffered), step
         assert [text["input_ids"][-1] for text in state["buffer"]] == [when for *_, when in written]
     assert [call[0] for call in rollouts.calls] == [4, 5, 8]
-    policy.validated(9.0)
+    policy.observe_validation(9.0)
     assert policy.state()["threshold"] == 1.0
 
 
 def test_first_validation_raises_nothing_and_falling_losses_do_not_lower_the_bar():
     policy = AdaptiveBatches().create()
     for loss in (3.0, 1.0, 2.9, 3.05):
-        policy.validated(loss)
+        policy.observe_validation(loss)
     assert policy.state()["threshold"] == 0
     assert policy.state()["accepted"] == 3.0
-    policy.validated(3.1)
+    policy.observe_validation(3.1)
     assert (policy.state()["threshold"], policy.state()["accepted"]) == (0.1, 3.1)
 
 
@@ -78,7 +78,7 @@ def test_ten_tenths_reach_exactly_one_and_no_more():
     policy = AdaptiveBatches().create()
     seen = []
     for loss in range(13):
-        policy.validated(float(loss))
+        policy.observe_validation(float(loss))
         seen.append(policy.state()["threshold"])
     assert seen == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0]
 
@@ -132,7 +132,7 @@ def test_stop_and_resume_equals_a_straight_run(stop, tools):
 def test_state_is_plain_json_and_restoring_replaces_what_was_there(tools):
     options = AdaptiveBatches(initial_threshold=1.0, capacity=6)
     old, other = options.create(), options.create()
-    old.validated(2.5)
+    old.observe_validation(2.5)
     tools.run(old, tools.rollouts(), range(2))
     tools.run(other, tools.rollouts(seed=1), range(1))
     state = json.loads(json.dumps(old.state(), allow_nan=False))
@@ -159,15 +159,15 @@ def test_temperature_is_that_of_the_options(tools):
 
 
 def test_buffer_smaller_than_a_batch_is_refused():
-    with pytest.raises(ValueError, match=r"capacity .* training.batch_size \(got 1\); at least 2\. Raise"):
+    with pytest.raises(ValueError, match=r"capacity .*batch_size \(got 1\); a capacity of at least 2\. Raise"):
         AdaptiveBatches(capacity=1).create().check(2)
     AdaptiveBatches(capacity=2).create().check(2)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_validation_loss_that_is_no_number_stops_the_run(loss):
-    with pytest.raises(RunError, match=r"validation cross-entropy is (nan|inf)"):
-        AdaptiveBatches().create().validated(loss)
+    with pytest.raises(RunError, match=r"validation cross-entropy must be finite .*\(got (nan|inf)\)"):
+        AdaptiveBatches().create().observe_validation(loss)
 
 
 def test_it_says_what_it_lives_on():

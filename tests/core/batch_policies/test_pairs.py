@@ -100,7 +100,7 @@ def test_prompt_that_was_not_announced_stops_the_run(tools):
         def upcoming(self, steps):
             return super().upcoming(steps)[1:]
 
-    with pytest.raises(RunError, match="step 0: the teacher was not asked"):
+    with pytest.raises(RunError, match="step 0: there is no response of the teacher"):
         tools.run(PairedBatches().create(), Silent(), range(3))
 
 

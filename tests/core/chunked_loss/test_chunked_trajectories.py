@@ -283,7 +283,7 @@ def test_final_norm_and_projection_come_before_the_head_and_the_last_layer_is_no
 
     def dense(with_norm):
         def ready(states):
-            tail = states.tail
+            tail = states.final_layers
             read = {
                 layer: tail.projection(tail.norm(hidden) if with_norm and layer < 3 else hidden)
                 for layer, hidden in states.layers.items()

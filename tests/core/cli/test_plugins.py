@@ -53,7 +53,7 @@ def test_an_installed_provider_with_a_misspelt_hook_is_an_error(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     result = mta("plugins")
-    told = "Not loaded: mta-y 2.0 (mta_t_y): mta_register_metric is no hook. Did you mean 'mta_register_metrics'?"
+    told = "Not loaded: mta-y 2.0 (mta_t_y): mta_register_metric is not a hook. Did you mean 'mta_register_metrics'?"
     assert told in result.stderr
     assert result.exit_code == 1
 
@@ -71,7 +71,7 @@ def test_a_plugin_called_new_is_refused(mta: Mta, tmp_path: Path) -> None:
     other.write_text((tmp_path / "plugins.py").read_text().replace("plain_test", "new"))
     result = mta("plugins", "-p", other)
     assert result.exit_code == 2
-    assert "Plain.NAME must be another word: `mta plugins new` is a command (got 'new')" in result.stderr
+    assert "Plain.NAME must not be 'new': `mta plugins new` is a command" in result.stderr
 
 
 def test_options_are_shown_with_type_default_bounds_and_meaning(mta: Mta) -> None:

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_framework import (
-    ATTENDED,
+    ATTENDED_TOKENS,
     TEXTS,
     TEXTS_BY_OTHERS,
     TEXTS_BY_STUDENT,
     TOKENS,
     InputError,
-    texts_with_pairs,
+    texts_with_span_pairs,
     texts_with_spans,
 )
 from mta_framework.data.batches import GroupedSampler, collate
@@ -39,10 +39,10 @@ def test_texts_are_padded_on_the_right_and_supervised_from_the_last_token_of_the
     assert batch.attention_mask_BT.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
     assert batch.position_N.tolist() == [1, 2, 4]
     assert batch.target_N.tolist() == [7, 8, 2]
-    assert batch.counts == {TOKENS: 3, TEXTS: 2, ATTENDED: 6, TEXTS_BY_STUDENT: 0, TEXTS_BY_OTHERS: 2}
+    assert batch.counts == {TOKENS: 3, TEXTS: 2, ATTENDED_TOKENS: 6, TEXTS_BY_STUDENT: 0, TEXTS_BY_OTHERS: 2}
     assert batch.spans == {}
-    assert batch.number_B is not None
-    assert batch.number_B.tolist() == [-1, -1]
+    assert batch.index_B is not None
+    assert batch.index_B.tolist() == [-1, -1]
     for tensor in (batch.input_ids_BT, batch.attention_mask_BT, batch.position_N, batch.target_N):
         assert tensor.dtype == torch.int64
 
@@ -54,13 +54,13 @@ def test_padding_that_is_also_the_end_token_is_masked_and_the_end_is_not() -> No
 
 
 def test_texts_by_the_student_are_marked_and_counted_where_they_are_supervised() -> None:
-    own = replace(example([1, 2, 3], 1), by_student=True, number=17)
+    own = replace(example([1, 2, 3], 1), by_student=True, index=17)
     cut_off = replace(example([4, 5], 2), by_student=True)
     batch = collate([example([6, 7], 1), own, cut_off], PAD, ())
     assert batch.by_student_B is not None
     assert batch.by_student_B.tolist() == [False, True, True]
-    assert batch.number_B is not None
-    assert batch.number_B.tolist() == [-1, 17, -1]
+    assert batch.index_B is not None
+    assert batch.index_B.tolist() == [-1, 17, -1]
     assert (batch.counts[TEXTS_BY_STUDENT], batch.counts[TEXTS_BY_OTHERS]) == (1, 1)
     assert batch.text_N.tolist() == [0, 1, 1]
     assert batch.attended_A.tolist() == [0, 1, 3, 4, 5, 6, 7]
@@ -70,8 +70,8 @@ def test_a_batch_in_which_nothing_is_supervised_and_no_span_lies_works() -> None
     batch = collate([example([1], 0), example([2, 3], 2)], PAD, ("words",))
     assert batch.position_N.shape == batch.target_N.shape == (0,)
     attended = {unit: count for unit, count in batch.counts.items() if count}
-    assert attended == {ATTENDED: 3}
-    assert {TOKENS, TEXTS, texts_with_spans("words"), texts_with_pairs("words")} <= set(batch.counts)
+    assert attended == {ATTENDED_TOKENS: 3}
+    assert {TOKENS, TEXTS, texts_with_spans("words"), texts_with_span_pairs("words")} <= set(batch.counts)
     index = batch.spans["words"]
     assert index.spans_per_text == (0, 0)
     for tensor in (index.token_M, index.span_M, index.text_S, index.token_U):
@@ -93,9 +93,9 @@ def test_spans_are_numbered_text_by_text_and_tokens_flat() -> None:
     assert words.spans_per_text == (2, 0, 1)
     assert batch.spans["phrases"].token_M.tolist() == [0, 1, 7]
     assert batch.counts[texts_with_spans("words")] == 2
-    assert batch.counts[texts_with_pairs("words")] == 1
+    assert batch.counts[texts_with_span_pairs("words")] == 1
     assert batch.counts[texts_with_spans("phrases")] == 2
-    assert batch.counts[texts_with_pairs("phrases")] == 0
+    assert batch.counts[texts_with_span_pairs("phrases")] == 0
 
 
 @st.composite

@@ -115,12 +115,12 @@ def test_the_data_s_own_responses_give_the_data_s_own_examples(
 
 def test_only_the_prompt_of_a_text_matters(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
-    prompt = replace(prompt_of("Say: ", tokenizer), number=17)
+    prompt = replace(prompt_of("Say: ", tokenizer), index=17)
     (written,) = ResponseEncoder(tokenizer, characters(), 100).encode(
         [prompt], [Response(ids_of("a lamp", tokenizer), True)], by_student=True
     )
     assert written.by_student
-    assert (written.prompt_text, written.number) == ("Say: ", 17)
+    assert (written.prompt_text, written.index) == ("Say: ", 17)
     assert tokenizer.decode(written.input_ids.tolist()) == "Say: a lamp<|end|>"
     assert token_texts(written, "words", tokenizer) == ["Say:", "a", " lamp"]
     again = ResponseEncoder(tokenizer, characters(), 100).encode(

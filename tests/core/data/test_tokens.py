@@ -101,7 +101,7 @@ def test_texts_keep_their_number_in_the_data_set_where_others_are_left_out(byte_
     samples = [sample("z" * 5, "q"), sample("z", "q"), sample("z" * 5, "q"), sample("z" * 4, "q")]
     for teacher in (None, tokenizer):
         encoded = encode(samples, None if teacher is None else [{}] * 4, tokenizer, 8, 4, teacher)
-        assert [example.number for example in encoded.examples] == [1, 3]
+        assert [example.index for example in encoded.examples] == [1, 3]
 
 
 def test_nothing_left_is_an_input_error(byte_tokenizer: Build) -> None:

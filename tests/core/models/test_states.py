@@ -194,28 +194,28 @@ def test_tail_leads_from_the_last_block_to_the_final_state(tiny, padded, family,
         lambda module, inputs, output: last.update(state=output[0] if isinstance(output, tuple) else output)
     )
     states = StateReader(model, [2]).read(*padded)
-    assert states.tail.shape == shape_of(model)
-    assert states.tail.norm is getattr(decoder, NORMS[family])
-    assert (states.tail.projection is None) is (family != "opt_projected")
-    hidden_BTD = states.tail.norm(last["state"])
-    if states.tail.projection is not None:
-        hidden_BTD = states.tail.projection(hidden_BTD)
+    assert states.final_layers.shape == shape_of(model)
+    assert states.final_layers.norm is getattr(decoder, NORMS[family])
+    assert (states.final_layers.projection is None) is (family != "opt_projected")
+    hidden_BTD = states.final_layers.norm(last["state"])
+    if states.final_layers.projection is not None:
+        hidden_BTD = states.final_layers.projection(hidden_BTD)
     assert torch.equal(hidden_BTD.view_as(states.final_BTD), states.final_BTD)
 
 
 def test_decoder_without_a_final_norm_has_none_in_its_tail(tiny, padded):
     for changes in ({"do_layer_norm_before": False}, {"_remove_final_layer_norm": True}):
         states = StateReader(tiny("opt_projected", **changes), [2, 4]).read(*padded)
-        assert states.tail.norm is None
-        assert torch.equal(states.tail.projection(states.layers[4]), states.final_BTD)
+        assert states.final_layers.norm is None
+        assert torch.equal(states.final_layers.projection(states.layers[4]), states.final_BTD)
 
 
 def test_tail_is_seen_in_inference_mode_and_at_every_read(tiny, padded):
     model = tiny("llama")
     reader = StateReader(model, [4])
     with torch.inference_mode():
-        assert reader.read(*padded).tail.norm is model.model.norm
-    assert reader.read(*padded).tail.norm is model.model.norm
+        assert reader.read(*padded).final_layers.norm is model.model.norm
+    assert reader.read(*padded).final_layers.norm is model.model.norm
 
 
 @pytest.mark.parametrize("layers", [[0], [5], [1, -1]])

@@ -30,7 +30,7 @@ class Fixed(MeasuringLayerMapper):
         return ("words",)
 
     @property
-    def texts(self):
+    def num_texts(self):
         return 3
 
     def map(self, student, teacher):

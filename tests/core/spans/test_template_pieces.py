@@ -174,7 +174,7 @@ def test_responses_written_during_training_are_fields_too(
     ]
     found = ResponseEncoder(tokenizer, extractor, 500).encode(expected, responses, by_student=True)
     for own, other in zip(found, expected, strict=True):
-        assert own.prompt_cuts == other.prompt_cuts
+        assert own.prompt_boundaries == other.prompt_boundaries
         assert {name: array.tolist() for name, array in own.spans.items()} == {
             name: array.tolist() for name, array in other.spans.items()
         }
@@ -193,6 +193,6 @@ def test_a_data_section_says_what_is_parsed(
         prepared = prepare(section, chat_tokenizer, extractor, tmp_path / parse)
         asked[parse] = extractor.asked
         assert prepared.parsed == len(extractor.asked)
-        assert all((example.prompt_cuts != ()) == (parse == "fields") for example in prepared.train.examples)
+        assert all((example.prompt_boundaries != ()) == (parse == "fields") for example in prepared.train.examples)
     assert all(text.startswith("Below is") for text in asked["text"])
     assert sum(text.startswith("Below is") for text in asked["fields"]) == 2
