@@ -97,8 +97,8 @@ def intervals(rows: Sequence[Estimate], axis: Axis) -> Figure:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     if axis.ratios:
         axes.set_xscale("log")
-        for place in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            place(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.4)))
+        for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            set_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.4)))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.set_xlim(axis.low, axis.high)

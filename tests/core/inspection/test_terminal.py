@@ -91,12 +91,12 @@ def test_brackets_begin_and_end_as_often_as_spans(text: str, pairs: set[tuple[in
 @given(st.sets(st.tuples(st.integers(0, 9), st.integers(1, 9))))
 def test_tracks_hold_every_span_once_and_none_that_overlap(drawn: set[tuple[int, int]]) -> None:
     spans = [(start, start + length) for start, length in drawn]
-    found = tracks(spans)
-    assert sorted(span for track in found for span in track) == sorted(spans)
-    for track in found:
+    lines_of_spans = tracks(spans)
+    assert sorted(span for track in lines_of_spans for span in track) == sorted(spans)
+    for track in lines_of_spans:
         assert all(one[1] <= other[0] for one, other in pairwise(track))
-    deepest = max((sum(start <= place < end for start, end in spans) for place in range(20)), default=0)
-    assert len(found) == deepest
+    deepest = max((sum(start <= offset < end for start, end in spans) for offset in range(20)), default=0)
+    assert len(lines_of_spans) == deepest
 
 
 @pytest.mark.parametrize(("character", "cells"), [("a", 1), ("日", 2), ("😀", 2), ("\u0301", 0), ("\u200d", 0)])

@@ -31,9 +31,9 @@ def browser(folder: Path) -> Iterator[Browser]:
     installed = next(filter(None, map(shutil.which, NAMES)), None)
     started: dict[str, Any] = {"executable_path": installed} if installed else fetched(folder)
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(**started)
-        yield found
-        found.close()
+        launched = playwright.chromium.launch(**started)
+        yield launched
+        launched.close()
 
 
 def fetched(folder: Path) -> dict[str, Any]:
@@ -58,5 +58,5 @@ def fetched(folder: Path) -> dict[str, Any]:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive) as found:
-        found.extractall(folder, filter="data")
+    with tarfile.open(archive) as files:
+        files.extractall(folder, filter="data")

@@ -120,16 +120,16 @@ def comparison(tmp_path_factory, report):
 
     tmp_path = tmp_path_factory.mktemp("runs")
     write_report(tmp_path / "base", report)
-    places = [("rouge_l", "dolly"), ("rouge_l", "vicuna"), ("rouge_l", None)]
-    cells = {place: Cell(20.0 + n, 0.5, "sampling seeds", 2, (18.0, 22.0)) for n, place in enumerate(places)}
-    better = {place: Cell(22.0 + n, 0.5, "sampling seeds", 2, (20.0, 24.0)) for n, place in enumerate(places)}
+    keys = [("rouge_l", "dolly"), ("rouge_l", "vicuna"), ("rouge_l", None)]
+    cells = {key: Cell(20.0 + n, 0.5, "sampling seeds", 2, (18.0, 22.0)) for n, key in enumerate(keys)}
+    better = {key: Cell(22.0 + n, 0.5, "sampling seeds", 2, (20.0, 24.0)) for n, key in enumerate(keys)}
     pair = PromptPair("rouge_l", "dolly", 7, "KL", "KL + MTA", 10.0, 90.0, 1)
     return Comparison(
         metrics=(MetricFacts("rouge_l"),),
         sets=("dolly", "vicuna"),
         rows=(Row("KL", None, ("base",), cells), Row("KL + MTA", "KL", ("other",), better)),
         contrasts=tuple(
-            Contrast("rouge_l", name, "KL", "KL + MTA", 2.0, (0.5, 3.5), 0.002, 0.006, 30, 4, 16) for _, name in places
+            Contrast("rouge_l", name, "KL", "KL + MTA", 2.0, (0.5, 3.5), 0.002, 0.006, 30, 4, 16) for _, name in keys
         ),
         examples=(SideBySide(pair, "Why?", HOSTILE, "Because.", ""),),
         notes=("A note about the numbers.",),
@@ -146,8 +146,8 @@ def chromium():
     from browser import browser
     from cache_folder import cache_folder
 
-    with browser(cache_folder("chromium")) as found:
-        yield found
+    with browser(cache_folder("chromium")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def test_hub_ids_of_student_and_data_are_named(report):
 
 def test_card_has_scores_data_method_command_and_spec(report):
     page = card(report)
-    for told in (
+    for text in (
         "| student | 21.00 ± 1.41<br>&#91;18.25, 23.75&#93; |",
         "trained for 20 steps",
         "`train.jsonl`",
@@ -44,7 +44,7 @@ def test_card_has_scores_data_method_command_and_spec(report):
         "mta run spec.json --set output_dir=runs",
         '"lambda_dsa": 2.0',
     ):
-        assert told in page, told
+        assert text in page, text
 
 
 def test_no_place_of_this_machine_is_in_it(report):
@@ -106,6 +106,6 @@ def test_absolute_paths_of_a_command_are_cut_down_to_names(report, typed, shared
 
 def test_absolute_paths_of_a_spec_are_cut_down_to_names_and_nothing_else(report):
     spec = {"a": ["/x/y", r"D:\data\z.jsonl", "b/c"], "d": {"e": "/x/f g.json"}, "n": 3, "t": "/not a\npath"}
-    found = redact(dataclasses.replace(report, spec=spec)).spec
-    assert found == {"a": ["y", "z.jsonl", "b/c"], "d": {"e": "f g.json"}, "n": 3, "t": "/not a\npath"}
-    assert json.dumps(spec) != json.dumps(found)
+    redacted = redact(dataclasses.replace(report, spec=spec)).spec
+    assert redacted == {"a": ["y", "z.jsonl", "b/c"], "d": {"e": "f g.json"}, "n": 3, "t": "/not a\npath"}
+    assert json.dumps(spec) != json.dumps(redacted)

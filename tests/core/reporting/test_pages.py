@@ -98,7 +98,7 @@ def test_run_that_did_everything_has_every_section(report):
         "Models and data",
         "Use and repeat",
     ]
-    for told in (
+    for text in (
         "21.00 ± 1.41",
         "[18.25, 23.75]",
         "0.934 after",
@@ -111,7 +111,7 @@ def test_run_that_did_everything_has_every_section(report):
         "could not be parsed and have no spans: 3.",
         report.command,
     ):
-        assert told in reader.text, told
+        assert text in reader.text, text
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_numbers_that_are_none_do_not_break_a_page(report):
 def test_comparison_tells_scores_differences_tests_texts_curves_and_notes(comparison):
     reader = Reader(comparison_page(comparison))
     assert reader.headings == ["Scores", "Differences", "Texts side by side", "Training", "Runs"]
-    for told in (
+    for text in (
         "20.00 ± 0.50",
         "[20.00, 24.00]",
         "+2.00",
@@ -166,7 +166,7 @@ def test_comparison_tells_scores_differences_tests_texts_curves_and_notes(compar
         "KL + MTA: 90.00",
         "(empty)",
     ):
-        assert told in reader.text, told
+        assert text in reader.text, text
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_curves_are_lines_and_validation_is_diamonds(log):
 
 
 def test_runs_of_a_row_share_a_colour_and_other_rows_have_others(log):
-    rows = {f"row {number}": [log, log] for number in range(8)}
+    rows = {f"row {index}": [log, log] for index in range(8)}
     lines = overlaid(rows, "loss").axes[0].lines
     looks = [(line.get_color(), line.get_linestyle()) for line in lines]
     assert looks[::2] == looks[1::2]
@@ -77,7 +77,7 @@ def test_intervals_are_drawn_where_they_are():
     drawn = [(list(line.get_xdata()), line.get_marker()) for line in axes.lines]
     assert ([1.0, 4.0], "None") in drawn
     assert ([1.5, 2.5], "|") in drawn
-    assert [found for found in drawn if found[1] == "o"] == [([2.0], "o"), ([3.0], "o")]
+    assert [line for line in drawn if line[1] == "o"] == [([2.0], "o"), ([3.0], "o")]
     assert axes.get_xlim()[0] < 1.0
     assert axes.get_xlim()[1] > 4.0
 
@@ -112,7 +112,7 @@ def test_colours_of_a_heat_map_run_from_the_darkest_to_the_brightest():
 
 def luminance(colour):
     """Relative luminance by the WCAG."""
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

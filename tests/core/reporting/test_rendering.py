@@ -43,9 +43,9 @@ def opened(chromium, written, request):
     def open_page(width, scheme):
         page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         pages.append(page)
-        page.on("request", lambda found: asked.append(found.url))
-        page.on("console", lambda found: complaints.append(found.text))
-        page.on("pageerror", lambda found: complaints.append(str(found)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(written.as_uri())
         return page
 
@@ -99,8 +99,8 @@ def test_cells_of_a_heat_map_are_coloured_and_of_one_size(chromium, report, tmp_
 def test_nothing_but_tables_and_code_scrolls_sideways(opened):
     page = opened(390, "light")
     wide = page.evaluate(
-        """[...document.querySelectorAll("main *, header *")].filter(found => !found.closest(".scroll, pre, svg"))
-        .filter(found => found.getBoundingClientRect().right > 391).map(found => found.outerHTML)"""
+        """[...document.querySelectorAll("main *, header *")].filter(element => !element.closest(".scroll, pre, svg"))
+        .filter(element => element.getBoundingClientRect().right > 391).map(element => element.outerHTML)"""
     )
     assert wide == []
 
@@ -118,7 +118,7 @@ def test_spans_are_coloured_and_can_be_hidden(chromium, report, tmp_path):
     path.write_text(run_page(report), encoding="utf-8")
     page = chromium.new_page()
     page.goto(path.as_uri())
-    old = "[...document.querySelectorAll('.s')].find(found => found.textContent == 'old')"
+    old = "[...document.querySelectorAll('.s')].find(piece => piece.textContent == 'old')"
     strip = f"getComputedStyle({old}).backgroundImage"
     both = page.evaluate(strip)
     page.get_by_label("words").uncheck()

@@ -54,11 +54,11 @@ def written(*texts: AnnotatedText, title: str = "spec.json") -> str:
 )
 def test_texts_stand_in_the_page_as_they_are_and_spans_are_marked(text: str, pairs: set[tuple[int, int]]) -> None:
     spans = sorted((a, b) for a, b in pairs if a < b <= len(text))
-    (found,) = Reader(written(AnnotatedText(text, {"w": spans, "p": []}))).texts
-    assert "".join(character for character, _ in found) == text
-    for place, (_, classes) in enumerate(found):
+    (characters,) = Reader(written(AnnotatedText(text, {"w": spans, "p": []}))).texts
+    assert "".join(character for character, _ in characters) == text
+    for offset, (_, classes) in enumerate(characters):
         marks = [name for name in classes.split() if re.fullmatch(r"t\d+[ab]", name)]
-        assert len(marks) == sum(start <= place < end for start, end in spans)
+        assert len(marks) == sum(start <= offset < end for start, end in spans)
 
 
 def test_the_page_needs_nothing_else() -> None:
@@ -76,8 +76,8 @@ def test_the_page_suits_dark_screens_and_narrow_ones() -> None:
 
 def test_tracks_that_no_text_needs_are_not_there_and_spans_in_turn_differ() -> None:
     source = written(AnnotatedText("ab cd", {"w": [(0, 2), (3, 5)], "p": [(0, 5), (1, 4)]}))
-    (found,) = Reader(source).texts
-    assert [classes for _, classes in found] == [
+    (characters,) = Reader(source).texts
+    assert [classes for _, classes in characters] == [
         "s t0a t1a",
         "s t0a t1a t2a",
         "s t1a t2a",
@@ -90,8 +90,8 @@ def test_tracks_that_no_text_needs_are_not_there_and_spans_in_turn_differ() -> N
 def test_tokens_and_weights_can_be_switched() -> None:
     text = AnnotatedText("abc", {"w": [(0, 1)]}, [(0, 2), (2, 3)], {"w": 0}, {"w": [1.0, 1.0, 0.25], "p": [0.5] * 3})
     source = written(text)
-    (found,) = Reader(source).texts
-    assert [classes for _, classes in found] == ["s t0a b", "s", "s b"]
+    (characters,) = Reader(source).texts
+    assert [classes for _, classes in characters] == ["s t0a b", "s", "s b"]
     assert 'style="--w0:1.00;--w1:0.50"' in source
     assert 'style="--w0:0.25;--w1:0.50"' in source
     assert all(control in source for control in ('id="tokens"', 'id="weight0"', 'id="weight1"', 'id="show0"'))
