@@ -1,4 +1,4 @@
-"""Token weights of both models by an importance estimator, each computed once per micro-batch."""
+"""Token weights of both models by an importance estimator: asked once per layer and micro-batch, and checked."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mta_framework.alignment.checked_importance import CheckedImportance
 from mta_framework.alignment.pooling import normalise
+from mta_framework.errors import RunError, as_plugin_error
+from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.types import Batch, SpanIndex, States
 
 
@@ -63,3 +64,79 @@ class TokenWeights:
             arguments = self._states, layer, self._mask_BT, self._model, self._index_B
             self._weights[key] = self._importance.weigh(*arguments)
         return normalise(self._weights[key], index)
+
+
+class CheckedImportance:
+    """Calls an importance estimator and turns unsound weights into NaN, which stops the step.
+
+    A weight is unsound if it is negative, NaN or infinite. The first one of each model and layer is recorded on the
+    device; nothing is copied from it until ``fault`` is called.
+
+    Args:
+        importance: Estimator to call.
+    """
+
+    def __init__(self, importance: ImportanceEstimator):
+        self._importance = importance
+        self._plugin = f"importance estimator {importance.NAME!r}"
+        self._records: dict[str, Tensor] = {}
+
+    @property
+    def by_teacher(self) -> bool:
+        """The estimator's ``BY_TEACHER``."""
+        return self._importance.BY_TEACHER
+
+    def weigh(
+        self,
+        states: States,
+        layer: int,
+        mask_BT: Tensor,
+        model: Literal["student", "teacher"],
+        index_B: Tensor | None = None,
+    ) -> Tensor:
+        """Call the estimator; all weights of a text that has an unsound one become NaN.
+
+        Args:
+            states: Hidden states of ``model``, passed on to the estimator.
+            layer: 1-based key layer, passed on to the estimator.
+            mask_BT: 1 on tokens and 0 on padding, passed on to the estimator.
+            model: Whose states they are, for ``fault``.
+            index_B: int64, the index of each text in the data set, for ``fault``; -1, or None for all: unknown.
+
+        Returns:
+            weight_BT as the estimator returned it, except for the NaN.
+
+        Raises:
+            RunError: The estimator fails, or its weights have another shape than ``mask_BT``.
+        """
+        with as_plugin_error(self._plugin):
+            weight_BT = self._importance.weigh(states, layer, mask_BT)
+        if weight_BT.shape != mask_BT.shape:
+            shapes = f"got {tuple(weight_BT.shape)} for a mask of {tuple(mask_BT.shape)}"
+            raise RunError(f"{self._plugin} must return weights of the shape of its mask ({shapes})")
+        unsound_BT = (~(weight_BT >= 0) | weight_BT.isinf()) & mask_BT.bool()
+        index_B = torch.full_like(mask_BT[:, 0], -1) if index_B is None else index_B
+        self._record(f"{model}, layer {layer}", weight_BT, unsound_BT, index_B)
+        return torch.where(unsound_BT.any(1, keepdim=True), torch.nan, weight_BT)
+
+    def _record(self, label: str, weight_BT: Tensor, unsound_BT: Tensor, index_B: Tensor) -> None:
+        """Record if a weight is unsound, with row, index, token and value of the first; keep a label's first record."""
+        first = unsound_BT.flatten().int().argmax()
+        length = unsound_BT.shape[1]
+        value = weight_BT.take(first)
+        row = first // length
+        fields = unsound_BT.any(), row, index_B.take(row), first % length, value
+        record = torch.stack([field.float() for field in fields])
+        known = self._records.get(label, record)
+        self._records[label] = torch.where(known[0] > 0, known, record)
+
+    def fault(self) -> str | None:
+        """Describe the first unsound weight so far in a sentence; None if there was none."""
+        for label, record in self._records.items():
+            unsound, row, index, token, value = record.tolist()
+            if unsound:
+                text = f"text {index:.0f} of the data set" if index >= 0 else f"text {row:.0f} of a micro-batch"
+                where = f"{label}, token {token:.0f} of {text}"
+                must = "must give finite weights that are not negative"
+                return f"I{self._plugin[1:]} {must} (got {value} for {where})."
+        return None

@@ -9,9 +9,9 @@ A base loss selects the supervised positions and sums a kernel over them, chunk 
 from mta_framework.chunked_loss.chunked import Kernel, chunked_sum, chunked_values
 from mta_framework.chunked_loss.chunked_trajectories import trajectory_sums
 from mta_framework.chunked_loss.divergences import cross_entropy, forward_kl, log_softmax, reverse_kl
-from mta_framework.chunked_loss.head_inputs import HeadInputs, select_positions, select_supervised
 from mta_framework.chunked_loss.key_layer_states import KeyLayerStates, distinct_positions, select_key_layers
 from mta_framework.chunked_loss.mixtures import jensen_shannon, skew_forward_kl, skew_reverse_kl, total_variation
+from mta_framework.chunked_loss.projection import HeadInputs, select_positions, select_supervised
 from mta_framework.chunked_loss.trajectory_distances import TrajectoryDistances
 
 __all__ = [

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mta_framework.chunked_loss.head_inputs import HeadInputs
-from mta_framework.chunked_loss.projection import Gradients, Projection, at_least_float32, logits_of
+from mta_framework.chunked_loss.projection import Gradients, HeadInputs, Projection, at_least_float32, logits_of
 
 Kernel = Callable[..., Tensor]
 """A loss at each position: ``kernel(student_logits, teacher_logits, *data) -> values``; without a teacher

@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mta_framework.chunked_loss.head_inputs import HeadInputs
 from mta_framework.chunked_loss.key_layer_states import KeyLayerStates
-from mta_framework.chunked_loss.projection import Gradients, Projection, at_least_float32, logits_of, product
+from mta_framework.chunked_loss.projection import (
+    Gradients,
+    HeadInputs,
+    Projection,
+    at_least_float32,
+    logits_of,
+    product,
+)
 from mta_framework.chunked_loss.trajectory_distances import SCRATCH, TrajectoryDistances
 
 _MIB = 2**20

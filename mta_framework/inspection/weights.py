@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mta_framework.alignment.checked_importance import CheckedImportance
+from mta_framework.alignment.importance import CheckedImportance
 from mta_framework.errors import RunError
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.models.states import StateReader

@@ -1,4 +1,4 @@
-"""Where the parts of a causal language model are."""
+"""Where the parts of a causal language model are: decoder, blocks, what stands beside them, and the head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from mta_framework.types import ModelShape
+from mta_framework.errors import Fault, InputError
+from mta_framework.types import Head, ModelShape
 
 _USUAL_NAMES = ("layers", "h", "blocks")
 
@@ -60,3 +61,54 @@ def shape_of(model: nn.Module | PreTrainedConfig) -> ModelShape:
     config = model if isinstance(model, PreTrainedConfig) else base_of(model).config
     text = config.get_text_config(decoder=True)
     return ModelShape(num_layers=text.num_hidden_layers, hidden_size=text.hidden_size)
+
+
+def head_of(model: nn.Module, where: str = "student") -> Head:
+    """The head of a causal language model, tied to its embeddings or not, with or without peft around it.
+
+    Nothing is copied: ``weight_VD`` is the model's own parameter, so gradients arrive there. What families do to their
+    logits is as in transformers 5: a factor (Cohere, Falcon H1, Granite, HyperCLOVA X, MiniCPM 3) or a soft cap
+    (Gemma, RecurrentGemma, NanoChat); ``check_head`` finds out whether that was all.
+
+    Args:
+        model: Any causal language model of transformers, or a PeftModel around one.
+        where: Place in the spec, for the error.
+
+    Raises:
+        InputError: The output layer is no plain linear layer.
+    """
+    base = base_of(model)
+    layer = base.get_output_embeddings()
+    if not isinstance(layer, nn.Linear):
+        raise InputError(
+            [
+                Fault(
+                    where,
+                    f"{type(base).__name__} has no linear output layer (got {type(layer).__name__})",
+                    "a causal language model whose output layer is linear, without an adapter on it, is allowed",
+                    "Choose another model, or leave the output layer out of lora.target_modules.",
+                )
+            ]
+        )
+    return Head(weight_VD=layer.weight, bias_V=layer.bias, scale=_scale(base), softcap=_softcap(base))
+
+
+def _scale(base: PreTrainedModel) -> float:
+    config = base.config.get_text_config(decoder=True)
+    scale = 1.0
+    # Cohere keeps its factor on the model; MPT has a field of that name in its configuration and ignores it.
+    if isinstance(factor := getattr(base, "logit_scale", None), int | float):
+        scale *= factor
+    if (factor := getattr(config, "lm_head_multiplier", None)) is not None:
+        scale *= factor
+    if (factor := getattr(config, "logits_scaling", None)) is not None:
+        scale *= factor if config.model_type.startswith("hyperclovax") else 1 / factor
+    return float(scale)
+
+
+def _softcap(base: PreTrainedModel) -> float | None:
+    config = base.config.get_text_config(decoder=True)
+    for name in ("final_logit_softcapping", "logits_soft_cap"):
+        if (cap := getattr(config, name, None)) is not None:
+            return float(cap)
+    return None

@@ -10,8 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.models.configs import accepted, fresh_config, read_config
-from mta_framework.models.decoder import shape_of
-from mta_framework.models.heads import head_of
+from mta_framework.models.decoder import head_of, shape_of
 from mta_framework.models.layer_selection import shortened_config
 from mta_framework.models.loading import student_field
 from mta_framework.models.lora import add_lora

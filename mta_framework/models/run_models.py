@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import InputError
-from mta_framework.models.heads import check_head
+from mta_framework.models.head_check import check_head
 from mta_framework.models.loading import load_student, load_teacher, pretrained, student_field, teacher_dtype
 from mta_framework.models.model_summary import ModelSummary, summarise_student, summarise_teacher
 from mta_framework.models.sources import local_model

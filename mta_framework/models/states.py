@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mta_framework.models.decoder import blocks_of, decoder_of, ends_of, shape_of
-from mta_framework.models.heads import head_of
+from mta_framework.models.decoder import blocks_of, decoder_of, ends_of, head_of, shape_of
 from mta_framework.types import FinalLayers, States
 
 __all__ = ["StateReader", "shape_of"]

@@ -15,7 +15,7 @@ from torch.nn.functional import cosine_similarity
 
 from mta_framework import Example, Progress
 from mta_framework.data.batches import collate
-from mta_framework.models.heads import check_head
+from mta_framework.models.head_check import check_head
 from mta_framework.models.lora import add_lora
 from mta_framework.models.states import StateReader, shape_of
 from mta_framework.registry import discover

@@ -6,7 +6,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from mta_framework import InputError
-from mta_framework.models.heads import check_head, head_of
+from mta_framework.models.decoder import head_of
+from mta_framework.models.head_check import check_head
 
 FAMILIES = ["llama", "llama_tied", "gpt2", "opt", "opt_projected", "qwen2", "gemma2", "cohere", "granite", "phi"]
 

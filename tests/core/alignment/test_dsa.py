@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
-from mta_framework.alignment.span_pairs import cosine_difference_sum
-from mta_framework.alignment.structure import structure_sum
+from mta_framework.alignment.dsa import cosine_difference_sum, structure_sum
 
 MIB = 2**20
 

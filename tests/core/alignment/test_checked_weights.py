@@ -99,7 +99,7 @@ def test_nothing_is_asked_of_the_device_before_a_fault_is_looked_for(make_batch,
         monkeypatch.setattr(
             torch.Tensor, name, lambda self, *given, o=original, n=name: asked.append(n) or o(self, *given)
         )
-    from mta_framework.alignment.checked_importance import CheckedImportance
+    from mta_framework.alignment.importance import CheckedImportance
 
     guard = CheckedImportance(Told({(1, 2): math.nan}))
     guard.weigh(states(6, 2), 2, make_batch(LENGTHS, SPANS, 4).attention_mask_BT, "teacher")

@@ -1,0 +1,57 @@
+"""Checks that the head, as it is taken out of a model, reproduces the logits of the model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mta_framework.errors import Fault, InputError
+from mta_framework.models.decoder import base_of, decoder_of, head_of
+from mta_framework.types import Head
+
+_PROBE_LENGTH = 8
+
+
+def check_head(model: nn.Module, where: str = "student") -> None:
+    """Make sure that the head reproduces the model's own logits, on a few tokens.
+
+    Args:
+        model: In any dtype, on any device; its mode and the state of the random generators stay as they are.
+        where: Place in the spec, for the error.
+
+    Raises:
+        InputError: It does not: the architecture does something to its logits that ``Head`` can't express.
+    """
+    base = base_of(model)
+    head = head_of(model, where)
+    was_training = base.training
+    base.eval()
+    try:
+        logits, expected = _both_logits(base, head)
+    finally:
+        base.train(was_training)
+    tolerance = (1e-3 if expected.dtype == torch.float32 else 5e-2) * float(expected.float().abs().max())
+    if logits.shape != expected.shape or float((logits - expected.float()).abs().max()) > tolerance:
+        raise InputError(
+            [
+                Fault(
+                    where,
+                    f"{type(base).__name__} post-processes its logits in a way not supported",
+                    "a linear output layer with bias, a constant factor and a soft cap is allowed",
+                    "Choose a model of another architecture.",
+                )
+            ]
+        )
+
+
+@torch.inference_mode()
+def _both_logits(base: PreTrainedModel, head: Head) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    input_ids_BT = torch.randint(head.weight_VD.shape[0], (1, _PROBE_LENGTH), generator=generator)
+    inputs = {"input_ids": input_ids_BT.to(head.weight_VD.device), "use_cache": False}
+    final_BTD = decoder_of(base)(**inputs).last_hidden_state
+    logits = nn.functional.linear(final_BTD.to(head.weight_VD.dtype), head.weight_VD, head.bias_V).float() * head.scale
+    if head.softcap is not None:
+        logits = head.softcap * torch.tanh(logits / head.softcap)
+    return logits, base(**inputs).logits
