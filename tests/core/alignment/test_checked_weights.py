@@ -86,7 +86,7 @@ def test_sound_weights_leave_no_fault(make_batch, wrong):
 def test_an_estimator_that_raises_is_named_with_the_line(make_batch):
     importance = Told({(9, 9): 1.0})
     with pytest.raises(
-        RunError, match=r"^importance estimator 'told' failed \(IndexError: .*, in test_checked_importance.py:\d+\)$"
+        RunError, match=r"^importance estimator 'told' failed \(IndexError: .*, in test_checked_weights.py:\d+\)$"
     ):
         sums(alignment_with(importance), make_batch)
 
