@@ -46,7 +46,7 @@ def effect_of(spec: type[Section], field: str) -> Effect:
 
 
 def differences(
-    spec: type[Section], then: Any, now: Any, affecting: Collection[Effect], where: str = ""
+    spec: type[Section], then: Any, now: Any, affecting: Collection[str], where: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
     """Compare two documents of a spec.
 
