@@ -59,12 +59,12 @@ def _source(section: TeacherSection | StudentSection) -> str:
 
 
 def _dataset(section: DatasetSection) -> str:
-    place = section.path or f"{section.hub} ({section.split})"
-    return place + (f", first {section.limit} rows" if section.limit else "")
+    source = section.path or f"{section.hub} ({section.split})"
+    return source + (f", first {section.limit} rows" if section.limit else "")
 
 
-def _plugin(place: str, name: str, bound: BoundRun) -> str:
-    return f"{name}, from {bound.providers[place]}"
+def _plugin(field: str, name: str, bound: BoundRun) -> str:
+    return f"{name}, from {bound.providers[field]}"
 
 
 def _evaluation(bound: BoundRun) -> str:

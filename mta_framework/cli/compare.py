@@ -54,9 +54,9 @@ def compare(
 
     chosen = None if judge is None else read_judge(judge, discover(plugin_files))
     entries = [comparing.Entry(folder) for folder in find_runs(runs)]
-    found = comparing.compare(entries, baseline, metrics, despite_differences, chosen)
-    say(*lines(found, shutil.get_terminal_size((100, 24)).columns))
+    comparison = comparing.compare(entries, baseline, metrics, despite_differences, chosen)
+    say(*lines(comparison, shutil.get_terminal_size((100, 24)).columns))
     if output is not None:
         from mta_framework.reporting.writing import write_comparison
 
-        say("", *(f"Written: {path}" for path in [*write(output, found), write_comparison(output, found)]))
+        say("", *(f"Written: {path}" for path in [*write(output, comparison), write_comparison(output, comparison)]))

@@ -28,7 +28,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from _block(("key layers", "student", "teacher"), pairs)
     if plan.measured:
         yield from ("These key layers are placeholders; the actual ones are measured before the first step.", "")
-    read = [("layer", str(own), str(other)) for own, other in plan.loss_layers]
+    read = [("layer", str(student), str(teacher)) for student, teacher in plan.loss_layers]
     yield from _block(("base loss reads", "student", "teacher"), read)
     if plan.trained_on:
         yield from (f"Trained on responses. {plan.trained_on}", "")

@@ -86,12 +86,12 @@ def _options_of(registry: Registry, name: str) -> Iterator[str]:
     from mta_framework.errors import Fault, InputError, nearest
 
     known = sorted({known for family in registry.families for known in registry.names(family)})
-    found = [(family, offer) for family, offers in registry.families.items() for offer in offers.get(name, ())]
-    if not found:
+    matches = [(family, offer) for family, offers in registry.families.items() for offer in offers.get(name, ())]
+    if not matches:
         hint = nearest(name, known) or "See `mta plugins`."
         expected = f"installed: {', '.join(known) or 'none'}"
         raise InputError([Fault("mta plugins", f"no plugin is called {name!r} (got {name!r})", expected, hint)])
-    for family, offer in found:
+    for family, offer in matches:
         yield from _described(family, offer)
 
 
@@ -120,15 +120,15 @@ def _option_rows(schema: dict) -> Iterator[tuple[str, str, str, str]]:
     for name, option in schema.get("properties", {}).items():
         default = "required" if name in schema.get("required", ()) else shown(option.get("default"))
         yield name, phrase(schema, option), default, option.get("description", "")
-        for place, inner in _inner_options(schema, option, name):
-            yield place, phrase(schema, inner), "", inner.get("description", "")
+        for option_path, inner in _inner_options(schema, option, name):
+            yield option_path, phrase(schema, inner), "", inner.get("description", "")
 
 
-def _inner_options(schema: dict, option: dict, place: str) -> Iterator[tuple[str, dict]]:
+def _inner_options(schema: dict, option: dict, option_path: str) -> Iterator[tuple[str, dict]]:
     from mta_framework.spec.schema_text import branches, fields_within
 
     for name, inner, _ in fields_within(schema, option):
-        yield f"{place}.{name}", inner
+        yield f"{option_path}.{name}", inner
     for branch in branches(schema, option):
         for name, inner, _ in fields_within(schema, branch.get("items") or {}):
-            yield f"{place}.N.{name}", inner
+            yield f"{option_path}.N.{name}", inner

@@ -85,8 +85,8 @@ def _lines(inspection: Inspection) -> Iterator[str]:
     from mta_framework.reporting.span_statistics import statistics_notes, statistics_table
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for number, text in enumerate(inspection.texts, start=1):
-        yield click.style(f"text {number}", bold=True) if colour else f"text {number}"
+    for count, text in enumerate(inspection.texts, start=1):
+        yield click.style(f"text {count}", bold=True) if colour else f"text {count}"
         yield from lines(text, terminal_width(), colour)
         yield ""
     yield from terminal_table(statistics_table(inspection.statistics))

@@ -22,7 +22,7 @@ from mta_framework.interfaces import (
 )
 from mta_framework.registry import Registered, Registry, parts_of
 from mta_framework.runs.checks import policy_faults, span_faults, teacher_faults, tracker_faults
-from mta_framework.spec.document import Place
+from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.faults import faults_of
@@ -180,11 +180,11 @@ class _Plugins:
             return None
 
     def _instance(
-        self, family: str, registered: Registered, section: PluginSection | PluginChoice, place: Place
+        self, family: str, registered: Registered, section: PluginSection | PluginChoice, place: KeyPath
     ) -> Plugin | None:
         plugin = registered.plugin
 
-        def where(option: Place) -> str:
+        def where(option: KeyPath) -> str:
             return self.reading.where((*place, "params", *option))
 
         try:

@@ -17,7 +17,7 @@ from mta_framework.spec.section import (
 
 
 class AlignmentSection(Section):
-    """MTA: which spans of which layers are compared, and how much it counts."""
+    """MTA: the spans and layers that are compared, and the weights of its terms."""
 
     spans: PluginSection = Field(
         description="Span extractor.", examples=[{"name": "words"}], json_schema_extra=plugin_family("span_extractors")
@@ -35,14 +35,17 @@ class AlignmentSection(Section):
     lambda_dsa: float = Field(2.0, ge=0, description="Weight of dynamic structural alignment; 0 leaves it out.")
     lambda_hid: float = Field(0.2, ge=0, description="Weight of hidden alignment; 0 leaves it out.")
     dsa_reduction: Literal["example", "batch"] = Field(
-        "example", description="Divide by the pair weights per text, or once over the micro-batch (authors' code)."
+        "example",
+        description="Normalise DSA by the pair weights of each text, or once per micro-batch (authors' code).",
     )
     max_spans: int | None = Field(
         None,
         ge=2,
-        description="How many spans of a text DSA compares: the heaviest by the teacher's weights; null: all.",
+        description="Maximal number of spans of a text in DSA, those with the largest teacher weights; null: all.",
     )
-    hid_reduction: Literal["mean", "sum"] = Field("mean", description="Over key layers: mean (authors' code) or sum.")
+    hid_reduction: Literal["mean", "sum"] = Field(
+        "mean", description="Reduction of Hid over key layers: mean (authors' code) or sum."
+    )
     projection_learning_rate: float = Field(5e-4, gt=0, description="Learning rate of Hid's linear maps.")
 
     def contradictions(self) -> Iterator[Contradiction]:

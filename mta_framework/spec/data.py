@@ -1,4 +1,4 @@
-"""The section ``data``: what is trained on, and one data set."""
+"""The section ``data``: training and validation data, and how they become texts."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from mta_framework.spec.section import (
 class DatasetSection(Section):
     """One data set: a JSON Lines file or a data set on the hub."""
 
-    path: Location | None = Field(None, description="JSON Lines file.")
+    path: Location | None = Field(None, description="Path of a JSON Lines file.")
     hub: HubId | None = Field(None, description="Data set id on the Hugging Face hub.")
     revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
     split: Text | None = Field(None, description="Split of the hub data set, e.g. train.")
-    limit: int | None = Field(None, ge=1, description="Use only the first rows.")
+    limit: int | None = Field(None, ge=1, description="Number of rows to use, from the first; null: all.")
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from exactly_one(self, "path", "hub")
@@ -44,23 +44,32 @@ class DatasetSection(Section):
 
 
 class DataSection(Section):
-    """What is trained on."""
+    """Training and validation data."""
 
     train: DatasetSection = Field(description="Training set.", examples=[{"path": "train.jsonl"}])
-    validation: DatasetSection | None = Field(None, description="Its loss is taken after each epoch.")
+    validation: DatasetSection | None = Field(
+        None, description="Validation set, whose loss is computed after each epoch."
+    )
     template: Literal["alpaca", "chat"] = Field(
         "alpaca",
-        description="How instruction rows become prompts: the Alpaca prompt, or the tokenizer's chat template.",
+        description="Template that turns instruction rows into prompts: Alpaca's, or the tokenizer's chat template.",
     )
-    max_length: int = Field(256, ge=2, description="Tokens of prompt and response; longer responses are cut.")
-    max_prompt_length: int = Field(128, ge=1, description="Tokens of a prompt; rows with longer ones are left out.")
+    max_length: int = Field(
+        256, ge=2, description="Maximal number of tokens of prompt and response; longer responses are cut."
+    )
+    max_prompt_length: int = Field(
+        128, ge=1, description="Maximal number of tokens of a prompt; rows with longer prompts are left out."
+    )
     parse: Literal["text", "fields"] = Field(
         "text",
-        description="What spans are found in: whole texts, as in the paper; or every field of a prompt and the "
-        "response for itself, and the template around them once for all texts.",
+        description="Units that are parsed for spans: whole texts, as in the paper, or the fields of a prompt and the "
+        "response separately.",
     )
     processes: int | None = Field(
-        None, ge=1, description="Processes that parse spans; null: one per core.", json_schema_extra=affects("nothing")
+        None,
+        ge=1,
+        description="Number of processes that parse spans; null: one per core.",
+        json_schema_extra=affects("nothing"),
     )
     cache_dir: Location | None = Field(
         None, description="Folder of the span cache; null: output_dir/span-cache.", json_schema_extra=affects("nothing")

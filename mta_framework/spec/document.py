@@ -10,17 +10,17 @@ from typing import Any
 
 from mta_framework.errors import Fault, InputError
 
-Place = tuple[str | int, ...]
-"""Keys and list indices that lead to a value."""
+KeyPath = tuple[str | int, ...]
+"""Keys and list indices that lead to a value in a document."""
 
 _DEEPEST = 50
-"""Far more levels than any spec has, far fewer than Python's stack."""
+"""Deepest nesting that is read: far more levels than any spec has, far fewer than Python's stack."""
 _TOO_DEEP = f"more than {_DEEPEST} levels of brackets"
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """Stands in for the value of a key that was given more than once, until faults are collected."""
+    """Placeholder for the value of a key that occurs more than once, until faults are collected."""
 
     values: tuple[Any, ...]
 
@@ -29,10 +29,10 @@ def parse(text: str) -> Any:
     """Parse strict JSON; repeated keys give a ``Repeated``.
 
     Raises:
-        ValueError: The text is no JSON (``json.JSONDecodeError`` where the place is known).
+        ValueError: The text is not JSON (``json.JSONDecodeError`` if the position is known).
     """
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite_float)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     if _depth(value) > _DEEPEST:
@@ -47,7 +47,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Fault]]:
         The top-level object, and one fault for every repeated key (the last value is kept).
 
     Raises:
-        InputError: There is no such file, or it holds no JSON object.
+        InputError: The file does not exist, or does not contain a JSON object.
     """
     try:
         # Windows editors put a byte order mark before UTF-8.
@@ -55,7 +55,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Fault]]:
     except (OSError, ValueError) as error:
         raise InputError([_unreadable(path, error)]) from None
     if not isinstance(document, dict):
-        problem = f"does not hold a JSON object (got {shown(document)})"
+        problem = f"does not contain a JSON object (got {shown(document)})"
         raise InputError([Fault(str(path), problem, "a spec is {...}", "Start from `mta init`.")])
     return document, settle(document)
 
@@ -64,32 +64,32 @@ def settle(value: Any) -> list[Fault]:
     """Replace every ``Repeated`` inside ``value`` by its last value, and return a fault for each."""
     return [
         Fault(
-            ".".join(map(str, place)),
+            ".".join(map(str, key_path)),
             f"is given {len(repeated.values)} times (got {' and '.join(shown(entry) for entry in repeated.values)})",
             "each key once per object",
             "Remove all but one.",
         )
-        for place, repeated in _settled(value, ())
+        for key_path, repeated in _settled(value, ())
     ]
 
 
 def shown(value: Any) -> str:
-    """A value as error messages quote it: short, strings in single quotes, the rest as JSON."""
+    """A value as quoted in error messages: shortened, strings in single quotes, everything else as JSON."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_last)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _settled(value: Any, place: Place) -> Iterator[tuple[Place, Repeated]]:
+def _settled(value: Any, key_path: KeyPath) -> Iterator[tuple[KeyPath, Repeated]]:
     entries = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
     for key, entry in entries:
         if isinstance(entry, Repeated):
-            yield (*place, key), entry
+            yield (*key_path, key), entry
             value[key] = entry = entry.values[-1]
-        yield from _settled(entry, (*place, key))
+        yield from _settled(entry, (*key_path, key))
 
 
 def _depth(value: Any) -> int:
-    """Levels of nesting, counted no further than one too many."""
+    """Number of levels of nesting, counted up to one above the limit."""
     level, depth = [value], 0
     while level and depth <= _DEEPEST:
         holders = [entry.values if isinstance(entry, Repeated) else entry for entry in level]
@@ -118,7 +118,7 @@ def _constant(text: str) -> float:
     raise ValueError(f"{text} is not a number in JSON")
 
 
-def _number(text: str) -> float:
+def _finite_float(text: str) -> float:
     value = float(text)
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"{text} is too large for a number")
@@ -131,7 +131,7 @@ def _unreadable(path: Path, error: Exception) -> Fault:
         problem = f"is not JSON (got: {error.msg[:1].lower()}{error.msg[1:]})"
         return Fault(where, problem, "strict JSON, without comments or trailing commas", "Correct the syntax.")
     if isinstance(error, FileNotFoundError):
-        return Fault(str(path), "does not exist (got no such file)", "a spec file", "Check the path, or `mta init`.")
+        return Fault(str(path), "does not exist", "a spec file", "Check the path, or `mta init`.")
     if isinstance(error, UnicodeDecodeError):
         return Fault(str(path), f"is not UTF-8 (got byte {error.start})", "JSON in UTF-8", "Save it as UTF-8.")
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""The section ``evaluation``: what is generated and how it is scored."""
+"""The section ``evaluation``: data sets, sampling and metrics."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from mta_framework.spec.section import (
 )
 
 METRIC_CACHE = "metric-cache"
-"""Folder, beside those of runs and evaluations, of what was dear for metrics to get."""
+"""Name of the folder for expensive results of metrics, beside the folders of runs and evaluations."""
 
 
 class ScoringSection(Section):
-    """Responses are sampled for every data set and seed, and scored."""
+    """Evaluation: responses are sampled for every data set and seed, and scored."""
 
     sets: dict[Name, DatasetSection] = Field(
         min_length=1, description="Data sets by name.", examples=[{"test": {"path": "test.jsonl"}}]
@@ -34,26 +34,33 @@ class ScoringSection(Section):
     metrics: list[Annotated[PluginSection, Field(json_schema_extra=plugin_family("metrics"))]] = Field(
         [PluginSection(name="rouge_l")],
         min_length=1,
-        description="Metrics, in the order of the table.",
+        description="Metrics, in the order of the tables.",
         json_schema_extra=affects("scores"),
     )
     seeds: list[Seed] = Field(
-        [10, 20, 30, 40, 50], min_length=1, description="Sampling seeds.", json_schema_extra=affects("scores")
+        [10, 20, 30, 40, 50],
+        min_length=1,
+        description="Sampling seeds; each prompt gets one response per seed.",
+        json_schema_extra=affects("scores"),
     )
-    temperature: float = Field(0.7, ge=0, description="Of sampling; 0: greedy.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling.")
-    max_prompt_length: int = Field(256, ge=1, description="Tokens of a prompt.")
+    temperature: float = Field(0.7, ge=0, description="Sampling temperature; 0 means greedy decoding.")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Probability mass of nucleus sampling; 1 means the whole distribution."
+    )
+    max_prompt_length: int = Field(256, ge=1, description="Maximal number of tokens of a prompt.")
     long_prompts: Literal["cut", "refuse"] = Field(
         "cut",
-        description="Longer prompts are cut on the left, and counted in the report; or nothing is run.",
+        description="Whether longer prompts are cut on the left and counted in the report, or refused.",
         json_schema_extra=affects("nothing"),
     )
-    max_new_tokens: int = Field(512, ge=1, description="Tokens of a response.")
-    engine: EngineName = Field("transformers", description="What generates; vllm must be installed, and needs a GPU.")
+    max_new_tokens: int = Field(512, ge=1, description="Maximal number of tokens of a response.")
+    engine: EngineName = Field(
+        "transformers", description="Engine that generates responses; vllm must be installed and needs a GPU."
+    )
     batch_tokens: int = Field(
         24576,
         ge=1,
-        description="Tokens of prompts and responses that are held at once; at least one row.",
+        description="Number of prompt and response tokens that are held at a time, at least one row.",
         json_schema_extra=affects("nothing"),
     )
 
@@ -72,12 +79,12 @@ class ScoringSection(Section):
 
 
 class EvaluationSection(ScoringSection):
-    """Which models of a run are evaluated, and how."""
+    """Evaluation of a run: its models, data sets, sampling and metrics."""
 
     models: list[Literal["student", "teacher", "initial_student"]] = Field(
         ["student"],
         min_length=1,
-        description="Which models: the trained student, its teacher, it before training.",
+        description="Models that are evaluated: the trained student, its teacher, the student before training.",
         json_schema_extra=affects("nothing"),
     )
 

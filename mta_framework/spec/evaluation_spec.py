@@ -1,4 +1,4 @@
-"""The sections of an evaluation by itself, of any causal language model: what ``mta evaluate`` puts together."""
+"""The sections of an evaluation without training, which ``mta evaluate`` builds."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class ModelSection(Section):
 
     hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
     revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
-    path: Location | None = Field(None, description="Local transformers folder, or a .gguf file.")
-    tokenizer: Location | None = Field(None, description="Tokenizer folder; null: the model's own.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Of the weights.")
+    path: Location | None = Field(None, description="Path of a local transformers folder or a .gguf file.")
+    tokenizer: Location | None = Field(None, description="Path of a tokenizer folder; null: the model's own.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Dtype of the weights.")
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from exactly_one(self, "hub", "path")
@@ -38,31 +38,31 @@ class ModelSection(Section):
 
 
 class EvaluationSpec(Section):
-    """One evaluation of one model: everything that is needed to repeat it."""
+    """One evaluation of one model, with everything that is needed to repeat it."""
 
     name: Name = Field(
-        description="What tables call the model.", examples=["model"], json_schema_extra=affects("responses")
+        description="Name of the model in tables.", examples=["model"], json_schema_extra=affects("responses")
     )
     folder: Location = Field(
-        description="Where predictions and report go.",
+        description="Folder of predictions and report.",
         examples=["evaluations/model"],
         json_schema_extra=affects("nothing"),
     )
     model: ModelSection = Field(
-        description="What is evaluated.", examples=[{"hub": "gpt2"}], json_schema_extra=affects("responses")
+        description="Model that is evaluated.", examples=[{"hub": "gpt2"}], json_schema_extra=affects("responses")
     )
     template: Literal["alpaca", "chat"] = Field(
         "alpaca",
-        description="How instruction rows become prompts: the Alpaca prompt, or the tokenizer's chat template.",
+        description="Template that turns instruction rows into prompts: Alpaca's, or the tokenizer's chat template.",
         json_schema_extra=affects("responses"),
     )
     evaluation: ScoringSection = Field(
-        description="On what, and how.",
+        description="Data sets, metrics and sampling.",
         examples=[{"sets": {"test": {"path": "test.jsonl"}}}],
         json_schema_extra=affects("responses"),
     )
 
     @property
     def metric_cache(self) -> Path:
-        """Where metrics keep what was dear to get: beside the folder, for all evaluations there."""
+        """Folder of expensive results of metrics, shared by all evaluations beside this one."""
         return Path(self.folder).parent / METRIC_CACHE

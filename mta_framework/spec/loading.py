@@ -1,4 +1,4 @@
-"""Reads a spec, from a file or as the command line gives it, with every fault of its structure at once."""
+"""Reads a spec from a file or a command line, with every structural fault at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Generic
 from pydantic import ValidationError
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.spec.document import Place, read_document
+from mta_framework.spec.document import KeyPath, read_document
 from mta_framework.spec.faults import faults_of
 from mta_framework.spec.overrides import override
 from mta_framework.spec.repair import SpecT, repaired, validate
@@ -22,17 +22,16 @@ from mta_framework.spec.section import Section
 
 @dataclass(frozen=True)
 class RawSpec(Generic[SpecT]):
-    """A spec as read, sound or not.
+    """A spec as read, valid or not.
 
     Args:
-        path: The file, absolute; where there is none, the folder that relative paths are relative to.
+        path: The absolute path of the file; without a file, the folder that relative paths are relative to.
         raw: The document after overrides, as the user wrote it.
-        spec: The validated spec, its paths absolute; None if there are faults.
+        spec: The validated spec with absolute paths; None if there are faults.
         faults: All structural faults.
-        draft: The spec with faulty values replaced, for checks that look at the sound rest; None if there is nothing
-            to look at.
-        unsound: The places of the draft that were replaced.
-        given: The places that the command line set -> how a user calls them; None: by their name, after ``--set``.
+        draft: The spec with faulty values replaced, for checks of the remaining fields; None if it could not be made.
+        unsound: Key paths of the draft whose values were replaced.
+        given: Key paths that the command line set -> the option's name; None: their dotted name after ``--set``.
     """
 
     path: Path
@@ -40,18 +39,18 @@ class RawSpec(Generic[SpecT]):
     spec: SpecT | None
     faults: tuple[Fault, ...]
     draft: SpecT | None = None
-    unsound: frozenset[Place] = field(default_factory=frozenset)
-    given: Mapping[Place, str | None] = field(default_factory=dict)
+    unsound: frozenset[KeyPath] = field(default_factory=frozenset)
+    given: Mapping[KeyPath, str | None] = field(default_factory=dict)
 
-    def where(self, place: Place) -> str:
-        """The name of a place in error messages; places that the command line set say so."""
-        name = ".".join(map(str, place)) or str(self.path)
-        setting = next((given for given in self.given if place[: len(given)] == given), None)
+    def where(self, key_path: KeyPath) -> str:
+        """The name of a key path in error messages, which shows whether the command line set it."""
+        name = ".".join(map(str, key_path)) or str(self.path)
+        setting = next((given for given in self.given if key_path[: len(given)] == given), None)
         return name if setting is None else self.given[setting] or f"--set {name}"
 
-    def sound(self, *place: str | int) -> bool:
-        """Whether the draft's value at ``place`` is what the user gave, list entries included."""
-        return not any(_touches(unsound, place) for unsound in self.unsound)
+    def sound(self, *key_path: str | int) -> bool:
+        """Whether the draft's value at ``key_path``, including list entries, is the one that the user gave."""
+        return not any(_touches(unsound, key_path) for unsound in self.unsound)
 
 
 def read_spec(path: Path, overrides: Sequence[str] = ()) -> RawSpec[RunSpec]:
@@ -70,22 +69,22 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> RawSpec[RunSpec]:
     except InputError as error:
         return RawSpec(path, {}, None, tuple(error.faults))
     except RuntimeError as error:  # an unknown home, or links in a circle
-        fault = Fault(str(path), f"is no usable path (got: {error})", "a spec file", "Check the path.")
+        fault = Fault(str(path), f"is not a usable path (got: {error})", "a spec file", "Check the path.")
         return RawSpec(path, {}, None, (fault,))
     return _read(RunSpec, raw, path, overrides, {}, repetitions)
 
 
 def read_settings(
-    kind: type[SpecT], raw: dict[str, Any], folder: Path, overrides: Sequence[str], given: Mapping[Place, str]
+    kind: type[SpecT], raw: dict[str, Any], folder: Path, overrides: Sequence[str], given: Mapping[KeyPath, str]
 ) -> RawSpec[SpecT]:
-    """Validate a spec that a command puts together, as ``read_spec`` does one in a file.
+    """Validate a spec that a command builds, as ``read_spec`` does for a file.
 
     Args:
-        kind: What it is a spec of.
-        raw: The document; overrides change it.
-        folder: What relative paths are relative to.
-        overrides: As above.
-        given: Places that other options set -> how a user calls them.
+        kind: Class of the spec.
+        raw: The document, which overrides change in place.
+        folder: Folder that relative paths are relative to.
+        overrides: ``KEY=VALUE`` settings, as after ``--set``.
+        given: Key paths that other options set -> the names of these options.
     """
     return _read(kind, raw, folder, overrides, given, [])
 
@@ -95,7 +94,7 @@ def _read(
     raw: dict[str, Any],
     path: Path,
     overrides: Sequence[str],
-    given: Mapping[Place, str],
+    given: Mapping[KeyPath, str],
     repetitions: Sequence[Fault],
 ) -> RawSpec[SpecT]:
     folder, schema = path if path.is_dir() else path.parent, _schema(kind)
@@ -122,23 +121,23 @@ def _structural(kind: type[SpecT], reading: RawSpec[SpecT], folder: Path) -> lis
 
 
 def _contradictions(reading: RawSpec[SpecT]) -> Iterator[Fault]:
-    for place, section in _sections(reading.draft, ()):
-        for found in section.contradictions():
-            if all(reading.sound(*place, *involved.split(".")) for involved in found.involved):
-                at = (*place, *found.at.split(".")) if found.at else place
-                yield Fault(reading.where(at), found.problem, found.expected, found.hint)
+    for key_path, section in _sections(reading.draft, ()):
+        for contradiction in section.contradictions():
+            if all(reading.sound(*key_path, *involved.split(".")) for involved in contradiction.involved):
+                at = (*key_path, *contradiction.at.split(".")) if contradiction.at else key_path
+                yield Fault(reading.where(at), contradiction.problem, contradiction.expected, contradiction.hint)
 
 
-def _sections(value: Any, place: Place) -> Iterator[tuple[Place, Section]]:
+def _sections(value: Any, key_path: KeyPath) -> Iterator[tuple[KeyPath, Section]]:
     if isinstance(value, Section):
-        yield place, value
+        yield key_path, value
         value = {name: getattr(value, name) for name in type(value).model_fields}
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, entry in entries:
-        yield from _sections(entry, (*place, key))
+        yield from _sections(entry, (*key_path, key))
 
 
-def _touches(unsound: Place, place: Place) -> bool:
-    shared = min(len(unsound), len(place))
-    # Below a place only list entries count: a section stands though one of its fields is faulty.
-    return unsound[:shared] == place[:shared] and all(isinstance(key, int) for key in unsound[shared:])
+def _touches(unsound: KeyPath, key_path: KeyPath) -> bool:
+    shared = min(len(unsound), len(key_path))
+    # Below a key path only list entries count: a section is valid even if one of its fields is faulty.
+    return unsound[:shared] == key_path[:shared] and all(isinstance(key, int) for key in unsound[shared:])

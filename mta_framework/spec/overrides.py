@@ -6,44 +6,43 @@ from collections.abc import Sequence
 from typing import Any
 
 from mta_framework.errors import Fault
-from mta_framework.spec.document import Place, parse, settle, shown
+from mta_framework.spec.document import KeyPath, parse, settle, shown
 from mta_framework.spec.schema_text import Schema, branches, property_at
 
 
 class _Refused(Exception):
-    """An override leads nowhere."""
+    """An override that cannot be applied."""
 
     def __init__(self, problem: str, expected: str, hint: str):
         self.parts = (problem, expected, hint)
 
 
-def override(document: dict[str, Any], settings: Sequence[str], schema: Schema) -> tuple[list[Place], list[Fault]]:
+def override(document: dict[str, Any], settings: Sequence[str], schema: Schema) -> tuple[list[KeyPath], list[Fault]]:
     """Apply ``KEY=VALUE`` settings to ``document``, in their order.
 
-    A key is a dotted path, list entries by number; a value is JSON, or else a string. Where a section on the way is
-    left out of the document, its default is spelled out first; a section that is null has to be set as a whole.
+    A key is a dotted path with list entries by index; a value is JSON, or a string if it is not JSON. A missing
+    section on the path is filled with its default first; a section that is null must be set as a whole.
 
     Returns:
-        The places that were set, and a fault for every setting that leads nowhere. Whether the values fit is left to
-        validation.
+        The key paths that were set, and a fault for every setting that cannot be applied. Values are not validated.
     """
-    places: list[Place] = []
+    key_paths: list[KeyPath] = []
     faults: list[Fault] = []
     for setting in settings:
         try:
             key, value = _split(setting)
             faults += settle(value)
-            places.append(_apply(document, key, value, schema))
+            key_paths.append(_apply(document, key, value, schema))
         except _Refused as refused:
             faults.append(Fault(f"--set {setting}", *refused.parts))
-    return places, faults
+    return key_paths, faults
 
 
 def _split(setting: str) -> tuple[list[str], Any]:
     key, equals, text = setting.partition("=")
     if not equals or not all(key.split(".")):
         raise _Refused(
-            f"is no setting (got {setting!r})", "KEY=VALUE, e.g. training.epochs=3", "Write it in this form."
+            f"is not a setting (got {setting!r})", "KEY=VALUE, e.g. training.epochs=3", "Write it in this form."
         )
     try:
         value = parse(text)
@@ -52,40 +51,40 @@ def _split(setting: str) -> tuple[list[str], Any]:
     return key.split("."), value
 
 
-def _apply(document: dict[str, Any], keys: list[str], value: Any, schema: Schema) -> Place:
-    """Set a value, and return the place that is now of the setting's making."""
-    *way, last = keys
+def _apply(document: dict[str, Any], keys: list[str], value: Any, schema: Schema) -> KeyPath:
+    """Set a value, and return the key path that the setting created or changed."""
+    *parents, last = keys
     holder: Any = document
-    place: Place = ()
-    made: Place = ()
-    for key in way:
-        step = _step(holder, key, place)
-        place = (*place, step)
+    key_path: KeyPath = ()
+    made: KeyPath = ()
+    for key in parents:
+        step = _step(holder, key, key_path)
+        key_path = (*key_path, step)
         if isinstance(holder, dict) and step not in holder:
-            holder[step] = _default(schema, place)
-            made = made or (place if property_at(schema, place) is None else ())
+            holder[step] = _default(schema, key_path)
+            made = made or (key_path if property_at(schema, key_path) is None else ())
         holder = holder[step]
-    step = _step(holder, last, place)
+    step = _step(holder, last, key_path)
     holder[step] = value
-    return made or (*place, step)
+    return made or (*key_path, step)
 
 
-def _step(holder: Any, key: str, place: Place) -> str | int:
-    name = ".".join(map(str, place))
+def _step(holder: Any, key: str, key_path: KeyPath) -> str | int:
+    name = ".".join(map(str, key_path))
     if isinstance(holder, dict):
         return key
     if isinstance(holder, list):
         if key.isdecimal() and int(key) < len(holder):
             return int(key)
         count = f"{name} has {len(holder)} entries, counted from 0"
-        raise _Refused(f"names no entry (got {key!r})", count, "Name one of them, or set the whole list.")
+        raise _Refused(f"is not an entry (got {key!r})", count, "Name one of them, or set the whole list.")
     if holder is None:
         raise _Refused(f"reaches into {name}, which is null", f"{name} as a whole, as JSON", f"Set {name} itself.")
     raise _Refused(f"reaches into {name}, which is {shown(holder)}", "a path through objects and lists", "Shorten it.")
 
 
-def _default(schema: Schema, place: Place) -> Any:
-    node = property_at(schema, place)
+def _default(schema: Schema, key_path: KeyPath) -> Any:
+    node = property_at(schema, key_path)
     if node is None or "default" in node:
         # An unknown name gets an object, so that validation refuses it by name.
         return {} if node is None else _copied(node["default"])

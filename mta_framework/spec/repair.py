@@ -1,4 +1,4 @@
-"""Makes a faulty document valid, so that the rest of it can be checked as well."""
+"""Replaces the faulty values of a document, so that the remaining ones can be checked as well."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from mta_framework.spec.document import Place
-from mta_framework.spec.faults import meant, place_of
+from mta_framework.spec.document import KeyPath
+from mta_framework.spec.faults import key_path_of, meant
 from mta_framework.spec.schema_text import Schema, property_at
 from mta_framework.spec.section import Section
 
 SpecT = TypeVar("SpecT", bound=Section)
 
 _ROUNDS = 10
-"""More than the spec is deep: emptying a list can only uncover a fault one level up."""
+"""Limit of repairs, more than the depth of a spec: emptying a list can only reveal a fault one level up."""
 
 
 def validate(kind: type[SpecT], document: Mapping[str, Any], folder: Path) -> SpecT:
-    """Validate types and ranges strictly; contradictions between fields are left to the caller.
+    """Validate types and ranges strictly, without contradictions between fields.
 
     Raises:
-        ValidationError: As pydantic does.
+        ValidationError: Some value has an invalid type or range, or a field is unknown or missing.
     """
     context = {"folder": folder, "defer_contradictions": True}
     return kind.model_validate(document, strict=True, context=context)
@@ -32,37 +32,37 @@ def validate(kind: type[SpecT], document: Mapping[str, Any], folder: Path) -> Sp
 
 def repaired(
     kind: type[SpecT], document: Mapping[str, Any], folder: Path, schema: Schema
-) -> tuple[SpecT | None, set[Place]]:
-    """A draft of the spec in which every faulty value is replaced: by its default, or else by its example.
+) -> tuple[SpecT | None, set[KeyPath]]:
+    """Replace every faulty value by its default or, without one, by its example.
 
     Returns:
-        The draft, and the places that say nothing of the user's intent. None where no draft could be made.
+        The repaired draft, None if it could not be made, and the key paths that do not reflect the user's intent.
     """
     draft: Any = copy.deepcopy(dict(document))
-    places: set[Place] = set()
+    key_paths: set[KeyPath] = set()
     for _ in range(_ROUNDS):
         try:
-            return validate(kind, draft, folder), places
+            return validate(kind, draft, folder), key_paths
         except ValidationError as error:
             details = error.errors(include_url=False)
-        found = {place_of(detail, schema) for detail in details}
-        unknown = {place_of(detail, schema) for detail in details if detail["type"] == "extra_forbidden"}
-        # A misspelt field was given, so nothing may be made of the absence of the one that was meant.
-        places |= found | {(*place[:-1], name) for place in unknown if (name := meant(place, schema))}
+        faulty = {key_path_of(detail, schema) for detail in details}
+        unknown = {key_path_of(detail, schema) for detail in details if detail["type"] == "extra_forbidden"}
+        # A misspelt field was given, so the absence of the intended one must not be reported.
+        key_paths |= faulty | {(*key_path[:-1], name) for key_path in unknown if (name := meant(key_path, schema))}
         # The last entries first: deleting one must not shift the others.
-        for place in sorted(found, key=lambda place: [str(key).rjust(9) for key in place], reverse=True):
-            _mend(draft, place, schema)
-    return None, places
+        for key_path in sorted(faulty, key=lambda key_path: [str(key).rjust(9) for key in key_path], reverse=True):
+            _mend(draft, key_path, schema)
+    return None, key_paths
 
 
-def _mend(draft: Any, place: Place, schema: Schema) -> None:
+def _mend(draft: Any, key_path: KeyPath, schema: Schema) -> None:
     holder = draft
-    for key in place[:-1]:
+    for key in key_path[:-1]:
         try:
             holder = holder[key]
         except (KeyError, IndexError, TypeError):
             return
-    key, node = place[-1] if place else "", property_at(schema, place) or {}
+    key, node = key_path[-1] if key_path else "", property_at(schema, key_path) or {}
     if isinstance(holder, dict) and "examples" in node and "default" not in node:
         holder[key] = copy.deepcopy(node["examples"][0])
     elif isinstance(holder, dict):

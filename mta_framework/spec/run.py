@@ -31,50 +31,52 @@ from mta_framework.spec.training import TrainingSection
 
 
 class RunSpec(Section):
-    """One run: everything that is needed to repeat it."""
+    """One run, with everything that is needed to repeat it."""
 
     name: Name = Field(
         description="Name of the run and of its folder.", examples=["my-run"], json_schema_extra=affects("nothing")
     )
     seed: Seed = Field(
-        42, description="Of initialisation, data order and dropout.", json_schema_extra=affects("weights")
+        42, description="Seed of initialisation, data order and dropout.", json_schema_extra=affects("weights")
     )
     output_dir: Location = Field(
         "runs",
-        description="The run folder is output_dir/name.",
+        description="Folder of the runs; the run folder is output_dir/name.",
         validate_default=True,
         json_schema_extra=affects("nothing"),
     )
     teacher: TeacherSection | None = Field(
         None,
-        description="The model that is imitated; null where nothing uses one.",
+        description="Model that the student imitates; null if nothing uses a teacher.",
         json_schema_extra=affects("weights"),
     )
     student: StudentSection = Field(
-        description="The model that is trained.", examples=[{"hub": "gpt2"}], json_schema_extra=affects("weights")
+        description="Model that is trained.", examples=[{"hub": "gpt2"}], json_schema_extra=affects("weights")
     )
     data: DataSection = Field(
-        description="What is trained on.",
+        description="Training and validation data.",
         examples=[{"train": {"path": "train.jsonl"}}],
         json_schema_extra=affects("weights"),
     )
     base_loss: PluginSection = Field(
-        description="The loss that MTA is added to.",
+        description="Loss to which MTA is added.",
         examples=[{"name": "kl"}],
         json_schema_extra={**plugin_family("base_losses"), **affects("weights")},
     )
     alignment: AlignmentSection | None = Field(
         None,
-        description="MTA: the spans and layers that are compared; null: the base loss alone.",
+        description="MTA: the spans and layers that are compared; null: train with the base loss alone.",
         json_schema_extra=affects("weights"),
     )
     training: TrainingSection = Field(
-        description="Length, batches, optimiser and schedule.",
+        description="Duration, batches, optimiser and schedule.",
         examples=[{"epochs": 3}],
         json_schema_extra=affects("weights"),
     )
     evaluation: EvaluationSection | None = Field(
-        None, description="Responses are sampled and scored; null: train only.", json_schema_extra=affects("responses")
+        None,
+        description="Evaluation of the models after training; null: train only.",
+        json_schema_extra=affects("responses"),
     )
 
     @property
@@ -84,7 +86,7 @@ class RunSpec(Section):
 
     @property
     def metric_cache(self) -> Path:
-        """Where metrics keep what was dear to get: beside the run folder, for all runs there."""
+        """Folder of expensive results of metrics, shared by all runs in ``output_dir``."""
         return Path(self.output_dir) / METRIC_CACHE
 
     def contradictions(self) -> Iterator[Contradiction]:
@@ -102,8 +104,10 @@ class RunSpec(Section):
                 )
         if self.alignment is None:
             for name in ("parse", "processes", "cache_dir"):
-                for found in without_effect(self.data, name, "", "without alignment, which alone parses spans"):
-                    yield replace(found, at=f"data.{name}", involved=(f"data.{name}", "alignment"))
+                for contradiction in without_effect(
+                    self.data, name, "", "without alignment, where no spans are parsed"
+                ):
+                    yield replace(contradiction, at=f"data.{name}", involved=(f"data.{name}", "alignment"))
 
     def _teacher_missing(self) -> Iterator[Contradiction]:
         users = {

@@ -1,11 +1,11 @@
-"""What a JSON Schema allows, in words; and the way from a place in a document to its schema."""
+"""Describes a JSON Schema in words, and finds the schema of a value in a document."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from mta_framework.spec.document import Place, shown
+from mta_framework.spec.document import KeyPath, shown
 
 Schema = dict[str, Any]
 
@@ -21,24 +21,24 @@ _TYPES = {
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
-def property_at(schema: Schema, place: Place) -> Schema | None:
-    """The schema of the value at ``place``, references at its own top kept; None where there is none.
+def property_at(schema: Schema, key_path: KeyPath) -> Schema | None:
+    """The schema of the value at ``key_path``, with an unresolved reference at its top; None if there is no such value.
 
-    A tag in the place (see ``untagged``) chooses its alternative.
+    A tag in the key path (see ``untagged``) selects its alternative.
     """
     node: Schema | None = schema
-    for key in place:
+    for key in key_path:
         node = _step(schema, node or {}, key)
         if node is None:
             break
     return node
 
 
-def untagged(schema: Schema, place: Place) -> Place:
-    """A place without the tags that pydantic adds where a field tells the alternatives of a union apart."""
-    kept: Place = ()
+def untagged(schema: Schema, key_path: KeyPath) -> KeyPath:
+    """A key path without the tags that pydantic adds for discriminated unions."""
+    kept: KeyPath = ()
     node: Schema | None = schema
-    for key in place:
+    for key in key_path:
         if node is None or key not in _tags(node):
             kept = (*kept, key)
         node = _step(schema, node or {}, key)
@@ -46,7 +46,7 @@ def untagged(schema: Schema, place: Place) -> Place:
 
 
 def branches(root: Schema, node: Schema) -> list[Schema]:
-    """The alternatives of a node, with references followed."""
+    """The alternatives of a node, with references resolved."""
     if "$ref" in node:
         return branches(root, root["$defs"][node["$ref"].rsplit("/", 1)[-1]])
     options = node.get("anyOf") or node.get("oneOf")
@@ -54,9 +54,9 @@ def branches(root: Schema, node: Schema) -> list[Schema]:
 
 
 def fields_within(root: Schema, node: Schema) -> Iterator[tuple[str, Schema, bool]]:
-    """The fields of the objects that a node allows, and whether they are required.
+    """Yield name, schema and required flag of every field of the objects that a node may be.
 
-    One that some alternatives lack says in its description where it counts.
+    The description of a field that some alternatives lack says to which of them it belongs.
     """
     tags = _tags(node)
     alternatives = {tag: branches(root, option)[0] for tag, option in tags.items()} if tags else {}
@@ -64,20 +64,20 @@ def fields_within(root: Schema, node: Schema) -> Iterator[tuple[str, Schema, boo
     for name in dict.fromkeys(name for entry in objects for name in entry.get("properties", {})):
         holders = [entry for entry in objects if name in entry.get("properties", {})]
         field = _joined([entry["properties"][name] for entry in holders])
-        told_apart_by = node["discriminator"]["propertyName"] if tags else None
+        tag_field = node["discriminator"]["propertyName"] if tags else None
         if alternatives and len(holders) < len(alternatives):
             owners = " or ".join(tag for tag, entry in alternatives.items() if entry in holders)
-            field = {**field, "description": f"With {told_apart_by} {owners}: {field.get('description', '')}"}
-        yield name, field, name == told_apart_by or any(name in entry.get("required", ()) for entry in holders)
+            field = {**field, "description": f"With {tag_field} {owners}: {field.get('description', '')}"}
+        yield name, field, name == tag_field or any(name in entry.get("required", ()) for entry in holders)
 
 
 def phrase(root: Schema, node: Schema) -> str:
-    """What is allowed, e.g. ``an integer >= 1 or null``."""
+    """The expected value in words, e.g. ``an integer >= 1 or null``."""
     return " or ".join(dict.fromkeys(_phrase(root, branch) for branch in branches(root, node)))
 
 
 def _tags(node: Schema) -> dict[Any, Schema]:
-    """Tag -> alternative, in the order of the alternatives."""
+    """Tags of a discriminated union -> its alternatives, in their order."""
     mapping = node.get("discriminator", {}).get("mapping", {})
     return {tag: option for option in node.get("oneOf", ()) for tag in mapping if option["$ref"] == mapping[tag]}
 
@@ -85,8 +85,8 @@ def _tags(node: Schema) -> dict[Any, Schema]:
 def _step(root: Schema, node: Schema, key: str | int) -> Schema | None:
     if key in (tags := _tags(node)):
         return tags[key]
-    found = [child for branch in branches(root, node) if (child := _child(branch, key))]
-    return _joined(found) if found else None
+    children = [child for branch in branches(root, node) if (child := _child(branch, key))]
+    return _joined(children) if children else None
 
 
 def _joined(alternatives: list[Schema]) -> Schema:

@@ -1,4 +1,4 @@
-"""What all sections of a spec share: the base class, field types, and contradictions between fields."""
+"""The base of all sections of a spec: the base class, field types, and contradictions between fields."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _absolute(path: str, info: ValidationInfo) -> str:
         absolute = (Path(folder) / Path(path).expanduser()).resolve()
         absolute.exists()
     except (OSError, RuntimeError) as error:  # too long, or in a closed folder; an unknown home, links in a circle
-        raise ValueError(f"is no usable path ({_reason(error)})") from None
+        raise ValueError(f"is not a usable path ({_reason(error)})") from None
     return str(absolute)
 
 
@@ -39,19 +39,19 @@ def _reason(error: OSError | RuntimeError) -> str:
 
 
 Location = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
-"""A path; relative ones are relative to the folder of the spec file, which loading gives as context ``folder``."""
+"""A path; a relative one is relative to the folder of the spec file, the validation context ``folder``."""
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Fields that are right one by one and wrong together.
+    """Fields that are valid one by one and contradict each other.
 
     Args:
-        at: Field that is blamed, relative to the section; empty: the section as a whole.
-        involved: Every field that the judgement rests on, dotted: while one of them is faulty, it is not passed.
-        problem: As in ``Fault``.
-        expected: As in ``Fault``.
-        hint: As in ``Fault``.
+        at: Field that is reported, relative to the section; empty for the section as a whole.
+        involved: Dotted names of all fields that the contradiction depends on; it is reported only if all are valid.
+        problem: The problem, as in ``Fault``.
+        expected: The expectation, as in ``Fault``.
+        hint: The remedy, as in ``Fault``.
     """
 
     at: str
@@ -62,21 +62,21 @@ class Contradiction:
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, an unknown field is an error, no field is coerced from another type."""
+    """Base class of all sections: immutable, without unknown fields and without coercion of types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def contradictions(self) -> Iterator[Contradiction]:
-        """Yield what is wrong between this section's fields; nested sections speak for themselves."""
+        """Yield the contradictions between this section's fields, without those of nested sections."""
         yield from ()
 
     @model_validator(mode="after")
     def _without_contradictions(self, info: ValidationInfo) -> Self:
-        # Loading defers them (it asks every section itself) so that they come together with all other faults.
+        # Loading defers them and asks every section itself, so that they are reported together with all other faults.
         if not (info.context or {}).get("defer_contradictions"):
-            found = [f"{item.at} {item.problem}; {item.expected}".strip() for item in self.contradictions()]
-            if found:
-                raise ValueError(" | ".join(found))
+            messages = [f"{item.at} {item.problem}; {item.expected}".strip() for item in self.contradictions()]
+            if messages:
+                raise ValueError(" | ".join(messages))
         return self
 
 
@@ -85,7 +85,7 @@ def exactly_one(section: Section, *names: str) -> Iterator[Contradiction]:
     given = [name for name in names if getattr(section, name) is not None]
     if not given:
         add = f"Add one of {', '.join(names)}."
-        yield Contradiction("", names, "is incomplete (got none)", f"exactly one of {', '.join(names)}", add)
+        yield Contradiction("", names, "is incomplete", f"exactly one of {', '.join(names)}", add)
     elif len(given) > 1:
         problem = f"contradicts itself (got {' and '.join(given)})"
         yield Contradiction("", names, problem, f"exactly one of {', '.join(names)}", "Keep one of them.")
@@ -95,8 +95,10 @@ def without_effect(section: Section, name: str, because: str, reason: str) -> It
     """Yield a contradiction if the field differs from its default.
 
     Args:
+        section: The section of the field.
+        name: Name of the field.
         because: Name of the field that makes it ineffective.
-        reason: Half a sentence, ``where hub is null``.
+        reason: End of the sentence "has no effect ...", e.g. ``where hub is null``.
     """
     value, default = getattr(section, name), type(section).model_fields[name].get_default(call_default_factory=True)
     if value != default:
@@ -118,7 +120,7 @@ EngineName = Literal["transformers", "vllm"]
 
 
 def plugin_family(name: str) -> dict[str, JsonValue]:
-    """Marks a plugin section in the JSON Schema with the family that it chooses from."""
+    """Mark a plugin section in the JSON Schema with its plugin family."""
     return {"plugin_family": name}
 
 
@@ -126,4 +128,6 @@ class PluginSection(Section):
     """A plugin by name, with its options."""
 
     name: Text = Field(description="Name of an installed plugin; `mta plugins` lists them.", examples=["kl"])
-    params: dict[str, Any] = Field(default_factory=dict, description="The plugin's options; `mta plugins NAME`.")
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the plugin; `mta plugins NAME` lists them."
+    )

@@ -20,13 +20,13 @@ from mta_framework.spec.section import (
 
 
 class LoraSection(Section):
-    """Low-rank adapters (peft); the rest of the student is frozen, the export is merged."""
+    """Low-rank adapters (peft): all other weights of the student are frozen, and the export is merged."""
 
-    rank: int = Field(8, ge=1, description="Rank of the update.")
-    alpha: float = Field(16.0, gt=0, description="Scale: the update is multiplied by alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    rank: int = Field(8, ge=1, description="Rank of the adapters.")
+    alpha: float = Field(16.0, gt=0, description="Scale of the adapters: their output is multiplied by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability on the adapters' input.")
     target_modules: list[Text] | None = Field(
-        None, min_length=1, description="Names of the linear modules that are adapted; null: all but the head."
+        None, min_length=1, description="Names of the linear modules that get adapters; null: all except the head."
     )
 
 
@@ -35,15 +35,21 @@ class StudentSection(Section):
 
     hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
     revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
-    path: Location | None = Field(None, description="Local transformers folder, or a .gguf file.")
+    path: Location | None = Field(None, description="Path of a local transformers folder or a .gguf file.")
     config: dict[str, Any] | None = Field(
-        None, description="A transformers configuration (model_type and its fields), freshly initialised."
+        None, description="Configuration of a new, randomly initialised model: model_type and fields of transformers."
     )
     teacher_layers: list[int] | None = Field(
-        None, min_length=1, description="1-based decoder blocks of the teacher that the student starts from."
+        None,
+        min_length=1,
+        description="Decoder blocks of the teacher, counted from 1, that the student is initialised with.",
     )
-    tokenizer: Location | None = Field(None, description="Tokenizer folder; null: the model's own or the teacher's.")
-    lora: LoraSection | None = Field(None, description="Train low-rank adapters instead of all weights.")
+    tokenizer: Location | None = Field(
+        None, description="Path of a tokenizer folder; null: the model's own or, without one, the teacher's."
+    )
+    lora: LoraSection | None = Field(
+        None, description="Low-rank adapters to train instead of all weights; null: all weights."
+    )
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from exactly_one(self, "hub", "path", "config", "teacher_layers")

@@ -14,8 +14,8 @@ from mta_framework.spec.document import read_document, shown
 from mta_framework.spec.faults import faults_of
 from mta_framework.spec.section import Contradiction, Location, Name, Section, Text, exactly_one
 
-_OWN_FIELDS = ("name", "output_dir")
-"""Fields of a spec that a sweep sets for each of its cells."""
+_CELL_FIELDS = ("name", "output_dir")
+"""Fields of a spec that the sweep sets for each cell."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Choice:
     """One entry of an axis.
 
     Args:
-        label: What it is called in tables.
-        settings: Dotted field -> value.
-        spec: The spec that it starts from; None: the sweep's.
+        label: Name of the choice in tables.
+        settings: Dotted name of a field -> value.
+        spec: Path of the spec that it starts from; None means the sweep's.
     """
 
     label: str
@@ -34,19 +34,23 @@ class Choice:
 
 
 class AxisSection(Section):
-    """What varies: labelled settings, labelled specs, or one field with its values."""
+    """An axis of the grid: labelled settings, labelled specs, or one field with its values."""
 
-    name: Text = Field(description="Of the axis.", examples=["method"])
+    name: Text = Field(description="Name of the axis.", examples=["method"])
     cells: dict[Text, dict[Text, Any]] | None = Field(
-        None, min_length=1, description="Label -> settings: dotted field of the spec -> its value, null included."
+        None,
+        min_length=1,
+        description="Label -> settings, each a dotted field of the spec -> its value, which may be null.",
     )
-    specs: dict[Text, Location] | None = Field(None, min_length=1, description="Label -> spec, instead of `spec`.")
-    field: Text | None = Field(None, description="A dotted field of the spec, e.g. seed.")
-    values: list[Any] | None = Field(None, min_length=1, description="The values of `field`.")
+    specs: dict[Text, Location] | None = Field(
+        None, min_length=1, description="Label -> path of a spec, instead of `spec`."
+    )
+    field: Text | None = Field(None, description="Dotted name of the field that varies, e.g. seed.")
+    values: list[Any] | None = Field(None, min_length=1, description="Values of `field`.")
 
     @property
     def choices(self) -> tuple[Choice, ...]:
-        """The entries, in their order; values are labelled by the name of the axis."""
+        """The choices in their order; values are labelled with the name of the axis."""
         if self.field is not None:
             labels = [value if isinstance(value, str) else shown(value) for value in self.values or ()]
             pairs = zip(labels, self.values or (), strict=True)
@@ -56,12 +60,12 @@ class AxisSection(Section):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Every field that some choice sets."""
+        """Dotted names of all fields that some choice sets."""
         return tuple(dict.fromkeys(name for choice in self.choices for name in choice.settings))
 
     @property
     def is_seeds(self) -> bool:
-        """Whether its cells repeat one thing from several training seeds, and share a row of the table."""
+        """Whether the axis varies the training seed only, so that its cells share a row of the table."""
         return self.field == "seed"
 
     def contradictions(self) -> Iterator[Contradiction]:
@@ -82,39 +86,41 @@ class AxisSection(Section):
 
 
 class SweepSpec(Section):
-    """A sweep: every combination of the axes' choices is a run."""
+    """A sweep, in which every combination of the axes' choices is a run."""
 
     name: Name = Field(description="Name of the sweep and of its folder.", examples=["my-sweep"])
     output_dir: Location = Field(
-        "sweeps", description="The run folder of a cell is output_dir/name/CELL.", validate_default=True
+        "sweeps",
+        description="Folder of the sweeps; the run folder of a cell is output_dir/name/CELL.",
+        validate_default=True,
     )
-    spec: Location | None = Field(None, description="The spec that is varied; null where an axis gives specs.")
+    spec: Location | None = Field(None, description="Path of the spec that is varied; null if an axis gives specs.")
     set: dict[Text, Any] = Field(
-        {}, description="Settings of all cells, by dotted field; those of the axes come after them."
+        {}, description="Settings of all cells, by dotted field, applied before those of the axes."
     )
     axes: list[AxisSection] = Field(
         min_length=1,
-        description="What varies.",
+        description="Axes of the grid.",
         examples=[[{"name": "seed", "field": "seed", "values": [1, 2, 3]}]],
     )
     baseline: Text | dict[Text, Text] | None = Field(
-        None, description="The label that all others of its axis are compared to, or label -> label of one axis."
+        None, description="Label that all others of its axis are compared with, or label -> label of one axis."
     )
 
     @property
     def folder(self) -> Path:
-        """The folder of the sweep, in which its cells have theirs."""
+        """The folder of the sweep, which contains the folders of its cells."""
         return Path(self.output_dir) / self.name
 
     @property
     def baselines(self) -> tuple[int, dict[str, str]]:
-        """The axis that rows are compared along, and its labels with the label that each is compared to."""
-        for number, axis in enumerate(self.axes):
+        """Index of the axis along which rows are compared, and label -> label of its baseline."""
+        for index, axis in enumerate(self.axes):
             labels = [choice.label for choice in axis.choices]
             if isinstance(self.baseline, str) and self.baseline in labels:
-                return number, {label: self.baseline for label in labels if label != self.baseline}
+                return index, {label: self.baseline for label in labels if label != self.baseline}
             if isinstance(self.baseline, dict) and {*self.baseline, *self.baseline.values()} <= {*labels}:
-                return number, dict(self.baseline)
+                return index, dict(self.baseline)
         return 0, {}
 
     def contradictions(self) -> Iterator[Contradiction]:
@@ -129,71 +135,73 @@ class SweepSpec(Section):
         choosers = [axis.name for axis in self.axes if axis.specs]
         given = [*(["spec"] if self.spec else []), *(f"axis {name!r}" for name in choosers)]
         if len(given) != 1:
-            problem = f"must be given exactly once (got {' and '.join(given) or 'none'})"
+            problem = "must be given exactly once" + (f" (got {' and '.join(given)})" if given else "")
             yield Contradiction("spec", ("spec", "axes"), problem, "spec, or one axis with specs", "Keep one of them.")
 
     def _overridden(self) -> Iterator[Contradiction]:
-        """A setting that a later one replaces in every cell has no effect."""
-        for number, axis in enumerate(self.axes):
-            later = [(other.name, name) for other in self.axes[number + 1 :] for name in other.fields]
+        """Report settings that a later one replaces in every cell."""
+        for index, axis in enumerate(self.axes):
+            later = [(other.name, name) for other in self.axes[index + 1 :] for name in other.fields]
             for name in axis.fields:
                 for other, replacing in later:
                     if _within(name, replacing):
-                        yield _replaced(f"axes.{number}", name, f"axis {other!r} sets {replacing}")
+                        yield _replaced(f"axes.{index}", name, f"axis {other!r} sets {replacing}")
         for name in self.set:
             for axis in self.axes:
                 if axis.choices and all(any(_within(name, by) for by in choice.settings) for choice in axis.choices):
-                    yield _replaced("set", name, f"every choice of axis {axis.name!r} sets it anew")
+                    yield _replaced("set", name, f"every choice of axis {axis.name!r} sets it")
 
     def _baseline(self) -> Iterator[Contradiction]:
-        number, found = self.baselines
-        if not found:
+        index, baselines = self.baselines
+        if not baselines:
             labels = [choice.label for axis in self.axes if not axis.is_seeds for choice in axis.choices]
-            problem = f"names no labels of one axis, or nothing to compare with them (got {shown(self.baseline)})"
+            problem = (
+                f"does not consist of labels of one axis, or leaves nothing to compare (got {shown(self.baseline)})"
+            )
             yield Contradiction("baseline", ("baseline", "axes"), problem, f"among {', '.join(labels)}", "Correct it.")
-        elif self.axes[number].is_seeds:
-            problem = f"is a training seed, of which all make one row (got {shown(self.baseline)})"
+        elif self.axes[index].is_seeds:
+            problem = f"is a training seed, and all seeds form one row (got {shown(self.baseline)})"
             yield Contradiction("baseline", ("baseline", "axes"), problem, "a label of another axis", "Correct it.")
 
 
 def read_sweep(path: Path) -> tuple[SweepSpec, list[Fault]]:
-    """Read and validate a sweep; the specs of its cells are left to binding.
+    """Read and validate a sweep; the specs of its cells are checked by binding.
 
     Args:
         path: JSON file in UTF-8. Paths in it are relative to its folder; those in settings to the folder of the spec.
 
     Returns:
-        The sweep, and what is wrong between its fields.
+        The sweep, and the contradictions between its fields.
 
     Raises:
-        InputError: There is none, or its structure is faulty: all faults of it.
+        InputError: The file does not exist, or with every structural fault.
     """
     document, faults = read_document(path)
     context = {"folder": path.resolve().parent, "defer_contradictions": True}
 
-    def where(place: tuple[str | int, ...]) -> str:
-        return ".".join(map(str, place)) or str(path)
+    def where(key_path: tuple[str | int, ...]) -> str:
+        return ".".join(map(str, key_path)) or str(path)
 
     try:
         sweep = SweepSpec.model_validate(document, strict=True, context=context)
     except ValidationError as error:
         raise InputError([*faults, *faults_of(error, SweepSpec.model_json_schema(), where, "field")]) from None
     sections: list[tuple[tuple[str | int, ...], Section]] = [((), sweep)]
-    sections += [(("axes", number), axis) for number, axis in enumerate(sweep.axes)]
-    for place, section in sections:
-        for found in section.contradictions():
-            at = where((*place, found.at) if found.at else place)
-            faults.append(Fault(at, found.problem, found.expected, found.hint))
+    sections += [(("axes", index), axis) for index, axis in enumerate(sweep.axes)]
+    for key_path, section in sections:
+        for item in section.contradictions():
+            at = where((*key_path, item.at) if item.at else key_path)
+            faults.append(Fault(at, item.problem, item.expected, item.hint))
     return sweep, faults
 
 
 def _unsettable(at: str, name: str) -> Iterator[Contradiction]:
     if "=" in name or not all(name.split(".")):
-        problem, expected = f"names no field (got {name!r})", "a dotted path into a spec, e.g. training.epochs"
+        problem, expected = f"is not a field (got {name!r})", "a dotted path into a spec, e.g. training.epochs"
         yield Contradiction(at, ("set", "axes"), problem, expected, "Correct it.")
-    if name in _OWN_FIELDS:
-        problem = f"sets what the sweep itself sets for every cell (got {name!r})"
-        expected = "name and output_dir of the sweep, and labels, from which the folders of the cells follow"
+    if name in _CELL_FIELDS:
+        problem = f"is set by the sweep for every cell (got {name!r})"
+        expected = "name and output_dir of the sweep, from which the folders of the cells are derived"
         yield Contradiction(at, ("set", "axes"), problem, expected, "Remove it.")
 
 

@@ -1,4 +1,4 @@
-"""What ``mta evaluate`` is given -> the spec of an evaluation: a run gives its own settings as defaults."""
+"""Turns the command line of ``mta evaluate`` into the spec of an evaluation, with the settings of a run as defaults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.spec.document import Place, parse, read_document
+from mta_framework.spec.document import KeyPath, parse, read_document
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.loading import RawSpec, read_settings
 from mta_framework.spec.section import HubId
@@ -26,12 +26,12 @@ class Request:
 
     Args:
         target: A run folder, a transformers folder, a GGUF file or an id on the hub.
-        data: ``NAME=FILE``, instead of the sets of the run.
-        seeds: Sampling seeds, separated by commas; as may be ``metrics`` and what follows it, None: the default.
-        metrics: Names of metrics with their default options.
-        template: How instruction rows become prompts.
-        dtype: Of the weights.
-        output: Where predictions and report go; None: ``evaluations/NAME``, NAME after the target.
+        data: Data sets as ``NAME=FILE``, which replace the sets of the run.
+        seeds: Sampling seeds, separated by commas; None means the default.
+        metrics: Names of metrics, used with their default options; empty means the default.
+        template: Template that turns instruction rows into prompts; None means the default.
+        dtype: Dtype of the weights; None means the default.
+        output: Folder of predictions and report; None means ``evaluations/NAME``, named after the target.
         overrides: ``KEY=VALUE`` settings.
     """
 
@@ -46,21 +46,21 @@ class Request:
 
 
 def read_request(request: Request) -> RawSpec[EvaluationSpec]:
-    """Put the spec together and validate it; plugins are left to binding.
+    """Build the spec and validate it; plugins are checked by binding.
 
     Returns:
         The spec, or all faults of the command line.
 
     Raises:
-        InputError: The target is a folder of another kind, so that nothing can be said of the rest.
+        InputError: The target is a folder of another kind, so that the rest cannot be checked.
     """
     raw = _defaults(request.target)
     output = request.output or str(Path("evaluations") / _name(_last(request.target)))
     raw |= {"name": _name(Path(output).name), "folder": output}
     faults: list[Fault] = []
-    given: dict[Place, str] = {("folder",): "-o", **_data(raw, request, faults)}
+    given: dict[KeyPath, str] = {("folder",): "-o", **_data(raw, request, faults)}
     if request.seeds is not None:
-        raw["evaluation"]["seeds"] = [_number(seed) for seed in request.seeds.split(",")]
+        raw["evaluation"]["seeds"] = [_parsed(seed) for seed in request.seeds.split(",")]
         given["evaluation", "seeds"] = "--seeds"
     if request.metrics:
         raw["evaluation"]["metrics"] = [{"name": name} for name in request.metrics]
@@ -74,13 +74,13 @@ def read_request(request: Request) -> RawSpec[EvaluationSpec]:
     return replace(reading, faults=tuple(faults), spec=None if faults else reading.spec)
 
 
-def _data(raw: dict[str, Any], request: Request, faults: list[Fault]) -> dict[Place, str]:
-    """Put ``--data`` into the document, and give the places with what a user calls them."""
+def _data(raw: dict[str, Any], request: Request, faults: list[Fault]) -> dict[KeyPath, str]:
+    """Put ``--data`` into the document, and return the key paths with the names of their options."""
     sets: dict[str, dict[str, str]] = {}
     for entry in request.data:
         name, equals, file = entry.partition("=")
         if not (name and equals and file) or name in sets:
-            problem = f"repeats {name!r}" if name in sets else "is no data set"
+            problem = f"repeats {name!r}" if name in sets else "is not a data set"
             expected = "NAME=FILE, each NAME once, e.g. test=test.jsonl"
             faults.append(Fault(f"--data {entry}", f"{problem} (got {entry!r})", expected, "Write it in this form."))
         else:
@@ -92,14 +92,14 @@ def _data(raw: dict[str, Any], request: Request, faults: list[Fault]) -> dict[Pl
 
 def _no_data() -> Fault:
     problem, expected = (
-        "must be given, unless a run with an evaluation is the target (got none)",
+        "must be given unless the target is a run with an evaluation",
         "NAME=FILE, JSON Lines",
     )
     return Fault("--data", problem, expected, "Add it, e.g. --data test=test.jsonl.")
 
 
 def _defaults(target: str) -> dict[str, Any]:
-    """The document as the target gives it."""
+    """The document with the settings of the target."""
     path = Path(target).expanduser()
     if (path / _RUN_SPEC).is_file():
         return _of_run(path)
@@ -112,12 +112,12 @@ def _of_run(folder: Path) -> dict[str, Any]:
     if faults:
         raise InputError(faults)
     if "student" not in document:
-        problem, hint = "is the folder of something else than a run", "Give the model that you mean."
+        problem, hint = "is not the folder of a run", "Give the folder of a model."
         raise InputError([Fault("TARGET", f"{problem} (got {folder})", "a run folder, or a model", hint)])
     if not (folder / "student").is_dir():
-        problem = f"is a run that has no student yet (got {folder})"
+        problem = f"is a run without a trained student (got {folder})"
         hint = "Finish it with `mta run SPEC --resume`."
-        raise InputError([Fault("TARGET", problem, "a run whose training is done, or a model", hint)])
+        raise InputError([Fault("TARGET", problem, "a run whose training is complete, or a model", hint)])
     data, training, evaluation = (_part(document, name) for name in ("data", "training", "evaluation"))
     dtype = DTYPE_OF_PRECISION.get(str(training.get("precision")), "float32")
     return {
@@ -128,8 +128,8 @@ def _of_run(folder: Path) -> dict[str, Any]:
 
 
 def _part(document: dict[str, Any], name: str) -> dict[str, Any]:
-    found = document.get(name)
-    return found if isinstance(found, dict) else {}
+    part = document.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _is_hub_id(target: str) -> bool:
@@ -141,17 +141,17 @@ def _is_hub_id(target: str) -> bool:
 
 
 def _last(target: str) -> str:
-    """The last part of a path or an id, without the ending of a file."""
+    """The last part of a path or an id, without the suffix of a file."""
     path = Path(target).expanduser()
     return path.resolve().stem if path.is_file() else (path.resolve() if path.exists() else path).name
 
 
 def _name(text: str) -> str:
-    """As near to ``text`` as the name of an evaluation can be."""
+    """The text with characters replaced that the name of an evaluation cannot contain."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-")[:100] or "model"
 
 
-def _number(text: str) -> Any:
+def _parsed(text: str) -> Any:
     try:
         return parse(text)
     except ValueError:

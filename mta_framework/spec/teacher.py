@@ -1,4 +1,4 @@
-"""The section ``teacher``: the model that is imitated."""
+"""The section ``teacher``: the model that the student imitates."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class TeacherSection(Section):
-    """The model that is imitated."""
+    """The model that the student imitates."""
 
     hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
     revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
-    path: Location | None = Field(None, description="Local transformers folder, or a .gguf file.")
-    run: Location | None = Field(None, description="Another spec: its exported student, trained first unless there.")
-    dtype: DType = Field("auto", description="Weights of the frozen teacher; auto follows training.precision.")
+    path: Location | None = Field(None, description="Path of a local transformers folder or a .gguf file.")
+    run: Location | None = Field(
+        None, description="Path of another spec, whose student is the teacher; it is trained first unless it exists."
+    )
+    dtype: DType = Field("auto", description="Dtype of the frozen teacher's weights; auto follows training.precision.")
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from exactly_one(self, "hub", "path", "run")

@@ -14,7 +14,7 @@ from mta_framework import InputError
 from mta_framework.registry import Registry, discover
 from mta_framework.runs.binding import bind
 
-SPECS = Path(__file__).parents[1] / "specs"
+SPECS = Path(__file__).parents[2] / "specs"
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,8 @@ def test_a_good_spec_binds(path: Path, registry: Registry) -> None:
 
 
 def test_every_expectation_belongs_to_a_spec() -> None:
+    assert (SPECS / "bad").is_dir()
+    assert (SPECS / "good").is_dir()
     assert {path.stem for path in (SPECS / "bad").glob("*.txt")} == {
         path.stem for path in (SPECS / "bad").glob("*.json")
     }

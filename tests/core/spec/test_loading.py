@@ -104,7 +104,7 @@ def test_brackets_without_end_are_a_fault(write_spec: Write, brackets: str) -> N
 def test_a_path_that_cannot_be_one_is_a_fault(write_spec: Write, path: str, reason: str) -> None:
     (fault,) = read_spec(write_spec(data={"train": {"path": path}})).faults
     assert fault.where == "data.train.path"
-    assert fault.problem.startswith(f"is no usable path ({reason}) (got ")
+    assert fault.problem.startswith(f"is not a usable path ({reason}) (got ")
 
 
 def test_a_spec_that_links_to_itself_is_a_fault(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_model_is_a_path_or_an_id_on_the_hub(folder: Path, target: str, kind: 
 
 def test_a_model_needs_data() -> None:
     (fault,) = faults_of("gpt2")
-    assert fault.startswith("--data: must be given, unless a run with an evaluation is the target (got none); ")
+    assert fault.startswith("--data: must be given unless the target is a run with an evaluation; ")
 
 
 @pytest.mark.usefixtures("run_folder")
@@ -123,8 +123,8 @@ def test_all_faults_come_at_once_each_called_as_it_was_typed() -> None:
         overrides=["evaluation.temprature=1", "model.dtype=float8"],
     )
     assert sorted(fault.split(" (got")[0] for fault in found) == [
-        "--data a b: has a name that is not allowed",
-        "--data no-file: is no data set",
+        "--data a b: has an invalid name",
+        "--data no-file: is not a data set",
         "--data t=b.jsonl: repeats 't'",
         "--seeds: has the wrong type",
         "--set evaluation.temprature: is not a field",
@@ -135,10 +135,10 @@ def test_all_faults_come_at_once_each_called_as_it_was_typed() -> None:
 
 def test_folders_of_another_kind_are_refused(run_folder: Path) -> None:
     (run_folder / "student").rmdir()
-    with pytest.raises(InputError, match=r"TARGET: is a run that has no student yet"):
+    with pytest.raises(InputError, match=r"TARGET: is a run without a trained student"):
         read_request(Request("runs/kl"))
     (run_folder / "spec.json").write_text('{"model": {}}')
-    with pytest.raises(InputError, match=r"TARGET: is the folder of something else than a run"):
+    with pytest.raises(InputError, match=r"TARGET: is not the folder of a run"):
         read_request(Request("runs/kl"))
     (run_folder / "spec.json").write_text('{"student"')
     with pytest.raises(InputError, match=r"spec.json:1:11: is not JSON"):

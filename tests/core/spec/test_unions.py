@@ -48,7 +48,7 @@ SCHEMA = Picture.model_json_schema()
 @pytest.mark.parametrize(
     ("figure", "expected"),
     [
-        ({"side": 3}, "figure.shape: is missing (got nothing); it must be one of 'square', 'circle', 'dot'. Add it."),
+        ({"side": 3}, "figure.shape: is missing; it must be one of 'square', 'circle', 'dot'. Add it."),
         (
             {"shape": "sqare"},
             "figure.shape: is not one of the choices (got 'sqare'); it must be one of 'square', 'circle', 'dot'. "
@@ -63,14 +63,14 @@ SCHEMA = Picture.model_json_schema()
             {"shape": "square", "side": "3"},
             "figure.side: has the wrong type (got '3'); it must be an integer >= 1. Remove the quotes.",
         ),
-        ({"shape": "circle"}, "figure.radius: is missing (got nothing); it must be a number. Add it."),
+        ({"shape": "circle"}, "figure.radius: is missing; it must be a number. Add it."),
         (
             {"shape": "square", "sid": 3},
-            "figure.sid: is not an option (got 'sid'); allowed: shape, side, colour. Did you mean 'side'?",
+            "figure.sid: is not an option (got 'sid'); known: shape, side, colour. Did you mean 'side'?",
         ),
         (
             {"shape": "dot", "side": 3},
-            "figure.side: is not an option (got 'side'); allowed: shape. Remove it.",
+            "figure.side: is not an option (got 'side'); known: shape. Remove it.",
         ),
         (
             {"shape": "square", "side": 10},

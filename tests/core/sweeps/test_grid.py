@@ -72,13 +72,13 @@ def test_sweep_over_seeds_alone_is_one_row_of_its_name():
 @pytest.mark.parametrize(
     ("changes", "place", "told"),
     [
-        ({"baseline": "MTA"}, "baseline: ", "names no labels of one axis"),
+        ({"baseline": "MTA"}, "baseline: ", "does not consist of labels of one axis"),
         ({"baseline": "seed 3"}, "baseline: ", "is a training seed"),
-        ({"set": {"output_dir": "x"}}, "set: ", "sets what the sweep itself sets"),
-        ({"set": {"training..epochs": 1}}, "set: ", "names no field (got 'training..epochs')"),
-        ({"set": {"seed=1": 1}}, "set: ", "names no field"),
+        ({"set": {"output_dir": "x"}}, "set: ", "is set by the sweep"),
+        ({"set": {"training..epochs": 1}}, "set: ", "is not a field (got 'training..epochs')"),
+        ({"set": {"seed=1": 1}}, "set: ", "is not a field"),
         ({"set": {"seed": 1}}, "set: ", "sets seed without effect"),
-        ({"spec": None}, "spec: ", "must be given exactly once (got none)"),
+        ({"spec": None}, "spec: ", "must be given exactly once"),
         ({"axes": []}, "axes: ", "is too short"),
         ({"axes": [{"name": "a"}], "baseline": None}, "axes.0: ", "is incomplete"),
         ({"axes": [{"name": "a", "field": "seed"}], "baseline": None}, "axes.0.values: ", "must be given with field"),
