@@ -28,7 +28,8 @@ def one_step(spec: Path, out: Path, micro_batch_size: int) -> None:
             save_file({name: it.grad for name, it in parameters if it.grad is not None}, out / "gradients.safetensors")
 
     settings = [f"name={out.name}", f"training.micro_batch_size={micro_batch_size}", "training.max_grad_norm=1e6"]
-    with mock.patch.object(DistillationTrainer, "close_step", close_step):
+    unread = mock.patch.object(pipeline, "write_report")
+    with mock.patch.object(DistillationTrainer, "close_step", close_step), unread:
         report = pipeline.run(bind(spec, discover(), settings))
     logged = next(entry for entry in report.log if "grad_norm" in entry)
     losses = {name: value for name, value in logged.items() if name not in ("epoch", "step", "learning_rate")}

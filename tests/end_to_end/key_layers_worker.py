@@ -21,7 +21,8 @@ def key_layers(spec: Path, out: Path) -> None:
         used.append([[pair.student, pair.teacher, pair.granularity] for pair in pairs])
         return original(bound, run_models, pairs)
 
-    with mock.patch.object(pipeline, "alignment", alignment):
+    unread = mock.patch.object(pipeline, "write_report")
+    with mock.patch.object(pipeline, "alignment", alignment), unread:
         pipeline.run(bind(spec, discover(), [f"name={out.name}"]))
     out.with_name(f"{out.name}-rank{processes().process_index}.json").write_text(json.dumps(used[-1]))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_page")]
 WORKER = Path(__file__).with_name("gradient_worker.py")
 
 

@@ -13,7 +13,7 @@ from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.binding import bind
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_page")]
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_run_leaves_a_student_predictions_and_a_report(run_once, spec_dict, writ
     assert any("eval_kl" in entry for entry in report.log)
 
 
-@pytest.mark.usefixtures("trained_teacher")
+@pytest.mark.usefixtures("trained_teacher", "no_page")
 def test_same_seed_gives_the_same_bits_and_another_seed_others(run, spec_dict, write_spec, tmp_path):
     path = write_spec({**spec_dict, "evaluation": None})
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -76,6 +76,7 @@ def test_a_finished_run_is_refused_then_only_evaluated_anew(run, run_once, spec_
     assert firsts == {(score.model, score.set): score.per_seed[0] for score in second.evaluation.scores}
 
 
+@pytest.mark.usefixtures("no_page")
 def test_a_second_run_parses_nothing_and_trains_no_teacher_again(
     run, run_once, spec_dict, write_spec, tmp_path, monkeypatch
 ):
@@ -129,7 +130,7 @@ def test_variant_trains_and_exports(changes, run, spec_dict, write_spec, tmp_pat
     assert not [name for name, _ in model.named_parameters() if "lora" in name]
 
 
-@pytest.mark.usefixtures("trained_teacher")
+@pytest.mark.usefixtures("trained_teacher", "no_page")
 def test_learning_from_the_teacher_lowers_the_loss(run, spec_dict, write_spec):
     spec_dict["training"] = {**spec_dict["training"], "max_steps": 40, "learning_rate": 5e-3}
     report = run(write_spec({**spec_dict, "evaluation": None}))

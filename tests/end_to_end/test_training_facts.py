@@ -18,7 +18,7 @@ from mta_framework.runs.binding import bind
 from mta_framework.timers import Stopwatch
 from mta_framework.training.trainer import DistillationTrainer
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_page")]
 
 
 @pytest.fixture

@@ -67,14 +67,14 @@ class WarmProcess:
         """The exit code if it has ended."""
         return self.returncode
 
-    def wait(self, timeout: float = 600) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         """Wait for its end and return the exit code."""
         wait([self._process.sentinel], timeout)
         if self.returncode is None:
-            raise subprocess.TimeoutExpired(self._process.name, timeout)
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
         return self.returncode
 
-    def communicate(self, timeout: float = 600) -> tuple[str, str]:
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for its end and return what it wrote to standard output and standard error."""
         self.wait(timeout)
         for reader in self._readers:
@@ -145,11 +145,10 @@ class WarmPython:
         check: bool = False,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        timeout: float = 600,
     ) -> subprocess.CompletedProcess[str]:
         """Run ``python ARGUMENTS`` to its end; ``check`` demands the exit code 0."""
         process = self.start(arguments, env, cwd)
-        out, error = process.communicate(timeout)
+        out, error = process.communicate()
         assert process.returncode is not None
         assert not check or process.returncode == 0, error[-3000:]
         return subprocess.CompletedProcess(list(arguments), process.returncode, out, error)
