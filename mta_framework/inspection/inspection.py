@@ -1,4 +1,4 @@
-"""Finds what is shown: texts of a spec, their spans, tokens and weights, and how it all adds up."""
+"""Collects what ``mta spans`` shows: texts of a spec with their spans, tokens and weights, and statistics of them."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from mta_framework.types import LayerPair
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for.
+    """The options of an inspection.
 
     Args:
-        text: To be shown instead of the training set.
-        limit: How many texts of the training set are shown, from the first.
-        whole: Whether statistics are over the whole training set.
-        tokens: Whether token boundaries are shown, the student's.
-        importance: Whether the teacher weighs tokens.
+        text: Text to show instead of the training set; None: the training set.
+        limit: Number of texts of the training set to show, from the first.
+        whole: Whether the statistics are over the whole training set instead of the texts shown.
+        tokens: Whether to show the token boundaries of the student's tokenizer.
+        importance: Whether to show the weights of the tokens, for which the teacher is loaded.
     """
 
     text: str | None = None
@@ -50,21 +50,21 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What there is to show."""
+    """The texts to show, and statistics of their spans or of all spans of the training set."""
 
     texts: tuple[AnnotatedText, ...]
     statistics: SpanStatistics
 
 
 def inspect(bound: BoundRun, wanted: Wanted) -> Inspection:
-    """Look at the texts of a spec.
+    """Collect the texts of a spec with their spans, and what else is wanted of them.
 
     Args:
-        bound: A spec with an alignment.
-        wanted: What of it.
+        bound: Spec with an alignment.
+        wanted: Options of the inspection.
 
     Raises:
-        InputError: The texts cannot be read, or the teacher is yet to be trained.
+        InputError: The texts cannot be read, or the teacher has not been trained yet.
         RunError: A plugin failed or broke its contract.
     """
     assert bound.spans is not None
@@ -95,7 +95,7 @@ def _samples(bound: BoundRun, run_models: RunModels, wanted: Wanted) -> list[Sam
 
 
 def _parsed(samples: Sequence[Sample], extractor: SpanExtractor) -> tuple[list[SpanArrays], Speed]:
-    extract(extractor, [""])  # loads its parser, which is not to be timed
+    extract(extractor, [""])  # loads its parser, which is left out of the time
     start = time.perf_counter()
     spans = _spans(samples, partial(extract, extractor))
     seconds = time.perf_counter() - start
@@ -107,7 +107,7 @@ def _spans(samples: Sequence[Sample], parse: Parse) -> list[SpanArrays]:
 
 
 def _cached_failures(cache: SpanCache, texts: Sequence[str]) -> list[int]:
-    cache.spans(texts)  # it holds them: nothing is parsed again
+    cache.spans(texts)  # cached by now: nothing is parsed again
     return cache.failures
 
 
@@ -139,15 +139,15 @@ def _pairs(bound: BoundRun, run_models: RunModels) -> tuple[LayerPair, ...]:
     if not file.is_file():
         problem = f"are measured when training starts (got {bound.layers.NAME}, and no {file})"
         hint = "Leave out --importance until the run has begun, or name key layers."
-        raise InputError([Fault("alignment.layers", problem, "with --importance, key layers that are known", hint)])
+        raise InputError([Fault("alignment.layers", problem, "known key layers with --importance", hint)])
     return recorded_layers(file)
 
 
 def _require_teacher(bound: BoundRun) -> None:
     if bound.teacher is not None and not RunFolder.of(bound.teacher.spec).is_trained:
-        problem = f"has not been trained yet, so it can weigh nothing (got {bound.teacher.path})"
+        problem = f"has not been trained yet (got {bound.teacher.path})"
         hint = f"Run it first: mta run {bound.teacher.path}, or leave out --importance."
-        raise InputError([Fault("teacher.run", problem, "with --importance, a teacher that is there", hint)])
+        raise InputError([Fault("teacher.run", problem, "a trained teacher with --importance", hint)])
 
 
 def _marked(
