@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 
 from mta_framework.cli import main
 from mta_framework.registry import discover
+from mta_framework.spec.effects import effect_of
 from mta_framework.spec.loading import read_spec
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.sweep import SweepSpec
@@ -64,6 +67,23 @@ def test_command_line_exists_and_changes_only_fields_that_a_spec_has(arguments, 
         path = tmp_path / "spec.json"
         path.write_text(json.dumps(SPECS[0][1]), encoding="utf-8")
     assert read_spec(path, parsed["overrides"]).faults == ()
+
+
+def test_the_page_on_resuming_lists_every_field_that_may_differ():
+    page = (ROOT / "docs" / "how-to" / "resume-and-change.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"^## What may change$(.*?)^Any other difference", page, re.DOTALL | re.MULTILINE)
+    assert set(re.findall(r"`([\w.]+)`", section)) == set(without_effect_on_weights(RunSpec.model_json_schema()))
+
+
+def without_effect_on_weights(schema: dict[str, Any], name: str = "", prefix: str = "") -> Iterator[str]:
+    """Dotted names of the fields that do not affect the weights; those within such a field are left out."""
+    for field, node in (schema["$defs"][name] if name else schema)["properties"].items():
+        if effect_of(RunSpec, f"{prefix}{field}") != "weights":
+            yield f"{prefix}{field}"
+            continue
+        for branch in (node, *node.get("anyOf", ())):
+            if "$ref" in branch:
+                yield from without_effect_on_weights(schema, branch["$ref"].rsplit("/", 1)[-1], f"{prefix}{field}.")
 
 
 def test_all_commands_are_documented_by_an_example():
