@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from blocks import PAGES, ROOT
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
@@ -46,3 +47,17 @@ def test_every_page_is_reached_from_the_readme():
             reached.add(page)
             waiting += [target for target, _ in links(page)]
     assert [page for page in ROOT.glob("docs/**/*.md") if page not in reached] == []
+
+
+@pytest.mark.parametrize("pattern", [r"\b(?:mta_framework|benchmarks)/[\w./-]*\w", r"\bmta_framework(?:\.[a-z_]+)+"])
+def test_files_and_modules_that_pages_mention_exist(pattern):
+    mentioned = {(page, name) for page in PAGES for name in re.findall(pattern, page.read_text(encoding="utf-8"))}
+    assert mentioned
+    assert not [f"{page.relative_to(ROOT)}: {name}" for page, name in mentioned if not is_known(name)]
+
+
+def is_known(name: str) -> bool:
+    """Whether it is a path, a module, or a name in a module, of the package or of the benchmarks."""
+    path = ROOT / (name if "/" in name else name.replace(".", "/"))
+    module_of_a_name = path.parent.with_suffix(".py")
+    return path.exists() or path.with_suffix(".py").exists() or ("/" not in name and module_of_a_name.exists())
