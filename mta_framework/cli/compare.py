@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import click
@@ -47,7 +46,7 @@ def compare(
     """
     from mta_framework.comparison import compare as comparing
     from mta_framework.comparison.finished_runs import find_runs
-    from mta_framework.comparison.terminal import lines
+    from mta_framework.comparison.renderings import terminal_lines
     from mta_framework.comparison.win_rates import read_judge
     from mta_framework.comparison.writing import write
     from mta_framework.registry import discover
@@ -55,7 +54,7 @@ def compare(
     chosen = None if judge is None else read_judge(judge, discover(plugin_files))
     entries = [comparing.Entry(folder) for folder in find_runs(runs)]
     comparison = comparing.compare(entries, baseline, metrics, despite_differences, chosen)
-    say(*lines(comparison, shutil.get_terminal_size((100, 24)).columns))
+    say(*terminal_lines(comparison))
     if output is not None:
         from mta_framework.reporting.writing import write_comparison
 

@@ -12,7 +12,7 @@ import click
 from mta_framework.cli.group import say, say_error
 from mta_framework.cli.options import plugin_option
 from mta_framework.tables.table import Table
-from mta_framework.tables.terminal import terminal_table, terminal_width
+from mta_framework.tables.terminal import terminal_table
 
 if TYPE_CHECKING:
     from mta_framework.spec.sweep import Choice
@@ -52,7 +52,7 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
     except KeyboardInterrupt:
         say_error(f"Interrupted. To continue: mta sweep {sweep} --resume")
         context.exit(130)
-    say("", *compare_cells(bound, terminal_width()))
+    say("", *compare_cells(bound))
     if failed:
         again = f"When the cause is fixed: mta sweep {sweep} --resume"
         say_error(f"The sweep failed in {len(failed)} of its runs: {', '.join(failed)}", again)

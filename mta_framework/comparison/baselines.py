@@ -1,9 +1,9 @@
-"""What every row of a table is compared to."""
+"""The row that each row of a table is compared with."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mta_framework.comparison.grouping import Group, what_counts
@@ -11,63 +11,69 @@ from mta_framework.errors import Fault, InputError, nearest
 
 
 def with_baselines(groups: Sequence[Group], given: Mapping[str, str] | str | None) -> list[Group]:
-    """Give every row the one that it is compared to, and put it below that one.
+    """Give every row its baseline, and put it below that one.
 
     Args:
-        groups: Methods; references may follow them.
+        groups: Methods, then references.
         given: Label -> label of its baseline; or the baseline of all; or None: the same base loss without alignment,
             and where no row has such a baseline, the first row.
 
     Raises:
-        InputError: A given label is no row's.
+        InputError: There is no row of a given label.
     """
     if given is None:
-        chosen = [_against_base(entry, groups) for entry in groups]
-        if not any(entry.baseline for entry in chosen):
-            chosen = [_against(entry, groups[0].label) for entry in groups]
+        chosen = [_against_base(group, groups) for group in groups]
+        if not any(group.baseline for group in chosen):
+            chosen = [_against(group, groups[0].label) for group in groups]
     else:
-        labels = [entry.label for entry in groups]
+        labels = [group.label for group in groups]
         wanted = [given] if isinstance(given, str) else [*given, *given.values()]
         faults = [_unknown(name, labels) for name in dict.fromkeys(wanted) if name not in labels]
         if faults:
             raise InputError(faults)
         by_label = dict.fromkeys(labels, given) if isinstance(given, str) else given
-        chosen = [_against(entry, by_label.get(entry.label)) for entry in groups]
+        chosen = [_against(group, by_label.get(group.label)) for group in groups]
     return _ordered(chosen)
 
 
-def _against(entry: Group, baseline: str | None) -> Group:
-    free = entry.reference or baseline == entry.label
-    return entry if free else dataclasses.replace(entry, baseline=baseline)
+def _against(group: Group, baseline: str | None) -> Group:
+    free = group.reference or baseline == group.label
+    return group if free else dataclasses.replace(group, baseline=baseline)
 
 
-def _against_base(entry: Group, groups: Sequence[Group]) -> Group:
-    own = entry.runs[0].report.spec
-    if entry.reference or not own.get("alignment") or "base_loss" not in own:
-        return entry
-    bases = [other for other in groups if not other.reference and _is_base(other.runs[0].report.spec, own)]
-    beyond = [tuple(_beyond_alignment(other.runs[0].report.spec, own)) for other in bases]
+def _against_base(group: Group, groups: Sequence[Group]) -> Group:
+    """With the row of the same base loss and models without alignment as its baseline, if there is one such row.
+
+    Of several, that which differs in the alignment alone.
+    """
+    spec = group.runs[0].report.spec
+    if group.reference or not spec.get("alignment") or "base_loss" not in spec:
+        return group
+    bases = {
+        each.label: _beyond_alignment(each.runs[0].report.spec, spec)
+        for each in groups
+        if not each.reference and _is_base(each.runs[0].report.spec, spec)
+    }
     if len(bases) > 1:
-        exact = [number for number, fields in enumerate(beyond) if not fields]
-        bases, beyond = [bases[number] for number in exact], [() for _ in exact]
+        bases = {label: fields for label, fields in bases.items() if not fields}
     if len(bases) != 1:
-        return entry
-    return dataclasses.replace(entry, baseline=bases[0].label, beyond_alignment=beyond[0])
+        return group
+    ((baseline, fields),) = bases.items()
+    return dataclasses.replace(group, baseline=baseline, beyond_alignment=fields)
 
 
-def _is_base(spec: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether ``spec`` is ``other`` without alignment, by its base loss and models."""
+def _is_base(spec: Mapping[str, Any], aligned: Mapping[str, Any]) -> bool:
+    """Whether ``spec`` is ``aligned`` without alignment, by its base loss and models."""
     if spec.get("alignment") or "base_loss" not in spec:
         return False
-    alike = all(spec.get(section) == other.get(section) for section in ("teacher", "student"))
-    return alike and spec["base_loss"]["name"] == other["base_loss"]["name"]
+    alike = all(spec.get(section) == aligned.get(section) for section in ("teacher", "student"))
+    return alike and spec["base_loss"]["name"] == aligned["base_loss"]["name"]
 
 
-def _beyond_alignment(spec: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
-    first, second = (what_counts(entry) for entry in (spec, other))
-    for name in dict.fromkeys([*first, *second]):
-        if first.get(name) != second.get(name) and name.split(".")[0] != "alignment":
-            yield name
+def _beyond_alignment(spec: Mapping[str, Any], aligned: Mapping[str, Any]) -> tuple[str, ...]:
+    first, second = (what_counts(entry) for entry in (spec, aligned))
+    names = dict.fromkeys([*first, *second])
+    return tuple(name for name in names if first.get(name) != second.get(name) and name.split(".")[0] != "alignment")
 
 
 def _unknown(name: str, labels: Sequence[str]) -> Fault:
@@ -76,15 +82,15 @@ def _unknown(name: str, labels: Sequence[str]) -> Fault:
 
 
 def _ordered(groups: Sequence[Group]) -> list[Group]:
-    """References first, then every baseline with its rows below it."""
-    below = {entry.label: [other for other in groups if other.baseline == entry.label] for entry in groups}
-    ordered = [entry for entry in groups if entry.reference]
-    for entry in groups:
-        if entry.baseline is None and not entry.reference:
-            ordered += _with_all_below(entry, below)
-    placed = {entry.label for entry in ordered}
-    return [*ordered, *(entry for entry in groups if entry.label not in placed)]
+    """References first, then every baseline with its rows below it; rows in a circle come last."""
+    ordered = [group for group in groups if group.reference]
+    for group in groups:
+        if group.baseline is None and not group.reference:
+            ordered += _with_rows_below(group, groups)
+    placed = {group.label for group in ordered}
+    return [*ordered, *(group for group in groups if group.label not in placed)]
 
 
-def _with_all_below(entry: Group, below: Mapping[str, Sequence[Group]]) -> list[Group]:
-    return [entry, *(row for other in below[entry.label] for row in _with_all_below(other, below))]
+def _with_rows_below(group: Group, groups: Sequence[Group]) -> list[Group]:
+    below = [each for each in groups if each.baseline == group.label]
+    return [group, *(row for each in below for row in _with_rows_below(each, groups))]

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mta_framework.comparison.finished_runs import Run
-from mta_framework.comparison.labels import told_apart
+from mta_framework.comparison.grouping import distinct_labels
+from mta_framework.comparison.results import with_average
 from mta_framework.errors import Fault, InputError, nearest
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.spec.effects import effect_of
@@ -16,13 +17,12 @@ from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.run import RunSpec
 
 _SETS, _METRICS = "evaluation.sets.", "evaluation.metrics."
-_NOT_THERE = "absent"
 _MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting of the evaluation that is not the same in all runs: its place, and the runs with each value."""
+    """A setting of the evaluation that is not the same in all runs: its dotted name, and value -> names of runs."""
 
     where: str
     values: dict[str, list[str]]
@@ -36,9 +36,9 @@ class Common:
     """What can be compared.
 
     Args:
-        metrics: Scored in all runs, with the same options.
-        sets: Evaluated in all runs, on the same rows.
-        differences: What was accepted.
+        metrics: Metrics that scored all runs with the same options.
+        sets: Names of the sets on which all runs were evaluated, with the same rows.
+        differences: Differences in the evaluation that were accepted.
     """
 
     metrics: tuple[MetricFacts, ...]
@@ -46,14 +46,22 @@ class Common:
     differences: tuple[Difference, ...]
 
     @property
+    def columns(self) -> tuple[str | None, ...]:
+        """The sets, then None for their average where there are several."""
+        return with_average(self.sets)
+
+    def sets_of(self, column: str | None) -> Sequence[str]:
+        """The sets that a column shows: one, or all for their average."""
+        return self.sets if column is None else [column]
+
+    @property
     def left_out(self) -> set[str]:
-        """Places of the sets and metrics that not all runs have alike."""
+        """Dotted names of the sets and metrics that not all runs have alike."""
         compared = {f"{_SETS}{name}" for name in self.sets} | {f"{_METRICS}{metric.label}" for metric in self.metrics}
-        places = {entry.where for entry in self.differences if entry.where.startswith((_SETS, _METRICS))}
-        return places - compared
+        return {entry.where for entry in self.differences if entry.where.startswith((_SETS, _METRICS))} - compared
 
     def only(self, labels: Sequence[str]) -> Common:
-        """With these metrics alone; without labels as it is.
+        """The same with these metrics alone; with all if no label is given.
 
         Raises:
             InputError: A label that no metric, or not every run, has.
@@ -71,37 +79,36 @@ class Common:
         ]
         if faults:
             raise InputError(faults)
-        kept = tuple(metric for metric in self.metrics if not labels or metric.label in labels)
-        return dataclasses.replace(self, metrics=kept)
+        metrics = tuple(metric for metric in self.metrics if not labels or metric.label in labels)
+        return dataclasses.replace(self, metrics=metrics)
 
 
 def common(runs: Sequence[Run], despite_differences: bool = False) -> Common:
-    """What all runs were evaluated on.
+    """Find what all runs were evaluated on.
 
     Raises:
-        InputError: They were evaluated differently (every difference), unless ``despite_differences``; or they have no
-            set or no metric in common.
+        InputError: The runs were evaluated differently (every difference), unless ``despite_differences``; or they have
+            no set or no metric in common.
     """
-    found = [difference for difference in _differences(runs) if len(difference.values) > 1]
-    if found and not despite_differences:
-        raise InputError(_fault(difference) for difference in found)
-    uneven = {difference.where for difference in found}
+    differences = [difference for difference in _settings_by_value(runs) if len(difference.values) > 1]
+    if differences and not despite_differences:
+        raise InputError(_fault(difference) for difference in differences)
+    uneven = {difference.where for difference in differences}
     sets = tuple(name for name in runs[0].set_facts(runs[0].models[0]) if f"{_SETS}{name}" not in uneven)
     defined = [entry for entry in runs[0].facts.metrics if f"{_METRICS}{entry.label}" not in uneven]
     metrics = tuple(dataclasses.replace(entry, usage={}) for entry in defined)
-    lacking = [what for what, there in (("set", sets), ("metric", metrics)) if not there]
-    if lacking:
-        raise InputError(_nothing(what, runs) for what in lacking)
-    return Common(metrics, sets, tuple(found))
+    if lacking := [noun for noun, shared in (("set", sets), ("metric", metrics)) if not shared]:
+        raise InputError(_nothing_common(noun, runs) for noun in lacking)
+    return Common(metrics, sets, tuple(differences))
 
 
-def _differences(runs: Sequence[Run]) -> Iterator[Difference]:
+def _settings_by_value(runs: Sequence[Run]) -> Iterator[Difference]:
     settings = [_settings(run) for run in runs]
-    names = told_apart([run.name for run in runs], [[run] for run in runs])
-    for where in dict.fromkeys(name for one in settings for name in one):
+    names = distinct_labels([run.name for run in runs], [[run] for run in runs])
+    for where in dict.fromkeys(name for of_run in settings for name in of_run):
         values: dict[str, list[str]] = {}
-        for name, one in zip(names, settings, strict=True):
-            values.setdefault(one.get(where, _NOT_THERE), []).append(name)
+        for name, of_run in zip(names, settings, strict=True):
+            values.setdefault(of_run.get(where, "absent"), []).append(name)
         yield Difference(where, values)
 
 
@@ -139,9 +146,9 @@ def _fault(difference: Difference) -> Fault:
     return Fault(difference.where, problem, expected, hint)
 
 
-def _nothing(what: str, runs: Sequence[Run]) -> Fault:
-    problem = f"the runs have no {what} in common (got {_listed([run.name for run in runs])})"
-    return Fault(f"evaluation.{what}s", problem, f"at least one {what}, the same in all", "Evaluate them alike.")
+def _nothing_common(noun: str, runs: Sequence[Run]) -> Fault:
+    problem = f"the runs have no {noun} in common (got {_listed([run.name for run in runs])})"
+    return Fault(f"evaluation.{noun}s", problem, f"at least one {noun}, the same in all", "Evaluate them alike.")
 
 
 def _listed(names: Sequence[str]) -> str:

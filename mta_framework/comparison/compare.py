@@ -8,20 +8,20 @@ from pathlib import Path
 
 from mta_framework.comparison.baselines import with_baselines
 from mta_framework.comparison.comparability import common
-from mta_framework.comparison.contrasts import contrasts, pairs
+from mta_framework.comparison.contrasts import contrasts, prompt_pairs
 from mta_framework.comparison.examples import examples
-from mta_framework.comparison.finished_runs import Run, read_run
-from mta_framework.comparison.grouping import Group, group, references
+from mta_framework.comparison.finished_runs import read_run
+from mta_framework.comparison.grouping import group, references
 from mta_framework.comparison.notes import notes
 from mta_framework.comparison.results import Comparison, Row, RunRef
 from mta_framework.comparison.scores import cells, read_scores
-from mta_framework.comparison.win_rates import Judge, verdicts
+from mta_framework.comparison.win_rates import Judge, verdict_notes, verdicts
 from mta_framework.errors import Fault, InputError, collect_faults
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished run: its folder, and the label of its row; None: its spec decides."""
+    """The folder of a finished run, and the label of its row; None: the spec of the run decides."""
 
     folder: Path
     row: str | None = None
@@ -37,55 +37,47 @@ def compare(
     """Compare finished runs that were evaluated alike.
 
     Args:
-        entries: At least one, in the order of the table.
-        baselines: Label of a row -> label of what it is compared to; or the label of the baseline of all; None: the
-            same base loss without alignment, and where there is no such pair, the first row.
-        metrics: Labels of those to compare; none: all.
-        despite_differences: Compare what all have in common where they were evaluated differently.
-        judge: Compares the responses of exactly two rows.
+        entries: At least one run, in the order of the table.
+        baselines: Label of a row -> label of the row that it is compared with; or the label of the baseline of all;
+            None: the same base loss without alignment, and where there is no such pair, the first row.
+        metrics: Labels of the metrics to compare; empty: all.
+        despite_differences: Whether runs that were evaluated differently are compared by what they have in common.
+        judge: Metric that compares the responses of exactly two rows.
 
     Raises:
-        InputError: A run is not finished or its predictions are not what the report says; runs were evaluated
+        InputError: A run is not finished or its predictions are not those of its report; runs were evaluated
             differently; a label is unknown.
     """
-    runs = _read([entry.folder for entry in entries])
+    faults: list[Fault] = []
+    runs = []
+    for entry in entries:
+        with collect_faults(faults):
+            runs.append(read_run(entry.folder))
+    if faults:
+        raise InputError(faults)
     shared = common(runs, despite_differences).only(metrics)
     methods = group(runs, [entry.row for entry in entries])
-    others = references(runs, [entry.label for entry in methods])
-    groups = with_baselines([*methods, *others], baselines)
+    groups = with_baselines([*methods, *references(runs, [entry.label for entry in methods])], baselines)
     scores = read_scores(groups, shared)
-    by_row = {entry.label: cells(scores[entry.label], shared) for entry in groups}
-    found = pairs(groups, scores, shared)
-    judged = verdicts(judge, groups, shared) if judge else None
+    pairs = tuple(prompt_pairs(groups, scores, shared))
+    judged = list(verdicts(judge, groups, shared)) if judge else []
+    rows = []
+    for each in groups:
+        names = tuple(run.name for run in each.runs)
+        rows.append(Row(each.label, each.baseline, names, cells(scores[each.label], shared), each.reference))
     return Comparison(
         metrics=shared.metrics,
         sets=shared.sets,
-        rows=tuple(
-            Row(
-                entry.label, entry.baseline, tuple(run.name for run in entry.runs), by_row[entry.label], entry.reference
-            )
-            for entry in groups
+        rows=tuple(rows),
+        contrasts=tuple(contrasts(groups, scores, shared, pairs)),
+        examples=tuple(examples(pairs, groups)),
+        notes=(*notes(groups, scores, rows, shared), *(verdict_notes(judge, groups) if judge else ())),
+        runs=tuple(
+            RunRef(run.name, str(run.folder), method.label, run.seed)
+            for method in groups
+            if not method.reference
+            for run in method.runs
         ),
-        contrasts=tuple(contrasts(groups, scores, shared)),
-        examples=tuple(examples(found, groups)),
-        notes=(*notes(groups, scores, by_row, shared), *(judged.notes if judged else ())),
-        runs=tuple(_refs(groups)),
-        pairs=tuple(found),
-        verdicts=judged.verdicts if judged else (),
+        pairs=pairs,
+        verdicts=tuple(judged),
     )
-
-
-def _read(folders: Sequence[Path]) -> list[Run]:
-    faults: list[Fault] = []
-    runs = []
-    for folder in folders:
-        with collect_faults(faults):
-            runs.append(read_run(folder))
-    if faults:
-        raise InputError(faults)
-    return runs
-
-
-def _refs(groups: Sequence[Group]) -> list[RunRef]:
-    trained = [entry for entry in groups if not entry.reference]
-    return [RunRef(run.name, str(run.folder), entry.label, run.seed) for entry in trained for run in entry.runs]

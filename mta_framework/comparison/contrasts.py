@@ -11,58 +11,53 @@ from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import Contrast, PromptPair
 from mta_framework.comparison.scores import Scores, pooled, run_means
-from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.statistics import difference, holm, welch
 
 
-def contrasts(groups: Sequence[Group], scores: Mapping[str, Scores], common: Common) -> list[Contrast]:
-    """By metric, then by row, then by set; corrected over all of a metric."""
-    found = []
+def contrasts(
+    groups: Sequence[Group], scores: Mapping[str, Scores], common: Common, pairs: Sequence[PromptPair]
+) -> Iterator[Contrast]:
+    """Compare every row that has a baseline with it, by metric, then by row, then by set.
+
+    Args:
+        groups: The rows.
+        scores: Label of each row -> its scores.
+        common: The metrics and sets that are compared.
+        pairs: The rows and their baselines by prompt.
+
+    Yields:
+        Contrasts whose probabilities are corrected over all of a metric.
+    """
+    outcomes = Counter((pair.metric, pair.row, name, pair.outcome) for pair in pairs for name in (pair.set, None))
     for metric in common.metrics:
-        of_metric = [entry for group in groups for entry in _of_row(group, scores, metric, common)]
+        of_metric = []
+        for group, baseline in _with_baseline(groups):
+            for name in common.columns:
+                sides = [scores[label] for label in (baseline, group.label)]
+                gap = difference(*(pooled(side, metric, name, common) for side in sides))
+                p_seeds = welch(*(run_means(side, metric, name, common) for side in sides))
+                wins, ties, losses = (outcomes[metric.label, group.label, name, outcome] for outcome in (1, 0, -1))
+                estimate = (gap.value, gap.interval, gap.p, gap.p)
+                labels = (metric.label, name, baseline, group.label)
+                of_metric.append(Contrast(*labels, *estimate, wins, ties, losses, p_seeds))
         corrected = holm([entry.p for entry in of_metric])
-        found += [dataclasses.replace(entry, p_holm=p) for entry, p in zip(of_metric, corrected, strict=True)]
-    return found
+        yield from (dataclasses.replace(entry, p_holm=p) for entry, p in zip(of_metric, corrected, strict=True))
 
 
-def pairs(groups: Sequence[Group], scores: Mapping[str, Scores], common: Common) -> list[PromptPair]:
+def prompt_pairs(groups: Sequence[Group], scores: Mapping[str, Scores], common: Common) -> Iterator[PromptPair]:
     """Every prompt of every set under every row that has a baseline, by metric, row and set."""
-    return [
-        pair
-        for metric in common.metrics
-        for group in groups
-        for name in common.sets
-        for pair in _by_prompt(group, scores, metric, name, common)
-    ]
+    for metric in common.metrics:
+        for group, baseline in _with_baseline(groups):
+            for name in common.sets:
+                sides = [pooled(scores[label], metric, name, common)[0] for label in (baseline, group.label)]
+                by_prompt = zip(*(side.by_prompt().tolist() for side in sides), strict=True)
+                for position, (first, second) in enumerate(by_prompt, start=1):
+                    outcome = _outcome(first, second, metric.higher_is_better)
+                    yield PromptPair(metric.label, name, position, baseline, group.label, first, second, outcome)
 
 
-def _of_row(group: Group, scores: Mapping[str, Scores], metric: MetricFacts, common: Common) -> Iterator[Contrast]:
-    if group.baseline is None:
-        return
-    by_set: dict[str | None, list[PromptPair]] = {
-        name: list(_by_prompt(group, scores, metric, name, common)) for name in common.sets
-    }
-    if len(by_set) > 1:
-        by_set[None] = [pair for found in by_set.values() for pair in found]
-    for name, found in by_set.items():
-        sides = [scores[label] for label in (group.baseline, group.label)]
-        gap = difference(*(pooled(side, metric, name, common) for side in sides))
-        p_seeds = welch(*(run_means(side, metric, name, common) for side in sides))
-        outcomes = Counter(pair.outcome for pair in found)
-        counts = (outcomes[1], outcomes[0], outcomes[-1])
-        whose = (metric.label, name, group.baseline, group.label)
-        yield Contrast(*whose, gap.value, gap.interval, gap.p, gap.p, *counts, p_seeds)
-
-
-def _by_prompt(
-    group: Group, scores: Mapping[str, Scores], metric: MetricFacts, name: str, common: Common
-) -> Iterator[PromptPair]:
-    if group.baseline is None:
-        return
-    sides = [pooled(scores[label], metric, name, common)[0].by_prompt() for label in (group.baseline, group.label)]
-    for number, (first, second) in enumerate(zip(*(side.tolist() for side in sides), strict=True), start=1):
-        outcome = _outcome(first, second, metric.higher_is_better)
-        yield PromptPair(metric.label, name, number, group.baseline, group.label, first, second, outcome)
+def _with_baseline(groups: Sequence[Group]) -> list[tuple[Group, str]]:
+    return [(group, group.baseline) for group in groups if group.baseline is not None]
 
 
 def _outcome(first: float, second: float, higher_is_better: bool) -> int:

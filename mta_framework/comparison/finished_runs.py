@@ -1,4 +1,4 @@
-"""Finished runs on disk: their reports, and the predictions that these were made from."""
+"""Finished runs on disk: their reports, and the predictions that the reports were made from."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Run:
     """A finished run or evaluation.
 
     Args:
-        folder: Where it lies.
-        report: Its report.
-        facts: The evaluation in it.
+        folder: Folder of the run.
+        report: Report of the run.
+        facts: Evaluation in the report.
     """
 
     folder: Path
@@ -38,29 +38,29 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run."""
         return self.report.name
 
     @property
     def seed(self) -> int | None:
-        """That it was trained from; None where nothing was trained."""
+        """Training seed; None where nothing was trained."""
         return self.report.spec.get("seed") if self.report.spec.get("training") else None
 
     @property
     def models(self) -> tuple[str, ...]:
-        """What was evaluated, the model that is compared first."""
-        found = tuple(dict.fromkeys(entry.model for entry in self.facts.sets))
-        return tuple(sorted(found, key=lambda model: model != "student"))
+        """Names of the evaluated models; the first is the one that is compared."""
+        names = dict.fromkeys(entry.model for entry in self.facts.sets)
+        return tuple(sorted(names, key=lambda model: model != "student"))
 
     def set_facts(self, model: str) -> dict[str, SetFacts]:
-        """By name of the set, in their order."""
+        """Facts of a model's evaluation by set, in the order of the sets."""
         return {entry.set: entry for entry in self.facts.sets if entry.model == model}
 
     def rows(self, model: str, entry: str, seed: int) -> list[Prediction]:
-        """The responses of a model to a set, which are those that the report was made from.
+        """Read the responses of a model to a set under one sampling seed.
 
         Raises:
-            InputError: They are missing, incomplete or were changed.
+            InputError: The responses are missing or incomplete, or are not those that the report was made from.
         """
         path = self.folder / "predictions" / model / f"{entry}-seed{seed}.jsonl"
         rows = read_rows(path)
@@ -70,10 +70,10 @@ class Run:
         return rows
 
     def scores(self, model: str, entry: str, metrics: Sequence[MetricFacts]) -> dict[str, PromptScores]:
-        """Label of each metric -> scores under all seeds.
+        """Read the scores of a model on a set, by label of the metric.
 
         Raises:
-            InputError: As ``rows``, of all seeds at once.
+            InputError: The faults that ``rows`` finds, of all seeds at once.
         """
         faults: list[Fault] = []
         by_seed: list[list[Prediction]] = []
@@ -90,8 +90,8 @@ class Run:
             problem = f"is not what the report was made from (got {len(rows)} rows)"
             yield Fault(str(path), problem, f"{expected.prompts} rows, one per prompt", _REMEDY)
             return
-        if expected.digest and expected.digest != (found := rows_digest(rows)):
-            problem = f"is not what the report was made from (got questions and references of digest {found[:12]})"
+        if expected.digest and expected.digest != (digest := rows_digest(rows)):
+            problem = f"is not what the report was made from (got questions and references of digest {digest[:12]})"
             yield Fault(str(path), problem, f"those of digest {expected.digest[:12]}", _REMEDY)
         for metric in self.facts.metrics:
             if not all(math.isfinite(row.scores.get(metric.label, math.nan)) for row in rows):
@@ -102,8 +102,8 @@ class Run:
                 yield Fault(str(path), problem, f"{self._reported(result, metric):.6g}, as the report has it", _REMEDY)
 
     def _reported(self, result: SetResult, metric: MetricFacts) -> float:
-        place = (result.model, result.set, metric.label)
-        score = next(score for score in self.facts.scores if (score.model, score.set, score.metric) == place)
+        key = (result.model, result.set, metric.label)
+        score = next(score for score in self.facts.scores if (score.model, score.set, score.metric) == key)
         return score.per_seed[self.facts.seeds.index(result.seed)]
 
 
@@ -111,61 +111,64 @@ def read_run(folder: Path) -> Run:
     """Read a finished run that was evaluated.
 
     Raises:
-        InputError: It is not finished, did not evaluate what it trained, or its report contradicts itself.
+        InputError: The run is not finished, did not evaluate what it trained, or its report contradicts itself.
     """
     report = read_report(folder)
     facts = report.evaluation
-    if odd := _malformed(report.spec):
-        problem = f"holds no spec of a run (got {odd})"
+    if malformed := _malformed(report.spec):
+        problem = f"holds no spec of a run (got {malformed})"
         raise InputError([Fault(str(folder / REPORT_FILE), problem, "a report as the run wrote it", _REMEDY)])
     if facts is None or not facts.metrics or not facts.sets:
-        problem, hint = "evaluated nothing (got no scores)", "Evaluate it: `mta evaluate RUN --data NAME=FILE`."
+        problem, hint = "evaluated nothing", "Evaluate it: `mta evaluate RUN --data NAME=FILE`."
         raise InputError([Fault(str(folder / REPORT_FILE), problem, "a run with an evaluation", hint)])
     run = Run(folder, report, facts)
     if report.spec.get("training") and run.models[0] != "student":
         problem, hint = f"did not evaluate its student (got {', '.join(run.models)})", "Add it to evaluation.models."
         raise InputError([Fault(str(folder / REPORT_FILE), problem, "scores of what was trained", hint)])
     scored = {(score.model, score.set, score.metric): len(score.per_seed) for score in facts.scores}
-    places = [(entry.model, entry.set, metric.label) for entry in facts.sets for metric in facts.metrics]
-    if any(scored.get(place) != len(facts.seeds) for place in places):
-        problem = "contradicts itself (got sets, metrics or seeds without scores)"
+    keys = [(entry.model, entry.set, metric.label) for entry in facts.sets for metric in facts.metrics]
+    if any(scored.get(key) != len(facts.seeds) for key in keys):
+        problem = "contradicts itself: there are sets, metrics or seeds without scores"
         raise InputError([Fault(str(folder / REPORT_FILE), problem, "a report as the run wrote it", _REMEDY)])
     return run
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """The folders of finished runs: each path is one, or holds some; none is given twice.
+    """Find the folders of finished runs, each once.
 
-    Runs that evaluated nothing, say those of teachers, are passed over where a folder holds others.
+    Runs that evaluated nothing, such as those of teachers, are passed over where a folder holds others.
+
+    Args:
+        paths: Folders of runs, and folders that hold such.
 
     Raises:
-        InputError: All paths without a finished run.
+        InputError: Every path without a finished run.
     """
     faults: list[Fault] = []
-    found: list[Path] = []
+    folders: list[Path] = []
     for path in paths:
         with collect_faults(faults):
-            found += [path] if (path / REPORT_FILE).is_file() else _evaluated_in(path)
+            folders += [path] if (path / REPORT_FILE).is_file() else _evaluated_in(path)
     if faults:
         raise InputError(faults)
-    return list({folder.resolve(): folder for folder in found}.values())
+    return list({folder.resolve(): folder for folder in folders}.values())
 
 
 def _evaluated_in(path: Path) -> list[Path]:
-    folders = sorted(file.parent for file in path.glob(f"*/{REPORT_FILE}"))
-    found = [folder for folder in folders if read_report(folder).evaluation is not None]
-    begun = sorted(file.parent.name for file in path.glob("*/spec.json") if file.parent not in folders)
-    if found and begun:
+    finished = sorted(file.parent for file in path.glob(f"*/{REPORT_FILE}"))
+    evaluated = [folder for folder in finished if read_report(folder).evaluation is not None]
+    begun = sorted(file.parent.name for file in path.glob("*/spec.json") if file.parent not in finished)
+    if evaluated and begun:
         _log.warning("%s: not finished, so left out: %s", path, ", ".join(begun))
-    if not found:
+    if not evaluated:
         problem = f"is no finished run and holds none (got {'a folder' if path.is_dir() else 'no folder'})"
         expected = f"a folder with {REPORT_FILE}, or a folder of such, with scores"
         raise InputError([Fault(str(path), problem, expected, "Finish the run, or correct the path.")])
-    return found
+    return evaluated
 
 
 def _malformed(spec: Mapping[str, Any]) -> str | None:
-    """What cannot be in a spec, where somebody has edited it."""
+    """Something that cannot be in a spec, where somebody has edited it."""
     for name in _SECTIONS:
         if not isinstance(spec.get(name), dict | None):
             return f"{name} {spec[name]!r}"
@@ -175,7 +178,7 @@ def _malformed(spec: Mapping[str, Any]) -> str | None:
 
 
 def flat(value: Any, where: str = "") -> dict[str, Any]:
-    """Dotted field -> value of a spec; lists are values."""
+    """Flatten a spec to dotted field -> value; lists are values."""
     if not isinstance(value, dict) or not value:
         return {where: value}
     return {
@@ -185,5 +188,5 @@ def flat(value: Any, where: str = "") -> dict[str, Any]:
     }
 
 
-def _close(found: float, expected: float) -> bool:
-    return math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-9) or (math.isnan(found) and math.isnan(expected))
+def _close(mean: float, expected: float) -> bool:
+    return math.isclose(mean, expected, rel_tol=1e-6, abs_tol=1e-9) or (math.isnan(mean) and math.isnan(expected))

@@ -1,15 +1,16 @@
-"""Runs -> rows of a table: which runs are one method."""
+"""Rows of a table: which runs are one method, and what a row is called."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mta_framework.comparison.finished_runs import Run, flat
-from mta_framework.comparison.labels import label, told_apart
 from mta_framework.errors import Fault, InputError
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.run import RunSpec
@@ -20,11 +21,11 @@ class Group:
     """A row before it has scores.
 
     Args:
-        label: What it is called.
-        runs: Its runs.
-        model: Which of their models.
-        baseline: Label of the row that it is compared to.
-        beyond_alignment: Fields, besides the alignment, in which it differs from that.
+        label: Label of the row.
+        runs: Runs of the row.
+        model: Name of the compared model of these runs.
+        baseline: Label of the row that it is compared with.
+        beyond_alignment: Fields, besides the alignment, in which it differs from its baseline.
     """
 
     label: str
@@ -40,46 +41,46 @@ class Group:
 
 
 def group(runs: Sequence[Run], labels: Sequence[str | None]) -> list[Group]:
-    """Methods: runs of one label, or else runs that differ in nothing but their seed.
+    """Group runs by method: runs with one label, or else runs that differ in nothing but their seed.
 
     Args:
-        runs: In the order of the table.
-        labels: One for each run; None where the spec decides.
+        runs: Runs in the order of the table.
+        labels: Label for each run; None where its spec decides.
 
     Raises:
         InputError: A method has two runs of one seed.
     """
     methods: dict[str, list[int]] = {}
-    for number, (run, given) in enumerate(zip(runs, labels, strict=True)):
-        methods.setdefault(f"={given}" if given is not None else _method(run), []).append(number)
-    members = [[runs[number] for number in numbers] for numbers in methods.values()]
+    for index, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        methods.setdefault(f"={label}" if label is not None else _method(run), []).append(index)
+    members = [[runs[index] for index in indices] for indices in methods.values()]
     faults = [fault for row in members for fault in _repetitions(row)]
     if faults:
         raise InputError(faults)
-    proposed = [labels[numbers[0]] or label(runs[numbers[0]]) for numbers in methods.values()]
-    names = told_apart(proposed, members)
-    return [Group(name, tuple(row), row[0].models[0]) for name, row in zip(names, members, strict=True)]
+    names = [labels[indices[0]] or _label(runs[indices[0]]) for indices in methods.values()]
+    rows = zip(distinct_labels(names, members), members, strict=True)
+    return [Group(name, tuple(row), row[0].models[0]) for name, row in rows]
 
 
 def references(runs: Sequence[Run], methods: Collection[str]) -> list[Group]:
-    """The other models that the runs evaluated, one row for those that scored alike to the last digit.
+    """Group the other evaluated models: one row for those that scored alike to the last digit.
 
     Args:
         runs: All runs.
-        methods: Labels that are given away.
+        methods: Labels that are taken.
     """
-    found: dict[tuple[str, str], Run] = {}
+    distinct: dict[tuple[str, str], Run] = {}
     for run in runs:
         for model in run.models[1:]:
             scores = [dataclasses.asdict(score) for score in run.facts.scores if score.model == model]
-            found.setdefault((model, json.dumps(scores)), run)
+            distinct.setdefault((model, json.dumps(scores)), run)
+    counts = Counter(model for model, _ in distinct)
     groups: list[Group] = []
-    for (model, _), run in found.items():
+    for (model, _), run in distinct.items():
         name = model.replace("_", " ")
         labels = [name, f"{name} of {run.name}", f"{name} of {run.folder}"]
-        alone = [kind for kind, _ in found].count(model) == 1
         taken = {*methods, *(entry.label for entry in groups)}
-        free = [label for label in labels[0 if alone else 1 :] if label not in taken]
+        free = [label for label in labels[counts[model] > 1 :] if label not in taken]
         groups.append(Group(free[0], (run,), model))
     return groups
 
@@ -89,6 +90,42 @@ def what_counts(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value for name, value in flat(spec).items() if name != "seed" and effect_of(RunSpec, name) == "weights"
     }
+
+
+def distinct_labels(proposed: Sequence[str], runs: Sequence[Sequence[Run]]) -> list[str]:
+    """Labels of which no two are the same: those that clash become the names of the runs, or their folders.
+
+    Args:
+        proposed: Label of each row.
+        runs: Runs of each row.
+    """
+    labels = list(proposed)
+    for fallback in (_shared_name, lambda row: str(row[0].folder)):
+        counts = Counter(labels)
+        labels = [one if counts[one] == 1 else fallback(row) for one, row in zip(labels, runs, strict=True)]
+    return labels
+
+
+def _label(run: Run) -> str:
+    """``KL``, ``KL + MTA``, ``KL + DSA`` or ``KL + Hid``; the name of a run that trained nothing."""
+    spec = run.report.spec
+    if "base_loss" not in spec or not spec.get("training"):
+        return run.name
+    title = run.report.base_loss_title or spec["base_loss"]["name"]
+    alignment = spec.get("alignment")
+    if alignment is None:
+        return title
+    dsa, hid = alignment.get("lambda_dsa"), alignment.get("lambda_hid")
+    return f"{title} + {'DSA' if not hid else 'Hid' if not dsa else 'MTA'}"
+
+
+def _shared_name(runs: Sequence[Run]) -> str:
+    """The name of a single run, or how the names of several begin."""
+    names = [run.name for run in runs]
+    if len(names) == 1:
+        return names[0]
+    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return "".join(letters[0] for letters in alike).rstrip("-_. ") or names[0]
 
 
 def _method(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""What has to be said under every table of a comparison."""
+"""Sentences that belong under every table of a comparison."""
 
 from __future__ import annotations
 
@@ -8,80 +8,73 @@ import numpy as np
 
 from mta_framework.comparison.comparability import Common, Difference
 from mta_framework.comparison.grouping import Group
-from mta_framework.comparison.results import SIGNIFICANT, Cell, Place
+from mta_framework.comparison.results import SIGNIFICANT, Row
 from mta_framework.comparison.scores import Scores, pooled
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.statistics import RESAMPLES
 
 DAGGER = "†"
-"""Marks what differs significantly."""
+"""Mark of a significant difference."""
 
 BOLD = "Bold: the best of the rows that are compared with each other."
 """What bold means, where there is bold."""
 
 
-def notes(
-    groups: Sequence[Group],
-    scores: Mapping[str, Scores],
-    cells: Mapping[str, Mapping[Place, Cell]],
-    common: Common,
-) -> list[str]:
+def notes(groups: Sequence[Group], scores: Mapping[str, Scores], rows: Sequence[Row], common: Common) -> Iterator[str]:
     """Whole sentences: what the numbers are, what they cannot say, which differences were accepted."""
-    return [
-        *_numbers(groups, cells),
-        *_training(groups),
-        *_compared(groups, common),
-        *_weighed(groups, scores, common),
-        *(_accepted(difference, common) for difference in common.differences),
-    ]
+    yield from _scores(rows)
+    yield from _training(groups)
+    yield from _compared(groups, common)
+    yield from _weights(groups, scores, common)
+    yield from (_accepted(difference, common) for difference in common.differences)
 
 
-def _numbers(groups: Sequence[Group], cells: Mapping[str, Mapping[Place, Cell]]) -> Iterator[str]:
+def _scores(rows: Sequence[Row]) -> Iterator[str]:
     yield "Mean [95 % bootstrap interval over prompts]; a prompt's scores are averaged over all seeds first."
     spreads: dict[tuple[str, int], list[str]] = {}
-    for group in groups:
-        cell = next(iter(cells[group.label].values()))
-        spreads.setdefault((cell.over, cell.count), []).append(group.label)
+    for row in rows:
+        cell = next(iter(row.cells.values()))
+        spreads.setdefault((cell.over, cell.count), []).append(row.label)
     for (over, count), labels in spreads.items():
-        whose = "" if len(spreads) == 1 else f" of {_listed(labels)}"
+        of_rows = "" if len(spreads) == 1 else f" of {', '.join(labels)}"
         if count > 1:
-            yield f"±{whose}: standard deviation over {count} {over}."
+            yield f"±{of_rows}: standard deviation over {count} {over}."
         else:
-            yield f"A single sampling seed{whose}: nothing is known of the spread over seeds."
+            yield f"A single sampling seed{of_rows}: nothing is known of the spread over seeds."
 
 
 def _training(groups: Sequence[Group]) -> Iterator[str]:
     single = [group.label for group in groups if not group.reference and len(group.runs) == 1]
     if single:
-        yield f"Trained once: {_listed(single)}. How much another training seed would change is unknown."
+        yield f"Trained once: {', '.join(single)}. How much another training seed would change is unknown."
     if any(len(group.runs) > 1 for group in groups):
         yield "Intervals, p and p (Holm) take the trained models as given; ± tells how much training seeds matter."
 
 
 def _compared(groups: Sequence[Group], common: Common) -> Iterator[str]:
-    against = [group for group in groups if group.baseline is not None]
+    compared = [group for group in groups if group.baseline is not None]
     repeated = {group.label for group in groups if len(group.runs) > 1}
-    several = any({group.label, group.baseline} <= repeated for group in against)
-    if not against:
+    several = any({group.label, group.baseline} <= repeated for group in compared)
+    if not compared:
         yield "No row is compared with another."
         return
-    pairs = "; ".join(f"{group.label} with {group.baseline}" for group in against)
+    pairs = "; ".join(f"{group.label} with {group.baseline}" for group in compared)
     yield f"Compared: {pairs}."
-    count = len(against) * (len(common.sets) + (len(common.sets) > 1))
+    count = len(compared) * len(common.columns)
     corrected = f", after Holm's correction over the {count} comparisons of the metric" if count > 1 else ""
     test = f"the paired permutation test ({RESAMPLES:,} random swaps)"
     seeds = f", and p (seeds) < {SIGNIFICANT} where there is one" if several else ""
     yield f"{DAGGER}: differs from what it is compared with, p < {SIGNIFICANT} in {test}{corrected}{seeds}."
     if several:
         yield "p (seeds): Welch's t-test over the means of single runs, not corrected."
-    for group in against:
+    for group in compared:
         if group.beyond_alignment:
             fields = ", ".join(group.beyond_alignment)
             yield f"{group.label} differs from {group.baseline} in more than alignment: {fields}."
 
 
-def _weighed(groups: Sequence[Group], scores: Mapping[str, Scores], common: Common) -> Iterator[str]:
-    """A metric of tokens has a word to say on whose tokens these are."""
+def _weights(groups: Sequence[Group], scores: Mapping[str, Scores], common: Common) -> Iterator[str]:
+    """A warning where a metric weights prompts by tokens, and these are of different tokenizers."""
     for metric in common.metrics:
         unlike = [
             f"{group.label} and {group.baseline}"
@@ -95,14 +88,10 @@ def _weighed(groups: Sequence[Group], scores: Mapping[str, Scores], common: Comm
 
 def _unlike(first: Scores, second: Scores, metric: MetricFacts, common: Common) -> bool:
     sides = [[part.weight_by_prompt() for part in pooled(side, metric, None, common)] for side in (first, second)]
-    pairs = [(one, other) for one, other in zip(*sides, strict=True) if one is not None and other is not None]
-    return not all(np.allclose(one, other) for one, other in pairs)
+    pairs = [(one, another) for one, another in zip(*sides, strict=True) if one is not None and another is not None]
+    return not all(np.allclose(one, another) for one, another in pairs)
 
 
 def _accepted(difference: Difference, common: Common) -> str:
     consequence = "" if difference.where not in common.left_out else " It is left out."
     return f"Accepted: {difference.where} differs ({difference}).{consequence}"
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return ", ".join(labels)

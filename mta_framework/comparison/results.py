@@ -8,11 +8,11 @@ from typing import Literal
 
 from mta_framework.evaluation.report import MetricFacts
 
-Place = tuple[str, str | None]
-"""Label of a metric and name of a set; None for the unweighted average over the sets."""
+CellKey = tuple[str, str | None]
+"""Label of a metric and name of a set; None stands for the unweighted average over the sets."""
 
 Interval = tuple[float, float]
-"""Of 95 %."""
+"""Ends of a 95 % interval."""
 
 Spread = Literal["sampling seeds", "training seeds"]
 """What a deviation is taken over."""
@@ -23,10 +23,7 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class RunRef:
-    """A run that is compared: its name, its folder, the label of its row and the seed that it was trained from.
-
-    A model that was evaluated alone has no training seed.
-    """
+    """A compared run: its name, its folder, the label of its row and its training seed (None: nothing was trained)."""
 
     name: str
     folder: str
@@ -39,11 +36,11 @@ class Cell:
     """A score of a row.
 
     Args:
-        mean: Over prompts, sampling seeds and runs, in the metric's own kind of mean.
-        deviation: Sample standard deviation of the means of single seeds; None with a single one.
-        over: Which seeds: of training where the row has several runs, else of sampling.
-        count: How many seeds these are.
-        interval: Bootstrap interval over prompts; None where there are too few.
+        mean: Mean over prompts, sampling seeds and runs, of the kind that the metric asks for.
+        deviation: Sample standard deviation of the means of single seeds; None with a single seed.
+        over: Seeds that the deviation is taken over: training seeds if the row has several runs, else sampling seeds.
+        count: Number of these seeds.
+        interval: Bootstrap interval over prompts; None where there are too few prompts.
     """
 
     mean: float
@@ -58,17 +55,17 @@ class Row:
     """A method: one run, or runs that differ in nothing but their training seed.
 
     Args:
-        label: What it is called; no two rows are called the same.
-        baseline: Label of the row that it is compared to; None where there is none.
-        runs: Names of its runs.
-        cells: Its scores.
-        reference: Whether it is a model that was not trained here: a teacher, or a student before training.
+        label: Unique label of the row.
+        baseline: Label of the row that it is compared with; None where there is none.
+        runs: Names of the runs.
+        cells: Scores by metric and set.
+        reference: Whether the model was not trained in these runs: a teacher, or a student before training.
     """
 
     label: str
     baseline: str | None
     runs: tuple[str, ...]
-    cells: Mapping[Place, Cell]
+    cells: Mapping[CellKey, Cell]
     reference: bool = False
 
 
@@ -80,22 +77,22 @@ class Contrast:
         metric: Label of the metric.
         set: Name of the set; None for the average.
         baseline: Label of the baseline.
-        other: Label of the row.
-        difference: Mean of the other less mean of the baseline; where lower scores are better, below 0 is better.
+        row: Label of the row.
+        difference: Mean of the row minus mean of the baseline; where lower scores are better, below 0 is better.
         interval: Paired bootstrap interval of the difference; None where there are too few prompts.
-        p: Of the paired permutation test, two-sided.
+        p: Two-sided probability of the paired permutation test.
         p_holm: The same after Holm's correction over all contrasts of the metric.
-        wins: Prompts that the other answers better.
-        ties: Prompts that both answer equally well.
-        losses: Prompts that the baseline answers better.
-        p_seeds: Of Welch's t-test over the means of single runs, two-sided: whether other training seeds would show the
-            difference as well. None where one of the two was trained from a single seed.
+        wins: Number of prompts that the row answers better.
+        ties: Number of prompts that both answer equally well.
+        losses: Number of prompts that the baseline answers better.
+        p_seeds: Two-sided probability of Welch's t-test over the means of single runs: whether other training seeds
+            would show the difference as well. None where one of the two was trained from a single seed.
     """
 
     metric: str
     set: str | None
     baseline: str
-    other: str
+    row: str
     difference: float
     interval: Interval | None
     p: float
@@ -116,60 +113,58 @@ class PromptPair:
     """The scores of a row and of its baseline on one prompt: means over all seeds and runs.
 
     Args:
-        number: Place of the prompt in its set, from 1.
-        outcome: 1 where the other is better, -1 where the baseline is, 0 where neither is.
+        metric: Label of the metric.
+        set: Name of the set.
+        position: Position of the prompt in its set, counted from 1.
+        baseline: Label of the baseline.
+        row: Label of the row.
+        baseline_score: Score of the baseline.
+        row_score: Score of the row.
+        outcome: 1 where the row is better, -1 where the baseline is, 0 where neither is.
     """
 
     metric: str
     set: str
-    number: int
+    position: int
     baseline: str
-    other: str
+    row: str
     baseline_score: float
-    other_score: float
+    row_score: float
     outcome: int
 
 
 @dataclass(frozen=True)
 class SideBySide:
-    """A prompt on which two rows lie far apart, with a response of each: of the first run and the first seed.
-
-    Args:
-        pair: Rows, prompt and scores.
-        prompt: Its text.
-        reference: The first one.
-        baseline_text: Response of the baseline.
-        other_text: Response of the other.
-    """
+    """A prompt with its first reference, and the responses of two rows: those of the first run under the first seed."""
 
     pair: PromptPair
     prompt: str
     reference: str
     baseline_text: str
-    other_text: str
+    row_text: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a metric that compares responses says of two rows: first runs, first seeds.
+    """What a metric that compares responses says of two rows: of their first runs, under the first seed.
 
     Args:
-        metric: Its label.
+        metric: Label of the metric.
         set: Name of the set; None for the average.
-        baseline: Label of the one row.
-        other: Label of the other.
-        share: Mean preference for the other: 1 where it is better, 0 where the baseline is, else one half.
+        baseline: Label of the baseline.
+        row: Label of the row.
+        share: Mean preference for the row: 1 where it is better, 0 where the baseline is, else one half.
         interval: Bootstrap interval of the share; None where there are too few prompts.
-        p: Of the paired permutation test, two-sided: whether the share is one half.
-        wins: Prompts that the other answers better.
-        ties: Prompts where neither is preferred.
-        losses: Prompts that the baseline answers better.
+        p: Two-sided probability of the paired permutation test that the share is one half.
+        wins: Number of prompts where the row is preferred.
+        ties: Number of prompts where neither is preferred.
+        losses: Number of prompts where the baseline is preferred.
     """
 
     metric: str
     set: str | None
     baseline: str
-    other: str
+    row: str
     share: float
     interval: Interval | None
     p: float
@@ -180,18 +175,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that a comparison tells.
+    """The result of a comparison.
 
     Args:
-        metrics: In the order of the tables.
-        sets: Names, in the order of the columns; with several there is the average over them too, as set None.
-        rows: In the order of the table: every baseline above the rows that are compared to it.
-        contrasts: By metric, then by row, then by set.
-        examples: Prompts on which rows lie far apart, those that the other wins first.
+        metrics: Metrics, in the order of the tables.
+        sets: Names of the sets, in the order of the columns.
+        rows: Rows in the order of the tables: every baseline above the rows that are compared with it.
+        contrasts: Differences by metric, then by row, then by set.
+        examples: Prompts on which rows lie far apart, those that the row wins first.
         notes: Sentences that belong under every table: what the numbers are, and differences that were accepted.
         runs: All runs.
         pairs: Every prompt of every contrast.
-        verdicts: Of a metric that compares responses, where one was asked for.
+        verdicts: Verdicts of a metric that compares responses, if one was asked for.
     """
 
     metrics: tuple[MetricFacts, ...]
@@ -207,9 +202,14 @@ class Comparison:
     @property
     def columns(self) -> tuple[str | None, ...]:
         """The sets, then None for their average where there are several."""
-        return (*self.sets, None) if len(self.sets) > 1 else self.sets
+        return with_average(self.sets)
 
-    def contrast(self, place: Place, label: str) -> Contrast | None:
-        """The contrast of a row with its baseline at a place of the table."""
-        found = (entry for entry in self.contrasts if (entry.metric, entry.set) == place and entry.other == label)
-        return next(found, None)
+    def contrast(self, key: CellKey, label: str) -> Contrast | None:
+        """The contrast of a row with its baseline by one metric on one set; None where the row has no baseline."""
+        contrasts = (entry for entry in self.contrasts if (entry.metric, entry.set) == key and entry.row == label)
+        return next(contrasts, None)
+
+
+def with_average(sets: tuple[str, ...]) -> tuple[str | None, ...]:
+    """Names of sets, then None for their average where there are several."""
+    return (*sets, None) if len(sets) > 1 else sets

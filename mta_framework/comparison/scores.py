@@ -8,7 +8,7 @@ import numpy as np
 
 from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
-from mta_framework.comparison.results import Cell, Place, Spread
+from mta_framework.comparison.results import Cell, CellKey, Spread
 from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.statistics import PromptScores, interval, mean
@@ -18,60 +18,45 @@ Scores = Mapping[tuple[str, str], Sequence[PromptScores]]
 
 
 def read_scores(groups: Sequence[Group], common: Common) -> dict[str, Scores]:
-    """Label of each row -> its scores.
+    """Read the scores of every row, by its label.
 
     Raises:
         InputError: Predictions of any run are missing, incomplete or were changed.
     """
     faults: list[Fault] = []
-    found: dict[str, Scores] = {}
-    for entry in groups:
-        with collect_faults(faults):
-            found[entry.label] = _read(entry, common)
+    by_row: dict[str, dict[tuple[str, str], list[PromptScores]]] = {group.label: {} for group in groups}
+    for group in groups:
+        for run in group.runs:
+            for name in common.sets:
+                with collect_faults(faults):
+                    for label, scores in run.scores(group.model, name, common.metrics).items():
+                        by_row[group.label].setdefault((label, name), []).append(scores)
     if faults:
         raise InputError(faults)
-    return found
+    return dict(by_row)
 
 
-def cells(scores: Scores, common: Common) -> dict[Place, Cell]:
-    """All cells of a row; with several sets, their average is one as well."""
-    average: list[str | None] = [None] if len(common.sets) > 1 else []
+def cells(scores: Scores, common: Common) -> dict[CellKey, Cell]:
+    """All cells of a row."""
     return {
-        (metric.label, entry): _cell([scores[metric.label, name] for name in _within(entry, common)])
+        (metric.label, name): _cell([scores[metric.label, each] for each in common.sets_of(name)])
         for metric in common.metrics
-        for entry in [*common.sets, *average]
+        for name in common.columns
     }
 
 
-def run_means(scores: Scores, metric: MetricFacts, entry: str | None, common: Common) -> list[float]:
-    """The mean of each run of a row, on a set or on the average over the sets."""
-    return [mean(run) for run in zip(*(scores[metric.label, name] for name in _within(entry, common)), strict=True)]
+def run_means(scores: Scores, metric: MetricFacts, name: str | None, common: Common) -> list[float]:
+    """The mean of each run of a row, on a set or (None) on the average over the sets."""
+    return [mean(run) for run in zip(*(scores[metric.label, each] for each in common.sets_of(name)), strict=True)]
 
 
-def pooled(scores: Scores, metric: MetricFacts, entry: str | None, common: Common) -> list[PromptScores]:
-    """The scores of all runs of a row: one part for a set, one for each set for their average."""
-    return [_together(scores[metric.label, name]) for name in _within(entry, common)]
-
-
-def _within(entry: str | None, common: Common) -> Sequence[str]:
-    return common.sets if entry is None else [entry]
-
-
-def _read(entry: Group, common: Common) -> Scores:
-    faults: list[Fault] = []
-    found: dict[tuple[str, str], list[PromptScores]] = {}
-    for run in entry.runs:
-        for name in common.sets:
-            with collect_faults(faults):
-                for label, scores in run.scores(entry.model, name, common.metrics).items():
-                    found.setdefault((label, name), []).append(scores)
-    if faults:
-        raise InputError(faults)
-    return found
+def pooled(scores: Scores, metric: MetricFacts, name: str | None, common: Common) -> list[PromptScores]:
+    """The scores of all runs of a row: one part for a set, one for each set for their average (None)."""
+    return [_together(scores[metric.label, each]) for each in common.sets_of(name)]
 
 
 def _cell(by_set: Sequence[Sequence[PromptScores]]) -> Cell:
-    """Of one set, or of the average over several."""
+    """Sum up one set, or the average over several."""
     parts = [_together(runs) for runs in by_set]
     by_run = [list(runs) for runs in zip(*by_set, strict=True)]
     over: Spread = "training seeds" if len(by_run) > 1 else "sampling seeds"

@@ -1,135 +1,92 @@
-"""The tables of a comparison as text, before any markup."""
+"""The tables of a comparison, before any markup."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from mta_framework.comparison.notes import BOLD
-from mta_framework.comparison.results import Comparison, Interval, Place, Row
+from mta_framework.comparison.notes import BOLD, DAGGER
+from mta_framework.comparison.results import CellKey, Comparison, Contrast, Interval, Row, Verdict
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.tables import figure
+from mta_framework.tables.table import Cell, Table
 
 MINUS = "\N{MINUS SIGN}"
+_OUTCOMES = "wins/ties/losses"
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A cell of the table of scores.
-
-    Args:
-        score: ``25.65 ± 0.21``.
-        interval: ``[24.90, 26.38]``, or empty.
-        best: Whether it is the best of the rows that are compared with each other.
-        significant: Whether it differs from its baseline.
-    """
-
-    score: str
-    interval: str
-    best: bool
-    significant: bool
+def table_groups(comparison: Comparison) -> list[list[Table]]:
+    """The scores and differences by each metric, then the verdicts if there are any."""
+    groups = [[score_table(comparison, metric), contrast_table(comparison, metric)] for metric in comparison.metrics]
+    return [[table for table in group if table] for group in [*groups, [verdict_table(comparison)]]]
 
 
-def heading(metric: MetricFacts) -> str:
-    """``rouge_l (higher is better)``."""
-    return f"{metric.label} ({'higher' if metric.higher_is_better else 'lower'} is better)"
+def score_table(comparison: Comparison, metric: MetricFacts) -> Table:
+    """The scores by a metric: bold for the best of its family, a dagger for significant differences."""
+    rows: list[list[str | Cell]] = []
+    rules = []
+    for _, family in families(comparison):
+        rules.append(len(rows))
+        rows += [[row.label, *_scores(comparison, row, metric)] for row in family]
+    caption = f"{metric.label} ({'higher' if metric.higher_is_better else 'lower'} is better)"
+    return Table(["", *map(set_name, comparison.columns)], rows, caption, rules=rules[1:])
 
 
-def set_name(name: str | None) -> str:
-    """The head of a column."""
-    return "average" if name is None else name
+def contrast_table(comparison: Comparison, metric: MetricFacts) -> Table:
+    """The differences by a metric, each row of the comparison under a heading of its own."""
+    contrasts = [entry for entry in comparison.contrasts if entry.metric == metric.label]
+    header = ["set", "difference", "95 % interval", "p", "p (Holm)", _OUTCOMES]
+    seeds = any(entry.p_seeds is not None for entry in contrasts)
+    rows = _under_headings(contrasts, (_contrast_row(entry)[: len(header) + seeds] for entry in contrasts))
+    return Table([*header, *["p (seeds)"] * seeds], rows, f"Differences in {metric.label}")
 
 
-def shown(comparison: Comparison, row: Row, metric: MetricFacts) -> list[Shown]:
-    """The cells of a row, one for each column."""
-    cells = []
-    for name in comparison.columns:
-        place = (metric.label, name)
-        cell, contrast = row.cells[place], comparison.contrast(place, row.label)
-        deviation = "" if cell.deviation is None else f" ± {figure(cell.deviation)}"
-        best = row.label in best_rows(comparison, place, metric.higher_is_better)
-        significant = contrast is not None and contrast.significant
-        cells.append(Shown(f"{_minus(figure(cell.mean))}{deviation}", _interval(cell.interval), best, significant))
-    return cells
+def verdict_table(comparison: Comparison) -> Table:
+    """The verdicts of a metric that compares responses; without rows where none was asked for."""
+    names = ", ".join(dict.fromkeys(entry.metric for entry in comparison.verdicts))
+    caption = f"{names}: how often the row is preferred to what it is compared with"
+    rows = _under_headings(comparison.verdicts, map(_verdict_row, comparison.verdicts))
+    return Table(["set", "preferred", "95 % interval", "p", _OUTCOMES], rows, caption)
 
 
-def best_rows(comparison: Comparison, place: Place, higher_is_better: bool) -> set[str]:
-    """Labels of the rows that are best of those that are compared with each other."""
+def run_table(comparison: Comparison) -> Table:
+    """The runs of each row."""
+    rows = [[run.row, run.name, "" if run.seed is None else str(run.seed)] for run in comparison.runs]
+    return Table(["row", "run", "training seed"], rows, "Runs", alignment="llr")
+
+
+def best_rows(comparison: Comparison, key: CellKey, higher_is_better: bool) -> set[str]:
+    """Labels of the rows with the best score among those that are compared with each other."""
     best = set()
     for _, rows in families(comparison):
         if len(rows) > 1:
-            means = [row.cells[place].mean for row in rows]
+            means = [row.cells[key].mean for row in rows]
             top = max(means) if higher_is_better else min(means)
             best |= {row.label for row, mean in zip(rows, means, strict=True) if mean == top}
     return best
 
 
-def all_notes(comparison: Comparison) -> list[str]:
-    """What stands under every table in which the best is bold, where it is."""
+def notes_with_bold(comparison: Comparison) -> list[str]:
+    """The notes under a table in which the best scores are bold."""
     several = any(len(rows) > 1 for _, rows in families(comparison))
     return [*comparison.notes, *([BOLD] if several else [])]
 
 
 def families(comparison: Comparison) -> list[tuple[str, list[Row]]]:
-    """Rows that are compared with each other, below their baseline, whose label comes first."""
-    found: dict[str, list[Row]] = {}
+    """Rows that are compared with each other, each family under the label of its first baseline."""
+    rows = {row.label: row for row in comparison.rows}
+    families: dict[str, list[Row]] = {}
     for row in comparison.rows:
-        root = row
-        seen = {row.label}
+        root, seen = row, {row.label}
         while root.baseline is not None and root.baseline not in seen:
             seen.add(root.baseline)
-            root = next(entry for entry in comparison.rows if entry.label == root.baseline)
-        found.setdefault(root.label, []).append(row)
-    return list(found.items())
+            root = rows[root.baseline]
+        families.setdefault(root.label, []).append(row)
+    return list(families.items())
 
 
-_CONTRASTS = ("row", "compared with", "set", "difference", "95 % interval", "p", "p (Holm)", "wins/ties/losses")
-_SEEDS = "p (seeds)"
-VERDICTS = ("row", "compared with", "set", "preferred", "95 % interval", "p", "wins/ties/losses")
-
-
-def contrast_table(comparison: Comparison, metric: MetricFacts) -> list[list[str]]:
-    """The head, and a row for each contrast of a metric; empty where there is none."""
-    rows = [
-        [
-            entry.other,
-            entry.baseline,
-            set_name(entry.set),
-            _minus(figure(entry.difference, "+")),
-            _interval(entry.interval, functools.partial(figure, sign="+")),
-            probability(entry.p),
-            probability(entry.p_holm),
-            f"{entry.wins} / {entry.ties} / {entry.losses}",
-            "" if entry.p_seeds is None else probability(entry.p_seeds),
-        ]
-        for entry in comparison.contrasts
-        if entry.metric == metric.label
-    ]
-    table = [[*_CONTRASTS, _SEEDS], *rows] if rows else []
-    return table if any(row[-1] for row in rows) else [row[:-1] for row in table]
-
-
-def verdict_rows(comparison: Comparison) -> list[list[str]]:
-    """One for each verdict, as ``VERDICTS`` heads them."""
-    return [
-        [
-            entry.other,
-            entry.baseline,
-            set_name(entry.set),
-            f"{entry.share:.1%}",
-            _interval(entry.interval, "{:.1%}".format),
-            probability(entry.p),
-            f"{entry.wins} / {entry.ties} / {entry.losses}",
-        ]
-        for entry in comparison.verdicts
-    ]
-
-
-def verdict_heading(comparison: Comparison) -> str:
-    """What the table of verdicts is called."""
-    names: Sequence[str] = list(dict.fromkeys(entry.metric for entry in comparison.verdicts))
-    return f"{', '.join(names)}: how often the row is preferred to what it is compared with"
+def set_name(name: str | None) -> str:
+    """Name of a set, or ``average``."""
+    return "average" if name is None else name
 
 
 def probability(p: float) -> str:
@@ -137,9 +94,51 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _interval(ends: Interval | None, shown: Callable[[float], str] = figure) -> str:
+def signed(value: float) -> str:
+    """``+1.50`` or ``−1.50``."""
+    return _minus(figure(value, "+"))
+
+
+def _scores(comparison: Comparison, row: Row, metric: MetricFacts) -> Iterator[Cell]:
+    for name in comparison.columns:
+        key = (metric.label, name)
+        cell, contrast = row.cells[key], comparison.contrast(key, row.label)
+        deviation = "" if cell.deviation is None else f" ± {figure(cell.deviation)}"
+        best = row.label in best_rows(comparison, key, metric.higher_is_better)
+        mark = DAGGER if contrast is not None and contrast.significant else ""
+        yield Cell(f"{_minus(figure(cell.mean))}{deviation}", best, mark, _interval(cell.interval, figure))
+
+
+def _under_headings(entries: Sequence[Contrast | Verdict], rows: Iterable[list[str]]) -> list[list[str]]:
+    """The rows of the entries, with a heading above those of one pair of labels."""
+    lines: list[list[str]] = []
+    last = None
+    for entry, row in zip(entries, rows, strict=True):
+        heading = [f"{entry.row} compared with {entry.baseline}"]
+        lines += [row] if heading == last else [heading, row]
+        last = heading
+    return lines
+
+
+def _contrast_row(entry: Contrast) -> list[str]:
+    estimate = [signed(entry.difference), _interval(entry.interval, signed)]
+    probabilities = [probability(entry.p), probability(entry.p_holm)]
+    p_seeds = "" if entry.p_seeds is None else probability(entry.p_seeds)
+    return [set_name(entry.set), *estimate, *probabilities, _outcomes(entry), p_seeds]
+
+
+def _verdict_row(entry: Verdict) -> list[str]:
+    interval = _interval(entry.interval, "{:.1%}".format)
+    return [set_name(entry.set), f"{entry.share:.1%}", interval, probability(entry.p), _outcomes(entry)]
+
+
+def _outcomes(entry: Contrast | Verdict) -> str:
+    return f"{entry.wins} / {entry.ties} / {entry.losses}"
+
+
+def _interval(ends: Interval | None, shown: Callable[[float], str]) -> str:
     return "" if ends is None else _minus(f"[{shown(ends[0])}, {shown(ends[1])}]")
 
 
-def _minus(number: str) -> str:
-    return number.replace("-", MINUS)
+def _minus(value: str) -> str:
+    return value.replace("-", MINUS)

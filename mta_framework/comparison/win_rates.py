@@ -1,8 +1,8 @@
-"""Asks a metric that compares responses which of two rows is the better one."""
+"""Win rates: a metric that compares responses says which of two rows is better."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,22 +26,14 @@ from mta_framework.types import Generations
 
 @dataclass(frozen=True)
 class Judge:
-    """A metric that compares responses, by name."""
+    """A metric that compares responses, and its label."""
 
     label: str
     metric: PairwiseMetric
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What it said, and what has to be said about that."""
-
-    verdicts: tuple[Verdict, ...]
-    notes: tuple[str, ...]
-
-
 def read_judge(path: Path, registry: Registry) -> Judge:
-    """Create the metric that a JSON file names: ``{"name": ..., "params": {...}}``.
+    """Create the metric that a JSON file names, as ``{"name": ..., "params": {...}}``.
 
     Raises:
         InputError: The file, its name or its options are faulty, or the metric compares nothing.
@@ -53,47 +45,59 @@ def read_judge(path: Path, registry: Registry) -> Judge:
         section = PluginSection.model_validate(document)
     except ValidationError as error:
         schema = PluginSection.model_json_schema()
-        raise InputError(faults_of(error, schema, lambda place: _where(path, *place), "field")) from None
+        raise InputError(faults_of(error, schema, lambda location: _where(path, *location), "field")) from None
     registered = registry.find("metrics", section.name, _where(path, "name"))
     try:
         metric = registry.create("metrics", section.name, section.params)
     except ValidationError as error:
         noun = f"option of {section.name}"
         raise InputError(
-            faults_of(error, registered.schema, lambda place: _where(path, "params", *place), noun)
+            faults_of(error, registered.schema, lambda location: _where(path, "params", *location), noun)
         ) from None
     if not isinstance(metric, PairwiseMetric):
         problem = f"{section.name} compares no responses (got {section.name!r})"
         raise InputError([Fault(_where(path, "name"), problem, "a metric that does", "See `mta plugins`.")])
     missing = metric.require()
     if missing:
-        problem = f"{section.name} cannot run here (got something missing)"
+        problem = f"{section.name} cannot run here"
         raise InputError([Fault(str(path), problem, "a metric that can run", missing)])
     return Judge(section.name, metric)
 
 
-def verdicts(judge: Judge, groups: Sequence[Group], common: Common) -> Judged:
-    """Have two rows compared, set by set: the first run of each, under its first seed.
+def verdicts(judge: Judge, groups: Sequence[Group], common: Common) -> Iterator[Verdict]:
+    """Have two rows compared, set by set and over all sets: the first run of each, under its first seed.
 
     Raises:
         InputError: There are not exactly two rows, one compared with the other.
         RunError: The metric failed.
     """
-    methods = [entry for entry in groups if not entry.reference]
-    other = next((entry for entry in methods if entry.baseline), None)
-    if len(methods) != 2 or other is None:
-        problem = f"compares two rows (got {len(methods)}: {', '.join(entry.label for entry in methods)})"
-        raise InputError([Fault("--judge", problem, "exactly two", "Give the runs of two methods.")])
-    sides = [entry for entry in methods if entry is not other] + [other]
+    sides = _sides(groups)
     parts = {name: _preferences(judge, sides, name) for name in common.sets}
-    found = [_verdict(judge, sides, name, [part]) for name, part in parts.items()]
-    if len(parts) > 1:
-        found.append(_verdict(judge, sides, None, list(parts.values())))
-    return Judged(tuple(found), tuple(_notes(judge, sides)))
+    for column in common.columns:
+        yield _verdict(judge, sides, column, [parts[name] for name in common.sets_of(column)])
+
+
+def verdict_notes(judge: Judge, groups: Sequence[Group]) -> Iterator[str]:
+    """Which responses the metric saw, and what that cost."""
+    runs = {group.label: group.runs[0] for group in _sides(groups)}
+    seen = "; ".join(f"{label}: {run.name}, seed {run.facts.seeds[0]}" for label, run in runs.items())
+    yield f"{judge.label} saw one response to each prompt ({seen}); its probabilities are not corrected."
+    if usage := ", ".join(f"{value:g} {name}" for name, value in judge.metric.usage().items()):
+        yield f"{judge.label} took {usage}."
+
+
+def _sides(groups: Sequence[Group]) -> list[Group]:
+    """The baseline, then the row that is compared with it."""
+    methods = [group for group in groups if not group.reference]
+    if len(methods) != 2 or not any(group.baseline for group in methods):
+        problem = f"compares two rows (got {len(methods)}: {', '.join(group.label for group in methods)})"
+        raise InputError([Fault("--judge", problem, "exactly two", "Give the runs of two methods.")])
+    compared = next(group for group in methods if group.baseline)
+    return [*(group for group in methods if group is not compared), compared]
 
 
 def _preferences(judge: Judge, sides: Sequence[Group], name: str) -> PromptScores:
-    generations = [_answers(judge, group, name) for group in sides]
+    generations = [_generations(judge, group, name) for group in sides]
     with as_plugin_error(f"metric {judge.label}"):
         scores = np.array([judge.metric.prefer(*generations).scores], dtype=float)
         if scores.shape[1] != len(generations[0].predictions) or not np.isin(scores, (0.0, 0.5, 1.0)).all():
@@ -101,7 +105,7 @@ def _preferences(judge: Judge, sides: Sequence[Group], name: str) -> PromptScore
     return PromptScores(scores)
 
 
-def _answers(judge: Judge, group: Group, name: str) -> Generations:
+def _generations(judge: Judge, group: Group, name: str) -> Generations:
     run = group.runs[0]
     rows = run.rows(group.model, name, run.facts.seeds[0])
     folder = run.folder.resolve().parent / METRIC_CACHE / judge.metric.NAME
@@ -116,12 +120,5 @@ def _verdict(judge: Judge, sides: Sequence[Group], name: str | None, parts: Sequ
     return Verdict(judge.label, name, sides[0].label, sides[1].label, mean(parts), interval(parts), p, *counts)
 
 
-def _notes(judge: Judge, sides: Sequence[Group]) -> list[str]:
-    seen = "; ".join(f"{group.label}: {group.runs[0].name}, seed {group.runs[0].facts.seeds[0]}" for group in sides)
-    usage = ", ".join(f"{value:g} {name}" for name, value in judge.metric.usage().items())
-    said = f"{judge.label} saw one response to each prompt ({seen}); its probabilities are not corrected."
-    return [said, f"{judge.label} took {usage}."] if usage else [said]
-
-
-def _where(path: Path, *place: Any) -> str:
-    return f"{path}: {'.'.join(map(str, place))}"
+def _where(path: Path, *keys: Any) -> str:
+    return f"{path}: {'.'.join(map(str, keys))}"

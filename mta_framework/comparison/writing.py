@@ -8,9 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from mta_framework.comparison.csv_tables import scores_csv, wins_csv
-from mta_framework.comparison.latex import latex
-from mta_framework.comparison.markdown import markdown
+from mta_framework.comparison.renderings import latex, markdown, scores_csv, wins_csv
 from mta_framework.comparison.results import Comparison
 from mta_framework.errors import RunError
 from mta_framework.storage import write_atomically
@@ -22,7 +20,7 @@ def write(folder: Path, comparison: Comparison) -> list[Path]:
     """Write ``comparison.md``, ``.csv``, ``.tex``, ``.json`` and ``wins.csv`` (every prompt); each appears whole.
 
     Returns:
-        What was written.
+        Paths of the files.
 
     Raises:
         RunError: The folder cannot be written to.

@@ -190,6 +190,7 @@ class Report:
         geometry: Similarities of spans at each key layer.
         span_samples: A few training texts with their spans.
         command: Command line.
+        base_loss_title: What tables of results call the base loss, if not by its name.
         format: Format of the file, see ``FORMAT``.
     """
 
@@ -211,6 +212,7 @@ class Report:
     geometry: tuple[Geometry, ...] = ()
     span_samples: tuple[SpanSample, ...] = ()
     command: str = ""
+    base_loss_title: str = ""
     format: int = FORMAT
 
 

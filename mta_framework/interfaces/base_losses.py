@@ -17,11 +17,13 @@ class BaseLoss(Plugin):
     """The loss that the alignment loss is added to.
 
     Attributes:
+        TITLE: What tables of results call it, as papers print it; empty: ``NAME``.
         NEEDS_TEACHER: Whether ``compute`` uses the teacher.
         NEEDS_SHARED_VOCABULARY: Whether it compares probabilities token by token, so that student and teacher must have
             the same vocabulary. If not, ``compute`` must handle a ``batch.teacher`` with tokens of its own.
     """
 
+    TITLE: ClassVar[str] = ""
     NEEDS_TEACHER: ClassVar[bool] = True
     NEEDS_SHARED_VOCABULARY: ClassVar[bool] = True
 

@@ -7,25 +7,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mta_framework.comparison.notes import BOLD, DAGGER
-from mta_framework.comparison.results import Comparison, Contrast, Row, SideBySide
+from mta_framework.comparison.results import Comparison, Contrast, SideBySide
 from mta_framework.comparison.tables import (
-    MINUS,
-    VERDICTS,
-    Shown,
     contrast_table,
-    heading,
+    notes_with_bold,
+    run_table,
+    score_table,
     set_name,
-    shown,
-    verdict_heading,
-    verdict_rows,
+    signed,
+    verdict_table,
 )
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import MetricFacts, read_report
 from mta_framework.reporting.page import Plot, render
 from mta_framework.reporting.plots import Estimate, axis_of, intervals, overlaid, svg
 from mta_framework.reporting.training_log import Log, points
-from mta_framework.tables.table import Table
+from mta_framework.tables.table import Cell, Table
 
 _QUANTITIES = {"loss": "loss (total)", "eval_loss": "validation loss", "grad_norm": "gradient norm"}
 
@@ -43,17 +40,15 @@ class MetricBlock:
     """All that is shown of one metric.
 
     Args:
-        heading: Name of the metric, and which direction is better.
-        columns: Names of the sets.
-        lines: Each row with its cells: the score, and the difference from the baseline or None.
+        scores: The scores.
+        lines: Label of each row, whether it has a baseline, and for each set the score and the difference or None.
         tests: The paired tests.
         differences: For each set, the differences with their intervals.
         contrasts: For each set, the pairs of rows that are compared.
     """
 
-    heading: str
-    columns: list[str]
-    lines: list[tuple[Row, list[tuple[Shown, Difference | None]]]]
+    scores: Table
+    lines: list[tuple[str, bool, list[tuple[Cell, Difference | None]]]]
     tests: Table
     differences: list[Plot]
     contrasts: list[tuple[str, list[Contrast]]]
@@ -63,8 +58,6 @@ def comparison_page(comparison: Comparison) -> str:
     """The page, as HTML."""
     blocks = [_block(comparison, metric, index) for index, metric in enumerate(comparison.metrics)]
     curves = list(_curves(_logs(comparison)))
-    best = any(cell.best for block in blocks for _, cells in block.lines for cell, _ in cells)
-    runs = [[run.name, run.row, str(run.seed)] for run in comparison.runs]
     sections = {
         "scores": "Scores",
         "differences": "Differences" if comparison.contrasts else "",
@@ -79,38 +72,39 @@ def comparison_page(comparison: Comparison) -> str:
         sections=[(name, heading) for name, heading in sections.items() if heading],
         comparison=comparison,
         blocks=blocks,
-        notes=[*comparison.notes, *([BOLD] if best else [])],
-        dagger=DAGGER,
-        verdicts=Table(VERDICTS, verdict_rows(comparison), verdict_heading(comparison)),
+        notes=notes_with_bold(comparison),
+        verdicts=verdict_table(comparison),
         examples=[(_example_title(example), example) for example in comparison.examples],
         curves=curves,
-        runs=Table(("run", "row", "training seed"), runs, "The compared runs"),
+        runs=run_table(comparison),
     )
 
 
 def _block(comparison: Comparison, metric: MetricFacts, index: int) -> MetricBlock:
-    contrasts = list(_by_set(comparison, metric))
-    header, *rows = contrast_table(comparison, metric) or [[]]
+    scores, contrasts = score_table(comparison, metric), list(_by_set(comparison, metric))
     return MetricBlock(
-        heading(metric),
-        [set_name(column) for column in comparison.columns],
-        [(row, list(_cells(comparison, metric, row))) for row in comparison.rows],
-        Table(header, rows, "Paired tests"),
+        scores,
+        list(_lines(comparison, metric, scores)),
+        contrast_table(comparison, metric),
         list(_differences(contrasts, metric, index)),
         contrasts,
     )
 
 
-def _cells(comparison: Comparison, metric: MetricFacts, row: Row) -> Iterator[tuple[Shown, Difference | None]]:
-    for column, cell in zip(comparison.columns, shown(comparison, row, metric), strict=True):
-        contrast = comparison.contrast((metric.label, column), row.label)
-        yield cell, None if contrast is None else _difference(contrast, metric)
+def _lines(
+    comparison: Comparison, metric: MetricFacts, scores: Table
+) -> Iterator[tuple[str, bool, list[tuple[Cell, Difference | None]]]]:
+    compared = {row.label for row in comparison.rows if row.baseline is not None}
+    for label, *cells in scores.cells:
+        contrasts = [comparison.contrast((metric.label, column), label.text) for column in comparison.columns]
+        differences = [None if contrast is None else _difference(contrast, metric) for contrast in contrasts]
+        yield label.text, label.text in compared, list(zip(cells, differences, strict=True))
 
 
 def _difference(contrast: Contrast, metric: MetricFacts) -> Difference:
     gain = contrast.difference if metric.higher_is_better else -contrast.difference
     kind = "better" if gain > 0 else "worse" if gain < 0 else ""
-    return Difference(f"{contrast.difference:+.2f}".replace("-", MINUS), kind)
+    return Difference(signed(contrast.difference), kind)
 
 
 def _by_set(comparison: Comparison, metric: MetricFacts) -> Iterator[tuple[str, list[Contrast]]]:
@@ -122,7 +116,7 @@ def _by_set(comparison: Comparison, metric: MetricFacts) -> Iterator[tuple[str, 
 
 def _differences(by_set: list[tuple[str, list[Contrast]]], metric: MetricFacts, index: int) -> Iterator[Plot]:
     estimates = {
-        name: [Estimate(f"{entry.other} − {entry.baseline}", entry.difference, entry.interval) for entry in contrasts]
+        name: [Estimate(f"{entry.row} − {entry.baseline}", entry.difference, entry.interval) for entry in contrasts]
         for name, contrasts in by_set
     }
     axis = axis_of([row for rows in estimates.values() for row in rows], zero=True)
@@ -134,7 +128,7 @@ def _differences(by_set: list[tuple[str, list[Contrast]]], metric: MetricFacts, 
 def _example_title(example: SideBySide) -> str:
     pair = example.pair
     outcome = {1: "better", 0: "as good", -1: "worse"}[pair.outcome]
-    return f"{pair.set}, prompt {pair.number}: {pair.other} is {outcome} by {pair.metric}"
+    return f"{pair.set}, prompt {pair.position}: {pair.row} is {outcome} by {pair.metric}"
 
 
 def _logs(comparison: Comparison) -> dict[str, list[Log]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mta_framework.evaluation.report import EvaluationFacts, Report
-from mta_framework.evaluation.tables import formatted, metrics, score_table
+from mta_framework.evaluation.tables import cell_of, metrics, score_table
 from mta_framework.reporting import figures
 from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.reporting.page import Plot, render
@@ -79,7 +79,9 @@ def _tiles(report: Report) -> Iterator[Tile]:
         scores = [score for score in facts.scores if score.metric == metric]
         model = "student" if any(score.model == "student" for score in scores) else scores[0].model
         score = [score for score in scores if score.model == model][-1]  # the average, where there are several sets
-        value, _, detail = formatted(score).partition(" ")
+        cell = cell_of(score)
+        value, _, deviation = cell.text.partition(" ")
+        detail = f"{deviation} {cell.below}".strip()
         yield Tile(f"{metric}, {model}, {score.set or 'average of the sets'}", value, detail)
     if report.steps:
         pace = "" if report.seconds_per_step is None else f"{report.seconds_per_step:.3g} s each"

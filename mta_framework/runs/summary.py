@@ -24,6 +24,7 @@ def run_facts(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
     log = TrainingLog(**read_json(folder.training_log))
     return {
         "spec": resolved(bound),
+        "base_loss_title": bound.base_loss.TITLE,
         "models": model_facts(inputs.run_models),
         "layer_pairs": recorded_layers(folder.key_layers) if folder.key_layers.is_file() else inputs.pairs,
         "data": data_facts(inputs.data),

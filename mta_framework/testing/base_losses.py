@@ -38,6 +38,11 @@ class BaseLossContract(PluginContract, PolicyContract):
     STUDENT: ClassVar[ModelShape] = ModelShape(6, 8)
     TEACHER: ClassVar[ModelShape] = ModelShape(12, 5)
 
+    def test_its_title_fits_into_a_table(self, plugin: BaseLoss) -> None:
+        assert plugin.TITLE.strip() == plugin.TITLE
+        assert plugin.TITLE.isprintable()
+        assert len(plugin.TITLE) <= 30
+
     def test_key_layers_lie_within_both_models(self, plugin: BaseLoss) -> None:
         for own, other in plugin.key_layers(self.STUDENT, self.TEACHER):
             assert 1 <= own <= self.STUDENT.num_layers

@@ -25,6 +25,7 @@ class DistiLLM(BaseLoss):
     """
 
     NAME = "distillm"
+    TITLE = "DistiLLM"
 
     class Params(PluginParams):
         """Options."""

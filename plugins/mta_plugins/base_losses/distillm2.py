@@ -51,6 +51,7 @@ class DistiLLM2(BaseLoss):
     """
 
     NAME = "distillm2"
+    TITLE = "DistiLLM-2"
 
     class Params(PluginParams):
         """Options."""

@@ -51,6 +51,7 @@ class FDD(BaseLoss):
     """
 
     NAME = "fdd"
+    TITLE = "FDD"
 
     class Params(PluginParams):
         """Options."""

@@ -24,6 +24,7 @@ class JSD(BaseLoss):
     """
 
     NAME = "jsd"
+    TITLE = "JSD"
 
     class Params(PluginParams):
         """Options."""

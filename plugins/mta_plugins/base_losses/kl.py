@@ -25,6 +25,7 @@ class KL(BaseLoss):
     """
 
     NAME = "kl"
+    TITLE = "KL"
 
     class Params(PluginParams):
         """Options."""

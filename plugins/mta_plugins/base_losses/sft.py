@@ -9,6 +9,7 @@ class SFT(BaseLoss):
     """Cross-entropy on the training data, without a teacher."""
 
     NAME = "sft"
+    TITLE = "SFT"
     NEEDS_TEACHER = False
     NEEDS_SHARED_VOCABULARY = False
 

@@ -39,6 +39,7 @@ class ULD(BaseLoss):
     """
 
     NAME = "uld"
+    TITLE = "ULD"
     NEEDS_SHARED_VOCABULARY = False
 
     class Params(PluginParams):

@@ -34,6 +34,9 @@ BASE: dict[str, Any] = {
         "max_prompt_length": 256,
     },
 }
+TITLES = {"kl": "KL", "fdd": "FDD", "jsd": "JSD", "distillm2": "DistiLLM-2"}
+"""Base losses that have a title of their own."""
+
 MTA = {"spans": {"name": "words"}, "lambda_dsa": 2.0, "lambda_hid": 0.2}
 
 Scores = Mapping[str, Sequence[Sequence[float]]]
@@ -90,7 +93,8 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
                     write_predictions(path / "predictions" / model / f"{name}-seed{seed}.jsonl", rows, Key("r", "s"))
                     results.append(SetResult(model, name, seed, 0, tuple(rows)))
         facts = aggregate(Evaluation(tuple(results), tuple(metrics)))
-        (path / "report.json").write_bytes(report_json(Report(spec["name"], spec, facts)))
+        title = TITLES.get((spec.get("base_loss") or {}).get("name"), "")
+        (path / "report.json").write_bytes(report_json(Report(spec["name"], spec, facts, base_loss_title=title)))
         return path
 
     return make

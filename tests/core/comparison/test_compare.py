@@ -68,11 +68,11 @@ def test_differences_and_outcomes_are_those_of_prompts_averaged_over_seeds(compa
     assert (found["vicuna"].wins, found["vicuna"].ties, found["vicuna"].losses) == (1, 1, 0)
     assert found[None].difference == pytest.approx((3.75 + 1.0) / 2)
     assert (found[None].wins, found[None].ties, found[None].losses) == (4, 1, 1)
-    assert [(entry.baseline, entry.other) for entry in found.values()] == [("KL", "KL + MTA")] * 3
+    assert [(entry.baseline, entry.row) for entry in found.values()] == [("KL", "KL + MTA")] * 3
 
 
 def test_every_prompt_is_kept_with_both_scores(compared):
-    found = [(pair.set, pair.number, pair.baseline_score, pair.other_score, pair.outcome) for pair in compared().pairs]
+    found = [(pair.set, pair.position, pair.baseline_score, pair.row_score, pair.outcome) for pair in compared().pairs]
     assert found == [
         ("dolly", 1, 11.0, 16.0, 1),
         ("dolly", 2, 21.0, 20.0, -1),
@@ -85,7 +85,7 @@ def test_every_prompt_is_kept_with_both_scores(compared):
 
 def test_where_lower_is_better_a_lower_score_wins(compared):
     found = compared(metrics=BOTH)
-    outcomes = {(pair.metric, pair.set, pair.number): pair.outcome for pair in found.pairs}
+    outcomes = {(pair.metric, pair.set, pair.position): pair.outcome for pair in found.pairs}
     assert outcomes["rouge_l", "dolly", 4] == 1
     assert outcomes["perplexity", "dolly", 4] == -1
     contrast = found.contrast(("perplexity", "dolly"), "KL + MTA")
@@ -135,15 +135,15 @@ def test_a_difference_that_prompts_show_and_training_seeds_do_not_is_not_signifi
 def test_a_difference_that_outlasts_training_seeds_is_significant_and_shown_with_their_probability(seeded):
     found = seeded([20.0, 20.2, 20.1], [27.0, 27.1, 27.3])
     assert found.contrasts[0].significant
-    head, row = contrast_table(found, ROUGE)
-    assert (head[-1], row[-1]) == ("p (seeds)", "< 0.001")
+    table = contrast_table(found, ROUGE)
+    assert (table.header[-1], table.rows[1][-1]) == ("p (seeds)", "< 0.001")
     assert any(note.startswith("p (seeds): Welch's t-test") for note in found.notes)
 
 
 def test_a_row_that_was_trained_once_has_no_probability_over_training_seeds(seeded):
     found = seeded([20.0, 20.2], [27.0])
     assert (found.contrasts[0].p_seeds, found.contrasts[0].significant) == (None, True)
-    assert "p (seeds)" not in contrast_table(found, ROUGE)[0]
+    assert "p (seeds)" not in contrast_table(found, ROUGE).header
     assert not any("p (seeds)" in note for note in found.notes)
 
 
@@ -154,12 +154,12 @@ def test_one_metric_can_be_compared_alone(make_run):
 
 
 def test_texts_side_by_side_are_of_the_clearest_wins_and_losses(compared):
-    found = [(example.pair.set, example.pair.number, example.pair.outcome) for example in compared().examples]
+    found = [(example.pair.set, example.pair.position, example.pair.outcome) for example in compared().examples]
     assert found == [("dolly", 4, 1), ("dolly", 1, 1), ("vicuna", 2, 1), ("dolly", 2, -1)]
     example = compared().examples[0]
     assert example.prompt == "dolly question 4"
     assert example.reference == "dolly reference 4"
-    assert example.other_text == "student answers dolly 4 under 10"
+    assert example.row_text == "student answers dolly 4 under 10"
 
 
 def test_rows_that_were_trained_once_are_named(compared):

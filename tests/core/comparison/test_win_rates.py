@@ -58,7 +58,7 @@ def test_counts_preferences_set_by_set_and_over_all(entries):
         (None, 4, 1, 1),
     ]
     assert [entry.share for entry in found] == [pytest.approx(2.5 / 4), 1.0, pytest.approx((0.625 + 1) / 2)]
-    assert {(entry.baseline, entry.other, entry.metric) for entry in found} == {("KL", "KL + MTA", "longer")}
+    assert {(entry.baseline, entry.row, entry.metric) for entry in found} == {("KL", "KL + MTA", "longer")}
 
 
 def test_probability_is_that_of_a_sign_test(entries):

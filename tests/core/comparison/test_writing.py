@@ -11,13 +11,11 @@ import re
 import pytest
 
 from mta_framework.comparison import tables
-from mta_framework.comparison.csv_tables import scores_csv, wins_csv
-from mta_framework.comparison.latex import escaped, latex
-from mta_framework.comparison.markdown import markdown
+from mta_framework.comparison.renderings import latex, markdown, scores_csv, terminal_lines, wins_csv
 from mta_framework.comparison.results import Cell, Comparison, Contrast, PromptPair, Row, RunRef, SideBySide, Verdict
-from mta_framework.comparison.terminal import lines
 from mta_framework.comparison.writing import write
 from mta_framework.errors import RunError
+from mta_framework.tables.table import Cell as TableCell
 
 from .conftest import PERPLEXITY, ROUGE
 
@@ -58,16 +56,15 @@ class TestTables:
         assert tables.best_rows(COMPARISON, ("perplexity", "dolly"), False) == {"KL + MTA"}
 
     def test_a_cell_says_score_spread_interval_and_whether_it_differs(self):
-        assert tables.shown(COMPARISON, COMPARISON.rows[2], ROUGE)[0] == tables.Shown(
-            "18.50 ± 0.50", "[17.50, 19.50]", best=False, significant=True
-        )
-        assert not tables.shown(COMPARISON, COMPARISON.rows[2], PERPLEXITY)[0].significant
+        label, cell, *_ = tables.score_table(COMPARISON, ROUGE).rows[2]
+        assert (label, cell) == ("KL + MTA", TableCell("18.50 ± 0.50", False, "†", "[17.50, 19.50]"))
+        assert tables.score_table(COMPARISON, PERPLEXITY).rows[2][1].mark == ""
 
     def test_a_cell_without_spread_or_interval_says_neither(self):
         bare = Cell(18.5, None, "sampling seeds", 1, None)
         lone = dataclasses.replace(COMPARISON.rows[1], cells=dict.fromkeys(COMPARISON.rows[1].cells, bare))
-        found = tables.shown(dataclasses.replace(COMPARISON, rows=(lone,), contrasts=()), lone, ROUGE)[0]
-        assert (found.score, found.interval) == ("18.50", "")
+        table = tables.score_table(dataclasses.replace(COMPARISON, rows=(lone,), contrasts=()), ROUGE)
+        assert table.rows[0][1] == TableCell("18.50")
 
     def test_rows_hang_together_over_several_steps(self):
         chain = (row("a", None, 1, 1), row("b", "a", 1, 1), row("c", "b", 1, 1), row("d", None, 1, 1))
@@ -88,7 +85,7 @@ class TestTables:
 
 class TestTerminal:
     def test_shows_scores_above_intervals_then_differences_then_notes(self):
-        text = "\n".join(lines(COMPARISON))
+        text = "\n".join(terminal_lines(COMPARISON, 100))
         assert re.search(r"KL \+ MTA +18\.50 ± 0\.50† .*\n +\[17\.50, 19\.50\]", text)
         assert re.search(
             r"KL \+ MTA compared with KL\n +dolly +−1\.50 +\[−2\.00, −0\.25\]  < 0\.001 +0\.012 +3 / 1 / 2", text
@@ -97,13 +94,13 @@ class TestTerminal:
         assert text.endswith("A note with 95 % & more_.")
 
     def test_wraps_notes(self):
-        assert max(map(len, list(lines(COMPARISON, width=12))[-3:])) <= 12
+        assert max(map(len, list(terminal_lines(COMPARISON, 12))[-3:])) <= 12
 
 
 class TestMarkdown:
     @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
     def test_no_end_of_line_in_a_text_ends_a_row(self, end):
-        broken = dataclasses.replace(COMPARISON.examples[0], other_text=f"one{end}two")
+        broken = dataclasses.replace(COMPARISON.examples[0], row_text=f"one{end}two")
         assert "| one<br>two |" in markdown(dataclasses.replace(COMPARISON, examples=(broken,)))
 
     def test_has_notes_under_the_tables_of_every_metric(self):
@@ -138,7 +135,9 @@ class TestLatex:
         for columns, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", latex(COMPARISON), re.S):
             rows = [line for line in body.split("\n") if line.endswith(r"\\")]
             assert rows
-            assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in rows} == {len(columns)}
+            spans = [int((re.findall(r"multicolumn\{(\d+)\}", line) or [1])[0]) for line in rows]
+            cells = [len(re.findall(r"(?<!\\)&", line)) + span for line, span in zip(rows, spans, strict=True)]
+            assert set(cells) == {len(columns)}
 
     def test_braces_are_balanced(self):
         plain = re.sub(r"\\[{}]", "", latex(COMPARISON))
@@ -153,19 +152,6 @@ class TestLatex:
         text = latex(COMPARISON)
         assert r"KL & \textbf{20.00 $\pm$ 0.50}" in text
         assert r"18.50 $\pm$ 0.50$^\dagger$" in text
-
-    @pytest.mark.parametrize(
-        ("text", "expected"),
-        [
-            ("50 % & a_b #1 {x} $", r"50 \% \& a\_b \#1 \{x\} \$"),
-            ("a\\b~c^d", r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d"),
-            ("[0, 1]", "{}[0, 1]"),
-            ("*", "{}*"),
-            ("< 0.001 −1", "$<$ 0.001 $-$1"),
-        ],
-    )
-    def test_escapes_what_would_be_a_command(self, text, expected):
-        assert escaped(text) == expected
 
 
 class TestSpreadsheet:
@@ -224,13 +210,13 @@ class TestWriting:
 class TestWidth:
     @pytest.mark.parametrize("width", [60, 80, 120])
     def test_columns_that_find_no_room_go_below_the_others(self, width):
-        tables = [line for line in lines(COMPARISON, width) if line.startswith("  ")]
+        tables = [line for line in terminal_lines(COMPARISON, width) if line.startswith("  ")]
         assert max(map(len, tables)) <= width
         side_by_side = sum(line.split() == ["dolly", "self_inst", "average"] for line in tables)
         assert side_by_side == (2 if width >= 80 else 0)
 
     def test_every_row_is_named_in_each_block(self):
-        told = list(lines(COMPARISON, 40))
+        told = list(terminal_lines(COMPARISON, 40))
         assert sum(line.startswith("  100 % & more") for line in told) > 2
         assert sum(line == "  KL + MTA compared with KL" for line in told) > 2
 
@@ -241,8 +227,8 @@ def test_a_model_gone_astray_does_not_fill_the_page():
         for place, cell in COMPARISON.rows[1].cells.items()
     }
     astray = dataclasses.replace(COMPARISON.rows[1], cells=cells)
-    found = tables.shown(COMPARISON, astray, PERPLEXITY)[0]
-    assert (found.score, found.interval) == ("1e+304 ± 2e+303", "[1.00, 3e+304]")
+    cell = tables.score_table(dataclasses.replace(COMPARISON, rows=(astray,)), PERPLEXITY).rows[0][1]
+    assert cell == TableCell("1e+304 ± 2e+303", below="[1.00, 3e+304]")
 
 
 def test_bold_is_explained_where_there_is_bold_alone():

@@ -11,7 +11,8 @@ from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
 from mta_framework.evaluation.statistics import PromptScores, interval
-from mta_framework.evaluation.tables import heading, score_rows, seeds_note
+from mta_framework.evaluation.tables import heading, score_table, seeds_note
+from mta_framework.tables.table import Cell
 
 
 def result(model, name, seed, scores, cut=0, weights=None):
@@ -65,7 +66,7 @@ def test_single_seed_has_no_deviation_and_single_set_no_average():
     assert [(score.set, score.mean, score.deviation) for score in facts.scores] == [("one", 15.0, None)]
     low, high = facts.scores[0].interval
     assert 10.0 <= low < 15.0 < high <= 20.0
-    assert score_rows(facts, "m") == [["model", "one"], ["student", f"15.00 [{low:.2f}, {high:.2f}]"]]
+    assert score_table(facts, "m").rows == [["student", Cell("15.00", below=f"[{low:.2f}, {high:.2f}]")]]
     assert "single sampling seed (10)" in seeds_note(facts.seeds)
 
 
@@ -79,11 +80,13 @@ def test_table_has_models_down_and_sets_across():
     teacher = (result("teacher", row.set, row.seed, [50.0] * len(row.predictions)) for row in TWO_SETS.results)
     results = (*TWO_SETS.results, *teacher)
     facts = aggregate(Evaluation(results, (MetricFacts("m"),)))
-    head, student, taught = score_rows(facts, "m")
-    assert heading(facts, "m") == "m"
-    assert head == ["model", "one", "two", "average"]
-    assert [cell.split(" [")[0] for cell in student] == ["student", "20.00 ± 7.07", "3.00 ± 1.41", "11.50 ± 4.24"]
-    assert taught == ["teacher", *["50.00 ± 0.00 [50.00, 50.00]"] * 3]
+    table = score_table(facts, "m")
+    student, teacher = table.rows
+    assert table.caption == heading(facts, "m") == "m"
+    assert table.header == ["model", "one", "two", "average"]
+    assert student[0] == "student"
+    assert [cell.text for cell in student[1:]] == ["20.00 ± 7.07", "3.00 ± 1.41", "11.50 ± 4.24"]
+    assert teacher == ["teacher", *[Cell("50.00 ± 0.00", below="[50.00, 50.00]")] * 3]
 
 
 def test_intervals_are_over_prompts_with_their_scores_averaged_over_seeds():
@@ -96,7 +99,7 @@ def test_intervals_are_over_prompts_with_their_scores_averaged_over_seeds():
 def test_one_prompt_has_no_interval():
     facts = aggregate(Evaluation((result("student", "one", 10, [10.0]),), (MetricFacts("m"),)))
     assert facts.scores[0].interval is None
-    assert score_rows(facts, "m")[1] == ["student", "10.00"]
+    assert score_table(facts, "m").rows == [["student", Cell("10.00")]]
 
 
 def test_perplexity_over_a_set_is_that_of_all_its_tokens_together():
