@@ -190,7 +190,7 @@ class Report:
         geometry: Similarities of spans at each key layer.
         span_samples: A few training texts with their spans.
         command: Command line.
-        base_loss_title: What tables of results call the base loss, if not by its name.
+        base_loss_title: Name of the base loss in tables, as papers print it; empty: that in the spec.
         format: Format of the file, see ``FORMAT``.
     """
 

@@ -17,7 +17,7 @@ class BaseLoss(Plugin):
     """The loss that the alignment loss is added to.
 
     Attributes:
-        TITLE: What tables of results call it, as papers print it; empty: ``NAME``.
+        TITLE: Name of the loss in tables of results, as papers print it; empty means ``NAME``.
         NEEDS_TEACHER: Whether ``compute`` uses the teacher.
         NEEDS_SHARED_VOCABULARY: Whether it compares probabilities token by token, so that student and teacher must have
             the same vocabulary. If not, ``compute`` must handle a ``batch.teacher`` with tokens of its own.
