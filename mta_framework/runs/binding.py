@@ -1,4 +1,4 @@
-"""Binds the names and options of a spec to plugins: what `mta check` does. No torch, no model is opened."""
+"""Binds the names and options of a spec to plugins, as ``mta check`` does. Loads no torch and opens no model."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ class BoundRun:
 
     Args:
         path: The spec file.
-        spec: What it says, paths absolute.
-        base_loss: The loss that the alignment is added to.
-        spans: None, as ``importance`` and ``layers``, without alignment.
+        spec: The spec, with absolute paths.
+        base_loss: The base loss that the alignment is added to.
+        spans: Span extractor; None, like ``importance`` and ``layers``, without alignment.
         importance: Importance estimator.
         layers: Layer mapper.
-        metrics: In the order of ``evaluation.metrics``; empty without evaluation.
+        metrics: Metrics in the order of ``evaluation.metrics``; empty without evaluation.
         teacher: The bound spec of ``teacher.run``, whose exported student is the teacher.
-        other_losses: Names of the installed base losses that do without a vocabulary shared by teacher and student.
-        providers: Dotted place of each plugin section -> distribution and version, or file, that provides it.
+        other_losses: Names of the installed base losses that need no vocabulary shared by teacher and student.
+        providers: Dotted name of each plugin section -> distribution and version, or file, that provides its plugin.
     """
 
     path: Path
@@ -66,8 +66,8 @@ class BoundEvaluation:
     """An evaluation that can start: a sound spec with its metrics.
 
     Args:
-        spec: What it says, paths absolute.
-        metrics: In the order of ``evaluation.metrics``.
+        spec: The spec, with absolute paths.
+        metrics: Metrics in the order of ``evaluation.metrics``.
     """
 
     spec: EvaluationSpec
@@ -75,15 +75,15 @@ class BoundEvaluation:
 
 
 def bind(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> BoundRun:
-    """Read a spec, create its plugins and check that all fits together, and that local inputs are there.
+    """Read a spec, create its plugins, and check that everything fits together and that local inputs exist.
 
     Args:
         path: Spec file.
-        registry: The plugins to choose from.
+        registry: Registered plugins.
         overrides: ``KEY=VALUE`` settings for this spec; a spec under ``teacher.run`` is taken as it is.
 
     Raises:
-        InputError: With every fault of the spec, its plugins and its teacher's spec at once.
+        InputError: Every fault of the spec, its plugins and its teacher's spec.
     """
     return _bind(path, registry, overrides, ())
 
@@ -114,21 +114,20 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
         raise InputError(faults)
     assert reading.spec is not None
     assert base_loss is not None
-    free = tuple(name for name in registry.names("base_losses") if _does_without_vocabulary(registry, name))
-    return BoundRun(
-        reading.path, reading.spec, base_loss, spans, importance, layers, metrics, teacher, free, plugins.providers
-    )
+    other_losses = tuple(name for name in registry.names("base_losses") if _needs_no_vocabulary(registry, name))
+    created = (base_loss, spans, importance, layers, metrics)
+    return BoundRun(reading.path, reading.spec, *created, teacher, other_losses, plugins.providers)
 
 
 def bind_evaluation(reading: RawSpec[EvaluationSpec], registry: Registry) -> BoundEvaluation:
-    """Create the metrics of an evaluation by itself, and check that local inputs are there.
+    """Create the metrics of an evaluation by itself, and check that local inputs exist.
 
     Args:
         reading: Its spec as read, sound or not.
-        registry: The plugins to choose from.
+        registry: Registered plugins.
 
     Raises:
-        InputError: With every fault of the spec and its plugins at once.
+        InputError: Every fault of the spec and its plugins.
     """
     plugins = _Plugins(registry, reading)
     metrics = plugins.metrics(reading.draft.evaluation if reading.draft else None)
@@ -139,13 +138,13 @@ def bind_evaluation(reading: RawSpec[EvaluationSpec], registry: Registry) -> Bou
     return BoundEvaluation(reading.spec, metrics)
 
 
-def _does_without_vocabulary(registry: Registry, name: str) -> bool:
+def _needs_no_vocabulary(registry: Registry, name: str) -> bool:
     offers = [offer.plugin for offer in registry.families["base_losses"][name]]
     return all(issubclass(plugin, BaseLoss) and not plugin.NEEDS_SHARED_VOCABULARY for plugin in offers)
 
 
 class _Plugins:
-    """Creates the plugins of one spec, and keeps what is wrong with them."""
+    """Creates the plugins of one spec, and collects their faults."""
 
     def __init__(self, registry: Registry, reading: RawSpec):
         self.registry = registry
@@ -154,17 +153,17 @@ class _Plugins:
         self.providers: dict[str, str] = {}
 
     def metrics(self, section: ScoringSection | None) -> tuple[Metric, ...]:
-        """Those of ``evaluation``, as far as there is no fault in them."""
+        """The metrics of ``evaluation`` that have no fault."""
         sections = section.metrics if section else []
         created = [self.create("metrics", part, "evaluation", "metrics", i) for i, part in enumerate(sections)]
         return tuple(metric for metric in created if metric is not None)
 
     def create(self, family: str, section: PluginSection, *place: str | int) -> Any:
-        """The plugin that a section names, or None with a fault noted; what it misses on this machine is one too."""
+        """The plugin that a section names; None where it has a fault. What it lacks on this machine is also a fault."""
         plugin = self._create(family, section, *place)
         missing = plugin.require() if plugin is not None else None
         if missing:
-            problem, expected = f"{plugin.NAME} cannot run here (got something missing)", "a plugin that can run"
+            problem, expected = f"{plugin.NAME} cannot run here", "a plugin that can run"
             self.faults.append(Fault(self.reading.where(place), problem, expected, missing))
         return plugin
 
@@ -197,7 +196,7 @@ class _Plugins:
             return None if None in parts.values() else plugin(params, **parts)
         except ValidationError as error:
             raise InputError(faults_of(error, registered.schema, where, f"option of {section.name}")) from None
-        except Exception as error:  # a plugin's code is foreign: its fault must come with all the others
+        except Exception as error:  # foreign code: its fault is reported with all others
             problem = f"{section.name} cannot be created (got {type(error).__name__}: {error})"
             expected = f"options that {registered.provider} accepts"
             hint = f"See `mta plugins {section.name}`."

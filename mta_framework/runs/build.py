@@ -1,4 +1,4 @@
-"""Puts together what training works with: a bound spec's plugins, the models and the data."""
+"""Builds what training works with from a bound spec, the models and the data: layers, alignment, batches, rollouts."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from mta_framework.training.train import total_steps
 from mta_framework.training.trainer import TrainingData
 from mta_framework.types import LayerPair, LayerSimilarity
 
-_COMPARED = 8
-"""Texts whose states, at all layers of both models, are held together to compare them."""
+_BATCH_TEXTS = 8
+"""Texts per batch when layers are compared: the states of all layers of both models are held in memory."""
 
 
 def alignment(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPair, ...]) -> Alignment | None:
-    """MTA's terms, or None."""
+    """The terms of MTA; None where the spec has no alignment."""
     section, teacher = bound.spec.alignment, run_models.teacher_summary
     if section is None or bound.importance is None or teacher is None:
         return None
@@ -59,10 +59,10 @@ def alignment(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPair, ..
 def similarity(
     mapper: MeasuringLayerMapper, data: TrainingData, seed: int, student: nn.Module, teacher: nn.Module
 ) -> LayerSimilarity:
-    """How alike the layers are on as many training texts as a mapper asks for, chosen by the run's seed."""
-    chosen = np.random.default_rng(seed).permutation(len(data.train))[: mapper.num_texts].tolist()
-    groups = [chosen[first : first + _COMPARED] for first in range(0, len(chosen), _COMPARED)]
-    batches = (data.collator([data.train[number] for number in group]) for group in groups)
+    """Similarity of all student and teacher layers, on as many random training texts as the mapper asks for."""
+    sample = np.random.default_rng(seed).permutation(len(data.train))[: mapper.num_texts].tolist()
+    groups = [sample[first : first + _BATCH_TEXTS] for first in range(0, len(sample), _BATCH_TEXTS)]
+    batches = (data.collator([data.train[index] for index in group]) for group in groups)
     return layer_similarity(student, teacher, batches, mapper.granularities)
 
 
@@ -74,7 +74,7 @@ def training_data(
     student: nn.Module,
     teacher: nn.Module | None,
 ) -> TrainingData:
-    """What is trained on, with the base loss's batch policy where it has one."""
+    """The training data, with the batch policy and rollouts of the base loss where it has any."""
     granularities = bound.spans.granularities if bound.spans else ()
     teacher_padding = (run_models.teacher_tokenizer or run_models.tokenizer).pad_token_id
     policy = bound.base_loss.batch_policy()
@@ -99,12 +99,12 @@ def _rollouts(
     spec, tokenizer = bound.spec, run_models.tokenizer
     section, dtype = spec.training.generation, DTYPE_OF_PRECISION[spec.training.precision]
     assert section is not None
-    longest = section.max_new_tokens or spec.data.max_length - spec.data.max_prompt_length
+    max_new_tokens = section.max_new_tokens or spec.data.max_length - spec.data.max_prompt_length
     models: dict[str, nn.Module] = {"student": student, **({} if teacher is None else {"teacher": teacher})}
     return TrainingRollouts(
         make_engine(section.engine, models, tokenizer, spec.folder / "engine"),
         models,
-        Sampling(temperature=1.0, top_p=1.0, max_new_tokens=longest, batch_tokens=section.batch_tokens),
+        Sampling(temperature=1.0, top_p=1.0, max_new_tokens=max_new_tokens, batch_tokens=section.batch_tokens),
         ResponseEncoder(tokenizer, bound.spans, spec.data.max_length),
         data.train.examples,
         sampler,
@@ -113,7 +113,7 @@ def _rollouts(
         folder=Path(spec.output_dir) / "response-cache",
         settings={
             **_what_responses_depend_on(section),
-            "max_new_tokens": longest,
+            "max_new_tokens": max_new_tokens,
             "precision": spec.training.precision,
         },
         span_cache=SpanCache(span_cache_folder(spec), bound.spans, spec.data.processes) if bound.spans else None,
@@ -127,52 +127,52 @@ def _what_responses_depend_on(section: GenerationSection) -> dict[str, Any]:
 
 
 def span_cache_folder(spec: RunSpec) -> Path:
-    """Where spans are kept between runs."""
+    """Directory in which parsed spans are kept between runs."""
     return Path(spec.data.cache_dir or Path(spec.output_dir) / "span-cache")
 
 
 def alignment_layers(mapper: LayerMapper | None, run_models: RunModels) -> tuple[LayerPair, ...]:
-    """The key layers of the alignment; empty without one.
+    """The key layers of the alignment; empty without alignment.
 
     Raises:
-        InputError: The mapper finds none for these models.
-        RunError: It breaks its contract.
+        InputError: The mapper finds no key layers for these models.
+        RunError: The mapper breaks its contract.
     """
     if mapper is None:
         return ()
     student, teacher = run_models.student_summary, run_models.teacher_summary
     assert teacher is not None
-    return _sound(mapper, run_models, lambda: mapper.map(student.shape, teacher.shape))
+    return _checked_pairs(mapper, run_models, lambda: mapper.map(student.shape, teacher.shape))
 
 
 def measured_layers(
     mapper: MeasuringLayerMapper, run_models: RunModels, compare: Callable[[], LayerSimilarity], file: Path
 ) -> tuple[LayerPair, ...]:
-    """The key layers of a run whose mapper measures: chosen once, told, and kept for when the run is resumed.
+    """The key layers of a run whose mapper measures similarity: chosen once, and kept for when the run is resumed.
 
     Args:
-        mapper: Chooses.
-        lineup: The models in outline.
-        compare: Measures; called on the main process alone, so that all train with the same layers.
-        file: Of the run folder: what was measured, and the choice.
+        mapper: Chooses key layers by similarity.
+        run_models: The models of the run.
+        compare: Measures the similarity of all layers; called on the main process alone.
+        file: File of the run folder that keeps measurement and choice.
 
     Raises:
         InputError: Nothing can be measured, or the mapper finds no key layers.
-        RunError: It breaks its contract.
+        RunError: The mapper breaks its contract.
     """
 
-    def chosen() -> tuple[LayerPair, ...]:
+    def choose() -> tuple[LayerPair, ...]:
         if file.is_file():
             return recorded_layers(file)
         similarity = compare()
-        pairs = _sound(mapper, run_models, lambda: mapper.choose(similarity))
-        told = [asdict(pair) | {"cka": similarity.across[pair.student - 1][pair.teacher - 1]} for pair in pairs]
-        write_json(file, {"pairs": told, **asdict(similarity)})
-        shown = ", ".join(f"{pair} (CKA {entry['cka']:.2f})" for pair, entry in zip(pairs, told, strict=True))
-        print(f"Key layers, measured: {shown}")
+        pairs = _checked_pairs(mapper, run_models, lambda: mapper.choose(similarity))
+        entries = [asdict(pair) | {"cka": similarity.across[pair.student - 1][pair.teacher - 1]} for pair in pairs]
+        write_json(file, {"pairs": entries, **asdict(similarity)})
+        listed = ", ".join(f"{pair} (CKA {entry['cka']:.2f})" for pair, entry in zip(pairs, entries, strict=True))
+        print(f"Key layers, measured: {listed}")
         return pairs
 
-    return run_on_main(chosen)
+    return run_on_main(choose)
 
 
 def recorded_layers(file: Path) -> tuple[LayerPair, ...]:
@@ -181,44 +181,44 @@ def recorded_layers(file: Path) -> tuple[LayerPair, ...]:
 
 
 def base_loss_layers(base_loss: BaseLoss, run_models: RunModels) -> tuple[tuple[int, int], ...]:
-    """Pairs of layers, the student's and the teacher's, that the base loss reads besides the final states.
+    """Pairs of student layer and teacher layer that the base loss reads besides the final states.
 
     Raises:
-        InputError: It can't be computed on these models.
-        RunError: It breaks its contract.
+        InputError: The base loss cannot be computed on these models.
+        RunError: The base loss breaks its contract.
     """
     if run_models.teacher_summary is None:
         return ()
-    told = f"base loss {base_loss.NAME!r}"
-    with as_plugin_error(told), faults_at("base_loss"):
+    plugin = f"base loss {base_loss.NAME!r}"
+    with as_plugin_error(plugin), faults_at("base_loss"):
         layers = tuple(base_loss.key_layers(run_models.student_summary.shape, run_models.teacher_summary.shape))
-    _require_within(told, layers, run_models)
+    _require_within(plugin, layers, run_models)
     return layers
 
 
-def _sound(
+def _checked_pairs(
     mapper: LayerMapper, run_models: RunModels, choose: Callable[[], Sequence[LayerPair]]
 ) -> tuple[LayerPair, ...]:
-    """What a mapper chooses, held to its contract."""
-    told = f"layer mapper {mapper.NAME!r}"
-    with as_plugin_error(told), faults_at("alignment.layers"):
+    """The pairs that a mapper chooses, checked against its contract."""
+    plugin = f"layer mapper {mapper.NAME!r}"
+    with as_plugin_error(plugin), faults_at("alignment.layers"):
         pairs = tuple(choose())
-    _require_within(told, [(pair.student, pair.teacher) for pair in pairs], run_models)
-    foreign = [pair for pair in pairs if pair.granularity not in mapper.granularities]
-    if foreign or not pairs:
-        got = ", ".join(map(str, foreign)) or "no pair"
-        raise RunError(f"{told} must return pairs of the granularities {', '.join(mapper.granularities)} (got {got})")
+    _require_within(plugin, [(pair.student, pair.teacher) for pair in pairs], run_models)
+    unknown = [pair for pair in pairs if pair.granularity not in mapper.granularities]
+    if unknown or not pairs:
+        got = ", ".join(map(str, unknown)) or "no pair"
+        raise RunError(f"{plugin} must return pairs of the granularities {', '.join(mapper.granularities)} (got {got})")
     return pairs
 
 
-def _require_within(told: str, layers: Sequence[tuple[int, int]], run_models: RunModels) -> None:
-    """A plugin may be anyone's code: a layer that isn't there is told here, not by an index error in a step."""
+def _require_within(plugin: str, layers: Sequence[tuple[int, int]], run_models: RunModels) -> None:
+    """Report a layer that a model does not have here, and not by an index error in a training step."""
     assert run_models.teacher_summary is not None
     depths = run_models.student_summary.shape.num_layers, run_models.teacher_summary.shape.num_layers
-    problem = [
+    absent = [
         pair for pair in layers if not all(1 <= layer <= depth for layer, depth in zip(pair, depths, strict=True))
     ]
-    if problem:
-        got = ", ".join(f"{student}->{teacher}" for student, teacher in problem)
+    if absent:
+        got = ", ".join(f"{student}->{teacher}" for student, teacher in absent)
         within = f"layers 1 to {depths[0]} of the student and 1 to {depths[1]} of the teacher"
-        raise RunError(f"{told} must name pairs within {within} (got {got})")
+        raise RunError(f"{plugin} must name pairs within {within} (got {got})")

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and whether it may be written to."""
+"""The folder of a run: its files, and whether a run may write to it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.run import RunSpec
 from mta_framework.storage import write_json
 
-_LEFT = ("checkpoints", "key-layers.json", "training.json", "student", "predictions", "report.json")
-"""What shows that there was a run."""
+_OUTPUTS = ("checkpoints", "key-layers.json", "training.json", "student", "predictions", "report.json")
+"""Files and directories that only a run writes."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Everything that a run knows, under ``output_dir/name``.
+    """Everything that a run writes, under ``output_dir/name``.
 
     ``spec.json`` (resolved), ``key-layers.json`` (where they are measured), ``geometry.json`` (of spans, with an
-    alignment), ``checkpoints/``, ``tensorboard/``, ``training.json`` (log), ``student/`` (the export; there once
-    training is done), ``predictions/``, ``report.html``, ``report.json``, ``report.md``.
+    alignment), ``checkpoints/``, ``tensorboard/``, ``training.json`` (log), ``student/`` (the export; it exists once
+    training is done), ``predictions/``, ``report.json``, ``report.md``, ``report.html``.
+
+    Args:
+        path: The directory.
     """
 
     path: Path
@@ -45,22 +48,22 @@ class RunFolder:
 
     @property
     def student(self) -> Path:
-        """The exported student, a plain transformers folder; it appears whole, when training is done."""
+        """The exported student, a plain transformers folder that appears complete when training is done."""
         return self.path / "student"
 
     @property
     def key_layers(self) -> Path:
-        """What was measured to choose the key layers, and the choice."""
+        """Similarity of layers, where it was measured to choose the key layers, and the choice."""
         return self.path / "key-layers.json"
 
     @property
     def geometry(self) -> Path:
-        """How spans lie to each other in teacher and student, before and after training."""
+        """Similarities of spans in teacher and student, before and after training."""
         return self.path / "geometry.json"
 
     @property
     def training_log(self) -> Path:
-        """What is known of the training; written just before the export."""
+        """The training log; written just before the export."""
         return self.path / "training.json"
 
     @property
@@ -75,16 +78,20 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all is done: the report is written last."""
+        """Whether the run is complete: its report is written last."""
         return self.is_trained and (self.path / "report.json").is_file()
 
 
 def require_free(spec: RunSpec, resume: bool) -> None:
     """Refuse a folder that holds another run, before anything slow starts.
 
+    Args:
+        spec: Spec of the run.
+        resume: Whether to go on with a run of the same spec.
+
     Raises:
-        InputError: It holds a run and ``resume`` is not set, or that run was begun by another spec, or nobody knows by
-            which.
+        InputError: The folder holds a run and ``resume`` is not set, or that run was begun by another spec, or by an
+            unknown one.
     """
     folder = RunFolder.of(spec)
     if not folder.spec_file.is_file():
@@ -98,10 +105,10 @@ def require_free(spec: RunSpec, resume: bool) -> None:
 
 @contextmanager
 def open_run_folder(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
-    """Create the folder, or open it again, with the resolved spec in it, and hold it: two runs would mix in it.
+    """Create or reopen the folder, write the resolved spec into it, and lock it against other processes.
 
     Raises:
-        RunError: It cannot be written to, or another process holds it; a process that died holds nothing.
+        RunError: The folder cannot be written to, or another process holds the lock; a dead process holds none.
     """
     folder = RunFolder.of(spec)
     hint = "set output_dir" if isinstance(spec, RunSpec) else "choose another by -o"
@@ -119,18 +126,18 @@ def open_run_folder(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
 
 
 def _require_empty(folder: RunFolder) -> None:
-    left = [name for name in _LEFT if (folder.path / name).exists()]
-    if left:
-        problem = f"is missing, and the folder holds what a run left (got {', '.join(left)})"
+    outputs = [name for name in _OUTPUTS if (folder.path / name).exists()]
+    if outputs:
+        problem = f"is missing, and the folder holds what a run left (got {', '.join(outputs)})"
         hint = "Put it back, choose another name for the run, or delete the folder."
         raise InputError([Fault(str(folder.spec_file), problem, "the spec that the run began with", hint)])
 
 
 def require_same(spec: RunSpec, folder: RunFolder) -> None:
-    """Refuse to go on with a run that another spec began; what does not touch the weights may differ.
+    """Refuse to go on with a run that another spec began; fields that do not affect the weights may differ.
 
     Raises:
-        InputError: All fields that differ, or its spec.json cannot be read.
+        InputError: All fields that differ, or the run's spec.json cannot be read.
     """
     began, _ = read_document(folder.spec_file)
     now_is = spec.model_dump(mode="json")
@@ -173,7 +180,7 @@ def require_same_evaluation(spec: EvaluationSpec) -> None:
 
 
 def _hint(where: str, *documents: Any) -> str:
-    """Where only one of two documents has a field, it may be of another version."""
+    """A hint for a field that only one of the documents has, perhaps because another version wrote it."""
     for document in documents:
         for key in where.split("."):
             if key not in document:

@@ -1,4 +1,4 @@
-"""What an earlier process left of a run, and whether it is whole: files get lost, cut off, edited."""
+"""Integrity checks on an earlier attempt before it is resumed: files get lost, cut off or edited."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _EXPORTED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def require_whole(bound: BoundRun) -> None:
-    """Refuse to go on with damaged remains of this run or of that of its teacher, and with those of a newer version.
+    """Refuse to go on with damaged files of this run or its teacher's run, or with those of a newer version.
 
     Raises:
-        InputError: All that is missing or damaged, but for single checkpoints: an earlier one will do.
+        InputError: All files that are missing or damaged, except single checkpoints, where an earlier one will do.
     """
     run: BoundRun | None = bound
     faults: list[Fault] = []
@@ -56,10 +56,10 @@ def _record_faults(folder: RunFolder, measures: bool) -> Iterator[Fault]:
         try:
             read(path)
         except FileNotFoundError:
-            yield Fault(str(path), "is missing", "the file as the run wrote it", _todo(folder, path))
+            yield Fault(str(path), "is missing", "the file as the run wrote it", _hint(folder, path))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            problem = f"is not what a run writes (got {_line(error)})"
-            yield Fault(str(path), problem, "the file as the run wrote it", _todo(folder, path))
+            problem = f"is not what a run writes (got {_first_line(error)})"
+            yield Fault(str(path), problem, "the file as the run wrote it", _hint(folder, path))
 
 
 def _read_log(path: Path) -> TrainingLog:
@@ -69,11 +69,11 @@ def _read_log(path: Path) -> TrainingLog:
 def _export_faults(folder: RunFolder) -> Iterator[Fault]:
     if problem := _damage(folder.student):
         expected = "the folder as the run exported it"
-        yield Fault(str(folder.student), problem, expected, _todo(folder, folder.student))
+        yield Fault(str(folder.student), problem, expected, _hint(folder, folder.student))
 
 
 def _damage(student: Path) -> str | None:
-    """What is wrong with an export, as half a sentence; the values of weights aside."""
+    """What is wrong with an export, apart from the values of its weights, as part of a sentence; None if intact."""
     from safetensors import SafetensorError, safe_open
 
     name = ""
@@ -86,23 +86,23 @@ def _damage(student: Path) -> str | None:
             parts |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         for name in sorted(parts):
             with safe_open(student / name, framework="numpy"):
-                pass  # opening it compares what its head says with its size
+                pass  # opening it compares its header with its size
     except FileNotFoundError:
         return f"lacks a file (got no {name})"
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
-        return f"has a damaged file (got {name}: {_line(error)})"
+        return f"has a damaged file (got {name}: {_first_line(error)})"
     return None if parts else "has no weights (got no .safetensors file)"
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         return f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _todo(folder: RunFolder, path: Path) -> str:
+def _hint(folder: RunFolder, path: Path) -> str:
     # Without the export a run goes on from its last checkpoint, which is that of the last step.
     damaged = dict.fromkeys(item for item in (path, folder.student) if item.exists())
-    what = " and ".join(map(str, damaged))
-    return f"Put it back; or delete {what}, then go on with --resume: it is made anew from the last checkpoint."
+    listed = " and ".join(map(str, damaged))
+    return f"Put it back; or delete {listed}, then go on with --resume: it is made anew from the last checkpoint."

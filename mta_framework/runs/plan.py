@@ -1,4 +1,4 @@
-"""What a run would do, without doing it."""
+"""The plan of a run: what ``mta run --dry-run`` prints."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from mta_framework.spec.run import RunSpec
 from mta_framework.types import LayerPair
 
 _VOCABULARY_CHUNKS = 512 * 2**20
-"""At the most: logits of student and teacher, their gradient and temporaries of one chunk."""
+"""Most bytes of one chunk's logits of student and teacher, their gradient and temporaries."""
+
 _COPIES = 8
-"""How many float32 values that is per token and entry of the vocabulary."""
+"""The same as a number of float32 values per token and vocabulary entry."""
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ACTIVATIONS_PER_WIDTH = 17
-"""Values that a decoder block keeps per token and unit of width; fused attention keeps no matrices of its own.
+"""Values that a decoder block keeps per token and unit of width; fused attention keeps no attention matrices.
 
 After Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models, 2022: 34 bytes in 16 bits.
 """
@@ -25,19 +26,19 @@ After Korthikanti et al., Reducing Activation Recomputation in Large Transformer
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``mta run --dry-run`` says.
+    """What a run would do, and what it would need.
 
     Args:
-        models: ``teacher`` and ``student``: parameters in all and trained.
-        data: ``train`` and ``validation``: rows used, left out, cut.
-        spans: Granularity -> spans of the training set.
-        layer_pairs: Key layers.
-        unparsed: How many stretches of the texts the span extractor could not parse.
-        loss_layers: Pairs of layers, the student's and the teacher's, that the base loss reads.
-        trained_on: What the batch policy of the base loss does; None: every step is trained on the data.
-        measured: Whether they only stand for those that will be measured before the first step.
-        steps: Optimiser steps.
-        memory: Part -> bytes per process, estimated.
+        models: Sizes of ``teacher`` and ``student``.
+        data: Rows of ``train`` and ``validation``.
+        spans: Spans of the training set by granularity.
+        layer_pairs: Key layers of the alignment.
+        steps: Number of optimiser steps.
+        memory: Part -> estimated bytes per process.
+        unparsed: Number of text segments that the span extractor could not parse.
+        loss_layers: Pairs of student layer and teacher layer that the base loss reads.
+        trained_on: Description of the batch policy of the base loss; None where every step trains on the data.
+        measured: Whether ``layer_pairs`` only stand for those that will be measured before the first step.
     """
 
     models: Mapping[str, ModelFacts]
@@ -55,7 +56,7 @@ class Plan:
 def estimate_memory(
     spec: RunSpec, student: ModelSummary, teacher: ModelSummary | None, pairs: int, micro_batch_size: int
 ) -> dict[str, int]:
-    """Bytes per process by part; activations are a rule of thumb, the rest is counted."""
+    """Estimate the bytes per process by part: activations by a rule of thumb, all other parts by counting."""
     projections = _projections(spec, student, teacher, pairs)
     trained = student.trainable + projections
     value = 2 if spec.training.precision != "fp32" else 4

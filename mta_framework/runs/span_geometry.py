@@ -1,9 +1,10 @@
-"""What training does to the geometry of spans: teacher, student before and student after, on the same few texts."""
+"""Measures what training does to the similarities of spans, on a few texts: teacher, student before and after."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +23,38 @@ from mta_framework.training.trainer import TrainingData
 from mta_framework.types import Example
 
 _TEXTS = 16
+"""Most texts that are measured."""
 
 _SHOWN = 24
-"""Spans of the text that is shown, at the most: its last ones, since prompts begin alike."""
+"""Most spans of the text that is shown: its last ones, since prompts begin alike."""
 
 _ENOUGH = 8
-"""Spans of each granularity that make a text worth showing."""
+"""Number of spans of each granularity from which on a text is worth showing."""
 
-_MOST = 256
-"""Spans of each text that are compared, at the most: its last ones."""
+_COMPARED = 256
+"""Most spans of each text that are compared: its last ones."""
 
 _DIGITS = 4
+"""Decimals of the results."""
+
+_MIN_PAIRS = 3
+"""Fewest pairs of spans with a correlation: two points always lie on a line."""
+
+_ROUNDING = 1e-9
+"""Differences between cosines below which only rounding tells them apart."""
 
 
 class SpanGeometry:
-    """Measures a distiller before and after its training, and keeps both in a file of the run folder.
+    """Measures a distiller before and after its training, and keeps the results in a file of the run folder.
 
-    It looks at the first texts of the validation set, or of the training set where there is none. With several
+    It measures the first texts of the validation set, or of the training set where there is none. With several
     processes the main one measures.
 
     Args:
-        distiller: Without alignment there is nothing to measure.
-        data: What it is trained on.
-        tokenizer: The student's.
-        file: Where to.
+        distiller: Student and teacher; without alignment there is nothing to measure.
+        data: Training data.
+        tokenizer: Tokenizer of the student.
+        file: File that the results are written to.
     """
 
     def __init__(self, distiller: Distiller, data: TrainingData, tokenizer: PreTrainedTokenizerBase, file: Path):
@@ -54,10 +63,10 @@ class SpanGeometry:
         self._tokenizer = tokenizer
         self._file = file
         self._pairs = distiller.alignment.pairs if distiller.alignment is not None else ()
-        self._texts = _chosen(data.validation or data.train, {pair.granularity for pair in self._pairs})
+        self._texts = _texts_with_pairs(data.validation or data.train, {pair.granularity for pair in self._pairs})
 
     def before(self) -> None:
-        """Measure the student as it is before the first step, unless that was done."""
+        """Measure the student before its first step, unless an earlier attempt did."""
         if self._texts:
             run_on_main(self._measure_before)
 
@@ -69,8 +78,8 @@ class SpanGeometry:
     def _measure_before(self) -> None:
         layers = [] if self._file.is_file() else self._measured()
         if not layers or not all(layer.is_finite for layer in layers):
-            return  # known already; or the first step will stop the run, and say why
-        shown = _best(self._texts, {pair.granularity for pair in self._pairs})
+            return  # measured already; or the first step will stop the run with an error
+        shown = _richest(self._texts, {pair.granularity for pair in self._pairs})
         entries = [
             {
                 "pair": asdict(pair),
@@ -86,11 +95,11 @@ class SpanGeometry:
     def _measure_after(self) -> None:
         if not self._file.is_file():
             return
-        kept, layers = read_json(self._file), self._measured()
+        record, layers = read_json(self._file), self._measured()
         if all(layer.is_finite for layer in layers):
-            for entry, layer in zip(kept["layers"], layers, strict=True):
-                entry |= {"after": layer.student(kept["shown"]), "agreement_after": layer.agreement}
-            write_json(self._file, kept)
+            for entry, layer in zip(record["layers"], layers, strict=True):
+                entry |= {"after": layer.student(record["shown"]), "agreement_after": layer.agreement}
+            write_json(self._file, record)
 
     def _measured(self) -> list[_KeyLayer]:
         layers = [_KeyLayer([], []) for _ in self._pairs]
@@ -98,9 +107,9 @@ class SpanGeometry:
         self._distiller.to(device).eval()
         for text in self._texts:
             vectors = self._distiller.span_vectors(self._collator([text]).to(device))
-            for layer, (own_SD, other_SD) in zip(layers, vectors, strict=True):
-                layer.own.append(cosines(own_SD[-_MOST:]))
-                layer.other.append(cosines(other_SD[-_MOST:]))
+            for layer, (student_SD, teacher_SD) in zip(layers, vectors, strict=True):
+                layer.student_cosines.append(cosines(student_SD[-_COMPARED:]))
+                layer.teacher_cosines.append(cosines(teacher_SD[-_COMPARED:]))
         self._distiller.train(training)
         return layers
 
@@ -114,25 +123,25 @@ class SpanGeometry:
 
 @dataclass(frozen=True)
 class _KeyLayer:
-    """The cosines of each text, the student's and the teacher's."""
+    """The cosine similarities of each text's spans at one key layer."""
 
-    own: list[NDArray[np.float64]]
-    other: list[NDArray[np.float64]]
+    student_cosines: list[NDArray[np.float64]]
+    teacher_cosines: list[NDArray[np.float64]]
 
     @property
     def is_finite(self) -> bool:
-        return all(np.isfinite(text).all() for text in (*self.own, *self.other))
+        return all(np.isfinite(text).all() for text in (*self.student_cosines, *self.teacher_cosines))
 
     @property
     def agreement(self) -> float | None:
-        found = agreement(self.own, self.other)
-        return None if found is None else round(found, _DIGITS)
+        value = agreement(self.student_cosines, self.teacher_cosines)
+        return None if value is None else round(value, _DIGITS)
 
     def student(self, text: int) -> list[list[float]]:
-        return _matrix(self.own[text])
+        return _matrix(self.student_cosines[text])
 
     def teacher(self, text: int) -> list[list[float]]:
-        return _matrix(self.other[text])
+        return _matrix(self.teacher_cosines[text])
 
 
 def _matrix(cosine_SS: NDArray[np.float64]) -> list[list[float]]:
@@ -140,57 +149,52 @@ def _matrix(cosine_SS: NDArray[np.float64]) -> list[list[float]]:
     return rows
 
 
-def _chosen(examples: Sequence[Example], granularities: set[str]) -> list[Example]:
+def _texts_with_pairs(examples: Sequence[Example], granularities: set[str]) -> list[Example]:
     """The first texts that have a pair of spans of some granularity."""
-    found: list[Example] = []
-    for example in examples if granularities else ():
-        if max(len(example.spans[name]) for name in granularities) > 1:
-            found.append(example)
-        if len(found) == _TEXTS:
-            break
-    return found
+    texts = (text for text in examples if max(len(text.spans[name]) for name in granularities) > 1)
+    return list(islice(texts, _TEXTS)) if granularities else []
 
 
-def _best(texts: Sequence[Example], granularities: set[str]) -> int:
-    """The number of the first text that has enough spans, or of that which comes nearest."""
+def _richest(texts: Sequence[Example], granularities: set[str]) -> int:
+    """The index of the first text that has enough spans of each granularity, or comes closest to it."""
     counts = [min(min(len(text.spans[name]) for name in granularities), _ENOUGH) for text in texts]
     return counts.index(max(counts))
 
 
 def recorded_geometry(file: Path) -> tuple[Geometry, ...]:
-    """What was measured, for the report; nothing where it was not, or not to the end."""
+    """The measurements for the report; empty where they were not made or not completed."""
     if not file.is_file():
         return ()
-    kept: dict[str, Any] = read_json(file)
-    entries = [{**entry, "texts": kept["texts"]} for entry in kept["layers"] if "after" in entry]
+    record: dict[str, Any] = read_json(file)
+    entries = [{**entry, "texts": record["texts"]} for entry in record["layers"] if "after" in entry]
     return TypeAdapter(tuple[Geometry, ...]).validate_python(entries)
 
 
-_LEAST = 3
-"""Pairs of spans: two lie on a line whatever they are."""
-
-_ALIKE = 1e-9
-"""Cosines that differ by less differ by rounding."""
-
-
 def cosines(vector_SD: Tensor) -> NDArray[np.float64]:
-    """Cosine similarities of all spans of one text, (S, S); a zero vector is similar to nothing."""
+    """Cosine similarities of the spans of one text.
+
+    Args:
+        vector_SD: Span vectors; of a zero vector all similarities are 0.
+
+    Returns:
+        cosine_SS, float64.
+    """
     direction_SD = functional.normalize(vector_SD.detach().double().cpu(), dim=-1)
-    found: NDArray[np.float64] = (direction_SD @ direction_SD.T).numpy()
-    return found
+    cosine_SS: NDArray[np.float64] = (direction_SD @ direction_SD.T).numpy()
+    return cosine_SS
 
 
-def agreement(own: Sequence[NDArray[np.float64]], other: Sequence[NDArray[np.float64]]) -> float | None:
+def agreement(student: Sequence[NDArray[np.float64]], teacher: Sequence[NDArray[np.float64]]) -> float | None:
     """Pearson correlation of two models' similarities over all pairs of two spans of one text.
 
     Args:
-        own: For each text its cosines, as ``cosines`` gives them.
-        other: The other model's, of the same texts and spans.
+        student: Matrix of ``cosines`` of each text in one model.
+        teacher: The same in the other model, of the same spans.
 
     Returns:
-        None where there are fewer than three pairs, or where one of the models has all spans alike.
+        The correlation; None where there are fewer than three pairs, or where a model has all spans alike.
     """
-    one, two = (np.concatenate([text[np.triu_indices(len(text), 1)] for text in texts]) for texts in (own, other))
-    if len(one) < _LEAST or min(np.ptp(one), np.ptp(two)) < _ALIKE:
+    one, two = (np.concatenate([text[np.triu_indices(len(text), 1)] for text in texts]) for texts in (student, teacher))
+    if len(one) < _MIN_PAIRS or min(np.ptp(one), np.ptp(two)) < _ROUNDING:
         return None
     return float(np.corrcoef(one, two)[0, 1])

@@ -46,7 +46,7 @@ def evaluation_facts(bound: BoundEvaluation, model: ModelSummary) -> dict[str, A
 
 
 def resolved(bound: BoundRun) -> dict[str, Any]:
-    """The spec of a run with every option of its loss and its alignment, those that were left to their defaults too."""
+    """The spec of a run with every option of its base loss and alignment, defaults included."""
     spec = bound.spec.model_dump(mode="json")
     sections = {"spans": bound.spans, "importance": bound.importance, "layers": bound.layers}
     spec["base_loss"]["params"] = bound.base_loss.params.model_dump(mode="json")
@@ -67,21 +67,21 @@ def size(summary: ModelSummary) -> ModelFacts:
 
 
 def data_facts(data: PreparedData) -> dict[str, DataFacts]:
-    """Rows used, left out and cut, of the training and the validation set."""
+    """Rows of the training and the validation set: used, left out and truncated."""
     sets = {"train": data.train, "validation": data.validation}
     return {name: DataFacts(len(part.examples), part.too_long, part.cut) for name, part in sets.items() if part}
 
 
 def span_facts(encoded: EncodedSet) -> dict[str, SpanFacts]:
-    """Spans by granularity, as far as tokens of them are left."""
+    """Spans by granularity, without those that truncation removed."""
     granularities = encoded.examples[0].spans
     counts = {name: [len(example.spans[name]) for example in encoded.examples] for name in granularities}
-    return {name: SpanFacts(sum(found), len(found), found.count(0)) for name, found in counts.items()}
+    return {name: SpanFacts(sum(count), len(count), count.count(0)) for name, count in counts.items()}
 
 
 def span_samples(data: PreparedData) -> tuple[SpanSample, ...]:
-    """The first texts of the training set with their spans; none without alignment."""
+    """The first training texts with their spans; empty without alignment."""
     return tuple(
-        SpanSample(text, {name: tuple((start, end) for start, end in found.tolist()) for name, found in spans.items()})
+        SpanSample(text, {name: tuple(map(tuple, ranges.tolist())) for name, ranges in spans.items()})
         for text, spans in data.shown
     )
