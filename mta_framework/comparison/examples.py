@@ -8,7 +8,7 @@ from functools import cache
 
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import PromptPair, SideBySide
-from mta_framework.evaluation.set_results import Prediction
+from mta_framework.evaluation.predictions import Prediction
 
 EXAMPLES = 3
 """Number of prompts that the row wins most, and of prompts that it loses most, for each metric and pair of rows."""

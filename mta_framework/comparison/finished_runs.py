@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mta_framework.errors import Fault, InputError, collect_faults
-from mta_framework.evaluation.aggregation import prompt_scores, rows_digest
-from mta_framework.evaluation.predictions import read_rows
+from mta_framework.evaluation.aggregation import SetResult, prompt_scores, rows_digest
+from mta_framework.evaluation.predictions import Prediction, read_rows
 from mta_framework.evaluation.report import REPORT_FILE, EvaluationFacts, MetricFacts, Report, SetFacts, read_report
-from mta_framework.evaluation.set_results import Prediction, SetResult
 from mta_framework.evaluation.statistics import PromptScores
 
 _REMEDY = "Resume the run, or evaluate anew, and leave the files as they are."

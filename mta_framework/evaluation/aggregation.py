@@ -5,15 +5,55 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from mta_framework.evaluation.predictions import digest
+from mta_framework.evaluation.predictions import Prediction, digest
 from mta_framework.evaluation.report import EvaluationFacts, MetricFacts, SampleResponses, Score, SetFacts
-from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
 from mta_framework.evaluation.statistics import PromptScores, interval
+from mta_framework.types import MeanKind
 
 SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """The predictions of one model on one set under one seed.
+
+    Args:
+        model: Name of the model.
+        set: Name of the set.
+        seed: Sampling seed.
+        cut: Number of prompts that were truncated on the left.
+        predictions: One per prompt, in the order of the set.
+    """
+
+    model: str
+    set: str
+    seed: int
+    cut: int
+    predictions: tuple[Prediction, ...]
+
+    def mean(self, metric: MetricFacts) -> float:
+        """Mean score over the prompts, of the metric's kind of mean; NaN without prompts."""
+        scores = [prediction.scores[metric.label] for prediction in self.predictions]
+        weights = [prediction.weights.get(metric.label, 1.0) for prediction in self.predictions]
+        return mean_over_prompts(scores, weights, metric.mean)
+
+    @property
+    def finished(self) -> float:
+        """Share of the responses that ended before the token limit; NaN without prompts."""
+        ended = [prediction.finished for prediction in self.predictions]
+        return sum(ended) / len(ended) if ended else float("nan")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The results of all models, sets and seeds, in the order of the spec, with facts about the metrics."""
+
+    results: tuple[SetResult, ...]
+    metrics: tuple[MetricFacts, ...]
 
 
 def aggregate(evaluation: Evaluation) -> EvaluationFacts:
@@ -51,6 +91,16 @@ def prompt_scores(metric: MetricFacts, over_seeds: Sequence[Sequence[Prediction]
 def rows_digest(predictions: Sequence[Prediction]) -> str:
     """A digest of questions and references: equal where two evaluations used the same rows, whatever the template."""
     return digest([[row.question, list(row.references)] for row in predictions])
+
+
+def mean_over_prompts(scores: Sequence[float], weights: Sequence[float], kind: MeanKind) -> float:
+    """Weighted mean, arithmetic or geometric; unweighted where all weights are 0; NaN without scores."""
+    if not scores:
+        return float("nan")
+    weights = weights if any(weights) else [1.0] * len(scores)
+    values = [math.log(score) for score in scores] if kind == "geometric" else scores
+    mean = math.fsum(w * value for w, value in zip(weights, values, strict=True)) / math.fsum(weights)
+    return math.exp(mean) if kind == "geometric" else mean
 
 
 def _scores(model: str, sets: Mapping[str, Sequence[SetResult]], metric: MetricFacts) -> Iterator[Score]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mta_framework.distributed import run_on_main
+from mta_framework.evaluation.aggregation import Evaluation, SetResult
 from mta_framework.evaluation.journal import Journal, Response
 from mta_framework.evaluation.likelihood import likelihoods
-from mta_framework.evaluation.predictions import Key, digest, read_predictions, write_predictions
+from mta_framework.evaluation.predictions import Key, Prediction, digest, read_predictions, write_predictions
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.responses import respond
 from mta_framework.evaluation.scoring import label_metrics, score, source
-from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling import Sampling

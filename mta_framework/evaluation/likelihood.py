@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mta_framework.chunked_loss import chunked_values, cross_entropy, select_positions
 from mta_framework.data.tokens import joined, tokenise
@@ -58,9 +59,8 @@ def likelihoods(
     with isolated(base_of(model)):
         reader = StateReader(model)
         for rows in _batches(order, [len(text.ids) for text in texts], batch_tokens):
-            values.update(
-                zip(rows, _batch_likelihoods(reader, [texts[row] for row in rows], model.device), strict=True)
-            )
+            batch = [texts[row] for row in rows]
+            values.update(zip(rows, _batch_likelihoods(reader, batch, model.device), strict=True))
     return [values[row] for row in range(len(texts))]
 
 
@@ -114,10 +114,6 @@ def _batch_likelihoods(reader: StateReader, texts: Sequence[_Text], device: torc
 
 def _padded(texts: Sequence[_Text]) -> tuple[Tensor, Tensor]:
     """Ids and their mask, without the last id of each text, after which nothing is scored."""
-    width = max(len(text.ids) for text in texts) - 1
-    ids_BT = torch.zeros((len(texts), width), dtype=torch.int64)
-    mask_BT = torch.zeros_like(ids_BT)
-    for row, text in enumerate(texts):
-        ids_BT[row, : len(text.ids) - 1] = torch.from_numpy(text.ids[:-1].astype(np.int64))
-        mask_BT[row, : len(text.ids) - 1] = 1
-    return ids_BT, mask_BT
+    ids = [torch.from_numpy(text.ids[:-1].astype(np.int64)) for text in texts]
+    masks = [torch.ones_like(row) for row in ids]
+    return pad_sequence(ids, batch_first=True), pad_sequence(masks, batch_first=True)

@@ -1,4 +1,4 @@
-"""Keeps complete predictions on disk, so that none are generated twice; ``journal`` keeps incomplete ones.
+"""Predictions, and their files: complete ones are never generated twice; ``journal`` keeps incomplete ones.
 
 A JSON Lines file has one row per prompt. A key file beside it holds digests of the rows and of what they were made
 from: rows made from something else, damaged or edited are not reused.
@@ -9,14 +9,38 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.evaluation.set_results import Prediction
 from mta_framework.storage import write_atomically
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A response with its scores.
+
+    Args:
+        prompt: Prompt, before any truncation.
+        question: Instruction and input, without the template around them.
+        prediction: The model's response.
+        references: Texts that the response is compared with.
+        finished: Whether the response ended before the token limit.
+        tokens: Number of tokens of the response, without the end token.
+        scores: Label of the metric -> score.
+        weights: Label of the metric -> weight of the score in the mean over prompts; absent labels weigh 1.
+    """
+
+    prompt: str
+    question: str
+    prediction: str
+    references: tuple[str, ...]
+    finished: bool
+    tokens: int
+    scores: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

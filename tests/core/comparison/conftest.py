@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from mta_framework.evaluation.aggregation import aggregate
-from mta_framework.evaluation.predictions import Key, write_predictions
+from mta_framework.evaluation.aggregation import Evaluation, SetResult, aggregate
+from mta_framework.evaluation.predictions import Key, Prediction, write_predictions
 from mta_framework.evaluation.report import MetricFacts, Report, report_json
-from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
 
 ROUGE = MetricFacts("rouge_l")
 PERPLEXITY = MetricFacts("perplexity", higher_is_better=False, mean="geometric")

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from mta_framework.evaluation.aggregation import aggregate
+from mta_framework.evaluation.aggregation import Evaluation, SetResult, aggregate
+from mta_framework.evaluation.predictions import Prediction
 from mta_framework.evaluation.report import MetricFacts
-from mta_framework.evaluation.set_results import Evaluation, Prediction, SetResult
 from mta_framework.evaluation.statistics import PromptScores, interval
 from mta_framework.evaluation.tables import heading, score_table, seeds_note
 from mta_framework.tables.table import Cell

@@ -15,7 +15,7 @@ import pytest
 from mta_framework import Metric, RunError, ScoreSet
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate_models
 from mta_framework.evaluation.likelihood import likelihoods
-from mta_framework.evaluation.predictions import read_rows
+from mta_framework.evaluation.predictions import Prediction, read_rows
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.generate import generate
@@ -283,7 +283,6 @@ def test_responses_survive_a_metric_that_fails(run, loader, tmp_path):
 
 def test_line_separators_inside_a_response_do_not_break_the_file(tmp_path):
     from mta_framework.evaluation.predictions import Key, read_predictions, write_predictions
-    from mta_framework.evaluation.set_results import Prediction
 
     rows = [
         Prediction("a\u2028b\nc", "q", "d\x85e\r\n", ("ü", "日本"), True, 4, {"m": 1.5}, {"m": 2.0}),
