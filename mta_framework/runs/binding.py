@@ -158,39 +158,39 @@ class _Plugins:
         created = [self.create("metrics", part, "evaluation", "metrics", i) for i, part in enumerate(sections)]
         return tuple(metric for metric in created if metric is not None)
 
-    def create(self, family: str, section: PluginSection, *place: str | int) -> Any:
+    def create(self, family: str, section: PluginSection, *key_path: str | int) -> Any:
         """The plugin that a section names; None where it has a fault. What it lacks on this machine is also a fault."""
-        plugin = self._create(family, section, *place)
+        plugin = self._create(family, section, *key_path)
         missing = plugin.require() if plugin is not None else None
         if missing:
             problem, expected = f"{plugin.NAME} cannot run here", "a plugin that can run"
-            self.faults.append(Fault(self.reading.where(place), problem, expected, missing))
+            self.faults.append(Fault(self.reading.where(key_path), problem, expected, missing))
         return plugin
 
-    def _create(self, family: str, section: PluginSection | PluginChoice, *place: str | int) -> Any:
-        if not self.reading.sound(*place, "name"):
+    def _create(self, family: str, section: PluginSection | PluginChoice, *key_path: str | int) -> Any:
+        if not self.reading.sound(*key_path, "name"):
             return None
         try:
-            registered = self.registry.find(family, section.name, self.reading.where((*place, "name")))
-            self.providers[".".join(map(str, place))] = registered.provider
-            return self._instance(family, registered, section, place)
+            registered = self.registry.find(family, section.name, self.reading.where((*key_path, "name")))
+            self.providers[".".join(map(str, key_path))] = registered.provider
+            return self._instance(family, registered, section, key_path)
         except InputError as error:
             self.faults += error.faults
             return None
 
     def _instance(
-        self, family: str, registered: Registered, section: PluginSection | PluginChoice, place: KeyPath
+        self, family: str, registered: Registered, section: PluginSection | PluginChoice, key_path: KeyPath
     ) -> Plugin | None:
         plugin = registered.plugin
 
         def where(option: KeyPath) -> str:
-            return self.reading.where((*place, "params", *option))
+            return self.reading.where((*key_path, "params", *option))
 
         try:
             # As JSON, in which strictness lets a list stand for a tuple.
             params = plugin.Params.model_validate_json(json.dumps(section.params), strict=True)
             parts = {
-                option: self._create(family, choice, *place, "params", option)
+                option: self._create(family, choice, *key_path, "params", option)
                 for option, choice in parts_of(params).items()
             }
             return None if None in parts.values() else plugin(params, **parts)
@@ -200,7 +200,7 @@ class _Plugins:
             problem = f"{section.name} cannot be created (got {type(error).__name__}: {error})"
             expected = f"options that {registered.provider} accepts"
             hint = f"See `mta plugins {section.name}`."
-            raise InputError([Fault(self.reading.where(place), problem, expected, hint)]) from error
+            raise InputError([Fault(self.reading.where(key_path), problem, expected, hint)]) from error
 
 
 def _bind_teacher(
