@@ -60,6 +60,12 @@ class BoundRun:
     other_losses: tuple[str, ...] = ()
     providers: Mapping[str, str] = field(default_factory=dict)
 
+    def chain(self) -> Iterator[BoundRun]:
+        """This run, its teacher's run, the run of that one's teacher, and so on."""
+        yield self
+        if self.teacher is not None:
+            yield from self.teacher.chain()
+
 
 @dataclass(frozen=True)
 class BoundEvaluation:
@@ -219,7 +225,7 @@ def _bind_teacher(
     except InputError as error:
         faults += [_within(fault, where, path) for fault in error.faults]
         return None
-    if reading.sound("name") and draft.folder in _run_folders(teacher):
+    if reading.sound("name") and draft.folder in [run.spec.folder for run in teacher.chain()]:
         problem = f"trains its model in the same run folder (got {draft.folder})"
         faults.append(Fault(where, problem, "one folder for each run", "Change name or output_dir of one of the two."))
     return teacher
@@ -228,9 +234,3 @@ def _bind_teacher(
 def _within(fault: Fault, where: str, path: Path) -> Fault:
     inner = fault.where if fault.where.startswith(str(path)) else f"{path}: {fault.where}"
     return replace(fault, where=f"{where}: {inner}")
-
-
-def _run_folders(run: BoundRun | None) -> Iterator[Path]:
-    while run is not None:
-        yield run.spec.folder
-        run = run.teacher

@@ -28,9 +28,8 @@ def require_whole(bound: BoundRun) -> None:
     Raises:
         InputError: All files that are missing or damaged, except single checkpoints, where an earlier one will do.
     """
-    run: BoundRun | None = bound
     faults: list[Fault] = []
-    while run is not None:
+    for run in bound.chain():
         folder = RunFolder.of(run.spec)
         faults += [newer] if (newer := newer_fault(folder.path)) else []
         if folder.is_trained:
@@ -39,14 +38,13 @@ def require_whole(bound: BoundRun) -> None:
             with collect_faults(faults):
                 checkpoints.require_whole(folder.path / "checkpoints")
         faults += _record_faults(folder, isinstance(run.layers, MeasuringLayerMapper))
-        run = run.teacher
     if faults:
         raise InputError(faults)
 
 
 def _record_faults(folder: RunFolder, measures: bool) -> Iterator[Fault]:
     records: dict[Path, tuple[bool, Callable[[Path], Any]]] = {
-        folder.training_log: (folder.is_trained, _read_log),
+        folder.training_log: (folder.is_trained, read_training_log),
         folder.key_layers: (folder.is_trained and measures, recorded_layers),
         folder.geometry: (False, recorded_geometry),
     }
@@ -62,7 +60,8 @@ def _record_faults(folder: RunFolder, measures: bool) -> Iterator[Fault]:
             yield Fault(str(path), problem, "the file as the run wrote it", _hint(folder, path))
 
 
-def _read_log(path: Path) -> TrainingLog:
+def read_training_log(path: Path) -> TrainingLog:
+    """Read the log of a training that is done."""
     return TypeAdapter(TrainingLog).validate_json(path.read_bytes())
 
 

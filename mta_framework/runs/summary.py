@@ -12,16 +12,15 @@ from mta_framework.models.run_models import RunModels
 from mta_framework.runs.binding import BoundEvaluation, BoundRun
 from mta_framework.runs.build import recorded_layers
 from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.integrity import read_training_log
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import recorded_geometry
-from mta_framework.storage import read_json
-from mta_framework.training.train import TrainingLog
 
 
 def run_facts(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
     """The fields of a report that a run fills in, once its student is exported."""
     folder = RunFolder.of(bound.spec)
-    log = TrainingLog(**read_json(folder.training_log))
+    log = read_training_log(folder.training_log)
     return {
         "spec": resolved(bound),
         "base_loss_title": bound.base_loss.TITLE,
