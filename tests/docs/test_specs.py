@@ -14,6 +14,8 @@ from blocks import ROOT, blocks, mta_commands, plugin_files, specs
 from click.testing import CliRunner
 
 from mta_framework.cli import main
+from mta_framework.cli.scores import score_lines
+from mta_framework.evaluation.report import EvaluationFacts, Report, Score
 from mta_framework.registry import discover
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.loading import read_spec
@@ -99,6 +101,19 @@ def test_tutorial_shows_the_message_that_a_misspelt_option_gives():
     assert setting in page
     message = next(line for line in result.output.splitlines() if "temprature" in line)
     assert message in page.splitlines()
+
+
+def test_readme_shows_scores_as_they_are_printed():
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```text\n(rouge_l\n.*?)^Report: ", page, re.DOTALL | re.MULTILINE)
+    figures = {
+        "student": (61.82, 0.71, (59.12, 64.40)),
+        "teacher": (90.48, 0.27, (87.01, 93.21)),
+        "initial_student": (2.13, 0.60, (1.61, 2.78)),
+    }
+    scores = tuple(Score(model, "test", "rouge_l", (), *values) for model, values in figures.items())
+    report = Report("student", {}, EvaluationFacts((10, 20, 30), scores, (), ()))
+    assert shown.splitlines() == list(score_lines(report))[1:]
 
 
 def test_reference_shows_the_messages_that_faults_give(tmp_path):
