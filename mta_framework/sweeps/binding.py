@@ -19,19 +19,19 @@ from mta_framework.spec.sweep import SweepSpec, read_sweep
 from mta_framework.sweeps.grid import Cell, cells_of, name_faults
 
 _NAMED = 3
-"""How many cells a message names before it counts the others."""
+"""Number of cells that a message names before it counts the rest."""
 
 
 @dataclass(frozen=True)
 class BoundCell:
-    """A cell whose run can start."""
+    """A cell of a sweep and its run, which can start."""
 
     cell: Cell
     run: BoundRun
 
     @property
     def folder(self) -> RunFolder:
-        """Of its run."""
+        """Folder of the run."""
         return RunFolder.of(self.run.spec)
 
     @property
@@ -50,38 +50,42 @@ class BoundSweep:
     @property
     def teachers(self) -> list[BoundRun]:
         """The distinct runs that the cells' teachers come from, each after the one that its own teacher comes from."""
-        found: dict[Path, BoundRun] = {}
+        teachers: dict[Path, BoundRun] = {}
         for cell in self.cells:
             for teacher in reversed(list(_teachers(cell.run))):
-                found.setdefault(teacher.spec.folder, teacher)
-        return list(found.values())
+                teachers.setdefault(teacher.spec.folder, teacher)
+        return list(teachers.values())
 
 
-class Faults:
-    """Faults with the cells that have them: what all have in common is told once."""
+class CellFaults:
+    """Collects the faults of cells; a fault that several cells have is reported once.
+
+    Args:
+        cells: Number of cells of the sweep.
+    """
 
     def __init__(self, cells: int) -> None:
         self._cells = cells
-        self._found: dict[Fault, list[str]] = {}
+        self._cells_by_fault: dict[Fault, list[str]] = {}
 
     @contextmanager
-    def of(self, *cells: str) -> Iterator[None]:
-        """Keep the faults that are raised inside, as those of the cells."""
+    def collect(self, *cells: str) -> Iterator[None]:
+        """Keep the faults that are raised inside as faults of these cells."""
         faults: list[Fault] = []
         with collect_faults(faults):
             yield
         for fault in faults:
-            self._found.setdefault(fault, []).extend(cells)
+            self._cells_by_fault.setdefault(fault, []).extend(cells)
 
     @property
-    def told(self) -> list[Fault]:
-        """All of them, each with its cells named."""
+    def named(self) -> list[Fault]:
+        """All faults, each with the names of its cells in front."""
         return [
-            dataclasses.replace(fault, where=f"{self._who(cells)}: {fault.where.removeprefix('--set ')}")
-            for fault, cells in self._found.items()
+            dataclasses.replace(fault, where=f"{self._names(cells)}: {fault.where.removeprefix('--set ')}")
+            for fault, cells in self._cells_by_fault.items()
         ]
 
-    def _who(self, cells: Sequence[str]) -> str:
+    def _names(self, cells: Sequence[str]) -> str:
         if len(cells) == self._cells:
             return "every cell"
         named = ", ".join(cells[:_NAMED]) + (f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else "")
@@ -101,12 +105,12 @@ def bind_sweep(path: Path, registry: Registry) -> BoundSweep:
     sweep, faults = read_sweep(path)
     cells = cells_of(sweep)
     faults += name_faults(cells)
-    found = Faults(len(cells))
+    cell_faults = CellFaults(len(cells))
     bound = []
     for cell in cells:
-        with found.of(cell.name):
+        with cell_faults.collect(cell.name):
             bound.append(BoundCell(cell, bind(Path(cell.spec), registry, cell.overrides)))
-    if faults := [*faults, *found.told]:
+    if faults := [*faults, *cell_faults.named]:
         raise InputError(faults)
     _require_one_evaluation(sweep, bound)
     return BoundSweep(sweep, tuple(bound))
@@ -124,11 +128,11 @@ def require_free(bound: BoundSweep, resume: bool) -> None:
             f"already holds a sweep, {len(begun)} of its {len(bound.cells)} cells begun (got {bound.sweep.folder})"
         )
         raise InputError([Fault("name", problem, "a name without a sweep", "Choose another, or go on with --resume.")])
-    found = Faults(len(bound.cells))
+    cell_faults = CellFaults(len(bound.cells))
     for cell in begun:
-        with found.of(cell.cell.name):
+        with cell_faults.collect(cell.cell.name):
             require_same(cell.run.spec, cell.folder)
-    faults = found.told
+    faults = cell_faults.named
     for teacher in bound.teachers:
         folder = RunFolder.of(teacher.spec)
         if folder.spec_file.is_file():
@@ -143,8 +147,8 @@ def _require_one_evaluation(sweep: SweepSpec, cells: Sequence[BoundCell]) -> Non
     varied = [name for axis in sweep.axes for name in axis.fields if name.partition(".")[0] == "evaluation"]
     sections = [cell.run.spec.model_dump(mode="json")["evaluation"] for cell in cells]
     for cell, section in zip(cells, sections, strict=True):
-        found = differences(RunSpec, sections[0], section, ("responses", "scores"), "evaluation")
-        where, then, now = next(found, ("", None, None))
+        differing = differences(RunSpec, sections[0], section, ("responses", "scores"), "evaluation")
+        where, then, now = next(differing, ("", None, None))
         if where and not varied:
             problem = f"is not the same in all cells, which are to be compared (got {shown(now)} in {cell.cell.name})"
             hint = f'Set it for all cells: "set": {{"{where}": ...}}.'

@@ -19,19 +19,19 @@ _PATIENCE = 20.0
 
 
 @contextmanager
-def cluster(address: str, places: int | None) -> Iterator[Cluster]:
+def cluster(address: str, slots: int | None) -> Iterator[Cluster]:
     """A connection to a cluster.
 
     Args:
         address: ``HOST:PORT``, or ``auto`` for the cluster that this machine belongs to.
-        places: How many tasks run at once; None: as many as the cluster has GPUs, or else cores.
+        slots: Number of tasks that run at once; None: as many as the cluster has GPUs, or else cores.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster at the address.
     """
     ray = _connected(address)
     try:
-        yield Cluster(ray, places)
+        yield Cluster(ray, slots)
     finally:
         ray.shutdown()
 
@@ -39,13 +39,13 @@ def cluster(address: str, places: int | None) -> Iterator[Cluster]:
 class Cluster:
     """One GPU for each task where the cluster has any, else a share of its cores; ``cluster`` makes it."""
 
-    def __init__(self, ray: Any, places: int | None) -> None:
+    def __init__(self, ray: Any, slots: int | None) -> None:
         self._ray = ray
-        found = self._ray.cluster_resources()
-        gpus, cores = int(found.get("GPU", 0)), int(found.get("CPU", 1))
-        self._places = places or gpus or cores
+        resources = self._ray.cluster_resources()
+        gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+        self._slots = slots or gpus or cores
         # Ray gives a task as many threads as it was given cores.
-        self._needs = {"num_cpus": max(1, cores // max(self._places, gpus)), "num_gpus": 1 if gpus else 0}
+        self._needs = {"num_cpus": max(1, cores // max(self._slots, gpus)), "num_gpus": 1 if gpus else 0}
 
     def outcomes(self, jobs: Sequence[Job], started: Callable[[Job], None]) -> Iterator[Outcome]:
         """As ``Runner`` says; a job counts as started when it is handed over."""
@@ -54,7 +54,7 @@ class Cluster:
         waiting, running = list(jobs), dict[Any, tuple[Job, float]]()
         try:
             while waiting or running:
-                while waiting and len(running) < self._places:
+                while waiting and len(running) < self._slots:
                     job = waiting.pop(0)
                     job.prepare()
                     running[task.remote(job.arguments, str(job.log))] = job, time.monotonic()

@@ -49,11 +49,11 @@ def cells_of(sweep: SweepSpec) -> list[Cell]:
 
 def rows_of(sweep: SweepSpec) -> dict[str, str | None]:
     """The rows of the table in the order of the axes, each with the row that it is compared to."""
-    number, compared = sweep.baselines
+    axis_index, compared = sweep.baselines
     rows: dict[str, str | None] = {}
     for labels in itertools.product(*([choice.label for choice in axis.choices] for axis in sweep.axes)):
-        other = compared.get(labels[number])
-        against = None if other is None else (*labels[:number], other, *labels[number + 1 :])
+        baseline = compared.get(labels[axis_index])
+        against = None if baseline is None else (*labels[:axis_index], baseline, *labels[axis_index + 1 :])
         rows[_row(sweep, labels)] = None if against is None else _row(sweep, against)
     return rows
 
@@ -79,9 +79,10 @@ def _cell(sweep: SweepSpec, choices: Sequence[Choice]) -> Cell | None:
         return None
     labels = tuple(choice.label for choice in choices)
     name = "-".join(part for label in labels if (part := _slug(label)))
-    own = {"name": name, "output_dir": str(sweep.folder)}
-    settings = [item for each in (sweep.set, *(choice.settings for choice in choices), own) for item in each.items()]
-    return Cell(name, _row(sweep, labels), labels, spec, tuple(settings))
+    location = {"name": name, "output_dir": str(sweep.folder)}
+    changes = (sweep.set, *(choice.settings for choice in choices), location)
+    settings = tuple(item for change in changes for item in change.items())
+    return Cell(name, _row(sweep, labels), labels, spec, settings)
 
 
 def _row(sweep: SweepSpec, labels: Sequence[str]) -> str:

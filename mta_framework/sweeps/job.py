@@ -83,8 +83,8 @@ class Outcome:
             return f"ended by {name}" + (", as where memory runs out" if name == "SIGKILL" else "")
         lines = re.split(r"[\r\n]+", self.job.log.read_text(encoding="utf-8", errors="replace").strip())
         # The count of faults says less than the fault before it.
-        told = [line.strip() for line in lines if line.strip() and not line.endswith("; nothing was run.")]
-        return told[-1] if told else f"ended with {self.code}"
+        messages = [line.strip() for line in lines if line.strip() and not line.endswith("; nothing was run.")]
+        return messages[-1] if messages else f"ended with {self.code}"
 
 
 class Runner(Protocol):

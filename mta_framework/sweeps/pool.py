@@ -11,16 +11,16 @@ from mta_framework.sweeps.job import PAUSE, Job, Outcome, end, launch
 
 
 class Pool:
-    """So many places, at each of which one process works at a time.
+    """A fixed number of slots with one process each at a time.
 
     Args:
-        places: How many there are.
+        slots: Number of slots.
         devices: Names of the accelerators, as ``CUDA_VISIBLE_DEVICES`` takes them; empty: they run on the CPU.
-        cores: Shared out among the places.
+        cores: Number of cores, which the slots share.
     """
 
-    def __init__(self, places: int, devices: Sequence[str], cores: int) -> None:
-        self._places = places
+    def __init__(self, slots: int, devices: Sequence[str], cores: int) -> None:
+        self._slots = slots
         self._devices = devices
         self._cores = cores
 
@@ -29,28 +29,28 @@ class Pool:
         waiting, running = list(jobs), dict[int, tuple[Job, subprocess.Popen[bytes], float]]()
         try:
             while waiting or running:
-                for place in range(self._places):
-                    if waiting and place not in running:
+                for slot in range(self._slots):
+                    if waiting and slot not in running:
                         job = waiting.pop(0)
                         job.prepare()
-                        running[place] = job, launch(job.arguments, job.log, self.environment(place)), time.monotonic()
+                        running[slot] = job, launch(job.arguments, job.log, self.environment(slot)), time.monotonic()
                         started(job)
-                for place, (job, process, begun) in list(running.items()):
+                for slot, (job, process, begun) in list(running.items()):
                     if process.poll() is not None:
-                        del running[place]
+                        del running[slot]
                         yield Outcome(job, process.returncode, time.monotonic() - begun)
                 time.sleep(PAUSE if running else 0)
         finally:
             end([process for _, process, _ in running.values()])
 
-    def environment(self, place: int) -> dict[str, str]:
+    def environment(self, slot: int) -> dict[str, str]:
         """Variables of a process: accelerators are dealt in turn, and so are threads unless the user has set them."""
-        own = dict(os.environ)
+        variables = dict(os.environ)
         if self._devices:
-            own["CUDA_VISIBLE_DEVICES"] = self._devices[place % len(self._devices)]
-        if self._places > 1:
-            own.setdefault("OMP_NUM_THREADS", str(max(1, self._cores // self._places)))
-        return own
+            variables["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
+        if self._slots > 1:
+            variables.setdefault("OMP_NUM_THREADS", str(max(1, self._cores // self._slots)))
+        return variables
 
 
 def visible_devices() -> list[str]:
@@ -59,7 +59,7 @@ def visible_devices() -> list[str]:
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
-    return named.split(",")[:count] if named is not None else [str(number) for number in range(count)]
+    return named.split(",")[:count] if named is not None else [str(index) for index in range(count)]
 
 
 def usable_cores() -> int:

@@ -71,6 +71,6 @@ def _score(folder: RunFolder) -> str:
     scores = [score for score in evaluation.scores if score.model == "student"] if evaluation else []
     if not scores:
         return ""
-    score = next((found for found in scores if found.set is None), scores[0])
+    score = next((average for average in scores if average.set is None), scores[0])
     spread = "" if score.deviation is None else f" ± {score.deviation:.2f}"
     return f": {score.metric} {score.mean:.2f}{spread}"

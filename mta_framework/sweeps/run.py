@@ -17,7 +17,7 @@ from mta_framework.errors import Fault, InputError, RunError, collect_faults
 from mta_framework.runs import pipeline
 from mta_framework.runs.binding import BoundRun
 from mta_framework.runs.folder import RunFolder
-from mta_framework.sweeps.binding import BoundCell, BoundSweep, Faults, require_free
+from mta_framework.sweeps.binding import BoundCell, BoundSweep, CellFaults, require_free
 from mta_framework.sweeps.cluster import cluster
 from mta_framework.sweeps.job import Job, Outcome, Runner
 from mta_framework.sweeps.pool import Pool, usable_cores, visible_devices
@@ -26,23 +26,23 @@ from mta_framework.sweeps.progress import Progress
 
 @dataclass(frozen=True)
 class RunnerOptions:
-    """What a sweep runs by.
+    """How the runs of a sweep are started.
 
     Args:
-        places: Runs at once; None: one, or as many as a cluster has room for.
-        address: Of a Ray cluster; None: this machine.
-        plugin_files: Loaded by every run besides the installed plugins.
+        slots: Number of runs at once; None: one, or as many as a cluster has room for.
+        address: Address of a Ray cluster; None: this machine.
+        plugin_files: Plugin files that every run loads besides the installed plugins.
     """
 
-    places: int | None = None
+    slots: int | None = None
     address: str | None = None
     plugin_files: tuple[Path, ...] = ()
 
     def runner(self) -> AbstractContextManager[Runner]:
-        """What the runs are given to."""
+        """The runner that the runs are given to."""
         if self.address is not None:
-            return cluster(self.address, self.places)
-        return nullcontext(Pool(self.places or 1, visible_devices(), usable_cores()))
+            return cluster(self.address, self.slots)
+        return nullcontext(Pool(self.slots or 1, visible_devices(), usable_cores()))
 
 
 def run_sweep(bound: BoundSweep, options: RunnerOptions, resume: bool, tell: Callable[[str], None]) -> list[str]:
@@ -50,12 +50,12 @@ def run_sweep(bound: BoundSweep, options: RunnerOptions, resume: bool, tell: Cal
 
     Args:
         bound: A sound sweep.
-        options: What it runs by.
-        resume: Go on with a sweep that was interrupted.
+        options: How the runs are started.
+        resume: Whether to go on with a sweep that was interrupted.
         tell: Called with a line for everything that happens.
 
     Returns:
-        Names of what failed.
+        Names of the runs that failed.
 
     Raises:
         InputError: Folders, data or models do not fit the specs; nothing was run.
@@ -89,14 +89,14 @@ def _check_and_parse(cells: Sequence[BoundCell], teachers: Sequence[BoundRun], c
         # Faults and spans do not depend on what a run is called or where its random numbers begin.
         values = cell.run.spec.model_dump(mode="json", exclude={"name", "seed"})
         groups.setdefault(json.dumps(values, sort_keys=True), []).append(cell)
-    found, faults = Faults(count), list[Fault]()
+    cell_faults, faults = CellFaults(count), list[Fault]()
     for teacher in teachers:
         with collect_faults(faults):
             pipeline.plan(teacher)
     for group in groups.values():
-        with found.of(*(cell.cell.name for cell in group)):
+        with cell_faults.collect(*(cell.cell.name for cell in group)):
             pipeline.plan(group[0].run)
-    if faults := [*faults, *found.told]:
+    if faults := [*faults, *cell_faults.named]:
         raise InputError(faults)
 
 
@@ -106,7 +106,7 @@ def _train_teachers(
     """Train the teachers, those that others start from first.
 
     Returns:
-        Folders of those that there is no model of.
+        Folders of the teachers that were not trained.
     """
     lost: set[Path] = set()
     waiting = list(teachers)

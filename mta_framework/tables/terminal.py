@@ -39,9 +39,9 @@ def terminal_table(table: Table, columns: int | None = None, indent: str = "") -
     room, letters = (columns or terminal_width()) - len(indent), table.alignments
     rows = list(_texts(table))
     limits = _widths(rows, letters, room)
-    for number, block in enumerate(_blocks(limits, room)):
+    for index, block in enumerate(_blocks(limits, room)):
         widths = _fitted(rows, block, limits, room)
-        yield from [""] * (number > 0)
+        yield from [""] * (index > 0)
         for row in rows[not any(table.header) :]:
             if len(row) < len(letters):
                 yield from (f"{indent}{line}" for line in _wrapped(row[0], room))

@@ -96,7 +96,7 @@ def test_cells_that_cannot_be_compared_are_a_failed_run(bound, sweep_dict, monke
         write_json(cell.folder.spec_file, cell.run.spec.model_dump(mode="json"))
     monkeypatch.setattr(table, "compare", refuse)
     with pytest.raises(RunError, match="cannot be compared"):
-        list(table.compare_cells(found, 100))
+        list(table.compare_cells(found))
 
 
 @pytest.mark.parametrize(
