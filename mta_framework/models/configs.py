@@ -1,4 +1,4 @@
-"""Configurations: read from their origin, or made from the fields of ``student.config``."""
+"""Model configurations: read from a pretrained model, or built from the fields of ``student.config``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from mta_framework.errors import Fault, InputError, nearest
 from mta_framework.models.decoder import shape_of
-from mta_framework.models.sources import ModelSource, loading
+from mta_framework.models.sources import ModelSource, loading_faults_at
 from mta_framework.models.tokenizers import vocabulary_size
 
 _WHERE = "student.config"
@@ -22,27 +22,33 @@ _LONGEST_REASON = 300
 _ROTARY = {"rope_theta", "rope_scaling", "partial_rotary_factor"}
 
 
-def read_config(origin: ModelSource) -> PreTrainedConfig:
-    """The configuration of a pretrained model; no weights are read.
+def read_config(source: ModelSource) -> PreTrainedConfig:
+    """Read the configuration of a pretrained model, without its weights.
+
+    Args:
+        source: The model.
 
     Raises:
-        InputError: It could not be loaded.
+        InputError: The configuration could not be loaded.
     """
-    with loading(origin):
-        config = AutoConfig.from_pretrained(**origin.arguments)
-    if origin.gguf_file is not None:
+    with loading_faults_at(source):
+        config = AutoConfig.from_pretrained(**source.arguments)
+    if source.gguf_file is not None:
         _forget_quantization(config)
     return config
 
 
 def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """The configuration that ``student.config`` describes.
+    """Build the configuration that ``student.config`` describes.
 
-    Where the fields are absent, ``vocab_size`` fits the tokenizer and the special tokens are the tokenizer's.
+    Args:
+        given: Fields of the configuration, ``model_type`` among them. Where they are absent, ``vocab_size`` is taken
+            from the size of the tokenizer and the special tokens are the tokenizer's.
+        tokenizer: Tokenizer of the student.
 
     Raises:
-        InputError: ``model_type`` is no causal language model, or fields are unknown (transformers itself would
-            swallow them), or their values are refused.
+        InputError: ``model_type`` is no causal language model, fields are unknown (transformers itself would ignore
+            them), or transformers refuses their values.
     """
     values = dict(given)
     model_type = values.pop("model_type")
@@ -53,29 +59,33 @@ def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
     if isinstance(given_size, int) and given_size < needed:
         hint = "Leave it out, to fit the tokenizer."
         problem = f"has fewer embeddings than the tokenizer has tokens (got {given_size})"
-        raise InputError([Fault(f"{_WHERE}.vocab_size", problem, f"at least {needed} is allowed", hint)])
+        raise InputError([Fault(f"{_WHERE}.vocab_size", problem, f"expected at least {needed}", hint)])
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         values.setdefault(name, getattr(tokenizer, name))
-    with accepted(_WHERE):
+    with config_faults_at(_WHERE):
         config = AutoConfig.for_model(model_type, **values)
         layers = shape_of(config).num_layers
-    if type(layers) is not int or layers < 1:  # true is no number either
-        problem, hint = f"is given no number of decoder blocks (got {layers!r})", "Correct the number of hidden layers."
-        raise InputError([Fault(_WHERE, problem, "a whole number from 1 is allowed", hint)])
+    if type(layers) is not int or layers < 1:  # True is an int, but no number of blocks
+        problem, hint = f"has no decoder blocks (got {layers!r})", "Correct the number of hidden layers."
+        raise InputError([Fault(_WHERE, problem, "expected a whole number of at least 1", hint)])
     return config
 
 
 @contextmanager
-def accepted(where: str) -> Iterator[None]:
-    """Turn what transformers raises about a configuration, which can be anything, into an InputError at ``where``."""
+def config_faults_at(where: str) -> Iterator[None]:
+    """Turn any exception that transformers raises about a configuration into an ``InputError`` about ``where``.
+
+    Args:
+        where: Field of the spec that describes the model.
+    """
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         reason = textwrap.shorten(str(error), _LONGEST_REASON, placeholder=" ...") or type(error).__name__
-        expected = "values that transformers accepts for this model_type are allowed"
-        hint = "Correct the field." if where == _WHERE else "Mend config.json, or give another model."
+        expected = "expected values that transformers accepts for this model_type"
+        hint = "Correct the field." if where == _WHERE else "Correct config.json, or give another model."
         raise InputError([Fault(where, f"is refused by transformers (got: {reason})", expected, hint)]) from error
 
 
@@ -87,7 +97,7 @@ def _forget_quantization(config: PreTrainedConfig) -> None:
 def _check_model_type(model_type: str) -> None:
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return
-    expected = "a causal language model of transformers, e.g. llama, gpt2, qwen2, is allowed"
+    expected = "expected a causal language model of transformers, e.g. llama, gpt2, qwen2"
     hint = nearest(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) or "Choose one of these."
     raise InputError([Fault(f"{_WHERE}.model_type", f"is no known architecture (got {model_type!r})", expected, hint)])
 
@@ -97,7 +107,7 @@ def _check_names(model_type: str, values: Mapping[str, Any]) -> None:
     known = {entry.name for entry in fields(kind)} | set(kind.attribute_map)
     if "rope_parameters" in known:
         known |= _ROTARY
-    expected = f"the fields of {kind.__name__} are allowed"
+    expected = f"expected the fields of {kind.__name__}"
     hint = f"See the documentation of {kind.__name__}."
     faults = [
         Fault(f"{_WHERE}.{name}", f"is no field of {model_type} (got {name!r})", expected, nearest(name, known) or hint)

@@ -1,4 +1,4 @@
-"""Where the parts of a causal language model are: decoder, blocks, what stands beside them, and the head."""
+"""Finds the parts of a causal language model: decoder, decoder blocks, the modules beside the blocks, and the head."""
 
 from __future__ import annotations
 
@@ -15,41 +15,43 @@ _USUAL_NAMES = ("layers", "h", "blocks")
 
 
 def base_of(model: nn.Module) -> PreTrainedModel:
-    """The transformers model itself, without peft's wrapper; adapters stay inside its modules."""
+    """Return the transformers model without its PEFT wrapper; adapters stay inside its modules."""
     return cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
 
 
 def decoder_of(model: nn.Module) -> PreTrainedModel:
-    """The part that ends in the final norm: everything but the head."""
+    """Return the decoder: the model without its language-model head, up to and including the final norm."""
     return cast(PreTrainedModel, base_of(model).get_decoder())
 
 
 def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The decoder blocks.
+    """Find the decoder blocks.
 
     Returns:
-        Their name within ``base_of(model)``, e.g. ``model.layers``, and the blocks, lowest first.
+        The name of the list of blocks within ``base_of(model)``, e.g. ``model.layers``, and the blocks, lowest first.
 
     Raises:
-        ValueError: The architecture keeps no list of as many blocks as its configuration says.
+        ValueError: The architecture has no module list with the number of blocks that its configuration states.
     """
     base, decoder = base_of(model), decoder_of(model)
     depth = shape_of(model).num_layers
-    found = [
+    block_lists = [
         (name, module)
         for name, module in decoder.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == depth
     ]
-    if not found:
+    if not block_lists:
         raise ValueError(f"{type(base).__name__} keeps no list of {depth} decoder blocks")
     # Some architectures keep other lists of the same length (norms, embeddings per layer), or lists inside blocks.
-    name, blocks = min(found, key=lambda entry: (entry[0].count("."), entry[0].split(".")[-1] not in _USUAL_NAMES))
-    prefix = next(own for own, module in base.named_modules() if module is decoder)
+    name, blocks = min(
+        block_lists, key=lambda entry: (entry[0].count("."), entry[0].split(".")[-1] not in _USUAL_NAMES)
+    )
+    prefix = next(path for path, module in base.named_modules() if module is decoder)
     return f"{prefix}.{name}" if prefix else name, blocks
 
 
-def ends_of(model: nn.Module) -> list[nn.Module]:
-    """What stands beside the decoder blocks: embeddings, norms and projections, in no particular order."""
+def outer_modules_of(model: nn.Module) -> list[nn.Module]:
+    """Return the modules beside the decoder blocks: embeddings, norms and projections, in no particular order."""
     name, blocks = blocks_of(model)
     return [
         module for module in base_of(model).get_submodule(name.rpartition(".")[0]).children() if module is not blocks
@@ -57,22 +59,22 @@ def ends_of(model: nn.Module) -> list[nn.Module]:
 
 
 def shape_of(model: nn.Module | PreTrainedConfig) -> ModelShape:
-    """Number of decoder blocks and width of their hidden states, of a model or of its configuration."""
+    """Read the number of decoder blocks and the width of hidden states from a model or its configuration."""
     config = model if isinstance(model, PreTrainedConfig) else base_of(model).config
     text = config.get_text_config(decoder=True)
     return ModelShape(num_layers=text.num_hidden_layers, hidden_size=text.hidden_size)
 
 
 def head_of(model: nn.Module, where: str = "student") -> Head:
-    """The head of a causal language model, tied to its embeddings or not, with or without peft around it.
+    """Extract the head of a causal language model, whether or not it is tied to the embeddings.
 
-    Nothing is copied: ``weight_VD`` is the model's own parameter, so gradients arrive there. What families do to their
-    logits is as in transformers 5: a factor (Cohere, Falcon H1, Granite, HyperCLOVA X, MiniCPM 3) or a soft cap
-    (Gemma, RecurrentGemma, NanoChat); ``check_head`` finds out whether that was all.
+    Nothing is copied: ``weight_VD`` is the model's parameter, so gradients accumulate there. Post-processing of logits
+    follows transformers 5: a factor (Cohere, Falcon H1, Granite, HyperCLOVA X, MiniCPM 3) or a soft cap (Gemma,
+    RecurrentGemma, NanoChat). ``check_head`` verifies that the architecture does nothing else to its logits.
 
     Args:
         model: Any causal language model of transformers, or a PeftModel around one.
-        where: Place in the spec, for the error.
+        where: Field of the spec that names the model, for the error.
 
     Raises:
         InputError: The output layer is no plain linear layer.
@@ -85,7 +87,7 @@ def head_of(model: nn.Module, where: str = "student") -> Head:
                 Fault(
                     where,
                     f"{type(base).__name__} has no linear output layer (got {type(layer).__name__})",
-                    "a causal language model whose output layer is linear, without an adapter on it, is allowed",
+                    "expected a causal language model whose output layer is linear and carries no adapter",
                     "Choose another model, or leave the output layer out of lora.target_modules.",
                 )
             ]

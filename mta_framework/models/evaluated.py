@@ -1,4 +1,4 @@
-"""A model that is evaluated by itself: how it is loaded, and what is known of it before."""
+"""The model of ``mta evaluate``: a pretrained model that is evaluated without a training run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mta_framework.models.fingerprint import file_stamps
+from mta_framework.models.fingerprint import weight_file_stats
 from mta_framework.models.loading import pretrained
 from mta_framework.models.model_summary import ModelSummary, summarise_pretrained
 from mta_framework.models.sources import ModelSource, local_tokenizer, model_source
@@ -18,11 +18,11 @@ from mta_framework.spec.evaluation_spec import ModelSection
 
 
 class EvaluatedModel:
-    """Any causal language model of transformers.
+    """A pretrained causal language model that is evaluated as it is.
 
     Args:
-        section: ``model``.
-        device: Where it is put.
+        section: Section ``model`` of the evaluation spec.
+        device: Device that the model is moved to.
     """
 
     def __init__(self, section: ModelSection, device: torch.device | str = "cpu"):
@@ -31,42 +31,42 @@ class EvaluatedModel:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """``model.tokenizer``, or the model's own.
+        """The tokenizer at ``model.tokenizer``; where that is null, the one saved with the model.
 
         Raises:
-            InputError: It can't be loaded.
+            InputError: The tokenizer cannot be loaded.
         """
         path = self._section.tokenizer
         return load_tokenizer(self._source if path is None else local_tokenizer(Path(path), "model.tokenizer"))
 
     @cached_property
     def summary(self) -> ModelSummary:
-        """The model in numbers; no weights are read.
+        """Size, depth and dtype of the model, read from its configuration alone.
 
         Raises:
-            InputError: It is none, or has fewer embeddings than the tokenizer has tokens.
+            InputError: It is no causal language model, or has fewer embeddings than the tokenizer has tokens.
         """
         return summarise_pretrained(self._source, self.tokenizer, self._section.dtype)
 
     @property
     def folder(self) -> Path | None:
-        """The transformers folder that holds all of it; None for other kinds."""
+        """The transformers folder that holds model and tokenizer; None for hub models and GGUF files."""
         path, whole = self._section.path, self._section.tokenizer is None
         return Path(path) if path and whole and Path(path).is_dir() else None
 
     @property
     def fingerprint(self) -> str:
-        """A text that changes when the weights do."""
+        """A string that changes whenever the weights change."""
         # A branch of the hub moves on; its configuration knows the commit.
         commit = getattr(self.summary.config, "_commit_hash", None)
-        files = file_stamps(Path(self._section.path)) if self._section.path else []
+        files = weight_file_stats(Path(self._section.path)) if self._section.path else []
         return json.dumps([self._section.model_dump(mode="json"), commit, files])
 
     def load(self) -> PreTrainedModel:
-        """The model in evaluation mode, on its device.
+        """Load the model in evaluation mode, without gradients, onto its device.
 
         Raises:
-            InputError: It can't be loaded.
+            InputError: The model cannot be loaded.
         """
         model = pretrained(self._source, getattr(torch, self._section.dtype)).eval().requires_grad_(False)
         return model.to(self._device)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The student on disk: its trained weights in checkpoints, and the whole of it as a plain transformers folder."""
+"""Saves the student: its trained weights in checkpoints, the whole model as a plain transformers folder."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ WEIGHTS = "student.safetensors"
 
 
 def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load: weights as safetensors, no adapters.
+    """Export a student as a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load, with safetensors weights.
 
-    Adapters are merged into what is written; the model itself stays as it is and can go on training. The folder is
-    complete or absent: it is written to the side, then takes the place of an earlier one.
+    Adapters are merged into the exported weights; the model itself is left unchanged and can be trained further. The
+    folder is complete or absent: it is written under a temporary name, then replaces an earlier one.
 
     Args:
-        model: The student, with or without peft around it.
-        tokenizer: Saved beside it.
-        folder: To be written.
+        model: The student, as a transformers model or a PeftModel.
+        tokenizer: Tokenizer that is saved in the same folder.
+        folder: Folder to write.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -37,15 +37,19 @@ def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: P
     try:
         base.save_pretrained(partial, state_dict=weights)
         tokenizer.save_pretrained(partial)
-        _take_place(partial, folder)
+        _replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write the weights that are trained: all of them, or the adapters only; tied ones once.
+    """Save the trainable weights (all weights, or the adapters only) as ``student.safetensors``; tied ones once.
 
-    The file is complete or absent: it is written to the side first.
+    The file is complete or absent: it is written under a temporary name first.
+
+    Args:
+        model: The student.
+        folder: Folder of the checkpoint, made if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: parameter.detach().cpu().contiguous() for name, parameter in _trained(model).items()}
@@ -56,10 +60,16 @@ def save_weights(model: nn.Module, folder: Path) -> None:
 
 @torch.no_grad()
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Read back, bit by bit, what ``save_weights`` wrote; parameters stay where they are and keep their optimiser.
+    """Load the weights that ``save_weights`` saved, bit-identical, into the existing parameters.
+
+    Parameters stay on their device and stay registered with their optimiser.
+
+    Args:
+        model: The student, built as it was when the weights were saved.
+        folder: Folder of the checkpoint.
 
     Raises:
-        RunError: The file is of another model.
+        RunError: The file belongs to another student: names or shapes of weights differ.
     """
     weights = load_file(folder / WEIGHTS)
     trained = _trained(model)
@@ -82,7 +92,7 @@ def _merged(model: PeftModel) -> dict[str, Tensor]:
     weights = {_plain(name): tensor for name, tensor in base.state_dict().items() if ".lora_" not in name}
     for name, module in base.named_modules():
         if isinstance(module, LoraLayer):
-            # Experts of a mixture keep several weights in one module; each has a wrapper of its own, one in the other.
+            # Experts of a mixture keep several weights in one module; each has its own wrapper, nested in one another.
             weight = f"{_plain(name)}.{getattr(module, 'parameter_name', 'weight')}"
             for adapter in module.active_adapters:
                 weights[weight] = weights[weight] + module.get_delta_weight(adapter)  # type: ignore[attr-defined]
@@ -93,7 +103,7 @@ def _plain(name: str) -> str:
     return name.replace(".base_layer", "")
 
 
-def _take_place(partial: Path, folder: Path) -> None:
+def _replace_folder(partial: Path, folder: Path) -> None:
     earlier = folder.with_name(f"{folder.name}.earlier")
     shutil.rmtree(earlier, ignore_errors=True)
     if folder.exists():

@@ -1,4 +1,4 @@
-"""What tells one set of weights from another, so that predictions of changed weights are not taken for theirs."""
+"""Fingerprints of weights, so that saved predictions are never used for weights that have changed since."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from mta_framework.spec.run import RunSpec
 
 
 def fingerprints(spec: RunSpec, student_folder: Path, teacher_folder: Path | None) -> dict[str, str]:
-    """For each model of a run, a text that changes when its weights do.
+    """Compute a fingerprint of the weights of every model of a run.
 
     Args:
-        spec: Of the run.
-        student_folder: The exported student.
-        teacher_folder: The student that ``teacher.run`` exported, or None.
+        spec: Spec of the run.
+        student_folder: Folder of the exported student.
+        teacher_folder: Folder of the student that ``teacher.run`` exported; None for any other teacher, or none.
+
+    Returns:
+        Name of the model (``student``, ``teacher``, ``initial_student``) -> a string that changes whenever its weights
+        change.
     """
     precision = spec.training.precision
     source = spec.teacher.model_dump(mode="json") if spec.teacher else None
     path = teacher_folder or (Path(spec.teacher.path) if spec.teacher and spec.teacher.path else None)
-    teacher = json.dumps([source, precision, file_stamps(path)])
+    teacher = json.dumps([source, precision, weight_file_stats(path)])
     initial = [
         spec.student.model_dump(mode="json"),
         spec.seed,
@@ -27,14 +31,21 @@ def fingerprints(spec: RunSpec, student_folder: Path, teacher_folder: Path | Non
         teacher if spec.student.teacher_layers else "",
     ]
     return {
-        "student": json.dumps([precision, file_stamps(student_folder)]),
+        "student": json.dumps([precision, weight_file_stats(student_folder)]),
         "teacher": teacher,
         "initial_student": json.dumps(initial),
     }
 
 
-def file_stamps(path: Path | None) -> list[list[str | int]]:
-    """Name, size and time of each file of weights in a folder, or of a file; empty for None."""
+def weight_file_stats(path: Path | None) -> list[list[str | int]]:
+    """List path, size and modification time of the weight files at a path.
+
+    Args:
+        path: A model folder, whose safetensors files are listed, or one file; None gives an empty list.
+
+    Returns:
+        ``[path, bytes, nanoseconds]`` for each file.
+    """
     if path is None:
         return []
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]

@@ -14,14 +14,14 @@ _PROBE_LENGTH = 8
 
 
 def check_head(model: nn.Module, where: str = "student") -> None:
-    """Make sure that the head reproduces the model's own logits, on a few tokens.
+    """Check on a few tokens that the extracted head reproduces the model's logits.
 
     Args:
-        model: In any dtype, on any device; its mode and the state of the random generators stay as they are.
-        where: Place in the spec, for the error.
+        model: Model in any dtype, on any device; its mode and the state of the random generators are left unchanged.
+        where: Field of the spec that names the model, for the error.
 
     Raises:
-        InputError: It does not: the architecture does something to its logits that ``Head`` can't express.
+        InputError: The architecture post-processes its logits in a way that ``Head`` cannot express.
     """
     base = base_of(model)
     head = head_of(model, where)
@@ -37,8 +37,8 @@ def check_head(model: nn.Module, where: str = "student") -> None:
             [
                 Fault(
                     where,
-                    f"{type(base).__name__} post-processes its logits in a way not supported",
-                    "a linear output layer with bias, a constant factor and a soft cap is allowed",
+                    f"{type(base).__name__} post-processes its logits in an unsupported way",
+                    "expected at most a bias, a constant factor and a soft cap after the output layer",
                     "Choose a model of another architecture.",
                 )
             ]

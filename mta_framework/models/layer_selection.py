@@ -1,4 +1,4 @@
-"""A student made of some of its teacher's decoder blocks."""
+"""Builds a student from some of its teacher's decoder blocks (``student.teacher_layers``)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mta_framework.models.decoder import blocks_of, shape_of
 _WHERE = "student.teacher_layers"
 
 
-def shortened(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """A float32 copy of the teacher with the given blocks only; embeddings, final norm and head are the teacher's.
+def select_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    """Copy a teacher to float32 with the given decoder blocks only; embeddings, final norm and head are copied too.
 
     Args:
-        teacher: In any dtype; its weights are copied as they are loaded (a bfloat16 teacher gives rounded weights).
-        layers: 1-based blocks, ascending.
+        teacher: Teacher in any dtype; a bfloat16 teacher gives weights rounded to bfloat16.
+        layers: 1-based indices of the blocks to keep, ascending.
 
     Raises:
-        InputError: A layer is beyond the teacher's depth, or the architecture can't be cut.
+        InputError: A layer is beyond the teacher's depth, or blocks of the architecture cannot be left out.
     """
-    config = shortened_config(teacher.config, layers)
+    config = select_config_layers(teacher.config, layers)
     student = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     prefix = f"{blocks_of(teacher)[0]}."
     new_index = {str(layer - 1): str(index) for index, layer in enumerate(layers)}
@@ -40,31 +40,35 @@ def shortened(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
     try:
         student.load_state_dict(weights)
     except RuntimeError as error:
-        raise _uncuttable(config, f"its blocks are not alike: {str(error).splitlines()[-1].strip()}") from error
+        raise _unsupported(config, f"its blocks are not alike: {str(error).splitlines()[-1].strip()}") from error
     student.generation_config = copy.deepcopy(teacher.generation_config)
     return student
 
 
-def shortened_config(config: PreTrainedConfig, layers: Sequence[int]) -> PreTrainedConfig:
-    """The configuration with the given blocks only; lists with one entry per block are cut accordingly.
+def select_config_layers(config: PreTrainedConfig, layers: Sequence[int]) -> PreTrainedConfig:
+    """Copy a configuration with the given decoder blocks only; lists with one entry per block are filtered likewise.
+
+    Args:
+        config: Configuration of the teacher; not modified.
+        layers: 1-based indices of the blocks to keep, ascending.
 
     Raises:
-        InputError: A layer is beyond the depth, or the architecture can't be cut.
+        InputError: A layer is beyond the depth, or blocks of the architecture cannot be left out.
     """
     depth = shape_of(config).num_layers
     if max(layers) > depth:
         hint = "Leave out the layers beyond."
         beyond = [layer for layer in layers if layer > depth]
-        expected = f"layers 1 to {depth} are allowed"
+        expected = f"expected layers from 1 to {depth}"
         raise InputError([Fault(_WHERE, f"goes beyond the teacher's depth (got {beyond})", expected, hint)])
-    cut = copy.deepcopy(config)
-    text = cut.get_text_config(decoder=True)
+    selected = copy.deepcopy(config)
+    text = selected.get_text_config(decoder=True)
     text.num_hidden_layers = len(layers)
     for name, value in vars(text).items():
         if _per_layer(name, value, depth):
             setattr(text, name, [value[layer - 1] for layer in layers])
-    _check_survives_saving(cut)
-    return cut
+    _check_survives_saving(selected)
+    return selected
 
 
 def _per_layer(name: str, value: Any, depth: int) -> bool:
@@ -75,13 +79,13 @@ def _per_layer(name: str, value: Any, depth: int) -> bool:
 def _check_survives_saving(config: PreTrainedConfig) -> None:
     try:
         again = type(config).from_dict(copy.deepcopy(config.to_dict()))
-    except Exception as error:  # configurations check themselves in ways of their own
-        raise _uncuttable(config, str(error)) from error
+    except Exception as error:  # configuration classes validate themselves, each with exceptions of its own
+        raise _unsupported(config, str(error)) from error
     if again.to_dict() != config.to_dict():
-        raise _uncuttable(config, "its configuration derives the blocks from other fields")
+        raise _unsupported(config, "its configuration derives the blocks from other fields")
 
 
-def _uncuttable(config: PreTrainedConfig, reason: str) -> InputError:
-    expected = "an architecture whose blocks can be left out one by one is allowed"
+def _unsupported(config: PreTrainedConfig, reason: str) -> InputError:
+    expected = "expected an architecture whose blocks can be left out one by one"
     hint = "Give the student by path or config."
-    return InputError([Fault(_WHERE, f"can't be used with {config.model_type} (got: {reason})", expected, hint)])
+    return InputError([Fault(_WHERE, f"cannot be used with {config.model_type} (got: {reason})", expected, hint)])

@@ -11,10 +11,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.models.configs import accepted, fresh_config
-from mta_framework.models.layer_selection import shortened
+from mta_framework.models.configs import config_faults_at, fresh_config
+from mta_framework.models.layer_selection import select_layers
 from mta_framework.models.lora import add_lora
-from mta_framework.models.sources import ModelSource, loading, local_model, model_source
+from mta_framework.models.sources import ModelSource, loading_faults_at, local_model, model_source
 from mta_framework.models.tokenizers import check_vocabulary
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
@@ -22,42 +22,50 @@ from mta_framework.spec.training import DTYPE_OF_PRECISION
 
 
 def teacher_dtype(section: TeacherSection, precision: str) -> str:
-    """``teacher.dtype``, or what ``training.precision`` makes of ``auto``."""
+    """Resolve ``teacher.dtype``: ``auto`` means the dtype of ``training.precision``.
+
+    Args:
+        section: Section ``teacher`` of the spec.
+        precision: Value of ``training.precision``.
+    """
     return DTYPE_OF_PRECISION[precision] if section.dtype == "auto" else section.dtype
 
 
 def load_teacher(section: TeacherSection, run_student_folder: Path | None, dtype: str) -> PreTrainedModel:
-    """The teacher: in evaluation mode, without gradient, on the CPU.
+    """Load the teacher in evaluation mode, without gradients, on the CPU.
 
     Args:
-        section: ``teacher``.
-        run_student_folder: The student exported by ``teacher.run``; None where that is not given.
+        section: Section ``teacher`` of the spec.
+        run_student_folder: Folder of the student exported by ``teacher.run``; None without ``teacher.run``.
         dtype: ``float32``, ``bfloat16`` or ``float16``; see ``teacher_dtype``.
 
     Raises:
-        InputError: It could not be loaded.
+        InputError: The teacher could not be loaded.
     """
     if run_student_folder is not None:
-        origin: ModelSource | None = local_model(run_student_folder, "teacher.run")
+        source: ModelSource | None = local_model(run_student_folder, "teacher.run")
     else:
-        origin = model_source(section, "teacher")
-    assert origin is not None, "teacher.run goes with run_student_folder"
-    return pretrained(origin, getattr(torch, dtype)).eval().requires_grad_(False)
+        source = model_source(section, "teacher")
+    assert source is not None, "teacher.run goes with run_student_folder"
+    return pretrained(source, getattr(torch, dtype)).eval().requires_grad_(False)
 
 
 def load_student(
     section: StudentSection, teacher: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> nn.Module:
-    """The student: float32 weights, in training mode, on the CPU; a PeftModel where ``student.lora`` is given.
+    """Load or initialise the student: float32 weights, in training mode, on the CPU.
 
     Args:
-        section: ``student``.
-        teacher: Needed for ``teacher_layers``.
-        tokenizer: Gives a fresh configuration its vocabulary size and special tokens.
-        seed: Of freshly drawn weights and adapters; the global random state is left alone.
+        section: Section ``student`` of the spec.
+        teacher: The teacher; required for ``teacher_layers``, otherwise unused.
+        tokenizer: Tokenizer of the student, which gives a new configuration its vocabulary size and special tokens.
+        seed: Seed of newly initialised weights and adapters. The global random state is left unchanged.
+
+    Returns:
+        The student, a PeftModel where ``student.lora`` is given.
 
     Raises:
-        InputError: It could not be loaded, or has fewer embeddings than the tokenizer has tokens.
+        InputError: The student could not be loaded, or has fewer embeddings than the tokenizer has tokens.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -69,31 +77,35 @@ def load_student(
 
 
 def student_field(section: StudentSection) -> str:
-    """The field that says what the student is, e.g. ``student.path``."""
+    """Return the spec field that defines the student, e.g. ``student.path``."""
     return next(f"student.{name}" for name in ("hub", "path", "config", "teacher_layers") if getattr(section, name))
 
 
-def pretrained(origin: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
-    """A pretrained causal language model with plain weights; quantised GGUF weights are expanded.
+def pretrained(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
+    """Load a pretrained causal language model with plain weights; quantised GGUF weights are dequantised.
 
     Only safetensors and GGUF files are read, and no code that comes with the model is run.
 
+    Args:
+        source: The model.
+        dtype: Dtype of the loaded weights.
+
     Raises:
-        InputError: It could not be loaded, or lacks weights that transformers would draw at random.
+        InputError: The model could not be loaded, or lacks weights that transformers would initialise at random.
     """
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-    if origin.gguf_file is not None:
+    if source.gguf_file is not None:
         del options["use_safetensors"]
         options |= _expanded()
-    with loading(origin):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(**origin.arguments, **options)
+    with loading_faults_at(source):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(**source.arguments, **options)
     model, report = loaded
     missing = sorted(report["missing_keys"]) + sorted(str(entry[0]) for entry in report["mismatched_keys"])
     if missing:
-        problem = f"lacks weights, or has them in another shape (got {', '.join(missing[:3])}: {len(missing)} in all)"
-        expected = "weights for the whole of config.json are allowed"
-        raise InputError([Fault(origin.where, problem, expected, "Give the folder of a complete model.")])
-    if origin.gguf_file is not None:
+        problem = f"lacks weights, or has them in another shape ({', '.join(missing[:3])}: {len(missing)} in all)"
+        expected = "expected weights for the whole of config.json"
+        raise InputError([Fault(source.where, problem, expected, "Give the folder of a complete model.")])
+    if source.gguf_file is not None:
         _mark_plain(model)
     return model
 
@@ -103,14 +115,14 @@ def _plain_student(
 ) -> PreTrainedModel:
     if section.config is not None:
         config = fresh_config(section.config, tokenizer)
-        with accepted(student_field(section)):
+        with config_faults_at(student_field(section)):
             return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if section.teacher_layers is not None:
         assert teacher is not None, "the spec refuses teacher_layers without a teacher"
-        return shortened(teacher, section.teacher_layers)
-    origin = model_source(section, "student")
-    assert origin is not None
-    return pretrained(origin, torch.float32)
+        return select_layers(teacher, section.teacher_layers)
+    source = model_source(section, "student")
+    assert source is not None
+    return pretrained(source, torch.float32)
 
 
 def _expanded() -> dict[str, object]:
@@ -120,7 +132,7 @@ def _expanded() -> dict[str, object]:
 
 
 def _mark_plain(model: Any) -> None:
-    # transformers goes on calling the expanded model quantised, and would neither train nor save it.
+    # transformers still treats the dequantised model as quantised, and would neither train nor save it.
     for owner, name in ((model, "hf_quantizer"), (model, "quantization_method"), (model.config, "quantization_config")):
         if hasattr(owner, name):
             delattr(owner, name)

@@ -16,11 +16,12 @@ _WHERE = "student.lora.target_modules"
 
 
 def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
-    """Put adapters on the linear modules (Hu et al. 2022, LoRA) and freeze everything else, the head included.
+    """Add low-rank adapters to linear modules (Hu et al. 2022, LoRA) and freeze every other weight, head included.
 
     Args:
-        model: Changed in place; its embeddings and head stay as they are.
-        section: Rank, scale, dropout; ``target_modules`` null adapts every linear module but the head.
+        model: Student, modified in place; embeddings and head get no adapter.
+        section: Section ``student.lora``: rank, scale, dropout and the adapted modules (null: every linear module but
+            the head).
 
     Raises:
         InputError: A target is no linear module of the model, or is its head; or peft refuses the architecture.
@@ -39,7 +40,7 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
         adapted = get_peft_model(model, config)
     except ValueError as error:
         problem = f"is refused by peft for this model (got: {' '.join(str(error).split())})"
-        expected = "modules and options that peft can adapt in this architecture are allowed"
+        expected = "expected modules and options that peft can adapt in this architecture"
         hint = "Name other modules in target_modules, or set student.lora to null."
         raise InputError([Fault("student.lora", problem, expected, hint)]) from error
     assert isinstance(adapted, PeftModel)
@@ -56,6 +57,6 @@ def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
         if not matched or head in matched:
             problem = "is the frozen head" if matched else "names no linear module of the student"
             hint = nearest(target, names) or "Choose among these, or give null for all of them."
-            faults.append(Fault(_WHERE, f"{problem} (got {target!r})", f"{', '.join(names)} are allowed", hint))
+            faults.append(Fault(_WHERE, f"{problem} (got {target!r})", f"expected any of {', '.join(names)}", hint))
     if faults:
         raise InputError(faults)

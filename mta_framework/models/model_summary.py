@@ -1,4 +1,4 @@
-"""What the models of a run will be, told without reading any weights."""
+"""Sizes of the models of a run, worked out from their configurations: no weights are read."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.models.configs import accepted, fresh_config, read_config
+from mta_framework.models.configs import config_faults_at, fresh_config, read_config
 from mta_framework.models.decoder import head_of, shape_of
-from mta_framework.models.layer_selection import shortened_config
+from mta_framework.models.forward_check import check_forward
+from mta_framework.models.layer_selection import select_config_layers
 from mta_framework.models.loading import student_field
 from mta_framework.models.lora import add_lora
-from mta_framework.models.probe import check_runs
 from mta_framework.models.sources import ModelSource, model_source
 from mta_framework.models.tokenizers import check_vocabulary
 from mta_framework.spec.student import StudentSection
@@ -24,14 +24,14 @@ from mta_framework.types import ModelShape
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A model in numbers.
+    """Depth, width, number of parameters and dtype of a model.
 
     Args:
-        shape: Depth and width.
-        parameters: Number of weights, tied ones counted once, adapters included.
-        trainable: How many of them are trained.
-        dtype: Of the weights, e.g. ``float32``.
-        config: The configuration that it was worked out from.
+        shape: Number of decoder blocks and width of the hidden states.
+        parameters: Number of parameters, tied ones counted once, adapters included.
+        trainable: Number of trainable parameters.
+        dtype: Dtype of the weights, e.g. ``float32``.
+        config: Configuration of the model.
     """
 
     shape: ModelShape
@@ -42,74 +42,74 @@ class ModelSummary:
 
 
 def summarise_teacher(section: TeacherSection, run_student: ModelSummary | None, dtype: str) -> ModelSummary:
-    """Outline of the teacher.
+    """Summarise the teacher without reading its weights.
 
     Args:
-        section: ``teacher``.
-        run_student: Outline of the student of ``teacher.run``; None where that is not given.
-        dtype: See ``teacher_dtype``.
+        section: Section ``teacher`` of the spec.
+        run_student: Summary of the student of ``teacher.run``; None without ``teacher.run``.
+        dtype: Dtype of the weights, see ``teacher_dtype``.
 
     Raises:
-        InputError: The configuration could not be read, or is of no supported architecture.
+        InputError: The configuration could not be read, or its architecture is not supported.
     """
-    origin = model_source(section, "teacher")
-    if origin is None:
+    source = model_source(section, "teacher")
+    if source is None:
         assert run_student is not None, "teacher.run goes with run_student"
         config, where = run_student.config, "teacher.run"
     else:
-        config, where = read_config(origin), origin.where
-    with accepted(where):
-        shell = _shell(config)
-    _require_causal(shell, where)
-    head_of(shell, where)
-    return ModelSummary(shape_of(config), _count(shell), 0, dtype, config)
+        config, where = read_config(source), source.where
+    with config_faults_at(where):
+        model = _on_meta_device(config)
+    _require_causal(model, where)
+    head_of(model, where)
+    return ModelSummary(shape_of(config), _count(model), 0, dtype, config)
 
 
 def summarise_student(
     section: StudentSection, teacher: ModelSummary | None, tokenizer: PreTrainedTokenizerBase
 ) -> ModelSummary:
-    """Outline of the student.
+    """Summarise the student without reading or initialising its weights.
 
     Args:
-        section: ``student``.
-        teacher: Needed for ``teacher_layers``.
-        tokenizer: See ``load_student``.
+        section: Section ``student`` of the spec.
+        teacher: Summary of the teacher; required for ``teacher_layers``, otherwise unused.
+        tokenizer: Tokenizer of the student, see ``load_student``.
 
     Raises:
-        InputError: As ``load_student``, as far as it shows without weights.
+        InputError: Any fault of ``load_student`` that can be detected without weights.
     """
     config, where = _student_config(section, teacher, tokenizer), student_field(section)
-    with accepted(where):
-        model = _shell(config)
+    with config_faults_at(where):
+        model = _on_meta_device(config)
         if section.config is not None:
-            check_runs(config)
+            check_forward(config)
     _require_causal(model, where)
     head_of(model, where)
     fault = check_vocabulary(tokenizer, model, where)
     if fault:
         raise InputError([fault])
-    shell: nn.Module = add_lora(model, section.lora) if section.lora is not None else model
-    return ModelSummary(shape_of(config), _count(shell), _count(shell, trainable=True), "float32", config)
+    student: nn.Module = add_lora(model, section.lora) if section.lora is not None else model
+    return ModelSummary(shape_of(config), _count(student), _count(student, trainable=True), "float32", config)
 
 
-def summarise_pretrained(origin: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype: str) -> ModelSummary:
-    """Outline of a pretrained model that is used as it is.
+def summarise_pretrained(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype: str) -> ModelSummary:
+    """Summarise a pretrained model that is not trained, without reading its weights.
 
     Args:
-        origin: Where it comes from.
-        tokenizer: Its own.
-        dtype: Of the weights.
+        source: The model.
+        tokenizer: Tokenizer that the model is used with.
+        dtype: Dtype that the weights are loaded in.
 
     Raises:
         InputError: The configuration could not be read, or has fewer embeddings than the tokenizer has tokens.
     """
-    config = read_config(origin)
-    with accepted(origin.where):
-        shell = _shell(config)
-    _require_causal(shell, origin.where)
-    if fault := check_vocabulary(tokenizer, shell, origin.where):
+    config = read_config(source)
+    with config_faults_at(source.where):
+        model = _on_meta_device(config)
+    _require_causal(model, source.where)
+    if fault := check_vocabulary(tokenizer, model, source.where):
         raise InputError([fault])
-    return ModelSummary(shape_of(config), _count(shell), 0, dtype, config)
+    return ModelSummary(shape_of(config), _count(model), 0, dtype, config)
 
 
 def _student_config(
@@ -119,23 +119,23 @@ def _student_config(
         return fresh_config(section.config, tokenizer)
     if section.teacher_layers is not None:
         assert teacher is not None, "the spec refuses teacher_layers without a teacher"
-        return shortened_config(teacher.config, section.teacher_layers)
-    origin = model_source(section, "student")
-    assert origin is not None
-    return read_config(origin)
+        return select_config_layers(teacher.config, section.teacher_layers)
+    source = model_source(section, "student")
+    assert source is not None
+    return read_config(source)
 
 
-def _shell(config: PreTrainedConfig) -> PreTrainedModel:
+def _on_meta_device(config: PreTrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
 
-def _require_causal(shell: PreTrainedModel, where: str) -> None:
-    # Encoders that can be told to be decoders load as causal language models, and read what comes after.
-    if getattr(shell.config, "is_decoder", True):
+def _require_causal(model: PreTrainedModel, where: str) -> None:
+    # Encoders with an option is_decoder load as causal language models even where it is off; they would see the future.
+    if getattr(model.config, "is_decoder", True):
         return
-    problem = f"reads texts in both directions (got {shell.config.model_type} with is_decoder false)"
-    raise InputError([Fault(where, problem, "a causal language model is allowed", "Choose another model.")])
+    problem = f"reads texts in both directions (got {model.config.model_type} with is_decoder false)"
+    raise InputError([Fault(where, problem, "expected a causal language model", "Choose another model.")])
 
 
 def _count(model: nn.Module, trainable: bool = False) -> int:

@@ -1,4 +1,4 @@
-"""Teacher and student of one run: how each is loaded, for training and for evaluation."""
+"""Teacher and student of a run, loaded for training and for evaluation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mta_framework.models.model_summary import ModelSummary, summarise_student, 
 from mta_framework.models.sources import local_model
 from mta_framework.models.tokenizers import (
     check_vocabulary,
-    difference,
     load_student_tokenizer,
     load_teacher_tokenizer,
+    vocabulary_difference,
 )
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.student import StudentSection
@@ -27,13 +27,14 @@ from mta_framework.spec.training import DTYPE_OF_PRECISION
 
 
 class RunModels:
-    """The models of a run.
+    """Tokenizers, summaries and models of a run.
 
     Args:
-        spec: Of the run.
-        teacher_folder: The student that ``teacher.run`` exported, or None.
-        teacher_run: The lineup of ``teacher.run`` where nothing is exported yet: enough for outlines.
-        device: Where models for evaluation, and the teacher, are put.
+        spec: Spec of the run.
+        teacher_folder: Folder of the student that ``teacher.run`` exported; None without ``teacher.run`` or before it
+            has exported one.
+        teacher_run: Models of ``teacher.run`` where it has exported nothing yet: enough for summaries. Otherwise None.
+        device: Device of the teacher and of models that are evaluated; the student in training stays on the CPU.
     """
 
     def __init__(
@@ -53,19 +54,19 @@ class RunModels:
         """The student's tokenizer.
 
         Raises:
-            InputError: It can't be loaded.
+            InputError: The tokenizer cannot be loaded.
         """
         return load_student_tokenizer(self._spec.student, self._teacher_tokenizer)
 
     @cached_property
     def tokenizer_difference(self) -> str | None:
-        """How the teacher's tokenizer differs from the student's; None where they are one, or there is no teacher."""
+        """How the teacher's tokenizer differs from the student's; None where they agree, or there is no teacher."""
         teacher = self._teacher_tokenizer
-        return None if teacher is None else difference(self.tokenizer, teacher)
+        return None if teacher is None else vocabulary_difference(self.tokenizer, teacher)
 
     @property
     def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The teacher's tokenizer where it is another one than the student's; else None."""
+        """The teacher's tokenizer where it differs from the student's; None otherwise."""
         return None if self.tokenizer_difference is None else self._teacher_tokenizer
 
     @cached_property
@@ -78,12 +79,12 @@ class RunModels:
 
     @cached_property
     def student_summary(self) -> ModelSummary:
-        """The student in numbers; no weights are read."""
+        """Summary of the student, from its configuration alone."""
         return summarise_student(self._spec.student, self.teacher_summary, self.tokenizer)
 
     @cached_property
     def teacher_summary(self) -> ModelSummary | None:
-        """The teacher in numbers, or None; no weights are read."""
+        """Summary of the teacher, from its configuration alone; None without a teacher."""
         teacher = self._spec.teacher
         if teacher is None:
             return None
@@ -103,10 +104,10 @@ class RunModels:
         return {name: summary for name, summary in summaries.items() if summary is not None}
 
     def teacher(self) -> PreTrainedModel | None:
-        """The frozen teacher in its own dtype, or None.
+        """Load the frozen teacher in its dtype, on the device; None without a teacher.
 
         Raises:
-            InputError: It can't be loaded, or its head is of an unsupported kind.
+            InputError: The teacher cannot be loaded, or its head is of an unsupported kind.
         """
         section = self._spec.teacher
         if section is None:
@@ -118,14 +119,17 @@ class RunModels:
         return model.to(self._device)  # type: ignore[arg-type]
 
     def student(self, teacher: PreTrainedModel | None) -> nn.Module:
-        """The student before training, float32.
+        """Load or initialise the student for training, in float32.
+
+        Args:
+            teacher: The loaded teacher, whose blocks ``student.teacher_layers`` copies; None without a teacher.
 
         Raises:
-            InputError: It can't be loaded, or its head is of an unsupported kind.
+            InputError: The student cannot be loaded, or its head is of an unsupported kind.
         """
         section = self._spec.student
         if section.teacher_layers is not None and self._spec.teacher is not None and teacher is not None:
-            # The student's weights are float32 from the start, not rounded to the dtype that the teacher runs in.
+            # The student starts from float32 weights, not from weights rounded to the teacher's dtype.
             exact = teacher.dtype == torch.float32
             teacher = teacher if exact else self._load_teacher(self._spec.teacher, "float32")
         model = load_student(section, teacher, self.tokenizer, self._spec.seed)
@@ -133,16 +137,19 @@ class RunModels:
         return model
 
     def initial_student(self) -> nn.Module:
-        """The student before training, as it is evaluated: in the dtype of the forward pass."""
+        """Load the student before training, for evaluation: in the dtype of the forward pass, on the device."""
         needs_teacher = self._spec.student.teacher_layers is not None
         student = self.student(self.teacher() if needs_teacher else None)
         return student.eval().to(self._device, getattr(torch, DTYPE_OF_PRECISION[self._spec.training.precision]))
 
     def exported_student(self, folder: Path) -> PreTrainedModel:
-        """A student that was trained and exported, as it is evaluated.
+        """Load an exported student for evaluation: in the dtype of the forward pass, on the device.
+
+        Args:
+            folder: Folder of the exported student, which faults name.
 
         Raises:
-            InputError: It can't be loaded; the fault names the folder.
+            InputError: The student cannot be loaded.
         """
         dtype = getattr(torch, DTYPE_OF_PRECISION[self._spec.training.precision])
         model = pretrained(local_model(folder, str(folder)), dtype).eval().requires_grad_(False)

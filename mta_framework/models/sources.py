@@ -1,4 +1,4 @@
-"""Where a model or tokenizer comes from, and errors for what isn't there."""
+"""Sources of models and tokenizers: the hub, a folder or a GGUF file, with the errors for those that do not load."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _GGUF_MAGIC = b"GGUF"
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model on the hub or on this machine, and the place in the spec that names it.
+    """A model on the hub or on this machine, and the field of the spec that names it.
 
     Args:
-        location: Hub id, or folder.
-        where: Place in the spec, for errors, e.g. ``student.path``.
-        revision: On the hub; None: the main branch.
-        gguf_file: Name of a GGUF file inside ``location``, or None.
+        location: Hub id, or path of a local folder.
+        where: Field of the spec that names it, for errors, e.g. ``student.path``.
+        revision: Branch, tag or commit on the hub; None means the main branch.
+        gguf_file: Name of a GGUF file inside ``location``; None for a transformers folder.
     """
 
     location: str
@@ -38,12 +38,12 @@ class ModelSource:
 
     @property
     def name(self) -> str:
-        """As the user wrote it."""
+        """Hub id or path, as the spec gives it."""
         return str(Path(self.location) / self.gguf_file) if self.gguf_file else self.location
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What every ``from_pretrained`` is given: never any code from the origin."""
+        """Arguments of ``from_pretrained``, which never allow code of the model's repository to run."""
         given = {"revision": self.revision, "gguf_file": self.gguf_file}
         return {
             "pretrained_model_name_or_path": self.location,
@@ -53,14 +53,14 @@ class ModelSource:
 
 
 def model_source(section: TeacherSection | StudentSection | ModelSection, where: str) -> ModelSource | None:
-    """The origin that a section names; None where it names none (``run``, ``config``, ``teacher_layers``).
+    """Return the source that a section names; None for sections with ``run``, ``config`` or ``teacher_layers``.
 
     Args:
-        section: ``teacher``, ``student`` or ``model``.
-        where: Which of these.
+        section: Section ``teacher``, ``student`` or ``model`` of a spec.
+        where: Name of the section.
 
     Raises:
-        InputError: A local path is no model folder with safetensors weights and no GGUF file.
+        InputError: The local path is neither a model folder with safetensors weights nor a GGUF file.
     """
     if section.hub is not None:
         return ModelSource(section.hub, f"{where}.hub", section.revision)
@@ -68,61 +68,69 @@ def model_source(section: TeacherSection | StudentSection | ModelSection, where:
 
 
 def local_model(path: Path, where: str) -> ModelSource:
-    """A model folder or GGUF file on this machine.
+    """Return the source of a model folder or GGUF file on this machine.
+
+    Args:
+        path: Path of the folder or file.
+        where: Field of the spec that names it, for errors.
 
     Raises:
-        InputError: It is neither.
+        InputError: The path is neither a model folder with safetensors weights nor a GGUF file.
     """
     if path.is_file():
         return _gguf(path, where)
     problem = _folder_fault(path)
     if problem:
-        expected = "a folder with config.json and safetensors weights, or a .gguf file, is allowed"
+        expected = "expected a folder with config.json and safetensors weights, or a .gguf file"
         hint = "Give such a folder; save_pretrained of transformers writes one."
         raise InputError([Fault(where, f"{problem} (got {str(path)!r})", expected, hint)])
     return ModelSource(str(path), where)
 
 
 def local_tokenizer(path: Path, where: str) -> ModelSource:
-    """A tokenizer folder or GGUF file on this machine.
+    """Return the source of a tokenizer folder or GGUF file on this machine.
+
+    Args:
+        path: Path of the folder or file.
+        where: Field of the spec that names it, for errors.
 
     Raises:
-        InputError: It is neither.
+        InputError: The path is neither a tokenizer folder nor a GGUF file.
     """
     if path.is_file():
         return _gguf(path, where)
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json")):
         problem = "has no tokenizer" if path.is_dir() else "does not exist"
-        expected = "a folder with tokenizer.json, or a .gguf file, is allowed"
+        expected = "expected a folder with tokenizer.json, or a .gguf file"
         hint = "Give such a folder; save_pretrained of a tokenizer writes one."
         raise InputError([Fault(where, f"{problem} (got {str(path)!r})", expected, hint)])
     return ModelSource(str(path), where)
 
 
 @contextmanager
-def loading(origin: ModelSource, kind: str = "causal language model") -> Iterator[None]:
-    """Turn what transformers, the hub and safetensors raise into an InputError at the origin's place in the spec.
+def loading_faults_at(source: ModelSource, kind: str = "causal language model") -> Iterator[None]:
+    """Turn exceptions of transformers, the hub and safetensors into an ``InputError`` about the source's field.
 
     Args:
-        origin: What is loaded.
-        kind: What it should be.
+        source: Source that is loaded inside the block.
+        kind: Kind of object that is expected there, for the message.
     """
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, StrictDataclassError, SafetensorError) as error:
-        expected = f"a {kind} of transformers, without code of its own, is allowed"
-        hint = "Mend the files, or give others."
-        if origin.where.endswith(".hub"):
+        expected = f"expected a {kind} of transformers that needs no code of its own"
+        hint = "Repair the files, or give others."
+        if source.where.endswith(".hub"):
             hint = "Check the id, the revision and the connection, or download the model and give its path."
-        problem = f"could not be loaded (got {origin.name!r}: {_first_line(error)})"
-        raise InputError([Fault(origin.where, problem, expected, hint)]) from error
+        problem = f"could not be loaded (got {source.name!r}: {_first_line(error)})"
+        raise InputError([Fault(source.where, problem, expected, hint)]) from error
 
 
 def _gguf(path: Path, where: str) -> ModelSource:
     with path.open("rb") as file:
         if file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC:
             return ModelSource(str(path.parent), where, gguf_file=path.name)
-    expected = "a transformers folder or a .gguf file is allowed"
+    expected = "expected a transformers folder or a .gguf file"
     raise InputError([Fault(where, f"is a file but no GGUF file (got {str(path)!r})", expected, "Give one of these.")])
 
 
@@ -143,8 +151,8 @@ def _config_fault(config: Path) -> str | None:
     try:
         fields = json.loads(config.read_text(encoding="utf-8"))
     except ValueError:
-        return "has a config.json that is no JSON"
-    return "has a config.json that is no object" if not isinstance(fields, dict) else None
+        return "has a config.json that is not JSON"
+    return "has a config.json that is not a JSON object" if not isinstance(fields, dict) else None
 
 
 def _first_line(error: Exception) -> str:

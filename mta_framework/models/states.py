@@ -1,4 +1,4 @@
-"""Reads the hidden states of the key layers, and no others."""
+"""Reads the final hidden states and those of the key layers of a model, and no others."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mta_framework.models.decoder import blocks_of, decoder_of, ends_of, head_of, shape_of
+from mta_framework.models.decoder import blocks_of, decoder_of, head_of, outer_modules_of, shape_of
 from mta_framework.types import FinalLayers, States
 
 __all__ = ["StateReader", "shape_of"]
 
 
 class StateReader:
-    """Reads final hidden states and those of the key layers of a model.
+    """Reads the final hidden states and those of the key layers of a model.
 
-    Forward hooks keep the key layers' outputs; the decoder alone is called, never the language-model head, and
-    ``output_hidden_states`` is never asked for. The hooks act during ``read`` only: generation is left alone, and so
-    is the recomputation of gradient checkpointing (which must be the non-reentrant kind).
+    Forward hooks capture the outputs of the key layers. Only the decoder is called, never the language-model head, and
+    ``output_hidden_states`` stays off. The hooks are active during ``read`` only: they affect neither generation nor
+    the recomputation of gradient checkpointing (which must be of the non-reentrant kind).
 
     Args:
         model: A causal language model of transformers, or a PeftModel around one.
-        layers: 1-based key layers; may be empty.
+        layers: 1-based indices of the key layers; may be empty.
 
     Raises:
-        ValueError: A layer lies outside the model's depth.
+        ValueError: A layer is beyond the model's depth.
     """
 
     def __init__(self, model: nn.Module, layers: Collection[int] = ()):
@@ -34,85 +34,87 @@ class StateReader:
         self._layers = sorted(set(layers))
         self._shape = shape_of(model)
         self._depth = self._shape.num_layers
-        self._kept: dict[int, Tensor] | None = None
-        self._ends: list[tuple[nn.Module, Tensor, Tensor]] = []
+        self._captured: dict[int, Tensor] | None = None
+        self._outer_calls: list[tuple[nn.Module, Tensor, Tensor]] = []
         outside = [layer for layer in self._layers if not 1 <= layer <= self._depth]
         if outside:
             raise ValueError(f"the model has layers 1 to {self._depth} (got {', '.join(map(str, outside))})")
-        self._handles = self._hooked() if self._layers else []
+        self._handles = self._register_hooks() if self._layers else []
 
     def read(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> States:
-        """Run the decoder once.
+        """Run the decoder once and return its states.
 
         Args:
-            input_ids_BT: int64.
+            input_ids_BT: Token ids, int64.
             attention_mask_BT: 1 on tokens, 0 on padding.
 
         Returns:
             States in the dtype that the model computes in, with gradient unless the caller switched it off. As in
-            transformers, the last layer is read after the final norm; where the decoder then projects it to the width
-            of the embeddings (some OPT models), key states are taken before and ``final_BTD`` after that projection,
-            so that all layers have one width. Rows that are all padding give finite or arbitrary states, never an
-            error. The tail's norm is the module that was seen to turn the last block's output into the final state,
-            whatever the family calls it; without key layers nobody looks.
+            transformers, the last layer is read after the final norm. Where the decoder then projects it to the width
+            of the embeddings (some OPT models), key states are taken before that projection and ``final_BTD`` after
+            it, so that all layers have one width. Rows of padding alone give arbitrary states, never an error. The
+            norm of ``tail`` is the module that turned the output of the last block into the final state; it is
+            detected with key layers only, and None without any.
         """
-        kept: dict[int, Tensor] = {}
-        self._kept = kept
+        captured: dict[int, Tensor] = {}
+        self._captured = captured
         try:
             output = self._decoder(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False)
         finally:
-            self._kept = None
-            ends, self._ends = self._ends, []
+            self._captured = None
+            outer_calls, self._outer_calls = self._outer_calls, []
         final_BTD = output.last_hidden_state
         projection = self._projection
-        unprojected_BTD = next((before for module, before, _ in ends if module is projection), final_BTD)
-        layers = {layer: kept[layer] for layer in self._layers if layer < self._depth}
+        unprojected_BTD = next((before for module, before, _ in outer_calls if module is projection), final_BTD)
+        layers = {layer: captured[layer] for layer in self._layers if layer < self._depth}
         if self._depth in self._layers:
             layers[self._depth] = unprojected_BTD
-        tail = FinalLayers(self._shape, _norm_between(kept.get(self._depth), unprojected_BTD, ends), projection)
+        norm = _norm_between(captured.get(self._depth), unprojected_BTD, outer_calls)
+        tail = FinalLayers(self._shape, norm, projection)
         return States(final_BTD, layers, head_of(self._model), tail, input_ids_BT)
 
     def close(self) -> None:
-        """Take the hooks off the model; ``read`` must not be called any more."""
+        """Remove the hooks from the model; ``read`` must not be called afterwards."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     @property
     def _projection(self) -> nn.Module | None:
-        """What some OPT decoders end in."""
+        """The projection after the final norm, which some OPT decoders have."""
         return getattr(self._decoder, "project_out", None)
 
-    def _hooked(self) -> list[Any]:
+    def _register_hooks(self) -> list[Any]:
         _, blocks = blocks_of(self._model)
-        # The last block is always watched, to see what comes after it.
+        # The output of the last block is always captured, to detect the norm that follows it.
         handles = [
-            blocks[layer - 1].register_forward_hook(self._keeper(layer)) for layer in {*self._layers, self._depth}
+            blocks[layer - 1].register_forward_hook(self._capture_hook(layer)) for layer in {*self._layers, self._depth}
         ]
-        return [*handles, *(module.register_forward_hook(self._note_end) for module in ends_of(self._model))]
+        outer_modules = outer_modules_of(self._model)
+        return [*handles, *(module.register_forward_hook(self._record_outer_call) for module in outer_modules)]
 
-    def _note_end(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if self._kept is not None and inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
-            self._ends.append((module, inputs[0], output))
+    def _record_outer_call(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._captured is not None and inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            self._outer_calls.append((module, inputs[0], output))
 
-    def _keeper(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            if self._kept is not None:
-                self._kept[layer] = output[0] if isinstance(output, tuple) else output
+    def _capture_hook(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def capture(module: nn.Module, inputs: Any, output: Any) -> None:
+            if self._captured is not None:
+                self._captured[layer] = output[0] if isinstance(output, tuple) else output
 
-        return keep
+        return capture
 
 
 def _norm_between(
-    last_BTD: Tensor | None, final_BTD: Tensor, ends: Sequence[tuple[nn.Module, Tensor, Tensor]]
+    last_BTD: Tensor | None, final_BTD: Tensor, outer_calls: Sequence[tuple[nn.Module, Tensor, Tensor]]
 ) -> nn.Module | None:
-    """The module that made the final state of the last block's output."""
+    """The module that turned the output of the last block into the final state."""
     if last_BTD is None:
         return None
-    found = [module for module, before, after in ends if _same(before, last_BTD) and _same(after, final_BTD)]
-    return found[0] if found else None
+    norms = [module for module, before, after in outer_calls if _same(before, last_BTD) and _same(after, final_BTD)]
+    return norms[0] if norms else None
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    """The same numbers in the same memory: some decoders reshape their final state."""
-    return one.data_ptr() == other.data_ptr() and one.numel() == other.numel()
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors share their memory, in any shape: some decoders reshape their final state."""
+    return a.data_ptr() == b.data_ptr() and a.numel() == b.numel()

@@ -1,4 +1,4 @@
-"""Tokenizers of teacher and student, and whether the two agree."""
+"""Loads the tokenizers of teacher and student, and compares them with each other and with their models."""
 
 from __future__ import annotations
 
@@ -10,59 +10,74 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.models.decoder import base_of
-from mta_framework.models.sources import ModelSource, loading, local_tokenizer, model_source
+from mta_framework.models.sources import ModelSource, loading_faults_at, local_tokenizer, model_source
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 
 _NAMED_DIFFERENCES = 3
 
 
-def load_tokenizer(origin: ModelSource) -> PreTrainedTokenizerBase:
-    """A tokenizer with character offsets, an end token and a padding token (the end token where it has none).
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """Load a fast tokenizer with an end-of-sequence token; where it has no padding token, the end token serves as one.
 
     Callers set ``padding_side``.
 
+    Args:
+        source: Model or tokenizer to load from.
+
     Raises:
-        InputError: It could not be loaded, or lacks offsets or an end token.
+        InputError: The tokenizer could not be loaded, is a slow one, or has no end-of-sequence token.
     """
-    with loading(origin, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(**origin.arguments)
+    with loading_faults_at(source, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(**source.arguments)
     problem = None
     if not tokenizer.is_fast:
-        problem = "gives no character offsets, which spans are found by"
+        problem = "gives no character offsets, which spans need"
     elif tokenizer.eos_token_id is None:
-        problem = "has no end-of-sequence token, which every response is closed by"
+        problem = "has no end-of-sequence token, which ends every response"
     if problem:
-        expected = "a fast tokenizer with an end-of-sequence token is allowed"
+        expected = "expected a fast tokenizer with an end-of-sequence token"
         hint = "Save it as tokenizer.json with eos_token set."
-        raise InputError([Fault(origin.where, f"the tokenizer {problem} (got {origin.name!r})", expected, hint)])
+        raise InputError([Fault(source.where, f"the tokenizer {problem} (got {source.name!r})", expected, hint)])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def load_teacher_tokenizer(section: TeacherSection, run_student_folder: Path | None = None) -> PreTrainedTokenizerBase:
-    """The teacher's own tokenizer; ``run_student_folder`` is the student exported by ``teacher.run``."""
+    """Load the teacher's tokenizer.
+
+    Args:
+        section: Section ``teacher`` of the spec.
+        run_student_folder: Folder of the student exported by ``teacher.run``; None without ``teacher.run``.
+
+    Raises:
+        InputError: The tokenizer cannot be used.
+    """
     if run_student_folder is not None:
         return load_tokenizer(local_tokenizer(run_student_folder, "teacher.run"))
-    origin = model_source(section, "teacher")
-    assert origin is not None, "teacher.run goes with run_student_folder"
-    return load_tokenizer(origin)
+    source = model_source(section, "teacher")
+    assert source is not None, "teacher.run goes with run_student_folder"
+    return load_tokenizer(source)
 
 
 def load_student_tokenizer(
     section: StudentSection, teacher: PreTrainedTokenizerBase | None = None
 ) -> PreTrainedTokenizerBase:
-    """``student.tokenizer``, else the student's own, else the teacher's.
+    """Load the student's tokenizer: ``student.tokenizer``, else that of the pretrained student, else the teacher's.
+
+    Args:
+        section: Section ``student`` of the spec.
+        teacher: The teacher's tokenizer; None without a teacher.
 
     Raises:
-        InputError: There is none of these, or it can't be used.
+        InputError: None of the three exists, or the first that does cannot be used.
     """
     if section.tokenizer is not None:
         return load_tokenizer(local_tokenizer(Path(section.tokenizer), "student.tokenizer"))
-    origin = model_source(section, "student")
-    if origin is not None:
-        return load_tokenizer(origin)
+    source = model_source(section, "student")
+    if source is not None:
+        return load_tokenizer(source)
     if teacher is None:
         hint = "Give student.tokenizer."
         fault = Fault("student.tokenizer", "is missing (got null)", "null needs a teacher to take it from", hint)
@@ -71,37 +86,50 @@ def load_student_tokenizer(
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
-    """One more than the largest token id."""
+    """Return the number of embeddings that a tokenizer needs: one more than its largest token id."""
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
-def difference(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> str | None:
-    """Why no loss can compare the two models token by token: ids that do not mean the same token to both.
+def vocabulary_difference(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> str | None:
+    """Describe where two vocabularies conflict: ids that stand for different tokens.
 
-    Ids that only one has are allowed: vocabularies that differ by padding or by trailing added tokens are compared on
-    their common part (``check_vocabulary`` tells whether a model can embed the other's ids).
+    With such ids no loss can compare the two models token by token. Ids that only one tokenizer has are no conflict:
+    vocabularies that differ by padding or trailing added tokens are compared on their common part
+    (``check_vocabulary`` checks that a model has an embedding for every id).
+
+    Args:
+        student: Tokenizer of the student.
+        teacher: Tokenizer of the teacher.
 
     Returns:
-        How many ids differ, and the first of them; None where all that both have are the same.
+        The number of conflicting ids and the first of them, as text; None without any.
     """
-    of_student = {index: token for token, index in student.get_vocab().items()}
-    of_teacher = {index: token for token, index in teacher.get_vocab().items()}
+    student_tokens = {index: token for token, index in student.get_vocab().items()}
+    teacher_tokens = {index: token for token, index in teacher.get_vocab().items()}
     different = [
-        index for index in sorted(of_student.keys() & of_teacher.keys()) if of_student[index] != of_teacher[index]
+        index
+        for index in sorted(student_tokens.keys() & teacher_tokens.keys())
+        if student_tokens[index] != teacher_tokens[index]
     ]
     if not different:
         return None
     examples = ", ".join(
-        f"id {index}: {of_student[index]!r} and {of_teacher[index]!r}" for index in different[:_NAMED_DIFFERENCES]
+        f"id {index}: {student_tokens[index]!r} and {teacher_tokens[index]!r}"
+        for index in different[:_NAMED_DIFFERENCES]
     )
     return f"in {len(different)} tokens (got {examples})"
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: nn.Module, where: str) -> Fault | None:
-    """Whether the model has an embedding for every id of the tokenizer.
+    """Check that a model has an embedding for every token id of a tokenizer.
+
+    Args:
+        tokenizer: Tokenizer that the model is used with.
+        model: The model, on any device (the meta device included).
+        where: Field of the spec that names the model.
 
     Returns:
-        A fault at ``where``, or None.
+        The fault, or None where every id has an embedding.
     """
     rows = cast(nn.Embedding, base_of(model).get_input_embeddings()).weight.shape[0]
     needed = vocabulary_size(tokenizer)
@@ -110,6 +138,6 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: nn.Module, where
     return Fault(
         where,
         f"has fewer embeddings than the tokenizer has tokens (got {rows})",
-        f"a vocabulary of at least {needed} is allowed",
+        f"expected a vocabulary of at least {needed}",
         "Use the model's own tokenizer, or a larger vocab_size.",
     )

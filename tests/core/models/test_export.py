@@ -16,7 +16,7 @@ def student(tiny, tokenizer, tmp_path):
     """``student(family, lora)``: with adapters that do something."""
 
     def make(family, lora):
-        folder = tmp_path / f"origin-{family}"
+        folder = tmp_path / f"source-{family}"
         tiny(family).save_pretrained(folder)
         section = StudentSection(path=str(folder), lora={"rank": 2, "alpha": 8} if lora else None)
         model = load_student(section, None, tokenizer, seed=0).eval()
@@ -67,7 +67,7 @@ def test_export_has_tokenizer_and_safetensors_alone(student, tokenizer, tmp_path
     assert again.eos_token_id == again.pad_token_id == 256
 
 
-def test_export_takes_the_place_of_an_earlier_one(student, tokenizer, tmp_path):
+def test_export_replaces_an_earlier_one(student, tokenizer, tmp_path):
     folder = tmp_path / "deep" / "export"
     (folder / "old").mkdir(parents=True)
     save_student(student("llama", lora=False), tokenizer, folder)

@@ -65,16 +65,16 @@ def pair(tiny):
 
 def gradients(total, model):
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    found = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
-    return dict(zip(trained, found, strict=True))
+    values = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+    return dict(zip(trained, values, strict=True))
 
 
 def ours(base_loss, student, teacher, batch):
     """The weighted sum of the terms as the training step gets it, and its gradients."""
     layers = base_loss.key_layers(shape_of(student), shape_of(teacher))
-    reader = StateReader(student, {own for own, _ in layers})
+    reader = StateReader(student, {layer for layer, _ in layers})
     with torch.inference_mode():
-        teacher_reader = StateReader(teacher, {other for _, other in layers})
+        teacher_reader = StateReader(teacher, {layer for _, layer in layers})
         teacher_states = teacher_reader.read(batch.input_ids_BT, batch.attention_mask_BT)
     states = reader.read(batch.input_ids_BT, batch.attention_mask_BT)
     terms = base_loss.compute(states, teacher_states, batch, Progress(0, 10, 0.0))
@@ -102,7 +102,7 @@ def pairs_loss(log_q, log_p):
         dense_kl(q, mixture(0.1, q.detach(), p)) if BY_STUDENT[row] else dense_kl(p, mixture(0.1, p, q))
         for (row, _), q, p in zip(ROWS, log_q, log_p, strict=True)
     ]
-    return sum(value / sum(row == other for other, _ in ROWS) for (row, _), value in zip(ROWS, values, strict=True))
+    return sum(value / sum(row == text for text, _ in ROWS) for (row, _), value in zip(ROWS, values, strict=True))
 
 
 DENSE = {
@@ -121,7 +121,7 @@ DENSE = {
 """What is tested -> base loss, its options, the dense formula in log q and log p at the supervised positions."""
 
 
-def assert_same(total, found, expected, model, rtol=1e-9, gradient_rtol=None):
+def assert_same(total, actual, expected, model, rtol=1e-9, gradient_rtol=None):
     gradient_rtol = gradient_rtol or rtol
     assert float(expected) > 1e-4
     torch.testing.assert_close(total, expected, rtol=rtol, atol=0)
@@ -129,20 +129,20 @@ def assert_same(total, found, expected, model, rtol=1e-9, gradient_rtol=None):
     assert any(gradient is not None for gradient in wanted.values())
     for name, gradient in wanted.items():
         if gradient is None:
-            assert found[name] is None, name
+            assert actual[name] is None, name
         else:
             atol = gradient_rtol * max(float(gradient.abs().max()), 1e-3)
-            told = f"{name}: {float((found[name] - gradient).abs().max())} apart"
-            torch.testing.assert_close(found[name], gradient, rtol=0, atol=atol, msg=told)
+            message = f"{name}: {float((actual[name] - gradient).abs().max())} apart"
+            torch.testing.assert_close(actual[name], gradient, rtol=0, atol=atol, msg=message)
 
 
 def compare(registry, batch, models, loss):
     name, options, formula = DENSE[loss]
-    total, found = ours(registry.create("base_losses", name, options), *models, batch)
+    total, actual = ours(registry.create("base_losses", name, options), *models, batch)
     rows, positions = zip(*ROWS, strict=True)
     log_q, log_p = (logits[rows, positions].log_softmax(-1) for logits in dense_logits(*models, batch))
     # distillm2 weighs positions in float32.
-    assert_same(total, found, formula(log_q, log_p).sum(), models[0], 1e-6 if name == "distillm2" else 1e-9)
+    assert_same(total, actual, formula(log_q, log_p).sum(), models[0], 1e-6 if name == "distillm2" else 1e-9)
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
@@ -167,19 +167,19 @@ def test_a_teacher_with_the_smaller_vocabulary_leaves_the_rest_of_the_head_alone
     student = tiny("phi", seed=1, vocab_size=320).double()
     models = student, tiny("phi", seed=2, vocab_size=300).double()
     compare(registry, batch, models, "kl")
-    _, found = ours(registry.create("base_losses", "kl"), *models, batch)
-    assert not found["lm_head.weight"][300:].any()
-    assert not found["lm_head.bias"][300:].any()
-    assert found["lm_head.weight"][:300].any()
+    _, actual = ours(registry.create("base_losses", "kl"), *models, batch)
+    assert not actual["lm_head.weight"][300:].any()
+    assert not actual["lm_head.bias"][300:].any()
+    assert actual["lm_head.weight"][:300].any()
 
 
 def test_experts_are_as_exact_as_float32_allows(registry, batch, tiny):
     # torch multiplies grouped matrices in 32 bits at most.
     models = tiny("mixtral", seed=1), tiny("mixtral", seed=2, vocab_size=308)
-    total, found = ours(registry.create("base_losses", "kl"), *models, batch)
+    total, actual = ours(registry.create("base_losses", "kl"), *models, batch)
     rows, positions = zip(*ROWS, strict=True)
     log_q, log_p = (logits[rows, positions].double().log_softmax(-1) for logits in dense_logits(*models, batch))
-    assert_same(total.double(), found, dense_kl(log_p, log_q).sum(), models[0], 1e-4)
+    assert_same(total.double(), actual, dense_kl(log_p, log_q).sum(), models[0], 1e-4)
 
 
 NORMS = {"gpt2": "transformer.ln_f", "opt": "model.decoder.final_layer_norm", "bloom": "transformer.ln_f",
@@ -210,11 +210,16 @@ def dense_readouts(model, batch, layers, norm):
 def dense_fdd(student, teacher, batch, norm):
     """FDD at layers 2, 3 and 4 of the student, 3, 5 and 6 of the teacher: sum over attended tokens, T = 5."""
     attended = batch.attention_mask_BT.bool()
-    own, other = ([logits[attended] for logits in dense_readouts(model, batch, layers, norm)]
-                  for model, layers in ((student, (2, 3, 4)), (teacher, (3, 5, 6))))  # fmt: skip
-    trajectory = [dense_kl((p / 5).log_softmax(-1), (q / 5).log_softmax(-1)) for q, p in zip(own, other, strict=True)]
+    student_logits, teacher_logits = (
+        [logits[attended] for logits in dense_readouts(model, batch, layers, norm)]
+        for model, layers in ((student, (2, 3, 4)), (teacher, (3, 5, 6)))
+    )
+    trajectory = [
+        dense_kl((p / 5).log_softmax(-1), (q / 5).log_softmax(-1))
+        for q, p in zip(student_logits, teacher_logits, strict=True)
+    ]
     steps = [[high.log_softmax(-1) - low.log_softmax(-1) for low, high in pairwise(side)]
-             for side in (own, other)]  # fmt: skip
+             for side in (student_logits, teacher_logits)]  # fmt: skip
     derivative = [1 - cosine_similarity(q, p, dim=-1) for q, p in zip(*steps, strict=True)]
     return (sum(trajectory) / 3).sum() + (sum(derivative) / 2).sum()
 
@@ -225,12 +230,12 @@ def dense_fdd(student, teacher, batch, norm):
 )
 def test_key_layers_are_read_out_as_final_states_are(registry, batch, pair, family, final_norm):
     student, teacher = pair(family, lora=family in ("llama", "gpt2"))
-    layers = [{"student": own, "teacher": other} for own, other in ((2, 3), (3, 5), (4, 6))]
+    layers = [{"student": 2, "teacher": 3}, {"student": 3, "teacher": 5}, {"student": 4, "teacher": 6}]
     options = {"layers": layers, "final_norm": final_norm, "output": {"name": "kl"}}
-    total, found = ours(registry.create("base_losses", "fdd", options), student, teacher, batch)
+    total, actual = ours(registry.create("base_losses", "fdd", options), student, teacher, batch)
     norm = NORMS.get(family, "model.norm") if final_norm else None
     rows, positions = zip(*ROWS, strict=True)
     log_q, log_p = (logits[rows, positions].log_softmax(-1) for logits in dense_logits(student, teacher, batch))
     expected = dense_kl(log_p, log_q).sum() + dense_fdd(student, teacher, batch, norm)
-    # Several gradients meet in norms that compute in float32 whatever comes in, in an order of their own.
-    assert_same(total, found, expected, student, gradient_rtol=1e-5)
+    # Several gradients meet in norms that compute in float32 whatever the input dtype; the order of summation is free.
+    assert_same(total, actual, expected, student, gradient_rtol=1e-5)

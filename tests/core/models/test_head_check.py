@@ -42,7 +42,7 @@ def test_scale_softcap_and_bias_are_the_familys(tiny, family, scale, softcap, bi
     assert (head.scale, head.softcap, head.bias_V is not None) == (scale, softcap, bias)
 
 
-def test_weight_is_the_models_own_parameter(tiny):
+def test_weight_is_the_parameter_of_the_model(tiny):
     tied = tiny("llama_tied")
     assert head_of(tied).weight_VD is tied.get_input_embeddings().weight
     assert head_of(tiny("llama")).weight_VD.requires_grad
@@ -50,9 +50,9 @@ def test_weight_is_the_models_own_parameter(tiny):
 
 def test_head_is_found_under_peft(tiny, padded):
     model = tiny("llama")
-    own = model.lm_head.weight
+    weight = model.lm_head.weight
     adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear"))
-    assert head_of(adapted).weight_VD is own
+    assert head_of(adapted).weight_VD is weight
     assert not head_of(adapted).weight_VD.requires_grad
     check_head(adapted)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from mta_framework import InputError
 from mta_framework.models.export import save_student
-from mta_framework.models.layer_selection import shortened
+from mta_framework.models.layer_selection import select_layers
 from mta_framework.models.loading import load_student
 from mta_framework.spec.student import StudentSection
 
@@ -25,7 +25,7 @@ FAMILIES = {
 @pytest.mark.parametrize(("family", "blocks"), FAMILIES.items())
 def test_student_computes_what_the_teacher_does_without_the_other_blocks(tiny, padded, family, blocks):
     teacher = tiny(family)
-    student = shortened(teacher, [2, 4]).eval()
+    student = select_layers(teacher, [2, 4]).eval()
     by_hand = copy.deepcopy(teacher)
     parent, _, name = blocks.rpartition(".")
     kept = by_hand.get_submodule(blocks)
@@ -45,7 +45,7 @@ def test_student_computes_what_the_teacher_does_without_the_other_blocks(tiny, p
 def test_lists_per_block_are_cut_with_the_blocks(tiny):
     teacher = tiny("gemma2")
     assert teacher.config.layer_types == ["sliding_attention", "full_attention"] * 2
-    assert shortened(teacher, [2, 3, 4]).config.layer_types == [
+    assert select_layers(teacher, [2, 3, 4]).config.layer_types == [
         "full_attention",
         "sliding_attention",
         "full_attention",
@@ -55,7 +55,7 @@ def test_lists_per_block_are_cut_with_the_blocks(tiny):
 
 def test_all_blocks_give_an_independent_float32_copy(tiny):
     teacher = tiny("llama_tied").bfloat16()
-    student = shortened(teacher, [1, 2, 3, 4])
+    student = select_layers(teacher, [1, 2, 3, 4])
     for name, tensor in student.state_dict().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, teacher.state_dict()[name].float())

@@ -158,7 +158,7 @@ def test_unknown_lora_targets_are_refused_all_at_once_with_the_names_there_are(t
         load_student(section, None, tokenizer, seed=0)
     unknown, head = faults_of(raised)
     assert "got 'qproj'" in unknown
-    assert "q_proj, up_proj, v_proj are allowed" in unknown
+    assert "q_proj, up_proj, v_proj." in unknown
     assert "Did you mean 'q_proj'?" in unknown
     assert "is the frozen head (got 'lm_head')" in head
 

@@ -26,8 +26,8 @@ def folder(tiny, tokenizer, tmp_path):
 @pytest.mark.parametrize("lora", [None, {"rank": 2}, {"rank": 2, "target_modules": ["q_proj"]}])
 @pytest.mark.parametrize("kind", ["path", "config", "teacher_layers"])
 def test_outline_tells_what_loading_gives(folder, tokenizer, kind, lora):
-    origin = {"path": str(folder), "config": CONFIG, "teacher_layers": [1, 3]}[kind]
-    section = StudentSection(**{kind: origin}, lora=lora)
+    value = {"path": str(folder), "config": CONFIG, "teacher_layers": [1, 3]}[kind]
+    section = StudentSection(**{kind: value}, lora=lora)
     teacher_section = TeacherSection(path=str(folder))
     teacher = summarise_teacher(teacher_section, None, "bfloat16")
     student = summarise_student(section, teacher, tokenizer)
@@ -63,8 +63,8 @@ def test_faults_show_without_weights(folder, tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
-    [({"num_hidden_layers": 0}, r"is given no number of decoder blocks \(got 0\); a whole number from 1"),
+    ("values", "problem"),
+    [({"num_hidden_layers": 0}, r"has no decoder blocks \(got 0\); expected a whole number of at least 1"),
      ({"hidden_size": 0}, "is refused by transformers"),
      ({"num_attention_heads": 3}, "not a multiple"),
      ({"num_attention_heads": 0}, "by zero"),
@@ -79,15 +79,15 @@ def test_faults_show_without_weights(folder, tokenizer):
      ({"model_type": "gpt2", "n_positions": 0}, r"wpe\.weight is empty"),
      ({"model_type": "mixtral", "num_experts_per_tok": 9}, "is refused by transformers")],
 )  # fmt: skip
-def test_values_that_make_no_model_are_faults(tokenizer, values, told):
+def test_values_that_make_no_model_are_faults(tokenizer, values, problem):
     config = {**CONFIG, **values}
     if values.get("model_type") == "gpt2":
         del config["intermediate_size"]
-    with pytest.raises(InputError, match=rf"student\.config: .*{told}"):
+    with pytest.raises(InputError, match=rf"student\.config: .*{problem}"):
         summarise_student(StudentSection(config=config), None, tokenizer)
 
 
-def test_an_encoder_is_refused_until_it_is_told_to_be_a_decoder(tokenizer):
+def test_an_encoder_is_refused_unless_it_is_configured_as_a_decoder(tokenizer):
     fields = {name: value for name, value in CONFIG.items() if name != "num_key_value_heads"}
     bert = fields | {"model_type": "bert"}
     with pytest.raises(InputError, match=r"student\.config: reads texts in both directions \(got bert"):
@@ -104,10 +104,10 @@ def test_the_trial_run_leaves_random_state_and_configuration_alone(tokenizer, mo
     assert student.config._attn_implementation != "eager"
 
 
-def test_a_config_on_disk_that_makes_no_model_is_told_at_its_path(folder, tokenizer):
+def test_a_config_on_disk_that_makes_no_model_is_reported_at_its_path(folder, tokenizer):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_key_value_heads": 0}))
-    with pytest.raises(InputError, match=r"student\.path: is refused by transformers .* Mend config\.json"):
+    with pytest.raises(InputError, match=r"student\.path: is refused by transformers .* Correct config\.json"):
         summarise_student(StudentSection(path=str(folder)), None, tokenizer)
     with pytest.raises(InputError, match=r"teacher\.path: is refused by transformers"):
         summarise_teacher(TeacherSection(path=str(folder)), None, "float32")

@@ -230,6 +230,6 @@ def test_layers_out_of_range_are_refused(tiny, layers):
 )
 def test_blocks_are_found_by_name(tiny, family, name):
     model = tiny(family)
-    found, blocks = blocks_of(model)
-    assert found == name
+    path, blocks = blocks_of(model)
+    assert path == name
     assert blocks is model.get_submodule(name)

@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerFast
 from mta_framework import InputError
 from mta_framework.models.tokenizers import (
     check_vocabulary,
-    difference,
     load_student_tokenizer,
     load_teacher_tokenizer,
+    vocabulary_difference,
 )
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
@@ -69,20 +69,20 @@ def test_folder_without_tokenizer_is_refused(tmp_path):
 
 
 def test_equal_tokenizers_agree(tokenizer):
-    assert difference(tokenizer, copy.deepcopy(tokenizer)) is None
+    assert vocabulary_difference(tokenizer, copy.deepcopy(tokenizer)) is None
 
 
 def test_tokenizers_that_differ_by_trailing_tokens_agree(tokenizer):
     longer = copy.deepcopy(tokenizer)
     longer.add_tokens(["<pad-1>", "<pad-2>"])
     assert len(longer) == len(tokenizer) + 2
-    assert difference(tokenizer, longer) is None
-    assert difference(longer, tokenizer) is None
+    assert vocabulary_difference(tokenizer, longer) is None
+    assert vocabulary_difference(longer, tokenizer) is None
 
 
 def test_first_differing_tokens_are_named():
-    told = difference(words("x", "a", "b", "c"), words("x", "a", "c", "b", "d"))
-    assert told == "in 2 tokens (got id 2: 'b' and 'c', id 3: 'c' and 'b')"
+    message = vocabulary_difference(words("x", "a", "b", "c"), words("x", "a", "c", "b", "d"))
+    assert message == "in 2 tokens (got id 2: 'b' and 'c', id 3: 'c' and 'b')"
 
 
 def test_vocabulary_must_embed_every_token(tiny, tokenizer):

@@ -1,4 +1,4 @@
-"""Whether a freshly described model runs at all: some values build a model that no text gets through."""
+"""Checks that a model built from ``student.config`` runs: some configurations build but fail in the forward pass."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 _LENGTH = 2
 
 
-def check_runs(config: PreTrainedConfig) -> None:
-    """Build the model and send two tokens through it, as in training.
+def check_forward(config: PreTrainedConfig) -> None:
+    """Build a model and run a forward pass of two tokens in training mode.
 
-    On the meta device, without memory or time spent. What fails there, for good reasons or for want of an operation
-    (mixtures of experts), is tried once more on the CPU. The state of the random generators stays as it is.
+    It runs on the meta device, at no cost in memory. A pass that fails there is repeated on the CPU, since some
+    operations (mixtures of experts) have no meta implementation. The state of the random generators is left unchanged.
+
+    Args:
+        config: Configuration of the model; not modified.
 
     Raises:
         ValueError: A weight is empty.
-        Exception: Whatever transformers and torch say of values that do not fit.
+        Exception: Any exception that transformers or torch raises for values that do not fit.
     """
     with torch.device("meta"):
         shell = _built(config)
@@ -33,7 +36,7 @@ def check_runs(config: PreTrainedConfig) -> None:
 
 
 def _built(config: PreTrainedConfig) -> PreTrainedModel:
-    # Eager attention asks no values of the mask, which the meta device has none of.
+    # Eager attention does not read the values of the mask; tensors on the meta device have none.
     return AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="eager", dtype=torch.float32)
 
 
