@@ -29,7 +29,7 @@ from mta_framework.data.records import read_records
 from mta_framework.data.rows import Instruction, Record
 from mta_framework.registry import discover
 from mta_framework.spans.cache import SpanCache
-from mta_framework.spans.template_pieces import parse_pieces, pieces
+from mta_framework.spans.field_extraction import extract_by_field, part_ranges
 from mta_framework.spec.data import DatasetSection
 
 UNUSED = ["ner", "lemmatizer"]
@@ -97,8 +97,8 @@ class Ways:
         """Parse into an empty cache; how many texts, or pieces of them, that took."""
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             cache = SpanCache(Path(folder), self.extractor, processes)
-            cuts = [sample.cuts if cut else () for sample in samples]
-            parse_pieces([sample.text for sample in samples], cuts, cache.spans)
+            cuts = [sample.boundaries if cut else () for sample in samples]
+            extract_by_field([sample.text for sample in samples], cuts, cache.spans)
             return cache.parsed
 
 
@@ -141,12 +141,12 @@ def samples_of(command: argparse.Namespace) -> list[Sample]:
         records = made_up(command.texts)
     else:
         records = read_records(DatasetSection(path=str(command.data), limit=command.texts), "data")
-    return render(records, "alpaca", None, cut=True)  # type: ignore[arg-type]
+    return render(records, "alpaca", None, split_fields=True)  # type: ignore[arg-type]
 
 
 def field_ranges(sample: Sample) -> Iterator[tuple[int, int]]:
     """The fields of an Alpaca prompt and the response: every other piece, from the second."""
-    yield from islice(pieces(sample.text, sample.cuts), 1, None, 2)
+    yield from islice(part_ranges(sample.text, sample.boundaries), 1, None, 2)
 
 
 def core_lines(ways: Ways, samples: Sequence[Sample], rounds: int) -> Iterator[str]:

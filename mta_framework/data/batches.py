@@ -1,4 +1,4 @@
-"""Groups texts of like length and makes tensors of them."""
+"""Collates examples into micro-batches, and samples global batches of texts of similar length."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ from mta_framework.types import (
 )
 
 _POOL = 50
-"""Global batches among which texts are sorted by length: enough to save padding, too few to order the epoch."""
+"""Number of global batches whose texts are sorted by length together: enough to save padding, too few to order the
+whole epoch by length."""
 
 
 def collate(
     examples: Sequence[Example], pad_token_id: int, granularities: Sequence[str], teacher_pad_token_id: int = 0
 ) -> Batch:
-    """Make a micro-batch, padded on the right to its longest text.
+    """Collate examples into a micro-batch, padded on the right to its longest text.
 
     Args:
-        examples: At least one.
-        pad_token_id: Fills up; masked.
-        granularities: Those that the batch holds spans of; empty without alignment.
-        teacher_pad_token_id: Likewise for the texts in the teacher's tokens, where they have them.
+        examples: Examples of the batch, at least one.
+        pad_token_id: Token id used for padding, which is masked.
+        granularities: Granularities of the spans in the batch; empty without alignment.
+        teacher_pad_token_id: Token id used for padding in the teacher's tokens; unused with a shared tokenizer.
 
     Returns:
-        A batch on the CPU. A position is supervised if the token after it belongs to the response.
+        The batch, on the CPU. A position is supervised if the token after it belongs to the response.
     """
     lengths = np.array([len(example.input_ids) for example in examples])
     width = int(lengths.max())
@@ -65,7 +66,7 @@ def collate(
         spans[granularity] = index
         counts[texts_with_spans(granularity)] = sum(count >= 1 for count in index.spans_per_text)
         counts[texts_with_span_pairs(granularity)] = sum(count >= 2 for count in index.spans_per_text)
-    teacher, matched = _by_teacher(examples, width, teacher_pad_token_id, granularities)
+    teacher, matched = _teacher_batch(examples, width, teacher_pad_token_id, granularities)
     if matched is not None:
         counts[MATCHED_POSITIONS] = len(matched[0])
     return Batch(
@@ -83,20 +84,20 @@ def collate(
     )
 
 
-def _by_teacher(
+def _teacher_batch(
     examples: Sequence[Example], width: int, pad_token_id: int, granularities: Sequence[str]
 ) -> tuple[Batch | None, tuple[torch.Tensor, torch.Tensor] | None]:
-    """The texts in the teacher's tokens, and the positions before tokens that are predicted from the same text."""
-    others = [example.teacher for example in examples if example.teacher is not None]
+    """The batch in the teacher's tokens, and the flat positions from which both predict after the same text."""
+    teacher_examples = [example.teacher for example in examples if example.teacher is not None]
     matched = [example.matched_R2 for example in examples if example.matched_R2 is not None]
-    if not others:
+    if not teacher_examples:
         return None, None
-    teacher = collate(others, pad_token_id, granularities)
+    teacher = collate(teacher_examples, pad_token_id, granularities)
     text_R = np.repeat(np.arange(len(matched)), [len(match_R2) for match_R2 in matched])
     token_R2 = np.concatenate(matched).astype(np.int64).reshape(-1, 2) - 1
     widths = width, teacher.input_ids_BT.shape[1]
-    own_R, other_R = (torch.from_numpy(text_R * wide + token_R2[:, side]) for side, wide in enumerate(widths))
-    return teacher, (own_R, other_R)
+    student_R, teacher_R = (torch.from_numpy(text_R * wide + token_R2[:, side]) for side, wide in enumerate(widths))
+    return teacher, (student_R, teacher_R)
 
 
 def _span_index(ranges: Sequence[NDArray[np.int32]], width: int) -> SpanIndex:
@@ -119,17 +120,17 @@ def _span_index(ranges: Sequence[NDArray[np.int32]], width: int) -> SpanIndex:
 
 
 class GroupedSampler:
-    """Batch sampler: global batches of texts of like length, in rounds of one micro-batch for every rank.
+    """Batch sampler of global batches of texts of similar length, in rounds of one micro-batch per rank.
 
-    Which texts form a global batch depends on ``lengths``, ``batch_size``, seed and epoch alone, never on how it is cut
-    into micro-batches and ranks. In each epoch fewer than ``batch_size`` texts, chosen anew, are left over.
+    The texts of a global batch depend only on ``lengths``, ``batch_size``, seed and epoch, never on the split into
+    micro-batches and ranks. Each epoch leaves out fewer than ``batch_size`` texts, other ones each time.
 
     Args:
-        lengths: Tokens of each text.
+        lengths: Number of tokens of each text.
         batch_size: Texts per optimiser step, over all micro-batches and ranks.
         micro_batch_size: Texts per forward pass.
         world_size: Number of ranks.
-        seed: Of the order.
+        seed: Seed of the order.
 
     Raises:
         InputError: ``batch_size`` is no multiple of ``micro_batch_size * world_size``, or there are too few texts.
@@ -147,23 +148,23 @@ class GroupedSampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Global batches."""
+        """Number of global batches per epoch."""
         return len(self._length) // self._batch_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next iteration."""
+        """Set the epoch, which determines the order of the next iteration."""
         self._epoch = epoch
 
     def __len__(self) -> int:
-        """Rounds per epoch."""
+        """Number of rounds per epoch."""
         return self.steps_per_epoch * (self._batch_size // self._round)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Rounds, as lists of indices into ``lengths``; those of one global batch follow each other."""
+        """Iterate over rounds, as lists of indices into ``lengths``; rounds of one global batch are consecutive."""
         yield from self.global_batches(self._epoch).reshape(-1, self._round).tolist()
 
     def global_batches(self, epoch: int) -> NDArray[np.int64]:
-        """(steps, batch_size) indices into ``lengths``."""
+        """Return the global batches of an epoch, as (steps, batch_size) indices into ``lengths``."""
         generator = np.random.default_rng((self._seed, epoch))
         whole = self.steps_per_epoch * self._batch_size
         order = generator.permutation(len(self._length))[:whole]
@@ -179,12 +180,12 @@ def _batch_size_faults(texts: int, batch_size: int, micro_batch_size: int, world
         problem = (
             f"is no multiple of micro_batch_size {micro_batch_size} times {world_size} processes (got {batch_size})"
         )
-        expected = f"a multiple of {micro_batch_size * world_size} is allowed"
+        expected = f"expected a multiple of {micro_batch_size * world_size}"
         faults.append(
             Fault("training.batch_size", problem, expected, "Change training.batch_size or micro_batch_size.")
         )
     if texts < batch_size:
         problem = f"is more than the {texts} texts of the training set (got {batch_size})"
         hint = "Lower training.batch_size, or train on more texts."
-        faults.append(Fault("training.batch_size", problem, f"at most {texts} is allowed", hint))
+        faults.append(Fault("training.batch_size", problem, f"expected at most {texts}", hint))
     return faults

@@ -1,4 +1,4 @@
-"""The data stage: data sets of a spec -> examples with spans, ready to be cut into batches."""
+"""The data stage: reads, renders, parses and tokenises the data sets of a spec into examples with spans."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.interfaces import SpanExtractor
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.extraction import SpanArrays
-from mta_framework.spans.template_pieces import parse_pieces
+from mta_framework.spans.field_extraction import extract_by_field
 from mta_framework.spec.data import DataSection, DatasetSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-_SHOWN = 3
+_PREVIEW = 3
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """What is trained on.
+    """The tokenised training and validation sets.
 
     Args:
-        train: Tokenised, with token spans.
-        validation: Likewise, or None.
-        parsed: How many texts, or pieces of them, had to be parsed.
-        unparsed: How many stretches of the texts could not be.
-        shown: The first texts of the training set, with their spans as characters.
+        train: Training set, with token spans.
+        validation: Validation set, with token spans; None without one.
+        parsed: Number of texts, or parts of texts, that were parsed now rather than read from the cache.
+        unparsed: Number of segments of the texts that could not be parsed.
+        preview: The first texts of the training set, with their spans as character ranges.
     """
 
     train: EncodedSet
     validation: EncodedSet | None
     parsed: int
     unparsed: int
-    shown: tuple[tuple[str, SpanArrays], ...] = ()
+    preview: tuple[tuple[str, SpanArrays], ...] = ()
 
 
 def prepare(
@@ -53,15 +53,15 @@ def prepare(
     """Read, render, parse and tokenise the training and validation sets.
 
     Args:
-        section: What to read and how long texts may be.
-        tokenizer: The student's, a fast one.
-        extractor: Bound span extractor, or None without alignment.
-        cache_folder: Where spans are kept between runs.
-        teacher_tokenizer: The teacher's where it is another one.
+        section: Section ``data`` of the spec.
+        tokenizer: Tokenizer of the student, a fast one.
+        extractor: Span extractor; None without alignment.
+        cache_folder: Directory of the span cache, kept across runs.
+        teacher_tokenizer: Tokenizer of the teacher where it differs from the student's; None otherwise.
 
     Raises:
-        InputError: All faults of the files.
-        RunError: The extractor broke its contract.
+        InputError: The data sets are faulty; all faults are listed.
+        RunError: The extractor fails or breaks its contract.
     """
     cache = SpanCache(cache_folder, extractor, section.processes) if extractor else None
     preparer = _Preparer(section, tokenizer, cache, teacher_tokenizer)
@@ -71,7 +71,7 @@ def prepare(
         raise InputError(faults)
     train, validation = [*encoded, None][:2]
     assert train is not None
-    return PreparedData(train, validation, preparer.parsed, preparer.unparsed, preparer.shown)
+    return PreparedData(train, validation, preparer.parsed, preparer.unparsed, preparer.preview)
 
 
 def _parts(section: DataSection) -> Iterator[tuple[str, DatasetSection]]:
@@ -90,7 +90,7 @@ class _Preparer:
     ):
         self.parsed = 0
         self.unparsed = 0
-        self.shown: tuple[tuple[str, SpanArrays], ...] = ()
+        self.preview: tuple[tuple[str, SpanArrays], ...] = ()
         self._teacher_tokenizer = teacher_tokenizer
         self._section = section
         self._tokenizer = tokenizer
@@ -99,20 +99,20 @@ class _Preparer:
     def encode(self, faults: list[Fault], where: str, part: DatasetSection) -> EncodedSet | None:
         section = self._section
         with collect_faults(faults):
-            cut = section.parse == "fields"
-            samples = render(read_records(part, where), section.template, self._tokenizer, cut)
+            split_fields = section.parse == "fields"
+            samples = render(read_records(part, where), section.template, self._tokenizer, split_fields)
             spans = self._parse(samples, self._cache) if self._cache and not faults else None
             limits = section.max_length, section.max_prompt_length
             encoded = encode(samples, spans, self._tokenizer, *limits, self._teacher_tokenizer)
-            if spans and not self.shown:
-                used = [example.index for example in encoded.examples[:_SHOWN]]
-                self.shown = tuple((samples[number].text, spans[number]) for number in used)
+            if spans and not self.preview:
+                used = [example.index for example in encoded.examples[:_PREVIEW]]
+                self.preview = tuple((samples[index].text, spans[index]) for index in used)
             return encoded
         return None
 
     def _parse(self, samples: Sequence[Sample], cache: SpanCache) -> list[SpanArrays]:
-        texts, cuts = zip(*((sample.text, sample.cuts) for sample in samples), strict=True)
-        spans = parse_pieces(texts, cuts, cache.spans)
+        texts, boundaries = zip(*((sample.text, sample.boundaries) for sample in samples), strict=True)
+        spans = extract_by_field(texts, boundaries, cache.spans)
         self.parsed += cache.parsed
         self.unparsed += sum(cache.failures)
         return spans

@@ -1,4 +1,4 @@
-"""Makes prompts and responses of records: the Alpaca prompt, the tokenizer's chat template, or the text as it is."""
+"""Renders records as prompts and responses: by the Alpaca template, the tokenizer's chat template, or unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from mta_framework.data.faults import FaultList
 from mta_framework.data.rows import Instruction, Message, Record
 from mta_framework.errors import Fault, InputError
-from mta_framework.spans.template_boundaries import field_cuts, filled
+from mta_framework.spans.template_boundaries import chat_boundaries, fill_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,25 +28,26 @@ _ALPACA_WITH_INPUT = (
 
 @dataclass(frozen=True)
 class Sample:
-    """What a model reads and what it should answer.
+    """A prompt with its training response and reference answers.
 
     Args:
         prompt: Text before the response.
         response: Training response; with a chat template up to and including the token that ends the turn.
         references: All acceptable answers, as plain text.
-        templated: Whether a chat template wrote the special tokens into the prompt, so that none are to be added.
-        cuts: Where the text is cut before it is parsed: ascending character offsets; none: it is parsed as a whole.
+        templated: Whether a chat template wrote the special tokens into the prompt, so that none are added.
+        boundaries: Character offsets at which the text is split before spans are extracted, ascending; empty: it is
+            parsed as a whole.
     """
 
     prompt: str
     response: str
     references: tuple[str, ...]
     templated: bool = False
-    cuts: tuple[int, ...] = ()
+    boundaries: tuple[int, ...] = ()
 
     @property
     def text(self) -> str:
-        """The whole text, which spans are offsets into."""
+        """Prompt and response as one text, which the offsets of spans refer to."""
         return self.prompt + self.response
 
 
@@ -54,19 +55,19 @@ def render(
     records: Sequence[Record],
     template: Literal["alpaca", "chat"],
     tokenizer: PreTrainedTokenizerBase,
-    cut: bool = False,
+    split_fields: bool = False,
     where: str = "data.template",
 ) -> list[Sample]:
-    """Write prompts and responses.
+    """Render records as prompts and responses.
 
     Args:
         records: Rows of a data set.
-        template: How instruction rows become prompts. Conversations always use the tokenizer's chat template, and rows
-            that hold a prompt are taken as they are.
-        tokenizer: The student's.
-        cut: Whether texts are cut where fields begin and end. A conversation whose template does more with contents
-            than to write them down is only cut before the response.
-        where: Where the spec names the template.
+        template: Template of instruction rows. Conversations always use the tokenizer's chat template, and rows with
+            a prompt are taken unchanged.
+        tokenizer: Tokenizer of the student.
+        split_fields: Whether samples record the boundaries of their fields, so that each field is parsed alone. A
+            conversation whose chat template changes contents is split before the response only.
+        where: Field of the spec that names the template, for errors.
 
     Returns:
         One sample per record, in their order.
@@ -76,32 +77,32 @@ def render(
     """
     samples: list[Sample] = []
     faults = FaultList(where)
-    for number, record in enumerate(records):
+    for index, record in enumerate(records):
         messages = _messages(record, template)
         if messages is None:
-            samples.append(_plain(record, cut))
+            samples.append(_plain(record, split_fields))
             continue
         if not tokenizer.chat_template:
             raise InputError([_no_template(tokenizer, where)])
         try:
-            samples.append(_chat(messages, record.references, tokenizer, cut))
+            samples.append(_chat(messages, record.references, tokenizer, split_fields))
         except Exception as error:  # a template is foreign code: it may raise anything
-            problem = f"the tokenizer's chat template refuses row {number} ({error})"
-            hint = "Mend the row, or use another template or tokenizer."
-            faults.add(Fault(where, problem, "conversations that the template can write are allowed", hint))
+            problem = f"the tokenizer's chat template refuses row {index} ({error})"
+            hint = "Correct the row, or use another template or tokenizer."
+            faults.add(Fault(where, problem, "expected conversations that the template can render", hint))
     faults.raise_any()
     return samples
 
 
-def _plain(record: Record, cut: bool) -> Sample:
+def _plain(record: Record, split_fields: bool) -> Sample:
     prompt = record.prompt
     if isinstance(prompt, Instruction):
-        form = _ALPACA_WITH_INPUT if prompt.input else _ALPACA
-        prompt, cuts = filled(form, instruction=prompt.instruction, input=prompt.input)
+        template = _ALPACA_WITH_INPUT if prompt.input else _ALPACA
+        prompt, boundaries = fill_template(template, instruction=prompt.instruction, input=prompt.input)
     else:
         assert isinstance(prompt, str)
-        cuts = (len(prompt),)
-    return Sample(prompt, record.references[0], record.references, cuts=cuts if cut else ())
+        boundaries = (len(prompt),)
+    return Sample(prompt, record.references[0], record.references, boundaries=boundaries if split_fields else ())
 
 
 def _messages(record: Record, template: str) -> tuple[Message, ...] | None:
@@ -113,26 +114,28 @@ def _messages(record: Record, template: str) -> tuple[Message, ...] | None:
 
 
 def _chat(
-    messages: Sequence[Message], references: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, cut: bool
+    messages: Sequence[Message], references: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, split_fields: bool
 ) -> Sample:
     turns = [*messages, Message("assistant", references[0])]
-    prompt, whole = _written(turns[:-1], tokenizer, True), _written(turns, tokenizer)
+    prompt, whole = _render_turns(turns[:-1], tokenizer, True), _render_turns(turns, tokenizer)
     if not whole.startswith(prompt):
         raise ValueError("the conversation with the answer does not begin with the prompt for it")
     response = whole[len(prompt) :]
     ended = response.rstrip()
     sample = Sample(prompt, ended if _ends_turn(ended, tokenizer) else response, references, templated=True)
-    return replace(sample, cuts=_chat_cuts(sample, turns, tokenizer)) if cut else sample
+    return replace(sample, boundaries=_chat_boundaries(sample, turns, tokenizer)) if split_fields else sample
 
 
-def _chat_cuts(sample: Sample, turns: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    def written(contents: Sequence[str]) -> str:
-        return _written([Message(turn.role, content) for turn, content in zip(turns, contents, strict=True)], tokenizer)
+def _chat_boundaries(sample: Sample, turns: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    def render_contents(contents: Sequence[str]) -> str:
+        replaced = [Message(turn.role, content) for turn, content in zip(turns, contents, strict=True)]
+        return _render_turns(replaced, tokenizer)
 
-    return tuple(sorted({len(sample.prompt), *field_cuts(sample.text, [turn.content for turn in turns], written)}))
+    boundaries = chat_boundaries(sample.text, [turn.content for turn in turns], render_contents)
+    return tuple(sorted({len(sample.prompt), *boundaries}))
 
 
-def _written(turns: Sequence[Message], tokenizer: PreTrainedTokenizerBase, prompt: bool = False) -> str:
+def _render_turns(turns: Sequence[Message], tokenizer: PreTrainedTokenizerBase, prompt: bool = False) -> str:
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
     assert isinstance(text, str)

@@ -1,4 +1,4 @@
-"""Reads data sets: JSON Lines files and data sets on the hub."""
+"""Reads data sets from JSON Lines files and from the hub."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 def read_records(section: DatasetSection, where: str) -> list[Record]:
     """Read a data set.
 
-    Rows are of one kind throughout: ``instruction``, ``output`` and perhaps ``input``; or ``prompt`` and
+    All rows have the same keys: ``instruction``, ``output`` and optionally ``input``; or ``prompt`` and
     ``completion``; or ``messages``. ``output`` and ``completion`` may list several references. Files are UTF-8; a byte
-    order mark, Windows line ends and blank lines do no harm. With ``limit``, nothing behind the last row used is read.
+    order mark, Windows line ends and blank lines are accepted. With ``limit``, no row after the last used one is read.
 
     Args:
-        section: Which data set.
-        where: What it is called in the spec, e.g. ``data.train``.
+        section: Section of the spec that names the data set.
+        where: Field of the spec that holds the section, e.g. ``data.train``, for errors.
 
     Returns:
         The rows in their order, at least one.
 
     Raises:
-        InputError: The data set cannot be opened, has no rows, or has faulty rows (all of them).
+        InputError: The data set cannot be opened, has no rows, or has faulty rows, all of which are reported.
     """
     if section.path is not None:
         return _records(islice(_file_rows(Path(section.path), where), section.limit), where, section.path)
@@ -39,19 +39,20 @@ def read_records(section: DatasetSection, where: str) -> list[Record]:
 def _records(rows: Iterable[tuple[str, object]], where: str, source: str) -> list[Record]:
     records: list[Record] = []
     faults = FaultList(where)
-    first_kind = first_place = None
+    first_kind = first_location = None
     empty = True
-    for place, row in rows:
+    for location, row in rows:
         empty = False
         try:
             kind, record = parse_row(decode_row(row) if isinstance(row, bytes) else row)
             if first_kind is None:
-                first_kind, first_place = kind, place
+                first_kind, first_location = kind, location
             if kind != first_kind:
-                raise RowError(f"the row has {kind}, unlike {first_place} ({first_kind})", "all rows are of one kind")
+                expected = "expected the same keys in all rows"
+                raise RowError(f"the row has {kind}, unlike {first_location} ({first_kind})", expected)
             records.append(record)
         except RowError as error:
-            faults.add(Fault(f"{where}: {place}", error.problem, error.expected, "Mend or remove the row."))
+            faults.add(Fault(f"{where}: {location}", error.problem, error.expected, "Correct or remove the row."))
     if empty:
         faults.add(Fault(where, f"there are no rows in {source}", "at least one row is needed", "Check the source."))
     faults.raise_any()
@@ -61,13 +62,13 @@ def _records(rows: Iterable[tuple[str, object]], where: str, source: str) -> lis
 def _file_rows(path: Path, where: str) -> Iterator[tuple[str, bytes]]:
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                row = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+            for index, line in enumerate(file, start=1):
+                row = line.removeprefix(_BYTE_ORDER_MARK) if index == 1 else line
                 if row.strip():
-                    yield f"{path}:{number}", row
+                    yield f"{path}:{index}", row
     except OSError as error:
         problem = f"cannot read {path} ({error.strerror or error})"
-        raise InputError([Fault(where, problem, "a JSON Lines file is allowed", "Check the path.")]) from error
+        raise InputError([Fault(where, problem, "expected a JSON Lines file", "Check the path.")]) from error
 
 
 def _hub_rows(section: DatasetSection, where: str) -> Iterator[tuple[str, object]]:
@@ -80,6 +81,6 @@ def _hub_rows(section: DatasetSection, where: str) -> Iterator[tuple[str, object
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         problem = f"cannot load split {section.split!r} of {section.hub!r} from the hub ({reason})"
         hint = "Check the id, the split, the revision and the network, or download the set and give its path."
-        raise InputError([Fault(where, problem, "a data set on the Hugging Face hub is allowed", hint)]) from error
-    for number, row in enumerate(islice(loaded, section.limit)):
-        yield f"{section.hub} row {number}", row
+        raise InputError([Fault(where, problem, "expected a data set on the Hugging Face hub", hint)]) from error
+    for index, row in enumerate(islice(loaded, section.limit)):
+        yield f"{section.hub} row {index}", row

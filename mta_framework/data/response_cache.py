@@ -1,4 +1,4 @@
-"""The response cache: what a model wrote is kept on disk by model state and prompt."""
+"""The response cache: keeps the responses of a model on disk, by the state of the model and the prompt."""
 
 from __future__ import annotations
 
@@ -18,39 +18,45 @@ _SCHEMA = pa.schema({"prompt": pa.binary(), "response": pa.list_(pa.int32()), "f
 
 
 class ResponseCache:
-    """Responses by the tokens of their prompt.
+    """Responses on disk, by the token ids of their prompt.
 
-    Several processes may use one folder at once. The first response to a prompt stays: later ones have no effect.
+    Several processes may use one folder at once. The first response to a prompt is kept; later ones are ignored.
 
     Args:
-        folder: Where caches are. Each identity has a folder of its own in it.
-        identity: All that responses depend on besides the prompt: state of the model, sampling.
+        folder: Directory of all response caches. Each fingerprint has a subfolder.
+        fingerprint: String of everything but the prompt that responses depend on: state of the model, sampling.
     """
 
-    def __init__(self, folder: Path, identity: str):
-        self.folder = Path(folder) / f"responses-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    def __init__(self, folder: Path, fingerprint: str):
+        self.folder = Path(folder) / f"responses-{hashlib.sha256(fingerprint.encode()).hexdigest()[:16]}"
         self._shards = Shards(self.folder, "response cache", "output_dir")
-        self._place: dict[bytes, tuple[pa.RecordBatch, int]] = {}
+        self._row_of: dict[bytes, tuple[pa.RecordBatch, int]] = {}
 
-    def known(self, prompts: Sequence[Example]) -> list[Response | None]:
-        """The response to each prompt, or None; what other processes have added meanwhile is seen.
+    def lookup(self, prompts: Sequence[Example]) -> list[Response | None]:
+        """Look up responses, including those that other processes have added since.
+
+        Args:
+            prompts: Examples, of which only the prompts are used.
+
+        Returns:
+            The response to each prompt; None where the cache has none.
 
         Raises:
             RunError: The folder cannot be created.
         """
         self._read()
-        places = [self._place.get(_key(prompt)) for prompt in prompts]
-        return [None if place is None else _response(*place) for place in places]
+        rows = [self._row_of.get(_key(prompt)) for prompt in prompts]
+        return [None if row is None else _response(*row) for row in rows]
 
     def add(self, prompts: Sequence[Example], responses: Sequence[Response]) -> None:
-        """Keep responses, at once: they outlive an interruption of what follows.
+        """Write responses to disk immediately, so that a later interruption does not lose them.
 
         Args:
-            prompts: Texts, of which only the prompts matter.
-            responses: One for each.
+            prompts: Examples, of which only the prompts are used.
+            responses: One response per prompt.
 
         Raises:
-            RunError: The folder cannot be created, or not be written to.
+            RunError: The folder cannot be created or written to.
         """
         rows = [
             {"prompt": _key(prompt), "response": response.ids, "finished": response.finished}
@@ -61,16 +67,16 @@ class ResponseCache:
         self._read()
         table = pa.Table.from_pylist(rows, schema=_SCHEMA)
         self._shards.add(table)
-        self._place_rows(table)
+        self._add_rows(table)
 
     def _read(self) -> None:
         for table in self._shards.unread():
-            self._place_rows(table)
+            self._add_rows(table)
 
-    def _place_rows(self, table: pa.Table) -> None:
+    def _add_rows(self, table: pa.Table) -> None:
         for batch in table.to_batches():
             for row, key in enumerate(batch.column("prompt").to_pylist()):
-                self._place.setdefault(key, (batch, row))
+                self._row_of.setdefault(key, (batch, row))
 
 
 def _key(prompt: Example) -> bytes:

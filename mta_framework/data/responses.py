@@ -1,4 +1,4 @@
-"""Makes training texts of responses that models wrote during training."""
+"""Turns responses that models generate during training into training examples."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mta_framework.data.tokens import joined, special_ids, tokenise
+from mta_framework.data.tokens import join_response, special_ids, tokenise
 from mta_framework.interfaces import SpanExtractor
 from mta_framework.spans.cross_tokenizer import TokenisedText
 from mta_framework.spans.extraction import SpanArrays, extract
+from mta_framework.spans.field_extraction import extract_by_field
 from mta_framework.spans.generated_offsets import generated_offsets, text_of
-from mta_framework.spans.template_pieces import parse_pieces
 from mta_framework.types import Example
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Response:
-    """What a model wrote.
+    """A generated response.
 
     Args:
-        ids: Tokens, without the end token.
-        finished: Whether the model came to an end; else the response was cut off by its length.
+        ids: Token ids, without the end token.
+        finished: Whether the model generated an end token; False: the response was truncated at its maximum length.
     """
 
     ids: tuple[int, ...]
@@ -38,16 +38,16 @@ class Response:
 
 
 class ResponseEncoder:
-    """Makes training texts of prompts and responses. Several threads may use it at once.
+    """Encodes prompts and generated responses as training examples. Several threads may use it at once.
 
     Args:
-        tokenizer: Fast; the encoder works with a copy, so that others may use it meanwhile.
-        extractor: Finds spans; None without alignment.
-        max_length: Tokens of prompt and response; the rest of a response is cut off.
+        tokenizer: Fast tokenizer of the student. It is copied, so that it can be used elsewhere at the same time.
+        extractor: Span extractor; None without alignment.
+        max_length: Maximum number of tokens of prompt and response; longer responses are truncated.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, extractor: SpanExtractor | None, max_length: int):
-        # Each call sets a tokenizer's padding and truncation, which another thread's call may be about to use.
+        # Each call changes the padding and truncation settings of a tokenizer, under the feet of other threads.
         self._tokenizer = copy.deepcopy(tokenizer)
         self._lock = threading.Lock()
         self._special_ids = special_ids(tokenizer)
@@ -55,7 +55,12 @@ class ResponseEncoder:
         self._max_length = max_length
 
     def texts(self, prompts: Sequence[Example], responses: Sequence[Response]) -> list[str]:
-        """Prompt and response as text, without the special tokens of the response: what spans are found in."""
+        """Return prompts with their responses as text, which spans are extracted from.
+
+        Args:
+            prompts: Examples, of which only the prompts are used.
+            responses: One response per prompt; their special tokens are left out.
+        """
         with self._lock:
             written = [text_of(response.ids, self._tokenizer) for response in responses]
         return [prompt.prompt_text + text for prompt, text in zip(prompts, written, strict=True)]
@@ -67,19 +72,19 @@ class ResponseEncoder:
         by_student: bool,
         span_sets: Sequence[SpanArrays] | None = None,
     ) -> list[Example]:
-        """Make training texts.
+        """Encode prompts and responses as training examples.
 
-        The generated tokens are kept as they are. A finished response ends with the tokenizer's end token, once; one
-        that was cut off has none, so an empty one leaves nothing to supervise.
+        The generated token ids are used unchanged, not tokenised again. A finished response ends with the tokenizer's
+        end token, once. A truncated one has no end token, so an empty truncated response supervises nothing.
 
         Args:
-            prompts: Texts, of which only the prompts matter.
-            responses: One for each.
-            by_student: Whether the student wrote them.
-            span_sets: Spans of ``texts(prompts, responses)``; None: the extractor finds them now, if there is one.
+            prompts: Examples, of which only the prompts are used.
+            responses: One response per prompt.
+            by_student: Whether the student generated the responses.
+            span_sets: Spans of ``texts(prompts, responses)``; None: they are extracted now, if there is an extractor.
 
         Returns:
-            One text per prompt, in their order.
+            One example per prompt, in their order.
 
         Raises:
             RunError: The extractor fails or breaks its contract.
@@ -87,17 +92,17 @@ class ResponseEncoder:
         texts = self.texts(prompts, responses)
         if span_sets is None and self._extractor is not None:
             with self._lock:
-                cuts = [prompt.prompt_boundaries for prompt in prompts]
-                span_sets = parse_pieces(texts, cuts, partial(extract, self._extractor))
+                boundaries = [prompt.prompt_boundaries for prompt in prompts]
+                span_sets = extract_by_field(texts, boundaries, partial(extract, self._extractor))
         examples = [
             self._unparsed(prompt, response, by_student) for prompt, response in zip(prompts, responses, strict=True)
         ]
         if span_sets is None:
             return examples
-        found = zip(examples, texts, self._offsets(examples, responses, texts), span_sets, strict=True)
+        parsed = zip(examples, texts, self._offsets(examples, responses, texts), span_sets, strict=True)
         return [
-            replace(example, spans=self._tokenised(example, offset_T2).ranges(text, span_set))
-            for example, text, offset_T2, span_set in found
+            replace(example, spans=self._tokenised(example, offset_T2).token_ranges(text, span_set))
+            for example, text, offset_T2, span_set in parsed
         ]
 
     def _tokenised(self, example: Example, offset_T2: NDArray[np.int32]) -> TokenisedText:
@@ -106,21 +111,21 @@ class ResponseEncoder:
 
     def _unparsed(self, prompt: Example, response: Response, by_student: bool) -> Example:
         ids = np.array(response.ids, dtype=np.int32)
-        whole = joined(prompt.prompt_ids, ids, self._tokenizer.eos_token_id if response.finished else None)
+        whole = join_response(prompt.prompt_ids, ids, self._tokenizer.eos_token_id if response.finished else None)
         return replace(prompt, input_ids=whole[: self._max_length], spans={}, by_student=by_student)
 
     def _offsets(
         self, prompts: Sequence[Example], responses: Sequence[Response], texts: Sequence[str]
     ) -> list[NDArray[np.int32]]:
-        """Character ranges of the tokens of prompts and responses, cut like these."""
+        """Character ranges of the tokens of prompts and responses, truncated like the token ids."""
         written = [text[len(prompt.prompt_text) :] for prompt, text in zip(prompts, texts, strict=True)]
         offsets = []
         with self._lock:
-            usual = tokenise(written, self._tokenizer, add_special_tokens=False) if written else []
-            for prompt, response, text, tokens in zip(prompts, responses, written, usual, strict=True):
-                own = tokens.offsets
+            retokenised = tokenise(written, self._tokenizer, add_special_tokens=False) if written else []
+            for prompt, response, text, tokens in zip(prompts, responses, written, retokenised, strict=True):
+                offset_T2 = tokens.offsets
                 if tokens.ids.tolist() != list(response.ids):
-                    own = generated_offsets(response.ids, text, self._tokenizer)
+                    offset_T2 = generated_offsets(response.ids, text, self._tokenizer)
                 assert prompt.prompt_offsets is not None, "spans need the character ranges of the prompt's tokens"
-                offsets.append(np.concatenate([prompt.prompt_offsets, own + len(prompt.prompt_text)]))
+                offsets.append(np.concatenate([prompt.prompt_offsets, offset_T2 + len(prompt.prompt_text)]))
         return [offset_T2[: self._max_length] for offset_T2 in offsets]

@@ -1,4 +1,4 @@
-"""What a row of a data set may look like, and what it means."""
+"""The formats of data set rows, and the record that each becomes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class Instruction:
-    """A task that a template makes a prompt of; ``input`` is its context, empty if there is none."""
+    """A task that a template renders as a prompt.
+
+    Args:
+        instruction: Text of the task.
+        input: Context of the task; empty if there is none.
+    """
 
     instruction: str
     input: str = ""
@@ -18,7 +23,12 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Args:
+        role: Role of the speaker, e.g. ``user`` or ``assistant``.
+        content: Text of the turn.
+    """
 
     role: str
     content: str
@@ -29,7 +39,7 @@ class Record:
     """One row of a data set.
 
     Args:
-        prompt: A task, a prompt that is ready as it is, or the turns of a conversation before the answer.
+        prompt: A task, a complete prompt, or the turns of a conversation before the answer.
         references: All acceptable answers, at least one; the first is the training response and may be empty.
     """
 
@@ -38,7 +48,7 @@ class Record:
 
     @property
     def question(self) -> str:
-        """What is asked, without any template: instruction and input, the prompt, or the turns of a conversation."""
+        """The question without any template: instruction and input, the prompt, or the turns of a conversation."""
         if isinstance(self.prompt, str):
             return self.prompt
         if isinstance(self.prompt, Instruction):
@@ -49,7 +59,12 @@ class Record:
 
 
 class RowError(ValueError):
-    """A row that cannot be used: what is wrong with it, and what is allowed."""
+    """A row that cannot be used.
+
+    Args:
+        problem: What is wrong with the row.
+        expected: What is expected instead.
+    """
 
     def __init__(self, problem: str, expected: str):
         super().__init__(problem)
@@ -63,30 +78,33 @@ class _Kind(NamedTuple):
 
 
 def parse_row(row: object) -> tuple[str, Record]:
-    """Read one row.
+    """Parse one row into a record.
 
     Args:
-        row: A decoded row. Keys that no kind of row needs are ignored.
+        row: A decoded row. Unknown keys are ignored.
 
     Returns:
-        The kind of the row, as its keys (``instruction, output``), and the record.
+        The required keys of the row's format (e.g. ``instruction, output``), and the record.
 
     Raises:
-        RowError: The row is of no kind, of several, or a value has the wrong type.
+        RowError: The row has the keys of no format or of several, or a value has the wrong type.
     """
     if not isinstance(row, Mapping):
-        raise RowError(f"the row must be an object (got {_shown(row)})", _ALLOWED)
+        raise RowError(f"the row must be an object (got {_short(row)})", _ROW_KINDS)
     complete = [kind for kind in _KINDS if all(key in row for key in kind.keys)]
     if not complete:
-        raise RowError(_what_lacks(row), _ALLOWED)
+        raise RowError(_missing_keys(row), _ROW_KINDS)
     if len(complete) > 1:
         names = " and ".join(", ".join(kind.keys) for kind in complete)
-        raise RowError(f"the row is of several kinds at once ({names})", _ALLOWED)
+        raise RowError(f"the row is of several kinds at once ({names})", _ROW_KINDS)
     return ", ".join(complete[0].keys), complete[0].parse(row)
 
 
 def decode_row(line: bytes) -> object:
-    """The JSON value of a line.
+    """Decode a line of a JSON Lines file.
+
+    Args:
+        line: Bytes of the line.
 
     Raises:
         RowError: The line is not UTF-8 or not JSON.
@@ -94,12 +112,12 @@ def decode_row(line: bytes) -> object:
     try:
         return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise RowError(f"the line is not UTF-8 (byte {error.start + 1})", "JSON Lines in UTF-8 are allowed") from error
+        raise RowError(f"the line is not UTF-8 (byte {error.start + 1})", "expected JSON Lines in UTF-8") from error
     except json.JSONDecodeError as error:
         problem = f"the line is not JSON, or cut off ({error.msg}, column {error.colno})"
-        raise RowError(problem, "one JSON object per line is allowed") from error
+        raise RowError(problem, "expected one JSON object per line") from error
     except (ValueError, RecursionError) as error:
-        raise RowError(f"the line is not usable JSON ({error})", "one JSON object per line is allowed") from error
+        raise RowError(f"the line is not usable JSON ({error})", "expected one JSON object per line") from error
 
 
 def _instruction(row: Mapping[str, Any]) -> Record:
@@ -111,39 +129,37 @@ def _instruction(row: Mapping[str, Any]) -> Record:
 def _completion(row: Mapping[str, Any]) -> Record:
     prompt = _text(row["prompt"], "prompt")
     if not prompt:
-        raise RowError("prompt is empty", "a prompt has at least one character")
+        raise RowError("prompt is empty", "expected at least one character")
     return Record(prompt, _references(row["completion"], "completion"))
 
 
 def _conversation(row: Mapping[str, Any]) -> Record:
     turns = row["messages"]
     if not isinstance(turns, list) or len(turns) < 2:
-        raise RowError(f"messages must be a list of at least 2 turns (got {_shown(turns)})", _TURNS)
-    messages = [_message(turn, number) for number, turn in enumerate(turns)]
+        raise RowError(f"messages must be a list of at least 2 turns (got {_short(turns)})", _TURNS)
+    messages = [_message(turn, index) for index, turn in enumerate(turns)]
     if messages[-1].role != "assistant":
         raise RowError(f"the last message must be the assistant's (got role {messages[-1].role!r})", _TURNS)
     return Record(tuple(messages[:-1]), (messages[-1].content,))
 
 
-def _message(turn: object, number: int) -> Message:
+def _message(turn: object, index: int) -> Message:
     if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
-        raise RowError(f"messages[{number}] must be an object with role and content (got {_shown(turn)})", _TURNS)
-    return Message(
-        _text(turn["role"], f"messages[{number}].role"), _text(turn["content"], f"messages[{number}].content")
-    )
+        raise RowError(f"messages[{index}] must be an object with role and content (got {_short(turn)})", _TURNS)
+    return Message(_text(turn["role"], f"messages[{index}].role"), _text(turn["content"], f"messages[{index}].content"))
 
 
 def _references(value: object, name: str) -> tuple[str, ...]:
     if isinstance(value, list):
         if not value:
-            raise RowError(f"{name} is an empty list", "at least one reference is needed; it may be an empty string")
-        return tuple(_text(entry, f"{name}[{number}]") for number, entry in enumerate(value))
-    return (_text(value, name, "a string or a list of strings is allowed"),)
+            raise RowError(f"{name} is an empty list", "expected at least one reference, which may be an empty string")
+        return tuple(_text(entry, f"{name}[{index}]") for index, entry in enumerate(value))
+    return (_text(value, name, "expected a string or a list of strings"),)
 
 
-def _text(value: object, name: str, expected: str = "a string is allowed") -> str:
+def _text(value: object, name: str, expected: str = "expected a string") -> str:
     if not isinstance(value, str):
-        raise RowError(f"{name} has the wrong type (got {_shown(value)})", expected)
+        raise RowError(f"{name} has the wrong type (got {_short(value)})", expected)
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -152,7 +168,7 @@ def _text(value: object, name: str, expected: str = "a string is allowed") -> st
     return value
 
 
-def _what_lacks(row: Mapping[str, Any]) -> str:
+def _missing_keys(row: Mapping[str, Any]) -> str:
     for kind in _KINDS:
         missing = [key for key in kind.keys if key not in row]
         if len(missing) < len(kind.keys):
@@ -160,7 +176,7 @@ def _what_lacks(row: Mapping[str, Any]) -> str:
     return f"no known keys (got {', '.join(map(str, row)) or 'none'})"
 
 
-def _shown(value: object) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -170,5 +186,5 @@ _KINDS = (
     _Kind(("prompt", "completion"), _completion),
     _Kind(("messages",), _conversation),
 )
-_ALLOWED = "a row has instruction and output (and input), or prompt and completion, or messages"
-_TURNS = "messages are objects with role and content, and the last is the assistant's"
+_ROW_KINDS = "expected instruction and output (and input), or prompt and completion, or messages"
+_TURNS = "expected objects with role and content, the last of the assistant"

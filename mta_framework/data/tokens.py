@@ -1,13 +1,13 @@
-"""Turns samples into token ids, what is supervised, and the token ranges of spans.
+"""Tokenises samples into examples: token ids, the length of the prompt, and the token ranges of spans.
 
-Prompt and response are tokenised on their own and joined: training prompts are then exactly those of generation, and
-supervision begins exactly with the first token of the response.
+Prompt and response are tokenised separately and concatenated. So training prompts equal those of generation token by
+token, and supervision begins exactly at the first token of the response.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,29 +16,29 @@ from numpy.typing import ArrayLike, NDArray
 
 from mta_framework.data.prompts import Sample
 from mta_framework.errors import Fault, InputError
-from mta_framework.spans.cross_tokenizer import TokenisedText, common_spans, matched
+from mta_framework.spans.cross_tokenizer import TokenisedText, common_spans, matched_tokens
 from mta_framework.types import Example, SpanSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _CHUNK = 1000
-"""Samples that are tokenised at once: offsets are bulky until they are arrays."""
+"""Samples tokenised per call: the offsets that a tokenizer returns are large until converted to arrays."""
 
 
 @dataclass(frozen=True)
 class EncodedSet:
-    """The texts of a data set as tokens.
+    """A tokenised data set.
 
     Args:
-        examples: In the order of the samples.
-        too_long: How many samples were left out because their prompt was too long.
-        cut: How many responses were cut off.
+        examples: Examples, in the order of the samples.
+        too_long: Number of samples left out because their prompt was too long.
+        truncated: Number of responses that were truncated.
     """
 
     examples: list[Example]
     too_long: int
-    cut: int
+    truncated: int
 
 
 def encode(
@@ -51,46 +51,46 @@ def encode(
 ) -> EncodedSet:
     """Tokenise samples for training.
 
-    A response ends with the tokenizer's end-of-sequence token, once, unless it is cut off. Of an empty response only
+    A response ends with the tokenizer's end-of-sequence token, once, unless it is truncated. Of an empty response only
     that token is supervised.
 
     Args:
         samples: Prompts and responses.
-        span_sets: The spans of each sample's whole text, as character offsets; None without alignment.
-        tokenizer: A fast one, as offsets are needed.
-        max_length: Tokens of prompt and response; the rest of a response is cut off.
-        max_prompt_length: Samples with longer prompts are left out.
-        teacher_tokenizer: The teacher's where it is another one: the limits hold for both, and only spans with tokens
-            on both sides are kept.
+        span_sets: Spans of each sample's whole text, as character ranges; None without alignment.
+        tokenizer: Tokenizer of the student, a fast one, since character offsets are needed.
+        max_length: Maximum number of tokens of prompt and response; longer responses are truncated.
+        max_prompt_length: Maximum number of tokens of the prompt; samples with longer prompts are left out.
+        teacher_tokenizer: Tokenizer of the teacher where it differs from the student's; None otherwise. The limits
+            then apply to both, and only spans with tokens on both sides are kept.
 
     Raises:
         InputError: A tokenizer cannot be used, or no sample is left.
     """
-    sides = [Side(tokenizer, max_length)]
+    tokenizers = [SampleTokenizer(tokenizer, max_length)]
     if teacher_tokenizer is not None:
-        sides.append(Side(teacher_tokenizer, max_length))
+        tokenizers.append(SampleTokenizer(teacher_tokenizer, max_length))
     examples: list[Example] = []
-    too_long = cut = 0
+    too_long = truncated = 0
     for first in range(0, len(samples), _CHUNK):
         chunk = samples[first : first + _CHUNK]
-        texts = zip(*(side.texts(chunk) for side in sides), strict=True)
-        for number, (sample, both) in enumerate(zip(chunk, texts, strict=True), start=first):
+        texts = zip(*(side.tokenise(chunk) for side in tokenizers), strict=True)
+        for index, (sample, both) in enumerate(zip(chunk, texts, strict=True), start=first):
             if any(text.prompt_length > max_prompt_length for text in both):
                 too_long += 1
                 continue
-            cut += any(text.cut for text in both)
-            examples.append(_example(sample, number, both, span_sets[number] if span_sets else {}))
+            truncated += any(text.truncated for text in both)
+            examples.append(_example(sample, index, both, span_sets[index] if span_sets else {}))
     if not examples:
-        raise InputError([_nothing_left(len(samples), max_prompt_length)])
-    return EncodedSet(examples, too_long, cut)
+        raise InputError([_no_examples(len(samples), max_prompt_length)])
+    return EncodedSet(examples, too_long, truncated)
 
 
-class Side:
-    """One tokenizer at work on prompts and responses.
+class SampleTokenizer:
+    """Tokenises samples with one tokenizer, as they are trained on.
 
     Args:
-        tokenizer: A fast one with an end token.
-        max_length: Tokens of prompt and response; the rest of a response is cut off.
+        tokenizer: Fast tokenizer with an end token.
+        max_length: Maximum number of tokens of prompt and response; longer responses are truncated.
 
     Raises:
         InputError: The tokenizer cannot be used.
@@ -102,40 +102,54 @@ class Side:
         self._max_length = max_length
         self._special = special_ids(tokenizer)
 
-    def texts(self, samples: Sequence[Sample]) -> list[TokenisedText]:
-        """Samples as they are trained on."""
+    def tokenise(self, samples: Sequence[Sample]) -> list[TokenisedText]:
+        """Tokenise the prompts and responses of samples."""
         prompts = _prompts(samples, self._tokenizer)
         responses = tokenise([sample.response for sample in samples], self._tokenizer, add_special_tokens=False)
         return [self._text(*parts) for parts in zip(samples, prompts, responses, strict=True)]
 
     def _text(self, sample: Sample, prompt: Tokens, response: Tokens) -> TokenisedText:
-        ids = joined(prompt.ids, response.ids, self._tokenizer.eos_token_id)
+        ids = join_response(prompt.ids, response.ids, self._tokenizer.eos_token_id)
         offsets = np.concatenate([prompt.offsets, response.offsets + len(sample.prompt)])[: self._max_length]
         special = np.isin(ids[: len(offsets)], self._special)
-        cut = len(ids) > self._max_length
-        return TokenisedText(ids[: self._max_length], offsets, len(prompt.ids), special, cut)
+        truncated = len(ids) > self._max_length
+        return TokenisedText(ids[: self._max_length], offsets, len(prompt.ids), special, truncated)
 
 
 def _example(
-    sample: Sample, number: int, sides: Sequence[TokenisedText], span_set: SpanSet | Mapping[str, ArrayLike]
+    sample: Sample, index: int, sides: Sequence[TokenisedText], span_set: SpanSet | Mapping[str, ArrayLike]
 ) -> Example:
-    own, others = sides[0], sides[1:]
-    told = sample.prompt, own.offsets[: own.prompt_length]
-    cuts = tuple(place for place in sample.cuts if place <= len(sample.prompt))
-    if not others:
-        spans = own.ranges(sample.text, span_set)
-        return Example(own.ids, own.prompt_length, spans, False, *told, prompt_boundaries=cuts, index=number)
-    own_spans, other_spans = common_spans(sample.text, own, others[0], span_set)
-    teacher = Example(others[0].ids, others[0].prompt_length, other_spans)
-    pairs = matched(sample.text, len(sample.prompt), own, others[0])
-    return Example(own.ids, own.prompt_length, own_spans, False, *told, teacher, pairs, cuts, number)
+    student = sides[0]
+    example = Example(
+        student.ids,
+        student.prompt_length,
+        {},
+        prompt_text=sample.prompt,
+        prompt_offsets=student.offsets[: student.prompt_length],
+        prompt_boundaries=tuple(boundary for boundary in sample.boundaries if boundary <= len(sample.prompt)),
+        index=index,
+    )
+    if len(sides) == 1:
+        return replace(example, spans=student.token_ranges(sample.text, span_set))
+    teacher = sides[1]
+    student_spans, teacher_spans = common_spans(sample.text, student, teacher, span_set)
+    return replace(
+        example,
+        spans=student_spans,
+        teacher=Example(teacher.ids, teacher.prompt_length, teacher_spans),
+        matched_R2=matched_tokens(sample.text, len(sample.prompt), student, teacher),
+    )
 
 
 def prompt_ids(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Tokenise prompts for generation, exactly as ``encode`` does.
+    """Tokenise prompts for generation, exactly as ``encode`` does for training.
+
+    Args:
+        samples: Samples, of which only the prompts are used.
+        tokenizer: Fast tokenizer with an end token.
 
     Returns:
-        The ids of each prompt, without padding.
+        The token ids of each prompt, without padding.
 
     Raises:
         InputError: The tokenizer cannot be used.
@@ -148,7 +162,12 @@ def prompt_ids(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) ->
 
 
 class Tokens(NamedTuple):
-    """A text as tokens: their ids, and (T, 2) half-open character ranges."""
+    """A tokenised text.
+
+    Attributes:
+        ids: T token ids, int32.
+        offsets: (T, 2) half-open character ranges, int32.
+    """
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int32]
@@ -166,14 +185,20 @@ def _prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> l
 
 
 def _appends_end(ids: NDArray[np.int32], text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    # Where one token is both beginning and end of a sequence (OPT), looking at the last id alone would not do.
+    # Where one token both begins and ends a sequence (OPT), the last id alone does not tell.
     plain = tokenise([text], tokenizer, add_special_tokens=False)[0].ids
     ends = ids[-1:].tolist() == [tokenizer.eos_token_id]
     return ends and ids[len(ids) - len(plain) :].tolist() != plain.tolist()
 
 
 def tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, add_special_tokens: bool) -> list[Tokens]:
-    """Tokenise texts, whatever padding and truncation the tokenizer is set to."""
+    """Tokenise texts without padding or truncation, whatever the tokenizer is set to.
+
+    Args:
+        texts: Any strings.
+        tokenizer: A fast tokenizer.
+        add_special_tokens: Whether the tokenizer adds its special tokens, e.g. one that begins a sequence.
+    """
     encoded = tokenizer(
         texts,
         add_special_tokens=add_special_tokens,
@@ -190,15 +215,21 @@ def tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, add_special_t
     ]
 
 
-def joined(prompt: NDArray[np.int32], response: NDArray[np.int32], end: int | None) -> NDArray[np.int32]:
-    """The ids of prompt and response, and the end (None: none) unless the response has it."""
+def join_response(prompt: NDArray[np.int32], response: NDArray[np.int32], end: int | None) -> NDArray[np.int32]:
+    """Concatenate the token ids of prompt and response, and append the end token unless the response ends with it.
+
+    Args:
+        prompt: Token ids of the prompt.
+        response: Token ids of the response.
+        end: Id of the end token; None: no end token is appended.
+    """
     ending = [] if end is None or response[-1:].tolist() == [end] else [end]
     return np.concatenate([prompt, response, np.array(ending, dtype=np.int32)])
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
-    """The ids of tokens that are no content."""
-    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    """Return the ids of special tokens, sorted, int32, without a token that only stands for unknown words."""
+    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     special = added | set(tokenizer.all_special_ids)
     # The token for unknown words stands for content, unless it has another task as well (GPT-2).
     if tokenizer.unk_token_id not in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id):
@@ -211,10 +242,10 @@ def _check(tokenizer: PreTrainedTokenizerBase) -> None:
     name = tokenizer.name_or_path or type(tokenizer).__name__
     if not tokenizer.is_fast:
         problem = f"the tokenizer is a slow one, without character offsets (got {name})"
-        faults.append(Fault("student.tokenizer", problem, "a tokenizer with a tokenizer.json is allowed", _REPLACE))
+        faults.append(Fault("student.tokenizer", problem, "expected a tokenizer with a tokenizer.json", _REPLACE))
     if tokenizer.eos_token_id is None:
         problem = f"the tokenizer has no end-of-sequence token (got {name})"
-        faults.append(Fault("student.tokenizer", problem, "a tokenizer with an eos_token is allowed", _REPLACE))
+        faults.append(Fault("student.tokenizer", problem, "expected a tokenizer with an eos_token", _REPLACE))
     if faults:
         raise InputError(faults)
 
@@ -222,6 +253,6 @@ def _check(tokenizer: PreTrainedTokenizerBase) -> None:
 _REPLACE = "Name the folder of such a tokenizer in student.tokenizer."
 
 
-def _nothing_left(samples: int, max_prompt_length: int) -> Fault:
+def _no_examples(samples: int, max_prompt_length: int) -> Fault:
     problem = f"every prompt is longer than {max_prompt_length} tokens ({samples} rows)"
     return Fault("data.max_prompt_length", problem, "at least one prompt must fit", "Raise data.max_prompt_length.")

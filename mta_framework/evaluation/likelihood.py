@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mta_framework.chunked_loss import chunked_values, cross_entropy, select_positions
-from mta_framework.data.tokens import joined, tokenise
+from mta_framework.data.tokens import join_response, tokenise
 from mta_framework.generation.isolation import isolated
 from mta_framework.generation.limits import first_id, max_positions
 from mta_framework.models.decoder import base_of
@@ -86,7 +86,7 @@ def _texts(
         if room is not None and len(start) > room:
             raise ValueError(f"a prompt has {len(start)} tokens, and the model {room} positions")
         # What the last position predicts needs no position of its own.
-        ids = joined(start, reference.ids, tokenizer.eos_token_id)[: None if room is None else room + 1]
+        ids = join_response(start, reference.ids, tokenizer.eos_token_id)[: None if room is None else room + 1]
         texts.append(_Text(ids, len(start)))
     return texts
 

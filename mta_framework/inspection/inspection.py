@@ -11,7 +11,7 @@ import numpy as np
 
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
-from mta_framework.data.tokens import Side
+from mta_framework.data.tokens import SampleTokenizer
 from mta_framework.errors import Fault, InputError, as_plugin_error
 from mta_framework.inspection.weights import character_weights
 from mta_framework.interfaces import MeasuringLayerMapper, SpanExtractor
@@ -25,7 +25,7 @@ from mta_framework.runs.preparation import summarised_models
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.cross_tokenizer import TokenisedText
 from mta_framework.spans.extraction import SpanArrays, extract
-from mta_framework.spans.template_pieces import Parse, parse_pieces, pieces
+from mta_framework.spans.field_extraction import Extract, extract_by_field, part_ranges
 from mta_framework.types import LayerPair
 
 
@@ -78,8 +78,8 @@ def inspect(bound: BoundRun, wanted: Wanted) -> Inspection:
         cache = SpanCache(span_cache_folder(bound.spec), bound.spans, bound.spec.data.processes)
         spans, count = _spans(samples, cache.spans), partial(_cached_failures, cache)
     failures = _failures(samples, count)
-    side = Side(run_models.tokenizer, bound.spec.data.max_length) if wanted.tokens else None
-    tokens = side.texts(samples) if side else [None] * len(samples)
+    side = SampleTokenizer(run_models.tokenizer, bound.spec.data.max_length) if wanted.tokens else None
+    tokens = side.tokenise(samples) if side else [None] * len(samples)
     weights = _weights(bound, run_models, samples[: wanted.limit]) if wanted.importance else []
     weights += [{}] * (len(samples) - len(weights))
     texts = [_marked(*parts) for parts in zip(samples, spans, tokens, weights, strict=True)]
@@ -102,8 +102,8 @@ def _parsed(samples: Sequence[Sample], extractor: SpanExtractor) -> tuple[list[S
     return spans, Speed(len(samples), sum(len(sample.text) for sample in samples), seconds)
 
 
-def _spans(samples: Sequence[Sample], parse: Parse) -> list[SpanArrays]:
-    return parse_pieces([sample.text for sample in samples], [sample.cuts for sample in samples], parse)
+def _spans(samples: Sequence[Sample], parse: Extract) -> list[SpanArrays]:
+    return extract_by_field([sample.text for sample in samples], [sample.boundaries for sample in samples], parse)
 
 
 def _cached_failures(cache: SpanCache, texts: Sequence[str]) -> list[int]:
@@ -117,7 +117,7 @@ def _own_failures(extractor: SpanExtractor, texts: Sequence[str]) -> list[int]:
 
 
 def _failures(samples: Sequence[Sample], count: Callable[[Sequence[str]], list[int]]) -> list[int]:
-    cut = [[sample.text[start:end] for start, end in pieces(sample.text, sample.cuts)] for sample in samples]
+    cut = [[sample.text[start:end] for start, end in part_ranges(sample.text, sample.boundaries)] for sample in samples]
     distinct = list(dict.fromkeys(piece for some in cut for piece in some))
     counts = dict(zip(distinct, count(distinct), strict=True))
     return [sum(counts[piece] for piece in some) for some in cut]
@@ -127,8 +127,8 @@ def _weights(bound: BoundRun, run_models: RunModels, samples: Sequence[Sample]) 
     teacher = run_models.teacher()
     assert teacher is not None
     assert bound.importance is not None
-    side = Side(run_models.teacher_tokenizer or run_models.tokenizer, bound.spec.data.max_length)
-    texts = zip([sample.text for sample in samples], side.texts(samples), strict=True)
+    side = SampleTokenizer(run_models.teacher_tokenizer or run_models.tokenizer, bound.spec.data.max_length)
+    texts = zip([sample.text for sample in samples], side.tokenise(samples), strict=True)
     return list(character_weights(list(texts), teacher, bound.importance, _pairs(bound, run_models)))
 
 
@@ -162,7 +162,7 @@ def _marked(
 
 def _tokens_in_spans(text: str, tokenised: TokenisedText, spans: SpanArrays) -> dict[str, int]:
     counts = {}
-    for name, token_K2 in tokenised.ranges(text, spans).items():
+    for name, token_K2 in tokenised.token_ranges(text, spans).items():
         inside = np.zeros(len(tokenised.offsets), dtype=bool)
         for first, last in token_K2:
             inside[first:last] = True

@@ -68,7 +68,7 @@ def size(summary: ModelSummary) -> ModelFacts:
 def data_facts(data: PreparedData) -> dict[str, DataFacts]:
     """Rows of the training and the validation set: used, left out and truncated."""
     sets = {"train": data.train, "validation": data.validation}
-    return {name: DataFacts(len(part.examples), part.too_long, part.cut) for name, part in sets.items() if part}
+    return {name: DataFacts(len(part.examples), part.too_long, part.truncated) for name, part in sets.items() if part}
 
 
 def span_facts(encoded: EncodedSet) -> dict[str, SpanFacts]:
@@ -82,5 +82,5 @@ def span_samples(data: PreparedData) -> tuple[SpanSample, ...]:
     """The first training texts with their spans; empty without alignment."""
     return tuple(
         SpanSample(text, {name: tuple(map(tuple, ranges.tolist())) for name, ranges in spans.items()})
-        for text, spans in data.shown
+        for text, spans in data.preview
     )

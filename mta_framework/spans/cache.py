@@ -1,4 +1,4 @@
-"""The span cache: every text is parsed once, by several processes, and kept on disk."""
+"""The span cache: every distinct text is parsed once, by several processes, and its spans are kept on disk."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ _KEY = "sha256"
 """Column that holds the digest of a text; granularities have one each, as flat start, end, start, end, ..."""
 
 _FAILURES = "#failures"
-"""Column that says how many stretches of a text could not be parsed."""
+"""Column with the number of segments of a text that could not be parsed."""
 
 _TEXTS_PER_PROCESS = 200
-"""Below this a further process costs more than it saves: each loads its own parser."""
+"""Below this many texts another process costs more than it saves: each loads its own parser."""
 
 _TEXTS_PER_SHARD = 100_000
-"""Texts that are written at once: what was parsed before an interruption is kept."""
+"""Texts per file; files that were written before an interruption are kept."""
 
 _BATCH = 200
 
 
 class SpanCache:
-    """Spans by text.
+    """Spans of texts, kept on disk by the digest of the text.
 
     Several processes may use one folder at once; at worst a text is parsed twice.
 
     Args:
-        folder: Where caches are. Each extractor, with its options and version, has a folder of its own in it.
-        extractor: Parses texts that have not been seen.
-        processes: How many parse at once; None: one per core.
+        folder: Directory of all span caches. Each extractor, with its options and version, has a subfolder.
+        extractor: Span extractor that parses the texts missing from the cache.
+        processes: Number of processes that parse at once; None means one per core.
     """
 
     def __init__(self, folder: Path, extractor: SpanExtractor, processes: int | None):
         digest = hashlib.sha256(f"{_FAILURES} {extractor.fingerprint()}".encode()).hexdigest()[:16]
         self.folder = Path(folder) / f"{extractor.NAME}-{digest}"
         self.parsed = 0
-        """How many texts the last call of ``spans`` parsed."""
+        """Number of texts that the last call of ``spans`` parsed."""
         self.failures: list[int] = []
-        """How many stretches of each text of that call the extractor could not parse."""
+        """For each text of the last call of ``spans``, the number of segments that could not be parsed."""
         self._extractor = extractor
         self._processes = processes or os.cpu_count() or 1
         self._shards = Shards(self.folder, "span cache", "output_dir or data.cache_dir")
-        self._place: dict[bytes, tuple[_Rows, int]] = {}
+        self._row_of: dict[bytes, tuple[_Rows, int]] = {}
 
-    def spans(self, texts: Sequence[str], numbers: Sequence[int] | None = None) -> list[SpanArrays]:
-        """Spans of texts, parsed only where the cache does not hold them.
+    def spans(self, texts: Sequence[str], text_indices: Sequence[int] | None = None) -> list[SpanArrays]:
+        """Return the spans of texts, parsing only those that the cache lacks.
 
         Args:
             texts: Any strings.
-            numbers: What the texts are called in messages; None: their positions.
+            text_indices: Index of each text in the data set, which messages name; None: its position in ``texts``.
 
         Returns:
             For each text, granularity -> (K, 2) int32 half-open character ranges, read-only.
@@ -70,34 +70,36 @@ class SpanCache:
             RunError: The extractor fails or breaks its contract, or the folder cannot be created.
         """
         for table in self._shards.unread():
-            self._place_rows(table)
+            self._add_rows(table)
         keys = [hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest() for text in texts]
-        unseen = sorted({key: place for place, key in enumerate(keys) if key not in self._place}.values())
+        unseen = sorted({key: position for position, key in enumerate(keys) if key not in self._row_of}.values())
         for first in range(0, len(unseen), _TEXTS_PER_SHARD):
-            some = unseen[first : first + _TEXTS_PER_SHARD]
-            called = some if numbers is None else [numbers[place] for place in some]
-            table = self._parse([texts[place] for place in some], called, [keys[place] for place in some])
+            shard = unseen[first : first + _TEXTS_PER_SHARD]
+            indices = shard if text_indices is None else [text_indices[position] for position in shard]
+            table = self._parse(
+                [texts[position] for position in shard], indices, [keys[position] for position in shard]
+            )
             self._shards.add(table)
-            self._place_rows(table)
+            self._add_rows(table)
         self.parsed = len(unseen)
-        places = [self._place[key] for key in keys]
-        self.failures = [int(rows.failures[row]) for rows, row in places]
-        return [rows.spans(row) for rows, row in places]
+        cached = [self._row_of[key] for key in keys]
+        self.failures = [int(rows.failures[row]) for rows, row in cached]
+        return [rows.spans(row) for rows, row in cached]
 
-    def _place_rows(self, table: pa.Table) -> None:
+    def _add_rows(self, table: pa.Table) -> None:
         for rows in _rows_of(table, self._extractor.granularities):
-            self._place.update((key, (rows, row)) for row, key in enumerate(rows.keys))
+            self._row_of.update((key, (rows, row)) for row, key in enumerate(rows.keys))
 
-    def _parse(self, texts: list[str], numbers: list[int], keys: list[bytes]) -> pa.Table:
+    def _parse(self, texts: list[str], text_indices: list[int], keys: list[bytes]) -> pa.Table:
         flat = datasets.List(datasets.Value("int32"))
-        own = {_KEY: datasets.Value("binary"), _FAILURES: datasets.Value("int32")}
-        features = {**own, **dict.fromkeys(self._extractor.granularities, flat)}
+        columns = {_KEY: datasets.Value("binary"), _FAILURES: datasets.Value("int32")}
+        features = {**columns, **dict.fromkeys(self._extractor.granularities, flat)}
         processes = min(self._processes, len(texts) // _TEXTS_PER_PROCESS)
-        parsed = datasets.Dataset.from_dict({"text": texts, "number": numbers, _KEY: keys}).map(
+        parsed = datasets.Dataset.from_dict({"text": texts, "index": text_indices, _KEY: keys}).map(
             partial(_parse_batch, extractor=self._extractor),
             batched=True,
             batch_size=_BATCH,
-            remove_columns=["text", "number"],
+            remove_columns=["text", "index"],
             features=datasets.Features(features),
             num_proc=processes if processes > 1 else None,
             load_from_cache_file=False,
@@ -109,7 +111,7 @@ class SpanCache:
 
 
 class _Rows(NamedTuple):
-    """Some texts' spans, as views into a file: row r of a granularity is ``values[bounds[r] : bounds[r + 1]]``."""
+    """Spans of several texts, as views into a file: row r of a granularity is ``values[bounds[r] : bounds[r + 1]]``."""
 
     keys: list[bytes]
     failures: NDArray[np.int32]
@@ -136,6 +138,6 @@ def _rows_of(table: pa.Table, granularities: Sequence[str]) -> Iterator[_Rows]:
 
 
 def _parse_batch(batch: dict[str, list[Any]], extractor: SpanExtractor) -> dict[str, list[Any]]:
-    span_sets = extract(extractor, batch["text"], batch["number"])
+    span_sets = extract(extractor, batch["text"], batch["index"])
     columns = {name: [span_set[name].ravel() for span_set in span_sets] for name in extractor.granularities}
     return {_KEY: batch[_KEY], _FAILURES: extractor.failures(batch["text"]), **columns}

@@ -1,4 +1,4 @@
-"""One text in the tokens of two tokenizers: the same spans on both sides, and the places where both go on from."""
+"""Aligns a text under two tokenizers: its spans on both sides, and the tokens that both predict from the same text."""
 
 from __future__ import annotations
 
@@ -14,75 +14,99 @@ from mta_framework.types import SpanSet
 
 @dataclass(frozen=True)
 class TokenisedText:
-    """A text as the tokens of one tokenizer.
+    """Prompt and response as the tokens of one tokenizer.
 
     Args:
-        ids: int32, prompt and response.
-        offsets: (at most as many, 2) half-open character ranges; an end token that was added has none.
-        prompt_length: How many tokens are the prompt.
-        special: bool, for each of the offsets whether its token is special.
-        cut: Whether the response goes on.
+        ids: Token ids of prompt and response, int32.
+        offsets: Half-open character range of each token, (at most as many as ids, 2); an added end token has none.
+        prompt_length: Number of tokens of the prompt.
+        special: Boolean mask over the offsets, True on special tokens.
+        truncated: Whether the response was truncated to the maximum length.
     """
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int32]
     prompt_length: int
     special: NDArray[np.bool_]
-    cut: bool = False
+    truncated: bool = False
 
-    def ranges(self, text: str, span_set: SpanSet | Mapping[str, ArrayLike]) -> dict[str, NDArray[np.int32]]:
-        """Token ranges of character spans, see ``TokenOffsets``."""
+    def token_ranges(self, text: str, span_set: SpanSet | Mapping[str, ArrayLike]) -> dict[str, NDArray[np.int32]]:
+        """Convert character spans to token ranges.
+
+        Args:
+            text: The whole text, prompt and response.
+            span_set: Granularity -> half-open character ranges.
+
+        Returns:
+            Granularity -> half-open token ranges, see ``TokenOffsets.token_ranges``.
+        """
         tokens = TokenOffsets(text, self.offsets, self.special)
-        return {granularity: tokens.ranges(spans) for granularity, spans in span_set.items()}
+        return {granularity: tokens.token_ranges(spans) for granularity, spans in span_set.items()}
 
 
 def common_spans(
-    text: str, own: TokenisedText, other: TokenisedText, span_set: SpanSet | Mapping[str, ArrayLike]
+    text: str, student: TokenisedText, teacher: TokenisedText, span_set: SpanSet | Mapping[str, ArrayLike]
 ) -> tuple[dict[str, NDArray[np.int32]], dict[str, NDArray[np.int32]]]:
-    """Token ranges of the spans that have tokens on both sides, in one order."""
-    sides = [TokenOffsets(text, side.offsets, side.special) for side in (own, other)]
-    found: tuple[dict[str, NDArray[np.int32]], dict[str, NDArray[np.int32]]] = ({}, {})
-    for granularity, spans in span_set.items():
-        (own_K2, own_held), (other_K2, other_held) = (side.held(spans) for side in sides)
-        both = own_held & other_held
-        found[0][granularity] = own_K2[both[own_held]]
-        found[1][granularity] = other_K2[both[other_held]]
-    return found
-
-
-def matched(text: str, begin: int, own: TokenisedText, other: TokenisedText) -> NDArray[np.int32]:
-    """Tokens of the response that both models predict from the same text.
+    """Convert spans to token ranges of two tokenizers, keeping only spans that have tokens on both sides.
 
     Args:
-        text: Prompt and response.
-        begin: Characters of the prompt.
-        own: The text in the tokens of one side.
-        other: And of the other.
+        text: The whole text, prompt and response.
+        student: The text in the student's tokens.
+        teacher: The text in the teacher's tokens.
+        span_set: Granularity -> half-open character ranges.
 
     Returns:
-        (R, 2) int32, ascending, token numbers on either side. The end of the text is matched where both close it.
+        Two dictionaries, granularity -> half-open token ranges: the student's and the teacher's, in the same order.
     """
-    (own_place, own_token), (other_place, other_token) = (_places(text, begin, side) for side in (own, other))
-    _, own_row, other_row = np.intersect1d(own_place, other_place, assume_unique=True, return_indices=True)
-    return np.stack([own_token[own_row], other_token[other_row]], axis=1).astype(np.int32)
+    sides = [TokenOffsets(text, side.offsets, side.special) for side in (student, teacher)]
+    ranges: tuple[dict[str, NDArray[np.int32]], dict[str, NDArray[np.int32]]] = ({}, {})
+    for granularity, spans in span_set.items():
+        (student_K2, student_mask), (teacher_K2, teacher_mask) = (side.token_ranges_with_mask(spans) for side in sides)
+        both = student_mask & teacher_mask
+        ranges[0][granularity] = student_K2[both[student_mask]]
+        ranges[1][granularity] = teacher_K2[both[teacher_mask]]
+    return ranges
 
 
-def _places(text: str, begin: int, side: TokenisedText) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places in the text at which a token is predicted, ascending, and the first token that is predicted there.
+def matched_tokens(text: str, prompt_end: int, student: TokenisedText, teacher: TokenisedText) -> NDArray[np.int32]:
+    """Find the tokens of a response that both models predict from the same text.
 
-    A token that shares a character with those before it (a character in several pieces) begins at no place. Characters
-    that no token has count as read with the token before them, as an accent that was composed with its letter, unless
-    they are white space between two tokens, which may belong to either; the prompt and the whole text are read whatever
-    their tokens have of them.
+    Args:
+        text: The whole text, prompt and response.
+        prompt_end: Number of characters of the prompt.
+        student: The text in the student's tokens.
+        teacher: The text in the teacher's tokens.
+
+    Returns:
+        (R, 2) int32, ascending: token index in the student's and in the teacher's tokens. The end tokens match where
+        both texts end with one.
+    """
+    sides = (student, teacher)
+    (student_offset, student_token), (teacher_offset, teacher_token) = (
+        _prediction_offsets(text, prompt_end, side) for side in sides
+    )
+    _, student_row, teacher_row = np.intersect1d(
+        student_offset, teacher_offset, assume_unique=True, return_indices=True
+    )
+    return np.stack([student_token[student_row], teacher_token[teacher_row]], axis=1).astype(np.int32)
+
+
+def _prediction_offsets(text: str, prompt_end: int, side: TokenisedText) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Character offsets at which a token is predicted, ascending, and the first token predicted at each.
+
+    No offset is given for a token that shares a character with the tokens before it (a character split into several
+    tokens). Characters without a token (an accent composed with its letter) count as read together with the token
+    before them, except white space between two tokens, which may belong to either. The prompt and the whole text count
+    as read, whether or not tokens cover all their characters.
     """
     ends = np.maximum.accumulate(np.concatenate([[0], side.offsets[:, 1]])).astype(np.int64)
     token = np.arange(max(side.prompt_length, 1), len(side.ids))
     last = np.minimum(token, len(side.offsets))
-    read = np.append(np.maximum(ends[:-1], begin), len(text))[last]
+    read = np.append(np.maximum(ends[:-1], prompt_end), len(text))[last]
     start = np.append(side.offsets[:, 0], len(text))[last]
     for row in np.flatnonzero(start > read):
         if not text[read[row] : start[row]].isspace():
             read[row] = start[row]
     begins = start >= read
-    place, first = np.unique(read[begins], return_index=True)
-    return place, token[begins][first]
+    offset, first = np.unique(read[begins], return_index=True)
+    return offset, token[begins][first]

@@ -1,4 +1,4 @@
-"""Calls a span extractor and checks what it says: a wrong offset would silently train on wrong spans."""
+"""Calls a span extractor and validates its spans, since a wrong offset would silently train on wrong spans."""
 
 from __future__ import annotations
 
@@ -16,57 +16,59 @@ SpanArrays = Mapping[str, NDArray[np.int32]]
 """The spans of one text: granularity -> (K, 2) half-open character ranges."""
 
 
-def extract(extractor: SpanExtractor, texts: Sequence[str], numbers: Sequence[int] | None = None) -> list[SpanArrays]:
-    """Find the spans of texts.
+def extract(
+    extractor: SpanExtractor, texts: Sequence[str], text_indices: Sequence[int] | None = None
+) -> list[SpanArrays]:
+    """Extract and validate the spans of texts.
 
     Args:
-        extractor: The plugin.
+        extractor: The span extractor.
         texts: Any strings.
-        numbers: What the texts are called in messages; None: their positions.
+        text_indices: Index of each text in the data set, which messages name; None: its position in ``texts``.
 
     Returns:
         The spans of each text, with every granularity of the extractor.
 
     Raises:
-        RunError: The extractor fails, or what it returns breaks its contract.
+        RunError: The extractor raises an exception, or its spans break its contract.
     """
-    named = [(number, text) for number, text in zip(numbers or range(len(texts)), texts, strict=True)]
+    indexed = [(index, text) for index, text in zip(text_indices or range(len(texts)), texts, strict=True)]
     try:
         span_sets = extractor.extract(texts)
     except MTAError:
         raise
     except Exception as error:  # plugin code: it may raise anything
-        raise RunError(_failure(extractor, named, error)) from error
+        raise RunError(_failure(extractor, indexed, error)) from error
     plugin = f"span extractor {extractor.NAME!r}"
     if not isinstance(span_sets, Sequence) or len(span_sets) != len(texts):
         got = len(span_sets) if isinstance(span_sets, Sequence) else type(span_sets).__name__
         raise RunError(f"{plugin} must return one span set per text, {len(texts)} (got {got})")
     overlaps = {granularity: extractor.overlap(granularity) for granularity in extractor.granularities}
     results = []
-    for (number, text), span_set in zip(named, span_sets, strict=True):
+    for (index, text), span_set in zip(indexed, span_sets, strict=True):
         try:
             results.append(_arrays(span_set, overlaps, len(text)))
         except (ValueError, TypeError, OverflowError) as error:
-            raise RunError(f"{plugin}, {_shown(number, text)}: {error}") from error
+            raise RunError(f"{plugin}, {_label(index, text)}: {error}") from error
     return results
 
 
-def _failure(extractor: SpanExtractor, named: Sequence[tuple[int, str]], error: Exception) -> str:
-    """Which text it was: that is known only of a text that fails alone."""
+def _failure(extractor: SpanExtractor, indexed: Sequence[tuple[int, str]], error: Exception) -> str:
+    """The message of a failed call; each text is tried alone to find the one that fails."""
     plugin = f"span extractor {extractor.NAME!r}"
-    if len(named) > 1:
-        for number, text in named:
+    if len(indexed) > 1:
+        for index, text in indexed:
             try:
                 extractor.extract([text])
-            except Exception as again:  # as above
-                return f"{plugin}, {_shown(number, text)}: failed ({error_text(again)})"
-    place = _shown(*named[0]) if len(named) == 1 else f"{len(named)} texts, none of which fails alone"
-    return f"{plugin}, {place}: failed ({error_text(error)})"
+            except Exception as again:  # plugin code, as above
+                return f"{plugin}, {_label(index, text)}: failed ({error_text(again)})"
+    label = _label(*indexed[0]) if len(indexed) == 1 else f"{len(indexed)} texts, none of which fails alone"
+    return f"{plugin}, {label}: failed ({error_text(error)})"
 
 
-def _shown(number: int, text: str) -> str:
-    # The beginning alone would not do: it is the template of the prompt.
-    return f"text {number} ({text!r})" if len(text) <= 80 else f"text {number} ({text[:40]!r} ... {text[-40:]!r})"
+def _label(index: int, text: str) -> str:
+    # The beginning alone would not identify a text: it is the template of the prompt.
+    return f"text {index} ({text!r})" if len(text) <= 80 else f"text {index} ({text[:40]!r} ... {text[-40:]!r})"
 
 
 def _arrays(span_set: Any, overlaps: Mapping[str, Overlap], length: int) -> SpanArrays:
@@ -75,25 +77,27 @@ def _arrays(span_set: Any, overlaps: Mapping[str, Overlap], length: int) -> Span
         raise ValueError(f"a span set must have the granularities {list(overlaps)} (got {got})")
     arrays = {granularity: _array(span_set[granularity], granularity, length) for granularity in overlaps}
     for granularity, overlap in overlaps.items():
-        _require_promised(arrays[granularity], granularity, overlap)
+        _check_overlap(arrays[granularity], granularity, overlap)
     return arrays
 
 
-def _require_promised(span_K2: NDArray[np.int32], granularity: str, overlap: Overlap) -> None:
-    """Hold an extractor to what it says of its spans."""
+def _check_overlap(span_K2: NDArray[np.int32], granularity: str, overlap: Overlap) -> None:
+    """Check that spans overlap no more than the extractor declares."""
     if overlap == "any":
         return
-    # Sorted by start, so where all follow each other apart, neighbours do; the quick answer for almost all texts.
+    # Sorted spans are disjoint if neighbours are: the fast path for almost all texts.
     if (span_K2[1:, 0] >= span_K2[:-1, 1]).all():
         return
-    around: list[list[int]] = []
+    enclosing: list[list[int]] = []
     for start, end in sorted(span_K2.tolist(), key=lambda span: (span[0], -span[1])):
-        while around and around[-1][1] <= start:
-            around.pop()
-        if around and (overlap == "none" or end > around[-1][1]):
+        while enclosing and enclosing[-1][1] <= start:
+            enclosing.pop()
+        if enclosing and (overlap == "none" or end > enclosing[-1][1]):
             expected = "lie apart" if overlap == "none" else "lie apart or one inside the other"
-            raise ValueError(f"{granularity} must {expected}, as promised (got {tuple(around[-1])} and {(start, end)})")
-        around.append([start, end])
+            raise ValueError(
+                f"{granularity} must {expected}, as promised (got {tuple(enclosing[-1])} and {(start, end)})"
+            )
+        enclosing.append([start, end])
 
 
 def _array(spans: Any, granularity: str, length: int) -> NDArray[np.int32]:

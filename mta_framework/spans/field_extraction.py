@@ -1,4 +1,4 @@
-"""Parses texts piece by piece: each field of a prompt for itself, and the template between the fields once for all."""
+"""Extracts spans field by field: each field of a prompt is parsed alone, template text between fields only once."""
 
 from __future__ import annotations
 
@@ -9,37 +9,42 @@ import numpy as np
 
 from mta_framework.spans.extraction import SpanArrays
 
-Parse = Callable[[Sequence[str], Sequence[int]], list[SpanArrays]]
-"""Finds the spans of texts, which messages call by the numbers; see ``extraction.extract``."""
+Extract = Callable[[Sequence[str], Sequence[int]], list[SpanArrays]]
+"""Extracts the spans of texts, given with their indices in the data set; see ``extraction.extract``."""
 
 
-def parse_pieces(texts: Sequence[str], cuts: Sequence[Sequence[int]], parse: Parse) -> list[SpanArrays]:
-    """Spans of texts that are cut before they are parsed.
+def extract_by_field(texts: Sequence[str], boundaries: Sequence[Sequence[int]], extract: Extract) -> list[SpanArrays]:
+    """Split texts at the boundaries of their fields and extract the spans of each part.
 
-    Equal pieces are parsed once. No span reaches over a cut.
+    Equal parts are parsed once. No span crosses a boundary.
 
     Args:
         texts: Any strings.
-        cuts: Where each is cut, ascending character offsets; none: it is parsed as a whole.
-        parse: Parses pieces; each is called by the number of the first text that has it.
+        boundaries: For each text, the character offsets to split it at, ascending; empty to parse it as a whole.
+        extract: Extracts the spans of parts. The index given with a part is that of the first text that contains it.
 
     Returns:
         For each text, granularity -> (K, 2) int32 half-open character ranges into the whole text.
     """
-    numbers: dict[str, int] = {}
-    for number, (text, places) in enumerate(zip(texts, cuts, strict=True)):
-        for start, end in pieces(text, places):
-            numbers.setdefault(text[start:end], number)
-    found = dict(zip(numbers, parse(list(numbers), list(numbers.values())), strict=True))
+    first_text: dict[str, int] = {}
+    for index, (text, text_boundaries) in enumerate(zip(texts, boundaries, strict=True)):
+        for start, end in part_ranges(text, text_boundaries):
+            first_text.setdefault(text[start:end], index)
+    part_spans = dict(zip(first_text, extract(list(first_text), list(first_text.values())), strict=True))
     return [
-        _joined([(start, found[text[start:end]]) for start, end in pieces(text, places)])
-        for text, places in zip(texts, cuts, strict=True)
+        _joined([(start, part_spans[text[start:end]]) for start, end in part_ranges(text, text_boundaries)])
+        for text, text_boundaries in zip(texts, boundaries, strict=True)
     ]
 
 
-def pieces(text: str, cuts: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The character ranges that a text is cut into; a text without cuts is one."""
-    return pairwise((0, *cuts, len(text)))
+def part_ranges(text: str, boundaries: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Return the character ranges of the parts that boundaries split a text into; without any, one range.
+
+    Args:
+        text: Any string.
+        boundaries: Character offsets, ascending.
+    """
+    return pairwise((0, *boundaries, len(text)))
 
 
 def _joined(parts: Sequence[tuple[int, SpanArrays]]) -> SpanArrays:

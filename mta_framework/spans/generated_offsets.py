@@ -1,6 +1,7 @@
-"""Which characters a generated token stands for.
+"""Character offsets of generated tokens.
 
-Generated tokens need not be those that a tokenizer would make of their text, so its offsets may not fit them.
+A model may generate other tokens than the tokenizer would produce for the same text, so the tokenizer's offsets may not
+fit them.
 """
 
 from __future__ import annotations
@@ -16,40 +17,40 @@ if TYPE_CHECKING:
 
 
 def text_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of generated tokens, special ones left out."""
+    """Decode generated tokens, leaving out special tokens."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def generated_offsets(ids: Sequence[int], text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
-    """The character ranges of generated tokens, from what their beginnings decode to.
+    """Compute the character ranges of generated tokens by decoding every prefix of the tokens.
 
-    Each token reaches from where the tokens before it end to where the beginning that ends with it does. What such a
-    beginning says of its last character may change with the next token: a character whose bytes several tokens share
-    belongs to each of them, as it does in the offsets of a tokenizer.
+    A token ranges from the end of the decoded tokens before it to the end of the decoded tokens up to and including it.
+    The last character of a decoded prefix may change with the next token; a character whose bytes are split over
+    several tokens belongs to each of them, as in the offsets of a tokenizer.
 
     Args:
-        ids: T tokens.
-        text: What ``text_of`` makes of all of them.
-        tokenizer: Decodes.
+        ids: T token ids.
+        text: The decoded text, as from ``text_of(ids, tokenizer)``.
+        tokenizer: Tokenizer that decodes.
 
     Returns:
-        (T, 2) half-open ranges into ``text``; starts and ends ascend, and no character is left out. Tokens without
-        characters, such as special ones, have empty ranges, except within a character, which they share.
+        (T, 2) half-open ranges into ``text``, int32. Starts and ends ascend, and every character is covered. Tokens
+        without characters, such as special ones, have empty ranges, except inside a split character, which they share.
     """
     offset_T2 = np.zeros((len(ids), 2), dtype=np.int32)
     settled = reached = 0
     for token in range(len(ids)):
-        beginning = text_of(ids[: token + 1], tokenizer)
-        start, agreeing = settled, _agreeing(beginning, text)
-        settled = max(settled, agreeing)
-        reached = max(reached, min(settled + (agreeing < len(beginning)), len(text)))
+        prefix = text_of(ids[: token + 1], tokenizer)
+        start, common = settled, _common_length(prefix, text)
+        settled = max(settled, common)
+        reached = max(reached, min(settled + (common < len(prefix)), len(text)))
         offset_T2[token] = start, reached
     return offset_T2
 
 
-def _agreeing(beginning: str, text: str) -> int:
-    """How many characters the two have in common from their start."""
-    if text.startswith(beginning):
-        return len(beginning)
-    pairs = enumerate(zip(beginning, text, strict=False))
-    return next((place for place, (one, other) in pairs if one != other), len(text))
+def _common_length(prefix: str, text: str) -> int:
+    """Length of the longest common prefix."""
+    if text.startswith(prefix):
+        return len(prefix)
+    pairs = enumerate(zip(prefix, text, strict=False))
+    return next((position for position, (a, b) in pairs if a != b), len(text))

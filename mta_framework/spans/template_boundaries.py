@@ -1,4 +1,4 @@
-"""Where the fields of a row lie in its text: what a template wrote can be parsed apart from them."""
+"""Finds where template fields begin and end in a text, so that fields and template text can be parsed separately."""
 
 from __future__ import annotations
 
@@ -7,46 +7,47 @@ from itertools import accumulate
 from string import Formatter
 
 _PLACEHOLDER = "\ue000field\ue000"
-"""Of private-use characters, so that no template has it, and none trims it."""
+"""Contains private-use characters, so that no template contains it or strips it."""
 
 
-def filled(form: str, **fields: str) -> tuple[str, tuple[int, ...]]:
-    """Fill in a form.
+def fill_template(template: str, **fields: str) -> tuple[str, tuple[int, ...]]:
+    """Fill in a template and record where its fields begin and end.
 
     Args:
-        form: With the names of fields in braces.
-        fields: What they say.
+        template: Format string with the names of fields in braces.
+        fields: Content of each field.
 
     Returns:
-        The text, and where the fields begin and end in it: ascending offsets above 0, the last one the text's end.
+        The text, and its boundaries: the character offsets at which a field begins or ends, ascending, from 1 up to the
+        end of the text.
     """
-    pieces = [piece for text, name, *_ in Formatter().parse(form) for piece in (text, fields[name] if name else "")]
-    return "".join(pieces), _ends(pieces)
+    parts = [part for text, name, *_ in Formatter().parse(template) for part in (text, fields[name] if name else "")]
+    return "".join(parts), _boundaries(parts)
 
 
-def field_cuts(text: str, contents: Sequence[str], written: Callable[[Sequence[str]], str]) -> tuple[int, ...]:
-    """Where the contents of a conversation begin and end in its text.
+def chat_boundaries(text: str, contents: Sequence[str], render: Callable[[Sequence[str]], str]) -> tuple[int, ...]:
+    """Find where the contents of the turns begin and end in a conversation that a chat template has rendered.
 
     Args:
-        text: The conversation, as a chat template writes it, or its beginning.
-        contents: Of the turns.
-        written: Writes a conversation with the same turns and other contents.
+        text: The rendered conversation, or a prefix of it.
+        contents: Content of each turn.
+        render: Renders a conversation of the same roles with other contents.
 
     Returns:
-        Ascending offsets; none where the template does more with contents than to write them down, perhaps without the
-        white space around them.
+        Character offsets, ascending; empty where the template changes contents in any way but stripping white space
+        around them.
     """
     try:
-        frame = written([_PLACEHOLDER] * len(contents)).split(_PLACEHOLDER)
-    except Exception:  # a template is foreign code, and may refuse what no row says
+        frame = render([_PLACEHOLDER] * len(contents)).split(_PLACEHOLDER)
+    except Exception:  # a template is foreign code, and may refuse the placeholder
         return ()
-    for some in (contents, [content.strip() for content in contents]):
-        if len(frame) == len(some) + 1:
-            pieces = [piece for pair in zip(frame, [*some, ""], strict=True) for piece in pair]
-            if "".join(pieces).startswith(text):
-                return tuple(place for place in _ends(pieces) if place < len(text))
+    for written in (contents, [content.strip() for content in contents]):
+        if len(frame) == len(written) + 1:
+            parts = [part for pair in zip(frame, [*written, ""], strict=True) for part in pair]
+            if "".join(parts).startswith(text):
+                return tuple(boundary for boundary in _boundaries(parts) if boundary < len(text))
     return ()
 
 
-def _ends(pieces: Iterable[str]) -> tuple[int, ...]:
-    return tuple(sorted({end for end in accumulate(map(len, pieces)) if end > 0}))
+def _boundaries(parts: Iterable[str]) -> tuple[int, ...]:
+    return tuple(sorted({end for end in accumulate(map(len, parts)) if end > 0}))

@@ -21,7 +21,7 @@ from mta_framework.generation.engine import Engine
 from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
 from mta_framework.interfaces import Rollouts
 from mta_framework.spans.cache import SpanCache
-from mta_framework.spans.template_pieces import parse_pieces
+from mta_framework.spans.field_extraction import extract_by_field
 from mta_framework.timers import PARSING, Stopwatch
 from mta_framework.types import Example, Responder
 
@@ -114,17 +114,17 @@ class TrainingRollouts(Rollouts):
         identity = {**self._settings, "by": by, "model": state, "temperature": temperature}
         cache = ResponseCache(self._folder, json.dumps(identity, sort_keys=True))
         distinct = list({prompt.prompt_ids.tobytes(): prompt for prompt in prompts}.values())
-        missing = [prompt for prompt, known in zip(distinct, cache.known(distinct), strict=True) if known is None]
+        missing = [prompt for prompt, known in zip(distinct, cache.lookup(distinct), strict=True) if known is None]
         processes().wait_for_everyone()  # all must have looked before one of them adds
         if missing:
             self._fill(cache, missing, by, temperature, state)
             processes().wait_for_everyone()
-        responses = [response for response in cache.known(prompts) if response is not None]
+        responses = [response for response in cache.lookup(prompts) if response is not None]
         if len(responses) < len(prompts):
             raise RunError(f"{cache.folder}: responses that were just written cannot be read; is the disk full?")
         with self.stopwatch.part(PARSING), processes().main_process_first():  # the others find the spans in the cache
             texts, cuts = self._encoder.texts(prompts, responses), [prompt.prompt_boundaries for prompt in prompts]
-            spans = parse_pieces(texts, cuts, self._span_cache.spans) if self._span_cache is not None else None
+            spans = extract_by_field(texts, cuts, self._span_cache.spans) if self._span_cache is not None else None
         return self._encoder.encode(prompts, responses, by == "student", spans)
 
     def _fill(

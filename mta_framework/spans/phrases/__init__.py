@@ -1,7 +1,7 @@
-"""Phrases, from what a parser says of a sentence, and the rules that span extractors share. No torch.
+"""Noun phrases and verb groups of parsed sentences, for span extractors that bring a parser. No torch.
 
-For extractors that have a parser of their own: ``by_constituents`` or ``by_dependencies`` give ranges of words,
-``outermost_phrases`` drops those that lie in others, ``words_within`` gives the words of what is left.
+``by_constituents`` or ``by_dependencies`` finds phrases as ranges of words, ``outermost_phrases`` drops phrases inside
+others, ``words_within`` lists the words of the remaining phrases.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Phrases by constituents."""
+"""Finds noun phrases and verb groups in a constituency tree."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _COMMAS = set(",;:/、，；：،؛")
 
 
 class Tree(Protocol):
-    """A constituent, a tag with a word as its only child, or a word without children."""
+    """A node of a constituency tree: a constituent, a tag with a word as its only child, or a word without children."""
 
     @property
     def label(self) -> str:
-        """E.g. ``NP`` or ``NP-SBJ``, or the word."""
+        """Label of the constituent or tag, e.g. ``NP`` or ``NP-SBJ``, or the word."""
 
     @property
     def children(self) -> Sequence[Tree]:
-        """From left to right."""
+        """Child nodes, from left to right."""
 
 
 @dataclass
@@ -34,8 +34,8 @@ class _Node:
     """A constituent as a range of words.
 
     Attributes:
-        runs: Its noun phrases, if it is an NP.
-        whole: Whether it can be part of another NP's phrase.
+        runs: Noun phrases in it, if it is an NP.
+        whole: Whether it can be part of the noun phrase of another NP.
     """
 
     label: str
@@ -47,22 +47,22 @@ class _Node:
 
 
 def by_constituents(tree: Tree, words: Sequence[Word]) -> list[Span]:
-    """Noun phrases and verb groups, by the constituents NP and VP.
+    """Find noun phrases and verb groups in the constituents NP and VP of a sentence.
 
-    A noun phrase is what an NP has up to a clause, a prepositional phrase or a parenthesis; coordinated nouns are
-    phrases of their own. A verb group is the verb of a VP with the auxiliaries, adverbs and particles beside it, down
-    the chain of VPs that auxiliaries make; one without a full verb is none. Nouns, pronouns and verbs that lie in
-    neither, as many treebanks have them, are phrases by themselves.
+    A noun phrase is an NP up to a clause, prepositional phrase or parenthesis in it; coordinated nouns are separate
+    phrases. A verb group is the verb of a VP with adjacent auxiliaries, adverbs and particles, followed down the chain
+    of VPs that auxiliaries form; a group without a full verb is dropped. Nouns, pronouns and verbs outside of both,
+    which many treebanks have, are phrases of one word.
 
     Args:
-        tree: Of the whole sentence, with a leaf for each word.
-        words: Their parts of speech; heads and relations are not read.
+        tree: Constituency tree of the sentence, with a leaf for each word.
+        words: Words of the sentence, of which texts and parts of speech are used.
 
     Returns:
-        Half-open ranges of word numbers, in no order; they may lie in each other.
+        Half-open ranges of word indices, unsorted, possibly nested.
 
     Raises:
-        ValueError: The tree has another number of leaves.
+        ValueError: The number of leaves is not the number of words.
     """
     nodes = _nodes(tree)
     if nodes[0].end != len(words):
@@ -70,20 +70,20 @@ def by_constituents(tree: Tree, words: Sequence[Word]) -> list[Span]:
     for node in reversed(nodes):
         if node.children:
             _look_into(node, words)
-    found = [run for node in nodes for run in node.runs]
+    phrases = [run for node in nodes for run in node.runs]
     inner = {id(_inner_verb(node)) for node in nodes if node.label == "VP"}
     starts = (node for node in nodes if node.label == "VP" and node.children and id(node) not in inner)
-    found += [run for run in (_verb_run(node, words) for node in starts) if run]
-    covered = {number for first, end in found for number in range(first, end)}
-    lone = (number for number, word in enumerate(words) if word.upos in HEADS and number not in covered)
-    return found + [(number, number + 1) for number in lone]
+    phrases += [run for run in (_verb_run(node, words) for node in starts) if run]
+    covered = {index for first, end in phrases for index in range(first, end)}
+    lone = (index for index, word in enumerate(words) if word.upos in HEADS and index not in covered)
+    return phrases + [(index, index + 1) for index in lone]
 
 
 def _nodes(tree: Tree) -> list[_Node]:
-    """All constituents and tags, outer ones first; without recursion, since trees may be deep."""
+    """All constituents and tags, outer ones first; iterative, since trees may be deep."""
     nodes: list[_Node] = []
     above: list[tuple[Tree, _Node | None]] = [(tree, None)]
-    number = 0
+    index = 0
     while above:
         branch, parent = above.pop()
         node = _Node(re.split("[-=#*]", branch.label)[0])
@@ -91,8 +91,8 @@ def _nodes(tree: Tree) -> list[_Node]:
         if parent:
             parent.children.append(node)
         if not any(child.children for child in branch.children):
-            node.first, node.end = number, number + 1
-            number += 1
+            node.first, node.end = index, index + 1
+            index += 1
         else:
             above += [(child, node) for child in reversed(branch.children)]
     for node in reversed(nodes):
@@ -109,7 +109,7 @@ def _look_into(node: _Node, words: Sequence[Word]) -> None:
 
 
 def _noun_runs(node: _Node, words: Sequence[Word]) -> Iterator[Span]:
-    """The children of a noun phrase up to a clause or the like; coordinated nouns apart."""
+    """Children of an NP up to a clause or the like; coordinated nouns separately."""
     run: Span | None = None
     for child in node.children:
         if child.whole and not _joins(child, words):
@@ -135,7 +135,7 @@ def _inner_verb(node: _Node) -> _Node | None:
 
 
 def _verb_run(node: _Node, words: Sequence[Word]) -> Span | None:
-    """The verb of a VP with what stands beside it, down the chain of VPs that auxiliaries make."""
+    """The verb of a VP with adjacent auxiliaries, adverbs and particles, down the chain of VPs of auxiliaries."""
     run: Span | None = None
     below: _Node | None = node
     while below:

@@ -1,4 +1,4 @@
-"""What a parser says of the words of a sentence, as far as phrases need it."""
+"""The words of a parsed sentence, as far as phrases need them."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ NOMINAL = frozenset({"NOUN", "PROPN", "PRON"})
 ADVERBIAL = frozenset({"ADV", "PART"})
 VERBAL = frozenset({"VERB", "AUX"}) | ADVERBIAL
 HEADS = NOMINAL | {"VERB"}
-"""Tags of words that head a phrase."""
+"""Part-of-speech tags of words that head a phrase."""
 
 
 class Word(Protocol):
-    """A word in the terms of Universal Dependencies; what a parser left out is None.
+    """A word annotated with Universal Dependencies; annotations that the parser lacks are None.
 
     Attributes:
-        text: As written.
-        upos: Part of speech, e.g. ``NOUN``.
-        head: The number of the word that it depends on, from 1; 0 is the root.
-        deprel: Its relation to that word, e.g. ``nsubj`` or ``nmod:poss``.
+        text: The word as written.
+        upos: Universal part-of-speech tag, e.g. ``NOUN``.
+        head: 1-based index of the word that it depends on; 0 for the root.
+        deprel: Relation to that word, e.g. ``nsubj`` or ``nmod:poss``.
     """
 
     @property
     def text(self) -> str:
-        """As written."""
+        """The word as written."""
 
     @property
     def upos(self) -> str | None:
-        """Part of speech."""
+        """Universal part-of-speech tag, e.g. ``NOUN``."""
 
     @property
     def head(self) -> int | None:
-        """The word that it depends on."""
+        """1-based index of the word that it depends on; 0 for the root."""
 
     @property
     def deprel(self) -> str | None:
-        """Its relation to that word."""
+        """Relation to the word that it depends on, e.g. ``nsubj``."""
 
 
 def has_any(words: Sequence[Word], run: Span, tags: Set[str]) -> bool:
-    """Whether a range of words has one with any of these tags."""
+    """Return whether any word of a range has one of the given part-of-speech tags."""
     return any(word.upos in tags for word in words[run[0] : run[1]])
 
 
 def trimmed(words: Sequence[Word], run: Span, tags: Set[str]) -> Span:
-    """A range of words without those with any of these tags at its ends; one with another tag is in it."""
+    """Trim words with the given part-of-speech tags from both ends of a range, which must contain another word."""
     first, end = run
     while words[first].upos in tags:
         first += 1

@@ -1,23 +1,23 @@
-"""Stretches of a text that are written in another notation than prose: code and formulas. No torch.
+"""Segments of a text that are code or formulas rather than prose. No torch.
 
-For span extractors that leave such stretches, or what lies around them, to other extractors::
+For span extractors that pass such segments, or the text between them, to other extractors::
 
-    found = [formula_stretches(text) for text in texts]
-    around = [gaps(text, stretches) for text, stretches in zip(texts, found)]
-    prose = spans_within(self.prose, texts, around)
+    segments = [formula_segments(text) for text in texts]
+    prose = [gaps(text, text_segments) for text, text_segments in zip(texts, segments)]
+    span_sets = spans_within(self.prose, texts, prose)
 """
 
 from __future__ import annotations
 
 from mta_framework.spans.segments.arithmetic import NUMBER
-from mta_framework.spans.segments.code import code_segments, unquoted
+from mta_framework.spans.segments.code import blank_quote_marks, code_segments
 from mta_framework.spans.segments.dispatch import (
-    Piece,
+    Excerpt,
+    excerpts_of,
     failures_of,
     failures_within,
     gaps,
     merged,
-    pieces_of,
     spans_of,
     spans_within,
 )
@@ -27,19 +27,19 @@ from mta_framework.spans.segments.tokens import Token, formula_tokens
 
 __all__ = [
     "NUMBER",
-    "Piece",
+    "Excerpt",
     "Segment",
     "Token",
+    "blank_quote_marks",
     "code_segments",
+    "excerpts_of",
     "failures_of",
     "failures_within",
     "formula_segments",
     "formula_tokens",
     "gaps",
     "merged",
-    "pieces_of",
     "shifted",
     "spans_of",
     "spans_within",
-    "unquoted",
 ]

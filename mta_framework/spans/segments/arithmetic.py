@@ -1,4 +1,4 @@
-"""Formulas without delimiters, as people type them: ``5 * 3 = 15``, ``<<48/2=24>>``, ``#### 72``, ``y = 2x^2``."""
+"""Finds formulas without delimiters, in plain text: ``5 * 3 = 15``, ``<<48/2=24>>``, ``#### 72``, ``y = 2x^2``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mta_framework.spans.segments.segment import Segment, shifted
 
 _AMOUNT = r"(?:\d{1,3}(?:(?:,|\{,\})\d{3})++(?!\d)|\d++)(?:\.\d++)?+|\.\d++"
 NUMBER = rf"(?:(?:[$€£¥]|\\\$)?(?:{_AMOUNT})(?:\\?%)?)"
-"""One number each in ``1,234.5``, ``$12.50``, ``.5``, ``50%``: with its currency sign or its sign of per cent."""
+"""Pattern of a number with its currency or percent sign: ``1,234.5``, ``$12.50``, ``.5``, ``50%``."""
 
 _BRACES = r"\{(?:[^{}\n]|\{(?:[^{}\n]|\{[^{}\n]*+\})*+\})*+\}"
 _GREEK = "alpha|beta|gamma|delta|theta|lambda|mu|pi|sigma|phi|omega|Delta|infty"
@@ -19,10 +19,10 @@ _COMMAND = (
 _CALL = r"(?:sin|cos|tan|log|ln|exp|sqrt|max|min|gcd|lcm|abs|mod|[A-Za-z])\([^()\n]{1,80}\)"
 _VARIABLE = r"[A-Za-zα-ωΑ-Ω](?:_\{?\w+\}?|\d+)?['′]*(?![^\W_²³¹⁰⁴-⁹ⁿ₀-₉])"
 _UNIT = r"(?:[A-Za-z]{1,4}(?![^\W_])|(?:[ \t][A-Za-z]{2,}+){1,3}(?=[ \t]*(?:[+*×÷=/)]|-[ \t]*[$\d(])))"
-"""What a number counts: a few letters, or some words where the calculation goes on behind them."""
+"""A unit after a number: a few letters, or some words if the calculation continues after them."""
 
 _ANNOTATION = r"<<[^<>\n]{0,300}>>"
-"""The calculator annotation of GSM8K, before the number that it gives."""
+"""A calculator annotation of GSM8K, which precedes its result."""
 
 _OPERAND = rf"""(?:[-+−±]?
     (?: [$€£¥]?{_ANNOTATION}(?:{NUMBER}{_UNIT}?)? | {_COMMAND} | {_CALL} | √?{NUMBER}{_UNIT}? | √?{_VARIABLE}
@@ -32,7 +32,7 @@ _GROUPED = rf"(?:[-+−]?√?[(\[{{][ \t]*){{0,8}}+{_OPERAND}(?:[ \t]*[)\]}}][²
 
 _RELATION = r"(?:==|=>|->|<=|>=|!=|<(?!/?[A-Za-z]+\d?>)|[=>≤≥≠≈≡→⇒]|\\(?:leq?|geq?|neq?|approx)(?![A-Za-z]))"
 CROSS = r"(?:(?<=[\d)%])[xX](?=[ \t]*[$\d])|(?<=[\d)%][ ])[xX](?=[ \t]*[$\d]|[ ]\())"
-"""The letter that stands for a sign of multiplication."""
+"""Pattern of the letter x as a multiplication sign."""
 
 _OPERATOR = rf"(?:\*\*|[-+*/×÷·⋅∙^±−]|\\(?:times|cdot|div|pm)(?![A-Za-z])|of(?=[ \t]+[$\d])|{CROSS})"
 
@@ -50,45 +50,51 @@ _SURE = re.compile(rf"{_ANNOTATION}|\\[A-Za-z]|[√²³]|{_RELATION}")
 _JOINED = re.compile(_OPERATOR)
 _JOINED_LETTERS = re.compile(r"[+*×÷^·⋅]")
 _NAME = re.compile(r"[\w.,$]+(?:-[\w.,$]+)+|\d+(?:/\d+){2,}")
-"""A range, a telephone number, a date, a name: ``10-12``, ``555-1234``, ``1/5/2024``, ``B-52``."""
+"""A range, telephone number, date or name: ``10-12``, ``555-1234``, ``1/5/2024``, ``B-52``."""
 
 _CANDIDATE = re.compile(r"[=<>≤≥≠≈≡→⇒^+*×÷·⋅∙±−√²³\\/]|\d[ \t]*-|-[ \t]*[\d$]|[xX][ \t]*[\d$]|of[ \t]+[\d$]|####")
-"""What a line without any formula seldom has."""
+"""Characters that a line without formulas rarely has; other lines are skipped."""
 
 
 def arithmetic_segments(text: str) -> Iterator[Segment]:
-    """Find formulas without delimiters, each within a line.
+    """Find formulas without delimiters, each within one line.
 
-    A formula relates or joins numbers, single letters, calls, brackets and a few bare commands of LaTeX; up to three
-    words may stand behind a number, where the calculation goes on behind them. Ranges, dates and names with hyphens
-    are none, nor is a number by itself, but for the answer behind ``####``.
+    A formula is numbers, single letters, function calls, brackets and a few bare LaTeX commands, joined by operators or
+    relations. Up to three words may follow a number, if the calculation continues after them. Ranges, dates and
+    hyphenated names are no formulas, nor is a single number, except the answer after ``####``.
+
+    Args:
+        text: Any string.
+
+    Returns:
+        Segments with the notation ``arithmetic``, in order, disjoint.
     """
     start = 0
     for line in text.splitlines(keepends=True):
         if _CANDIDATE.search(line):
-            yield from (shifted(found, start) for found in _found(line))
+            yield from (shifted(segment, start) for segment in _segments(line))
         start += len(line)
 
 
-def _found(text: str) -> Iterator[Segment]:
+def _segments(text: str) -> Iterator[Segment]:
     for run in _RUN.finditer(text):
         start, end = run.span()
-        cuts = [] if run["answer"] else [start + place for place in _unmatched(run[0])]
+        split_offsets = [] if run["answer"] else [start + index for index in _unmatched(run[0])]
         if run["answer"]:
             yield Segment("arithmetic", start, end, run.span("answer"))
-        elif cuts:
-            for before, after in zip([start - 1, *cuts], [*cuts, end], strict=True):
-                yield from (shifted(found, before + 1) for found in _found(text[before + 1 : after]))
+        elif split_offsets:
+            for before, after in zip([start - 1, *split_offsets], [*split_offsets, end], strict=True):
+                yield from (shifted(segment, before + 1) for segment in _segments(text[before + 1 : after]))
         elif length := _length(run[0]):
             yield Segment("arithmetic", start, start + length, (start, start + length))
 
 
 def _length(run: str) -> int:
-    """How much of a run is a formula by itself; 0 if nothing is."""
-    alone = _RUN.match(run)
-    if not alone:
+    """Number of characters at the start of a run that are a formula by themselves; 0 if none are."""
+    match = _RUN.match(run)
+    if not match:
         return 0
-    formula = alone[0]
+    formula = match[0]
     if _SURE.search(formula):
         return len(formula)
     first = _FIRST.match(formula)
@@ -99,15 +105,15 @@ def _length(run: str) -> int:
 
 
 def _unmatched(run: str) -> list[int]:
-    """Brackets without a partner, in order."""
+    """Indices of brackets without a partner, ascending."""
     opened: list[int] = []
-    alone: list[int] = []
-    for place, character in enumerate(run):
+    unpaired: list[int] = []
+    for index, character in enumerate(run):
         if character in "([{":
-            opened.append(place)
+            opened.append(index)
         elif character in ")]}":
             if opened:
                 opened.pop()
             else:
-                alone.append(place)
-    return sorted(alone + opened)
+                unpaired.append(index)
+    return sorted(unpaired + opened)

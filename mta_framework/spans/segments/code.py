@@ -1,4 +1,4 @@
-"""Where the code of a text is: fenced blocks and inline backticks, as CommonMark has them."""
+"""Finds the code of a text: fenced blocks and inline code, as defined by CommonMark."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _FENCE = re.compile(
     r"(?P<fence>`{3,}(?=[^`\n]*$)|~{3,})[ \t]*(?P<tag>[^\s`]*)[^\n]*$",
     re.MULTILINE,
 )
-"""An opening fence, also one that is indented, quoted (``>``) or that begins the item of a list."""
+"""An opening fence, which may be indented, quoted (``>``) or the first line of a list item."""
 
 _FORMULA_TAGS = {"math", "latex", "tex"}
-"""What is fenced like this is no code."""
+"""Tags of fenced blocks that hold formulas, not code."""
 
 _TICKS = re.compile(r"`+")
 
@@ -27,16 +27,16 @@ _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 def code_segments(text: str) -> list[Segment]:
     """Find fenced blocks and inline code.
 
-    A fence that is never closed reaches to the end of the text, as in a response that was cut off, or of the quotation
-    that it stands in; the marks of a quotation are part of what it encloses. Blocks tagged
-    ``math``, ``latex`` or ``tex`` are formulas and left out. Inline code lies between two runs of as many backticks,
-    in one paragraph; LaTeX quotes (two backticks, closed by two apostrophes) are none.
+    An unclosed fence extends to the end of the text, as in a truncated response, or to the end of the block quote that
+    contains it; quote marks inside a block are part of ``inner``. Blocks tagged ``math``, ``latex`` or ``tex`` are
+    formulas and left out. Inline code is enclosed by two runs of equally many backticks within a paragraph; LaTeX
+    quotes (two backticks, closed by two apostrophes) are no inline code.
 
     Args:
         text: Any string.
 
     Returns:
-        Sorted, apart from each other; ``inner`` is what lies between the lines of the fences.
+        Segments sorted by start, disjoint; ``inner`` is the range between the lines of the fences.
     """
     segments: list[Segment] = []
     at = 0
@@ -49,19 +49,22 @@ def code_segments(text: str) -> list[Segment]:
     return [*segments, *_inline(text, at, len(text))]
 
 
-def unquoted(text: str, segments: Sequence[Segment]) -> str:
-    """The text with spaces for the marks of quotations in front of the lines of fenced blocks that are quoted.
+def blank_quote_marks(text: str, segments: Sequence[Segment]) -> str:
+    """Replace the quote marks before the lines of quoted fenced blocks by as many spaces.
 
     Args:
         text: Any string.
-        stretches: Those that were found in it.
+        segments: Code segments of the text, as from ``code_segments``.
+
+    Returns:
+        The text, of unchanged length.
     """
     parts, at = [], 0
     for segment in segments:
         opening = _BEFORE_FENCE.match(text, segment.start)
         if depth := opening[0].count(">") if opening else 0:
             (start, end), marks = segment.inner, re.compile(rf"^(?:[ \t]*>){{1,{depth}}}", re.MULTILINE)
-            parts += [text[at:start], marks.sub(lambda found: " " * len(found[0]), text[start:end])]
+            parts += [text[at:start], marks.sub(lambda match: " " * len(match[0]), text[start:end])]
             at = end
     return "".join([*parts, text[at:]])
 
@@ -80,14 +83,14 @@ def _block(text: str, opening: re.Match[str]) -> Segment:
 
 def _inline(text: str, start: int, end: int) -> Iterator[Segment]:
     runs = list(_TICKS.finditer(text, start, end))
-    # Runs by length, last first, so that each closing one is found without looking at those in between.
+    # Runs by length, last first, so that each closing run is found without scanning those in between.
     waiting: dict[int, list[re.Match[str]]] = {}
     for run in reversed(runs):
         waiting.setdefault(len(run[0]), []).append(run)
     for run in runs:
         same = waiting[len(run[0])]
         same.pop()
-        # A run that lies inside an earlier stretch is gone together with it.
+        # A run inside an earlier segment was consumed with it.
         if run.start() < start or not same:
             continue
         closing = same[-1]

@@ -1,4 +1,4 @@
-"""Where the formulas of a text are: between LaTeX's delimiters, and arithmetic without any."""
+"""Finds the formulas of a text: LaTeX between delimiters, and arithmetic without delimiters."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _DELIMITER = re.compile(r"[$\\]|```|~~~")
 _CLOSING = {"paren": r"\\\)", "bracket": r"\\\]", "dollars": r"(?<!\\)\$\$"}
 
 _DOLLAR = re.compile(r"(?:[^$\\]|\\.)++\$", re.DOTALL)
-"""From behind an opening dollar to the next one that is not escaped."""
+"""Text after an opening dollar, up to and including the next one that is not escaped."""
 
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 
 _NOTATION = re.compile(r"\\[A-Za-z]|[=^_]")
-"""What a formula that was cut off has, and a stray delimiter has not."""
+"""Notation of formulas: tells a truncated formula from a stray delimiter."""
 
 _TEXT_IN_FORMULA = re.compile(r"\\(?:text|mbox|textrm|textbf|textit|mathrm|operatorname)\*?\s*\{[^{}]*\}")
 
@@ -42,26 +42,30 @@ _AMOUNT_AND_MORE = re.compile(
     r"\d[\d.,]*+(?:[A-Za-z]*\s+(?:[A-Za-z]+\s+)*?[A-Za-z]{2,}(?![A-Za-z])|.*[-+*/=(]$)", re.DOTALL
 )
 _BEGINS_ANOTHER = re.compile(r"\d|<<|[A-Z_]{2}|\{")
-"""Behind the second dollar: a sum of money, perhaps behind GSM8K's annotation, or a variable of a shell."""
+"""Text after the second dollar that makes it open something else: an amount of money, perhaps after a GSM8K annotation,
+or a shell variable."""
 
 
 def formula_segments(text: str) -> list[Segment]:
-    r"""Find formulas.
+    r"""Find the formulas of a text.
 
-    Between ``\( \)``, ``\[ \]``, ``$$ $$``, in the environments of displayed formulas, in blocks fenced as ``math``,
-    ``latex`` or ``tex``, and between single dollars: behind the first and before the second stands no white space, no
-    digit or name follows the second, and no prose lies between them, so that sums of money are none. A formula ends
-    before a blank line; one whose delimiter is never closed is ``unclosed`` up to there. In what is left, arithmetic.
+    LaTeX formulas are delimited by ``\( \)``, ``\[ \]``, ``$$ $$``, an environment of displayed formulas, the fences of
+    a block tagged ``math``, ``latex`` or ``tex``, or by single dollars. To exclude amounts of money, single dollars
+    must have no white space on their inner sides, no prose between them, and no digit or name after the second. A
+    formula ends before a blank line; where its delimiter is not closed, it is ``unclosed`` up to there. In the
+    remaining text, arithmetic without delimiters is searched for.
 
     Args:
         text: Any string.
 
     Returns:
-        Sorted, apart from each other.
+        Segments sorted by start, disjoint.
     """
     delimited = _delimited(text) if _DELIMITER.search(text) else []
     arithmetic = [
-        shifted(found, start) for start, end in gaps(text, delimited) for found in arithmetic_segments(text[start:end])
+        shifted(segment, start)
+        for start, end in gaps(text, delimited)
+        for segment in arithmetic_segments(text[start:end])
     ]
     return sorted([*delimited, *arithmetic], key=lambda segment: segment.start)
 
@@ -71,15 +75,15 @@ def _delimited(text: str) -> list[Segment]:
     stray: dict[str, int] = {}
     at = 0
     while opening := _OPENING.search(text, at):
-        found = _stretch(text, opening, stray)
-        if found:
-            segments.append(found)
-        at = found.end if found else opening.end()
+        segment = _delimited_segment(text, opening, stray)
+        if segment:
+            segments.append(segment)
+        at = segment.end if segment else opening.end()
     return segments
 
 
-def _stretch(text: str, opening: re.Match[str], stray: dict[str, int]) -> Segment | None:
-    """What a delimiter opens; ``stray`` keeps where the paragraph ends in which its kind opens nothing."""
+def _delimited_segment(text: str, opening: re.Match[str], stray: dict[str, int]) -> Segment | None:
+    """The segment that a delimiter opens; ``stray`` records up to where its kind is known to open none."""
     kind = opening.lastgroup
     if kind is None:
         return None
@@ -90,10 +94,10 @@ def _stretch(text: str, opening: re.Match[str], stray: dict[str, int]) -> Segmen
     closing = _CLOSING.get(kind) or rf"\\end\{{{re.escape(opening[kind])}\}}"
     if opening.start() < stray.get(closing, 0):
         return None
-    found = re.compile(rf"(?P<closing>{closing})|\n[ \t\r]*\n").search(text, opening.end())
-    if found and found["closing"]:
-        return Segment("latex", opening.start(), found.end(), (opening.end(), found.start()))
-    limit = found.start() if found else len(text)
+    match = re.compile(rf"(?P<closing>{closing})|\n[ \t\r]*\n").search(text, opening.end())
+    if match and match["closing"]:
+        return Segment("latex", opening.start(), match.end(), (opening.end(), match.start()))
+    limit = match.start() if match else len(text)
     if _NOTATION.search(text, opening.end(), limit):
         return Segment("unclosed", opening.start(), limit, (opening.end(), limit))
     stray[closing] = limit
@@ -101,10 +105,10 @@ def _stretch(text: str, opening: re.Match[str], stray: dict[str, int]) -> Segmen
 
 
 def _between_dollars(text: str, start: int) -> Segment | None:
-    found = _DOLLAR.match(text, start)
-    if not found:
+    match = _DOLLAR.match(text, start)
+    if not match:
         return None
-    end, body = found.end(), found[0][:-1]
+    end, body = match.end(), match[0][:-1]
     if body[-1].isspace() or _BEGINS_ANOTHER.match(text, end) or _BLANK_LINE.search(body):
         return None
     plain = _TEXT_IN_FORMULA.sub(r"\\text", body)

@@ -1,4 +1,4 @@
-"""Which programming language a stretch of text may be in, at first sight. Languages are called as tree-sitter does."""
+"""Guesses the programming language of a segment by its tag and keywords. Languages are named as in tree-sitter."""
 
 from __future__ import annotations
 
@@ -57,21 +57,21 @@ Language = Literal[
     "xml",
     "zig",
 ]
-"""Those whose tree-sitter grammars stood degenerate text; those of YAML and Perl did not."""
+"""Languages whose tree-sitter grammars cope with degenerate text; those of YAML and Perl do not."""
 
 LANGUAGES: frozenset[str] = frozenset(get_args(Language))
 
 PLAIN_TAGS = frozenset({"text", "txt", "plain", "plaintext", "output"})
-"""Of fenced blocks that are no code."""
+"""Tags of fenced blocks that are no code."""
 
 MARKDOWN_TAGS = frozenset({"markdown", "md"})
-"""Of fenced blocks that may have fenced blocks inside."""
+"""Tags of fenced blocks that may contain fenced blocks."""
 
 STRICT = ("python", "javascript", "java", "c", "cpp", "go", "rust", "json")
-"""Languages in which what is not code has errors: to be tried on code without any cue."""
+"""Languages in which text that is no code has syntax errors; they are tried on code without any cue."""
 
 PERMISSIVE = frozenset({"bash", "css", "html", "php", "ruby"})
-"""Languages in which much prose has no errors: there, that alone shows nothing."""
+"""Languages in which much prose has no syntax errors, so that their absence is no evidence of code."""
 
 _ALIASES = {
     "bash": "sh shell zsh console shellsession",
@@ -133,52 +133,59 @@ _CODE_LINE = re.compile(
     r"|(?:import|from) [\w.]+(?:,| import |;|\s*$)|\s*(?:SELECT|INSERT|UPDATE|DELETE|CREATE|FROM|WHERE|JOIN)\b"
     r"|\s*[\w.\[\]'\"]+(?:: ?[\w\[\], .]+)? ?[-+*/|&%:]{0,2}= ?\S|\s*[\w.]+\(.*\)\s*$"
 )
-"""Begins or ends as statements do, assigns, or is a call."""
+"""A line that begins or ends like a statement, assigns, or is a call."""
 
 _LONGEST_LINE = 2000
-"""Characters of a line that are looked at: patterns with two open ends take their time."""
+"""Characters of a line that are examined: patterns open at both ends are slow on long lines."""
 
 
 def language_of(tag: str) -> str:
-    """The language that the tag of a fenced block stands for: ``{.Py`` and ``py:main.py`` are ``python``.
+    """Return the language that the tag of a fenced block names: ``{.Py`` and ``py:main.py`` name ``python``.
 
     Args:
-        tag: First word behind the fence.
+        tag: First word after the opening fence.
 
     Returns:
-        The tag itself, in lower case, where it is no other name of a language; empty without a tag.
+        Name of the language; the tag in lower case where it is no known alias; empty without a tag.
     """
-    found = re.match(r"[{.]*([\w+#-]*)", tag)
-    name = found[1].lower() if found else ""
+    match = re.match(r"[{.]*([\w+#-]*)", tag)
+    name = match[1].lower() if match else ""
     return _LANGUAGES.get(name, name)
 
 
 def candidates(code: str) -> list[str]:
-    """Languages that show by keywords or punctuation, at most three, the most likely first."""
+    """Guess the language of code by its keywords and punctuation.
+
+    Args:
+        code: Any string.
+
+    Returns:
+        At most three languages, the most likely first; empty without any cue.
+    """
     counts = {language: len(cue.findall(code)) for language, cue in _COMPILED.items()}
     return sorted((language for language in counts if counts[language]), key=lambda name: -counts[name])[:3]
 
 
 def code_runs(text: str) -> Iterator[Span]:
-    """Runs of lines that look like code in a text without fences.
+    """Find runs of lines that look like code in a text without fences.
 
-    Indented and blank lines inside of a run belong to it; it ends before any other line.
+    Indented and blank lines inside a run belong to it; any other line ends it.
 
     Args:
         text: Any string.
 
-    Returns:
-        Character ranges, sorted and apart, without white space at the end.
+    Yields:
+        Half-open character ranges, sorted and disjoint, without trailing white space.
     """
-    start, end, place = -1, -1, 0
+    start, end, offset = -1, -1, 0
     for line in text.splitlines(keepends=True):
         looks = _CODE_LINE.match(line.rstrip("\r\n")[:_LONGEST_LINE]) is not None
         if start >= 0 and not looks and line.strip() and not line[0].isspace():
             yield start, end
             start = -1
         elif looks or (start >= 0 and line.strip()):
-            start = place if start < 0 else start
-            end = place + len(line.rstrip())
-        place += len(line)
+            start = offset if start < 0 else start
+            end = offset + len(line.rstrip())
+        offset += len(line)
     if start >= 0:
         yield start, end

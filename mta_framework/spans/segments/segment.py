@@ -1,4 +1,4 @@
-"""A stretch of a text in one notation."""
+"""A segment of a text in one notation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Notation = Literal["fenced code", "inline code", "latex", "arithmetic", "unclose
 
 
 class Segment(NamedTuple):
-    """A stretch of a text in one notation.
+    """A segment of a text in one notation.
 
     Args:
-        notation: ``unclosed`` is a formula whose delimiter never closes.
-        start: Of the whole, delimiters included.
-        end: Of the whole.
-        inner: Half-open range of what the delimiters enclose, inside ``[start, end)``; may be empty.
-        tag: First word behind an opening fence, in lower case.
+        notation: Notation of the segment; ``unclosed`` is a formula whose delimiter is not closed.
+        start: Character offset of its start, delimiters included.
+        end: Character offset of its end, exclusive, delimiters included.
+        inner: Half-open character range between the delimiters, within ``[start, end)``; may be empty.
+        tag: First word after the opening fence, in lower case; empty without one.
     """
 
     notation: Notation
@@ -28,7 +28,7 @@ class Segment(NamedTuple):
 
 
 def shifted(segment: Segment, offset: int) -> Segment:
-    """The same stretch of a text that has ``offset`` more characters in front."""
+    """Shift all offsets of a segment by ``offset`` characters."""
     start, end = segment.inner
     return segment._replace(
         start=segment.start + offset, end=segment.end + offset, inner=(start + offset, end + offset)

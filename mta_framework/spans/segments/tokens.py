@@ -1,4 +1,4 @@
-"""The tokens of a formula, in LaTeX or as people type them."""
+"""Splits a formula, in LaTeX or plain arithmetic, into tokens."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ skipped: displaystyle textstyle limits nolimits nonumber notag hline left right 
 skipped: cdots ldots dots vdots ddots
 """
 _KINDS = {name: kind for kind, names in re.findall(r"^(\w+): (.+)$", _COMMANDS, re.MULTILINE) for name in names.split()}
-"""Commands by what the parser does with them; any other is a symbol."""
+"""LaTeX command -> kind of its token; any other command is a symbol."""
 
 _CELLS = re.compile(r"matrix|array|cases|tabular")
 _CONJUNCTIONS = re.compile(r"\{\s*,?\s*(?:and|or|if|where|for|when|with|then|so|since|otherwise|but|as|is)\b")
 
 
 def _grammar(name: str) -> re.Pattern[str]:
-    """The tokens of a formula; ``name`` is what makes letters a name."""
+    """Pattern of the tokens of a formula; ``name`` is the pattern of a name of several letters."""
     return re.compile(
         rf"""
           (?P<skipped> \\(?:[hv]space\*?|label|tag\*?|color|ref|eqref)\s*\{{[^{{}}]*\}} | \\[^A-Za-z{{}}|\\$] )
@@ -74,7 +74,14 @@ _TYPED = _grammar("[A-Za-z]{2,}")
 
 
 class Token(NamedTuple):
-    """A token of a formula: what the parser does with it, where it is, what is written there."""
+    """A token of a formula.
+
+    Args:
+        kind: Kind of the token, e.g. ``number`` or ``relation``; see ``formula_tokens``.
+        start: Character offset of its start in the whole text.
+        end: Character offset of its end, exclusive.
+        text: Characters of the token.
+    """
 
     kind: str
     start: int
@@ -83,47 +90,51 @@ class Token(NamedTuple):
 
 
 def formula_tokens(text: str, inner: Span, notation: Notation) -> list[Token]:
-    r"""The tokens of a formula, in order and apart from each other.
+    r"""Split a formula into tokens.
 
     Kinds: number; symbol and name (a name has several letters); text and conjunction (``\text{...}``); function and sum
-    (functions, and signs such as that of a sum, which take what follows); fraction, root, style and wrapper (commands
-    with arguments); script, above, below, prime, factorial (behind an operand); times, sign, relation, separator; open,
-    close, lbrace, rbrace, begin, end. Spacing and what no kind fits is left out.
+    (functions, and operators such as a sum sign, applied to the operand that follows); fraction, root, style and
+    wrapper (commands with arguments); script, above, below, prime, factorial (after an operand); times, sign, relation,
+    separator; open, close, lbrace, rbrace, begin, end. Spacing and characters of no kind are left out.
 
     Args:
-        text: Any string.
-        inner: Where the formula is in it, delimiters left out.
-        notation: In ``latex`` up to three letters in a row are a symbol each; in ``arithmetic`` two are a name.
+        text: The whole text.
+        inner: Half-open character range of the formula, without delimiters.
+        notation: Notation of the formula. In ``latex`` up to three consecutive letters are a symbol each; in
+            ``arithmetic`` two or more are a name.
+
+    Returns:
+        Tokens in order, disjoint.
     """
     grammar = _TYPED if notation == "arithmetic" else _LATEX
-    raw = [Token(_kind(found), *found.span(), found[0]) for found in grammar.finditer(text, *inner)]
+    raw = [Token(_kind(match), *match.span(), match[0]) for match in grammar.finditer(text, *inner)]
     return [token for token in _resolved(raw) if token.kind != "skipped"]
 
 
-def _kind(found: re.Match[str]) -> str:
-    kind = str(found.lastgroup)
+def _kind(match: re.Match[str]) -> str:
+    kind = str(match.lastgroup)
     if kind == "command":
-        return _KINDS.get(found["called"], "symbol")
-    if kind == "text" and _CONJUNCTIONS.search(found[0]):
+        return _KINDS.get(match["called"], "symbol")
+    if kind == "text" and _CONJUNCTIONS.search(match[0]):
         return "conjunction"
     if kind != "sized":
         return kind
-    size, mark = found["size"], found[0][-1]
+    size, mark = match["size"], match[0][-1]
     if size == "middle":
         return "separator"
     if size in {"left", "right"}:
         return "open" if size == "left" else "close"
-    command = re.search(r"\\([A-Za-z]+)$", found[0])
+    command = re.search(r"\\([A-Za-z]+)$", match[0])
     known = _KINDS.get(command[1], "skipped") if command else ""
     return known or ("open" if mark in "([{" else "close" if mark in ")]}" else "bar" if mark == "|" else "skipped")
 
 
 def _resolved(tokens: Sequence[Token]) -> list[Token]:
-    """What a bar and an ampersand are depends on the brackets around them."""
+    """Resolve the kinds of bars and ampersands, which depend on the brackets around them."""
     kinds = [token.kind for token in tokens]
     bars: list[list[int]] = [[]]
     cells = [False]
-    for place, token in enumerate(tokens):
+    for index, token in enumerate(tokens):
         if token.kind in {"open", "lbrace", "begin"}:
             bars.append([])
             cells.append(bool(_CELLS.search(token.text)) if token.kind == "begin" else cells[-1])
@@ -134,15 +145,15 @@ def _resolved(tokens: Sequence[Token]) -> list[Token]:
             _pair(bars[-1], kinds)
             bars[-1] = []
         elif token.kind == "bar":
-            bars[-1].append(place)
+            bars[-1].append(index)
         elif token.kind == "ampersand":
-            kinds[place] = "separator" if cells[-1] else "skipped"
+            kinds[index] = "separator" if cells[-1] else "skipped"
     for level in bars:
         _pair(level, kinds)
     return [token._replace(kind=kind) for token, kind in zip(tokens, kinds, strict=True)]
 
 
-def _pair(places: Sequence[int], kinds: list[str]) -> None:
-    """Bars open and close by turns; an odd number of them separates: ``{x | x > 0}``."""
-    for turn, place in enumerate(places):
-        kinds[place] = "separator" if len(places) % 2 else "close" if turn % 2 else "open"
+def _pair(bars: Sequence[int], kinds: list[str]) -> None:
+    """An even number of bars opens and closes in turn; an odd number separates: ``{x | x > 0}``."""
+    for turn, index in enumerate(bars):
+        kinds[index] = "separator" if len(bars) % 2 else "close" if turn % 2 else "open"

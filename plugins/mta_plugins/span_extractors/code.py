@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from pydantic import Field
 
 from mta_framework import Overlap, PluginChoice, PluginParams, Span, SpanExtractor, SpanSet
-from mta_framework.spans.segments import Segment, code_segments, failures_within, gaps, merged, spans_within, unquoted
+from mta_framework.spans.segments import (
+    Segment,
+    blank_quote_marks,
+    code_segments,
+    failures_within,
+    gaps,
+    merged,
+    spans_within,
+)
 from mta_framework.spans.segments.languages import (
     LANGUAGES,
     MARKDOWN_TAGS,
@@ -31,29 +39,29 @@ if TYPE_CHECKING:
     from tree_sitter import Parser, Tree
 
 _LONGEST = 40
-"""Words in a phrase, at most: a longer table or chain gives way to its parts."""
+"""Maximum number of words in a phrase; a longer expression is replaced by its parts."""
 
 _UNREADABLE = 0.5
-"""Share of a stretch in error above which it yields nothing."""
+"""Share of a segment in error above which it yields no spans."""
 
 _DOUBTFUL = 0.1
-"""Share in error above which a text without fences is not code as a whole."""
+"""Share in error above which a text without fences is not taken for code as a whole."""
 
 _STEPS = 200
 _BYTES_PER_STEP = 30
-"""Parsing is given up after so many steps, and one more for so many bytes: several times what code takes."""
+"""Parsing is given up after ``_STEPS`` steps, plus one per ``_BYTES_PER_STEP`` bytes: several times what code takes."""
 
 _CHUNK = 65_536
 """Bytes that the parser reads at once."""
 
 _HOLDER = re.compile(r"(?:^|_)(?:block|body|suite|statements?|(?<!parameter_)declaration|definition|then|do_group)$")
-"""Nodes that hold or are statements: one that lies in another makes that one compound."""
+"""Kinds of nodes that are or contain statements; a node that contains one is compound."""
 
 _FAR = 1_000_000_000
-"""So far is a node below an error where there is none above it."""
+"""Distance to the nearest error above a node where there is none."""
 
 _ASIDE = re.compile(r"comment|modifiers$|(?:^|_)(?:block|body|suite|statements|compound_statement|then|do_group)$")
-"""Neither expression nor statement, but what is said beside one or holds several."""
+"""Kinds of nodes that are neither expression nor statement: comments, modifiers, blocks."""
 
 _CALL = re.compile(r"(?:^|_)(?:call|invocation)(?:_expression)?$|^new_expression$|^object_creation_expression$")
 
@@ -64,37 +72,37 @@ _OPENING_QUOTE = re.compile(r"[A-Za-z]{0,3}[$#]*[\"'`]+")
 _RUN = re.compile(
     r"[^\s!-/:-@\[-^`{-~\u2010-\u205e\u3000-\u303f]+(?:['’.-][^\s!-/:-@\[-^`{-~\u2010-\u205e\u3000-\u303f]+)*"
 )
-"""A word inside a comment or string: no white space, no punctuation but between two parts."""
+"""A word inside a comment or string: without white space, and with punctuation between two of its parts only."""
 
 
 class Code(SpanExtractor):
     """Identifiers, literals, keywords and operators of source code, and its expressions, calls and statements.
 
-    Code is what stands in fenced blocks of Markdown, or a whole text without fences, or those lines of it that look
-    like code; a block tagged ``text`` or ``markdown`` is no code. Its language is that of the block's tag, else
-    ``language``, else the one whose grammar has the least errors. All other text goes to ``prose``.
+    Code is the content of fenced Markdown blocks; in a text without fences, the whole text or those lines of it that
+    look like code. A block tagged ``text`` or ``markdown`` is no code. The language is that of the block's tag, else
+    ``language``, else the one whose grammar reports the fewest errors. All other text goes to ``prose``.
 
-    Words are the grammar's tokens but brackets, separators and quotes: identifiers, literals, keywords, operators. Of
-    comments, and of strings with white space, they are the single words. Phrases are the outermost expressions and
-    statements that hold no other statement (of compound statements, the parts of the head), and all calls inside of
-    them, from 2 to 40 words each; they nest or lie apart, and none has a syntax error in it.
+    Words are the tokens of the grammar except brackets, separators and quotes: identifiers, literals, keywords,
+    operators. Comments, and strings with white space, are split into their words. Phrases are the outermost expressions
+    and the statements that contain no other statement (of compound statements, the parts of the head), and all calls
+    inside of them, of 2 to 40 words each. Phrases are nested or disjoint, and contain no syntax error.
 
-    A stretch yields no spans and counts as a failure where no grammar is called as its tag, or where more than half of
-    it is in error: tokens, by their characters and comments left out, whose parent or grandparent is an error. A block
-    without a tag, with no ``language`` set, that is in no language that can be detected is read as prose.
+    A segment yields no spans and counts as a failure if its tag names no grammar, or if more than half of it is in
+    error: the share of characters, comments excluded, in tokens whose parent or grandparent is an error. A block
+    without a tag whose language can neither be detected nor is set by ``language`` is read as prose.
     """
 
     NAME = "code"
     VERSION = "3"
 
     class Params(PluginParams):
-        """Options."""
+        """Language of untagged code, and the extractor for other text."""
 
         language: Language | None = Field(
-            None, description="What code without a tag is written in; null: the one with the least errors."
+            None, description="Language of code without a tag; null means the one with the fewest syntax errors."
         )
         prose: PluginChoice = Field(
-            PluginChoice(name="words"), description="Reads what is no code: any span extractor."
+            PluginChoice(name="words"), description="Span extractor for the text outside of code."
         )
 
     params: Params
@@ -108,8 +116,8 @@ class Code(SpanExtractor):
         return tuple(dict.fromkeys(["words", "phrases", *self.prose.granularities]))
 
     def overlap(self, granularity: str) -> Overlap:
-        own: dict[str, Overlap] = {"words": "none", "phrases": "nested"}
-        kinds = [own.get(granularity, "none")]
+        overlaps: dict[str, Overlap] = {"words": "none", "phrases": "nested"}
+        kinds = [overlaps.get(granularity, "none")]
         kinds += [self.prose.overlap(granularity)] if granularity in self.prose.granularities else []
         return max(kinds, key=["none", "nested", "any"].index)
 
@@ -129,12 +137,14 @@ class Code(SpanExtractor):
         readings = [self._read(text) for text in texts]
         prose = spans_within(self.prose, texts, [reading.prose for reading in readings])
         names = self.granularities
-        return [merged(names, [reading.spans, other]) for reading, other in zip(readings, prose, strict=True)]
+        return [
+            merged(names, [reading.spans, prose_spans]) for reading, prose_spans in zip(readings, prose, strict=True)
+        ]
 
     def failures(self, texts: Sequence[str]) -> list[int]:
         readings = [self._read(text) for text in texts]
         prose = failures_within(self.prose, texts, [reading.prose for reading in readings])
-        return [reading.failures + other for reading, other in zip(readings, prose, strict=True)]
+        return [reading.failures + prose_failures for reading, prose_failures in zip(readings, prose, strict=True)]
 
     def _read(self, text: str) -> _Reading:
         fenced = _fenced(text)
@@ -145,15 +155,15 @@ class Code(SpanExtractor):
             if tree is None or tree.error_share > _UNREADABLE:
                 failures += 1
                 continue
-            for granularity, found in (("words", tree.words), ("phrases", tree.phrases())):
-                spans[granularity] += [(offset + start, offset + end) for start, end in found]
+            for granularity, tree_spans in (("words", tree.words), ("phrases", tree.phrases())):
+                spans[granularity] += [(offset + start, offset + end) for start, end in tree_spans]
         return _Reading(spans, prose, failures)
 
-    def _blocks(self, text: str, fenced: Sequence[Segment]) -> tuple[list[_Placed], list[Span]]:
+    def _blocks(self, text: str, fenced: Sequence[Segment]) -> tuple[list[_PlacedTree], list[Span]]:
         """Code and prose of a text with fences."""
-        found: list[_Placed] = []
+        trees: list[_PlacedTree] = []
         prose = gaps(text, fenced)
-        plain = unquoted(text, fenced)
+        plain = blank_quote_marks(text, fenced)
         for start, end, tag in _inner(text, fenced):
             code = plain[start:end]
             if not code.strip():
@@ -162,22 +172,22 @@ class Code(SpanExtractor):
             if tag in PLAIN_TAGS:
                 prose.append((start, end))
             elif grammar:
-                found.append((start, _Tree(grammar, code) if grammar in LANGUAGES else None))
+                trees.append((start, _Tree(grammar, code) if grammar in LANGUAGES else None))
             elif (tree := _best(code, dict.fromkeys([*candidates(code), *STRICT]))).error_share > _UNREADABLE:
                 prose.append((start, end))
             else:
-                found.append((start, tree))
-        return found, sorted(prose)
+                trees.append((start, tree))
+        return trees, sorted(prose)
 
-    def _unfenced(self, text: str) -> tuple[list[_Placed], list[Span]]:
+    def _unfenced(self, text: str) -> tuple[list[_PlacedTree], list[Span]]:
         """Code and prose of a text without fences."""
         runs = list(code_runs(text))
         whole = self._guess(text, without=PERMISSIVE) if runs or self.params.language else None
         if whole is not None and whole.error_share <= _DOUBTFUL:
             return [(0, whole)], []
-        found = [(run, self._guess(text[slice(*run)])) for run in runs]
-        code = [Segment("fenced code", *run, run) for run, tree in found if tree is not None]
-        return [(start, tree) for (start, _), tree in found if tree is not None], gaps(text, code)
+        trees = [(run, self._guess(text[slice(*run)])) for run in runs]
+        code = [Segment("fenced code", *run, run) for run, tree in trees if tree is not None]
+        return [(start, tree) for (start, _), tree in trees if tree is not None], gaps(text, code)
 
     def _guess(self, code: str, without: Collection[str] = ()) -> _Tree | None:
         detected = [grammar for grammar in candidates(code) if grammar not in without]
@@ -186,7 +196,7 @@ class Code(SpanExtractor):
 
 
 class _Reading(NamedTuple):
-    """What a text has: spans of its code, prose for the other extractor, stretches that could not be parsed."""
+    """Spans of the code of a text, ranges of its prose, and the number of segments that could not be parsed."""
 
     spans: dict[str, list[Span]]
     prose: list[Span]
@@ -198,7 +208,7 @@ def _fenced(text: str) -> list[Segment]:
 
 
 def _inner(text: str, fenced: Sequence[Segment]) -> Iterator[tuple[int, int, str]]:
-    """What the fences enclose, with its language; of Markdown, what is in turn between fences, and the rest as text."""
+    """Content of the blocks with its language; blocks of Markdown are split into their own blocks and text."""
     for segment in fenced:
         (start, end), tag = segment.inner, language_of(segment.tag)
         if tag not in MARKDOWN_TAGS:
@@ -212,7 +222,7 @@ def _inner(text: str, fenced: Sequence[Segment]) -> Iterator[tuple[int, int, str
 
 
 def _best(code: str, grammars: Iterable[str]) -> _Tree:
-    """The one with the least in error; of several, the first."""
+    """The tree with the smallest share in error; of several, the first."""
     trees = []
     for grammar in grammars:
         trees.append(_Tree(grammar, code))
@@ -222,11 +232,11 @@ def _best(code: str, grammars: Iterable[str]) -> _Tree:
 
 
 class _Tree:
-    """A parsed stretch of code.
+    """A parsed segment of code.
 
     Attributes:
-        error_share: Of the tokens' characters, comments left out, those in error.
-        words: Sorted, apart from each other.
+        error_share: Share of the characters of its tokens that are in error, comments excluded.
+        words: Spans of words, sorted, disjoint.
     """
 
     def __init__(self, grammar: str, code: str):
@@ -237,7 +247,7 @@ class _Tree:
         for node in self._nodes:
             if not node.leaf or node.start == node.end:
                 continue
-            # What lies between leaves is the text of a string that has escapes in it.
+            # Text between leaves is that of a string with escapes.
             self.words += chain(_words(code, end, node.start, ""), _words(code, node.start, node.end, node.kind))
             end = node.end
             if "comment" not in node.kind:
@@ -248,24 +258,24 @@ class _Tree:
         self.error_share = errors / tokens if tokens else float(not self._nodes)
 
     def phrases(self) -> list[Span]:
-        """Sorted; nested or apart."""
+        """Spans of phrases, sorted, nested or disjoint."""
         compound = [False] * len(self._nodes)
-        for number in range(len(self._nodes) - 1, 0, -1):
-            node = self._nodes[number]
-            compound[node.parent] |= compound[number] or _HOLDER.search(node.kind) is not None
+        for index in range(len(self._nodes) - 1, 0, -1):
+            node = self._nodes[index]
+            compound[node.parent] |= compound[index] or _HOLDER.search(node.kind) is not None
         starts = [start for start, _ in self.words]
         inside = [False] * len(self._nodes)
-        found: dict[Span, Span] = {}
-        for number, node in enumerate(self._nodes[1:], start=1):
-            inside[number] = inside[node.parent]
-            if compound[number] or not node.sound or (inside[number] and not _CALL.search(node.kind)):
+        phrases: dict[Span, Span] = {}
+        for index, node in enumerate(self._nodes[1:], start=1):
+            inside[index] = inside[node.parent]
+            if compound[index] or not node.sound or (inside[index] and not _CALL.search(node.kind)):
                 continue
             first, last = bisect_left(starts, node.start), bisect_left(starts, node.end)
             if 2 <= last - first <= _LONGEST:
-                inside[number] = True
+                inside[index] = True
                 # A statement and the call that it consists of have the same words; the statement comes first.
-                found.setdefault((first, last), self._stripped(node))
-        return sorted(found.values(), key=lambda phrase: (phrase[0], -phrase[1]))
+                phrases.setdefault((first, last), self._stripped(node))
+        return sorted(phrases.values(), key=lambda phrase: (phrase[0], -phrase[1]))
 
     def _stripped(self, node: _Node) -> Span:
         # Some grammars count the end of the line as a part of the statement.
@@ -273,12 +283,12 @@ class _Tree:
         return node.start + len(text) - len(text.lstrip()), node.end - len(text) + len(text.rstrip())
 
 
-_Placed = tuple[int, _Tree | None]
-"""Where a stretch of code begins, and the stretch; None where there is no such grammar."""
+_PlacedTree = tuple[int, _Tree | None]
+"""Character offset of a segment of code, and its tree; None where there is no grammar for it."""
 
 
 class _Node(NamedTuple):
-    """A node in characters; ``below_error`` is 0 for an error, 1 for its children, 2 for theirs."""
+    """A syntax node in character offsets; ``below_error`` is 0 for an error, 1 for its children, 2 for theirs."""
 
     kind: str
     start: int
@@ -290,19 +300,21 @@ class _Node(NamedTuple):
 
 
 def _nodes(grammar: str, code: str) -> list[_Node]:
-    """All nodes, each after its parent, in the order of their beginnings; no recursion: code may nest deeply."""
+    """All nodes in preorder; iterative, since code may nest deeply."""
     tree = _parse(grammar, code.encode("utf-8", "replace"))
     if tree is None:
         return []
-    places, nodes, parent, cursor = _places(code), list[_Node](), 0, tree.walk()
+    char_offsets, nodes, parent, cursor = _char_offsets(code), list[_Node](), 0, tree.walk()
     while cursor.node is not None:
         node = cursor.node
         error = 0 if node.is_error else nodes[parent].below_error + 1 if nodes else _FAR
         leaf = node.child_count == 0
-        # An anonymous leaf is called as it is written.
+        # The kind of an anonymous leaf would be its text.
         kind = node.type if node.is_named else ""
         sound = node.is_named and not leaf and not node.has_error and not _ASIDE.search(node.type)
-        nodes.append(_Node(kind, places[node.start_byte], places[node.end_byte], parent, leaf, error, sound))
+        nodes.append(
+            _Node(kind, char_offsets[node.start_byte], char_offsets[node.end_byte], parent, leaf, error, sound)
+        )
         if cursor.goto_first_child():
             parent = len(nodes) - 1
             continue
@@ -314,7 +326,7 @@ def _nodes(grammar: str, code: str) -> list[_Node]:
 
 
 def _parse(grammar: str, code: bytes) -> Tree | None:
-    """None where it takes too long: recovery from errors can, on degenerate text. Steps are counted, not seconds."""
+    """Parse code; None if error recovery takes too many steps (seconds would depend on the machine)."""
     parser, steps, limit = _parser(grammar), count(), _STEPS + len(code) // _BYTES_PER_STEP
     try:
         return parser.parse(
@@ -327,7 +339,7 @@ def _parse(grammar: str, code: bytes) -> Tree | None:
 
 
 def _words(code: str, start: int, end: int, kind: str) -> Iterator[Span]:
-    """The words of a token: itself, nothing if it is punctuation, or the single words of a text."""
+    """The words of a token: the token itself, none for punctuation, the words of a comment or string."""
     token = code[start:end].strip()
     if "comment" in kind or len(token.split(None, 1)) > 1:
         yield from (run.span() for run in _RUN.finditer(code, start, end))
@@ -337,12 +349,12 @@ def _words(code: str, start: int, end: int, kind: str) -> Iterator[Span]:
         yield first, first + len(quoted[2] if quoted else token)
 
 
-def _places(code: str) -> Sequence[int]:
-    """The character of each byte in UTF-8, and the end."""
+def _char_offsets(code: str) -> Sequence[int]:
+    """Character offset of each byte in UTF-8, and of the end."""
     if code.isascii():
         return range(len(code) + 1)
     widths = (len(character.encode("utf-8", "replace")) for character in code)
-    return [*chain.from_iterable(repeat(place, width) for place, width in enumerate(widths)), len(code)]
+    return [*chain.from_iterable(repeat(index, width) for index, width in enumerate(widths)), len(code)]
 
 
 def _pack_version() -> str:
@@ -354,7 +366,7 @@ def _pack_version() -> str:
 
 @cache
 def _parser(grammar: str) -> Parser:
-    # Here and not in the extractor, so that the extractor can be sent to worker processes.
+    # Not an attribute of the extractor, so that the extractor can be sent to worker processes.
     from tree_sitter_language_pack import SupportedLanguage, get_parser
 
     return get_parser(cast("SupportedLanguage", grammar))

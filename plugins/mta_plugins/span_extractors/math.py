@@ -1,4 +1,4 @@
-"""Symbols and numbers of formulas, and their terms, by a parser of its own."""
+"""Symbols, numbers and terms of formulas, by a recursive descent parser."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from mta_framework.spans.segments import (
 
 
 class Math(SpanExtractor):
-    r"""Symbols and numbers of formulas as words, their terms, fractions and sides of equations as phrases.
+    r"""Symbols and numbers of formulas as words; their terms, fractions and sides of equations as phrases.
 
-    Formulas are what stands between the delimiters of LaTeX (``\( \)``, ``\[ \]``, ``$ $``, ``$$ $$``, environments of
-    displayed formulas), and arithmetic without delimiters (``5 * 3 = 15``, ``<<48/2=24>>``, ``#### 72``). All other
-    text goes to ``prose``; a number that its words would cut is one word (``1,234.50``).
+    Formulas are text between LaTeX delimiters (``\( \)``, ``\[ \]``, ``$ $``, ``$$ $$``, environments of displayed
+    formulas), and arithmetic without delimiters (``5 * 3 = 15``, ``<<48/2=24>>``, ``#### 72``). All other text goes to
+    ``prose``; a number that its words would split is one word (``1,234.50``).
 
     Words are numbers, symbols with a plain index (``x_1``, ``\mathbb{R}``), functions and the words of a text in a
-    formula; operators, relations and brackets are none. Phrases are terms, fractions, powers, roots, functions with
-    their argument and whole sums, each of two words at least, and the sides of equations of any length. Phrases nest
-    or lie apart.
+    formula; operators, relations and brackets are no words. Phrases are terms, fractions, powers, roots, functions with
+    their argument and whole sums, each of at least two words, and the sides of equations of any length. Phrases are
+    nested or disjoint.
 
     A formula that cannot be parsed (a bracket or an argument is missing) yields no spans and counts as a failure.
     """
@@ -43,10 +43,10 @@ class Math(SpanExtractor):
     VERSION = "1"
 
     class Params(PluginParams):
-        """Options."""
+        """Extractor for the text outside of formulas."""
 
         prose: PluginChoice = Field(
-            PluginChoice(name="words"), description="Reads what is no formula: any span extractor."
+            PluginChoice(name="words"), description="Span extractor for the text outside of formulas."
         )
 
     params: Params
@@ -74,18 +74,18 @@ class Math(SpanExtractor):
         readings = [_read(text) for text in texts]
         prose = spans_within(self.prose, texts, [reading.prose for reading in readings])
         return [
-            merged(self.granularities, [reading.spans, _with_numbers(other, reading.numbers)])
-            for reading, other in zip(readings, prose, strict=True)
+            merged(self.granularities, [reading.spans, _with_numbers(prose_spans, reading.numbers)])
+            for reading, prose_spans in zip(readings, prose, strict=True)
         ]
 
     def failures(self, texts: Sequence[str]) -> list[int]:
         readings = [_read(text) for text in texts]
         prose = failures_within(self.prose, texts, [reading.prose for reading in readings])
-        return [reading.failures + other for reading, other in zip(readings, prose, strict=True)]
+        return [reading.failures + prose_failures for reading, prose_failures in zip(readings, prose, strict=True)]
 
 
 class _Reading(NamedTuple):
-    """What a text has: spans of its formulas, prose, the numbers in it, formulas that could not be parsed."""
+    """Spans of the formulas of a text, ranges of its prose, numbers in the prose, formulas that could not be parsed."""
 
     spans: SpanSet
     prose: list[Span]
@@ -107,7 +107,7 @@ def _read(text: str) -> _Reading:
         words += (span for parser in parsers for span in parser.words)
         phrases += {span for parser in parsers for span in parser.phrases}
     prose = gaps(text, segments)
-    numbers = [found.span() for piece in prose for found in _LONE_NUMBER.finditer(text, *piece)]
+    numbers = [match.span() for part in prose for match in _LONE_NUMBER.finditer(text, *part)]
     return _Reading({"words": words, "phrases": phrases}, prose, numbers, failures)
 
 
@@ -115,7 +115,7 @@ _LONE_NUMBER = re.compile(rf"(?=[$€£¥\\.\d])(?<![\w.,/\\-]){NUMBER}(?!\w|-\w
 
 
 def _with_numbers(spans: SpanSet, numbers: Sequence[Span]) -> SpanSet:
-    """Prose in which numbers are words: its words inside of one give way to it; a longer word stays."""
+    """Spans of prose in which numbers are words: they replace words inside of them, but not longer words."""
     if not numbers:
         return spans
     starts, ends = zip(*numbers, strict=True)
@@ -128,7 +128,7 @@ def _with_numbers(spans: SpanSet, numbers: Sequence[Span]) -> SpanSet:
         else:
             taken.update(range(first, behind))
     kept = [word for word in spans.get("words", ()) if word not in inside or inside[word] in taken]
-    return {**spans, "words": kept + [number for place, number in enumerate(numbers) if place not in taken]}
+    return {**spans, "words": kept + [number for index, number in enumerate(numbers) if index not in taken]}
 
 
 def _parsed(text: str, segment: Segment) -> list[_Parser]:
@@ -137,7 +137,7 @@ def _parsed(text: str, segment: Segment) -> list[_Parser]:
     tokens = formula_tokens(text, segment.inner, segment.notation)
     if segment.notation == "latex":
         return [_Parser(tokens)]
-    # The calculator annotations of GSM8K stand in the midst of formulas, but are none of their parts.
+    # Calculator annotations of GSM8K occur inside formulas without being part of them.
     notes = list(_ANNOTATION.finditer(text, *segment.inner))
     outside = [token for token in tokens if not any(note.start() <= token.start < note.end() for note in notes)]
     return [_Parser(outside), *(_Parser(formula_tokens(text, note.span(1), "arithmetic")) for note in notes)]
@@ -151,7 +151,7 @@ _TEXT_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _ANNOTATION = re.compile(r"<<([^<>\n]*)>>")
 
 _DEEPEST = 40
-"""Brackets in brackets; what nests deeper is not parsed."""
+"""Maximum nesting of brackets; formulas nested deeper are not parsed."""
 
 _PLAIN = {"symbol", "name", "number", "text", "function"}
 _LETTER_FUNCTIONS = set("fghFGHPE")
@@ -166,13 +166,13 @@ class _Node(NamedTuple):
 
 
 class _Parser:
-    """Recursive descent: lists of relations of sums of products of factors with scripts.
+    """Recursive descent parser: lists of relations of sums of products of factors with scripts.
 
-    Operators without an operand are passed over, as lines of aligned equations begin or end with one.
+    Operators without an operand are skipped, since lines of aligned equations begin or end with one.
 
     Attributes:
-        words: In order, apart from each other.
-        phrases: Nested or apart, some of them more than once.
+        words: Spans of words, in order, disjoint.
+        phrases: Spans of phrases, nested or disjoint, some of them repeated.
     """
 
     def __init__(self, tokens: Sequence[Token]):
@@ -212,8 +212,8 @@ class _Parser:
             if term is None:
                 return self._phrase(terms)
             # Between two terms the first sign is an operator.
-            own = signs[1:] if terms else signs
-            terms.append(self._phrase([term._replace(start=own[0].start) if own else term]) or term)
+            unary = signs[1:] if terms else signs
+            terms.append(self._phrase([term._replace(start=unary[0].start) if unary else term]) or term)
             if self._kind() != "sign":
                 return self._phrase(terms)
 
@@ -223,7 +223,7 @@ class _Parser:
             factors: list[_Node] = []
             while factor := self._factor():
                 factors.append(factor)
-            # What stands side by side (``2x``, ``5 apples``) belongs closer together than what an operator joins.
+            # Juxtaposition (``2x``, ``5 apples``) binds closer than an operator.
             parts += [joined] if (joined := _joined(factors)) else []
             if self._kind() != "times":
                 return _joined([self._phrase([part]) or part for part in parts] if len(parts) > 1 else parts)
@@ -231,7 +231,7 @@ class _Parser:
             self._signs()
 
     def _factor(self) -> _Node | None:
-        """A number, symbol, bracket or command with all that belongs to it; None before an operator or the end."""
+        """A number, symbol, bracket or command with its scripts and arguments; None before an operator or the end."""
         token = self._peek()
         if token is None:
             return None
@@ -274,17 +274,17 @@ class _Parser:
         return node if token.kind == "wrapper" else self._phrase([node]) or node
 
     def _plain_argument(self) -> Token | None:
-        """The last token of an argument that holds nothing but letters and numbers, passed over; None if it does."""
-        place = self._at
+        """Skip an argument of letters and numbers and return its last token; return None for any other argument."""
+        index = self._at
         if self._kind() == "lbrace":
-            place += 1
-            while place < len(self._tokens) and self._tokens[place].kind in _PLAIN | {"separator", "prime"}:
-                place += 1
-        expected = {"rbrace"} if place > self._at else _PLAIN
-        if place == len(self._tokens) or self._tokens[place].kind not in expected:
+            index += 1
+            while index < len(self._tokens) and self._tokens[index].kind in _PLAIN | {"separator", "prime"}:
+                index += 1
+        expected = {"rbrace"} if index > self._at else _PLAIN
+        if index == len(self._tokens) or self._tokens[index].kind not in expected:
             return None
-        self._at = place + 1
-        return self._tokens[place]
+        self._at = index + 1
+        return self._tokens[index]
 
     def _argument(self) -> _Node:
         signs = self._signs()
@@ -306,13 +306,13 @@ class _Parser:
             end = self._next().end
         following = self._peek()
         if following and following.text == "_":
-            place = self._at
+            start = self._at
             self._next()
             index = self._plain_argument()
             if index:
                 end = index.end
             else:
-                self._at = place
+                self._at = start
         self.words.append((token.start, end))
         return _Node(token.start, end)
 
@@ -328,7 +328,7 @@ class _Parser:
         return node if node == base else self._phrase([node]) or node
 
     def _applied(self, token: Token) -> _Node:
-        """A function with its argument: a bracket, or what stands without an operator up to the next function."""
+        """A function with its argument: a bracket, or the factors up to the next operator or function."""
         self._enter()
         name = self._scripted(self._word(token))
         if token.kind == "sum":
@@ -354,8 +354,8 @@ class _Parser:
         return _Node(token.start, last.end)
 
     def _text(self, token: Token) -> _Node:
-        inner = _TEXT_WORD.finditer(token.text, token.text.index("{"))
-        self.words += [(token.start + found.start(), token.start + found.end()) for found in inner]
+        matches = _TEXT_WORD.finditer(token.text, token.text.index("{"))
+        self.words += [(token.start + match.start(), token.start + match.end()) for match in matches]
         return _Node(token.start, token.end)
 
     def _word(self, token: Token) -> _Node:
@@ -363,7 +363,7 @@ class _Parser:
         return _Node(token.start, token.end)
 
     def _phrase(self, nodes: Iterable[_Node | None]) -> _Node | None:
-        """All nodes as one, which is a phrase if it is compound; None without any."""
+        """Join nodes into one, recorded as a phrase if it is compound; None without any."""
         joined = _joined([node for node in nodes if node])
         if joined and joined.compound:
             self.phrases.append((joined.start, joined.end))

@@ -1,4 +1,4 @@
-"""Code, formulas and prose of one text, each by an extractor of its own."""
+"""Code, formulas and prose of a text, each by a separate span extractor."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pydantic import Field
 
 from mta_framework import Overlap, PluginChoice, PluginParams, SpanExtractor, SpanSet
 from mta_framework.spans.segments import (
-    Piece,
+    Excerpt,
     Segment,
     code_segments,
+    excerpts_of,
     failures_of,
     formula_segments,
     gaps,
     merged,
-    pieces_of,
     shifted,
     spans_of,
 )
@@ -32,29 +32,35 @@ from mta_framework.spans.segments.languages import (
 _FENCE = "```\n"
 
 _DEEPEST = 5
-"""Blocks within blocks: what lies deeper is read as prose, however many fences a text opens."""
+"""Maximum nesting of blocks; text nested deeper is read as prose."""
 
 
 class Mixed(SpanExtractor):
-    """Routes each stretch of a text to the extractor for what it is: code, formulas or prose.
+    """Passes each segment of a text to the span extractor for its kind: code, formulas or prose.
 
-    Code is what stands in fenced blocks, but for those tagged as text or Markdown, and between backticks; a block goes
-    to ``code`` with its fences, inline code in fences of its own. In a text without such blocks, so are two lines and
-    more that look like code, as they are. Of what is left, formulas between the delimiters of
-    LaTeX and arithmetic without any go to ``math``, and all other text to ``prose``. Stretches do not overlap; what
-    the parts find and what they cannot parse is theirs. Each part is called once for all stretches of all texts.
+    Code is the content of fenced blocks, except those tagged as text or Markdown, and of inline backticks. A block is
+    passed to ``code`` with its fences, inline code with added fences. In a text without such blocks, two or more
+    consecutive lines that look like code are passed to ``code`` unchanged. In the remaining text, formulas between
+    LaTeX delimiters and arithmetic without delimiters are passed to ``math``, and all other text to ``prose``. Segments
+    do not overlap. Spans and failures are those of the three extractors; each is called once for all segments of all
+    texts.
     """
 
     NAME = "mixed"
     VERSION = "2"
 
     class Params(PluginParams):
-        """Who reads what: any span extractors."""
+        """Span extractor for each kind of segment."""
 
-        code: PluginChoice = Field(PluginChoice(name="code"), description="Reads fenced blocks and inline code.")
-        math: PluginChoice = Field(PluginChoice(name="math"), description="Reads formulas, with their delimiters.")
+        code: PluginChoice = Field(
+            PluginChoice(name="code"), description="Span extractor for fenced blocks and inline code."
+        )
+        math: PluginChoice = Field(
+            PluginChoice(name="math"), description="Span extractor for formulas, delimiters included."
+        )
         prose: PluginChoice = Field(
-            PluginChoice(name="words"), description="Reads all other text; spacy_phrases finds phrases in it."
+            PluginChoice(name="words"),
+            description="Span extractor for all other text, e.g. spacy_phrases for phrases in it.",
         )
 
     params: Params
@@ -80,38 +86,40 @@ class Mixed(SpanExtractor):
         return " ".join(dict.fromkeys(filter(None, (part.require() for part in self._parts)))) or None
 
     def extract(self, texts: Sequence[str]) -> list[SpanSet]:
-        found = [spans_of(part, pieces) for part, pieces in zip(self._parts, _layouts(texts), strict=True)]
-        return [merged(self.granularities, own) for own in zip(*found, strict=True)]
+        by_part = [spans_of(part, excerpts) for part, excerpts in zip(self._parts, _layouts(texts), strict=True)]
+        return [merged(self.granularities, span_sets) for span_sets in zip(*by_part, strict=True)]
 
     def failures(self, texts: Sequence[str]) -> list[int]:
-        counts = [failures_of(part, pieces) for part, pieces in zip(self._parts, _layouts(texts), strict=True)]
-        return [sum(own) for own in zip(*counts, strict=True)]
+        counts = [failures_of(part, excerpts) for part, excerpts in zip(self._parts, _layouts(texts), strict=True)]
+        return [sum(text_counts) for text_counts in zip(*counts, strict=True)]
 
     @property
     def _parts(self) -> tuple[SpanExtractor, SpanExtractor, SpanExtractor]:
         return self.code, self.math, self.prose
 
 
-def _layouts(texts: Sequence[str]) -> list[list[list[Piece]]]:
-    """For each part, what it reads of each text."""
+def _layouts(texts: Sequence[str]) -> list[list[list[Excerpt]]]:
+    """For code, formulas and prose each: the excerpts of every text."""
     layouts = [_layout(text) for text in texts]
     return [[layout[part] for layout in layouts] for part in range(3)]
 
 
-def _layout(text: str) -> tuple[list[Piece], list[Piece], list[Piece]]:
-    """Code, formulas and prose."""
+def _layout(text: str) -> tuple[list[Excerpt], list[Excerpt], list[Excerpt]]:
+    """Excerpts of code, formulas and prose of a text."""
     code = list(_code(text, 0))
     if not any(segment.notation == "fenced code" for segment in code):
         runs = [run for start, end in gaps(text, code) for run in _unfenced(text, start, end)]
         code = sorted([*code, *runs], key=lambda segment: segment.start)
-    formulas = [shifted(found, start) for start, end in gaps(text, code) for found in formula_segments(text[start:end])]
+    formulas = [
+        shifted(segment, start) for start, end in gaps(text, code) for segment in formula_segments(text[start:end])
+    ]
     prose = gaps(text, sorted([*code, *formulas], key=lambda segment: segment.start))
     whole = [(segment.start, segment.end) for segment in formulas]
-    return [_piece(text, segment) for segment in code], pieces_of(text, whole), pieces_of(text, prose)
+    return [_excerpt(text, segment) for segment in code], excerpts_of(text, whole), excerpts_of(text, prose)
 
 
 def _code(text: str, offset: int, depth: int = 0) -> Iterator[Segment]:
-    """Code, also inside of blocks that are tagged as text or Markdown, down to a few levels."""
+    """Segments of code, also inside of blocks tagged as text or Markdown, down to a few levels."""
     for segment in code_segments(text):
         start, end = segment.inner
         if language_of(segment.tag) in PLAIN_TAGS | MARKDOWN_TAGS:
@@ -122,7 +130,7 @@ def _code(text: str, offset: int, depth: int = 0) -> Iterator[Segment]:
 
 
 def _unfenced(text: str, start: int, end: int) -> Iterator[Segment]:
-    """Lines that look like code, two at least, and that show a language apart from those with formulas in them."""
+    """Two or more lines that look like code, with cues of a language in lines that contain no formulas."""
     for first, last in code_runs(text[start:end]):
         run = text[start + first : start + last]
         lines = [line for line in run.splitlines() if line.strip()]
@@ -132,8 +140,8 @@ def _unfenced(text: str, start: int, end: int) -> Iterator[Segment]:
             yield Segment("fenced code", *whole, whole)
 
 
-def _piece(text: str, segment: Segment) -> Piece:
+def _excerpt(text: str, segment: Segment) -> Excerpt:
     whole, (start, end) = (segment.start, segment.end), segment.inner
     if segment.notation == "inline code":
-        return Piece(f"{_FENCE}{text[start:end]}\n{_FENCE}", start - len(_FENCE), (start, end))
-    return Piece(text[slice(*whole)], segment.start, whole)
+        return Excerpt(f"{_FENCE}{text[start:end]}\n{_FENCE}", start - len(_FENCE), (start, end))
+    return Excerpt(text[slice(*whole)], segment.start, whole)

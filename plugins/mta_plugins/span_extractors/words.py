@@ -1,4 +1,4 @@
-"""Words by character class: any script, no parser."""
+"""Words by character class, in any script and without a parser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from mta_framework import Overlap, SpanExtractor, SpanSet
 
 _INNER = "'’-‐‑\u200c\u200d"
-"""Stay in a word between two of its letters: apostrophes, hyphens, and the joiners of Persian and Indic scripts."""
+"""Characters that may stand between two letters of a word: apostrophes, hyphens, joiners of Persian and Indic
+scripts."""
 
 _SYMBOLS = {"L": "a", "N": "a", "M": "m"}
 
@@ -19,8 +20,8 @@ _WORD = re.compile(r"a[am]*(?:-a[am]*)*")
 class Words(SpanExtractor):
     """Runs of letters, digits and marks in any script, with inner apostrophes and hyphens.
 
-    Needs no parser, so it also suits languages, code and formulas that a parser is poor on. There are no phrases. In
-    scripts that write no spaces between words, a word is a whole run.
+    It needs no parser, so it also suits languages, code and formulas that parsers handle poorly. It yields no phrases.
+    In scripts without spaces between words, a word is a whole run.
     """
 
     NAME = "words"
@@ -34,11 +35,11 @@ class Words(SpanExtractor):
         return "none"
 
     def extract(self, texts: Sequence[str]) -> list[SpanSet]:
-        return [{"words": [found.span() for found in _WORD.finditer(text.translate(_CLASSES))]} for text in texts]
+        return [{"words": [match.span() for match in _WORD.finditer(text.translate(_CLASSES))]} for text in texts]
 
 
 class _Classes(dict[int, str]):
-    """Maps characters, when first met, to ``a`` (letters, digits), ``m`` (marks), ``-`` (inner) or a space."""
+    """Lazily maps characters to ``a`` (letters, digits), ``m`` (marks), ``-`` (inner) or a space."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)

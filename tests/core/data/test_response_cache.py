@@ -28,37 +28,37 @@ RESPONSES = [Response((5, 151_935), True), Response((), True), Response((7,), Fa
 
 def test_responses_come_back_as_they_were_from_the_same_and_another_cache(tmp_path: Path) -> None:
     cache = ResponseCache(tmp_path, "state")
-    assert cache.known(PROMPTS) == [None] * 4
+    assert cache.lookup(PROMPTS) == [None] * 4
     cache.add(PROMPTS, RESPONSES)
     for again in (cache, ResponseCache(tmp_path, "state")):
-        assert again.known([*reversed(PROMPTS), PROMPTS[0], prompt(9)]) == [*reversed(RESPONSES), RESPONSES[0], None]
-        assert again.known([]) == []
+        assert again.lookup([*reversed(PROMPTS), PROMPTS[0], prompt(9)]) == [*reversed(RESPONSES), RESPONSES[0], None]
+        assert again.lookup([]) == []
 
 
 def test_only_the_prompt_of_a_text_counts(tmp_path: Path) -> None:
     cache = ResponseCache(tmp_path, "state")
     cache.add([prompt(1, 2, response=(8, 9))], RESPONSES[:1])
-    assert cache.known([prompt(1, 2), prompt(1, 2, response=(3,)), prompt(1, 2, 8, 9)]) == [*RESPONSES[:1] * 2, None]
+    assert cache.lookup([prompt(1, 2), prompt(1, 2, response=(3,)), prompt(1, 2, 8, 9)]) == [*RESPONSES[:1] * 2, None]
 
 
 def test_another_identity_sees_nothing(tmp_path: Path) -> None:
     cache = ResponseCache(tmp_path, "state")
     cache.add(PROMPTS, RESPONSES)
     other = ResponseCache(tmp_path, "another state")
-    assert other.known(PROMPTS) == [None] * 4
+    assert other.lookup(PROMPTS) == [None] * 4
     assert other.folder != cache.folder
     assert other.folder.parent == cache.folder.parent == tmp_path
 
 
 def test_what_others_add_meanwhile_is_seen_and_the_first_response_stays(tmp_path: Path) -> None:
     mine, theirs = ResponseCache(tmp_path, "state"), ResponseCache(tmp_path, "state")
-    assert mine.known(PROMPTS[:2]) == [None, None]
+    assert mine.lookup(PROMPTS[:2]) == [None, None]
     theirs.add(PROMPTS[:1], RESPONSES[:1])
-    assert mine.known(PROMPTS[:2]) == [RESPONSES[0], None]
+    assert mine.lookup(PROMPTS[:2]) == [RESPONSES[0], None]
     theirs.add(PROMPTS[1:2], RESPONSES[1:2])
     mine.add(PROMPTS[:2], [Response((0,), True)] * 2)
     for cache in (mine, theirs):
-        assert cache.known(PROMPTS[:2]) == RESPONSES[:2]
+        assert cache.lookup(PROMPTS[:2]) == RESPONSES[:2]
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -72,7 +72,7 @@ def test_the_older_file_counts_whatever_its_name(tmp_path: Path, swapped: bool) 
         racer.folder.mkdir(parents=True, exist_ok=True)
         os.utime(path, (second_number, second_number))
         path.rename(racer.folder / path.name)
-    assert ResponseCache(tmp_path, "state").known(PROMPTS[:1]) == [first]
+    assert ResponseCache(tmp_path, "state").lookup(PROMPTS[:1]) == [first]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "another token", "empty", "not Arrow"])
@@ -96,11 +96,11 @@ def test_a_damaged_file_is_left_out_with_a_warning_and_the_others_stay(
     )
     with caplog.at_level(logging.WARNING):
         again = ResponseCache(tmp_path, "state")
-        assert again.known(PROMPTS) == [None, *RESPONSES[1:]]
+        assert again.lookup(PROMPTS) == [None, *RESPONSES[1:]]
     assert f"response cache: {path} is damaged" in caplog.text
     caplog.clear()
     again.add(PROMPTS[:1], RESPONSES[:1])
-    assert ResponseCache(tmp_path, "state").known(PROMPTS) == RESPONSES
+    assert ResponseCache(tmp_path, "state").lookup(PROMPTS) == RESPONSES
     assert not caplog.text
 
 
@@ -119,7 +119,7 @@ def test_an_interruption_keeps_what_was_added_and_leaves_no_half_file(
             cache.add(PROMPTS[2:], RESPONSES[2:])
     assert len(list(cache.folder.iterdir())) == 1
     for again in (cache, ResponseCache(tmp_path, "state")):
-        assert again.known(PROMPTS) == [*RESPONSES[:2], None, None]
+        assert again.lookup(PROMPTS) == [*RESPONSES[:2], None, None]
 
 
 def add_some(folder: Path, number: int) -> None:
@@ -138,7 +138,7 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
         adder.join(timeout=60)
     assert [adder.exitcode for adder in adders] == [0] * 4
     pairs = [(number, row) for number in range(4) for row in range(40)]
-    known = ResponseCache(tmp_path, "state").known([prompt(*pair) for pair in pairs])
+    known = ResponseCache(tmp_path, "state").lookup([prompt(*pair) for pair in pairs])
     assert known == [Response(pair, bool(pair[1] % 2)) for pair in pairs]
 
 
@@ -152,13 +152,13 @@ def test_a_response_too_few_is_an_error_and_writes_nothing(tmp_path: Path) -> No
     cache = ResponseCache(tmp_path, "state")
     with pytest.raises(ValueError, match="shorter"):
         cache.add(PROMPTS, RESPONSES[:1])
-    assert cache.known(PROMPTS) == [None] * 4
+    assert cache.lookup(PROMPTS) == [None] * 4
 
 
 def test_a_folder_that_cannot_be_created_is_a_run_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"^response cache: cannot create .*; make room, or set output_dir$"):
-        ResponseCache(tmp_path / "file", "state").known(PROMPTS)
+        ResponseCache(tmp_path / "file", "state").lookup(PROMPTS)
 
 
 def test_a_full_disk_is_a_run_error_and_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,4 +172,4 @@ def test_a_full_disk_is_a_run_error_and_leaves_no_half_file(tmp_path: Path, monk
         with pytest.raises(RunError, match=r"^response cache: cannot write to .* \(No space left on device\)"):
             cache.add(PROMPTS, RESPONSES)
     assert list(cache.folder.iterdir()) == []
-    assert cache.known(PROMPTS) == [None] * 4
+    assert cache.lookup(PROMPTS) == [None] * 4

@@ -104,7 +104,7 @@ def test_the_data_s_own_responses_give_the_data_s_own_examples(
     longest = max(len(example.input_ids) for example in every.examples)
     max_length = longest if whole else longest - 8
     rows = every if whole else encode(samples, spans, tokenizer, max_length, max_length - 1)
-    assert (rows.too_long, rows.cut > 0) == (0, not whole)
+    assert (rows.too_long, rows.truncated > 0) == (0, not whole)
     responses = [Response(ids_of(sample.response, tokenizer), finished=True) for sample in samples]
     encoder = ResponseEncoder(tokenizer, extractor, max_length)
     for given in (None, spans):

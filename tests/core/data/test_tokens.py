@@ -91,7 +91,7 @@ def test_long_responses_are_cut_and_long_prompts_left_out(byte_tokenizer: Build)
     tokenizer = byte_tokenizer()
     samples = [sample("z" * 4, "q" * 3), sample("z" * 4, "q" * 4), sample("z" * 5, "q"), sample("z" * 10_000, "q")]
     encoded = encode(samples, None, tokenizer, 8, 4)
-    assert (encoded.too_long, encoded.cut) == (2, 1)
+    assert (encoded.too_long, encoded.truncated) == (2, 1)
     assert [text_of(example.input_ids, tokenizer) for example in encoded.examples] == ["zzzzqqq<|end|>", "zzzzqqqq"]
     assert [example.prompt_length for example in encoded.examples] == [4, 4]
 

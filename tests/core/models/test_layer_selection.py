@@ -69,7 +69,9 @@ def test_layer_beyond_the_teacher_is_refused(tiny, tokenizer):
     with pytest.raises(InputError) as raised:
         load_student(section, tiny("gpt2"), tokenizer, seed=0)
     (fault,) = raised.value.faults
-    assert str(fault).startswith("student.teacher_layers: goes beyond the teacher's depth (got [5, 9]); layers 1 to 4")
+    assert str(fault).startswith(
+        "student.teacher_layers: goes beyond the teacher's depth (got [5, 9]); expected layers from 1 to 4"
+    )
 
 
 def test_shortened_student_survives_export(tiny, tokenizer, tmp_path):

@@ -120,7 +120,7 @@ def test_alternative_names_of_fields_are_accepted(tokenizer):
 
 def test_vocabulary_smaller_than_the_tokenizers_is_refused(tokenizer):
     with pytest.raises(
-        InputError, match=r"student\.config\.vocab_size: has fewer embeddings .*got 100\); at least 257"
+        InputError, match=r"student\.config\.vocab_size: has fewer embeddings .*got 100\); expected at least 257"
     ):
         load_student(StudentSection(config=SMALL | {"vocab_size": 100}), None, tokenizer, seed=0)
 
@@ -167,7 +167,7 @@ def test_unknown_lora_targets_are_refused_all_at_once_with_the_names_there_are(t
     ("damage", "message"),
     [
         (lambda folder: [file.unlink() for file in folder.iterdir()], "has no config.json"),
-        (lambda folder: (folder / "config.json").write_text("{"), "no JSON"),
+        (lambda folder: (folder / "config.json").write_text("{"), "not JSON"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
         (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "which can run code"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\x08"), "could not be loaded"),

@@ -62,7 +62,7 @@ def test_token_ranges_are_those_of_the_plain_double_loop(byte_tokenizer: Build, 
         expected = reference(prompt + response, offsets[:max_length], special[:max_length], spans)
         sample = Sample(prompt, response, (response,))
         (example,) = encode([sample], [{"g": spans}], tokenizer, max_length, 10_000).examples
-        assert [tuple(found) for found in example.spans["g"].tolist()] == expected
+        assert [tuple(token_range) for token_range in example.spans["g"].tolist()] == expected
         assert example.spans["g"].dtype == np.int32
 
     compare()
@@ -71,17 +71,17 @@ def test_token_ranges_are_those_of_the_plain_double_loop(byte_tokenizer: Build, 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), text=TEXT)
 def test_any_ascending_offsets_give_the_ranges_of_the_plain_double_loop(data: st.DataObject, text: str) -> None:
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=10)))
-    offsets = list(zip([0, *cuts], [*cuts, len(text)], strict=True))
+    bounds = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=10)))
+    offsets = list(zip([0, *bounds], [*bounds, len(text)], strict=True))
     special = data.draw(st.lists(st.booleans(), min_size=len(offsets), max_size=len(offsets)))
     spans = [(start, end) for start in range(len(text)) for end in range(start + 1, len(text) + 1)]
-    found = TokenOffsets(text, np.array(offsets), np.array(special)).ranges(spans)
-    assert [tuple(pair) for pair in found.tolist()] == reference(text, offsets, special, spans)
+    ranges = TokenOffsets(text, np.array(offsets), np.array(special)).token_ranges(spans)
+    assert [tuple(pair) for pair in ranges.tolist()] == reference(text, offsets, special, spans)
 
 
 def ranges_of(text: str, offsets: list[Range], spans: list[Range], special: tuple[int, ...] = ()) -> list[list[int]]:
     mask = np.array([token in special for token in range(len(offsets))], dtype=bool)
-    return TokenOffsets(text, np.array(offsets, dtype=int).reshape(-1, 2), mask).ranges(spans).tolist()
+    return TokenOffsets(text, np.array(offsets, dtype=int).reshape(-1, 2), mask).token_ranges(spans).tolist()
 
 
 def test_a_token_with_one_leading_space_may_begin_one_character_early() -> None:

@@ -17,7 +17,7 @@ from mta_framework.spans.extraction import extract
 
 
 class Fixed(SpanExtractor):
-    """Says what it is told to."""
+    """Returns the span sets it was given."""
 
     NAME = "fixed"
     VERSION = "1"
@@ -63,7 +63,7 @@ def test_spans_become_arrays_and_no_spans_are_normal() -> None:
 )
 def test_wrong_spans_name_the_plugin_the_text_and_the_fault(spans: object, expected: str) -> None:
     with pytest.raises(RunError, match=expected) as caught:
-        extract(Fixed([{"words": []}, {"words": spans}]), ["", "abcd"], numbers=[3, 7])
+        extract(Fixed([{"words": []}, {"words": spans}]), ["", "abcd"], text_indices=[3, 7])
     assert "span extractor 'fixed', text 7 ('abcd')" in str(caught.value)
 
 
@@ -103,7 +103,7 @@ class Choosy(Fixed):
 def test_of_many_texts_the_one_that_fails_is_named_by_its_number() -> None:
     message = r"^span extractor 'fixed', text 12 \('ac'\): failed \(ValueError: no, in test_extraction.py:\d+\)$"
     with pytest.raises(RunError, match=message):
-        extract(Choosy("c"), ["a", "b", "ac", "c"], numbers=[5, 6, 12, 13])
+        extract(Choosy("c"), ["a", "b", "ac", "c"], text_indices=[5, 6, 12, 13])
 
 
 def test_texts_that_fail_together_alone_are_counted() -> None:
@@ -147,7 +147,7 @@ def test_spans_that_lie_otherwise_than_promised_name_the_plugin_and_the_text(
     overlap: Overlap, spans: list[tuple[int, int]], expected: str
 ) -> None:
     with pytest.raises(RunError, match=rf"span extractor 'fixed', text 4 \('x+'\): .*{expected}"):
-        extract(Fixed([{"words": spans}], overlap), ["x" * 12], numbers=[4])
+        extract(Fixed([{"words": spans}], overlap), ["x" * 12], text_indices=[4])
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -1,4 +1,4 @@
-"""Texts that are parsed piece by piece, and where their fields lie."""
+"""Texts that are parsed field by field, and the boundaries of their fields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mta_framework.data.rows import Instruction, Message, Record
 from mta_framework.data.tokens import encode
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.extraction import extract
-from mta_framework.spans.template_pieces import parse_pieces
+from mta_framework.spans.field_extraction import extract_by_field
 from mta_framework.spec.data import DataSection, DatasetSection
 
 
@@ -48,69 +48,69 @@ class Whole(SpanExtractor):
         ]
 
 
-def pieces_of(sample: Sample) -> list[str]:
-    return [sample.text[start:end] for start, end in pairwise((0, *sample.cuts, len(sample.text)))]
+def parts_of(sample: Sample) -> list[str]:
+    return [sample.text[start:end] for start, end in pairwise((0, *sample.boundaries, len(sample.text)))]
 
 
 def as_lists(spans: object) -> list[dict[str, list[list[int]]]]:
-    return [{name: array.tolist() for name, array in found.items()} for found in spans]  # type: ignore[attr-defined]
+    return [{name: array.tolist() for name, array in span_set.items()} for span_set in spans]  # type: ignore[attr-defined]
 
 
-def test_spans_of_pieces_are_ranges_of_the_whole_text(tmp_path: Path) -> None:
+def test_spans_of_parts_are_ranges_of_the_whole_text(tmp_path: Path) -> None:
     cache = SpanCache(tmp_path, Whole(), processes=1)
-    found = parse_pieces(["abcde", "", "ab"], [(1, 3), (), (2,)], cache.spans)
-    assert as_lists(found) == [
+    span_sets = extract_by_field(["abcde", "", "ab"], [(1, 3), (), (2,)], cache.spans)
+    assert as_lists(span_sets) == [
         {"all": [[0, 1], [1, 3], [3, 5]], "two": [[1, 3], [3, 5]]},
         {"all": [], "two": []},
         {"all": [[0, 2]], "two": [[0, 2]]},
     ]
-    assert all(array.dtype == np.int32 and array.shape[1] == 2 for spans in found for array in spans.values())
+    assert all(array.dtype == np.int32 and array.shape[1] == 2 for spans in span_sets for array in spans.values())
 
 
-def test_texts_without_cuts_are_parsed_as_they_are(tmp_path: Path) -> None:
+def test_texts_without_boundaries_are_parsed_as_a_whole(tmp_path: Path) -> None:
     texts = ["ab", "", "日本語", "ab"]
     cache = SpanCache(tmp_path, Whole(), processes=1)
-    assert as_lists(parse_pieces(texts, [()] * 4, cache.spans)) == as_lists(cache.spans(texts))
+    assert as_lists(extract_by_field(texts, [()] * 4, cache.spans)) == as_lists(cache.spans(texts))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=8), st.sets(st.integers(1, 7), max_size=4)), max_size=5))
-def test_no_span_reaches_over_a_cut_and_none_is_lost(drawn: list[tuple[str, set[int]]]) -> None:
+def test_no_span_crosses_a_boundary_and_none_is_lost(drawn: list[tuple[str, set[int]]]) -> None:
     texts = [text for text, _ in drawn]
-    cuts = [sorted(place for place in places if place <= len(text)) for text, places in drawn]
+    boundaries = [sorted(offset for offset in offsets if offset <= len(text)) for text, offsets in drawn]
     extractor = Whole()
 
-    def parse(pieces: Sequence[str], numbers: Sequence[int]) -> list[dict[str, np.ndarray]]:
-        found = extractor.extract(pieces)
-        return [{name: np.array(s, dtype=np.int32).reshape(-1, 2) for name, s in spans.items()} for spans in found]
+    def parse(parts: Sequence[str], text_indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        span_sets = extractor.extract(parts)
+        return [{name: np.array(s, dtype=np.int32).reshape(-1, 2) for name, s in spans.items()} for spans in span_sets]
 
-    for text, places, spans in zip(texts, cuts, parse_pieces(texts, cuts, parse), strict=True):
-        assert spans["all"].tolist() == [[a, b] for a, b in pairwise([0, *places, len(text)]) if a < b]
+    for text, offsets, spans in zip(texts, boundaries, extract_by_field(texts, boundaries, parse), strict=True):
+        assert spans["all"].tolist() == [[a, b] for a, b in pairwise([0, *offsets, len(text)]) if a < b]
     assert len(set(extractor.asked)) == len(extractor.asked)
 
 
-def test_the_template_is_parsed_once_and_every_field_for_itself(
+def test_the_template_is_parsed_once_and_every_field_alone(
     tmp_path: Path, chat_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     rows = [Record(Instruction(f"Add {n}.", f"{n} {n}"), (f"It is {2 * n}.",)) for n in range(50)]
-    samples = render(rows, "alpaca", chat_tokenizer, cut=True)
+    samples = render(rows, "alpaca", chat_tokenizer, split_fields=True)
     extractor = Whole()
     cache = SpanCache(tmp_path, extractor, processes=1)
-    parse_pieces([sample.text for sample in samples], [sample.cuts for sample in samples], cache.spans)
+    extract_by_field([sample.text for sample in samples], [sample.boundaries for sample in samples], cache.spans)
     assert cache.parsed == len(extractor.asked) == 3 * 50 + 3
     assert sum("###" in text for text in extractor.asked) == 3
     assert {"Add 7.", "7 7", "It is 14."} <= set(extractor.asked)
 
 
-def test_a_broken_piece_is_called_by_the_number_of_its_text(tmp_path: Path) -> None:
+def test_a_broken_part_is_named_by_the_index_of_its_text(tmp_path: Path) -> None:
     cache = SpanCache(tmp_path, Whole(), processes=1)
     with pytest.raises(RunError, match=r"text 2 \('broken'\)"):
-        parse_pieces(["a b", "a c", "a broken"], [(1, 2)] * 3, cache.spans)
+        extract_by_field(["a b", "a c", "a broken"], [(1, 2)] * 3, cache.spans)
 
 
-def test_texts_are_whole_unless_they_are_to_be_cut(chat_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_texts_have_no_boundaries_unless_fields_are_split(chat_tokenizer: PreTrainedTokenizerFast) -> None:
     rows = [Record(Instruction("Add."), ("2",)), Record("Q", ("A",)), Record((Message("user", "a"),), ("b",))]
-    assert [sample.cuts for sample in render(rows, "alpaca", chat_tokenizer)] == [(), (), ()]
+    assert [sample.boundaries for sample in render(rows, "alpaca", chat_tokenizer)] == [(), (), ()]
 
 
 @pytest.mark.parametrize(
@@ -127,37 +127,37 @@ def test_texts_are_whole_unless_they_are_to_be_cut(chat_tokenizer: PreTrainedTok
     ],
     ids=["alpaca", "ready", "contents like roles", "empty contents"],
 )
-def test_a_text_is_cut_where_fields_begin_and_end(
+def test_a_text_is_split_where_fields_begin_and_end(
     chat_tokenizer: PreTrainedTokenizerFast, record: Record, template: str, expected: list[str]
 ) -> None:
-    (sample,) = render([record], template, chat_tokenizer, cut=True)  # type: ignore[arg-type]
+    (sample,) = render([record], template, chat_tokenizer, split_fields=True)  # type: ignore[arg-type]
     (whole,) = render([record], template, chat_tokenizer)  # type: ignore[arg-type]
     assert (sample.prompt, sample.response) == (whole.prompt, whole.response)
-    pieces = pieces_of(sample)
-    assert any(pieces[n : n + len(expected)] == expected for n in range(len(pieces))), pieces
-    assert len(sample.prompt) in sample.cuts
-    assert list(sample.cuts) == sorted(set(sample.cuts))
+    parts = parts_of(sample)
+    assert any(parts[n : n + len(expected)] == expected for n in range(len(parts))), parts
+    assert len(sample.prompt) in sample.boundaries
+    assert list(sample.boundaries) == sorted(set(sample.boundaries))
 
 
 def test_the_end_of_a_turn_is_no_part_of_the_response_field(chat_tokenizer: PreTrainedTokenizerFast) -> None:
-    (sample,) = render([Record((Message("user", "a"),), ("Yes. ",))], "alpaca", chat_tokenizer, cut=True)
-    assert pieces_of(sample)[-2:] == ["Yes. ", "<|im_end|>"]
+    (sample,) = render([Record((Message("user", "a"),), ("Yes. ",))], "alpaca", chat_tokenizer, split_fields=True)
+    assert parts_of(sample)[-2:] == ["Yes. ", "<|im_end|>"]
 
 
 @pytest.mark.parametrize(
-    ("content", "pieces"),
+    ("content", "parts"),
     [
         ("{{ m['content'] | trim }}", ["Hi there", "#", "Yes", "#"]),
         ("{{ m['content'] | upper }}", [" HI THERE#", "YES\n#"]),
     ],
     ids=["trimming", "changing"],
 )
-def test_templates_that_do_more_than_write_contents_down(
-    chat_tokenizer: PreTrainedTokenizerFast, content: str, pieces: list[str]
+def test_templates_that_change_contents(
+    chat_tokenizer: PreTrainedTokenizerFast, content: str, parts: list[str]
 ) -> None:
     chat_tokenizer.chat_template = f"{{% for m in messages %}}{content}#{{% endfor %}}"
-    (sample,) = render([Record((Message("user", " Hi there"),), ("Yes\n",))], "chat", chat_tokenizer, cut=True)
-    assert pieces_of(sample) == pieces
+    (sample,) = render([Record((Message("user", " Hi there"),), ("Yes\n",))], "chat", chat_tokenizer, split_fields=True)
+    assert parts_of(sample) == parts
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -165,18 +165,18 @@ def test_responses_written_during_training_are_fields_too(
     rows_file: Path, chat_tokenizer: PreTrainedTokenizerFast, finished: bool
 ) -> None:
     tokenizer, extractor = chat_tokenizer, Whole()
-    samples = render(read_records(DatasetSection(path=str(rows_file)), "data"), "alpaca", tokenizer, cut=True)
-    texts, cuts = [sample.text for sample in samples], [sample.cuts for sample in samples]
-    spans = parse_pieces(texts, cuts, partial(extract, extractor))
+    samples = render(read_records(DatasetSection(path=str(rows_file)), "data"), "alpaca", tokenizer, split_fields=True)
+    texts, boundaries = [sample.text for sample in samples], [sample.boundaries for sample in samples]
+    spans = extract_by_field(texts, boundaries, partial(extract, extractor))
     expected = encode(samples, spans, tokenizer, 500, 499).examples
     responses = [
         Response(tuple(example.input_ids[example.prompt_length : -1].tolist()), finished) for example in expected
     ]
-    found = ResponseEncoder(tokenizer, extractor, 500).encode(expected, responses, by_student=True)
-    for own, other in zip(found, expected, strict=True):
-        assert own.prompt_boundaries == other.prompt_boundaries
-        assert {name: array.tolist() for name, array in own.spans.items()} == {
-            name: array.tolist() for name, array in other.spans.items()
+    encoded = ResponseEncoder(tokenizer, extractor, 500).encode(expected, responses, by_student=True)
+    for example, original in zip(encoded, expected, strict=True):
+        assert example.prompt_boundaries == original.prompt_boundaries
+        assert {name: array.tolist() for name, array in example.spans.items()} == {
+            name: array.tolist() for name, array in original.spans.items()
         }
     assert {sample.response for sample in samples} <= set(extractor.asked)
 

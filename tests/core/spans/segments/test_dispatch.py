@@ -8,7 +8,7 @@ import pytest
 
 from mta_framework import PluginParams, RunError, Span, SpanExtractor, SpanSet
 from mta_framework.spans.extraction import extract
-from mta_framework.spans.segments import Piece, Segment, failures_of, gaps, merged, spans_of, spans_within
+from mta_framework.spans.segments import Excerpt, Segment, failures_of, gaps, merged, spans_of, spans_within
 
 
 class Part(SpanExtractor):
@@ -55,9 +55,9 @@ def test_offsets_are_those_of_the_whole_text() -> None:
 
 
 def test_what_is_found_around_the_span_of_a_piece_is_dropped() -> None:
-    pieces = [[Piece("<<ab>>", 3, (5, 7))]]
+    pieces = [[Excerpt("<<ab>>", 3, (5, 7))]]
     assert spans_of(Part([(0, 2), (1, 3), (2, 4), (3, 5)]), pieces) == [{"words": [(5, 7)]}]
-    assert failures_of(Part([]), [*pieces, [], [Piece("x", 0, (0, 1)), Piece("yz", 2, (2, 4))]]) == [6, 0, 3]
+    assert failures_of(Part([]), [*pieces, [], [Excerpt("x", 0, (0, 1)), Excerpt("yz", 2, (2, 4))]]) == [6, 0, 3]
 
 
 @pytest.mark.parametrize(
