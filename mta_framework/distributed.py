@@ -1,4 +1,4 @@
-"""Work shared among the processes of a distributed run; with one process every function is the identity."""
+"""Distributes work over the processes of a run; with one process every function is the identity."""
 
 from __future__ import annotations
 
@@ -17,26 +17,38 @@ Item = TypeVar("Item")
 
 
 def shard(items: Sequence[Item]) -> Sequence[Item]:
-    """This process's share: every n-th item, from its own rank on."""
+    """Return the items of this process: every n-th item, starting at its rank, with n processes.
+
+    Args:
+        items: All items, the same on every process.
+    """
     state = processes()
     return items[state.process_index :: state.num_processes]
 
 
-def gather(own: Sequence[Item], total: int) -> list[Item]:
-    """The results of all processes, in the order of the ``total`` items that ``shard`` dealt out."""
+def gather(items: Sequence[Item], total: int) -> list[Item]:
+    """Gather the results of all processes, in the order of the items that ``shard`` distributed.
+
+    Args:
+        items: Results of this process, one for each of its items.
+        total: Number of items of all processes.
+    """
     state = processes()
-    whole: list[Any] = [None] * total
-    for rank, items in gather_object([(state.process_index, list(own))]):
-        whole[rank :: state.num_processes] = items
-    return whole
+    gathered: list[Any] = [None] * total
+    for rank, results in gather_object([(state.process_index, list(items))]):
+        gathered[rank :: state.num_processes] = results
+    return gathered
 
 
 def run_on_main(compute: Callable[[], Item]) -> Item:
-    """Compute on the main process alone and hand the value to all.
+    """Compute a value on the main process alone and broadcast it to all processes.
+
+    Args:
+        compute: Computes the value.
 
     Raises:
-        Exception: What ``compute`` raised, on the main process.
-        RunError: The same message, on the others: none of them waits for a value that will not come.
+        Exception: The exception that ``compute`` raised, on the main process.
+        RunError: The same message, on all other processes, so that none waits forever.
     """
     if processes().num_processes == 1:
         return compute()
@@ -44,7 +56,7 @@ def run_on_main(compute: Callable[[], Item]) -> Item:
     if processes().is_main_process:
         try:
             value = compute()
-        except Exception as raised:  # whatever it is, the other processes must hear of it
+        except Exception as raised:  # any exception must reach the other processes
             failure, error = str(raised), raised
     value, failure = broadcast_object_list([(value, failure)])[0]
     if error is not None:
@@ -55,17 +67,17 @@ def run_on_main(compute: Callable[[], Item]) -> Item:
 
 
 def processes() -> PartialState:
-    """Rank, number of processes, device, and waiting for each other.
+    """Return the state of the distributed run: rank, number of processes, device, barriers.
 
-    The first call joins the others, whatever launched them (``accelerate launch`` or ``torchrun``). Without an
-    accelerator they talk by gloo, which accelerate has to be told: left alone, every process would take itself for
-    the only one, and all would write into one folder.
+    The first call joins the process group, whether ``accelerate launch`` or ``torchrun`` started the processes. Without
+    an accelerator, accelerate is explicitly asked for the CPU, so that processes communicate by gloo. Otherwise every
+    process would regard itself as the only one, and all would write into one folder.
     """
     asked = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes")
-    # The main process may score for hours, by a judge say, while the others wait for it.
+    # The main process may score for hours, e.g. with a judge, while the others wait for it.
     return PartialState(cpu=asked or not torch.accelerator.is_available(), timeout=timedelta(days=1))
 
 
 def shutdown() -> None:
-    """Part from the other processes in order; gloo aborts a process that ends without."""
+    """Leave the process group; gloo aborts a process that ends without leaving."""
     processes().destroy_process_group()

@@ -1,4 +1,4 @@
-"""Files on disk: written to the side and renamed, so that a reader sees the old content or the new, never a part."""
+"""Atomic writes: files are written under a temporary name and renamed, so readers never see a part of the content."""
 
 from __future__ import annotations
 
@@ -21,68 +21,76 @@ _log = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write ``content`` (text as UTF-8) to the side, then put it in place; missing folders are made."""
+    """Write a file under a temporary name, then rename it; missing folders are made.
+
+    Args:
+        path: File to write or replace.
+        content: Bytes, or text, which is encoded as UTF-8.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    side = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        side.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(side, path)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
     finally:
-        side.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 class Shards:
-    """The Arrow files of a cache folder: never changed once written, named after the digest of their content.
+    """The Arrow files of a cache folder: immutable, named after the digest of their content.
 
     Several processes may read and write them at once.
 
     Args:
-        folder: Made when it is first used.
-        cache: What messages call it.
-        setting: The settings that say where it lies, for messages.
+        folder: Folder of the files, made when it is first used.
+        cache: Name of the cache in messages.
+        setting: Settings that determine the folder, for messages.
     """
 
     def __init__(self, folder: Path, cache: str, setting: str):
         self._folder = folder
         self._cache = cache
         self._setting = setting
-        self._known: set[Path] = set()
+        self._seen: set[Path] = set()
 
-    def unread(self) -> Iterator[pa.Table]:
-        """The tables that this object has neither given nor written, the oldest first.
+    def read_new(self) -> Iterator[pa.Table]:
+        """Read the tables that this object has neither read nor written yet.
 
         They are mapped into memory. A damaged file is removed, with a warning.
+
+        Yields:
+            Tables, oldest first.
 
         Raises:
             RunError: The folder cannot be created.
         """
         self._make()
-        for path in sorted(set(self._folder.glob("*.arrow")) - self._known, key=_age):
+        for path in sorted(set(self._folder.glob("*.arrow")) - self._seen, key=_age):
             if (table := self._read(path)) is not None:
-                self._known.add(path)
+                self._seen.add(path)
                 yield table
 
     def add(self, table: pa.Table) -> None:
-        """Write a file to the side and put it in place.
+        """Write a table as a new file, complete or not at all.
 
         Raises:
-            RunError: The folder cannot be created, or not be written to.
+            RunError: The folder cannot be created or written to.
         """
         import pyarrow as pa
 
         self._make()
-        aside = self._folder / f".{uuid.uuid4().hex}.part"
+        temporary = self._folder / f".{uuid.uuid4().hex}.part"
         try:
-            with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
                 writer.write_table(table)
-            with pa.memory_map(str(aside)) as source:
+            with pa.memory_map(str(temporary)) as source:
                 path = self._folder / f"{_digest(source)}.arrow"
-            os.replace(aside, path)
-            self._known.add(path)
+            os.replace(temporary, path)
+            self._seen.add(path)
         except OSError as error:
             raise self._failure("write to", error) from error
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
     def _make(self) -> None:
         try:
@@ -95,7 +103,7 @@ class Shards:
         return RunError(f"{self._cache}: {problem}")
 
     def _read(self, path: Path) -> pa.Table | None:
-        import pyarrow as pa  # takes its time, and those who only write JSON need it not
+        import pyarrow as pa  # slow to import, and not needed to write JSON
 
         try:
             source = pa.memory_map(str(path))
@@ -107,7 +115,7 @@ class Shards:
             _log.warning("%s: %s is damaged and left out (%s)", self._cache, path, error)
             with suppress(OSError):
                 path.unlink()
-        except OSError as error:  # it may be whole all the same
+        except OSError as error:  # the file may be intact all the same
             _log.warning("%s: %s cannot be read and is left out (%s)", self._cache, path, error)
         return None
 
@@ -125,10 +133,10 @@ def _digest(source: pa.NativeFile) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write standard JSON that a person can read, complete or not at all."""
+    """Write a value as indented standard JSON, complete or not at all."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read back what ``write_json`` wrote."""
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))

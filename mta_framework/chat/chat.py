@@ -1,4 +1,4 @@
-"""Puts many questions to an endpoint: several at a time, again where that may help, and within a limit."""
+"""Asks many questions of an endpoint: concurrently, with retries, and within a limit of requests."""
 
 from __future__ import annotations
 
@@ -18,46 +18,56 @@ if TYPE_CHECKING:
     from httpx2 import Client
 
 FIRST_WAIT = 1.0
-"""Seconds before a question is asked for the second time; twice as many before each further time."""
+"""Seconds before the first retry of a question; the wait doubles with each further retry."""
 
 _LONGEST_WAIT = 60.0
 _PATIENCE = 600.0
 _FEW = 5
 
 Check = Callable[[str], str | None]
-"""What is wrong with an answer, so that it must be asked for again; None if nothing is."""
+"""Returns what makes an answer unusable, so that the question is asked again; None for a usable answer."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, and what messages call it, e.g. ``prompt 17``."""
+    """A question.
+
+    Args:
+        name: Label of the question in messages, e.g. ``prompt 17``.
+        text: Text of the question.
+    """
 
     name: str
     text: str
 
 
 class _LimitError(Exception):
-    """No request may be sent any more."""
+    """The maximum number of requests has been sent."""
 
 
 class _StoppedError(Exception):
-    """Another question has failed for good."""
+    """Another question has failed permanently."""
 
 
 class _UnusableError(Exception):
-    """No answer to a question was of any use."""
+    """No answer to a question was usable."""
 
 
 @dataclass
 class Chat:
-    """Asks one endpoint, and counts what that takes.
+    """Asks questions of one endpoint, and counts requests and tokens.
 
     Args:
-        name: What messages call it.
-        endpoint: Who is asked.
-        max_requests: Requests that may be sent in the lifetime of this object, those that fail included.
-        concurrency: Requests that may be under way at once.
-        retries: How often a question is asked again.
+        name: Label in messages, e.g. the name of the metric.
+        endpoint: Endpoint to send requests to.
+        max_requests: Maximum number of requests in the lifetime of this object, failed ones included.
+        concurrency: Maximum number of concurrent requests.
+        retries: Maximum number of retries per question.
+
+    Attributes:
+        requests: Number of requests sent.
+        input_tokens: Number of input tokens, as reported by the server.
+        output_tokens: Number of output tokens, as reported by the server.
     """
 
     name: str
@@ -71,54 +81,63 @@ class Chat:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        # Its own, so that waiting leaves the run's random numbers alone.
+        # A separate generator, so that waiting does not consume random numbers of the run.
         self._random = random.Random()
 
     def ask(self, questions: Sequence[Question], check: Check, folder: Path | None) -> list[str]:
-        """Ask all of them; equal questions once.
+        """Ask all questions, equal ones once.
 
-        A question is asked again after a growing wait, or the one that the server names, where the connection, the
-        server (429, 5xx) or ``check`` failed it.
+        A question is asked again if the connection fails, the server fails (429, 5xx) or ``check`` rejects the answer,
+        after an exponentially growing wait or the wait that the server asks for.
 
         Args:
-            questions: Any number.
-            check: Says what is wrong with an answer.
-            folder: Where answers are kept; what is there already is not asked for. None: nowhere.
+            questions: Questions to ask; may be empty.
+            check: Returns what makes an answer unusable, or None.
+            folder: Folder in which answers are kept and looked up; None: answers are not kept.
 
         Returns:
-            The answers, in the order of the questions, all of which ``check`` finds nothing wrong with.
+            The answers, in the order of the questions, all of them usable.
 
         Raises:
-            RunError: Not all could be answered; those that were are kept.
+            RunError: Some question could not be answered; answers received so far are kept.
         """
-        kept = ReplyCache(folder, self.endpoint)
+        cache = ReplyCache(folder, self.endpoint)
         first: dict[str, Question] = {}
         for question in questions:
             first.setdefault(question.text, question)
-        found = {text: reply.text for text in first if (reply := kept.read(text)) and check(reply.text) is None}
-        missing = [question for text, question in first.items() if text not in found]
+        answers = {text: reply.text for text in first if (reply := cache.read(text)) and check(reply.text) is None}
+        missing = [question for text, question in first.items() if text not in answers]
         if missing:
-            lack = self.endpoint.missing()
-            if lack:
-                raise RunError(str(Fault(self.name, "has no key (got none to send)", "a key is needed", lack)))
-            found.update(_Round(self, check, kept).run(missing))
-        return [found[question.text] for question in questions]
+            hint = self.endpoint.key_hint()
+            if hint:
+                raise RunError(str(Fault(self.name, "has no usable key", "a key is needed", hint)))
+            answers.update(_Round(self, check, cache).run(missing))
+        return [answers[question.text] for question in questions]
 
-    def spend(self) -> None:
-        """Count a request that is about to be sent."""
+    def count_request(self) -> None:
+        """Count a request before it is sent.
+
+        Raises:
+            _LimitError: The maximum number of requests has been sent.
+        """
         with self._lock:
             if self.requests >= self.max_requests:
                 raise _LimitError
             self.requests += 1
 
-    def count(self, reply: Reply) -> None:
-        """Count the tokens of a reply, of whatever use it is."""
+    def count_tokens(self, reply: Reply) -> None:
+        """Count the tokens of a reply, usable or not."""
         with self._lock:
             self.input_tokens += reply.input_tokens
             self.output_tokens += reply.output_tokens
 
-    def wait(self, attempt: int, asked_for: float | None) -> float:
-        """Seconds before the next attempt; spread at random, so that not all questions come back at once."""
+    def wait_before(self, attempt: int, asked_for: float | None) -> float:
+        """Return the seconds to wait before a retry, randomised so that retries do not coincide.
+
+        Args:
+            attempt: Number of retries so far.
+            asked_for: Seconds that the server asks for; None: not stated.
+        """
         growing = min(_LONGEST_WAIT, FIRST_WAIT * 2**attempt)
         if asked_for is not None:
             return asked_for + self._random.uniform(0, FIRST_WAIT / 2)
@@ -126,14 +145,14 @@ class Chat:
 
 
 class _Round:
-    """The questions of one call, on their way."""
+    """One call of ``ask``: the questions that are not in the cache."""
 
-    def __init__(self, chat: Chat, check: Check, kept: ReplyCache):
-        self._chat, self._check, self._kept = chat, check, kept
+    def __init__(self, chat: Chat, check: Check, cache: ReplyCache):
+        self._chat, self._check, self._cache = chat, check, cache
         self._stop = threading.Event()
 
     def run(self, questions: Sequence[Question]) -> dict[str, str]:
-        """Question -> answer, for all of them."""
+        """Ask all questions; returns text of the question -> answer."""
         from tqdm.auto import tqdm
 
         chat = self._chat
@@ -157,7 +176,7 @@ class _Round:
             finally:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
-        self._complain(len(questions), len(answers), sorted(unusable))
+        self._raise_unanswered(len(questions), len(answers), sorted(unusable))
         return answers
 
     def _answer(self, client: Client, question: Question) -> str:
@@ -165,45 +184,44 @@ class _Round:
         for attempt in range(chat.retries + 1):
             if self._stop.is_set():
                 raise _StoppedError
-            chat.spend()
+            chat.count_request()
             failure: Exception
             try:
                 reply = chat.endpoint.send(client, question.text)
-                chat.count(reply)
+                chat.count_tokens(reply)
                 fault = self._check(reply.text)
                 if fault is None:
-                    self._kept.write(question.text, reply)
+                    self._cache.write(question.text, reply)
                     return reply.text
                 failure, asked_for = _UnusableError(fault), None
             except Unanswered as error:
-                failure, asked_for = self._gone(question, error), error.wait
+                failure, asked_for = self._no_answer_error(question, error), error.wait
             if asked_for is not None and asked_for > _PATIENCE:
                 break
             if attempt < chat.retries:
-                self._stop.wait(chat.wait(attempt, asked_for))
+                self._stop.wait(chat.wait_before(attempt, asked_for))
         raise failure
 
-    def _gone(self, question: Question, error: Unanswered) -> RunError:
+    def _no_answer_error(self, question: Question, error: Unanswered) -> RunError:
         wait = "" if error.wait is None else f", asks for a wait of {error.wait:.0f} s"
         problem = f"gives no answer to {question.name} (got {error}{wait})"
-        hint = f"{self._told_of_others()}: go on when it is there again."
-        return RunError(
-            str(Fault(f"{self._chat.name}, {self._chat.endpoint.url}", problem, "a working endpoint", hint))
-        )
+        hint = f"{self._kept_note()}: go on when it is available again."
+        where = f"{self._chat.name}, {self._chat.endpoint.url}"
+        return RunError(str(Fault(where, problem, "expected a working endpoint", hint)))
 
-    def _told_of_others(self) -> str:
-        return "All others are kept" if self._kept.folder is not None else "No answer is kept"
+    def _kept_note(self) -> str:
+        return "All others are kept" if self._cache.folder is not None else "No answer is kept"
 
-    def _complain(self, questions: int, answers: int, unusable: Sequence[str]) -> None:
-        kept = self._told_of_others()
+    def _raise_unanswered(self, questions: int, answers: int, unusable: Sequence[str]) -> None:
+        note = self._kept_note()
         if unusable:
             problem = f"gives no usable answer to {len(unusable)} of {questions} questions (got {_few(unusable)})"
-            hint = f"{kept}: try again, or take another model."
-            raise RunError(str(Fault(self._chat.name, problem, "answers of the form that is asked for", hint)))
+            hint = f"{note}: try again, or take another model."
+            raise RunError(str(Fault(self._chat.name, problem, "expected answers in the requested form", hint)))
         if answers < questions:
             problem = f"has reached its limit (got {questions - answers} of {questions} questions without an answer)"
             expected = f"max_requests is {self._chat.max_requests}, those that fail included"
-            hint = f"{kept}: raise max_requests, or go on with as many again."
+            hint = f"{note}: raise max_requests, or go on with as many again."
             raise RunError(str(Fault(self._chat.name, problem, expected, hint)))
 
 

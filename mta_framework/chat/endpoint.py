@@ -1,4 +1,4 @@
-"""One request to an OpenAI-compatible endpoint, and what comes of it."""
+"""Sends a request to an OpenAI-compatible endpoint and reads the reply."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ from mta_framework.errors import Fault, RunError
 if TYPE_CHECKING:
     from httpx2 import Client, Response
 
-_PASSING = (408, 425, 429)
-_LARGEST = 2**24
-_SHOWN = 300
+_TRANSIENT = (408, 425, 429)
+_MAX_BYTES = 2**24
+_MAX_SHOWN = 300
 
 
 class Unanswered(Exception):
-    """No answer came, and one may come if asked again: after ``wait`` seconds, where the server says so."""
+    """A request failed in a way that a retry may cure.
+
+    Args:
+        reason: What failed, for messages.
+        wait: Seconds after which the server asks to retry; None: not stated.
+    """
 
     def __init__(self, reason: str, wait: float | None = None):
         self.wait = wait
@@ -32,7 +37,13 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model wrote, and what was counted as input and output; 0 where the server counts nothing."""
+    """The reply of a model.
+
+    Args:
+        text: Text that the model wrote.
+        input_tokens: Number of input tokens; 0 where the server reports none.
+        output_tokens: Number of output tokens; 0 where the server reports none.
+    """
 
     text: str
     input_tokens: int
@@ -44,11 +55,11 @@ class Endpoint:
     """A model behind ``BASE_URL/chat/completions``.
 
     Args:
-        base_url: http or https, without a user, a query or a fragment, e.g. ``https://api.openai.com/v1``.
-        model: Its name there.
-        key_env: The environment variable that holds the key; None: no key is sent.
-        temperature: Of sampling; None: the server's own.
-        timeout: Seconds for one whole request.
+        base_url: http or https URL without user, query and fragment, e.g. ``https://api.openai.com/v1``.
+        model: Name of the model at the server.
+        key_env: Environment variable that holds the API key; None: no key is sent.
+        temperature: Sampling temperature; None: the default of the server.
+        timeout: Maximum seconds for a whole request.
 
     Raises:
         ValueError: ``base_url`` is no such URL.
@@ -73,16 +84,16 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """Where requests go to."""
+        """URL that requests are sent to."""
         return f"{self.base_url.rstrip('/')}/chat/completions"
 
     def body(self, question: str) -> dict[str, Any]:
-        """What is sent."""
+        """Return the JSON body of the request for a question."""
         sampling = {} if self.temperature is None else {"temperature": self.temperature}
         return {"model": self.model, "messages": [{"role": "user", "content": question}], **sampling}
 
-    def missing(self) -> str | None:
-        """What is missing to ask, as a sentence that says how to get it; None if nothing is."""
+    def key_hint(self) -> str | None:
+        """Return a sentence that says how to provide the missing or malformed API key; None if requests can be sent."""
         if self.key_env is None:
             return None
         key = self._key()
@@ -95,7 +106,11 @@ class Endpoint:
         return None
 
     def client(self, connections: int) -> Client:
-        """What ``send`` needs; redirects are not followed, so the key goes to no other server."""
+        """Create the HTTP client for ``send``. Redirects are not followed, so the key is sent to no other server.
+
+        Args:
+            connections: Maximum number of concurrent connections.
+        """
         from httpx2 import Client, Limits
 
         headers = {"Content-Type": "application/json"}
@@ -104,46 +119,50 @@ class Endpoint:
         return Client(headers=headers, timeout=self.timeout, limits=Limits(max_connections=connections))
 
     def send(self, client: Client, question: str) -> Reply:
-        """Ask once.
+        """Send one request and read the reply.
+
+        Args:
+            client: HTTP client from ``client``.
+            question: Text of the question.
 
         Raises:
-            Unanswered: Something failed that may pass: the connection, the server, its patience, the reply's form.
+            Unanswered: The failure may be temporary: connection, server, rate limit, timeout, malformed reply.
             RunError: The server refuses the request.
         """
         from httpx2 import RequestError
 
         end = time.monotonic() + self.timeout
         try:
-            # Escaped to ASCII: a text may hold half a surrogate pair, which has no bytes of its own.
+            # Escaped to ASCII: a text may contain half a surrogate pair, which cannot be encoded.
             with client.stream("POST", self.url, content=json.dumps(self.body(question))) as response:
                 content = b"".join(self._parts(response, end))
         except RequestError as error:
-            raise Unanswered(self._shown(f"{type(error).__name__} {error}".strip())) from None
+            raise Unanswered(self._redacted(f"{type(error).__name__} {error}".strip())) from None
         if response.status_code == 200:
             return _reply(content)
-        told = f"HTTP {response.status_code} {self._shown(_message(content))}".strip()
-        if response.status_code in _PASSING or response.status_code >= 500:
-            raise Unanswered(told, _wait(response.headers.get("Retry-After", "")))
-        problem, expected = f"refuses the request (got {told})", "a request that it takes"
+        status = f"HTTP {response.status_code} {self._redacted(_message(content))}".strip()
+        if response.status_code in _TRANSIENT or response.status_code >= 500:
+            raise Unanswered(status, _wait(response.headers.get("Retry-After", "")))
+        problem, expected = f"refuses the request (got {status})", "expected a request that it accepts"
         raise RunError(str(Fault(self.url, problem, expected, "Check base_url, model and the key, then go on.")))
 
     def _key(self) -> str:
         return os.environ.get(self.key_env or "", "").strip()
 
-    def _shown(self, text: str) -> str:
-        """Someone else's text, short and without the key."""
+    def _redacted(self, text: str) -> str:
+        """A foreign text, shortened and without the key."""
         key = self._key() if self.key_env else ""
-        return " ".join((text.replace(key, "***") if key else text).split())[:_SHOWN]
+        return " ".join((text.replace(key, "***") if key else text).split())[:_MAX_SHOWN]
 
     def _parts(self, response: Response, end: float) -> Iterator[bytes]:
-        """The body; a server that sends it drop by drop has no more time than another."""
+        """The body in parts; the timeout covers the whole body, however slowly it arrives."""
         size = 0
         for part in response.iter_bytes():
             size += len(part)
             if time.monotonic() > end:
                 raise Unanswered(f"no whole reply within {self.timeout:g} s")
-            if size > _LARGEST:
-                raise Unanswered(f"a reply of more than {_LARGEST} bytes")
+            if size > _MAX_BYTES:
+                raise Unanswered(f"a reply of more than {_MAX_BYTES} bytes")
             yield part
 
 
@@ -153,7 +172,7 @@ def _reply(content: bytes) -> Reply:
         text = body["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError):
         raise Unanswered("a reply that is not of OpenAI's form") from None
-    # A model that refuses to answer, or that has thought too long, has nothing there.
+    # The content is null where a model refuses to answer, or reasoned up to its limit.
     text = text if isinstance(text, str) else ""
     return Reply(text, _count(body, "prompt_tokens"), _count(body, "completion_tokens"))
 
@@ -165,16 +184,16 @@ def _count(body: dict[str, Any], name: str) -> int:
 
 
 def _message(content: bytes) -> str:
-    """What the server says of an error: OpenAI's form, or whatever it sends."""
+    """The error message of the server, in OpenAI's form or as sent."""
     try:
         error = json.loads(content)["error"]
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, LookupError, TypeError, RecursionError):
-        return content[: 4 * _SHOWN].decode(errors="replace")
+        return content[: 4 * _MAX_SHOWN].decode(errors="replace")
 
 
 def _wait(header: str) -> float | None:
-    """Seconds of a ``Retry-After``, which gives them or a date."""
+    """Seconds of a ``Retry-After`` header, which holds seconds or a date."""
     if header.isascii() and header.isdigit():
         return float(header)
     try:

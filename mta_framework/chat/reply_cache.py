@@ -1,4 +1,4 @@
-"""Keeps replies on disk, by all that they depend on."""
+"""Keeps replies on disk, by the URL and body of their request."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from mta_framework.storage import write_atomically
 
 @dataclass(frozen=True)
 class ReplyCache:
-    """A folder of replies; None: nothing is kept."""
+    """A folder of replies of one endpoint.
+
+    Args:
+        folder: Folder of the replies; None: nothing is kept.
+        endpoint: Endpoint that the replies come from.
+    """
 
     folder: Path | None
     endpoint: Endpoint
 
     def read(self, question: str) -> Reply | None:
-        """The reply to the same request; None if there is none, or it is damaged."""
+        """Return the kept reply to a question; None if there is none or it is damaged."""
         path = self._path(question)
         if path is None:
             return None
@@ -33,7 +38,7 @@ class ReplyCache:
         return reply if same and kinds == (str, int, int) else None
 
     def write(self, question: str, reply: Reply) -> None:
-        """Keep a reply; it appears whole or not at all."""
+        """Write a reply to disk, complete or not at all."""
         path = self._path(question)
         if path is not None:
             entry = {"url": self.endpoint.url, "request": self.endpoint.body(question), "reply": asdict(reply)}

@@ -70,7 +70,7 @@ class ResponseCache:
         self._add_rows(table)
 
     def _read(self) -> None:
-        for table in self._shards.unread():
+        for table in self._shards.read_new():
             self._add_rows(table)
 
     def _add_rows(self, table: pa.Table) -> None:

@@ -48,7 +48,7 @@ def respond(
                 index, seed = rows[row]
                 writer.add((keys[seed], index), _response(generation))
 
-            made = engine().generate(model, prompts, sampling, seeds, progress_label=label, done=done)
+            made = engine().generate(model, prompts, sampling, seeds, progress_label=label, on_finished=done)
         responses = map(_response, made)
         return [[next(responses) for _ in seeds] for _, seeds in share]
 

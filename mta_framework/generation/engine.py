@@ -1,4 +1,4 @@
-"""What writes responses: the small interface behind ``training.generation.engine`` and ``evaluation.engine``."""
+"""The interface of generation engines, selected by ``training.generation.engine`` and ``evaluation.engine``."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from mta_framework.generation.sampling import Generation, Sampling
 if TYPE_CHECKING:
     pass
 
-Done = Callable[[int, Generation], None]
+OnFinished = Callable[[int, Generation], None]
+"""Called with the index of a prompt and its response."""
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model that lies in a transformers folder, for engines that load it themselves.
+    """A model saved as a transformers folder, for engines that load models themselves.
 
     Args:
-        folder: Weights and configuration.
-        dtype: What it is computed in, e.g. ``bfloat16``.
+        folder: Folder with weights and configuration.
+        dtype: Dtype to compute in, e.g. ``bfloat16``.
     """
 
     folder: Path
@@ -31,10 +32,10 @@ class SavedModel:
 
 
 class Engine(ABC):
-    """Generates with models that may be in the midst of training; each process hands it its share of the prompts.
+    """Generates responses with models that may be in training; each process passes its shard of the prompts.
 
     Attributes:
-        name: As in the spec.
+        name: Name of the engine in a spec.
     """
 
     name: ClassVar[str]
@@ -48,30 +49,30 @@ class Engine(ABC):
         *,
         version: int = 0,
         progress_label: str | None = None,
-        done: Done | None = None,
+        on_finished: OnFinished | None = None,
     ) -> list[Generation]:
-        """Respond to every prompt; the models, their modes and the random state are left as they are.
+        """Generate a response to every prompt, leaving the models, their modes and the random state unchanged.
 
         Args:
-            by: Name of the model.
-            prompt_ids: Token ids without padding.
+            by: Name of the model that responds.
+            prompt_ids: Token ids of each prompt, without padding.
             sampling: Temperature and limits.
-            seeds: One per prompt. The same weights, prompt, sampling and seed give the same response.
-            version: Of the weights: another number whenever they may have changed.
-            progress_label: What a progress bar on standard error says; None: no bar.
-            done: Called once for each prompt, with its number and response, as soon as the engine gives it. It must
-                leave the model alone.
+            seeds: Seed of each prompt. The same weights, prompt, sampling and seed give the same response.
+            version: Version of the weights; it must change whenever the weights may have changed.
+            progress_label: Label of a progress bar on standard error; None: no bar.
+            on_finished: Called once for each prompt, with its index and response, as soon as the engine returns it. It
+                must not modify the model.
 
         Returns:
             One generation per prompt, in the order of the prompts; empty for no prompts.
 
         Raises:
             InputError: The longest prompt and response do not fit into the model's positions.
-            RunError: The engine gave more or fewer.
+            RunError: The engine returned too many or too few responses.
         """
         if not prompt_ids:
             return []
-        generations = self._respond(by, prompt_ids, sampling, seeds, version, progress_label, done)
+        generations = self._generate(by, prompt_ids, sampling, seeds, version, progress_label, on_finished)
         if len(generations) != len(prompt_ids):
             raise RunError(
                 f"generation: the engine {self.name} must give one response of the {by} to each of "
@@ -80,7 +81,7 @@ class Engine(ABC):
         return generations
 
     @abstractmethod
-    def _respond(
+    def _generate(
         self,
         by: str,
         prompt_ids: Sequence[Sequence[int]],
@@ -88,6 +89,6 @@ class Engine(ABC):
         seeds: Sequence[int],
         version: int,
         progress_label: str | None,
-        done: Done | None,
+        on_finished: OnFinished | None,
     ) -> list[Generation]:
-        """As ``generate``, for one prompt or more."""
+        """Implement ``generate`` for one prompt or more."""

@@ -1,4 +1,4 @@
-"""Makes the engine that a spec asks for, and says where it cannot run."""
+"""Creates the generation engine that a spec names, and reports why an engine cannot run."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ def make_engine(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
 ) -> Engine:
-    """The engine that a spec asks for; ``engine_fault`` says before whether it runs here.
+    """Create the generation engine that a spec names; ``engine_fault`` checks beforehand whether it can run here.
 
     Args:
-        name: Of the engine.
-        models: Those that may be asked. Live ones: what is trained later is what generates then. ``vllm`` also takes
-            stored ones.
-        tokenizer: Of all of them.
-        folder: For copies of weights; made where one is needed.
+        name: Name of the engine.
+        models: Models by name. Live models generate with their current weights; ``vllm`` also accepts saved models.
+        tokenizer: Tokenizer of all models.
+        folder: Folder for exported weights, made when an engine needs it.
     """
-    # The engines are imported where they are chosen: one must not cost, or break, what the other needs.
+    # Engines are imported only when chosen, so that neither needs the dependencies of the other.
     if name == "vllm":
         from mta_framework.generation.vllm_engine import VllmEngine
 
@@ -43,11 +42,14 @@ def make_engine(
 
 
 def engine_fault(name: EngineName, where: str) -> Fault | None:
-    """Why an engine does not run here, without loading it; None if it does.
+    """Check without loading an engine whether it can run in this environment.
 
     Args:
-        name: Of the engine.
-        where: The field that asks for it.
+        name: Name of the engine.
+        where: Field of the spec that names it.
+
+    Returns:
+        The fault, or None if the engine can run.
     """
     if name == "transformers":
         return None

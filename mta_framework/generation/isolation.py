@@ -1,4 +1,4 @@
-"""Keeps generation from leaving traces: modes, settings and autocast are as before."""
+"""Runs generation without side effects: modes, settings and the autocast cache are restored afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def isolated(model: PreTrainedModel) -> Iterator[None]:
-    """Generate inside: no gradient, no dropout, none of the model's stored settings."""
+    """Run the block without gradient, dropout and the model's stored generation settings, and restore them afterwards.
+
+    Args:
+        model: The model that generates in the block.
+    """
     with _in_evaluation_mode(model), _without_stored_settings(model), _apart_from_autocast(), torch.inference_mode():
         yield
 
@@ -33,8 +37,8 @@ def _in_evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _without_stored_settings(model: PreTrainedModel) -> Iterator[None]:
-    # ``generate`` fills whatever a given configuration leaves open from the stored one (top_k, repetition_penalty,
-    # suppressed tokens, ...), so responses would depend on a file next to the weights.
+    # ``generate`` completes a given configuration from the stored one (top_k, repetition_penalty, suppressed tokens,
+    # ...), so responses would depend on a file next to the weights.
     stored = model.generation_config
     model.generation_config = GenerationConfig()
     try:

@@ -1,9 +1,9 @@
-"""Keys and values of rows that enter and leave, in memory that is allocated once.
+"""A key-value cache for continuous batching: rows enter and leave, and memory is allocated once.
 
-Rows stand in places 0 to ``live - 1``. All are aligned on the right: their latest tokens are in column ``width - 1``,
-and what is left of a row's first token belongs to nobody and has to be masked.
+Live rows occupy slots 0 to ``live - 1``. All are aligned on the right: their latest tokens are in column ``width - 1``.
+Columns to the left of a row's first token are unused and must be masked.
 
-Shape suffixes: B places, H heads, C columns (tokens), D width of a head; U prefilled prompts.
+Shape suffixes: B slots, H heads, C columns (tokens), D width of a head; U prefilled prompts.
 """
 
 from __future__ import annotations
@@ -17,61 +17,61 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidi
 
 
 class _Layer(CacheLayerMixin):
-    """Of one decoder block. Keeps all tokens where a block attends to a window of them: the mask is what counts."""
+    """Cache of one decoder block. It keeps all tokens even for sliding windows, which the attention mask enforces."""
 
     is_sliding = False
     keys: Tensor
     values: Tensor
 
-    def __init__(self, places: int, columns: int):
+    def __init__(self, slots: int, columns: int):
         super().__init__()
-        self._places = places
+        self._slots = slots
         self._columns = columns
         self.live = 0
         self.width = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.keys, self.values = self._room(key_states), self._room(value_states)
+        self.keys, self.values = self._allocate(key_states), self._allocate(value_states)
         self.is_initialized = True
 
-    def _room(self, state_BHCD: Tensor) -> Tensor:
-        # Zeros, not whatever lies there: NaN would get through a mask.
+    def _allocate(self, state_BHCD: Tensor) -> Tensor:
+        # Zeros, not uninitialised memory: NaN would get through a mask.
         heads, width = state_BHCD.shape[1], state_BHCD.shape[3]
-        return state_BHCD.new_zeros(self._places, heads, self._columns, width)
+        return state_BHCD.new_zeros(self._slots, heads, self._columns, width)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_args: object, **_named: object
     ) -> tuple[Tensor, Tensor]:
-        """Append one column or more to all live rows; views of everything that they have."""
+        """Append one column or more to all live rows; returns views of all their columns."""
         end = self.width + key_states.shape[2]
         self.keys[: self.live, :, self.width : end] = key_states
         self.values[: self.live, :, self.width : end] = value_states
         self.width = end
         return self.keys[: self.live, :, :end], self.values[: self.live, :, :end]
 
-    def enter(self, prefilled: DynamicLayer, origins: Sequence[int]) -> None:
-        """Put rows behind the live ones: copies of those that ``origins`` names."""
+    def add(self, prefilled: DynamicLayer, sources: Sequence[int]) -> None:
+        """Add rows after the live ones: copies of the prefilled rows that ``sources`` names."""
         key_UHCD, value_UHCD = prefilled.keys, prefilled.values
         assert key_UHCD is not None
         assert value_UHCD is not None
-        origin_B = torch.tensor(origins, device=key_UHCD.device)
+        source_B = torch.tensor(sources, device=key_UHCD.device)
         if not self.is_initialized:
             self.lazy_initialization(key_UHCD, value_UHCD)
         if not self.live:
             self.width = key_UHCD.shape[2]
-        end, first = self.live + len(origin_B), self.width - key_UHCD.shape[2]
-        self.keys[self.live : end, :, first : self.width] = key_UHCD[origin_B]
-        self.values[self.live : end, :, first : self.width] = value_UHCD[origin_B]
+        end, first = self.live + len(source_B), self.width - key_UHCD.shape[2]
+        self.keys[self.live : end, :, first : self.width] = key_UHCD[source_B]
+        self.values[self.live : end, :, first : self.width] = value_UHCD[source_B]
         self.live = end
 
-    def leave(self, place: int) -> None:
-        """Fill a place with the last live row."""
+    def remove(self, slot: int) -> None:
+        """Remove a row; the last live one moves into its slot."""
         self.live -= 1
         for state_BHCD in (self.keys, self.values):
-            state_BHCD[place, :, : self.width] = state_BHCD[self.live, :, : self.width]
+            state_BHCD[slot, :, : self.width] = state_BHCD[self.live, :, : self.width]
 
-    def narrow(self, width: int) -> None:
-        """Give up the columns on the left."""
+    def shrink_to(self, width: int) -> None:
+        """Drop columns on the left."""
         for state_BHCD in (self.keys, self.values):
             kept = state_BHCD[: self.live, :, self.width - width : self.width].clone()
             state_BHCD[: self.live, :, :width] = kept
@@ -88,64 +88,64 @@ class _Layer(CacheLayerMixin):
 
 
 class RowCache(Cache):
-    """A cache for ``places`` rows of ``columns`` tokens, all of them in memory from the first row on.
+    """A cache for ``slots`` rows of ``columns`` tokens, allocated as a whole when the first row is added.
 
     Args:
-        places: Rows at once.
-        columns: Tokens of the longest prompt and response.
+        slots: Maximum number of live rows.
+        columns: Number of tokens of the longest prompt and response together.
     """
 
-    def __init__(self, places: int, columns: int):
-        self._rows: list[_Layer] = []
-        super().__init__(layers=self._rows)  # type: ignore[arg-type]
-        self._places = places
+    def __init__(self, slots: int, columns: int):
+        self._layers: list[_Layer] = []
+        super().__init__(layers=self._layers)  # type: ignore[arg-type]
+        self._slots = slots
         self._columns = columns
 
     @property
     def width(self) -> int:
-        """Columns in use."""
-        return self._rows[0].width if self._rows else 0
+        """Number of columns in use."""
+        return self._layers[0].width if self._layers else 0
 
-    def enter(self, prefilled: DynamicCache, origins: Sequence[int]) -> None:
-        """Put rows behind the live ones.
+    def add(self, prefilled: DynamicCache, sources: Sequence[int]) -> None:
+        """Add rows after the live ones.
 
         Args:
-            prefilled: Of U prompts, no longer than any live row, padded on the left.
-            origins: For each new row, which of those it has.
+            prefilled: Cache of U prompts, no longer than any live row, padded on the left.
+            sources: For each new row, the index of its prompt in ``prefilled``.
         """
-        while len(self._rows) < len(prefilled.layers):
-            self._rows.append(_Layer(self._places, self._columns))
-        for own, other in zip(self._rows, prefilled.layers, strict=True):
-            assert isinstance(other, DynamicLayer)
-            own.enter(other, origins)
+        while len(self._layers) < len(prefilled.layers):
+            self._layers.append(_Layer(self._slots, self._columns))
+        for layer, prefilled_layer in zip(self._layers, prefilled.layers, strict=True):
+            assert isinstance(prefilled_layer, DynamicLayer)
+            layer.add(prefilled_layer, sources)
 
-    def leave(self, place: int) -> None:
-        """Drop a row; the last live one takes its place."""
-        for layer in self._rows:
-            layer.leave(place)
+    def remove(self, slot: int) -> None:
+        """Remove a row; the last live one moves into its slot."""
+        for layer in self._layers:
+            layer.remove(slot)
 
-    def make_room(self, longest: int) -> None:
-        """Drop columns that no row has any more, where that is due.
+    def shrink(self, longest: int) -> None:
+        """Drop columns that no live row uses any more, if the cache is full or an eighth of its columns is unused.
 
-        It costs as much as reading the whole cache once, so not for a few of them.
+        This costs as much as reading the whole cache once, so it is not done for a few columns.
 
         Args:
-            longest: Tokens of the longest live row.
+            longest: Number of tokens of the longest live row.
         """
         if self.width == self._columns or self.width - longest > self.width // 8:
-            for layer in self._rows:
-                layer.narrow(longest)
+            for layer in self._layers:
+                layer.shrink_to(longest)
 
 
-def mergeable(model: PreTrainedModel, parameters: Sequence[str]) -> bool:
-    """Whether rows of a model's cache can be cut out and put together: plain attention, full or in a sliding window.
+def supports_continuous_batching(model: PreTrainedModel, parameters: Sequence[str]) -> bool:
+    """Return whether rows of a model's cache can be added and removed: full or sliding-window attention in all layers.
 
-    Not so for states that sum up what was read (Mamba, linear attention), attention in chunks of fixed places, and
-    layers that share the states of others.
+    They cannot for recurrent states (Mamba, linear attention), attention in fixed chunks, and layers that share the
+    states of other layers.
 
     Args:
-        model: As loaded.
-        parameters: Names that its ``forward`` takes.
+        model: The model.
+        parameters: Names of the parameters of its ``forward``.
     """
     config = model.config.get_text_config(decoder=True)
     if "past_key_values" not in parameters or not model._supports_default_dynamic_cache():  # type: ignore[operator]

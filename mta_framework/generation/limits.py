@@ -1,4 +1,4 @@
-"""Where a response begins and ends, and what it may be made of: room in the model, first and last tokens, padding."""
+"""Limits of responses: positions of the model, first and end tokens, ids that are no tokens."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ if TYPE_CHECKING:
 
 
 def max_positions(config: PretrainedConfig) -> int | None:
-    """The number of tokens that a model has positions for; None where its configuration states no limit."""
+    """Return the maximum number of tokens of a text; None where the configuration states no limit."""
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def room_fault(config: PretrainedConfig, prompt_length: int, max_new_tokens: int) -> Fault | None:
-    """The fault of asking for more positions than the model has; None if there is room (or no stated limit)."""
+    """Check that prompt and response fit into the positions of a model.
+
+    Args:
+        config: Configuration of the model.
+        prompt_length: Number of tokens of the longest prompt.
+        max_new_tokens: Maximum number of tokens of a response.
+
+    Returns:
+        The fault, or None if they fit or the configuration states no limit.
+    """
     room = max_positions(config)
     if room is None or prompt_length + max_new_tokens <= room:
         return None
@@ -25,16 +34,20 @@ def room_fault(config: PretrainedConfig, prompt_length: int, max_new_tokens: int
         "evaluation.max_new_tokens",
         f"a prompt of {prompt_length} tokens and a response of {max_new_tokens} do not fit into the model's "
         f"{room} positions (got {max_new_tokens})",
-        f"prompt and response may have {room} tokens together",
+        f"expected at most {room} tokens of prompt and response together",
         "Lower evaluation.max_new_tokens or evaluation.max_prompt_length.",
     )
 
 
 def depends_on_batch_length(config: PretrainedConfig, length: int) -> bool:
-    """Whether what a model makes of a text depends on the longest text beside it, where texts are this long.
+    """Return whether the states of a text depend on the longest text in its batch.
 
-    LongRoPE (Phi-3) turns the states of a whole batch in another way as soon as one text in it is longer than those
-    that the model was first trained on.
+    LongRoPE (Phi-3) rotates the states of a whole batch differently as soon as one text is longer than the model's
+    original maximum length.
+
+    Args:
+        config: Configuration of the model.
+        length: Number of tokens of the longest text.
     """
     rotary = getattr(config.get_text_config(), "rope_parameters", None) or {}
     kinds = [rotary] if "rope_type" in rotary else [kind for kind in rotary.values() if isinstance(kind, dict)]
@@ -43,10 +56,15 @@ def depends_on_batch_length(config: PretrainedConfig, length: int) -> bool:
 
 
 def end_ids(stored: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end a response: the tokenizer's, and those of the model's settings that are special to it.
+    """Return the ids of tokens that end a response, sorted.
 
-    Chat models often stop at several tokens and only the model's stored settings name them all; but the default of a
-    freshly initialised model may be an ordinary word of its tokenizer.
+    These are the tokenizer's end token and those end tokens of the stored settings that are special tokens of the
+    tokenizer. Chat models often stop at several tokens, which only the stored settings list; but the default of a newly
+    initialised model may be an ordinary word of its tokenizer.
+
+    Args:
+        stored: Stored generation settings of the model; None without any.
+        tokenizer: Tokenizer of the model.
     """
     named = stored.eos_token_id if stored is not None else None
     candidates = named if isinstance(named, list) else [named]
@@ -56,19 +74,23 @@ def end_ids(stored: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase)
 
 
 def first_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What an empty prompt starts from: the tokenizer's first special token."""
+    """Return the id that an empty prompt starts from: the first of the begin, end and padding tokens that exists."""
     candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     return next((token_id for token_id in candidates if token_id is not None), 0)
 
 
 def output_size(model: PreTrainedModel) -> int:
-    """How many ids the model gives a score."""
+    """Return the size of the model's vocabulary: the number of logits per position."""
     return int(model.get_output_embeddings().weight.shape[0])  # type: ignore[index]
 
 
 def padding_ids(size: int, tokenizer: PreTrainedTokenizerBase) -> range:
-    """The ids that fill up a vocabulary of ``size``: the tokenizer has no token for them, another model no embedding.
+    """Return the ids that pad a vocabulary: the tokenizer has no tokens for them.
 
-    They get a little probability all the same, and a good deal of it before training.
+    They get a little probability all the same, and much of it before training.
+
+    Args:
+        size: Size of the model's vocabulary.
+        tokenizer: Tokenizer of the model.
     """
     return range(vocabulary_size(tokenizer), size)

@@ -1,4 +1,4 @@
-"""A response while it is being written."""
+"""A request for a response, with the state of its generation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mta_framework.generation.sampling import Sampling
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """What the rows of one call have in common.
+    """Decoding configuration shared by all requests of a call.
 
     Args:
-        sampling: How tokens are drawn, and how many at most.
-        ends: Tokens that end a response.
-        size: Number of the tokenizer's tokens; ids from there on fill up the vocabulary.
-        padding: Stands where a row has no token; any id.
+        sampling: Temperature and limits.
+        ends: Ids of tokens that end a response.
+        size: Number of ids of the tokenizer; further ids pad the model's vocabulary and are never chosen.
+        padding: Id used for padding, which is masked.
     """
 
     sampling: Sampling
@@ -28,25 +28,25 @@ class DecodingConfig:
 
 @dataclass
 class Request:
-    """A prompt, its own random numbers, and the tokens of the response so far.
+    """A prompt, its random generator, and the tokens of its response so far.
 
     Args:
-        number: Which of the prompts that were asked.
-        prompt: Token ids, at least one.
-        stream: Gives one number per token.
-        ids: Tokens written.
+        index: Index of the prompt in the call.
+        prompt: Token ids of the prompt, at least one.
+        generator: Random generator of this request alone, from which one number per token is drawn.
+        ids: Token ids generated so far.
     """
 
-    number: int
+    index: int
     prompt: tuple[int, ...]
-    stream: random.Random
+    generator: random.Random
     ids: list[int] = field(default_factory=list)
 
     @property
     def length(self) -> int:
-        """Tokens that a model has read: all but the last that was written, which it reads next."""
+        """Number of tokens in the cache: all but the last generated one, which is the next input."""
         return len(self.prompt) + len(self.ids) - 1
 
-    def finished(self, rules: DecodingConfig) -> bool:
-        """Whether the last token ends it, or there may be no more of them."""
-        return self.ids[-1] in rules.ends or len(self.ids) == rules.sampling.max_new_tokens
+    def finished(self, config: DecodingConfig) -> bool:
+        """Return whether the response has ended, by an end token or at its maximum length."""
+        return self.ids[-1] in config.ends or len(self.ids) == config.sampling.max_new_tokens

@@ -1,4 +1,4 @@
-"""How responses are drawn, and what comes of it."""
+"""Sampling settings, seeds of prompts, and generated responses."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn.
+    """Sampling settings of responses.
 
     Args:
-        temperature: The logits are divided by it; 0 is greedy decoding.
-        top_p: Nucleus sampling; 1 samples from the whole distribution. Without effect at temperature 0.
-        max_new_tokens: Longest response, its end token included.
-        batch_tokens: Tokens of prompts and responses that are held at once; one row is, however long.
+        temperature: Divisor of the logits; 0 means greedy decoding.
+        top_p: Probability mass of nucleus sampling; 1 samples from the whole distribution. Without effect at
+            temperature 0.
+        max_new_tokens: Maximum number of tokens of a response, its end token included.
+        batch_tokens: Maximum number of tokens of prompts and responses in a batch; a single longer row is allowed.
     """
 
     temperature: float
@@ -27,22 +28,38 @@ class Sampling:
     max_new_tokens: int
     batch_tokens: int
 
-    def rows(self, longest_prompt: int) -> int:
-        """How many responses may be written at once where no prompt has more tokens than ``longest_prompt``."""
+    def batch_size(self, longest_prompt: int) -> int:
+        """Return the number of responses to generate at once, at least 1.
+
+        Args:
+            longest_prompt: Number of tokens of the longest prompt.
+        """
         return max(1, self.batch_tokens // (longest_prompt + self.max_new_tokens))
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A response: its token ids without the end token, its text without special tokens, whether it came to an end."""
+    """A generated response.
+
+    Args:
+        ids: Token ids, without the end token.
+        text: Text, without special tokens.
+        finished: Whether the model generated an end token; False: the response was truncated at its maximum length.
+    """
 
     ids: tuple[int, ...]
     text: str
     finished: bool
 
     @classmethod
-    def cut(cls, ids: Sequence[int], ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Generation:
-        """The response within what a model wrote: up to the first token of ``ends``."""
+    def from_ids(cls, ids: Sequence[int], ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Generation:
+        """Truncate generated token ids at the first end token and decode them.
+
+        Args:
+            ids: Token ids that a model generated.
+            ends: Ids of tokens that end a response.
+            tokenizer: Tokenizer that decodes.
+        """
         end = next((position for position, token_id in enumerate(ids) if token_id in ends), None)
         kept = tuple(ids[:end])
         text = tokenizer.decode(list(kept), skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -50,14 +67,14 @@ class Generation:
 
 
 def prompt_seeds(seed: int | str, count: int) -> list[int]:
-    """A seed for each of ``count`` prompts, the same on every machine and with every version.
+    """Derive a seed for each of ``count`` prompts, the same on every machine and with every version.
 
     Args:
-        seed: A number, or any text that says what the responses are for: another one gives unrelated seeds.
-        count: How many prompts there are. More of them leave the first seeds as they are.
+        seed: Number or string from which the seeds are derived; different values give unrelated seeds.
+        count: Number of prompts. Increasing it leaves the first seeds unchanged.
 
     Returns:
-        Numbers from 0 to 2^63 - 1.
+        Seeds from 0 to 2^63 - 1.
     """
     digests = (hashlib.sha256(f"{seed}/{row}".encode()).digest() for row in range(count))
     return [int.from_bytes(digest[:8], "big") >> 1 for digest in digests]

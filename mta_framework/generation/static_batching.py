@@ -1,4 +1,4 @@
-"""Writes responses in fixed batches with transformers' own loop, for models whose caches cannot be taken apart.
+"""Static batching with transformers' own generation loop, for models that do not support continuous batching.
 
 Shape suffixes: B rows of a batch, P prompt tokens (padded on the left), R response tokens.
 """
@@ -12,34 +12,46 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from mta_framework.generation.request import DecodingConfig, Request
-from mta_framework.generation.token_sampling import Choice
+from mta_framework.generation.token_sampling import SamplingProcessor
 
 
-def write_in_batches(model: PreTrainedModel, rows: Sequence[Request], rules: DecodingConfig) -> Iterator[Request]:
-    """As ``write_continuously``, but a batch is done when the last of its rows is, and only then gives them."""
-    size = rules.sampling.rows(len(rows[0].prompt))
+def generate_static(model: PreTrainedModel, rows: Sequence[Request], config: DecodingConfig) -> Iterator[Request]:
+    """Generate the responses to all requests in fixed batches, each of which is finished when its last row is.
+
+    Args:
+        model: Model in evaluation mode.
+        rows: Requests, longest prompt first. Generated tokens are appended to their ``ids``.
+        config: Decoding configuration of all requests.
+
+    Yields:
+        The requests of each batch when the batch is finished.
+
+    Raises:
+        RunError: The model's logits are NaN or infinite.
+    """
+    size = config.sampling.batch_size(len(rows[0].prompt))
     for first in range(0, len(rows), size):
         batch = rows[first : first + size]
-        for row, ids in zip(batch, _responses(model, batch, rules), strict=True):
+        for row, ids in zip(batch, _responses(model, batch, config), strict=True):
             row.ids += ids
             yield row
 
 
-def _responses(model: PreTrainedModel, rows: Sequence[Request], rules: DecodingConfig) -> list[list[int]]:
-    input_ids_BP, attention_mask_BP = _padded([row.prompt for row in rows], rules.padding)
-    config = GenerationConfig(
-        max_new_tokens=rules.sampling.max_new_tokens,
-        eos_token_id=list(rules.ends) or None,
-        pad_token_id=rules.padding,
+def _responses(model: PreTrainedModel, rows: Sequence[Request], config: DecodingConfig) -> list[list[int]]:
+    input_ids_BP, attention_mask_BP = _padded([row.prompt for row in rows], config.padding)
+    generation_config = GenerationConfig(
+        max_new_tokens=config.sampling.max_new_tokens,
+        eos_token_id=list(config.ends) or None,
+        pad_token_id=config.padding,
         use_cache=True,
         do_sample=False,
     )
-    choice = Choice(rules.sampling, [row.stream for row in rows], rules.size)
+    processor = SamplingProcessor(config.sampling, [row.generator for row in rows], config.size)
     output_BPR: Tensor = model.generate(  # type: ignore[operator, assignment]
         input_ids=input_ids_BP.to(model.device),
         attention_mask=attention_mask_BP.to(model.device),
-        generation_config=config,
-        logits_processor=LogitsProcessorList([choice]),
+        generation_config=generation_config,
+        logits_processor=LogitsProcessorList([processor]),
     )
     return output_BPR[:, input_ids_BP.shape[1] :].tolist()
 

@@ -1,11 +1,11 @@
-"""Generates with the live models."""
+"""The transformers engine: generates with the live models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mta_framework.generation.engine import Done, Engine, SavedModel
+from mta_framework.generation.engine import Engine, OnFinished, SavedModel
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling import Generation, Sampling
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class TransformersEngine(Engine):
-    """Runs ``generate`` on the models themselves: nothing is copied, and nothing is ever out of date.
+    """Runs ``generate`` on the live models: nothing is copied, and weights are always current.
 
-    Adapters, gradient checkpointing, training mode and the hooks of a ``StateReader`` may all be on; a training step
-    may follow at once. Runs in the caller's autocast context.
+    Adapters, gradient checkpointing, training mode and the hooks of a ``StateReader`` may all be active; a training
+    step may follow immediately. Generation runs in the caller's autocast context.
 
     Args:
-        models: Live ones.
-        tokenizer: Of all of them.
+        models: Live models by name.
+        tokenizer: Tokenizer of all models.
     """
 
     name = "transformers"
@@ -31,7 +31,7 @@ class TransformersEngine(Engine):
         self._models = models
         self._tokenizer = tokenizer
 
-    def _respond(
+    def _generate(
         self,
         by: str,
         prompt_ids: Sequence[Sequence[int]],
@@ -39,8 +39,8 @@ class TransformersEngine(Engine):
         seeds: Sequence[int],
         version: int,
         progress_label: str | None,
-        done: Done | None,
+        on_finished: OnFinished | None,
     ) -> list[Generation]:
         model = self._models[by]
         assert not isinstance(model, SavedModel), "transformers generates with a loaded model"
-        return generate(model, self._tokenizer, prompt_ids, sampling, seeds, progress_label, done)
+        return generate(model, self._tokenizer, prompt_ids, sampling, seeds, progress_label, on_finished)

@@ -1,4 +1,4 @@
-"""Generates with copies of the models, by vLLM."""
+"""The vLLM engine: generates with copies of the models in vLLM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from mta_framework.generation.engine import Done, Engine, SavedModel
+from mta_framework.generation.engine import Engine, OnFinished, SavedModel
 from mta_framework.generation.limits import end_ids, first_id, output_size, padding_ids
 from mta_framework.generation.sampling import Generation, Sampling
 from mta_framework.models.decoder import base_of
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-_RULED_OUT = -100.0  # The least that vLLM takes.
+_EXCLUDED = -100.0  # The smallest logit bias that vLLM accepts.
 
 
 @dataclass(frozen=True)
 class _Model:
-    """What vLLM loads, and what it is told of it: tokens that end a response, ids that are no tokens, dtype."""
+    """A model for vLLM: its folder, ids of tokens that end a response, ids that are no tokens, dtype."""
 
     folder: Path
     ends: list[int]
@@ -35,25 +35,24 @@ class _Model:
 
 
 class VllmEngine(Engine):
-    """Has vLLM load a model's folder, or an export of the live model, generates, and gives the GPU back.
+    """Generates with vLLM, which loads the folder of a saved model or an export of the live model.
 
-    vLLM is started for every call, on the share of the GPU's memory that is free then, and stopped before training
-    goes on: nothing of it is in the way of a step, and no weights can be out of date. A start takes tens of seconds,
-    so this engine is for responses in bulk (evaluation, ``pairs``), and it wants all prompts at once. All responses
-    come together at the end.
+    vLLM is started for every call, with the GPU memory that is free then, and stopped before training continues, so it
+    never competes with a training step and its weights are always current. A start takes tens of seconds, so this
+    engine suits responses in bulk (evaluation, ``pairs``), requested in one call. All responses arrive at the end.
 
-    Token ids go in and come out; vLLM sees no tokenizer, none of the model's stored generation settings, and stops at
-    the same tokens as the transformers engine. It draws by its own random numbers: the same seed gives the same
-    response again, but not the response of another engine.
+    Prompts and responses are passed as token ids. vLLM gets neither the tokenizer nor the model's stored generation
+    settings, and stops at the same tokens as the transformers engine. It has random generators of its own: the same
+    seed repeats a response, but not that of another engine.
 
-    Not run so far: vLLM itself. The tests put a small stand-in into its place, which checks what it is asked and gives
-    what it is documented to give. What that cannot show: whether an installed vLLM works with an installed
-    transformers, what it makes of the exported folder, memory beside a trainer, and speed.
+    Not run so far: vLLM itself. The tests replace it by a small stand-in, which checks its arguments and returns
+    outputs in the documented form. They cannot show whether an installed vLLM works with an installed transformers and
+    loads the exported folder, how much memory it takes beside a trainer, and how fast it is.
 
     Args:
-        models: Live ones, or stored ones.
-        tokenizer: Of all of them.
-        folder: Where the exported models go; those of an earlier run are replaced.
+        models: Live or saved models by name.
+        tokenizer: Tokenizer of all models.
+        folder: Folder for exported models; exports of an earlier run are replaced.
     """
 
     name = "vllm"
@@ -64,7 +63,7 @@ class VllmEngine(Engine):
         self._folder = folder
         self._exported: dict[str, int] = {}
 
-    def _respond(
+    def _generate(
         self,
         by: str,
         prompt_ids: Sequence[Sequence[int]],
@@ -72,28 +71,28 @@ class VllmEngine(Engine):
         seeds: Sequence[int],
         version: int,
         progress_label: str | None,
-        done: Done | None,
+        on_finished: OnFinished | None,
     ) -> list[Generation]:
         model = self._model(by, version)
         prompts = [{"prompt_token_ids": list(ids) or [first_id(self._tokenizer)]} for ids in prompt_ids]
-        asked = [_asked(seed, sampling, model) for seed in seeds]
-        server = _started(model, max(len(prompt["prompt_token_ids"]) for prompt in prompts), sampling)
+        params = [_sampling_params(seed, sampling, model) for seed in seeds]
+        server = _start_server(model, max(len(prompt["prompt_token_ids"]) for prompt in prompts), sampling)
         try:
-            outputs = server.generate(prompts, asked, use_tqdm=progress_label is not None)
+            outputs = server.generate(prompts, params, use_tqdm=progress_label is not None)
         finally:
             _stop(server)
         del server
         gc.collect()
         generations = [self._generation(output.outputs[0], model.ends) for output in outputs]
-        if done is not None:
-            for number, generation in enumerate(generations):
-                done(number, generation)
+        if on_finished is not None:
+            for index, generation in enumerate(generations):
+                on_finished(index, generation)
         return generations
 
     def _model(self, by: str, version: int) -> _Model:
         model = self._models[by]
         if isinstance(model, SavedModel):
-            return self._stored(model)
+            return self._saved_model(model)
         base = base_of(model)
         ends, padding = (
             end_ids(base.generation_config, self._tokenizer),
@@ -101,7 +100,7 @@ class VllmEngine(Engine):
         )
         return _Model(self._export(by, model, version), ends, padding, str(_dtype(base)).removeprefix("torch."))
 
-    def _stored(self, model: SavedModel) -> _Model:
+    def _saved_model(self, model: SavedModel) -> _Model:
         settings = None
         if (model.folder / "generation_config.json").is_file():
             settings = GenerationConfig.from_pretrained(model.folder)
@@ -111,19 +110,19 @@ class VllmEngine(Engine):
 
     def _export(self, by: str, model: nn.Module, version: int) -> Path:
         folder = self._folder / by
-        if by not in self._exported or (by == "student" and self._exported[by] != version):  # no teacher changes
+        if by not in self._exported or (by == "student" and self._exported[by] != version):  # a teacher never changes
             self._folder.mkdir(parents=True, exist_ok=True)
             save_student(model, self._tokenizer, folder)
             self._exported[by] = version
         return folder
 
     def _generation(self, output: Any, ends: list[int]) -> Generation:
-        found = Generation.cut(list(output.token_ids), ends, self._tokenizer)
-        # Whether the token that ended it is among those given back has changed between versions.
-        return replace(found, finished=found.finished or output.finish_reason == "stop")
+        generation = Generation.from_ids(list(output.token_ids), ends, self._tokenizer)
+        # Whether the returned ids include the end token has changed between versions of vLLM.
+        return replace(generation, finished=generation.finished or output.finish_reason == "stop")
 
 
-def _asked(seed: int, sampling: Sampling, model: _Model) -> Any:
+def _sampling_params(seed: int, sampling: Sampling, model: _Model) -> Any:
     import vllm
 
     return vllm.SamplingParams(
@@ -132,13 +131,13 @@ def _asked(seed: int, sampling: Sampling, model: _Model) -> Any:
         seed=seed,
         max_tokens=sampling.max_new_tokens,
         stop_token_ids=model.ends,
-        logit_bias=dict.fromkeys(model.padding, _RULED_OUT) or None,
+        logit_bias=dict.fromkeys(model.padding, _EXCLUDED) or None,
         ignore_eos=True,
         detokenize=False,
     )
 
 
-def _started(model: _Model, longest_prompt: int, sampling: Sampling) -> Any:
+def _start_server(model: _Model, longest_prompt: int, sampling: Sampling) -> Any:
     import vllm
 
     return vllm.LLM(
@@ -147,20 +146,20 @@ def _started(model: _Model, longest_prompt: int, sampling: Sampling) -> Any:
         generation_config="vllm",
         dtype=model.dtype,
         max_model_len=longest_prompt + sampling.max_new_tokens,
-        max_num_seqs=sampling.rows(longest_prompt),
+        max_num_seqs=sampling.batch_size(longest_prompt),
         gpu_memory_utilization=_free_share(),
     )
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
-    """What the live model computes in, autocast included."""
+    """Dtype that the live model computes in, autocast considered."""
     weight = next(model.parameters())
     kind = weight.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def _free_share() -> float:
-    """Most of the GPU memory that is free, as a share of all."""
+    """Nine tenths of the free GPU memory, as a share of all GPU memory."""
     if not torch.cuda.is_available():
         return 0.9
     torch.cuda.empty_cache()
@@ -169,7 +168,7 @@ def _free_share() -> float:
 
 
 def _stop(server: Any) -> None:
-    # It runs in a process of its own, which would otherwise end some time after the last reference is gone.
+    # It runs in a separate process, which would otherwise end some time after the last reference is dropped.
     core = getattr(server.llm_engine, "engine_core", None)
     if core is not None:
         core.shutdown()

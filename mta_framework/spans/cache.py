@@ -69,7 +69,7 @@ class SpanCache:
         Raises:
             RunError: The extractor fails or breaks its contract, or the folder cannot be created.
         """
-        for table in self._shards.unread():
+        for table in self._shards.read_new():
             self._add_rows(table)
         keys = [hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).digest() for text in texts]
         unseen = sorted({key: position for position, key in enumerate(keys) if key not in self._row_of}.values())

@@ -169,7 +169,7 @@ class TrainingRollouts(Rollouts):
         asked = ids, replace(self._sampling, temperature=temperature), seeds
         lower = self._autocast if by == "student" else None
         with torch.autocast(processes().device.type, lower, enabled=lower is not None):
-            self._engine.generate(by, *asked, version=self.step, progress_label=progress_label, done=done)
+            self._engine.generate(by, *asked, version=self.step, progress_label=progress_label, on_finished=done)
         if new:
             take(tuple(new), list(new.values()))
 

@@ -40,5 +40,5 @@ def test_nan_is_not_hidden():
 
 
 def test_responses_without_their_model_are_refused():
-    with pytest.raises(RunError, match=r"perplexity: there is no model to ask"):
+    with pytest.raises(RunError, match=r"perplexity: there are responses but no model"):
         METRIC.score(Generations(["x"], [["y"]]))

@@ -1,4 +1,4 @@
-"""Distinct n-grams: how little a response repeats itself."""
+"""Share of distinct n-grams in a response, a measure of repetition."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pydantic import Field
 
 from mta_framework import Generations, Metric, PluginParams, ScoreSet
 
-# Zero-width joiner and non-joiner stand within words of Persian and Indic scripts.
+# Zero-width joiner and non-joiner occur within words of Persian and Indic scripts.
 _JOINERS = "_\u200c\u200d"
 
 
 class DistinctN(Metric):
-    """Distinct n-grams of a response per n-gram, times 100: 100 where none is repeated (after Li et al. 2016)."""
+    """Number of distinct n-grams of a response per n-gram, times 100: 100 without repetition (after Li et al. 2016)."""
 
     NAME = "distinct_n"
 
     class Params(PluginParams):
-        """The length of the n-grams."""
+        """Length of the n-grams."""
 
-        n: int = Field(2, ge=1, le=10, description="Words per n-gram.")
+        n: int = Field(2, ge=1, le=10, description="Number of words per n-gram.")
 
     params: Params
 
     def score(self, generations: Generations) -> ScoreSet:
-        """Score predictions between 0 and 100, whatever the references; one of fewer than n words scores 0.
+        """Score predictions between 0 and 100, ignoring the references; fewer than n words score 0.
 
         Words are runs of letters with their marks, digits and underscores in any script, in lower case.
         """
@@ -39,9 +39,9 @@ class DistinctN(Metric):
 
 
 def _words(text: str) -> list[str]:
-    return ["".join(run) for inside, run in itertools.groupby(text, _of_a_word) if inside]
+    return ["".join(run) for inside, run in itertools.groupby(text, _is_word_character) if inside]
 
 
-def _of_a_word(character: str) -> bool:
-    # Marks are vowels in many scripts, which regular expressions take for the end of a word.
+def _is_word_character(character: str) -> bool:
+    # Marks are vowels in many scripts; the word class of regular expressions excludes them.
     return character.isalnum() or character in _JOINERS or unicodedata.category(character).startswith("M")

@@ -1,4 +1,4 @@
-"""Exact match: the response is the reference."""
+"""Exact match of response and reference."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from mta_framework import Generations, Metric, PluginParams, ScoreSet
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
-# A hyphen after a letter, a digit or a bracket is no sign.
+# A hyphen after a letter, digit or closing bracket is no minus sign.
 _NUMBER = re.compile(r"(?:(?<![\w)])[-−])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
 
 
 class ExactMatch(Metric):
-    """100 where the response equals a reference but for case, punctuation, articles and white space (SQuAD), else 0."""
+    """100 if the response equals a reference, ignoring case, punctuation, articles and white space (SQuAD), else 0."""
 
     NAME = "exact_match"
 
     class Params(PluginParams):
-        """What is compared, and with which references."""
+        """Part of the texts that is compared, and choice of references."""
 
         compare: Literal["text", "last_number"] = Field(
-            "text", description="The whole texts, or the last number in each (GSM8K), as numbers."
+            "text", description="What is compared: the whole texts, or the last number in each (GSM8K), as numbers."
         )
         references: Literal["any", "first"] = Field(
-            "any", description="Of several references, whether any may be the one that is met, or the first alone."
+            "any", description="Which of several references the response may match: any of them, or only the first."
         )
 
     params: Params
 
     def score(self, generations: Generations) -> ScoreSet:
-        """Score predictions 100 or 0; a text without a number matches no other by its last number."""
+        """Score predictions 100 or 0; when last numbers are compared, a text without a number matches nothing."""
         first = self.params.references == "first"
         pairs = zip(generations.predictions, generations.references, strict=True)
         return ScoreSet(
@@ -54,10 +54,10 @@ class ExactMatch(Metric):
 
 def _normalised(text: str) -> str:
     words = text.lower().translate(_WITHOUT_PUNCTUATION)
-    # An answer that is an article, say the choice "A", is not the same as none.
+    # An answer that is an article, e.g. the choice "A", must not become empty.
     return " ".join(_ARTICLES.sub(" ", words).split() or words.split())
 
 
 def _last_number(text: str) -> Decimal | None:
-    found = _NUMBER.findall(text)
-    return Decimal(found[-1].replace(",", "").replace("−", "-")) if found else None
+    matches = _NUMBER.findall(text)
+    return Decimal(matches[-1].replace(",", "").replace("−", "-")) if matches else None

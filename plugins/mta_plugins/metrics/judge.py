@@ -58,7 +58,7 @@ better, [[C]] if neither is."""
 
 _GRADE = re.compile(r"\[\[\s*(\d{1,3}(?:\.\d+)?)\s*\]\]")
 _VERDICT = re.compile(r"\[\[\s*([ABC])\s*\]\]")
-_END = 120
+_TAIL_LENGTH = 120
 
 
 class Judge(PairwiseMetric):
@@ -67,30 +67,33 @@ class Judge(PairwiseMetric):
     NAME = "judge"
 
     class Params(PluginParams):
-        """Who is asked, how, and how often at most."""
+        """Server and model of the judge, and limits of its use."""
 
         base_url: str = Field(
-            min_length=1, description="Of an OpenAI-compatible server, up to /v1: requests go to /chat/completions."
+            min_length=1,
+            description="Base URL of an OpenAI-compatible server, up to /v1; requests go to its /chat/completions.",
         )
-        model: str = Field(min_length=1, description="Name of the model at that server.")
+        model: str = Field(min_length=1, description="Name of the model at the server.")
         max_requests: int = Field(
-            ge=1, description="Requests that one command may send at most, those that fail and are sent again included."
+            ge=1, description="Maximum number of requests that one command sends, failed ones and retries included."
         )
         key_env: str | None = Field(
             "OPENAI_API_KEY",
             pattern=r"^[A-Z][A-Z0-9_]*_API_KEY$",
-            description="The environment variable that holds the key, *_API_KEY. Null: none is sent.",
+            description="Environment variable that holds the API key, *_API_KEY; null: no key is sent.",
         )
-        temperature: float | None = Field(0.0, ge=0, le=2, description="Of the judge. Null: the server's own.")
-        concurrency: int = Field(8, ge=1, le=256, description="Requests that may be under way at once.")
-        timeout: float = Field(120.0, gt=0, le=3600, description="Seconds that a request may take.")
-        retries: int = Field(
-            5, ge=0, le=20, description="How often a question is asked again where no usable answer came."
+        temperature: float | None = Field(
+            0.0, ge=0, le=2, description="Sampling temperature of the judge; null: the default of the server."
         )
+        concurrency: int = Field(8, ge=1, le=256, description="Maximum number of concurrent requests.")
+        timeout: float = Field(120.0, gt=0, le=3600, description="Maximum seconds for a request.")
+        retries: int = Field(5, ge=0, le=20, description="Maximum number of retries without a usable answer.")
         input_price: float | None = Field(
-            None, ge=0, description="Of a million tokens that the judge reads, in any currency. Null: unknown."
+            None, ge=0, description="Price of a million input tokens of the judge, in any currency; null: unknown."
         )
-        output_price: float | None = Field(None, ge=0, description="Of a million tokens that it writes.")
+        output_price: float | None = Field(
+            None, ge=0, description="Price of a million output tokens of the judge; null: unknown."
+        )
 
         @field_validator("base_url")
         @classmethod
@@ -112,7 +115,7 @@ class Judge(PairwiseMetric):
         self._chat = Chat(self.NAME, endpoint, params.max_requests, params.concurrency, params.retries)
 
     def require(self) -> str | None:
-        return self._chat.endpoint.missing()
+        return self._chat.endpoint.key_hint()
 
     def usage(self) -> Mapping[str, float]:
         chat, params = self._chat, self.params
@@ -127,11 +130,11 @@ class Judge(PairwiseMetric):
         return {**self.params.model_dump(mode="json", include={"base_url", "model", "temperature"}), "asked": asked}
 
     def score(self, generations: Generations) -> ScoreSet:
-        """Grade every response; grades that were given to the same question, references and response are used again.
+        """Grade every response; a kept grade of the same question, references and response is reused.
 
         Raises:
-            ValueError: The questions are not known.
-            RunError: Some grade is missing; one is never made up.
+            ValueError: The generations have no questions.
+            RunError: A response could not be graded; no grade is ever substituted.
         """
         questions = [
             Question(f"prompt {row}", _RATE.format(question=question, references=references, answer=_shown(answer)))
@@ -141,35 +144,39 @@ class Judge(PairwiseMetric):
         return ScoreSet(tuple(map(_grade, replies)))
 
     def prefer(self, first: Generations, second: Generations) -> ScoreSet:
-        """Ask in both orders: a response wins where both verdicts are for it (MT-Bench), else neither is better.
+        """Compare responses in both orders: one wins if both verdicts prefer it (MT-Bench), otherwise it is a tie.
 
-        Equal responses are not asked about.
+        Equal responses tie without being judged.
 
         Raises:
-            ValueError: The questions are not known, or are not the same.
-            RunError: Some verdict is missing.
+            ValueError: The generations have no questions, or different ones.
+            RunError: A verdict is missing.
         """
         if list(first.questions) != list(second.questions):
             raise ValueError("both responses must be to the same questions")
         questions = []
         pairs = zip(_rows(first), second.predictions, strict=True)
-        for row, ((question, references, one), other) in enumerate(pairs, 1):
-            for a, b in ((one, other), (other, one)) if one != other else ():
+        for row, ((question, references, first_response), second_response) in enumerate(pairs, 1):
+            if first_response == second_response:
+                continue
+            for a, b in ((first_response, second_response), (second_response, first_response)):
                 shown = {"question": question, "references": references, "first": _shown(a), "second": _shown(b)}
                 questions.append(Question(f"prompt {row}", _COMPARE.format(**shown)))
-        replies = iter(self._chat.ask(questions, _verdict_fault, first.cache_dir))
+        verdicts = (
+            _last_match(_VERDICT, reply) for reply in self._chat.ask(questions, _verdict_fault, first.cache_dir)
+        )
         return ScoreSet(
             tuple(
-                _preference(_last(_VERDICT, next(replies)), _last(_VERDICT, next(replies))) if one != other else 0.5
-                for one, other in zip(first.predictions, second.predictions, strict=True)
+                0.5 if first_response == second_response else _preference(next(verdicts), next(verdicts))
+                for first_response, second_response in zip(first.predictions, second.predictions, strict=True)
             )
         )
 
 
 def _rows(generations: Generations) -> list[tuple[str, str, str]]:
-    """Question, all references as shown, and response."""
+    """Question, references as shown to the judge, and response of each prompt."""
     if len(generations.questions) != len(generations.predictions):
-        raise ValueError("a judge must know the question to each response (got responses alone)")
+        raise ValueError("a judge needs the question to each response, and there are responses alone")
     rows = zip(generations.questions, generations.references, generations.predictions, strict=True)
     return [(question, _references(texts), prediction) for question, texts, prediction in rows]
 
@@ -182,29 +189,29 @@ def _shown(text: str) -> str:
     return text if text.strip() else "(nothing)"
 
 
-def _last(form: re.Pattern[str], reply: str) -> str:
-    """What stands in the last brackets: a judge may mention others on the way; empty if there are none."""
-    found = form.findall(reply)
-    return str(found[-1]) if found else ""
+def _last_match(form: re.Pattern[str], reply: str) -> str:
+    """The last match, since a judge may mention other grades on the way; empty without any."""
+    matches = form.findall(reply)
+    return str(matches[-1]) if matches else ""
 
 
 def _grade(reply: str) -> float:
-    return float(_last(_GRADE, reply))
+    return float(_last_match(_GRADE, reply))
 
 
 def _grade_fault(reply: str) -> str | None:
-    found = _last(_GRADE, reply)
-    return None if found and 1 <= float(found) <= 100 else f"no grade from 1 to 100 in {_end(reply)}"
+    grade = _last_match(_GRADE, reply)
+    return None if grade and 1 <= float(grade) <= 100 else f"no grade from 1 to 100 in {_tail(reply)}"
 
 
 def _verdict_fault(reply: str) -> str | None:
-    return None if _last(_VERDICT, reply) else f"no verdict A, B or C in {_end(reply)}"
+    return None if _last_match(_VERDICT, reply) else f"no verdict A, B or C in {_tail(reply)}"
 
 
-def _end(reply: str) -> str:
-    return repr(reply.strip()[-_END:]) if reply.strip() else "an empty reply"
+def _tail(reply: str) -> str:
+    return repr(reply.strip()[-_TAIL_LENGTH:]) if reply.strip() else "an empty reply"
 
 
 def _preference(first_order: str, second_order: str) -> float:
-    """1 where both verdicts are for the second response, 0 where both are for the first."""
+    """1 if both verdicts prefer the second response, 0 if both prefer the first, else 0.5."""
     return {("B", "A"): 1.0, ("A", "B"): 0.0}.get((first_order, second_order), 0.5)

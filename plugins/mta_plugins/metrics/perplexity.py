@@ -1,4 +1,4 @@
-"""Perplexity: how little a model expects the references."""
+"""Perplexity of the references under a model."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import math
 
 from mta_framework import Generations, Metric, RunError, ScoreSet
 
-# e^700 is about the largest number that there is: a model that has gone astray still gets a score.
-_LARGEST = 700.0
+# e^700 is near the largest float64, so that a diverged model still gets a finite score.
+_MAX_EXPONENT = 700.0
 
 
 class Perplexity(Metric):
     """Perplexity of the first reference under the model: e to the mean of -log p over its tokens; lower is better.
 
-    The mean over prompts is geometric and weighted by tokens, so it is the perplexity of all references together.
+    The mean over prompts is geometric and weighted by tokens, so it equals the perplexity of all references together.
     """
 
     NAME = "perplexity"
@@ -21,14 +21,18 @@ class Perplexity(Metric):
     MEAN = "geometric"
 
     def score(self, generations: Generations) -> ScoreSet:
-        """Score references; what the model has written plays no part."""
+        """Score the references; the predictions have no effect on the score.
+
+        Raises:
+            RunError: There is no model, only its responses.
+        """
         if not generations.predictions:
             return ScoreSet((), ())
         if generations.likelihoods is None:
             raise RunError(
-                "perplexity: there is no model to ask (got responses alone); the model that wrote them is needed. "
+                "perplexity: there are responses but no model; the model that wrote them is needed. "
                 "Evaluate the model itself, or leave this metric out."
             )
-        found = generations.likelihoods()
-        scores = tuple(math.exp(min(one.nats / one.tokens, _LARGEST)) for one in found)
-        return ScoreSet(scores, tuple(float(one.tokens) for one in found))
+        likelihoods = generations.likelihoods()
+        scores = tuple(math.exp(min(text.nats / text.tokens, _MAX_EXPONENT)) for text in likelihoods)
+        return ScoreSet(scores, tuple(float(text.tokens) for text in likelihoods))

@@ -1,4 +1,4 @@
-"""ROUGE-L: the longest common subsequence of words."""
+"""ROUGE-L: longest common subsequence of words."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ class RougeL(Metric):
     HUB_NAME = "rouge"
 
     class Params(PluginParams):
-        """Which references count, and whether word endings do."""
+        """Choice of references, and stemming."""
 
         references: Literal["best", "first"] = Field(
-            "best", description="Of several references, the one that scores best (MiniLLM), or the first (MTA's code)."
+            "best",
+            description="Which of several references is scored: the best one (MiniLLM), or the first (MTA's code).",
         )
         use_stemmer: bool = Field(True, description="Compare English word stems (Porter), not the words themselves.")
 
@@ -28,8 +29,8 @@ class RougeL(Metric):
     def score(self, generations: Generations) -> ScoreSet:
         """Score predictions between 0 and 100; an empty prediction or reference scores 0.
 
-        The package's words are runs of ASCII letters and digits, in lower case: text in other scripts has none and
-        scores 0, as in the published numbers.
+        Words of the rouge-score package are runs of ASCII letters and digits, in lower case: text in other scripts has
+        no words and scores 0, as in the published numbers.
         """
         from rouge_score.rouge_scorer import RougeScorer
 

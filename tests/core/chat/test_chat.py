@@ -294,7 +294,7 @@ def test_a_key_that_is_missing_or_no_key_is_told_before_anything_is_sent(value, 
         monkeypatch.setenv("TEST_API_KEY", value)
     with ChatServer(told) as server:
         one = chat(server)
-        assert "TEST_API_KEY" in str(one.endpoint.missing())
+        assert "TEST_API_KEY" in str(one.endpoint.key_hint())
         with pytest.raises(RunError, match="TEST_API_KEY") as failure:
             one.ask(questions("x"), anything, None)
         assert server.received == []

@@ -202,7 +202,7 @@ class Writer(Engine):
     def __init__(self, name, models):
         self.name, self.models = name, models
 
-    def _respond(self, by, prompt_ids, sampling, seeds, version, progress_label, done):
+    def _generate(self, by, prompt_ids, sampling, seeds, version, progress_label, done):
         generations = [Generation((1,), f"{self.name} {by} {seed}", True) for seed in seeds]
         for number, generation in enumerate(generations):
             done(number, generation)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from mta_framework.errors import RunError
 from mta_framework.generation.generate import generate
-from mta_framework.generation.kv_cache import RowCache, mergeable
+from mta_framework.generation.kv_cache import RowCache, supports_continuous_batching
 from mta_framework.generation.sampling import Sampling, prompt_seeds
 
 DRAW = random.Random(8)
@@ -90,7 +90,7 @@ def lasting(model, tokenizer, prompts=PROMPTS):
 
 
 def test_greedy_responses_are_those_of_transformers_whatever_enters_and_leaves(family, tokenizer):
-    assert mergeable(family, ["past_key_values"])
+    assert supports_continuous_batching(family, ["past_key_values"])
     prompts, seeds = PROMPTS[:16], SEEDS[:16]
     ending, expected = lasting(family, tokenizer, prompts)
     assert len({len(ids) for ids in expected}) > 2
@@ -120,10 +120,10 @@ def test_sampled_responses_of_every_family_do_not_depend_on_what_enters_and_leav
 @pytest.mark.parametrize("model_type", list(SUMMING))
 def test_models_whose_caches_cannot_be_taken_apart_respond_in_fixed_batches(tokenizer, model_type):
     model, written = model_of(model_type, SUMMING[model_type]), []
-    assert not mergeable(model, ["past_key_values"])
+    assert not supports_continuous_batching(model, ["past_key_values"])
     expected = [alone(model, prompt) for prompt in PROMPTS[:6]]
     generations = responses(
-        model, tokenizer, 2, 0, prompts=PROMPTS[:6], seeds=SEEDS[:6], done=lambda *each: written.append(each)
+        model, tokenizer, 2, 0, prompts=PROMPTS[:6], seeds=SEEDS[:6], on_finished=lambda *each: written.append(each)
     )
     assert [list(generation.ids) for generation in generations] == expected
     assert sorted(written) == list(enumerate(generations))
@@ -183,7 +183,7 @@ def test_finished_responses_make_room_at_once(llama, tokenizer):
 def test_every_response_is_handed_over_once_when_it_is_finished(llama, tokenizer):
     ending, expected = lasting(llama, tokenizer)
     written = []
-    generations = responses(llama, ending, 64, temperature=0, done=lambda *each: written.append(each))
+    generations = responses(llama, ending, 64, temperature=0, on_finished=lambda *each: written.append(each))
     assert sorted(written) == list(enumerate(generations))
     steps = [min(len(expected[number]) + 1, 12) for number, _ in written]
     assert steps == sorted(steps)
@@ -199,7 +199,7 @@ def test_what_was_handed_over_before_a_failure_is_the_response(llama, tokenizer)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        responses(llama, ending, 4, done=done)
+        responses(llama, ending, 4, on_finished=done)
     assert len(written) == 20
     assert all(expected[number] == generation for number, generation in written.items())
 

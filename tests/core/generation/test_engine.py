@@ -36,7 +36,7 @@ class Lossy(Engine):
     def __init__(self, count):
         self.count = count
 
-    def _respond(self, by, prompt_ids, sampling, seeds, version, progress_label, done):
+    def _generate(self, by, prompt_ids, sampling, seeds, version, progress_label, done):
         return [Generation((), "", True)] * self.count
 
 
@@ -227,13 +227,13 @@ def test_vllm_is_imported_only_where_it_is_chosen(vllm, llama, tokenizer, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["transformers", "vllm"])
-def test_every_response_is_handed_over_once_with_its_number(vllm, llama, tokenizer, tmp_path, name):
-    engine, found = make_engine(name, {"student": llama}, tokenizer, tmp_path), []
+def test_every_response_is_reported_once_with_its_index(vllm, llama, tokenizer, tmp_path, name):
+    engine, calls = make_engine(name, {"student": llama}, tokenizer, tmp_path), []
     generations = engine.generate(
-        "student", PROMPTS, sampled(0.0), SEEDS, done=lambda number, generation: found.append((number, generation))
+        "student", PROMPTS, sampled(0.0), SEEDS, on_finished=lambda *arguments: calls.append(arguments)
     )
-    assert sorted(number for number, _ in found) == [0, 1, 2]
-    assert [generation for _, generation in sorted(found, key=lambda pair: pair[0])] == generations
+    assert sorted(index for index, _ in calls) == [0, 1, 2]
+    assert [generation for _, generation in sorted(calls, key=lambda call: call[0])] == generations
 
 
 @pytest.mark.parametrize("label", [None, "student, dolly"])

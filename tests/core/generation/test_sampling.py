@@ -18,6 +18,6 @@ def test_seeds_differ_by_prompt_and_purpose_and_do_not_change_with_their_number(
 
 
 def test_response_is_cut_at_the_first_of_its_ends(tokenizer):
-    assert Generation.cut([3, 4, 42, 5, 40, 6], [40, 42], tokenizer) == Generation((3, 4), "w3 w4", True)
-    assert Generation.cut([3, 4], [40], tokenizer) == Generation((3, 4), "w3 w4", False)
-    assert Generation.cut([40, 3], [40], tokenizer) == Generation((), "", True)
+    assert Generation.from_ids([3, 4, 42, 5, 40, 6], [40, 42], tokenizer) == Generation((3, 4), "w3 w4", True)
+    assert Generation.from_ids([3, 4], [40], tokenizer) == Generation((3, 4), "w3 w4", False)
+    assert Generation.from_ids([40, 3], [40], tokenizer) == Generation((), "", True)
