@@ -140,25 +140,25 @@ def create(**options: object) -> SpanExtractor:
 
 
 def spans(text: str, **options: object) -> SpanSet:
-    (found,) = create(**options).extract([text])
-    return found
+    (span_set,) = create(**options).extract([text])
+    return span_set
 
 
-def shown(text: str, found: list[Span]) -> list[str]:
-    return [text[start:end] for start, end in found]
+def shown(text: str, span_set: list[Span]) -> list[str]:
+    return [text[start:end] for start, end in span_set]
 
 
 @pytest.mark.parametrize("name", MARKED)
 def test_marked_text_gives_its_words_and_phrases(name: str) -> None:
     text, words, phrases = MARKED[name]
-    found = spans(text)
-    assert shown(text, found["words"]) == words.split()
-    assert shown(text, found["phrases"]) == phrases
+    span_set = spans(text)
+    assert shown(text, span_set["words"]) == words.split()
+    assert shown(text, span_set["phrases"]) == phrases
     assert create().failures([text]) == [0]
 
 
 @pytest.mark.parametrize("text", UNREADABLE)
-def test_a_stretch_that_cannot_be_read_yields_nothing_and_is_counted(text: str) -> None:
+def test_a_segment_that_cannot_be_parsed_yields_nothing_and_is_counted(text: str) -> None:
     failures, words = UNREADABLE[text]
     assert shown(text, spans(text)["words"]) == words.split()
     assert create().failures([text, "fine"]) == [failures, 0]
@@ -180,8 +180,8 @@ def test_deep_nesting_is_no_trouble() -> None:
 
 def test_a_long_table_gives_way_to_its_rows() -> None:
     rows = ", ".join(f'"key{n}": {n}' for n in range(50))
-    found = spans(f"```python\ntable = {{{rows}}}\n```")
-    assert len(found["phrases"]) == 50
+    span_set = spans(f"```python\ntable = {{{rows}}}\n```")
+    assert len(span_set["phrases"]) == 50
 
 
 PIECES = [
@@ -199,18 +199,18 @@ PIECES = [
 def test_any_text_gives_words_apart_and_phrases_nested(pieces: list[str], language: str | None) -> None:
     text = "".join(pieces)
     extractor = create(language=language)
-    (found,) = extractor.extract([text])
-    assert (found,) == tuple(extractor.extract([text]))
-    assert all(end <= start for (_, end), (start, _) in pairwise(found["words"]))
+    (span_set,) = extractor.extract([text])
+    assert (span_set,) == tuple(extractor.extract([text]))
+    assert all(end <= start for (_, end), (start, _) in pairwise(span_set["words"]))
     for granularity in ("words", "phrases"):
-        listed = found[granularity]
+        listed = span_set[granularity]
         assert listed == sorted(set(listed), key=lambda span: (span[0], -span[1]))
         assert all(0 <= start < end <= len(text) for start, end in listed)
         assert all(text[start:end] == text[start:end].strip() for start, end in listed)
-    for start, end in found["phrases"]:
-        inside = [word for word in found["words"] if start <= word[0] and word[1] <= end]
+    for start, end in span_set["phrases"]:
+        inside = [word for word in span_set["words"] if start <= word[0] and word[1] <= end]
         assert 2 <= len(inside) <= 40
-        assert not any(start < first < end < last for first, last in found["phrases"])
+        assert not any(start < first < end < last for first, last in span_set["phrases"])
 
 
 def test_one_text_or_many_at_once_in_one_process_or_two_give_the_same(tmp_path: Path) -> None:
@@ -218,18 +218,22 @@ def test_one_text_or_many_at_once_in_one_process_or_two_give_the_same(tmp_path: 
     texts += [f"{text}\n{number}" for number in range(30) for text in texts]
     extractor = create()
     alone = [extractor.extract([text])[0] for text in texts]
-    in_batches = [found for first in range(0, len(texts), 64) for found in extractor.extract(texts[first : first + 64])]
+    in_batches = [
+        span_set for first in range(0, len(texts), 64) for span_set in extractor.extract(texts[first : first + 64])
+    ]
     assert alone == in_batches
     for processes in (1, 2):
         cached = SpanCache(tmp_path / str(processes), extractor, processes).spans(texts)
-        assert [{name: list(map(tuple, array.tolist())) for name, array in found.items()} for found in cached] == alone
+        assert [
+            {name: list(map(tuple, array.tolist())) for name, array in span_set.items()} for span_set in cached
+        ] == alone
 
 
 def test_prose_may_have_phrases_and_granularities_of_its_own() -> None:
     text = "The old keeper reads:\n```python\nx = f(1)\n```\nThe broken lamp is here."
     prose = {"name": "spacy_phrases", "params": {"words": "all"}}
-    found = spans(text, prose=prose)
-    assert shown(text, found["phrases"]) == ["The old keeper", "reads", "x = f(1)", "f(1)", "The broken lamp"]
+    span_set = spans(text, prose=prose)
+    assert shown(text, span_set["phrases"]) == ["The old keeper", "reads", "x = f(1)", "f(1)", "The broken lamp"]
     assert create(prose=prose).overlap("phrases") == "any"
     assert (create().overlap("words"), create().overlap("phrases")) == ("none", "nested")
 

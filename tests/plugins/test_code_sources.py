@@ -83,7 +83,7 @@ def extractor() -> SpanExtractor:
 
 def tokens_of_python(source: str) -> list[Span]:
     """By Python itself: names, numbers, operators; strings and comments with something to read in them."""
-    lines = [0, *(found.end() for found in re.finditer("\n", source))]
+    lines = [0, *(match.end() for match in re.finditer("\n", source))]
     tokens = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         readable = token.type in {tokenize.STRING, tokenize.COMMENT} and re.search(r"\w\w", token.string)
@@ -95,19 +95,19 @@ def tokens_of_python(source: str) -> list[Span]:
 
 def share_covered(tokens: list[Span], words: list[Span]) -> float:
     """Of tokens, those that some word begins or lies in."""
-    starts = {place for start, end in words for place in range(start, end)}
-    return sum(any(place in starts for place in range(*token)) for token in tokens) / len(tokens)
+    starts = {index for start, end in words for index in range(start, end)}
+    return sum(any(index in starts for index in range(*token)) for token in tokens) / len(tokens)
 
 
 def test_of_the_tokens_of_this_project_nearly_all_are_in_words(extractor: SpanExtractor) -> None:
     texts = [path.read_text(encoding="utf-8") for path in SOURCES]
     assert len(texts) > 100
     assert sum(extractor.failures(texts)) == 0
-    for path, text, found in zip(SOURCES, texts, extractor.extract(texts), strict=True):
+    for path, text, span_set in zip(SOURCES, texts, extractor.extract(texts), strict=True):
         tokens = tokens_of_python(text)
-        assert not tokens or share_covered(tokens, found["words"]) >= 0.95, path
+        assert not tokens or share_covered(tokens, span_set["words"]) >= 0.95, path
         # A file with a statement has phrases; what has but a docstring of more words has none.
-        assert found["phrases"] or "import" not in text, path
+        assert span_set["phrases"] or "import" not in text, path
 
 
 @pytest.mark.parametrize("language", SAMPLES)
@@ -118,11 +118,11 @@ def test_of_the_tokens_of_other_languages_nearly_all_are_in_words(
     text = f"```{language}\n{SAMPLES[language]}```" if tagged else SAMPLES[language]
     first = text.index("\n") + 1 if tagged else 0
     # No strings with operators in the samples: all runs of letters, digits and operators count.
-    tokens = [found.span() for found in re.finditer(r"[^\W\d]\w*|\d+|[-+*/%=<>!&|?]+", text[first:].strip("`\n"))]
+    tokens = [match.span() for match in re.finditer(r"[^\W\d]\w*|\d+|[-+*/%=<>!&|?]+", text[first:].strip("`\n"))]
     tokens = [(start + first, end + first) for start, end in tokens]
-    (found,) = extractor.extract([text])
-    assert share_covered(tokens, found["words"]) >= 0.95
-    assert len(found["phrases"]) >= 5
+    (span_set,) = extractor.extract([text])
+    assert share_covered(tokens, span_set["words"]) >= 0.95
+    assert len(span_set["phrases"]) >= 5
     assert extractor.failures([text]) == [0]
 
 
@@ -140,6 +140,6 @@ def test_sources_of_installed_packages_are_read_whole_or_not_at_all(
     fenced = [f"~~~~~~{language}\n{text}\n~~~~~~" for text in texts]
     failures = extractor.failures(fenced)
     assert sum(failures) <= len(texts) // 8
-    for text, failed, found in zip(fenced, failures, extractor.extract(fenced), strict=True):
+    for text, failed, span_set in zip(fenced, failures, extractor.extract(fenced), strict=True):
         words = [match.span() for match in re.finditer(r"[^\W\d_]\w+", text)][1:]
-        assert not words or share_covered(words, found["words"]) >= (0 if failed else 0.95), text[:80]
+        assert not words or share_covered(words, span_set["words"]) >= (0 if failed else 0.95), text[:80]

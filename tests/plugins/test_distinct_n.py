@@ -12,8 +12,8 @@ from mta_plugins.metrics.distinct_n import DistinctN
 
 
 def score(text, n=2):
-    (found,) = DistinctN(DistinctN.Params(n=n)).score(Generations([text], [["of no importance"]])).scores
-    return found
+    (score,) = DistinctN(DistinctN.Params(n=n)).score(Generations([text], [["of no importance"]])).scores
+    return score
 
 
 @pytest.mark.parametrize(

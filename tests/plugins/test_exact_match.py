@@ -10,8 +10,8 @@ from mta_plugins.metrics.exact_match import ExactMatch
 
 
 def score(prediction, *references, **options):
-    (found,) = ExactMatch(ExactMatch.Params(**options)).score(Generations([prediction], [references])).scores
-    return found
+    (score,) = ExactMatch(ExactMatch.Params(**options)).score(Generations([prediction], [references])).scores
+    return score
 
 
 @pytest.mark.parametrize(

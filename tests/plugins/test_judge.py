@@ -30,15 +30,15 @@ def judge(server, **options):
 
 def parts(question):
     """What stands between the marks of a question: name -> texts."""
-    found = re.findall(r"<(question|reference|answer(?: of [AB])?)>\n(.*?)\n</", question, re.DOTALL)
-    return {name: [text for mark, text in found if mark == name] for name, _ in found}
+    matches = re.findall(r"<(question|reference|answer(?: of [AB])?)>\n(.*?)\n</", question, re.DOTALL)
+    return {name: [text for mark, text in matches if mark == name] for name, _ in matches}
 
 
 def test_a_response_is_shown_with_its_question_and_all_references_and_gets_the_grade():
     grades = {"Paris": "Right. [[97]]", "(nothing)": "Nothing there. [[1]]", "42": "First [[5]]? No: [[ 88.5 ]]\n"}
     with ChatServer(lambda question: grades[parts(question)["answer"][0]]) as server:
-        found = judge(server).score(ANSWERS)
-    assert found.scores == (97.0, 1.0, 88.5)
+        score_set = judge(server).score(ANSWERS)
+    assert score_set.scores == (97.0, 1.0, 88.5)
     shown = sorted((parts(request.question) for request in server.received), key=lambda part: part["question"])
     assert shown == [
         {"question": ["6 * 7?"], "reference": ["42", "forty-two"], "answer": ["42"]},
@@ -229,8 +229,8 @@ def test_how_it_is_asked_is_no_part_of_what_scores_mean():
         for count in (1, 9)
     )
     assert first.score_config() == second.score_config()
-    other = Judge(Judge.Params(base_url="http://localhost/v1", model="other", max_requests=1))
-    assert other.score_config() != first.score_config()
+    third = Judge(Judge.Params(base_url="http://localhost/v1", model="other", max_requests=1))
+    assert third.score_config() != first.score_config()
 
 
 def test_grades_that_were_asked_for_in_other_words_are_not_compared(monkeypatch):

@@ -117,10 +117,10 @@ MARKED = [
 
 @pytest.mark.parametrize(("text", "words", "phrases"), MARKED, ids=lambda value: value[:20])
 def test_marked_texts(text: str, words: str, phrases: str) -> None:
-    found = read(text)
-    assert strings(text, found["words"]) == (words.split("|") if words else [])
+    span_set = read(text)
+    assert strings(text, span_set["words"]) == (words.split("|") if words else [])
     # Bars are a sign of formulas, too.
-    assert "|".join(strings(text, found["phrases"])) == phrases
+    assert "|".join(strings(text, span_set["phrases"])) == phrases
 
 
 @pytest.mark.parametrize(
@@ -252,10 +252,10 @@ def test_in_generated_problems_numbers_and_symbols_are_words_and_sides_phrases(w
     problems = [write(seed) for seed in range(100)]  # type: ignore[operator]
     texts = [problem.text for problem in problems]
     assert MATH.failures(texts) == [0] * 100
-    for problem, found in zip(problems, MATH.extract(texts), strict=True):
-        assert set(problem.words) <= set(found["words"]), problem.text
-        assert set(problem.sides) <= set(found["phrases"]), problem.text
-        others = strings(problem.text, sorted(set(found["words"]) - set(problem.words)))
+    for problem, span_set in zip(problems, MATH.extract(texts), strict=True):
+        assert set(problem.words) <= set(span_set["words"]), problem.text
+        assert set(problem.sides) <= set(span_set["phrases"]), problem.text
+        others = strings(problem.text, sorted(set(span_set["words"]) - set(problem.words)))
         assert all(word.isalpha() for word in others), problem.text
 
 
@@ -292,18 +292,18 @@ def test_one_process_and_two_in_batches_of_one_and_of_64_give_the_same(tmp_path:
     single = [{name: list(map(list, spans)) for name, spans in read(text).items()} for text in texts]
     for processes in (1, 2):
         cached = SpanCache(tmp_path / str(processes), MATH, processes).spans(texts)
-        assert [{name: spans.tolist() for name, spans in found.items()} for found in cached] == single
-    batched = [found for first in range(0, 400, 64) for found in MATH.extract(texts[first : first + 64])]
-    assert [{name: list(map(list, spans)) for name, spans in found.items()} for found in batched] == single
+        assert [{name: spans.tolist() for name, spans in span_set.items()} for span_set in cached] == single
+    batched = [span_set for first in range(0, 400, 64) for span_set in MATH.extract(texts[first : first + 64])]
+    assert [{name: list(map(list, spans)) for name, spans in span_set.items()} for span_set in batched] == single
 
 
 def test_prose_goes_to_the_extractor_that_the_option_names() -> None:
     text = "The old keeper sold 5 * 3 = 15 red lamps for $1,234.50."
     extractor = create(prose={"name": "spacy_phrases"})
-    (found,) = extractor.extract([text])
-    assert strings(text, found["phrases"]) == ["The old keeper", "sold", "5 * 3", "15", "red lamps"]
+    (span_set,) = extractor.extract([text])
+    assert strings(text, span_set["phrases"]) == ["The old keeper", "sold", "5 * 3", "15", "red lamps"]
     expected = ["The ", "old ", "keeper", "sold", "5", "3", "15", "red ", "lamps", "$1,234.50"]
-    assert strings(text, found["words"]) == expected
+    assert strings(text, span_set["words"]) == expected
     assert json.loads(extractor.fingerprint())[1] == extractor.prose.fingerprint()  # type: ignore[attr-defined]
     assert extractor.fingerprint() != MATH.fingerprint()
     assert extractor.overlap("phrases") == extractor.prose.overlap("phrases")  # type: ignore[attr-defined]

@@ -84,19 +84,19 @@ ROUTED = [
 
 
 @pytest.mark.parametrize(("text", "code", "math", "prose"), ROUTED, ids=lambda value: value[:20])
-def test_each_stretch_goes_to_its_reader(text: str, code: str, math: str, prose: str) -> None:
+def test_each_segment_goes_to_its_extractor(text: str, code: str, math: str, prose: str) -> None:
     mixed, parts = readers()
     mixed.extract([text])
     read = ["|".join(call) for part in parts for call in (part.calls or [[]])]
     assert read == [code, math, prose]
 
 
-def test_each_part_is_called_once_for_all_texts_and_not_without_a_stretch() -> None:
+def test_each_part_is_called_once_for_all_texts_and_not_without_a_segment() -> None:
     mixed, (code, math, prose) = readers()
-    found = mixed.extract(["a `b` c", "", "`d`", "e"])
+    span_set = mixed.extract(["a `b` c", "", "`d`", "e"])
     assert (len(code.calls), math.calls, prose.calls) == (1, [], [["a", "c", "e"]])
     # What stands around inline code for the reader is no part of the text: a span over it is dropped.
-    assert found == [{"pieces": spans} for spans in ([(0, 1), (6, 7)], [], [], [(0, 1)])]
+    assert span_set == [{"pieces": spans} for spans in ([(0, 1), (6, 7)], [], [], [(0, 1)])]
 
 
 def test_failures_are_those_of_the_parts() -> None:
@@ -119,10 +119,10 @@ def test_the_whole_needs_gives_and_depends_on_what_the_parts_do() -> None:
 
 def test_code_formulas_and_prose_of_one_answer() -> None:
     text = "Use `x_sum`:\n```python\ntotal = add(x, 2)\n```\nThen \\(t = 2x\\), so 5 * 3 = 15 lamps."
-    (found,) = MIXED.extract([text])
-    words = [text[start:end] for start, end in found["words"]]
+    (span_set,) = MIXED.extract([text])
+    words = [text[start:end] for start, end in span_set["words"]]
     assert words == "Use x_sum total = add x 2 Then t 2 x so 5 3 15 lamps".split()  # noqa: SIM905
-    phrases = [text[start:end] for start, end in found["phrases"]]
+    phrases = [text[start:end] for start, end in span_set["phrases"]]
     assert {"total = add(x, 2)", "add(x, 2)", "t", "2x", "5 * 3", "15"} <= set(phrases)
     assert not {phrase for phrase in phrases if "`" in phrase or "\\(" in phrase}
 
@@ -148,10 +148,10 @@ TEXTS = st.one_of(st.text(max_size=30), st.lists(PIECES, max_size=20).map("".joi
 
 @settings(max_examples=150, deadline=None)
 @given(text=TEXTS)
-def test_stretches_lie_apart_and_drop_nothing_but_delimiters_and_white_space(text: str) -> None:
+def test_segments_are_disjoint_and_drop_nothing_but_delimiters_and_white_space(text: str) -> None:
     mixed, _ = readers()
-    (found,) = mixed.extract([text])
-    covered = [place for start, end in found["pieces"] for place in range(start, end)]
+    (span_set,) = mixed.extract([text])
+    covered = [place for start, end in span_set["pieces"] for place in range(start, end)]
     assert covered == sorted(set(covered))
     # Inline code was given in fences, and its reader's span over all of it dropped: it stands between backticks.
     left = "".join(character for place, character in enumerate(text) if place not in set(covered))
@@ -163,11 +163,11 @@ def test_stretches_lie_apart_and_drop_nothing_but_delimiters_and_white_space(tex
 def test_spans_are_sorted_within_the_text_and_lie_as_promised(text: str) -> None:
     # Refuses what breaks the contract, and what overlaps in another way than promised.
     (checked,) = extract(MIXED, [text])
-    (found,) = MIXED.extract([text])
-    assert {name: list(map(list, spans)) for name, spans in found.items()} == {
+    (span_set,) = MIXED.extract([text])
+    assert {name: list(map(list, spans)) for name, spans in span_set.items()} == {
         name: spans.tolist() for name, spans in checked.items()
     }
-    assert all(spans == sorted(set(spans), key=lambda span: (span[0], -span[1])) for spans in found.values())
+    assert all(spans == sorted(set(spans), key=lambda span: (span[0], -span[1])) for spans in span_set.values())
 
 
 @settings(max_examples=30, deadline=None)
@@ -185,12 +185,12 @@ def test_one_process_and_two_in_batches_of_one_and_of_64_give_the_same(tmp_path:
     single = [{name: list(map(list, spans)) for name, spans in MIXED.extract([text])[0].items()} for text in texts]
     for processes in (1, 2):
         cached = SpanCache(tmp_path / str(processes), MIXED, processes).spans(texts)
-        assert [{name: spans.tolist() for name, spans in found.items()} for found in cached] == single
-    batched = [found for first in range(0, 400, 64) for found in MIXED.extract(texts[first : first + 64])]
-    assert [{name: list(map(list, spans)) for name, spans in found.items()} for found in batched] == single
+        assert [{name: spans.tolist() for name, spans in span_set.items()} for span_set in cached] == single
+    batched = [span_set for first in range(0, 400, 64) for span_set in MIXED.extract(texts[first : first + 64])]
+    assert [{name: list(map(list, spans)) for name, spans in span_set.items()} for span_set in batched] == single
 
 
 def test_text_that_opens_fences_without_end_is_read_all_the_same():
     text = "```md\n~~~md\n" * 1000 + "x = 1\n"
-    (found,) = MIXED.extract([text])
-    assert all(0 <= start < end <= len(text) for spans in found.values() for start, end in spans)
+    (span_set,) = MIXED.extract([text])
+    assert all(0 <= start < end <= len(text) for spans in span_set.values() for start, end in spans)

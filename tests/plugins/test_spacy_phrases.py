@@ -30,8 +30,8 @@ def as_lists(span_set: SpanSet) -> dict[str, list[list[int]]]:
 def test_all_golden_texts_together_give_the_golden_spans(extractor: SpacyPhrases) -> None:
     cases = GOLDEN["cases"]
     assert len(cases) == 12
-    for case, found in zip(cases, extractor.extract([case["text"] for case in cases]), strict=True):
-        assert as_lists(found) == {"words": case["words"], "phrases": case["phrases"]}, case["text"]
+    for case, span_set in zip(cases, extractor.extract([case["text"] for case in cases]), strict=True):
+        assert as_lists(span_set) == {"words": case["words"], "phrases": case["phrases"]}, case["text"]
 
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["text"][:20])
@@ -60,18 +60,18 @@ def test_overlapping_phrases_list_a_word_anew_only_where_its_range_differs() -> 
     heads = [3, 3, 3, 3, 3, 3, 3]
     labels = ["nsubj", "aux", "neg", "ROOT", "advmod", "advcl", "punct"]
     doc = Doc(vocab, words=words, pos=tags, heads=heads, deps=labels)
-    found = SpacyPhrases(SpacyPhrases.Params())._span_set(doc)
+    span_set = SpacyPhrases(SpacyPhrases.Params())._span_set(doc)
     text = doc.text
-    assert [text[start:end] for start, end in found["phrases"]] == ["He", "has not walked slowly", "slowly talking"]
+    assert [text[start:end] for start, end in span_set["phrases"]] == ["He", "has not walked slowly", "slowly talking"]
     expected = ["He", "has ", "not ", "walked ", "slowly ", "slowly", "talking"]
-    assert [text[start:end] for start, end in found["words"]] == expected
+    assert [text[start:end] for start, end in span_set["words"]] == expected
 
 
 def test_all_words_are_those_that_are_no_punctuation_or_space() -> None:
     text = "In 2019,  the company's\nrevenue rose (fast)!"
-    (found,) = SpacyPhrases(SpacyPhrases.Params(words="all")).extract([text])
+    (span_set,) = SpacyPhrases(SpacyPhrases.Params(words="all")).extract([text])
     expected = ["In", "2019", "the", "company", "'s", "revenue", "rose", "fast"]
-    assert [text[start:end] for start, end in found["words"]] == expected
+    assert [text[start:end] for start, end in span_set["words"]] == expected
 
 
 def test_of_an_overlong_text_the_beginning_is_parsed(extractor: SpacyPhrases, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,9 +101,9 @@ def test_the_pipeline_of_that_very_name_goes_before_the_stand_in(monkeypatch: py
     entries = [EntryPoint(name, name, "spacy_models") for name in names]
     for offered, expected in [(entries, names[1]), (entries[:1], names[0])]:
         monkeypatch.setattr(spacy_phrases, "entry_points", lambda group, offered=offered: offered)
-        found = spacy_phrases._installed("en_core_web_sm")
-        assert found is not None
-        assert found.name == expected
+        entry = spacy_phrases._installed("en_core_web_sm")
+        assert entry is not None
+        assert entry.name == expected
 
 
 @pytest.mark.parametrize("model", ["../evil", "/tmp/model", "a-b", "a.b", "", "blank:en"])

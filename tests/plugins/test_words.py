@@ -41,9 +41,9 @@ def test_words_are_runs_of_letters_digits_and_marks(text: str, expected: list[st
 @given(text=st.text(max_size=30))
 def test_every_letter_and_digit_lies_in_exactly_one_word(text: str) -> None:
     ((spans,),) = (span_set.values() for span_set in Words(Words.Params()).extract([text]))
-    covered = [place for start, end in spans for place in range(start, end)]
+    covered = [index for start, end in spans for index in range(start, end)]
     assert covered == sorted(set(covered))
-    letters = {place for place, character in enumerate(text) if unicodedata.category(character)[0] in "LN"}
+    letters = {index for index, character in enumerate(text) if unicodedata.category(character)[0] in "LN"}
     assert letters <= set(covered)
 
 

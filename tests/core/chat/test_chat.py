@@ -37,11 +37,11 @@ def anything(answer):
     return None
 
 
-def told(text):
+def echo(text):
     return f"told {text}"
 
 
-def cut(handler):
+def cut_off(handler):
     """A body that ends in the middle."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(CONTENT)))
@@ -81,7 +81,7 @@ MISHAPS = {
     "500": fail(500, "oops"),
     "503 without a body": lambda handler: sent(handler, 503, b""),
     "408": fail(408),
-    "cut off": cut,
+    "cut off": cut_off,
     "hung up": hung_up,
     "slow": slow,
     "dripping": dripping,
@@ -98,14 +98,14 @@ MISHAPS = {
 
 @pytest.mark.parametrize("mishap", MISHAPS.values(), ids=MISHAPS)
 def test_a_mishap_that_may_pass_is_asked_again(mishap):
-    with ChatServer(told, [mishap, mishap]) as server:
+    with ChatServer(echo, [mishap, mishap]) as server:
         assert chat(server, timeout=1.0, retries=2).ask(questions("x"), anything, None) == ["told x"]
         assert [request.question for request in server.received] == ["x"] * 3
 
 
 @pytest.mark.parametrize("mishap", MISHAPS.values(), ids=MISHAPS)
 def test_a_mishap_that_stays_stops_with_the_name_of_the_prompt(mishap):
-    with ChatServer(told, [mishap] * 9) as server:
+    with ChatServer(echo, [mishap] * 9) as server:
         with pytest.raises(RunError, match=r"gives no answer to prompt 1 \(got ") as failure:
             chat(server, timeout=1.0, retries=1).ask(questions("x"), anything, None)
         assert len(server.received) == 2
@@ -117,7 +117,7 @@ def test_a_mishap_that_stays_stops_with_the_name_of_the_prompt(mishap):
     ("status", "message"), [(400, "no such model"), (401, f"Incorrect API key {KEY}"), (403, ""), (404, "nothing")]
 )
 def test_a_request_that_is_refused_is_not_sent_again_and_the_reason_is_shown_without_the_key(status, message):
-    with ChatServer(told, [fail(status, message)]) as server:
+    with ChatServer(echo, [fail(status, message)]) as server:
         with pytest.raises(RunError, match=f"refuses the request .got HTTP {status}") as failure:
             chat(server, concurrency=1).ask(questions(*"abcdef"), anything, None)
         # Another may have been under way.
@@ -127,18 +127,18 @@ def test_a_request_that_is_refused_is_not_sent_again_and_the_reason_is_shown_wit
 
 
 def test_a_redirect_is_not_followed():
-    with ChatServer(told) as other:
-        moved = fail(307, "", {"Location": f"{other.base_url}/chat/completions"})
-        with ChatServer(told, [moved]) as server, pytest.raises(RunError, match="HTTP 307"):
+    with ChatServer(echo) as second:
+        moved = fail(307, "", {"Location": f"{second.base_url}/chat/completions"})
+        with ChatServer(echo, [moved]) as server, pytest.raises(RunError, match="HTTP 307"):
             chat(server).ask(questions("x"), anything, None)
-        assert other.received == []
+        assert second.received == []
 
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_retry_after_is_waited_for(status, form):
     later = {"seconds": "1", "date": format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)}
-    with ChatServer(told, [fail(status, "", {"Retry-After": later[form]})]) as server:
+    with ChatServer(echo, [fail(status, "", {"Retry-After": later[form]})]) as server:
         begun = time.monotonic()
         chat(server).ask(questions("x"), anything, None)
         assert 0.9 <= time.monotonic() - begun < 30
@@ -146,14 +146,14 @@ def test_retry_after_is_waited_for(status, form):
 
 @pytest.mark.parametrize("header", ["", "soon", "-1", "Thu, 01 Jan 1970 00:00:00 GMT", "²"])
 def test_a_retry_after_that_says_nothing_is_as_none(header):
-    with ChatServer(told, [fail(429, "", {"Retry-After": header.encode().decode("latin-1")})]) as server:
+    with ChatServer(echo, [fail(429, "", {"Retry-After": header.encode().decode("latin-1")})]) as server:
         begun = time.monotonic()
         assert chat(server).ask(questions("x"), anything, None) == ["told x"]
         assert time.monotonic() - begun < 3
 
 
 def test_a_server_that_asks_for_hours_is_told_and_not_waited_for():
-    with ChatServer(told, [fail(429, "quota", {"Retry-After": "7200"})]) as server:
+    with ChatServer(echo, [fail(429, "quota", {"Retry-After": "7200"})]) as server:
         with pytest.raises(RunError, match=r"HTTP 429 quota, asks for a wait of 7200 s"):
             chat(server).ask(questions("x"), anything, None)
         assert len(server.received) == 1
@@ -169,22 +169,22 @@ def test_waits_grow_twofold_up_to_a_minute_and_are_spread(monkeypatch):
 
 
 def test_answers_come_in_the_order_of_the_questions_and_equal_ones_are_asked_once():
-    with ChatServer(told, seconds=0.02) as server:
-        texts = [str(number % 7) for number in range(30)]
-        assert chat(server).ask(questions(*texts), anything, None) == [told(text) for text in texts]
+    with ChatServer(echo, seconds=0.02) as server:
+        texts = [str(index % 7) for index in range(30)]
+        assert chat(server).ask(questions(*texts), anything, None) == [echo(text) for text in texts]
         assert sorted(request.question for request in server.received) == list("0123456")
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_no_more_requests_are_under_way_than_allowed(concurrency):
-    with ChatServer(told, seconds=0.1) as server:
+    with ChatServer(echo, seconds=0.1) as server:
         chat(server, concurrency=concurrency).ask(questions(*"abcdefghi"), anything, None)
         assert server.most_at_once == concurrency
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_the_limit_of_requests_is_kept_to_the_last_and_what_came_is_kept(concurrency, tmp_path):
-    with ChatServer(told, [fail(500)]) as server:
+    with ChatServer(echo, [fail(500)]) as server:
         one = chat(server, max_requests=6, concurrency=concurrency)
         with pytest.raises(RunError, match="got 5 of 10 questions without an answer") as failure:
             one.ask(questions(*"abcdefghij"), anything, tmp_path)
@@ -198,7 +198,7 @@ def test_the_limit_of_requests_is_kept_to_the_last_and_what_came_is_kept(concurr
 
 
 def test_a_second_time_nothing_is_asked_not_even_for_the_key(tmp_path, monkeypatch):
-    with ChatServer(told) as server:
+    with ChatServer(echo) as server:
         first = chat(server).ask(questions(*"abc"), anything, tmp_path)
         monkeypatch.delenv("TEST_API_KEY")
         again = chat(server)
@@ -207,17 +207,17 @@ def test_a_second_time_nothing_is_asked_not_even_for_the_key(tmp_path, monkeypat
 
 
 def test_another_model_temperature_or_server_is_asked_anew(tmp_path):
-    with ChatServer(told) as server, ChatServer(told) as other:
+    with ChatServer(echo) as server, ChatServer(echo) as second:
         base = Endpoint(server.base_url, "judge-1")
         variants = [
             base,
             Endpoint(server.base_url, "judge-2"),
             Endpoint(server.base_url, "judge-1", temperature=None),
-            Endpoint(other.base_url, "judge-1"),
+            Endpoint(second.base_url, "judge-1"),
         ]
         for endpoint in [*variants, *variants]:
             Chat("judge", endpoint, 10).ask(questions("x"), anything, tmp_path)
-        assert (len(server.received), len(other.received)) == (3, 1)
+        assert (len(server.received), len(second.received)) == (3, 1)
         assert [request.body.get("temperature") for request in server.received] == [0.0, 0.0, None]
 
 
@@ -234,7 +234,7 @@ def test_another_model_temperature_or_server_is_asked_anew(tmp_path):
     ],
 )
 def test_a_kept_answer_that_is_damaged_is_asked_for_again(damage, tmp_path):
-    with ChatServer(told) as server:
+    with ChatServer(echo) as server:
         chat(server).ask(questions("x"), anything, tmp_path)
         (path,) = tmp_path.rglob("*.json")
         before = path.read_text()
@@ -249,8 +249,8 @@ def test_answers_of_no_use_are_asked_for_again_and_never_kept(tmp_path):
     answers = iter(["no", "no", "yes"])
     with ChatServer(lambda question: next(answers)) as server:
         one = chat(server)
-        found = one.ask(questions("x"), lambda text: None if text == "yes" else "not yes", tmp_path)
-        assert found == ["yes"]
+        answers = one.ask(questions("x"), lambda text: None if text == "yes" else "not yes", tmp_path)
+        assert answers == ["yes"]
         assert (one.requests, one.input_tokens, one.output_tokens) == (3, 300, 30)
         assert len([*tmp_path.rglob("*.json")]) == 1
 
@@ -273,7 +273,7 @@ def test_an_empty_answer_is_left_to_the_check():
 
 def test_the_key_is_sent_and_appears_nowhere_else(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
-    with ChatServer(told) as server:
+    with ChatServer(echo) as server:
         chat(server).ask(questions("x"), anything, tmp_path)
         assert server.received[0].headers["Authorization"] == f"Bearer {KEY}"
         assert server.received[0].path == "/v1/chat/completions"
@@ -282,7 +282,7 @@ def test_the_key_is_sent_and_appears_nowhere_else(tmp_path, caplog):
 
 
 def test_without_key_env_no_key_is_sent():
-    with ChatServer(told) as server:
+    with ChatServer(echo) as server:
         chat(server, key_env=None).ask(questions("x"), anything, None)
         assert "Authorization" not in server.received[0].headers
 
@@ -292,7 +292,7 @@ def test_a_key_that_is_missing_or_no_key_is_told_before_anything_is_sent(value, 
     monkeypatch.delenv("TEST_API_KEY")
     if value is not None:
         monkeypatch.setenv("TEST_API_KEY", value)
-    with ChatServer(told) as server:
+    with ChatServer(echo) as server:
         one = chat(server)
         assert "TEST_API_KEY" in str(one.endpoint.key_hint())
         with pytest.raises(RunError, match="TEST_API_KEY") as failure:
@@ -303,7 +303,7 @@ def test_a_key_that_is_missing_or_no_key_is_told_before_anything_is_sent(value, 
 
 def test_a_key_may_end_in_a_line_break(monkeypatch):
     monkeypatch.setenv("TEST_API_KEY", f"{KEY}\n")
-    with ChatServer(told) as server:
+    with ChatServer(echo) as server:
         chat(server).ask(questions("x"), anything, None)
         assert server.received[0].headers["Authorization"] == f"Bearer {KEY}"
 
@@ -357,21 +357,21 @@ def test_random_numbers_of_the_run_are_left_alone():
     import random
 
     state = random.getstate()
-    with ChatServer(told, [fail(500)]) as server:
+    with ChatServer(echo, [fail(500)]) as server:
         chat(server).ask(questions("x"), anything, None)
     assert random.getstate() == state
 
 
 def test_usage_that_a_server_does_not_count_is_0():
     usage = b'{"choices": [{"message": {"content": "y"}}], "usage": {"prompt_tokens": null}}'
-    with ChatServer(told, [of(usage)]) as server:
+    with ChatServer(echo, [of(usage)]) as server:
         one = chat(server)
         assert one.ask(questions("x"), anything, None) == ["y"]
         assert (one.requests, one.input_tokens, one.output_tokens) == (1, 0, 0)
 
 
 def test_kept_answers_are_standard_json_with_the_question(tmp_path):
-    with ChatServer(told) as server:
+    with ChatServer(echo) as server:
         chat(server).ask(questions("x"), anything, tmp_path)
     (path,) = tmp_path.rglob("*.json")
     entry = json.loads(path.read_text())

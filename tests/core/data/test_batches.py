@@ -54,9 +54,9 @@ def test_padding_that_is_also_the_end_token_is_masked_and_the_end_is_not() -> No
 
 
 def test_texts_by_the_student_are_marked_and_counted_where_they_are_supervised() -> None:
-    own = replace(example([1, 2, 3], 1), by_student=True, index=17)
+    written = replace(example([1, 2, 3], 1), by_student=True, index=17)
     cut_off = replace(example([4, 5], 2), by_student=True)
-    batch = collate([example([6, 7], 1), own, cut_off], PAD, ())
+    batch = collate([example([6, 7], 1), written, cut_off], PAD, ())
     assert batch.by_student_B is not None
     assert batch.by_student_B.tolist() == [False, True, True]
     assert batch.index_B is not None
@@ -112,9 +112,9 @@ def test_batches_are_those_of_plain_loops(texts: list[Example]) -> None:
     width = max(len(text.input_ids) for text in texts)
     supervised, memberships, span = [], [], 0
     for row, text in enumerate(texts):
-        for place in range(1, len(text.input_ids)):
-            if place >= text.prompt_length:
-                supervised.append((row * width + place - 1, int(text.input_ids[place])))
+        for position in range(1, len(text.input_ids)):
+            if position >= text.prompt_length:
+                supervised.append((row * width + position - 1, int(text.input_ids[position])))
         for start, end in text.spans["words"].tolist():
             memberships += [(row * width + token, span) for token in range(start, end)]
             span += 1

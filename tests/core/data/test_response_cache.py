@@ -44,10 +44,10 @@ def test_only_the_prompt_of_a_text_counts(tmp_path: Path) -> None:
 def test_another_identity_sees_nothing(tmp_path: Path) -> None:
     cache = ResponseCache(tmp_path, "state")
     cache.add(PROMPTS, RESPONSES)
-    other = ResponseCache(tmp_path, "another state")
-    assert other.lookup(PROMPTS) == [None] * 4
-    assert other.folder != cache.folder
-    assert other.folder.parent == cache.folder.parent == tmp_path
+    second = ResponseCache(tmp_path, "another state")
+    assert second.lookup(PROMPTS) == [None] * 4
+    assert second.folder != cache.folder
+    assert second.folder.parent == cache.folder.parent == tmp_path
 
 
 def test_what_others_add_meanwhile_is_seen_and_the_first_response_stays(tmp_path: Path) -> None:
@@ -84,12 +84,12 @@ def test_a_damaged_file_is_left_out_with_a_warning_and_the_others_stay(
     (path,) = cache.folder.glob("*.arrow")
     cache.add(PROMPTS[1:], RESPONSES[1:])
     content = path.read_bytes()
-    token, other = (np.array([5, last], dtype=np.int32).tobytes() for last in (151_935, 151_934))
+    token, changed = (np.array([5, last], dtype=np.int32).tobytes() for last in (151_935, 151_934))
     assert token in content
     path.write_bytes(
         {
             "truncated": content[:-100],
-            "another token": content.replace(token, other),
+            "another token": content.replace(token, changed),
             "empty": b"",
             "not Arrow": b"not arrow",
         }[damage]
@@ -122,24 +122,24 @@ def test_an_interruption_keeps_what_was_added_and_leaves_no_half_file(
         assert again.lookup(PROMPTS) == [*RESPONSES[:2], None, None]
 
 
-def add_some(folder: Path, number: int) -> None:
+def add_some(folder: Path, index: int) -> None:
     cache = ResponseCache(folder, "state")
     for first in range(0, 40, 10):
         rows = range(first, first + 10)
-        cache.add([prompt(number, row) for row in rows], [Response((number, row), bool(row % 2)) for row in rows])
+        cache.add([prompt(index, row) for row in rows], [Response((index, row), bool(row % 2)) for row in rows])
 
 
 def test_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    adders = [context.Process(target=add_some, args=(tmp_path, number)) for number in range(4)]
+    adders = [context.Process(target=add_some, args=(tmp_path, index)) for index in range(4)]
     for adder in adders:
         adder.start()
     for adder in adders:
         adder.join(timeout=60)
     assert [adder.exitcode for adder in adders] == [0] * 4
-    pairs = [(number, row) for number in range(4) for row in range(40)]
-    known = ResponseCache(tmp_path, "state").lookup([prompt(*pair) for pair in pairs])
-    assert known == [Response(pair, bool(pair[1] % 2)) for pair in pairs]
+    pairs = [(index, row) for index in range(4) for row in range(40)]
+    responses = ResponseCache(tmp_path, "state").lookup([prompt(*pair) for pair in pairs])
+    assert responses == [Response(pair, bool(pair[1] % 2)) for pair in pairs]
 
 
 def test_nothing_to_add_writes_nothing(tmp_path: Path) -> None:

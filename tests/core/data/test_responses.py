@@ -45,7 +45,7 @@ class Characters(SpanExtractor):
 
 
 def words_of(text: str) -> list[tuple[int, int]]:
-    ends = [-1, *(place for place, character in enumerate(text) if character.isspace()), len(text)]
+    ends = [-1, *(offset for offset, character in enumerate(text) if character.isspace()), len(text)]
     return [(start + 1, end) for start, end in pairwise(ends) if end > start + 1]
 
 
@@ -75,18 +75,18 @@ def token_texts(example: Example, granularity: str, tokenizer: PreTrainedTokeniz
     return [tokenizer.decode(example.input_ids[start:end].tolist()) for start, end in example.spans[granularity]]
 
 
-def assert_same(found: Example, expected: Example) -> None:
-    assert found.input_ids.tolist() == expected.input_ids.tolist()
-    assert found.input_ids.dtype == expected.input_ids.dtype
-    assert (found.prompt_length, found.by_student) == (expected.prompt_length, expected.by_student)
-    assert found.prompt_text == expected.prompt_text
-    assert found.prompt_offsets is not None
+def assert_same(actual: Example, expected: Example) -> None:
+    assert actual.input_ids.tolist() == expected.input_ids.tolist()
+    assert actual.input_ids.dtype == expected.input_ids.dtype
+    assert (actual.prompt_length, actual.by_student) == (expected.prompt_length, expected.by_student)
+    assert actual.prompt_text == expected.prompt_text
+    assert actual.prompt_offsets is not None
     assert expected.prompt_offsets is not None
-    assert found.prompt_offsets.tolist() == expected.prompt_offsets.tolist()
-    assert found.spans.keys() == expected.spans.keys()
+    assert actual.prompt_offsets.tolist() == expected.prompt_offsets.tolist()
+    assert actual.spans.keys() == expected.spans.keys()
     for granularity, spans in expected.spans.items():
-        assert found.spans[granularity].tolist() == spans.tolist()
-        assert found.spans[granularity].dtype == spans.dtype
+        assert actual.spans[granularity].tolist() == spans.tolist()
+        assert actual.spans[granularity].dtype == spans.dtype
 
 
 @pytest.mark.parametrize("kind", ["byte level", "byte level, trimmed", "metaspace", "normalizer"])
@@ -108,8 +108,8 @@ def test_the_data_s_own_responses_give_the_data_s_own_examples(
     responses = [Response(ids_of(sample.response, tokenizer), finished=True) for sample in samples]
     encoder = ResponseEncoder(tokenizer, extractor, max_length)
     for given in (None, spans):
-        for found, expected in zip(encoder.encode(rows.examples, responses, False, given), rows.examples, strict=True):
-            assert_same(found, expected)
+        for actual, expected in zip(encoder.encode(rows.examples, responses, False, given), rows.examples, strict=True):
+            assert_same(actual, expected)
     assert encoder.texts(rows.examples, responses) == [sample.text for sample in samples]
 
 
@@ -150,8 +150,8 @@ def test_other_tokens_of_the_same_number_have_characters_of_their_own(byte_token
     pair, text, ids = next(
         (pair, text, ids)
         for pair in product(pieces, repeat=2)
-        if len(usual := ids_of(text := "".join(pair), tokenizer)) == 2
-        and (ids := tuple(tokenizer.convert_tokens_to_ids(list(pair)))) != usual
+        if len(retokenised := ids_of(text := "".join(pair), tokenizer)) == 2
+        and (ids := tuple(tokenizer.convert_tokens_to_ids(list(pair)))) != retokenised
     )
     prompt, response = prompt_of("Say: ", tokenizer), Response(ids, True)
     seam = len("Say: ") + len(pair[0])
@@ -183,16 +183,16 @@ def test_a_response_is_cut_at_the_longest_length_together_with_its_spans(byte_to
 def test_characters_that_are_split_over_tokens_lie_in_their_words(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     pieces = [token for character in "日本😀 a" for token in ids_of(character, tokenizer)]
-    usual = encode_one(pieces, tokenizer)
-    assert token_texts(usual, "words", tokenizer) == ["Say:", "日本😀", "a"]
+    retokenised = encode_one(pieces, tokenizer)
+    assert token_texts(retokenised, "words", tokenizer) == ["Say:", "日本😀", "a"]
     # The same text in tokens that no tokenizer would choose: the last bytes of one word, alone.
     joined = ids_of("lamp", tokenizer)
     apart = [token for character in "lamp" for token in ids_of(character, tokenizer)]
     assert list(joined) != apart
-    unusual = encode_one([*apart, *pieces], tokenizer)
-    assert token_texts(unusual, "words", tokenizer) == ["Say:", "lamp日本😀", "a"]
-    characters_ = unusual.spans["characters"][-5:].tolist()
-    first = unusual.prompt_length + len(apart)
+    unlike_retokenised = encode_one([*apart, *pieces], tokenizer)
+    assert token_texts(unlike_retokenised, "words", tokenizer) == ["Say:", "lamp日本😀", "a"]
+    characters_ = unlike_retokenised.spans["characters"][-5:].tolist()
+    first = unlike_retokenised.prompt_length + len(apart)
     assert characters_[0] == [first, first + len(ids_of("日", tokenizer))]
 
 
@@ -304,10 +304,10 @@ def test_threads_may_encode_while_others_use_the_tokenizer(byte_tokenizer: Build
         disturbing = workers.submit(disturb)
         calls = [workers.submit(encoder.encode, prompts, responses, True) for _ in range(12)]
         try:
-            found = [call.result(timeout=60) for call in calls]
+            actual = [call.result(timeout=60) for call in calls]
         finally:
             stop.set()
         disturbing.result(timeout=60)
-    for examples in found:
-        for example, other in zip(examples, expected, strict=True):
-            assert_same(example, other)
+    for examples in actual:
+        for example, original in zip(examples, expected, strict=True):
+            assert_same(example, original)

@@ -84,9 +84,9 @@ def lasting(model, tokenizer, prompts=PROMPTS):
     free = [alone(model, prompt, end=None) for prompt in prompts]
     met = [[ids.index(token) for ids in free if token in ids] for token in range(40)]
     end = max(range(40), key=lambda token: (len(set(met[token])), token))
-    other = copy.deepcopy(tokenizer)
-    other.eos_token = tokenizer.convert_ids_to_tokens(end)
-    return other, [ids[: ids.index(end)] if end in ids else ids for ids in free]
+    changed = copy.deepcopy(tokenizer)
+    changed.eos_token = tokenizer.convert_ids_to_tokens(end)
+    return changed, [ids[: ids.index(end)] if end in ids else ids for ids in free]
 
 
 def test_greedy_responses_are_those_of_transformers_whatever_enters_and_leaves(family, tokenizer):
@@ -94,8 +94,8 @@ def test_greedy_responses_are_those_of_transformers_whatever_enters_and_leaves(f
     prompts, seeds = PROMPTS[:16], SEEDS[:16]
     ending, expected = lasting(family, tokenizer, prompts)
     assert len({len(ids) for ids in expected}) > 2
-    found = responses(family, ending, 3, temperature=0, prompts=prompts, seeds=seeds)
-    assert [list(row.ids) for row in found] == expected
+    generations = responses(family, ending, 3, temperature=0, prompts=prompts, seeds=seeds)
+    assert [list(row.ids) for row in generations] == expected
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.8])
@@ -144,16 +144,18 @@ def widths_read(model, work):
 
 def test_rows_with_the_same_prompt_are_read_once_and_written_as_each_alone(llama, tokenizer):
     prompts, seeds = [[3, 1, 4, 1, 5]] * 6 + [[9, 2]], prompt_seeds(1, 7)
-    found = []
-    shapes = widths_read(llama, lambda: found.extend(responses(llama, tokenizer, 8, prompts=prompts, seeds=seeds)))
+    generations = []
+    shapes = widths_read(
+        llama, lambda: generations.extend(responses(llama, tokenizer, 8, prompts=prompts, seeds=seeds))
+    )
     assert shapes[0] == (2, 5)
     assert shapes[1] == (7, 1)
     each = [
         responses(llama, tokenizer, 1, prompts=[prompt], seeds=[seed])[0]
         for prompt, seed in zip(prompts, seeds, strict=True)
     ]
-    assert found == each
-    assert len({generation.ids for generation in found[:6]}) > 1
+    assert generations == each
+    assert len({generation.ids for generation in generations[:6]}) > 1
 
 
 def test_no_more_rows_are_held_than_the_tokens_allow_and_the_cache_never_grows(llama, tokenizer, monkeypatch):
@@ -185,7 +187,7 @@ def test_every_response_is_handed_over_once_when_it_is_finished(llama, tokenizer
     written = []
     generations = responses(llama, ending, 64, temperature=0, on_finished=lambda *each: written.append(each))
     assert sorted(written) == list(enumerate(generations))
-    steps = [min(len(expected[number]) + 1, 12) for number, _ in written]
+    steps = [min(len(expected[index]) + 1, 12) for index, _ in written]
     assert steps == sorted(steps)
 
 
@@ -193,15 +195,15 @@ def test_what_was_handed_over_before_a_failure_is_the_response(llama, tokenizer)
     ending, _ = lasting(llama, tokenizer)
     expected, written = responses(llama, ending, 4), {}
 
-    def done(number, generation):
-        written[number] = generation
+    def on_finished(index, generation):
+        written[index] = generation
         if len(written) == 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        responses(llama, ending, 4, on_finished=done)
+        responses(llama, ending, 4, on_finished=on_finished)
     assert len(written) == 20
-    assert all(expected[number] == generation for number, generation in written.items())
+    assert all(expected[index] == generation for index, generation in written.items())
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -116,10 +116,10 @@ class StandIn:
 @pytest.fixture
 def vllm(monkeypatch):
     """A stand-in that counts what is running."""
-    found = StandIn()
-    found.module.__spec__ = importlib.util.spec_from_loader("vllm", loader=None)
-    monkeypatch.setitem(sys.modules, "vllm", found.module)
-    return found
+    stand_in = StandIn()
+    stand_in.module.__spec__ = importlib.util.spec_from_loader("vllm", loader=None)
+    monkeypatch.setitem(sys.modules, "vllm", stand_in.module)
+    return stand_in
 
 
 def test_vllm_engine_gives_what_the_live_model_gives(vllm, model, tokenizer, tmp_path):
@@ -141,9 +141,9 @@ def test_vllm_engine_is_told_of_ids_that_are_no_tokens(vllm, llama, tokenizer, t
 
 def test_vllm_engine_ends_responses_where_transformers_does(vllm, llama, tokenizer, tmp_path):
     [free] = generate(llama, tokenizer, PROMPTS[:1], sampled(0.0), SEEDS[:1], None)
-    other = tokenizer.__class__.from_pretrained(_saved(tokenizer, tmp_path / "tokenizer"))
-    other.eos_token = tokenizer.convert_ids_to_tokens(free.ids[1])
-    engine = make_engine("vllm", {"student": llama}, other, tmp_path)
+    changed = tokenizer.__class__.from_pretrained(_saved(tokenizer, tmp_path / "tokenizer"))
+    changed.eos_token = tokenizer.convert_ids_to_tokens(free.ids[1])
+    engine = make_engine("vllm", {"student": llama}, changed, tmp_path)
     [ended] = engine.generate("student", PROMPTS[:1], sampled(0.0), SEEDS[:1])
     assert ended.finished
     assert ended.ids == free.ids[: free.ids.index(free.ids[1])]

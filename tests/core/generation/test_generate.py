@@ -42,9 +42,9 @@ def test_response_ends_at_the_end_token_which_is_not_part_of_it(model, tokenizer
     free = greedy_by_hand(copy.deepcopy(model), prompt, 8)
     length = next(index for index in range(1, len(free)) if free[index] not in free[:index])
     end = free[length]
-    other = copy.deepcopy(tokenizer)
-    other.eos_token = tokenizer.convert_ids_to_tokens(end)
-    [generation] = generate(model, other, [prompt], GREEDY, [0], "test")
+    changed = copy.deepcopy(tokenizer)
+    changed.eos_token = tokenizer.convert_ids_to_tokens(end)
+    [generation] = generate(model, changed, [prompt], GREEDY, [0], "test")
     assert list(generation.ids) == free[:length]
     assert generation.finished
     assert generation.text == " ".join(f"w{token_id}" for token_id in free[:length] if token_id < 40)
@@ -67,11 +67,11 @@ def test_text_has_no_special_tokens(llama, tokenizer):
 
 
 def test_same_seed_gives_the_same_responses_and_another_seed_others(model, tokenizer):
-    first, again, other = (
+    first, again, changed = (
         generate(model, tokenizer, PROMPTS, SAMPLED, prompt_seeds(seed, 5), "test") for seed in (10, 10, 20)
     )
     assert first == again
-    assert first != other
+    assert first != changed
 
 
 def test_nothing_is_left_behind(model, tokenizer):

@@ -33,9 +33,9 @@ def test_response_is_the_same_among_other_prompts_in_another_order(model, tokeni
     together = responses(model, tokenizer)
     rows = list(range(12))
     random.Random(1).shuffle(rows)
-    others = rows[:7]
-    shuffled = responses(model, tokenizer, [PROMPTS[row] for row in others], [SEEDS[row] for row in others])
-    assert shuffled == [together[row] for row in others]
+    subset = rows[:7]
+    shuffled = responses(model, tokenizer, [PROMPTS[row] for row in subset], [SEEDS[row] for row in subset])
+    assert shuffled == [together[row] for row in subset]
 
 
 def test_shorter_response_is_the_beginning_of_a_longer_one(model, tokenizer):

@@ -130,8 +130,8 @@ def test_step_within_the_same_autocast_context_still_has_gradients(llama, tokeni
         expected = gradients(copy.deepcopy(llama))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         generate(llama, tokenizer, PROMPTS, SAMPLING, SEEDS, None)
-        found = gradients(llama)
-    require_equal(found, expected)
+        actual = gradients(llama)
+    require_equal(actual, expected)
 
 
 def test_parameters_and_buffers_stay_outside_inference_mode(llama, tokenizer):

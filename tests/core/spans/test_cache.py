@@ -213,7 +213,7 @@ def test_what_another_process_parsed_meanwhile_is_seen(tmp_path: Path) -> None:
 
 
 def test_many_texts_are_parsed_by_several_processes(tmp_path: Path) -> None:
-    texts = [f"{number:04}" + "x" * 5_000_000 if number == 0 else f"{number:04}" for number in range(401)]
+    texts = [f"{index:04}" + "x" * 5_000_000 if index == 0 else f"{index:04}" for index in range(401)]
     extractor = letters(2)
     parsed = SpanCache(tmp_path, extractor, processes=2).spans(texts)
     assert as_lists(parsed)[1:] == [{"first": [[0, 1], [1, 2]], "all": [[0, 4]]}] * 400
@@ -225,7 +225,7 @@ def test_many_texts_are_parsed_by_several_processes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 401])
 def test_spans_outside_their_text_stop_the_run_in_any_process(tmp_path: Path, count: int) -> None:
-    texts = [f"text {number}" for number in range(count)]
+    texts = [f"text {index}" for index in range(count)]
     cache = SpanCache(tmp_path, Pids(Pids.Params()), processes=2)
     with pytest.raises(RunError, match=r"span extractor 'pids', text \d+ \('text \d+'\): first must satisfy"):
         cache.spans(texts)

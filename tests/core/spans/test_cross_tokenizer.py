@@ -75,8 +75,8 @@ def read_by_student(example, token):
 
 def ends_of_teacher(prompt, response):
     """Where each token of the teacher's response ends in the text, by its own offsets."""
-    found = TEACHER(response, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    return [len(prompt) + end for _, end in found]
+    offsets = TEACHER(response, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return [len(prompt) + end for _, end in offsets]
 
 
 @settings(max_examples=200, deadline=None)
@@ -88,9 +88,9 @@ def test_matched_tokens_are_predicted_from_the_same_text(prompt, response):
     ends = [len(prompt), *ends_of_teacher(prompt, response)]
     assert example.matched_R2[:, 0].tolist() == sorted(set(example.matched_R2[:, 0].tolist()))
     assert example.matched_R2[:, 1].tolist() == sorted(set(example.matched_R2[:, 1].tolist()))
-    for own, other in example.matched_R2.tolist():
-        place = max(ends[: other - teacher.prompt_length + 1])
-        assert read_by_student(example, own) == text[:place]
+    for student_token, teacher_token in example.matched_R2.tolist():
+        end = max(ends[: teacher_token - teacher.prompt_length + 1])
+        assert read_by_student(example, student_token) == text[:end]
 
 
 @settings(max_examples=100, deadline=None)
@@ -108,11 +108,13 @@ def test_both_sides_hold_the_same_spans_in_one_order(data, prompt, response):
     edges = st.tuples(st.integers(0, max(len(text) - 1, 0)), st.integers(1, 6)).map(lambda it: (it[0], it[0] + it[1]))
     spans = sorted({edge for edge in data.draw(st.lists(edges, max_size=6)) if edge[1] <= len(text)})
     example = encoded(prompt, response, spans)
-    own, other = example.spans["words"], example.teacher.spans["words"]
-    assert len(own) == len(other)
+    student_spans, teacher_spans = example.spans["words"], example.teacher.spans["words"]
+    assert len(student_spans) == len(teacher_spans)
     alone = encode([Sample(prompt, response, (response,))], [{"words": spans}], STUDENT, 200, 199).examples[0]
     kept = [tuple(span) for span in alone.spans["words"].tolist()]
-    assert [tuple(span) for span in own.tolist()] == [span for span in kept if span in {tuple(s) for s in own.tolist()}]
+    assert [tuple(span) for span in student_spans.tolist()] == [
+        span for span in kept if span in {tuple(s) for s in student_spans.tolist()}
+    ]
 
 
 def test_plain_words_have_tokens_on_both_sides():
@@ -127,8 +129,8 @@ def test_plain_words_have_tokens_on_both_sides():
 
 def test_beginnings_of_words_are_matched():
     example = encoded("The", " old lamp")
-    places = [read_by_student(example, own) for own in example.matched_R2[:, 0].tolist()]
-    assert {"The", "The old", "The old lamp"} <= set(places)
+    texts_read = [read_by_student(example, student_token) for student_token in example.matched_R2[:, 0].tolist()]
+    assert {"The", "The old", "The old lamp"} <= set(texts_read)
 
 
 def matched_with(teacher: PreTrainedTokenizerFast, prompt: str, response: str) -> list[tuple[str, str]]:
@@ -136,22 +138,22 @@ def matched_with(teacher: PreTrainedTokenizerFast, prompt: str, response: str) -
     example = encode([Sample(prompt, response, (response,))], None, STUDENT, 200, 199, teacher).examples[0]
     ids = example.teacher.input_ids.tolist()
     return [
-        (read_by_student(example, own), teacher.convert_ids_to_tokens(ids[other]))
-        for own, other in example.matched_R2.tolist()
+        (read_by_student(example, student_token), teacher.convert_ids_to_tokens(ids[teacher_token]))
+        for student_token, teacher_token in example.matched_R2.tolist()
     ]
 
 
 def test_an_accent_that_a_teacher_composes_is_read_with_its_letter():
-    found = matched_with(unigram(normalizers.NFKC()), "x", "e\u0301 x")
-    assert "xe" not in [read for read, _ in found]
-    assert ("xe\u0301", "▁") in [(read, token[:1]) for read, token in found]
+    matches = matched_with(unigram(normalizers.NFKC()), "x", "e\u0301 x")
+    assert "xe" not in [read for read, _ in matches]
+    assert ("xe\u0301", "▁") in [(read, token[:1]) for read, token in matches]
 
 
 def test_prompt_and_response_are_read_where_a_teacher_drops_white_space_at_their_ends():
-    found = matched_with(unigram(normalizers.Strip()), "The\n", "old \n")
-    assert [read for read, _ in found if read in ("The", "The\nold", "The\nold ")] == []
-    assert found[0][0] == "The\n"
-    assert found[-1] == ("The\nold \n", "</s>")
+    matches = matched_with(unigram(normalizers.Strip()), "The\n", "old \n")
+    assert [read for read, _ in matches if read in ("The", "The\nold", "The\nold ")] == []
+    assert matches[0][0] == "The\n"
+    assert matches[-1] == ("The\nold \n", "</s>")
 
 
 def test_limits_hold_for_both_and_what_is_cut_off_is_not_matched():

@@ -129,8 +129,8 @@ APART = [(0, 3), (3, 5), (7, 8)]
     ],
 )
 def test_spans_may_lie_as_promised(overlap: Overlap, spans: list[tuple[int, int]]) -> None:
-    (found,) = extract(Fixed([{"words": spans}], overlap), ["x" * 12])
-    assert list(map(tuple, found["words"].tolist())) == spans
+    (span_set,) = extract(Fixed([{"words": spans}], overlap), ["x" * 12])
+    assert list(map(tuple, span_set["words"].tolist())) == spans
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ SCRIPTS = "A lamp 😀👩‍🚀, 日本語 and é\u0301 again"
 
 def byte_values() -> dict[str, int]:
     """Byte-level characters and their bytes: printable ones stand for themselves, the others follow from 256 on."""
-    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in own]
-    return {chr(byte): byte for byte in own} | {chr(256 + n): byte for n, byte in enumerate(others)}
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    unprintable = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(unprintable)}
 
 
 def from_bytes(pieces: list[bytes]) -> tuple[str, list[Range]]:
@@ -32,13 +32,13 @@ def from_bytes(pieces: list[bytes]) -> tuple[str, list[Range]]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text, firsts, start = "", [], 0
     content = b"".join(pieces)
-    for place in range(len(content) + 1):
-        rest = place == len(content)
-        new = decoder.decode(content[place : place + 1], rest)
+    for position in range(len(content) + 1):
+        rest = position == len(content)
+        new = decoder.decode(content[position : position + 1], rest)
         pending = len(decoder.getstate()[0])
-        for number, character in enumerate(new):
+        for index, character in enumerate(new):
             firsts.append(start)
-            start = place + (not rest) - pending if number == len(new) - 1 else place
+            start = position + (not rest) - pending if index == len(new) - 1 else position
             text += character
     owner = np.searchsorted(firsts, np.arange(len(content)), side="right") - 1
     ends = np.cumsum([len(piece) for piece in pieces])
@@ -50,10 +50,10 @@ def from_bytes(pieces: list[bytes]) -> tuple[str, list[Range]]:
 
 def offsets_of(ids: list[int], tokenizer: PreTrainedTokenizerFast) -> tuple[str, list[Range]]:
     text = text_of(ids, tokenizer)
-    found = generated_offsets(ids, text, tokenizer)
-    assert found.dtype == np.int32
-    assert found.shape == (len(ids), 2)
-    return text, [tuple(pair) for pair in found.tolist()]
+    offsets = generated_offsets(ids, text, tokenizer)
+    assert offsets.dtype == np.int32
+    assert offsets.shape == (len(ids), 2)
+    return text, [tuple(pair) for pair in offsets.tolist()]
 
 
 def check_cover(text: str, ranges: list[Range]) -> None:
@@ -94,12 +94,12 @@ def test_any_tokens_of_a_byte_level_vocabulary_have_the_characters_of_their_byte
         expected_text, expected = from_bytes([bytes_of(token) for token in ids])
         assert text == expected_text
         check_cover(text, ranges)
-        for token, own, range_ in zip(ids, expected, ranges, strict=True):
+        for token, expected_range, range_ in zip(ids, expected, ranges, strict=True):
             if token in special:
                 check_without_characters(range_, text, shared=range_ in expected)
-            elif range_ != own:  # further bytes of a character that is none: nothing new after the first
+            elif range_ != expected_range:  # further bytes of a character that is none: nothing new after the first
                 assert text[range_[0] - 1] == "\ufffd"
-                assert "\ufffd" in text[slice(*own)]
+                assert "\ufffd" in text[slice(*expected_range)]
 
     compare()
 
@@ -121,13 +121,13 @@ def test_any_tokens_of_a_sentencepiece_vocabulary_have_their_pieces(style: str, 
         ids = [token for part in parts for token in part]
         text, ranges = offsets_of(ids, tokenizer)
         check_cover(text, ranges)
-        first = next((place for place, token in enumerate(ids) if token not in special), None)
-        for place, (token, (start, end)) in enumerate(zip(ids, ranges, strict=True)):
+        first = next((position for position, token in enumerate(ids) if token not in special), None)
+        for position, (token, (start, end)) in enumerate(zip(ids, ranges, strict=True)):
             piece = pieces[token].replace("▁", " ")
             if token in special:
-                check_without_characters((start, end), text, shared=(start, end) in ranges[:place])
+                check_without_characters((start, end), text, shared=(start, end) in ranges[:position])
             elif not piece.startswith("<0x"):
-                expected = piece.removeprefix(" ") if place == first else piece
+                expected = piece.removeprefix(" ") if position == first else piece
                 # Bytes that turn out to be no character change what was settled before them.
                 assert text[start:end].endswith(expected)
                 assert text[start:end] == expected or "\ufffd" in text[start:end]

@@ -15,10 +15,10 @@ def test_a_phrase_that_ends_no_later_than_the_last_kept_one_is_dropped() -> None
 
 
 @given(st.lists(SPANS))
-def test_every_phrase_lies_in_a_kept_one_and_kept_ones_not_in_each_other(found) -> None:
-    kept = outermost_phrases(found)
-    assert set(kept) <= set(found)
-    assert all(any(start <= first and end <= last for start, last in kept) for first, end in found)
+def test_every_phrase_lies_in_a_kept_one_and_kept_ones_not_in_each_other(phrases) -> None:
+    kept = outermost_phrases(phrases)
+    assert set(kept) <= set(phrases)
+    assert all(any(start <= first and end <= last for start, last in kept) for first, end in phrases)
     assert all(a == b or not (a[0] <= b[0] and b[1] <= a[1]) for a in kept for b in kept)
 
 

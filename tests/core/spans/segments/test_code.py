@@ -44,7 +44,7 @@ def test_fenced_and_inline_code(text: str, expected: list[tuple[str, str]]) -> N
     assert inner(text) == expected
 
 
-def test_a_stretch_covers_its_fences() -> None:
+def test_a_segment_covers_its_fences() -> None:
     assert code_segments("a `b`\n```c\nd\n```\ne") == [
         Segment("inline code", 2, 5, (3, 4)),
         Segment("fenced code", 6, 16, (11, 13), "c"),
@@ -55,8 +55,8 @@ PARTS = ["`", "```", "~~~", "\n", "x", " ", "''", "math", "- ", "> ", "1. "]
 
 
 @given(text=st.lists(st.sampled_from(PARTS), max_size=25).map("".join))
-def test_stretches_are_sorted_and_apart(text: str) -> None:
-    place = 0
+def test_segments_are_sorted_and_disjoint(text: str) -> None:
+    end = 0
     for segment in code_segments(text):
-        assert place <= segment.start <= segment.inner[0] <= segment.inner[1] <= segment.end <= len(text)
-        place = segment.end
+        assert end <= segment.start <= segment.inner[0] <= segment.inner[1] <= segment.end <= len(text)
+        end = segment.end

@@ -1,4 +1,4 @@
-"""Extractors that work on stretches."""
+"""Extractors that work on segments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mta_framework.spans.segments import Excerpt, Segment, failures_of, gaps, me
 
 
 class Part(SpanExtractor):
-    """Gives what it is told to."""
+    """Returns the spans it was given."""
 
     NAME = "part"
     VERSION = "1"
@@ -63,7 +63,7 @@ def test_what_is_found_around_the_span_of_a_piece_is_dropped() -> None:
 @pytest.mark.parametrize(
     ("part", "wrong"),
     [
-        (Part([(0, 9)]), r"text 1 \('abc'\): failed .*its part 'part' found \(0, 9\) in a stretch of 3 characters"),
+        (Part([(0, 9)]), r"text 1 \('abc'\): failed .*its part 'part' found \(0, 9\) in a segment of 3 characters"),
         (Part([(2, 2)]), r"'part' found \(2, 2\)"),
         (Part([], granularity="word"), r"'part' must return \('words',\) \(got \['word'\]\)"),
         (Part([], count=2), "'part' returned 2 span sets for 1 texts"),

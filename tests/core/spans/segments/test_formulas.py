@@ -70,12 +70,12 @@ TEXTS = st.lists(PIECES, max_size=25).map("".join) | st.lists(PIECES, max_size=2
 
 @settings(max_examples=300, deadline=None)
 @given(text=TEXTS)
-def test_stretches_are_sorted_and_apart_and_a_formula_by_itself_is_the_same_formula(text: str) -> None:
-    place = 0
+def test_segments_are_sorted_and_disjoint_and_a_formula_by_itself_is_the_same_formula(text: str) -> None:
+    end = 0
     for segment in formula_segments(text):
-        assert place <= segment.start <= segment.inner[0] <= segment.inner[1] <= segment.end <= len(text)
+        assert end <= segment.start <= segment.inner[0] <= segment.inner[1] <= segment.end <= len(text)
         assert segment.start < segment.end
-        place = segment.end
+        end = segment.end
         alone = text[segment.start : segment.end]
         inner = (segment.inner[0] - segment.start, segment.inner[1] - segment.start)
         assert formula_segments(alone) == [segment._replace(start=0, end=len(alone), inner=inner)]
