@@ -162,7 +162,7 @@ def test_a_server_that_asks_for_hours_is_told_and_not_waited_for():
 def test_waits_grow_twofold_up_to_a_minute_and_are_spread(monkeypatch):
     monkeypatch.setattr("mta_framework.chat.chat.FIRST_WAIT", 1.0)
     one = Chat("judge", Endpoint("http://localhost", "m"), 1)
-    waits = [[one.wait(attempt, None) for _ in range(200)] for attempt in range(9)]
+    waits = [[one.wait_before(attempt, None) for _ in range(200)] for attempt in range(9)]
     assert [max(row) <= min(60, 2**attempt) for attempt, row in enumerate(waits)] == [True] * 9
     assert [min(row) >= min(60, 2**attempt) / 2 for attempt, row in enumerate(waits)] == [True] * 9
     assert all(max(row) - min(row) > 0.25 * max(row) for row in waits)
