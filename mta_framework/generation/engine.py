@@ -6,13 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mta_framework.errors import RunError
 from mta_framework.generation.sampling import Generation, Sampling
-
-if TYPE_CHECKING:
-    pass
 
 OnFinished = Callable[[int, Generation], None]
 """Called with the index of a prompt and its response."""

@@ -215,7 +215,7 @@ def test_missing_vllm_is_a_fault_that_says_what_to_do(monkeypatch):
 
 def test_vllm_with_several_processes_is_a_fault(vllm, monkeypatch):
     several = SimpleNamespace(num_processes=2)
-    monkeypatch.setattr("mta_framework.generation.engine.processes", lambda: several)
+    monkeypatch.setattr("mta_framework.generation.engines.processes", lambda: several)
     assert "this run has 2" in str(engine_fault("vllm", FIELD))
 
 
