@@ -1,8 +1,8 @@
-"""Write the generated regions of the documentation anew, from the spec's sections, the commands and the plugins.
+"""Regenerate the marked regions of the documentation from the spec's sections, the commands and the plugins.
 
     python docs/generate_reference.py
 
-A region stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; what lies around it is written by hand.
+A region is the text between ``<!-- generated: NAME -->`` and ``<!-- end -->``; everything else is written by hand.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WIDTH = 100
 
 
 def pages() -> dict[Path, str]:
-    """Every page that has a generated region, with the text that it should have."""
+    """Every page with a generated region -> the text that it should have."""
     registry = built_in(discover())
     candidates = [ROOT / "README.md", *sorted((ROOT / "docs" / "reference").rglob("*.md"))]
     texts = {path: path.read_text(encoding="utf-8") for path in candidates}
@@ -44,7 +44,7 @@ def pages() -> dict[Path, str]:
 
 
 def built_in(registry: Registry) -> Registry:
-    """The plugins of this distribution alone, whatever else is installed.
+    """The plugins of this distribution, without those of other installed ones.
 
     Raises:
         SystemExit: Some of it could not be loaded.
@@ -61,8 +61,8 @@ def built_in(registry: Registry) -> Registry:
 
 
 def _filled(path: Path, text: str, registry: Registry) -> str:
-    def fill(found: re.Match[str]) -> str:
-        return f"{found[1]}{_region(found[2], path, registry)}\n{found[3]}"
+    def fill(match: re.Match[str]) -> str:
+        return f"{match[1]}{_region(match[2], path, registry)}\n{match[3]}"
 
     return _REGION.sub(fill, text)
 
@@ -127,17 +127,17 @@ def _evaluation() -> Iterator[str]:
 
 def _places(schema: dict[str, Any]) -> dict[str, list[str]]:
     """Definition -> the dotted places where it occurs, in the order of the spec; the spec itself is the empty name."""
-    found: dict[str, list[str]] = {"": [""]}
+    occurrences: dict[str, list[str]] = {"": [""]}
 
     def walk(node: dict[str, Any], place: str) -> None:
         for field, child in node["properties"].items():
             for name, suffix in _references(child):
                 inner = f"{place}{field}{suffix}"
-                found.setdefault(name, []).append(inner)
+                occurrences.setdefault(name, []).append(inner)
                 walk(schema["$defs"][name], f"{inner}.")
 
     walk(schema, "")
-    return found
+    return occurrences
 
 
 def _references(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
