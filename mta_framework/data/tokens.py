@@ -64,7 +64,7 @@ def encode(
             then apply to both, and only spans with tokens on both sides are kept.
 
     Raises:
-        InputError: A tokenizer cannot be used, or no sample is left.
+        InputError: No sample is left.
     """
     tokenizers = [SampleTokenizer(tokenizer, max_length)]
     if teacher_tokenizer is not None:
@@ -91,13 +91,9 @@ class SampleTokenizer:
     Args:
         tokenizer: Fast tokenizer with an end token.
         max_length: Maximum number of tokens of prompt and response; longer responses are truncated.
-
-    Raises:
-        InputError: The tokenizer cannot be used.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int):
-        _check(tokenizer)
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._special = special_ids(tokenizer)
@@ -150,11 +146,7 @@ def prompt_ids(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) ->
 
     Returns:
         The token ids of each prompt, without padding.
-
-    Raises:
-        InputError: The tokenizer cannot be used.
     """
-    _check(tokenizer)
     prompts: list[list[int]] = []
     for first in range(0, len(samples), _CHUNK):
         prompts += [prompt.ids.tolist() for prompt in _prompts(samples[first : first + _CHUNK], tokenizer)]
@@ -235,22 +227,6 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
     if tokenizer.unk_token_id not in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id):
         special.discard(tokenizer.unk_token_id)
     return np.array(sorted(special), dtype=np.int32)
-
-
-def _check(tokenizer: PreTrainedTokenizerBase) -> None:
-    faults = []
-    name = tokenizer.name_or_path or type(tokenizer).__name__
-    if not tokenizer.is_fast:
-        problem = f"the tokenizer is a slow one, without character offsets (got {name})"
-        faults.append(Fault("student.tokenizer", problem, "expected a tokenizer with a tokenizer.json", _REPLACE))
-    if tokenizer.eos_token_id is None:
-        problem = f"the tokenizer has no end-of-sequence token (got {name})"
-        faults.append(Fault("student.tokenizer", problem, "expected a tokenizer with an eos_token", _REPLACE))
-    if faults:
-        raise InputError(faults)
-
-
-_REPLACE = "Name the folder of such a tokenizer in student.tokenizer."
 
 
 def _no_examples(samples: int, max_prompt_length: int) -> Fault:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ from safetensors import SafetensorError
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.spec.evaluation_spec import ModelSection
+from mta_framework.spec.model_files import model_fault, tokenizer_fault
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
-
-_GGUF_MAGIC = b"GGUF"
 
 
 @dataclass(frozen=True)
@@ -77,33 +75,25 @@ def local_model(path: Path, where: str) -> ModelSource:
     Raises:
         InputError: The path is neither a model folder with safetensors weights nor a GGUF file.
     """
+    if fault := model_fault(path, where):
+        raise InputError([fault])
     if path.is_file():
-        return _gguf(path, where)
-    problem = _folder_fault(path)
-    if problem:
-        expected = "expected a folder with config.json and safetensors weights, or a .gguf file"
-        hint = "Give such a folder; save_pretrained of transformers writes one."
-        raise InputError([Fault(where, f"{problem} (got {str(path)!r})", expected, hint)])
+        return ModelSource(str(path.parent), where, gguf_file=path.name)
     return ModelSource(str(path), where)
 
 
 def local_tokenizer(path: Path, where: str) -> ModelSource:
-    """Return the source of a tokenizer folder or GGUF file on this machine.
+    """Return the source of a tokenizer folder on this machine.
 
     Args:
-        path: Path of the folder or file.
+        path: Path of the folder.
         where: Field of the spec that names it, for errors.
 
     Raises:
-        InputError: The path is neither a tokenizer folder nor a GGUF file.
+        InputError: The path is not a folder with the files of a tokenizer.
     """
-    if path.is_file():
-        return _gguf(path, where)
-    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json")):
-        problem = "has no tokenizer" if path.is_dir() else "does not exist"
-        expected = "expected a folder with tokenizer.json, or a .gguf file"
-        hint = "Give such a folder; save_pretrained of a tokenizer writes one."
-        raise InputError([Fault(where, f"{problem} (got {str(path)!r})", expected, hint)])
+    if fault := tokenizer_fault(path, where):
+        raise InputError([fault])
     return ModelSource(str(path), where)
 
 
@@ -124,35 +114,6 @@ def loading_faults_at(source: ModelSource, kind: str = "causal language model") 
             hint = "Check the id, the revision and the connection, or download the model and give its path."
         problem = f"could not be loaded (got {source.name!r}: {_first_line(error)})"
         raise InputError([Fault(source.where, problem, expected, hint)]) from error
-
-
-def _gguf(path: Path, where: str) -> ModelSource:
-    with path.open("rb") as file:
-        if file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC:
-            return ModelSource(str(path.parent), where, gguf_file=path.name)
-    expected = "expected a transformers folder or a .gguf file"
-    raise InputError([Fault(where, f"is a file but no GGUF file (got {str(path)!r})", expected, "Give one of these.")])
-
-
-def _folder_fault(path: Path) -> str | None:
-    if not path.is_dir():
-        return "does not exist"
-    if not (path / "config.json").is_file():
-        adapter = (path / "adapter_config.json").is_file()
-        return "holds an adapter without its model: merge it first" if adapter else "has no config.json"
-    if any(path.glob("*.safetensors")):
-        return _config_fault(path / "config.json")
-    if any(path.glob("*.bin")) or any(path.glob("*.pt")):
-        return "has its weights in .bin or .pt files only, which can run code"
-    return "has no weights"
-
-
-def _config_fault(config: Path) -> str | None:
-    try:
-        fields = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError:
-        return "has a config.json that is not JSON"
-    return "has a config.json that is not a JSON object" if not isinstance(fields, dict) else None
 
 
 def _first_line(error: Exception) -> str:

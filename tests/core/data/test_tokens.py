@@ -109,19 +109,6 @@ def test_nothing_left_is_an_input_error(byte_tokenizer: Build) -> None:
         encode([sample("z" * 4, "")] * 2, None, byte_tokenizer(), 8, 3)
 
 
-def test_a_tokenizer_without_an_end_is_refused(byte_tokenizer: Build) -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.eos_token = None
-    with pytest.raises(InputError, match=r"student\.tokenizer: the tokenizer has no end-of-sequence token"):
-        encode([sample("a", "b")], None, tokenizer, 8, 4)
-
-
-def test_a_slow_tokenizer_is_refused(byte_tokenizer: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", False)
-    with pytest.raises(InputError, match=r"student\.tokenizer: the tokenizer is a slow one"):
-        prompt_ids([sample("a", "b")], byte_tokenizer())
-
-
 def test_settings_for_padding_and_truncation_in_the_tokenizer_have_no_effect(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.backend_tokenizer.enable_truncation(2)

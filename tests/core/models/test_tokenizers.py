@@ -58,6 +58,13 @@ def test_tokenizer_without_end_token_is_refused(tmp_path):
         load_student_tokenizer(StudentSection(config={"model_type": "gpt2"}, tokenizer=str(tmp_path)))
 
 
+def test_slow_tokenizer_is_refused(tmp_path, monkeypatch):
+    words("a", "</s>", eos_token="</s>").save_pretrained(tmp_path)
+    monkeypatch.setattr(PreTrainedTokenizerFast, "is_fast", False)
+    with pytest.raises(InputError, match="gives no character offsets"):
+        load_student_tokenizer(StudentSection(config={"model_type": "gpt2"}, tokenizer=str(tmp_path)))
+
+
 def test_folder_without_tokenizer_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"student\.tokenizer: has no tokenizer"):
         load_student_tokenizer(StudentSection(config={"model_type": "gpt2"}, tokenizer=str(tmp_path)))
