@@ -44,7 +44,7 @@ def garble(path):
 DAMAGES = {
     "no spec": (lambda run: (run / "spec.json").unlink(), ["student/spec.json: is missing, and the folder holds what"]),
     "a garbled spec": (lambda run: garble(run / "spec.json"), ["student/spec.json:1:2: is not JSON"]),
-    "a spec that is a list": (lambda run: (run / "spec.json").write_text("[]"), ["does not hold a JSON object"]),
+    "a spec that is a list": (lambda run: (run / "spec.json").write_text("[]"), ["does not contain a JSON object"]),
     "a field of a newer version": (
         lambda run: edit(run / "spec.json", curriculum={"kind": "easy first"}),
         ["curriculum: is not what the run in ", "go on with the one that began the run."],

@@ -76,7 +76,7 @@ def test_share_of_student_responses_is_logged_and_the_alignment_sees_their_spans
     assert len(shares) == 8
     assert 0 < sum(shares) < 8
     page = (tmp_path / "runs" / "run" / "report.md").read_text(encoding="utf-8")
-    assert f"{sum(shares) / 8:.0%} of the texts that it was trained on were its own responses." in page
+    assert f"{sum(shares) / 8:.0%} of its training texts had responses that it wrote itself." in page
     aligned = [entry["hid"] for entry in report.log if entry.get("share_by_student", 0) > 0]
     assert all(value > 0 for value in aligned)
 
