@@ -74,3 +74,11 @@ def test_no_character_steers_the_terminal():
 
 def test_a_table_without_rows_has_no_lines():
     assert lines(Table(["a"], []), 80) == []
+
+
+def test_a_table_of_text_stays_in_one_piece():
+    words = [["initial_threshold", "'jensen_shannon',", "'jensen_shannon'", "Jensen-Shannon divergence"]]
+    shown = lines(Table(["option", "value", "default", "what it does"], words, alignment="llll"), 60)
+    assert max(map(len, shown)) <= 60
+    assert shown[0].split() == ["option", "value", "default", "what", "it", "does"]
+    assert sum("option" in line for line in shown) == 1
