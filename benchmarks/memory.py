@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work, beyond what is held before it."""
+"""Peak memory of a function, beyond what is in use before it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(work: Callable[[], object], device: str) -> int:
-    """Most bytes of tensors that ``work`` holds at once, as the allocator counts them.
+    """Measure the peak in bytes of the tensors that ``work`` allocates.
 
-    Resident memory would not do on a CPU: the allocator keeps what was freed and hands it out again.
+    Resident memory would not show it on a CPU: the allocator keeps freed memory and reuses it.
+
+    Args:
+        work: Function to run.
+        device: Device that it allocates on.
     """
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()

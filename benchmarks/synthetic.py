@@ -1,4 +1,4 @@
-"""Texts and a teacher made up on the spot, for machines without data sets and without models."""
+"""Synthetic texts and a random teacher, for machines without data sets and models."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SHAPE = {
     "num_key_value_heads": 3,
     "tie_word_embeddings": True,
 }
-"""That of SmolLM2-135M."""
+"""Configuration of SmolLM2-135M."""
 
 
 def write_rows(path: Path, count: int = 600) -> Path:
-    """Rows whose lengths are about those of Dolly: most answers short, some long, some rows with an input."""
+    """Write rows of about the lengths of Dolly: most answers short, some long, some rows with an input."""
     draw = random.Random(0)
     words = ["".join(draw.choices(SYLLABLES, k=draw.randint(1, 4))) for _ in range(3000)]
 
@@ -40,7 +40,7 @@ def write_rows(path: Path, count: int = 600) -> Path:
 
 
 def write_teacher(folder: Path, rows: Path) -> Path:
-    """A model of SmolLM2-135M's shape with random weights, and a byte-level tokenizer of the texts."""
+    """Write a model of SmolLM2-135M's shape with random weights, and a byte-level tokenizer trained on the texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,4 +1,4 @@
-"""Models, texts and the ways of making a step that ``step.py`` compares."""
+"""Models, texts and the implementations of a training step that ``step.py`` compares."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PROGRESS = Progress(0, 1, 0.0)
 
 @dataclass(frozen=True)
 class Texts:
-    """One batch in both forms: ours, and padded to the maximal length with what the naive way needs."""
+    """One batch in both forms: as a run makes it, and padded to the maximal length for the naive implementation."""
 
     batch: Batch
     samples: list[Sample]
@@ -43,21 +43,22 @@ class Texts:
     offsets_BT2: Tensor
 
 
-Way = Callable[[Texts], Tensor]
+LossFunction = Callable[[Texts], Tensor]
+"""Computes the loss of a batch, forward passes included."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What ``step.py`` is asked for.
+    """Options of ``step.py``.
 
     Args:
-        bases: Base losses, by name.
-        steps: Measured steps; one more batch warms up.
-        batch_size: Texts in each.
-        max_length: Tokens of the longest text; the naive way pads to it.
-        device: Where the models are.
-        dtype: ``float32``, or ``bfloat16``: autocast for the student, and the teacher's own dtype.
-        spans: Span extractor, by name.
+        bases: Names of the base losses.
+        steps: Number of measured steps; one more batch warms up.
+        batch_size: Texts per batch.
+        max_length: Most tokens of a text; the naive implementation pads to it.
+        device: Device of the models.
+        dtype: ``float32`` or ``bfloat16``, which is the teacher's dtype and the student's under autocast.
+        spans: Name of the span extractor.
     """
 
     bases: Sequence[str]
@@ -70,12 +71,12 @@ class Options:
 
 
 class Workload:
-    """A pair of models, base losses, MTA, and batches.
+    """Student and teacher, base losses, alignment and batches.
 
     Args:
-        data: JSON Lines.
-        teacher: ``.gguf`` file or folder; the student is 12 of its layers, or half of them where it has fewer than 24.
-        options: The rest of the command line.
+        data: JSON Lines file of rows.
+        teacher: ``.gguf`` file or folder. The student is 12 of its layers, or half of them if it has fewer than 24.
+        options: Other options of ``step.py``.
     """
 
     def __init__(self, data: Path, teacher: Path, options: Options):
@@ -105,7 +106,7 @@ class Workload:
     def _student(self) -> nn.Module:
         depth = shape_of(self.teacher).num_layers
         count = 12 if depth >= 24 else max(depth // 2, 3)
-        layers = sorted({round(1 + number * (depth - 1) / (count - 1)) for number in range(count)})
+        layers = sorted({round(1 + index * (depth - 1) / (count - 1)) for index in range(count)})
         section = StudentSection(teacher_layers=layers)
         return load_student(section, self.teacher, self.tokenizer, 0).to(self.device)
 
@@ -118,9 +119,9 @@ class Workload:
         size = options.batch_size
         samples = samples[: (options.steps + 1) * size]
         spans = self.extractor.extract([sample.text for sample in samples])
-        found = encode(samples, spans, self.tokenizer, options.max_length, options.max_length // 2).examples
+        encoded = encode(samples, spans, self.tokenizer, options.max_length, options.max_length // 2).examples
         # For losses on pairs: the student wrote every other response.
-        examples = [replace(example, by_student=number % 2 == 1) for number, example in enumerate(found)]
+        examples = [replace(example, by_student=index % 2 == 1) for index, example in enumerate(encoded)]
         sampler = GroupedSampler([len(e.input_ids) for e in examples], size, size, 1, seed=0)
         pad, granularities = self.tokenizer.pad_token_id, self.extractor.granularities
         return [
@@ -136,27 +137,27 @@ class Workload:
         )
         offsets_BT2 = torch.zeros(rows, max_length, 2, dtype=torch.int64)
         for row, sample in enumerate(samples):
-            found = self.tokenizer(sample.text, return_offsets_mapping=True, truncation=True, max_length=max_length)
-            offsets_BT2[row, : len(found["offset_mapping"])] = torch.tensor(found["offset_mapping"])
+            tokens = self.tokenizer(sample.text, return_offsets_mapping=True, truncation=True, max_length=max_length)
+            offsets_BT2[row, : len(tokens["offset_mapping"])] = torch.tensor(tokens["offset_mapping"])
         grow = lambda tensor, value=0: nn.functional.pad(tensor, (0, padding), value=value)  # noqa: E731
         ids_BT = grow(batch.input_ids_BT, self.tokenizer.pad_token_id)
         return Texts(batch, samples, ids_BT, grow(batch.attention_mask_BT), grow(supervised_BT), offsets_BT2)
 
-    def ways(self) -> Mapping[str, Way]:
-        """Name -> the loss of a batch, forward passes included."""
-        ways: dict[str, Way] = {}
+    def losses(self) -> Mapping[str, LossFunction]:
+        """The loss functions that are compared, by name."""
+        losses: dict[str, LossFunction] = {}
         for name, loss in self.bases.items():
             layers = self.loss_layers[name]
             plain = Distiller(self.student, self.teacher, loss, loss_layers=layers)
             whole = Distiller(self.student, self.teacher, loss, self.alignment, self.pairs, layers)
-            ways |= {f"{name}, MTA off": self._ours(plain), f"{name}, MTA on": self._ours(whole)}
-        return ways | ({"naive kl, MTA on": self._naive} if "kl" in self.bases else {})
+            losses |= {f"{name}, MTA off": self._ours(plain), f"{name}, MTA on": self._ours(whole)}
+        return losses | ({"naive kl, MTA on": self._naive} if "kl" in self.bases else {})
 
-    def _ours(self, distiller: Distiller) -> Way:
+    def _ours(self, distiller: Distiller) -> LossFunction:
         return lambda texts: contribution(distiller(texts.batch, PROGRESS), dict(texts.batch.counts))
 
-    def step(self, loss_of: Way, texts: Texts) -> None:
-        """One whole optimiser step."""
+    def step(self, loss_of: LossFunction, texts: Texts) -> None:
+        """Run one optimiser step."""
         with self._autocast():
             loss = loss_of(texts)
         loss.backward()
@@ -172,7 +173,7 @@ class Workload:
         with torch.no_grad():
             teacher = self.teacher(**inputs, output_hidden_states=True)
         spans = self._parsed(texts)
-        return self._usual_loss(
+        return self._naive_loss(
             student.logits, teacher.logits, student.hidden_states, teacher.hidden_states, spans, texts
         )
 
@@ -181,32 +182,33 @@ class Workload:
         names = {pair.granularity for pair in self.pairs}
         return {name: naive.token_spans(self.extractor, whole, texts.offsets_BT2, name) for name in names}
 
-    def _usual_loss(self, own, others, own_states, other_states, spans, texts: Texts) -> Tensor:  # type: ignore[no-untyped-def]
+    def _naive_loss(self, student_BTV, teacher_BTV, student, teacher, spans, texts: Texts) -> Tensor:  # type: ignore[no-untyped-def]
+        """Loss from whole logits and from hidden states by layer."""
         projections = self.alignment.projections
-        dsa, hid = naive.alignment(own_states, other_states, projections, self.pairs, spans, texts.mask_BT)
-        return naive.kl(own, others, texts.supervised_BT) + 2.0 * dsa + 0.2 * hid
+        dsa, hid = naive.alignment(student, teacher, projections, self.pairs, spans, texts.mask_BT)
+        return naive.kl(student_BTV, teacher_BTV, texts.supervised_BT) + 2.0 * dsa + 0.2 * hid
 
     def loss_parts(self, texts: Texts) -> Mapping[str, Callable[[], None]]:
-        """Way -> everything between the decoders' hidden states and their gradients, both passes."""
+        """The work between the decoders' hidden states and their gradients, forward and backward, by name."""
         read = [(pair.student, pair.teacher) for pair in self.pairs]
         read += [pair for layers in self.loss_layers.values() for pair in layers]
-        reader = StateReader(self.student, {own for own, _ in read})
-        other = StateReader(self.teacher, {other for _, other in read})
+        reader = StateReader(self.student, {layer for layer, _ in read})
+        teacher_reader = StateReader(self.teacher, {layer for _, layer in read})
         batch = texts.batch
         with torch.no_grad():
-            teacher = other.read(batch.input_ids_BT, batch.attention_mask_BT)
+            teacher = teacher_reader.read(batch.input_ids_BT, batch.attention_mask_BT)
             with self._autocast():
                 student = reader.read(batch.input_ids_BT, batch.attention_mask_BT)
         reader.close()
-        other.close()
+        teacher_reader.close()
 
         def part(loss: BaseLoss, layers: Sequence[tuple[int, int]], aligned: bool) -> None:
-            own = _leaves(
+            leaves = _leaves(
                 student, {layer for layer, _ in layers} | ({p.student for p in self.pairs} if aligned else set())
             )
             with self._autocast():
-                terms = loss.compute(own, teacher, batch, PROGRESS)
-                terms += self.alignment(own, teacher, batch) if aligned else ()
+                terms = loss.compute(leaves, teacher, batch, PROGRESS)
+                terms += self.alignment(leaves, teacher, batch) if aligned else ()
                 total = contribution(terms, dict(batch.counts))
             total.backward()
             self.optimizer.zero_grad()
@@ -219,29 +221,29 @@ class Workload:
 
     def _naive_part(self, texts: Texts) -> Callable[[], None]:
         reader = StateReader(self.student, {pair.student for pair in self.pairs})
-        other = StateReader(self.teacher, {pair.teacher for pair in self.pairs})
+        teacher_reader = StateReader(self.teacher, {pair.teacher for pair in self.pairs})
         with torch.no_grad():
-            teacher = other.read(texts.input_ids_BT, texts.mask_BT)
+            teacher = teacher_reader.read(texts.input_ids_BT, texts.mask_BT)
             with self._autocast():
                 states = reader.read(texts.input_ids_BT, texts.mask_BT)
         reader.close()
-        other.close()
+        teacher_reader.close()
         spans = self._parsed(texts)
 
-        def usual_way() -> None:
+        def work() -> None:
             student = _leaves(states, states.layers)
             with self._autocast():
-                own = student.final_BTD @ student.head.weight_VD.T
-                others = teacher.final_BTD @ teacher.head.weight_VD.T
-                loss = self._usual_loss(own, others, student.layers, teacher.layers, spans, texts)
+                student_BTV = student.final_BTD @ student.head.weight_VD.T
+                teacher_BTV = teacher.final_BTD @ teacher.head.weight_VD.T
+                loss = self._naive_loss(student_BTV, teacher_BTV, student.layers, teacher.layers, spans, texts)
             loss.backward()
             self.optimizer.zero_grad()
 
-        return usual_way
+        return work
 
 
 def _leaves(states: States, layers: Collection[int]) -> States:
-    """The states as they come out of a decoder, as far as they are used."""
+    """Copy the states that are used to leaves that require a gradient."""
     chosen = {layer: states.layers[layer] for layer in layers}
     leaf = {id(tensor): tensor.detach().clone().requires_grad_() for tensor in (states.final_BTD, *chosen.values())}
     kept = {layer: leaf[id(tensor)] for layer, tensor in chosen.items()}

@@ -36,7 +36,7 @@ def require_whole(bound: BoundRun) -> None:
             faults += _export_faults(folder)
         else:
             with collect_faults(faults):
-                checkpoints.require_whole(folder.path / "checkpoints")
+                checkpoints.require_intact(folder.path / "checkpoints")
         faults += _record_faults(folder, isinstance(run.layers, MeasuringLayerMapper))
     if faults:
         raise InputError(faults)

@@ -1,7 +1,7 @@
-"""Contract tests for anyone's plugin, and values made by hand to call it with. Needs pytest.
+"""Contract tests for plugins, and helpers to call a plugin without a model. Needs pytest.
 
-One class per family. A test class derives from it and has one fixture, ``plugin``, which returns the plugin as a run
-would create it::
+There is one contract class per family. Derive a test class from it, with one fixture, ``plugin``, that returns the
+plugin as a run would create it::
 
     import pytest
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import pytest
 
-# Before they are imported: a failing assertion in them then shows its values, as in a test file.
+# This must precede their import: a failing assertion in them then shows its values, as in a test file.
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"

@@ -1,4 +1,4 @@
-"""What a base loss promises."""
+"""Contract tests of base losses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mta_framework.interfaces import BaseLoss
-from mta_framework.testing.batch_policies import PolicyContract
+from mta_framework.testing.batch_policies import BatchPolicyContract
 from mta_framework.testing.plugin import PluginContract, copied_state
 from mta_framework.testing.values import (
     VOCABULARY,
@@ -26,12 +26,12 @@ from mta_framework.testing.values import (
 from mta_framework.types import Batch, Example, LossTerms, ModelShape, Progress, States
 
 
-class BaseLossContract(PluginContract, PolicyContract):
-    """Its ``plugin`` fixture returns a base loss as it is before the first step.
+class BaseLossContract(PluginContract, BatchPolicyContract):
+    """Tests of a base loss and of its batch policy; the fixture ``plugin`` returns a new base loss.
 
     Attributes:
-        STUDENT: The student's shape; change it for options that name layers it hasn't.
-        TEACHER: The teacher's.
+        STUDENT: Shape of the student; override it for options that name layers beyond it.
+        TEACHER: Shape of the teacher; override it likewise.
     """
 
     CONTRACT = BaseLoss
@@ -44,9 +44,9 @@ class BaseLossContract(PluginContract, PolicyContract):
         assert len(plugin.TITLE) <= 30
 
     def test_key_layers_lie_within_both_models(self, plugin: BaseLoss) -> None:
-        for own, other in plugin.key_layers(self.STUDENT, self.TEACHER):
-            assert 1 <= own <= self.STUDENT.num_layers
-            assert 1 <= other <= self.TEACHER.num_layers
+        for student_layer, teacher_layer in plugin.key_layers(self.STUDENT, self.TEACHER):
+            assert 1 <= student_layer <= self.STUDENT.num_layers
+            assert 1 <= teacher_layer <= self.TEACHER.num_layers
 
     def test_terms_are_finite_scalars_in_a_unit_of_the_batch_with_gradient(self, plugin: BaseLoss) -> None:
         for texts in _data(plugin):
@@ -79,19 +79,19 @@ class BaseLossContract(PluginContract, PolicyContract):
             parts = []
             for part in (slice(0, 1), slice(1, 3)):
                 cut = batch_of(*texts[part])
-                own = some_texts(student, part, cut.input_ids_BT.shape[1])
-                parts.append(self._terms(copy.deepcopy(plugin), own, cut, self._teacher(texts, part)))
-            for number, term in enumerate(whole):
-                assert term.unit == parts[0][number].unit == parts[1][number].unit
-                torch.testing.assert_close(parts[0][number].sum + parts[1][number].sum, term.sum)
+                states = some_texts(student, part, cut.input_ids_BT.shape[1])
+                parts.append(self._terms(copy.deepcopy(plugin), states, cut, self._teacher(texts, part)))
+            for index, term in enumerate(whole):
+                assert term.unit == parts[0][index].unit == parts[1][index].unit
+                torch.testing.assert_close(parts[0][index].sum + parts[1][index].sum, term.sum)
 
     def test_what_stands_on_padding_has_no_effect_and_no_gradient(self, plugin: BaseLoss) -> None:
         for texts in _data(plugin):
             student, batch = self._student(texts)
             clean = self._terms(copy.deepcopy(plugin), student, batch)
             dirty = self._terms(copy.deepcopy(plugin), with_garbage(student, batch.attention_mask_BT), batch)
-            for one, other in zip(clean, dirty, strict=True):
-                torch.testing.assert_close(one.sum, other.sum)
+            for clean_term, dirty_term in zip(clean, dirty, strict=True):
+                torch.testing.assert_close(clean_term.sum, dirty_term.sum)
             assert not _gradients(clean, student)[0][batch.attention_mask_BT == 0].any()
 
     def test_a_teacher_with_a_padded_vocabulary_is_taken(self, plugin: BaseLoss) -> None:
@@ -102,8 +102,8 @@ class BaseLossContract(PluginContract, PolicyContract):
 
     def test_terms_are_the_same_ones_whatever_is_supervised_and_whoever_wrote_it(self, plugin: BaseLoss) -> None:
         for texts in _data(plugin):
-            mine = [replace(text, by_student=True) for text in texts]
-            batches = [batch_of(*given) for given in (texts, mine, texts[1:], _unsupervised(texts))]
+            by_student = [replace(text, by_student=True) for text in texts]
+            batches = [batch_of(*given) for given in (texts, by_student, texts[1:], _unsupervised(texts))]
             batches.append(replace(batches[0], by_student_B=None))
             kinds = []
             for batch in batches:
@@ -127,7 +127,7 @@ class BaseLossContract(PluginContract, PolicyContract):
         return random_states(batch, self.STUDENT, gradient=True), batch
 
     def _teacher(self, texts: Sequence[Example], part: slice = slice(None)) -> States:
-        """Of the whole batch, cut: its states are those that it has of the whole."""
+        """The teacher's states on some texts, equal to those on the whole batch."""
         whole, cut = batch_of(*texts), batch_of(*texts[part])
         states = random_states(whole.teacher or whole, self.TEACHER, seed=1)
         return some_texts(states, part, (cut.teacher or cut).input_ids_BT.shape[1])
@@ -139,11 +139,11 @@ class BaseLossContract(PluginContract, PolicyContract):
 
 
 def _data(plugin: BaseLoss) -> Sequence[list[Example]]:
-    """Three texts, of which the second is by the student and the third has no response; and in two tokenizations."""
+    """Three texts, the second by the student, the third without response; also in two tokenizations where needed."""
     lengths = ((7, 2), (5, 2), (2, 2))
     texts = [
-        random_example(length, prompt, seed=number, spans={"words": [(0, 1), (1, 2)]}, by_student=number == 1)
-        for number, (length, prompt) in enumerate(lengths)
+        random_example(length, prompt, seed=index, spans={"words": [(0, 1), (1, 2)]}, by_student=index == 1)
+        for index, (length, prompt) in enumerate(lengths)
     ]
     if plugin.NEEDS_SHARED_VOCABULARY:
         return [texts]
@@ -151,27 +151,27 @@ def _data(plugin: BaseLoss) -> Sequence[list[Example]]:
 
 
 def _retokenised(text: Example) -> Example:
-    """With the same text in the teacher's tokens: one more in the prompt, one more in the response."""
+    """The text with the teacher's tokens: one more in the prompt, one more in the response."""
     length, prompt = len(text.input_ids), text.prompt_length
     responds = length > prompt
-    other = random_example(length + 1 + responds, prompt + 1, seed=length, spans={"words": [(0, 2), (2, 3)]})
+    teacher = random_example(length + 1 + responds, prompt + 1, seed=length, spans={"words": [(0, 2), (2, 3)]})
     matched_R2 = [[token, token + 1] for token in range(prompt, length)]
-    return replace(text, teacher=other, matched_R2=np.array(matched_R2, dtype=np.int32).reshape(-1, 2))
+    return replace(text, teacher=teacher, matched_R2=np.array(matched_R2, dtype=np.int32).reshape(-1, 2))
 
 
 def _unsupervised(texts: Sequence[Example]) -> list[Example]:
     prompts = []
     for text in texts:
-        other = text.teacher and replace(text.teacher, prompt_length=len(text.teacher.input_ids))
+        teacher = text.teacher and replace(text.teacher, prompt_length=len(text.teacher.input_ids))
         matched_R2 = None if text.matched_R2 is None else text.matched_R2[:0]
-        prompts.append(replace(text, prompt_length=len(text.input_ids), teacher=other, matched_R2=matched_R2))
+        prompts.append(replace(text, prompt_length=len(text.input_ids), teacher=teacher, matched_R2=matched_R2))
     return prompts
 
 
 def _gradients(terms: LossTerms, student: States) -> tuple[Tensor, ...]:
-    """Of the total: every process must give one to all that it trains, be it zero."""
+    """Gradients of the total; every process must give one to all trained parameters, if only zeros."""
     total = torch.stack([term.weight * term.sum for term in terms if term.weight]).sum()
-    read, *others = torch.autograd.grad(total, leaves(student), retain_graph=True, allow_unused=True)
-    assert read is not None, "the total does not hang on the student's final states"
-    assert others[0] is not None, "the total does not hang on the student's head"
-    return read, *(gradient for gradient in others if gradient is not None)
+    final, *others = torch.autograd.grad(total, leaves(student), retain_graph=True, allow_unused=True)
+    assert final is not None, "the total does not depend on the student's final states"
+    assert others[0] is not None, "the total does not depend on the student's head"
+    return final, *(gradient for gradient in others if gradient is not None)

@@ -1,4 +1,4 @@
-"""What the batch policy of a base loss promises."""
+"""Contract tests of the batch policy that a base loss creates."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mta_framework.types import Example
 _STEPS = 12
 
 
-class PolicyContract:
-    """Of the policy that ``plugin`` brings; nothing is asked of a loss that is trained on the data as they are."""
+class BatchPolicyContract:
+    """Tests of the batch policy of the base loss ``plugin``; they pass where it has none."""
 
     def test_its_batch_policy_chooses_whole_batches_and_every_copy_the_same(self, plugin: BaseLoss) -> None:
-        one, other = plugin.batch_policy(), plugin.batch_policy()
-        if one is None or other is None:
-            assert one is other
+        policy, copy = plugin.batch_policy(), plugin.batch_policy()
+        if policy is None or copy is None:
+            assert policy is copy
             return
-        assert one is not other
-        drawn = _drawn(one, ScriptedRollouts(_STEPS), range(_STEPS))
+        assert policy is not copy
+        drawn = _drawn(policy, ScriptedRollouts(_STEPS), range(_STEPS))
         sizes = {len(texts) for texts in drawn}
         assert len(sizes) == 1
         assert sizes.pop() % len(ScriptedRollouts().batch(0)) == 0
-        assert [*map(_plain, _drawn(other, ScriptedRollouts(_STEPS), range(_STEPS)))] == [*map(_plain, drawn)]
+        assert [*map(_plain, _drawn(copy, ScriptedRollouts(_STEPS), range(_STEPS)))] == [*map(_plain, drawn)]
 
     def test_its_batch_policy_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(self, plugin: BaseLoss) -> None:
         straight, first, second = plugin.batch_policy(), plugin.batch_policy(), plugin.batch_policy()

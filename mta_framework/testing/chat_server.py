@@ -1,4 +1,4 @@
-"""A server on loopback that plays a chat model, for tests of plugins that ask one."""
+"""A local server that imitates a chat model's API, for tests of plugins that call one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 Mishap = Callable[[BaseHTTPRequestHandler], None]
-"""What the server does instead of answering; ``fail`` is one."""
+"""A function that answers a request in place of the server, e.g. ``fail(...)``."""
 
 
 @dataclass(frozen=True)
 class Received:
-    """A request as it arrived: path, headers, and the body as JSON."""
+    """A request that the server received.
+
+    Args:
+        path: Path of the URL.
+        headers: HTTP headers.
+        body: JSON body.
+    """
 
     path: str
     headers: dict[str, str]
@@ -24,21 +30,22 @@ class Received:
 
     @property
     def question(self) -> str:
-        """The last message."""
+        """Content of the last message."""
         return str(self.body["messages"][-1]["content"])
 
 
 class ChatServer:
-    """Answers ``POST .../chat/completions`` as OpenAI does; use it as a context manager.
+    """Answers ``POST .../chat/completions`` in OpenAI's format; a context manager.
 
     Args:
-        answer: Question -> answer.
-        mishaps: What happens to the first requests, one each, instead of an answer.
-        seconds: How long an answer takes.
+        answer: Returns the answer to a question.
+        mishaps: Functions that answer the first requests, one each, instead of ``answer``.
+        seconds: Duration of each answer.
 
     Attributes:
-        received: All requests so far, in the order in which they came.
-        most_at_once: How many were under way at the same time.
+        base_url: URL of the API, for the client.
+        received: All requests so far, in order of arrival.
+        most_at_once: Largest number of requests that were open at the same time.
     """
 
     def __init__(self, answer: Callable[[str], str | None], mishaps: Iterable[Mishap] = (), seconds: float = 0.0):
@@ -69,7 +76,7 @@ class ChatServer:
                 outer._serve(self)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Nothing on standard error."""
+                """Keep standard error clean."""
 
         return Handler
 
@@ -86,7 +93,7 @@ class ChatServer:
             if mishap is not None:
                 mishap(handler)
             else:
-                answered(handler, self._answer(request.question))
+                send_answer(handler, self._answer(request.question))
         except OSError:
             handler.close_connection = True  # the client has gone
         finally:
@@ -94,15 +101,17 @@ class ChatServer:
                 self._now -= 1
 
 
-def answered(handler: BaseHTTPRequestHandler, text: str | None) -> None:
-    """Send an answer of 10 tokens to a question of 100."""
+def send_answer(handler: BaseHTTPRequestHandler, text: str | None) -> None:
+    """Send an answer, with a usage of 100 prompt tokens and 10 completion tokens."""
     choices = [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]
     usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-    sent(handler, 200, json.dumps({"object": "chat.completion", "choices": choices, "usage": usage}).encode())
+    send_response(handler, 200, json.dumps({"object": "chat.completion", "choices": choices, "usage": usage}).encode())
 
 
-def sent(handler: BaseHTTPRequestHandler, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
-    """Send a whole response."""
+def send_response(
+    handler: BaseHTTPRequestHandler, status: int, content: bytes, headers: dict[str, str] | None = None
+) -> None:
+    """Send an HTTP response."""
     handler.send_response(status)
     for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
         handler.send_header(name, value)
@@ -111,6 +120,6 @@ def sent(handler: BaseHTTPRequestHandler, status: int, content: bytes, headers: 
 
 
 def fail(status: int, message: str = "", headers: dict[str, str] | None = None) -> Mishap:
-    """An error of this status, in OpenAI's form."""
+    """Create a mishap: an HTTP error of this status, in OpenAI's format."""
     content = json.dumps({"error": {"message": message, "type": "error", "code": None}}).encode()
-    return lambda handler: sent(handler, status, content, headers)
+    return lambda handler: send_response(handler, status, content, headers)

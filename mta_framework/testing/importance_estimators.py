@@ -1,4 +1,4 @@
-"""What an importance estimator promises."""
+"""Contract tests of importance estimators."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mta_framework.types import Batch, ModelShape, States
 _SHAPE = ModelShape(6, 8)
 
 
-def _given(gradient: bool = False) -> tuple[Batch, States]:
+def _inputs(gradient: bool = False) -> tuple[Batch, States]:
     """Three texts of 7, 4 and 1 tokens."""
     batch = batch_of(*(random_example(length, 1, seed=length) for length in (7, 4, 1)))
     return batch, random_states(batch, _SHAPE, gradient=gradient)
 
 
 class ImportanceEstimatorContract(PluginContract):
-    """Its ``plugin`` fixture returns an importance estimator."""
+    """Tests of an importance estimator, which the fixture ``plugin`` returns."""
 
     CONTRACT = ImportanceEstimator
 
     @pytest.mark.parametrize("layer", [2, 6])
     def test_weights_are_finite_non_negative_and_zero_on_padding(self, plugin: ImportanceEstimator, layer: int) -> None:
-        batch, states = _given()
+        batch, states = _inputs()
         weight_BT = plugin.weigh(states, layer, batch.attention_mask_BT)
         assert weight_BT.shape == batch.attention_mask_BT.shape
         assert weight_BT.dtype == torch.float32
@@ -36,14 +36,14 @@ class ImportanceEstimatorContract(PluginContract):
         assert (weight_BT[:2].sum(1) > 0).all(), "no token of a text has any weight"
 
     def test_weights_have_no_gradient(self, plugin: ImportanceEstimator) -> None:
-        batch, states = _given(gradient=True)
+        batch, states = _inputs(gradient=True)
         assert not plugin.weigh(states, 6, batch.attention_mask_BT).requires_grad
 
     def test_padding_and_company_do_not_change_the_weights_within_a_text(self, plugin: ImportanceEstimator) -> None:
-        batch, states = _given()
+        batch, states = _inputs()
         mask_BT = batch.attention_mask_BT
         whole_BT = plugin.weigh(states, 2, mask_BT)
         dirty_BT = plugin.weigh(with_garbage(states, mask_BT), 2, mask_BT)
         alone_BT = plugin.weigh(some_texts(states, slice(1, 2), 4), 2, mask_BT[1:2, :4])
-        for other_T in (dirty_BT[1, :4], alone_BT[0]):
-            torch.testing.assert_close(other_T / other_T.sum(), whole_BT[1, :4] / whole_BT[1].sum())
+        for weight_T in (dirty_BT[1, :4], alone_BT[0]):
+            torch.testing.assert_close(weight_T / weight_T.sum(), whole_BT[1, :4] / whole_BT[1].sum())

@@ -1,4 +1,4 @@
-"""What a layer mapper promises."""
+"""Contract tests of layer mappers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mta_framework.types import LayerPair, LayerSimilarity, ModelShape
 
 
 class LayerMapperContract(PluginContract):
-    """Its ``plugin`` fixture returns a layer mapper with options that fit a student of 6 layers."""
+    """Tests of a layer mapper; the fixture ``plugin`` returns one with options that fit a student of 6 layers."""
 
     CONTRACT = LayerMapper
 
@@ -22,7 +22,7 @@ class LayerMapperContract(PluginContract):
     ) -> None:
         pairs = plugin.map(ModelShape(depths[0], 8), ModelShape(depths[1], 16))
         assert pairs
-        _require_sound(pairs, plugin, *depths)
+        _require_valid(pairs, plugin, *depths)
 
     def test_the_same_models_give_the_same_pairs(self, plugin: LayerMapper) -> None:
         student, teacher = ModelShape(6, 8), ModelShape(12, 16)
@@ -35,9 +35,9 @@ class LayerMapperContract(PluginContract):
         except ValueError as refusal:
             problem, _, rest = str(refusal).partition("; ")
             expected, _, hint = rest.partition(". ")
-            assert all((problem, expected, hint)), "what is wrong; what is allowed. What to do."
+            assert all((problem, expected, hint)), "problem; what is expected. What to do."
         else:
-            _require_sound(pairs, plugin, *depths)
+            _require_valid(pairs, plugin, *depths)
 
     @pytest.mark.parametrize("depths", [(6, 12), (6, 6), (24, 6)])
     def test_what_is_measured_changes_which_layers_but_neither_how_many_nor_of_what(
@@ -49,22 +49,22 @@ class LayerMapperContract(PluginContract):
         expected = plugin.map(ModelShape(depths[0], 8), ModelShape(depths[1], 16))
         for seed in range(3):
             pairs = plugin.choose(_random_similarity(*depths, seed))
-            _require_sound(pairs, plugin, *depths)
+            _require_valid(pairs, plugin, *depths)
             assert sorted(pair.granularity for pair in pairs) == sorted(pair.granularity for pair in expected)
 
 
 def _random_similarity(student: int, teacher: int, seed: int) -> LayerSimilarity:
     draw = random.Random(seed)
     across = tuple(tuple(draw.uniform(-0.1, 1) for _ in range(teacher)) for _ in range(student))
-    own = [[draw.uniform(-0.1, 1) for _ in range(student)] for _ in range(student)]
+    draws = [[draw.uniform(-0.1, 1) for _ in range(student)] for _ in range(student)]
     within = tuple(
-        tuple(1.0 if row == column else own[min(row, column)][max(row, column)] for column in range(student))
+        tuple(1.0 if row == column else draws[min(row, column)][max(row, column)] for column in range(student))
         for row in range(student)
     )
     return LayerSimilarity(across, within)
 
 
-def _require_sound(pairs: list[LayerPair], plugin: LayerMapper, student: int, teacher: int) -> None:
+def _require_valid(pairs: list[LayerPair], plugin: LayerMapper, student: int, teacher: int) -> None:
     assert pairs == sorted(pairs)
     assert [pair for pair in pairs if not (1 <= pair.student <= student and 1 <= pair.teacher <= teacher)] == []
     assert {pair.granularity for pair in pairs} == set(plugin.granularities)

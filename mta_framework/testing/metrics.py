@@ -1,4 +1,4 @@
-"""What a metric promises."""
+"""Contract tests of metrics."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _LIKELIHOODS = (Likelihood(2.0, 1), Likelihood(0.0, 3), Likelihood(5.0, 2), Like
 _EMPTY = Generations([], [], likelihoods=lambda: ())
 
 
-def _answers(rows: Sequence[int], predictions: Sequence[str] = _PREDICTIONS) -> Generations:
-    """The answers of these rows, all that a metric could ask for included."""
+def _generations(rows: Sequence[int], predictions: Sequence[str] = _PREDICTIONS) -> Generations:
+    """Generations of these rows, with everything that a metric can use."""
 
     def likelihoods() -> list[Likelihood]:
         return [_LIKELIHOODS[row] for row in rows]
@@ -31,26 +31,26 @@ _ALL = range(len(_PREDICTIONS))
 
 
 class MetricContract(PluginContract):
-    """Its ``plugin`` fixture returns a metric."""
+    """Tests of a metric, which the fixture ``plugin`` returns."""
 
     CONTRACT = Metric
 
     def test_every_prediction_gets_a_finite_number(self, plugin: Metric) -> None:
-        scores = plugin.score(_answers(_ALL)).scores
+        scores = plugin.score(_generations(_ALL)).scores
         assert len(scores) == len(_PREDICTIONS)
         assert all(math.isfinite(score) for score in scores)
 
     def test_weights_are_not_negative_and_geometric_scores_positive(self, plugin: Metric) -> None:
-        found = plugin.score(_answers(_ALL))
-        assert found.weights is None or len(found.weights) == len(_PREDICTIONS)
-        assert all(math.isfinite(weight) and weight >= 0 for weight in found.weights or ())
+        scored = plugin.score(_generations(_ALL))
+        assert scored.weights is None or len(scored.weights) == len(_PREDICTIONS)
+        assert all(math.isfinite(weight) and weight >= 0 for weight in scored.weights or ())
         assert plugin.MEAN in ("arithmetic", "geometric")
-        assert plugin.MEAN == "arithmetic" or min(found.scores) > 0
+        assert plugin.MEAN == "arithmetic" or min(scored.scores) > 0
 
     def test_scores_come_in_the_order_of_the_predictions(self, plugin: Metric) -> None:
-        found, turned = plugin.score(_answers(_ALL)), plugin.score(_answers(_ALL[::-1]))
-        assert turned.scores == found.scores[::-1]
-        assert (turned.weights or ())[::-1] == (found.weights or ())
+        scored, reversed_ = plugin.score(_generations(_ALL)), plugin.score(_generations(_ALL[::-1]))
+        assert reversed_.scores == scored.scores[::-1]
+        assert (reversed_.weights or ())[::-1] == (scored.weights or ())
 
     def test_nothing_to_score_gives_no_scores(self, plugin: Metric) -> None:
         assert plugin.score(_EMPTY).scores == ()
@@ -60,34 +60,34 @@ class MetricContract(PluginContract):
         generations = Generations(
             ["a red bicycle", "no no no"], [["a red bicycle"]] * 2, ["What is it?"] * 2, lambda: surprises
         )
-        right, problem = plugin.score(generations).scores
-        assert right > problem if plugin.HIGHER_IS_BETTER else right < problem
+        right, wrong = plugin.score(generations).scores
+        assert right > wrong if plugin.HIGHER_IS_BETTER else right < wrong
 
     def test_what_its_scores_depend_on_is_json(self, plugin: Metric) -> None:
         assert json.loads(json.dumps(plugin.score_config())) == plugin.score_config()
 
-    def test_what_it_spent_is_finite_and_does_not_shrink(self, plugin: Metric) -> None:
+    def test_its_usage_is_finite_and_does_not_shrink(self, plugin: Metric) -> None:
         before = plugin.usage()
-        plugin.score(_answers(_ALL))
+        plugin.score(_generations(_ALL))
         after = plugin.usage()
         assert all(math.isfinite(amount) and amount >= before.get(name, 0) >= 0 for name, amount in after.items())
 
 
 class PairwiseMetricContract(MetricContract):
-    """Its ``plugin`` fixture returns a pairwise metric."""
+    """Tests of a pairwise metric, which the fixture ``plugin`` returns."""
 
     CONTRACT = PairwiseMetric
 
     def test_equal_responses_are_equally_good(self, plugin: PairwiseMetric) -> None:
-        assert plugin.prefer(_answers(_ALL), _answers(_ALL)).scores == (0.5,) * len(_PREDICTIONS)
+        assert plugin.prefer(_generations(_ALL), _generations(_ALL)).scores == (0.5,) * len(_PREDICTIONS)
 
     def test_a_perfect_response_is_preferred_wherever_it_stands(self, plugin: PairwiseMetric) -> None:
-        perfect, problem = (
-            _answers([1, 3], ("", "a red bicycle", "", "his lamp was broken")),
-            _answers([1, 3], ("no",) * 4),
+        perfect, poor = (
+            _generations([1, 3], ("", "a red bicycle", "", "his lamp was broken")),
+            _generations([1, 3], ("no",) * 4),
         )
-        assert plugin.prefer(perfect, problem).scores == (0.0, 0.0)
-        assert plugin.prefer(problem, perfect).scores == (1.0, 1.0)
+        assert plugin.prefer(perfect, poor).scores == (0.0, 0.0)
+        assert plugin.prefer(poor, perfect).scores == (1.0, 1.0)
 
     def test_no_pairs_have_no_preferences(self, plugin: PairwiseMetric) -> None:
         assert plugin.prefer(_EMPTY, _EMPTY).scores == ()

@@ -1,4 +1,4 @@
-"""What every plugin promises, whatever its family."""
+"""Contract tests that every plugin must pass, whatever its family."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ _HEAVY = ("torch", "transformers", "datasets", "spacy", "stanza")
 
 
 class PluginContract:
-    """Of all families."""
+    """Tests of any plugin, which the fixture ``plugin`` returns.
+
+    Attributes:
+        CONTRACT: Contract of the plugin's family.
+    """
 
     CONTRACT: ClassVar[type[Plugin]]
 
     def test_the_class_can_be_registered_and_says_what_it_is(self, plugin: Plugin) -> None:
         assert class_fault(self.CONTRACT, type(plugin)) is None
-        assert describe(type(plugin)), "a docstring: `mta plugins` shows its first line"
+        assert describe(type(plugin)), "add a docstring: `mta plugins` shows its first line"
         assert isinstance(plugin.params, type(plugin).Params)
 
     def test_what_it_needs_is_here(self, plugin: Plugin) -> None:
@@ -59,14 +63,14 @@ class PluginContract:
         load = f"try:\n    importlib.import_module({module!r})\nexcept ImportError:\n    runpy.run_path({path!r})\n"
         code = f"import importlib, runpy, sys\n{load}print(*(set(sys.modules) & set({_HEAVY})))"
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
-        assert done.stdout.split() == [], "import it inside the method: `mta check` and `mta plugins` must be quick"
+        assert done.stdout.split() == [], "import them inside methods: `mta check` and `mta plugins` must be fast"
 
 
 def _options(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All options, those of sections and alternatives within them included."""
-    for score_config in (schema, *schema.get("$defs", {}).values()):
-        for name, option in score_config.get("properties", {}).items():
-            if "const" not in option:  # what tells alternatives apart
+    """All options, including those of sections and alternatives within them."""
+    for definition in (schema, *schema.get("$defs", {}).values()):
+        for name, option in definition.get("properties", {}).items():
+            if "const" not in option:  # it tells alternatives apart
                 yield name, option
 
 
@@ -77,10 +81,10 @@ def _numbers(option: Any) -> Iterator[dict[str, Any]]:
         yield option
 
 
-def _is_bounded(number: dict[str, Any]) -> bool:
-    return any(re.fullmatch(r"(exclusive)?(min|max)imum", key, re.IGNORECASE) for key in number)
+def _is_bounded(schema: dict[str, Any]) -> bool:
+    return any(re.fullmatch(r"(exclusive)?(min|max)imum", key, re.IGNORECASE) for key in schema)
 
 
 def copied_state(state: Any) -> Any:
-    """What a checkpoint keeps of a state."""
+    """Copy a state through JSON, as a checkpoint does."""
     return json.loads(json.dumps(state, allow_nan=False))

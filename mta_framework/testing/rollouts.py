@@ -1,4 +1,4 @@
-"""Responses without a model, to try batch policies with."""
+"""Rollouts without a model, for tests of batch policies."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ _TEXTS, _BATCH = 6, 2
 
 
 class ScriptedRollouts(Rollouts):
-    """A training of ``total_steps`` steps on six texts, two at a step, whose student changes at every step.
+    """Imitates a training on six texts, two per step, with a student that changes at every step.
 
-    A response depends on prompt, writer and step alone.
+    A response depends on prompt, responder and step alone.
+
+    Args:
+        total_steps: Number of optimiser steps of the training.
+        seed: Seed of the run.
 
     Attributes:
-        step: The step at hand; the caller sets it.
+        step: Number of finished steps; set it before each draw.
     """
 
     def __init__(self, total_steps: int = 12, seed: int = 7):
@@ -28,43 +32,43 @@ class ScriptedRollouts(Rollouts):
         self.steps_per_epoch = _TEXTS // _BATCH
         self.total_steps = total_steps
         self.step = 0
-        self._stored: dict[tuple[str, bytes], Example] = {}
+        self._cache: dict[tuple[str, bytes], Example] = {}
 
     @property
     def progress(self) -> Progress:
-        """The steps that are done."""
+        """Progress at ``step``."""
         return Progress(self.step, self.total_steps, self.step / self.steps_per_epoch)
 
     def batch(self, step: int) -> list[Example]:
-        """What the data give to a step."""
+        """Draw the batch of a step from the data."""
         order = np.random.default_rng((self.seed, step // self.steps_per_epoch)).permutation(_TEXTS)
-        place = step % self.steps_per_epoch * _BATCH
-        return [self._text(int(row), 0, False) for row in order[place : place + _BATCH]]
+        first = step % self.steps_per_epoch * _BATCH
+        return [self._text(int(row), 0, False) for row in order[first : first + _BATCH]]
 
     def respond(self, prompts: Sequence[Example], by: Responder, temperature: float) -> list[Example]:
-        """As promised by ``Rollouts``."""
+        """Respond to each prompt (see ``Rollouts``)."""
         assert temperature > 0
         return [self._response(prompt, by) for prompt in prompts]
 
     def respond_cached(
-        self, prompts: Sequence[Example], by: Responder, temperature: float, state: str
+        self, prompts: Sequence[Example], by: Responder, temperature: float, model_state: str
     ) -> list[Example]:
-        """As promised by ``Rollouts``."""
-        found = []
+        """Respond from memory (see ``Rollouts``)."""
+        responses = []
         for prompt in prompts:
-            key = state, prompt.prompt_ids.tobytes()
-            if key not in self._stored:
-                assert state == self.model_state(by), "responses of a model that has changed since are asked for"
-                self._stored[key] = self._response(prompt, by)
-            found.append(self._stored[key])
-        return found
+            key = model_state, prompt.prompt_ids.tobytes()
+            if key not in self._cache:
+                assert model_state == self.model_state(by), "the model has changed since these responses were requested"
+                self._cache[key] = self._response(prompt, by)
+            responses.append(self._cache[key])
+        return responses
 
     def model_state(self, by: Responder) -> str:
-        """As promised by ``Rollouts``; the teacher's never changes."""
+        """Identify a model's weights (see ``Rollouts``); the teacher never changes."""
         return "teacher" if by == "teacher" else f"student {self.step}"
 
     def upcoming(self, steps: int) -> list[Example]:
-        """As promised by ``Rollouts``."""
+        """List the texts of the next steps (see ``Rollouts``)."""
         texts = [
             text for step in range(self.step, min(self.step + steps, self.total_steps)) for text in self.batch(step)
         ]
@@ -74,7 +78,7 @@ class ScriptedRollouts(Rollouts):
         return self._text(int(prompt.input_ids[0]), 1 + self.step if by == "student" else 1000, by == "student")
 
     def _text(self, row: int, seed: int, by_student: bool) -> Example:
-        """The prompt tells the rows apart, the seed the responses."""
+        """A text whose prompt depends on ``row`` and whose response depends on ``seed`` too."""
         text = random_example(row % 3 + 4, 2, seed=VOCABULARY * seed + row, spans={"words": [(2, 4)]})
         input_ids = text.input_ids.copy()
         input_ids[:2] = row

@@ -1,4 +1,4 @@
-"""What a span extractor promises."""
+"""Contract tests of span extractors."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ ODD_TEXTS = (
     "مرحبا بالعالم، كيف حالك؟ שלום",
     "1.\n\n2.\n\n\n- one\n- two\n",
 )
-"""Texts of all kinds: empty, blank, of one word; other scripts, emoji, marks; code, formulas, lists."""
+"""Unusual texts: empty, blank, of one word; other scripts, emoji, byte order marks; code, formulas, lists."""
 
 
 class SpanExtractorContract(PluginContract):
-    """Its ``plugin`` fixture returns a span extractor whose parser is installed."""
+    """Tests of a span extractor with an installed parser, which the fixture ``plugin`` returns."""
 
     CONTRACT = SpanExtractor
 
@@ -76,15 +76,15 @@ class SpanExtractorContract(PluginContract):
 
 
 def _plain(extractor: SpanExtractor, texts: Sequence[str]) -> list[dict[str, Any]]:
-    return [{name: found.tolist() for name, found in spans.items()} for spans in extract(extractor, texts)]
+    return [{name: ranges.tolist() for name, ranges in spans.items()} for spans in extract(extractor, texts)]
 
 
 def _pairs(spans: SpanSet) -> dict[str, list[Span]]:
-    return {name: [(int(start), int(end)) for start, end in found] for name, found in spans.items()}
+    return {name: [(int(start), int(end)) for start, end in ranges] for name, ranges in spans.items()}
 
 
 def _mixtures(count: int) -> list[str]:
-    """Pieces of the texts above, in odd company; the same ones every time."""
+    """Texts joined from pieces of ``ODD_TEXTS``, the same ones every time."""
     source = random.Random(0)
     pieces = [piece for text in ODD_TEXTS for piece in text[:80].split(" ")]
     return [source.choice(" \n").join(source.choices(pieces, k=source.randint(1, 12))) for _ in range(count)]

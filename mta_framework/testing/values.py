@@ -1,4 +1,4 @@
-"""Texts, batches and hidden states made by hand: what a plugin is called with, without a model."""
+"""Random texts, batches and hidden states to call a plugin with, without a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mta_framework.data.batches import collate
 from mta_framework.types import Batch, Example, FinalLayers, Head, ModelShape, Span, States
 
 VOCABULARY = 11
-"""Entries of the vocabulary, small enough to compute all by hand."""
+"""Size of the vocabulary."""
 
 
 def random_example(
@@ -25,37 +25,37 @@ def random_example(
     spans: Mapping[str, Sequence[Span]] | None = None,
     by_student: bool = False,
 ) -> Example:
-    """A text of random tokens.
+    """Make a text of random tokens.
 
     Args:
-        length: Tokens, prompt included.
-        prompt_length: Those that are not supervised.
-        seed: Another one gives another text.
-        spans: Granularity -> half-open token ranges.
+        length: Number of tokens, prompt included.
+        prompt_length: Number of tokens of the prompt; the others are supervised.
+        seed: Seed of the tokens.
+        spans: Half-open token ranges by granularity.
         by_student: Whether the student wrote the response.
     """
     input_ids = np.random.default_rng(seed).integers(0, VOCABULARY, length).astype(np.int32)
-    offset_T2 = np.array([[place, place + 1] for place in range(prompt_length)], dtype=np.int32).reshape(-1, 2)
-    ranges = {name: np.array(found, dtype=np.int32).reshape(-1, 2) for name, found in (spans or {}).items()}
+    offset_T2 = np.array([[token, token + 1] for token in range(prompt_length)], dtype=np.int32).reshape(-1, 2)
+    ranges = {name: np.array(pairs, dtype=np.int32).reshape(-1, 2) for name, pairs in (spans or {}).items()}
     return Example(input_ids, prompt_length, ranges, by_student, "p" * prompt_length, offset_T2)
 
 
 def batch_of(*examples: Example) -> Batch:
-    """A micro-batch, as a run makes it: right-padded, with counts and the spans that the texts have."""
+    """Make a micro-batch of texts as a run does: padded on the right, with counts and span indices."""
     return collate(examples, 0, tuple(examples[0].spans))
 
 
 def random_states(
     batch: Batch, shape: ModelShape, *, vocabulary: int = VOCABULARY, seed: int = 0, gradient: bool = False
 ) -> States:
-    """Hidden states of all layers of a model that there isn't, with head and tail.
+    """Make random hidden states of all layers of a model, with head and final layers.
 
     Args:
-        batch: Its token ids give the number of texts and their length.
-        shape: Layers and width.
-        vocabulary: Rows of the head.
-        seed: Another one gives another model.
-        gradient: Whether each layer and the head's weight are leaves that gradients are wanted of.
+        batch: Batch that the states are for.
+        shape: Depth and width of the model.
+        vocabulary: Size of the head's vocabulary.
+        seed: Seed of states and head.
+        gradient: Whether each layer and the head's weight are leaves that require a gradient.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -64,25 +64,25 @@ def random_states(
 
     layers = {layer: leaf(*batch.input_ids_BT.shape, shape.hidden_size) for layer in range(1, shape.num_layers + 1)}
     head = Head(leaf(vocabulary, shape.hidden_size))
-    tail = FinalLayers(shape, norm=lambda hidden: functional.layer_norm(hidden, (shape.hidden_size,)))
-    return States(layers[shape.num_layers], layers, head, tail, batch.input_ids_BT)
+    final_layers = FinalLayers(shape, norm=lambda hidden: functional.layer_norm(hidden, (shape.hidden_size,)))
+    return States(layers[shape.num_layers], layers, head, final_layers, batch.input_ids_BT)
 
 
 def leaves(states: States) -> tuple[Tensor, ...]:
-    """All that gradients can be wanted of: what every loss reads first."""
+    """List the tensors that can require a gradient: final states, head's weight, then the other layers."""
     others = [hidden for layer, hidden in states.layers.items() if hidden is not states.final_BTD]
     return states.final_BTD, states.head.weight_VD, *others
 
 
 def some_texts(states: States, texts: slice, length: int) -> States:
-    """The states of some texts of a batch, which is no longer padded than they need."""
+    """Select the states of some texts, padded to ``length``."""
     layers = {layer: hidden[texts, :length] for layer, hidden in states.layers.items()}
     ids_BT = None if states.input_ids_BT is None else states.input_ids_BT[texts, :length]
     return replace(states, final_BTD=layers[max(layers)], layers=layers, input_ids_BT=ids_BT)
 
 
 def with_garbage(states: States, mask_BT: Tensor) -> States:
-    """The same states, with other values on padding."""
+    """Replace the states of padding by large values."""
     layers = {
         layer: torch.where(mask_BT[..., None].bool(), hidden, 1e3 + layer) for layer, hidden in states.layers.items()
     }

@@ -1,1 +1,1 @@
-"""One module that computes the loss, the Distiller, and a thin ``transformers.Trainer`` around it."""
+"""Training: the ``Distiller``, a module that computes the loss, and a thin ``transformers.Trainer`` around it."""

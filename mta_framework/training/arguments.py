@@ -1,4 +1,4 @@
-"""A training section -> ``transformers.TrainingArguments``."""
+"""Translates the training section of a spec to ``transformers.TrainingArguments``."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from mta_framework.errors import Fault
 from mta_framework.spec.training import TrainingSection
 
 CHECKPOINTS = "checkpoints"
-"""The folder of them, in the run's."""
+"""Name of the folder of checkpoints in a run's folder."""
 
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+"""transformers' name of each schedule of a spec."""
 
 
 def micro_batch_size(section: TrainingSection, world_size: int) -> int:
-    """Texts per forward pass; by default the batch is cut by the processes alone."""
+    """Texts per forward pass of a process; by default its whole share of the batch."""
     return section.micro_batch_size or max(section.batch_size // world_size, 1)
 
 
 def precision_fault(section: TrainingSection) -> Fault | None:
-    """fp16 scales gradients, which torch does on accelerators alone."""
+    """Fault of fp16 on a CPU, or None: torch scales gradients, which fp16 needs, only on accelerators."""
     if section.precision != "fp16" or processes().device.type != "cpu":
         return None
-    problem, hint = "needs a GPU, and none is there (got 'fp16')", "Use bf16 or fp32, or a machine with a GPU."
+    problem, hint = "needs a GPU, and there is none (got 'fp16')", "Use bf16 or fp32, or a machine with a GPU."
     return Fault("training.precision", problem, "fp32 or bf16 on a CPU", hint)
 
 
 def training_arguments(section: TrainingSection, seed: int, folder: Path, validates: bool) -> TrainingArguments:
-    """Settings of the trainer.
+    """Make the trainer's arguments.
 
     Args:
-        section: Checked spec.
-        seed: Of dropout and whatever else draws from the global generators.
-        folder: Of the run, called as it; checkpoints lie in it.
+        section: Training section of a checked spec.
+        seed: Seed of the global random generators (dropout).
+        folder: Folder of the run; its name is the run's name in trackers, and checkpoints are written to it.
         validates: Whether there is a validation set.
     """
     state = processes()
     micro = micro_batch_size(section, state.num_processes)
     arguments = TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
-        run_name=folder.name,  # in trackers
+        run_name=folder.name,
         seed=seed,
         num_train_epochs=section.epochs or 1,
         max_steps=section.max_steps or -1,

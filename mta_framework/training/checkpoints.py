@@ -1,8 +1,14 @@
-"""What a checkpoint holds, and which one is the last.
+"""Writes and reads checkpoints, and finds the latest intact one.
 
-A folder ``checkpoint-STEP`` has the student's trained weights and the projections as safetensors, and the trainer's
-state: optimiser, schedule, random generators (torch's own format, only ever read with ``weights_only``), progress. What
-base loss, batch policy and stopwatch have to remember is JSON, and so is the list of its files.
+A folder ``checkpoint-STEP`` holds
+
+    student/                 the student's trained weights, as safetensors
+    projections.safetensors  the alignment's projections
+    memory.json              state of base loss, batch policy and stopwatch
+    files.json               the manifest: its files and their sizes
+
+and the trainer's state: optimiser, schedule, random generators (in torch's format, only ever read with
+``weights_only``) and progress.
 """
 
 from __future__ import annotations
@@ -25,172 +31,190 @@ from mta_framework.models.export import load_weights, save_weights
 from mta_framework.storage import write_atomically
 from mta_framework.training.distiller import Distiller
 
-MEMORY = "memory.json"
-
-PROJECTIONS = "projections.safetensors"
-
 STUDENT = "student"
+PROJECTIONS = "projections.safetensors"
+STATE = "memory.json"
+MANIFEST = "files.json"
 
 _log = logging.getLogger(__name__)
 
 
 def save(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None:
-    """Write weights of student and projections, and what the others remember, into ``folder``.
+    """Write a checkpoint to ``folder``, except for the trainer's own state.
+
+    Args:
+        distiller: Student, projections, base loss and stopwatch to save.
+        policy: Batch policy to save; None: there is none.
+        folder: Folder of the checkpoint, new or existing.
 
     Raises:
-        RunError: Base loss or batch policy cannot say what they have to remember.
+        RunError: ``state`` of the base loss or batch policy failed, or returned a value that is not JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(distiller.student, folder / STUDENT)
     if distiller.alignment is not None and (projections := distiller.alignment.state_dict()):
         save_file(projections, folder / PROJECTIONS)
-    with as_plugin_error(owner(distiller)):
-        own = _plain(distiller.base_loss.state())
-    with as_plugin_error(owner(distiller, policy)):
-        other = _plain(policy.state() if policy else None)
-    memory = {"base_loss": own, "batch_policy": other, "stopwatch": distiller.stopwatch.state()}
-    (folder / MEMORY).write_text(json.dumps(memory, allow_nan=False), encoding="utf-8")
+    with as_plugin_error(plugin_label(distiller)):
+        loss_state = _require_json(distiller.base_loss.state())
+    with as_plugin_error(plugin_label(distiller, policy)):
+        policy_state = _require_json(policy.state() if policy else None)
+    state = {"base_loss": loss_state, "batch_policy": policy_state, "stopwatch": distiller.stopwatch.state()}
+    (folder / STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
 
 
 def load(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None:
-    """Read back what ``save`` wrote.
+    """Restore what ``save`` wrote.
+
+    Args:
+        distiller: Student, projections, base loss and stopwatch to restore.
+        policy: Batch policy to restore; None: there is none.
+        folder: Folder of the checkpoint.
 
     Raises:
-        RunError: It cannot be read, or base loss or batch policy make nothing of what they are given.
+        RunError: The checkpoint cannot be read, or ``restore`` of the base loss or batch policy failed.
     """
-    with reading(folder):
+    with explain_unreadable(folder):
         load_weights(distiller.student, folder / STUDENT)
         if distiller.alignment is not None and distiller.alignment.state_dict():
             distiller.alignment.load_state_dict(load_file(folder / PROJECTIONS))
-        memory = json.loads((folder / MEMORY).read_text(encoding="utf-8"))
-        own, other = memory["base_loss"], memory["batch_policy"]
-        if "stopwatch" in memory:
-            distiller.stopwatch.restore(memory["stopwatch"])
-    if own is not None:
-        with as_plugin_error(owner(distiller)):
-            distiller.base_loss.restore(own)
-    if policy is not None and other is not None:
-        with as_plugin_error(owner(distiller, policy)):
-            policy.restore(other)
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        loss_state, policy_state = state["base_loss"], state["batch_policy"]
+        if "stopwatch" in state:
+            distiller.stopwatch.restore(state["stopwatch"])
+    if loss_state is not None:
+        with as_plugin_error(plugin_label(distiller)):
+            distiller.base_loss.restore(loss_state)
+    if policy is not None and policy_state is not None:
+        with as_plugin_error(plugin_label(distiller, policy)):
+            policy.restore(policy_state)
 
 
-def owner(distiller: Distiller, policy: BatchPolicy | None = None) -> str:
-    """What messages call the base loss, or its batch policy where that is given."""
+def plugin_label(distiller: Distiller, policy: BatchPolicy | None = None) -> str:
+    """Name of the base loss in messages; of its batch policy if that is given."""
     loss = f"base loss {distiller.base_loss.NAME!r}"
     return loss if policy is None else f"batch policy {type(policy).__name__} of {loss}"
 
 
 @contextmanager
-def reading(checkpoint: Path) -> Iterator[None]:
-    """Turn whatever a damaged file raises into a ``RunError`` that says what to do."""
+def explain_unreadable(checkpoint: Path) -> Iterator[None]:
+    """Turn any exception of reading a damaged checkpoint into a ``RunError`` that says what to do."""
     try:
         yield
     except MTAError:
         raise
-    except Exception as error:  # torch, safetensors and json have a dozen unrelated ones
-        hint = "Delete this folder, then resume: the checkpoint before it is used."
+    except Exception as error:  # torch, safetensors and json raise a dozen unrelated ones
+        hint = "Delete this folder, then resume from the checkpoint before it."
         raise RunError(f"{checkpoint}: cannot be read ({error_text(error)}). {hint}") from error
 
 
-def last(folder: Path) -> Path | None:
-    """The checkpoint to resume from, or None; damaged ones that are later are told.
+def latest(folder: Path) -> Path | None:
+    """Find the latest intact checkpoint, or None; logs a warning for each later one, which is damaged.
+
+    Args:
+        folder: Folder of the run's checkpoints; it need not exist.
 
     Raises:
-        InputError: There are checkpoints, and none of them is whole.
+        InputError: There are checkpoints, and none of them is intact.
     """
-    require_whole(folder)
-    whole = existing(folder)
-    for path in _named(folder):
-        if whole and _step(path) > _step(whole[-1]):
-            _log.warning("%s is damaged (%s); going on from %s", path, damage(path), whole[-1].name)
-    return whole[-1] if whole else None
+    require_intact(folder)
+    intact = intact_checkpoints(folder)
+    for path in _checkpoints(folder):
+        if intact and _step(path) > _step(intact[-1]):
+            _log.warning("%s is damaged (%s); continuing from %s", path, damage(path), intact[-1].name)
+    return intact[-1] if intact else None
 
 
-def require_whole(folder: Path) -> None:
-    """Refuse to begin anew where there are checkpoints, and none of them is whole.
+def require_intact(folder: Path) -> None:
+    """Refuse to start training from the beginning over checkpoints that are all damaged.
+
+    Args:
+        folder: Folder of the run's checkpoints; it need not exist.
 
     Raises:
-        InputError: That is so.
+        InputError: There are checkpoints, and none of them is intact; or ``folder`` is a file.
     """
     if folder.exists() and not folder.is_dir():
-        problem, hint = "is no folder (got a file)", "Delete it; without student and checkpoints a run begins anew."
+        problem, hint = "is not a folder (got a file)", "Delete it; without student and checkpoints a run starts over."
         raise InputError([Fault(str(folder), problem, "a folder of checkpoints, or none", hint)])
-    named = _named(folder)
-    if named and not existing(folder):
-        problem = f"holds no checkpoint that is whole (got {named[-1].name}: {damage(named[-1])})"
+    checkpoints = _checkpoints(folder)
+    if checkpoints and not intact_checkpoints(folder):
+        problem = f"holds no intact checkpoint (got {checkpoints[-1].name}: {damage(checkpoints[-1])})"
         hint = "Put the missing files back, or delete the folder to train from the beginning."
-        raise InputError([Fault(str(folder), problem, "at least one whole checkpoint, or none at all", hint)])
+        raise InputError([Fault(str(folder), problem, "at least one intact checkpoint, or none at all", hint)])
 
 
-def existing(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    return [path for path in _named(folder) if damage(path) is None]
+def intact_checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints whose files are all there, oldest first."""
+    return [path for path in _checkpoints(folder) if damage(path) is None]
 
 
-def state_of(checkpoint: Path) -> TrainerState:
-    """How far training had come, and its log.
+def trainer_state(checkpoint: Path) -> TrainerState:
+    """Read the trainer's progress and log from a checkpoint.
 
     Raises:
         RunError: It cannot be read.
     """
-    with reading(checkpoint):
+    with explain_unreadable(checkpoint):
         return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
 
 def publish(folder: Path, step: int, keep: int) -> None:
-    """Give the checkpoint that lies in ``folder/partial`` its name, then drop all but the last ``keep`` whole ones."""
+    """Move a checkpoint from ``folder/partial`` to ``folder``, then delete all but the latest ``keep`` intact ones.
+
+    Args:
+        folder: Folder of the run's checkpoints.
+        step: Step of the new checkpoint.
+        keep: Number of checkpoints to keep, at least 1.
+    """
     target = folder / f"checkpoint-{step}"
     partial = folder / "partial" / target.name
-    list_files(partial)
+    write_manifest(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     discard_partial(folder)
-    kept = existing(folder)[-keep:]
-    for path in _named(folder):
+    kept = intact_checkpoints(folder)[-keep:]
+    for path in _checkpoints(folder):
         if path not in kept:
             shutil.rmtree(path)
 
 
 def discard_partial(folder: Path) -> None:
-    """Remove what was not published."""
+    """Delete the checkpoint that was not published."""
     shutil.rmtree(folder / "partial", ignore_errors=True)
 
 
-def _named(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted(found, key=_step)
+def _checkpoints(folder: Path) -> list[Path]:
+    paths = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(paths, key=_step)
 
 
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
 
 
-def _plain(state: JsonValue) -> JsonValue:
-    """Refused here, and not when all is written, if it is no standard JSON."""
+def _require_json(state: JsonValue) -> JsonValue:
+    """Fail here, where the plugin is known, and not when everything is written."""
     json.dumps(state, allow_nan=False)
     return state
 
 
-MANIFEST = "files.json"
-
-
-def list_files(folder: Path) -> None:
-    """Write down the files of a folder, with their sizes."""
+def write_manifest(folder: Path) -> None:
+    """Write the list of a folder's files and their sizes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     write_atomically(folder / MANIFEST, json.dumps(sizes, indent=2))
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a folder whose files were listed, as half a sentence; None: it is as it was."""
+    """Describe the damage to a folder with a manifest, as part of a sentence; None: all its files are there."""
     try:
         sizes: dict[str, int] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, size in sizes.items():
             path = folder / name
             if not path.is_file():
                 return f"{name} is missing"
-            if (found := path.stat().st_size) != size:
-                return f"{name} has {found:,} bytes instead of {size:,}"
+            if (actual := path.stat().st_size) != size:
+                return f"{name} has {actual:,} bytes instead of {size:,}"
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (OSError, ValueError, AttributeError, TypeError) as error:

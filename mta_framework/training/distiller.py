@@ -1,4 +1,4 @@
-"""The module that is trained: student and projections; a batch goes in, loss terms come out."""
+"""The module that is trained: student and projections. Its forward pass maps a batch to loss terms."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from mta_framework.timers import ALIGNMENT, STUDENT, TEACHER, Stopwatch
 from mta_framework.types import TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
 
 CROSS_ENTROPY = "cross_entropy"
-"""Name of the term that ``validate`` adds."""
+"""Name of the loss term that ``validate`` adds."""
 
 
 class Distiller(nn.Module):
-    """Base loss + alignment of one student with one frozen teacher.
+    """Computes base loss and alignment loss of a student with a frozen teacher.
 
-    The student and the projections of the alignment are its only submodules: the teacher has no place in checkpoints,
-    optimisers or gradient reduction, and is moved to its device by whoever loads it.
+    The student and the projections of the alignment are its only submodules: the teacher belongs to no checkpoint,
+    optimiser or gradient reduction. Whoever loads the teacher moves it to its device.
 
     Args:
-        student: A causal language model, possibly with peft adapters.
-        teacher: A frozen causal language model in its own dtype, or None where nothing uses one.
-        base_loss: Bound plugin.
-        alignment: MTA's terms, or None.
-        pairs: The key layers of the alignment; empty without it.
-        loss_layers: Pairs of layers, the student's and the teacher's, that the base loss reads.
+        student: Causal language model, possibly with peft adapters.
+        teacher: Frozen causal language model in its own dtype; None where neither loss uses one.
+        base_loss: Base loss of the run.
+        alignment: Alignment loss, or None.
+        pairs: Key layers of the alignment; empty without it.
+        loss_layers: Pairs of 1-based layers of student and teacher that the base loss reads.
     """
 
     def __init__(
@@ -48,42 +48,49 @@ class Distiller(nn.Module):
         self.alignment = alignment
         self.base_loss = base_loss
         self.stopwatch = Stopwatch()
-        """Of the steps; the trainer sets its own."""
+        """Measures the parts of a step; the trainer replaces it by its own."""
         read = [(pair.student, pair.teacher) for pair in pairs] + list(loss_layers)
-        self._read_student = StateReader(student, {own for own, _ in read})
-        self._read_teacher = StateReader(teacher, {other for _, other in read}) if teacher is not None else None
+        self._student_reader = StateReader(student, {layer for layer, _ in read})
+        self._teacher_reader = StateReader(teacher, {layer for _, layer in read}) if teacher is not None else None
 
     def forward(self, batch: Batch, progress: Progress) -> LossTerms:
-        """The loss terms of one micro-batch, as sums.
+        """Compute the loss terms of one micro-batch, as sums.
 
-        Every parameter that is trained takes part in every call, even where nothing is supervised or no text has a
-        span, so gradients can be reduced over processes without a search for unused ones.
+        Every trained parameter takes part in every call, even where nothing is supervised or no text has a span, so
+        that gradients can be reduced over processes without a search for unused parameters.
+
+        Args:
+            batch: Micro-batch on the device of the models.
+            progress: Finished steps, for schedules of the base loss.
+
+        Raises:
+            RunError: The base loss or the importance estimator failed or broke its contract.
         """
         return self._terms(batch, progress)[0]
 
     def validate(self, batch: Batch, progress: Progress) -> LossTerms:
-        """As ``forward``, and the student's cross-entropy on the data, which can be compared between base losses."""
+        """Compute the terms of ``forward`` and the student's cross-entropy, which is comparable between base losses."""
         terms, student = self._terms(batch, progress)
         total = chunked_sum(cross_entropy, select_supervised(student, batch), None, batch.target_N)
         return *terms, LossTerm(CROSS_ENTROPY, total, TOKENS, weight=0.0)
 
     @torch.no_grad()
     def span_vectors(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """The student's and the teacher's span vectors at each key layer; none without alignment."""
+        """Compute student's and teacher's vector_SD at each key layer; an empty list without alignment."""
         student, teacher = self._states(batch)
         if self.alignment is None or teacher is None:
             return []
         return self.alignment.span_vectors(student, teacher, batch)
 
     def fault(self) -> str | None:
-        """Which plugin made a term that is not finite, as a sentence, where that is known."""
+        """Name the plugin that caused a term that is not finite, in a sentence; None if that is unknown."""
         return self.alignment.fault() if self.alignment is not None else None
 
     def _terms(self, batch: Batch, progress: Progress) -> tuple[LossTerms, States]:
         student, teacher = self._states(batch)
         with as_plugin_error(f"base loss {self.base_loss.NAME!r}"):
             terms = tuple(self.base_loss.compute(student, teacher, batch, progress))
-        _require_sound(terms, self.base_loss, batch)
+        _require_valid(terms, self.base_loss, batch)
         if self.alignment is not None:
             assert teacher is not None
             with self.stopwatch.part(ALIGNMENT):
@@ -94,35 +101,38 @@ class Distiller(nn.Module):
         with self.stopwatch.part(TEACHER):
             teacher = self._teacher_states(batch)
         with self.stopwatch.part(STUDENT):
-            return self._read_student.read(batch.input_ids_BT, batch.attention_mask_BT), teacher
+            return self._student_reader.read(batch.input_ids_BT, batch.attention_mask_BT), teacher
 
     def _teacher_states(self, batch: Batch) -> States | None:
-        if self._read_teacher is None:
+        if self._teacher_reader is None:
             return None
         batch = batch.teacher or batch
         device = batch.input_ids_BT.device.type
         with torch.inference_mode(), torch.autocast(device, enabled=False):
-            return self._read_teacher.read(batch.input_ids_BT, batch.attention_mask_BT)
+            return self._teacher_reader.read(batch.input_ids_BT, batch.attention_mask_BT)
 
 
-def _require_sound(terms: LossTerms, base_loss: BaseLoss, batch: Batch) -> None:
-    """A base loss may be anyone's code."""
-    told = f"base loss {base_loss.NAME!r}"
+def _require_valid(terms: LossTerms, base_loss: BaseLoss, batch: Batch) -> None:
+    """Check the contract of ``BaseLoss.compute``, which may be anyone's code."""
+    label = f"base loss {base_loss.NAME!r}"
     if not terms:
-        raise RunError(f"{told} must return at least one term (got none)")
+        raise RunError(f"{label} must return at least one term (got none)")
     for term in terms:
         if term.sum.dim() != 0:
-            raise RunError(f"{told}: the sum of term {term.name!r} must be a scalar (got {list(term.sum.shape)})")
+            raise RunError(f"{label}: the sum of term {term.name!r} must be a scalar (got {list(term.sum.shape)})")
         if term.unit not in batch.counts:
             units = ", ".join(map(repr, batch.counts))
-            raise RunError(f"{told}: the unit of term {term.name!r} must be one of {units} (got {term.unit!r})")
+            raise RunError(f"{label}: the unit of term {term.name!r} must be one of {units} (got {term.unit!r})")
 
 
 def contribution(terms: LossTerms, counts: dict[str, int]) -> Tensor:
-    """What a micro-batch adds to the loss of its global batch, whatever the cut.
+    """Compute what a micro-batch adds to the loss of its global batch, however that is cut.
 
     Args:
-        terms: Sums over the micro-batch.
-        counts: Unit -> count over the whole global batch; a count of 0 means that the sum is 0 too.
+        terms: Loss terms of the micro-batch.
+        counts: Counts of the global batch by unit; where one is 0, the sum is 0 too.
+
+    Returns:
+        Scalar: the sum of ``weight * sum / count`` over the terms, with gradient.
     """
     return torch.stack([term.weight * term.sum / max(counts[term.unit], 1) for term in terms]).sum()

@@ -1,4 +1,4 @@
-"""The progress bar of training."""
+"""Progress bar of training."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from transformers.trainer_callback import ProgressCallback
 
 
 class ProgressBar(ProgressCallback):
-    """A bar with the latest losses behind it, instead of a line of raw numbers per log entry."""
+    """Shows the latest losses behind the bar, instead of printing a line per log entry."""
 
     def __init__(self) -> None:
         super().__init__()
         self._latest: dict[str, str] = {}
 
     def close(self) -> None:
-        """End the lines of bars that are open, so that what is said next begins one."""
+        """Close open bars, so that the next output starts on a new line."""
         for bar in (self.prediction_bar, self.training_bar):
             if bar is not None:
                 bar.close()
@@ -27,7 +27,7 @@ class ProgressBar(ProgressCallback):
             self.training_bar.set_description("Training")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Show the losses; rates and norms are in the log."""
+        """Update the losses; learning rate and gradient norm are only in the log."""
         hidden = {"grad_norm", "learning_rate", "epoch", "total_flos"}
         for name, value in (logs or {}).items():
             if isinstance(value, float) and name not in hidden and not name.startswith("train_"):

@@ -1,4 +1,4 @@
-"""Responses that are written during training: shared out among the processes, their spans parsed on the side."""
+"""Writes responses during training: generation is shared among the processes, spans are parsed in the background."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from mta_framework.timers import PARSING, Stopwatch
 from mta_framework.types import Example, Responder
 
 _ENCODED_AT_ONCE = 32
-"""Responses whose spans are parsed together."""
+"""Number of responses whose spans are parsed together."""
 
-_KEPT_AT_ONCE = 256
-"""Responses that are written to disk together: more are lost by an interruption, fewer make many small files."""
+_CACHED_AT_ONCE = 256
+"""Number of responses written to disk together: an interruption loses up to as many, and fewer make small files."""
 
 
 class TrainingRollouts(Rollouts):
-    """What batch policies may ask for.
+    """Writes responses with a generation engine (see ``Rollouts``).
 
     Args:
-        engine: Generates.
-        models: The models that it generates with.
-        sampling: Limits; each request has its own temperature.
-        encoder: Makes training texts of responses, and parses their spans.
-        examples: The training set.
-        sampler: Its order.
-        seed: Of the run.
+        engine: Engine that generates.
+        models: Student and teacher by name, as far as they write responses.
+        sampling: Limits of generation; its temperature is replaced by that of each call.
+        encoder: Turns responses into training texts and parses their spans.
+        examples: Training set.
+        sampler: Order of the training set.
+        seed: Seed of the run, from which every random stream is derived.
         total_steps: Optimiser steps of the whole training.
-        folder: Where stored responses are kept.
-        settings: What they depend on besides model, temperature and prompt.
-        span_cache: Spans of stored responses; None without alignment.
-        autocast: What the student computes in, where that isn't the dtype of its weights.
+        folder: Folder of cached responses.
+        settings: Settings that cached responses depend on besides model, temperature and prompt.
+        span_cache: Cache of the spans of cached responses; None without alignment.
+        autocast: dtype that the student computes in under autocast; None: that of its weights.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class TrainingRollouts(Rollouts):
         self.seed = seed
         self.steps_per_epoch = sampler.steps_per_epoch
         self.step = 0
-        """Steps that are done; set by the trainer."""
+        """Number of finished steps; set by the trainer."""
         self.stopwatch = Stopwatch()
-        """Of the steps; the trainer sets its own."""
+        """Measures the parts of a step; the trainer replaces it by its own."""
         self._engine = engine
         self._models = models
         self._sampling = sampling
@@ -86,65 +86,69 @@ class TrainingRollouts(Rollouts):
         self._teacher_state: str | None = None
 
     def respond(self, prompts: Sequence[Example], by: Responder, temperature: float) -> list[Example]:
-        """See ``Rollouts``; a worker thread makes texts of some responses while the next ones are generated."""
+        """Respond to each prompt (see ``Rollouts``); a thread encodes finished responses while others are generated."""
         order = _longest_first(prompts)
-        own = shard(order)
+        local = shard(order)
         seeds = prompt_seeds(f"{self.seed} {self.step} {by}", len(prompts))
         encoded: dict[tuple[int, ...], Future[list[Example]]] = {}
         with ThreadPoolExecutor(1) as worker:
 
             def encode(rows: tuple[int, ...], responses: list[Response]) -> None:
-                some = [prompts[own[row]] for row in rows]
-                encoded[rows] = worker.submit(self._encoder.encode, some, responses, by == "student")
+                answered = [prompts[local[row]] for row in rows]
+                encoded[rows] = worker.submit(self._encoder.encode, answered, responses, by == "student")
 
-            asked = [prompts[row] for row in own], [seeds[row] for row in own]
-            self._write(*asked, by, temperature, encode, _ENCODED_AT_ONCE)
+            requests = [prompts[index] for index in local], [seeds[index] for index in local]
+            self._write(*requests, by, temperature, encode, _ENCODED_AT_ONCE)
             with self.stopwatch.part(PARSING):
-                written = {
-                    row: text for rows, made in encoded.items() for row, text in zip(rows, made.result(), strict=True)
+                texts = {
+                    row: text for rows, job in encoded.items() for row, text in zip(rows, job.result(), strict=True)
                 }
-        in_order = [written[row] for row in range(len(own))]
-        found = dict(zip(order, gather(in_order, len(order)), strict=True))
-        return [found[row] for row in range(len(prompts))]
+        in_order = [texts[row] for row in range(len(local))]
+        by_prompt = dict(zip(order, gather(in_order, len(order)), strict=True))
+        return [by_prompt[index] for index in range(len(prompts))]
 
     def respond_cached(
-        self, prompts: Sequence[Example], by: Responder, temperature: float, state: str
+        self, prompts: Sequence[Example], by: Responder, temperature: float, model_state: str
     ) -> list[Example]:
-        """See ``Rollouts``; what is generated is on disk soon after, so an interrupted round goes on where it was."""
-        identity = {**self._settings, "by": by, "model": state, "temperature": temperature}
-        cache = ResponseCache(self._folder, json.dumps(identity, sort_keys=True))
+        """Respond from disk (see ``Rollouts``); new responses are written as they come, so a resume continues there."""
+        key = {**self._settings, "by": by, "model": model_state, "temperature": temperature}
+        cache = ResponseCache(self._folder, json.dumps(key, sort_keys=True))
         distinct = list({prompt.prompt_ids.tobytes(): prompt for prompt in prompts}.values())
         missing = [prompt for prompt, known in zip(distinct, cache.lookup(distinct), strict=True) if known is None]
-        processes().wait_for_everyone()  # all must have looked before one of them adds
+        processes().wait_for_everyone()  # all must have read before one of them adds
         if missing:
-            self._fill(cache, missing, by, temperature, state)
+            self._fill(cache, missing, by, temperature, model_state)
             processes().wait_for_everyone()
         responses = [response for response in cache.lookup(prompts) if response is not None]
         if len(responses) < len(prompts):
-            raise RunError(f"{cache.folder}: responses that were just written cannot be read; is the disk full?")
+            raise RunError(f"{cache.folder}: responses that were just written cannot be read. Is the disk full?")
         with self.stopwatch.part(PARSING), processes().main_process_first():  # the others find the spans in the cache
-            texts, cuts = self._encoder.texts(prompts, responses), [prompt.prompt_boundaries for prompt in prompts]
-            spans = extract_by_field(texts, cuts, self._span_cache.spans) if self._span_cache is not None else None
+            texts = self._encoder.texts(prompts, responses)
+            boundaries = [prompt.prompt_boundaries for prompt in prompts]
+            spans = (
+                extract_by_field(texts, boundaries, self._span_cache.spans) if self._span_cache is not None else None
+            )
         return self._encoder.encode(prompts, responses, by == "student", spans)
 
     def _fill(
-        self, cache: ResponseCache, prompts: Sequence[Example], by: Responder, temperature: float, state: str
+        self, cache: ResponseCache, prompts: Sequence[Example], by: Responder, temperature: float, model_state: str
     ) -> None:
-        if state != self.model_state(by):
+        if model_state != self.model_state(by):
             raise RunError(
-                f"{cache.folder}: lacks responses of the {by} to {len(prompts)} prompts, and its weights have changed "
-                "since they were written. Put the folder back, or start the run anew under another name."
+                f"{cache.folder}: responses of the {by} to {len(prompts)} prompts are missing, and its weights have "
+                "changed since they were written. Restore the folder, or start the run again under another name."
             )
-        own = [prompts[row] for row in shard(_longest_first(prompts))]
-        # By the prompt itself: the response must not depend on which other prompts are still missing. Not by the
-        # weights, whose last bits another cut of the batches changes. Only the student is asked again, at other steps.
-        drawn = f"{self.seed} {by} {self.step if by == 'student' else 0}"
-        seeds = [prompt_seeds(f"{drawn} {prompt.prompt_ids.tobytes().hex()}", 1)[0] for prompt in own]
+        local = [prompts[index] for index in shard(_longest_first(prompts))]
+        # The seed depends on the prompt: its response must not depend on which other prompts are missing. It does not
+        # depend on the weights, whose last bits change with the cut of batches, but on the step: the student responds
+        # to the same prompt again in later intervals.
+        stream = f"{self.seed} {by} {self.step if by == 'student' else 0}"
+        seeds = [prompt_seeds(f"{stream} {prompt.prompt_ids.tobytes().hex()}", 1)[0] for prompt in local]
 
         def keep(rows: tuple[int, ...], responses: list[Response]) -> None:
-            cache.add([own[row] for row in rows], responses)
+            cache.add([local[row] for row in rows], responses)
 
-        self._write(own, seeds, by, temperature, keep, _KEPT_AT_ONCE, f"Responses of the {by}")
+        self._write(local, seeds, by, temperature, keep, _CACHED_AT_ONCE, f"Responses of the {by}")
 
     def _write(
         self,
@@ -156,7 +160,7 @@ class TrainingRollouts(Rollouts):
         size: int,
         progress_label: str | None = None,
     ) -> None:
-        """Generate; ``take`` gets rows and responses, ``size`` of them as soon as so many are finished."""
+        """Generate responses and pass them to ``take``, with their rows in ``prompts``, ``size`` at a time."""
         new: dict[int, Response] = {}
 
         def done(row: int, generation: Generation) -> None:
@@ -166,15 +170,15 @@ class TrainingRollouts(Rollouts):
                 new.clear()
 
         ids = [prompt.prompt_ids.tolist() for prompt in prompts]
-        asked = ids, replace(self._sampling, temperature=temperature), seeds
-        lower = self._autocast if by == "student" else None
-        with torch.autocast(processes().device.type, lower, enabled=lower is not None):
-            self._engine.generate(by, *asked, version=self.step, progress_label=progress_label, on_finished=done)
+        request = ids, replace(self._sampling, temperature=temperature), seeds
+        dtype = self._autocast if by == "student" else None
+        with torch.autocast(processes().device.type, dtype, enabled=dtype is not None):
+            self._engine.generate(by, *request, version=self.step, progress_label=progress_label, on_finished=done)
         if new:
             take(tuple(new), list(new.values()))
 
     def model_state(self, by: Responder) -> str:
-        """See ``Rollouts``: SHA-256 over names, types and values of all weights."""
+        """Compute a digest (see ``Rollouts``): SHA-256 of names, dtypes and values of all weights."""
         if by == "student":
             return run_on_main(lambda: _digest(self._models[by]))
         if self._teacher_state is None:
@@ -182,19 +186,19 @@ class TrainingRollouts(Rollouts):
         return self._teacher_state
 
     def upcoming(self, steps: int) -> list[Example]:
-        """See ``Rollouts``."""
-        rows: dict[int, None] = {}
+        """List the texts of the next steps (see ``Rollouts``)."""
+        indices: dict[int, None] = {}
         step, end = self.step, min(self.step + steps, self._total_steps)
         while step < end:
             epoch, first = divmod(step, self.steps_per_epoch)
-            some = self._sampler.global_batches(epoch)[first : first + end - step]
-            rows.update(dict.fromkeys(some.ravel().tolist()))
-            step += len(some)
-        return [self._examples[row] for row in rows]
+            batches = self._sampler.global_batches(epoch)[first : first + end - step]
+            indices.update(dict.fromkeys(batches.ravel().tolist()))
+            step += len(batches)
+        return [self._examples[index] for index in indices]
 
 
 def _longest_first(prompts: Sequence[Example]) -> list[int]:
-    return sorted(range(len(prompts)), key=lambda row: -prompts[row].prompt_length)
+    return sorted(range(len(prompts)), key=lambda index: -prompts[index].prompt_length)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Where the log goes besides the run folder: transformers' own callbacks, each run of a chain for itself."""
+"""Experiment trackers, through transformers' callbacks: one tracked run for each training run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mta_framework.distributed import processes
 
 @contextmanager
 def tracked(trackers: Sequence[str], folder: Path) -> Iterator[list[TrainerCallback]]:
-    """What the trainer calls, besides what it adds for ``report_to``, while a run is trained.
+    """Provide the callbacks of trackers while a run is trained; transformers adds those of ``report_to`` itself.
 
     Args:
-        trackers: As in the spec.
-        folder: Of the run; TensorBoard's files go there.
+        trackers: ``training.trackers`` of the spec.
+        folder: Folder of the run; TensorBoard's files are written to it.
     """
     if not processes().is_main_process:
         yield []
@@ -28,13 +28,13 @@ def tracked(trackers: Sequence[str], folder: Path) -> Iterator[list[TrainerCallb
         from torch.utils.tensorboard import SummaryWriter
 
         callbacks.append(TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))))
-    with _own_run() if "wandb" in trackers else nullcontext():
+    with _separate_wandb_run() if "wandb" in trackers else nullcontext():
         yield callbacks
 
 
 @contextmanager
-def _own_run() -> Iterator[None]:
-    """transformers leaves the run of Weights & Biases open: a teacher's log would be gone on with by its student's."""
+def _separate_wandb_run() -> Iterator[None]:
+    """Finish the run, which transformers leaves open: a student's log would continue its teacher's."""
     import wandb
 
     opened_before = wandb.run is not None

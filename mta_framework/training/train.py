@@ -1,4 +1,4 @@
-"""The training stage: a distiller and examples go in, trained weights and a log come out."""
+"""The training stage: trains a distiller on examples, from the latest checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from mta_framework.types import Example
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """What is known of a training.
+    """Log and duration of a training.
 
     Args:
-        history: transformers' log entries.
-        total_steps: Steps in all.
-        steps: Those of this process, which may have gone on with an interrupted run.
-        seconds: That they took, with validation and checkpoints.
-        step_time: Part of a step -> seconds, mean over all steps, see ``Stopwatch``.
+        history: Log entries of transformers.
+        total_steps: Optimiser steps of the whole training.
+        steps: Optimiser steps since the start or the last resume.
+        seconds: Duration of ``steps`` in seconds, validation and checkpoints included.
+        step_time: Mean seconds per step by part, see ``Stopwatch``.
     """
 
     history: list[dict[str, Any]]
@@ -42,7 +42,12 @@ class TrainingLog:
 
 
 def sampler_for(examples: Sequence[Example], section: TrainingSection, seed: int) -> GroupedSampler:
-    """Cuts epochs into this process's micro-batches.
+    """Create the sampler that orders the examples of each epoch into global batches.
+
+    Args:
+        examples: Training set.
+        section: Training section of the spec.
+        seed: Seed of the order.
 
     Raises:
         InputError: The batch does not divide over processes and micro-batches, or there are too few examples.
@@ -66,35 +71,47 @@ def train(
     folder: Path,
     projection_learning_rate: float,
 ) -> TrainingLog:
-    """Train, from the last checkpoint in ``folder/checkpoints`` where there is one.
+    """Train, from the latest checkpoint in ``folder/checkpoints`` if there is one.
+
+    Args:
+        distiller: Module to train.
+        data: Examples, order, collator and batch policy.
+        section: Training section of the spec.
+        seed: Seed of the global random generators (dropout).
+        folder: Folder of the run.
+        projection_learning_rate: Peak learning rate of the alignment's projections.
 
     Raises:
-        RunError: The loss or the gradient is NaN or infinite.
+        InputError: There are checkpoints, and none of them is intact.
+        RunError: The loss or the gradient is NaN or infinite, or a plugin failed.
     """
     if section.gradient_checkpointing:
         _checkpoint_activations(distiller.student)
     arguments = training_arguments(section, seed, folder, bool(data.validation))
-    resumed = checkpoints.last(folder / CHECKPOINTS)
+    checkpoint = checkpoints.latest(folder / CHECKPOINTS)
     with tracked(section.trackers, folder) as trackers:
         trainer = DistillationTrainer(
             distiller, arguments, data, projection_learning_rate, section.keep_checkpoints, trackers
         )
-        if resumed is not None and (finished := checkpoints.state_of(resumed)).global_step >= finished.max_steps:
+        if (
+            checkpoint is not None
+            and (finished := checkpoints.trainer_state(checkpoint)).global_step >= finished.max_steps
+        ):
             # Only validation and export can be missing; transformers would take one more step.
-            checkpoints.load(distiller, data.policy, resumed)
+            checkpoints.load(distiller, data.policy, checkpoint)
             trainer.state = finished
-            trainer.catch_up()
+            trainer.validate_if_due()
             return TrainingLog(finished.log_history, finished.max_steps, 0, 0.0, trainer.stopwatch.seconds_per_step())
         start = time.perf_counter()
         with closing(trainer.progress):
-            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         seconds = time.perf_counter() - start
-    before = int(resumed.name.split("-")[1]) if resumed else 0
+    first_step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     state, step_time = trainer.state, trainer.stopwatch.seconds_per_step()
-    return TrainingLog(state.log_history, state.max_steps, state.global_step - before, seconds, step_time)
+    return TrainingLog(state.log_history, state.max_steps, state.global_step - first_step, seconds, step_time)
 
 
 def _checkpoint_activations(student: nn.Module) -> None:
-    # transformers renamed the method; hooks need the kind of checkpointing that keeps the first pass's graph.
+    # transformers renamed the method; forward hooks need the kind of checkpointing that keeps the first pass's graph.
     enable = getattr(student, "activation_checkpointing_enable", None) or student.gradient_checkpointing_enable
     enable({"use_reentrant": False})  # type: ignore[operator]

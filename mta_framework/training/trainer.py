@@ -1,4 +1,20 @@
-"""``transformers.Trainer``, thin: loss terms over counts of the global batch, and checkpoints that appear whole."""
+"""A thin ``transformers.Trainer``: losses over counts of the global batch, and checkpoints that appear whole.
+
+One training step, in the order in which transformers' loop runs it; the methods below stand in the same order::
+
+    get_batch_samples        draw the global batch; the batch policy keeps its texts or replaces them by responses;
+                             collate this process's micro-batches; sum their counts by unit over the processes
+    for each micro-batch:
+        _prepare_inputs      move it to the device
+        compute_loss         Distiller.forward: teacher, student, base loss, alignment -> loss terms, which are metered;
+                             the loss is the sum over terms of ``weight * sum / count in the global batch``
+        training_step        calls both, then the backward pass; the last one averages gradients over the processes
+    (transformers)           clip the norm of the gradient
+    before_optimizer_step    sum the terms over processes, stop at NaN or infinity, let the base loss observe them
+    (transformers)           optimiser step, learning rate step, gradients to zero, step + 1
+    StepHooks.on_step_end    stop the stopwatch
+    log, evaluate, _save_checkpoint, each if it is due
+"""
 
 from __future__ import annotations
 
@@ -31,7 +47,16 @@ from mta_framework.types import SHARE_BY_STUDENT, Batch, Example, Progress
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Examples, their order, how they become tensors, and who replaces them by responses (None: nobody)."""
+    """The data of a training.
+
+    Args:
+        train: Training set.
+        validation: Validation set; may be empty.
+        sampler: Order of the training set.
+        collator: Turns examples into batches.
+        policy: Batch policy; None: every step trains on the training set's responses.
+        rollouts: Writes responses for the policy; None without one.
+    """
 
     train: Sequence[Example]
     validation: Sequence[Example]
@@ -45,12 +70,12 @@ class DistillationTrainer(Trainer):
     """Trains a ``Distiller``.
 
     Args:
-        distiller: What is trained.
-        arguments: Settings.
-        data: What it is trained and validated on.
+        distiller: Module to train.
+        arguments: Arguments of ``transformers.Trainer``.
+        data: Examples, order, collator and batch policy.
         projection_learning_rate: Peak learning rate of the alignment's projections.
-        keep_checkpoints: How many of the latest checkpoints stay.
-        callbacks: More of transformers' callbacks (trackers).
+        keep_checkpoints: Number of latest checkpoints to keep.
+        callbacks: Further callbacks of transformers (trackers).
     """
 
     def __init__(
@@ -87,36 +112,53 @@ class DistillationTrainer(Trainer):
         # compute_loss divides by global counts; this keeps the loop from dividing by the number of micro-batches too.
         self.model_accepts_loss_kwargs = True
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create AdamW, without weight decay of biases and norms, and with the projections' own learning rate."""
+        if self.optimizer is None:
+            decayed = set(self.get_decay_parameter_names(self.distiller))  # type: ignore[arg-type]
+            groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+            for name, parameter in self.distiller.named_parameters():
+                if parameter.requires_grad:
+                    groups.setdefault((name.startswith("alignment."), name in decayed), []).append(parameter)
+            cls, settings = self.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer = cls([self._group(*kind, groups[kind]) for kind in sorted(groups)], **settings)
+        return self.optimizer
+
+    def _group(self, projection: bool, decays: bool, parameters: list[nn.Parameter]) -> dict[str, Any]:
+        rate = self._projection_learning_rate if projection else self.args.learning_rate
+        return {"params": parameters, "lr": rate, "weight_decay": self.args.weight_decay if decays else 0.0}
+
     def get_train_dataloader(self) -> DataLoader[list[Example]]:
-        """Global batches in rounds: ``get_batch_samples`` takes this process's share, so accelerate must not cut."""
+        """Load the examples of all processes: ``get_batch_samples`` picks this process's, not accelerate."""
         return training_loader(self._data.train, self._data.sampler)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is drawn next."""
+        """Choose the epoch whose order the loader draws next."""
         self._data.sampler.set_epoch(epoch)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[list[Example]], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Any]:
-        """This process's micro-batches of one step, and the counts of the global batch that they are a part of."""
+        """Draw a global batch; return this process's micro-batches of it, and its counts by unit."""
         self.stopwatch.begin_step()
         with self.stopwatch.part(DATA):
-            rounds = [some for _, some in zip(range(num_batches), epoch_iterator, strict=False)]
-            batch = self._chosen([example for some in rounds for example in some])
-            shares = micro_batches(batch, len(rounds), self.args.process_index, self.args.world_size)
-            batches = [self._data.collator(share) for share in shares]
+            draws = [examples for _, examples in zip(range(num_batches), epoch_iterator, strict=False)]
+            batch = self._apply_policy([example for examples in draws for example in examples])
+            parts = micro_batches(batch, len(draws), self.args.process_index, self.args.world_size)
+            batches = [self._data.collator(part) for part in parts]
             return batches, self._global_counts(batches)
 
-    def _chosen(self, batch: list[Example]) -> list[Example]:
+    def _apply_policy(self, batch: list[Example]) -> list[Example]:
         policy, rollouts = self._data.policy, self._data.rollouts
         if policy is None or rollouts is None:
             return batch
         rollouts.step = self.state.global_step
-        with as_plugin_error(checkpoints.owner(self.distiller, policy)), self.stopwatch.part(GENERATION):
+        with as_plugin_error(checkpoints.plugin_label(self.distiller, policy)), self.stopwatch.part(GENERATION):
             chosen = policy.draw(batch, rollouts, self._progress())
         if not chosen or len(chosen) % len(batch):
-            told = f"batch policy {type(policy).__name__} must choose as many texts as it is given, or a multiple"
-            raise RunError(f"{told} (got {len(chosen)} for {len(batch)})")
+            label = f"batch policy {type(policy).__name__}"
+            sizes = f"got {len(chosen)} for {len(batch)}"
+            raise RunError(f"{label} must choose as many texts as it is given, or a multiple ({sizes})")
         self._by_student += sum(example.by_student for example in chosen) / len(chosen)
         return sorted(chosen, key=lambda example: len(example.input_ids))
 
@@ -135,25 +177,21 @@ class DistillationTrainer(Trainer):
         assert isinstance(reduced, Tensor)
         return reduced
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Run forward and backward pass of one micro-batch; the time of inner parts is not the backward pass's."""
+        with self.stopwatch.part(BACKWARD):
+            return super().training_step(*args, **kwargs)
+
     def _prepare_inputs(self, inputs: Any) -> Any:
         with self.stopwatch.part(DATA):
             return inputs.to(self.args.device)
 
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Not estimated: transformers' rule knows one model, and here are two."""
-        return 0
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Forward and backward pass of a micro-batch; the parts within book all but the latter."""
-        with self.stopwatch.part(BACKWARD):
-            return super().training_step(*args, **kwargs)
-
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """This micro-batch's share of the loss of the global batch.
+        """Compute this micro-batch's share of the loss of the global batch.
 
-        Gradients are averaged over processes afterwards, hence the factor.
+        It is multiplied by the number of processes, since their gradients are averaged.
         """
         with self.stopwatch.part(BASE_LOSS):
             terms = model(inputs, self._progress())
@@ -163,15 +201,19 @@ class DistillationTrainer(Trainer):
     def _progress(self) -> Progress:
         return Progress(self.state.global_step, self.state.max_steps, float(self.state.epoch or 0.0))
 
-    def close_step(self) -> None:
-        """Called between the backward pass of a step and its update.
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return 0: transformers' estimate is for one model, and here are two."""
+        return 0
+
+    def before_optimizer_step(self) -> None:
+        """Check loss and gradient after the step's last backward pass, before the optimiser uses the gradient.
 
         Raises:
             RunError: The loss or the gradient is NaN or infinite.
         """
         where = f"training step {self.state.global_step + 1}"
-        values = self._closed(self._meter, where)
-        with as_plugin_error(checkpoints.owner(self.distiller)):
+        values = self._reduce(self._meter, where)
+        with as_plugin_error(checkpoints.plugin_label(self.distiller)):
             self.distiller.base_loss.observe(values)
         if self.args.fp16:  # its gradient scaler meets infinities on purpose, and skips such steps
             return
@@ -179,16 +221,16 @@ class DistillationTrainer(Trainer):
         if not torch.isfinite(nn.utils.get_total_norm(gradients)):
             raise RunError(f"{where}: the gradient is not finite. The run stops; its last checkpoint is kept.")
 
-    def _closed(self, meter: LossMeter, where: str) -> dict[str, float]:
+    def _reduce(self, meter: LossMeter, where: str) -> dict[str, float]:
         try:
             return meter.reduce(where, self._sum_over_processes)
         except RunError as error:
-            # Summed over the processes, so all of them come here.
+            # The values are summed over processes, so all processes come here.
             causes = [cause for cause in gather_object([self.distiller.fault()]) if cause is not None]
             raise RunError(" ".join([str(error), *causes[:1]])) from None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the loss terms to what is logged."""
+        """Log, with the loss terms and the share of student responses since the last entry."""
         if "loss" in logs:
             logs = {**logs, **self._meter.pop()}
             if self._data.policy is not None:
@@ -197,17 +239,8 @@ class DistillationTrainer(Trainer):
                 self._by_student, self._logged_at = 0.0, self.state.global_step
         super().log(logs, start_time)
 
-    def catch_up(self) -> None:
-        """Validate before the first step, where the batch policy lives on it, or where the last one is missing."""
-        step, policy = self.state.global_step, self._data.policy
-        wanted = step > 0 or (policy is not None and policy.NEEDS_VALIDATION)
-        done = any(f"eval_{CROSS_ENTROPY}" in entry and entry["step"] == step for entry in self.state.log_history)
-        due = step % self._data.sampler.steps_per_epoch == 0 or step == self.state.max_steps
-        if self._data.validation and wanted and not done and due:
-            self.evaluate()
-
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Loss and terms over the whole validation set, as ``eval_loss``, ``eval_kl`` and so on."""
+        """Compute loss and terms over the whole validation set and log them as ``eval_loss``, ``eval_kl`` and so on."""
         ranks = self.args.process_index, self.args.world_size
         size, meter = self.args.per_device_train_batch_size, LossMeter()
         batches = validation_batches(self._data.validation, size, self._data.collator, *ranks)
@@ -217,36 +250,29 @@ class DistillationTrainer(Trainer):
             for batch in batches:
                 meter.update(self.distiller.validate(batch.to(self.args.device), self._progress()), counts)
         self.distiller.train()
-        values = self._closed(meter, f"validation after step {self.state.global_step}")
+        values = self._reduce(meter, f"validation after step {self.state.global_step}")
         if self._data.policy is not None:
-            with as_plugin_error(checkpoints.owner(self.distiller, self._data.policy)):
+            with as_plugin_error(checkpoints.plugin_label(self.distiller, self._data.policy)):
                 self._data.policy.observe_validation(values[CROSS_ENTROPY])
         metrics = {f"eval_{name}": value for name, value in meter.pop().items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW; no decay on biases and norms; the projections have a learning rate of their own."""
-        if self.optimizer is None:
-            decayed = set(self.get_decay_parameter_names(self.distiller))  # type: ignore[arg-type]
-            groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-            for name, parameter in self.distiller.named_parameters():
-                if parameter.requires_grad:
-                    groups.setdefault((name.startswith("alignment."), name in decayed), []).append(parameter)
-            cls, settings = self.get_optimizer_cls_and_kwargs(self.args)
-            self.optimizer = cls([self._group(*kind, groups[kind]) for kind in sorted(groups)], **settings)
-        return self.optimizer
-
-    def _group(self, projection: bool, decays: bool, parameters: list[nn.Parameter]) -> dict[str, Any]:
-        rate = self._projection_learning_rate if projection else self.args.learning_rate
-        return {"params": parameters, "lr": rate, "weight_decay": self.args.weight_decay if decays else 0.0}
+    def validate_if_due(self) -> None:
+        """Validate before the first step if the batch policy needs it, or after a resume if the last one is missing."""
+        step, policy = self.state.global_step, self._data.policy
+        wanted = step > 0 or (policy is not None and policy.NEEDS_VALIDATION)
+        done = any(f"eval_{CROSS_ENTROPY}" in entry and entry["step"] == step for entry in self.state.log_history)
+        due = step % self._data.sampler.steps_per_epoch == 0 or step == self.state.max_steps
+        if self._data.validation and wanted and not done and due:
+            self.evaluate()
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._folder or self.args.output_dir)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write to the side, then rename: a checkpoint that is there is whole."""
+        """Write the checkpoint to another folder, then rename it: a checkpoint that exists is whole."""
         folder = Path(str(self.args.output_dir))
         self._folder = folder / "partial"
         try:
@@ -268,35 +294,39 @@ class DistillationTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoints.load(self.distiller, self._data.policy, Path(resume_from_checkpoint))
-        self._logged_at = checkpoints.state_of(Path(resume_from_checkpoint)).global_step
+        self._logged_at = checkpoints.trainer_state(Path(resume_from_checkpoint)).global_step
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with checkpoints.reading(Path(checkpoint)) if checkpoint else nullcontext():
+        with checkpoints.explain_unreadable(Path(checkpoint)) if checkpoint else nullcontext():
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        with checkpoints.reading(Path(checkpoint)) if checkpoint else nullcontext():
+        with checkpoints.explain_unreadable(Path(checkpoint)) if checkpoint else nullcontext():
             super()._load_rng_state(checkpoint)
 
 
 class StepHooks(TrainerCallback):
-    """Sets the sampler's epoch, catches up on validation, looks for NaN before weights are touched, and ends steps."""
+    """Calls the trainer at the points of transformers' loop that have no method to override.
+
+    Args:
+        trainer: Trainer to call.
+    """
 
     def __init__(self, trainer: DistillationTrainer):
         self._trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Validate where a policy waits for it, or where a run was killed between an epoch's last step and that."""
-        self._trainer.catch_up()
+        """Validate if a policy needs it, or if a run was killed between an epoch's last step and its validation."""
+        self._trainer.validate_if_due()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The state's epoch is a fraction; a run that resumes within an epoch draws that epoch's order."""
+        """Set the epoch. ``state.epoch`` is a fraction: a run that resumes within an epoch draws that epoch's order."""
         self._trainer.set_epoch(int(state.epoch or 0))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """All micro-batches of the step are through their backward pass."""
-        self._trainer.close_step()
+        """Check loss and gradient: all micro-batches of the step are through their backward pass."""
+        self._trainer.before_optimizer_step()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Logging, validation and checkpoints come after it."""
+        """Stop the stopwatch: logging, validation and checkpoints, which follow, are not part of the step."""
         self._trainer.stopwatch.end_step()

@@ -1,4 +1,4 @@
-"""The only list of built-in plugins."""
+"""Registers the built-in plugins: their only list."""
 
 from collections.abc import Sequence
 

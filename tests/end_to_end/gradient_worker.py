@@ -18,9 +18,9 @@ from mta_framework.training.trainer import DistillationTrainer
 
 def one_step(spec: Path, out: Path, micro_batch_size: int) -> None:
     """Catch the gradients where the trainer looks at them."""
-    original = DistillationTrainer.close_step
+    original = DistillationTrainer.before_optimizer_step
 
-    def close_step(trainer: DistillationTrainer) -> None:
+    def before_optimizer_step(trainer: DistillationTrainer) -> None:
         original(trainer)
         if trainer.args.should_save:
             out.mkdir(exist_ok=True)
@@ -29,7 +29,7 @@ def one_step(spec: Path, out: Path, micro_batch_size: int) -> None:
 
     settings = [f"name={out.name}", f"training.micro_batch_size={micro_batch_size}", "training.max_grad_norm=1e6"]
     unread = mock.patch.object(pipeline, "write_report")
-    with mock.patch.object(DistillationTrainer, "close_step", close_step), unread:
+    with mock.patch.object(DistillationTrainer, "before_optimizer_step", before_optimizer_step), unread:
         report = pipeline.run(bind(spec, discover(), settings))
     logged = next(entry for entry in report.log if "grad_norm" in entry)
     losses = {name: value for name, value in logged.items() if name not in ("epoch", "step", "learning_rate")}

@@ -98,7 +98,7 @@ DAMAGES = {
             shutil.rmtree(run / "checkpoints"),
             garble(run / "checkpoints"),
         ],
-        ["student/checkpoints: is no folder (got a file)"],
+        ["student/checkpoints: is not a folder (got a file)"],
     ),
     "a garbled spec of the teacher": (
         lambda run: garble(run.with_name("teacher") / "spec.json"),
@@ -152,7 +152,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(spec, tmp_path, caplog):
     shutil.rmtree(run / "student")
     (run / "checkpoints" / "checkpoint-2" / "optimizer.pt").unlink()
     assert resume(spec).exit_code == 0
-    assert "checkpoint-2 is damaged (optimizer.pt is missing); going on from checkpoint-1" in caplog.text
+    assert "checkpoint-2 is damaged (optimizer.pt is missing); continuing from checkpoint-1" in caplog.text
     assert (run / "student" / "model.safetensors").read_bytes() == weights
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-1", "checkpoint-2"]
 
@@ -165,7 +165,7 @@ def test_without_any_whole_checkpoint_nothing_is_begun_anew(spec, run_once, tmp_
     (run / "checkpoints" / "checkpoint-2" / "files.json").unlink()
     result = resume(spec)
     assert result.exit_code == 2
-    assert "checkpoints: holds no checkpoint that is whole (got checkpoint-2: files.json is missing)" in result.output
+    assert "checkpoints: holds no intact checkpoint (got checkpoint-2: files.json is missing)" in result.output
 
 
 def test_a_checkpoint_of_the_right_size_and_the_wrong_content_is_named(spec, run_once, tmp_path):
@@ -178,7 +178,7 @@ def test_a_checkpoint_of_the_right_size_and_the_wrong_content_is_named(spec, run
         result = resume(spec)
         assert result.exit_code == 1
         assert "checkpoint-2: cannot be read (" in result.output
-        assert "Delete this folder, then resume: the checkpoint before it is used." in result.output
+        assert "Delete this folder, then resume from the checkpoint before it." in result.output
         shutil.rmtree(run / "checkpoints" / "checkpoint-2")
         shutil.copytree(run / "checkpoints" / "checkpoint-1", run / "checkpoints" / "checkpoint-2")
 

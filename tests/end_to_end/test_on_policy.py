@@ -42,14 +42,17 @@ def finished(path, name, resume=False):
 
 def interrupted(path, name, step):
     """The run breaks off in the middle of a step."""
-    original = DistillationTrainer.close_step
+    original = DistillationTrainer.before_optimizer_step
 
-    def close_step(trainer):
+    def before_optimizer_step(trainer):
         if trainer.state.global_step == step:
             raise RunError("interrupted")
         original(trainer)
 
-    with mock.patch.object(DistillationTrainer, "close_step", close_step), pytest.raises(RunError, match="interrupted"):
+    with (
+        mock.patch.object(DistillationTrainer, "before_optimizer_step", before_optimizer_step),
+        pytest.raises(RunError, match="interrupted"),
+    ):
         finished(path, name)
 
 

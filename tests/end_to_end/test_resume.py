@@ -126,7 +126,7 @@ def test_what_is_said_of_a_run_that_failed_begins_a_line_after_its_bar(spec_dict
         raise RunError("a loss that is infinite")
 
     path = write_spec({**spec_dict, "alignment": None, "evaluation": None})
-    with mock.patch.object(DistillationTrainer, "close_step", fail), pytest.raises(RunError) as caught:
+    with mock.patch.object(DistillationTrainer, "before_optimizer_step", fail), pytest.raises(RunError) as caught:
         pipeline.run(bind(path, discover()))
     print(f"The run failed: {caught.value}", file=sys.stderr)
     del caught

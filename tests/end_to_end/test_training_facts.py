@@ -71,15 +71,15 @@ def test_without_a_teacher_no_time_is_spent_on_one(run, spec_dict, tmp_path):
 
 def test_a_resumed_run_tells_the_time_of_all_its_steps(run, spec_dict, monkeypatch):
     training = {**spec_dict["training"], "save_steps": 3, "max_steps": 6}
-    close_step = DistillationTrainer.close_step
+    before_optimizer_step = DistillationTrainer.before_optimizer_step
 
     def break_off(trainer):
         if trainer.state.global_step == 5:
             raise RunError("interrupted")
-        close_step(trainer)
+        before_optimizer_step(trainer)
 
     with monkeypatch.context() as first_life:
-        first_life.setattr(DistillationTrainer, "close_step", break_off)
+        first_life.setattr(DistillationTrainer, "before_optimizer_step", break_off)
         first_life.setattr(Stopwatch, "state", lambda watch: {"per_step": {"student": 1000.0}, "steps": 3})
         with pytest.raises(RunError, match="interrupted"):
             run(training=training)
@@ -111,17 +111,17 @@ def test_training_on_structure_makes_the_student_agree_with_the_teacher(run, spe
 
 def test_geometry_of_the_start_is_measured_once(run, spec_dict, tmp_path, monkeypatch):
     training = {**spec_dict["training"], "save_steps": 3, "max_steps": 6}
-    close_step = DistillationTrainer.close_step
+    before_optimizer_step = DistillationTrainer.before_optimizer_step
 
     def break_off(trainer):
         if trainer.state.global_step == 5:
             raise RunError("interrupted")
-        close_step(trainer)
+        before_optimizer_step(trainer)
 
-    monkeypatch.setattr(DistillationTrainer, "close_step", break_off)
+    monkeypatch.setattr(DistillationTrainer, "before_optimizer_step", break_off)
     with pytest.raises(RunError, match="interrupted"):
         run(training=training)
-    monkeypatch.setattr(DistillationTrainer, "close_step", close_step)
+    monkeypatch.setattr(DistillationTrainer, "before_optimizer_step", before_optimizer_step)
     kept = json.loads((tmp_path / "runs" / "student" / "geometry.json").read_text())
     assert "after" not in kept["layers"][0]
     kept["layers"][0]["agreement_before"] = 0.125

@@ -97,9 +97,9 @@ def test_states_without_spread_stay_finite():
 
 
 @pytest.mark.parametrize("padding_rows", [False, True])
-@pytest.mark.parametrize("strip", [1, 40, 60])
-def test_strips_of_rows_give_the_same_weights(monkeypatch, strip, padding_rows):
+@pytest.mark.parametrize("block_pairs", [1, 40, 60])
+def test_blocks_of_rows_give_the_same_weights(monkeypatch, block_pairs, padding_rows):
     hidden, mask = _random(2, 11), torch.tensor([[1] * 11, [1] * 6 + [0] * 5])
     whole = _weigh(hidden, mask, padding_rows=padding_rows)
-    monkeypatch.setattr(attention, "_STRIP", strip)
+    monkeypatch.setattr(attention, "_BLOCK_PAIRS", block_pairs)
     torch.testing.assert_close(_weigh(hidden, mask, padding_rows=padding_rows), whole)

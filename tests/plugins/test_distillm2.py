@@ -27,8 +27,11 @@ def _batch(label_BT, by_student_B):
     next_BT = torch.cat([label_BT[:, 1:], torch.full((len(label_BT), 1), -100)], 1).long()
     position_N = (next_BT != -100).flatten().nonzero().squeeze(1)
     answered_B = (next_BT != -100).any(1)
-    own_B = by_student_B if by_student_B is not None else torch.zeros(len(label_BT), dtype=torch.bool)
-    counts = {TEXTS_BY_STUDENT: int((answered_B & own_B).sum()), TEXTS_BY_OTHERS: int((answered_B & ~own_B).sum())}
+    by_B = by_student_B if by_student_B is not None else torch.zeros(len(label_BT), dtype=torch.bool)
+    counts = {
+        TEXTS_BY_STUDENT: int((answered_B & by_B).sum()),
+        TEXTS_BY_OTHERS: int((answered_B & ~by_B).sum()),
+    }
     ids_BT = torch.zeros_like(next_BT)
     return Batch(ids_BT, ids_BT + 1, position_N, next_BT.flatten()[position_N], {}, counts, by_student_B)
 
@@ -181,8 +184,8 @@ def _expected(student, teacher, anchors):
     q, p = ((states.final_BTD @ states.head.weight_VD.T).double().softmax(-1) for states in (student, teacher))
     for row, writer in enumerate(("teacher", "teacher", "student", "student")):
         own = batch.text_N == row
-        places = row, batch.position_N[own] % 6
-        first, second = (p[places], q[places]) if writer == "teacher" else (q[places], p[places])
+        index = row, batch.position_N[own] % 6
+        first, second = (p[index], q[index]) if writer == "teacher" else (q[index], p[index])
         probability = [part.gather(1, batch.target_N[own, None]).log().mean().exp() for part in (first, second)]
         skew = 1 - 0.9 * anchors[writer] / (probability[0] - probability[1] + 1e-5).item()
         skews.append(min(max(skew, 0.01), 0.1))

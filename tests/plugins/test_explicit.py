@@ -15,13 +15,13 @@ def mapper(*entries):
 
 
 def test_pairs_are_given_back_sorted():
-    found = mapper(*reversed(OPT)).map(ModelShape(24, 16), ModelShape(32, 32))
-    assert found == [LayerPair(*entry) for entry in OPT]
+    pairs = mapper(*reversed(OPT)).map(ModelShape(24, 16), ModelShape(32, 32))
+    assert pairs == [LayerPair(*entry) for entry in OPT]
 
 
 def test_one_layer_may_serve_two_granularities():
-    found = mapper((2, 2, "words"), (2, 2, "phrases")).map(ModelShape(2, 1), ModelShape(2, 1))
-    assert found == [LayerPair(2, 2, "phrases"), LayerPair(2, 2, "words")]
+    pairs = mapper((2, 2, "words"), (2, 2, "phrases")).map(ModelShape(2, 1), ModelShape(2, 1))
+    assert pairs == [LayerPair(2, 2, "phrases"), LayerPair(2, 2, "words")]
 
 
 def test_granularities_are_those_of_the_pairs():
@@ -29,7 +29,7 @@ def test_granularities_are_those_of_the_pairs():
 
 
 def test_every_pair_beyond_its_model_is_named():
-    with pytest.raises(ValueError, match=r"^1->9 phrases, 3->1 words lie") as raised:
+    with pytest.raises(ValueError, match=r"within the models \(got 1->9 phrases, 3->1 words\)") as raised:
         mapper((3, 1, "words"), (1, 1, "words"), (1, 9, "phrases")).map(ModelShape(2, 1), ModelShape(8, 1))
     assert "1->1" not in str(raised.value)
     assert "layers 1 to 2 of the student and 1 to 8 of the teacher" in str(raised.value)

@@ -97,10 +97,13 @@ def dense(student, teacher, mask_BT, pairs=PAIRS, temperature=5.0):
     def logits(side, layers):
         return [side.layers[layer][chosen].double() @ side.head.weight_VD.double().T for layer in layers]
 
-    z, t = logits(student, [own for own, _ in pairs]), logits(teacher, [other for _, other in pairs])
+    z, t = logits(student, [layer for layer, _ in pairs]), logits(teacher, [layer for _, layer in pairs])
     trajectory = derivative = 0.0
-    for own, other in zip(z, t, strict=True):
-        p, q = functional.softmax(other / temperature, -1), functional.softmax(own / temperature, -1)
+    for student_logits, teacher_logits in zip(z, t, strict=True):
+        p, q = (
+            functional.softmax(teacher_logits / temperature, -1),
+            functional.softmax(student_logits / temperature, -1),
+        )
         trajectory = trajectory + (p * (p / q).log()).sum() / len(pairs)
     for level in range(1, len(pairs)):
         delta_q = z[level].log_softmax(-1) - z[level - 1].log_softmax(-1)
@@ -156,10 +159,14 @@ def test_default_is_the_authors_loss_on_their_numbers():
     mask_BT = tensor(case["attention_mask"]).long()
     student = {layer: tensor(entry).requires_grad_() for layer, entry in enumerate(case["student_hidden"], 1)}
     teacher = {layer: tensor(entry) for layer, entry in enumerate(case["teacher_hidden"], 1)}
-    own = States(student[3], student, Head(tensor(case["student_head_weight"])), FinalLayers(ModelShape(4, 5)))
-    others = States(teacher[3], teacher, Head(tensor(case["teacher_head_weight"])), FinalLayers(ModelShape(4, 7)))
+    student_states = States(
+        student[3], student, Head(tensor(case["student_head_weight"])), FinalLayers(ModelShape(4, 5))
+    )
+    teacher_states = States(
+        teacher[3], teacher, Head(tensor(case["teacher_head_weight"])), FinalLayers(ModelShape(4, 7))
+    )
     given = Batch(mask_BT, mask_BT, torch.tensor([0]), torch.tensor([0]), {}, {})
-    term = fdd().compute(own, others, given, PROGRESS)[1]
+    term = fdd().compute(student_states, teacher_states, given, PROGRESS)[1]
     mean = term.sum / mask_BT.sum()
     assert mean.item() == pytest.approx(case["expected"]["trajectory_plus_derivative"], rel=1e-6)
     mean.backward()
@@ -216,14 +223,14 @@ def test_layers_of_the_spec_are_those_that_are_compared():
     student, teacher = both()
     given = batch(5, 1)
     chosen = [(2, 8), (6, 12)]
-    layers = [{"student": own, "teacher": other} for own, other in chosen]
+    layers = [{"student": s, "teacher": t} for s, t in chosen]
     terms = fdd(layers=layers).compute(student, teacher, given, PROGRESS)
     values = dense(student, teacher, given.attention_mask_BT, chosen)
     assert terms[1].sum.item() == pytest.approx(sum(values).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("layers", "shapes", "told"),
+    ("layers", "shapes", "message"),
     [
         ([(1, 1), (7, 2)], (6, 12), r"within the models \(got 7->2\); layers 1 to 6 of the student and 1 to 12"),
         ([(1, 1), (2, 13)], (6, 12), r"within the models \(got 2->13\)"),
@@ -233,9 +240,9 @@ def test_layers_of_the_spec_are_those_that_are_compared():
         (None, (12, 2), r"from one key layer to the next.*\(got 6->1, 8->1\)"),
     ],
 )
-def test_layers_that_do_not_fit_the_models_are_refused(layers, shapes, told):
-    given = None if layers is None else [{"student": own, "teacher": other} for own, other in layers]
-    with pytest.raises(ValueError, match=told) as caught:
+def test_layers_that_do_not_fit_the_models_are_refused(layers, shapes, message):
+    given = None if layers is None else [{"student": s, "teacher": t} for s, t in layers]
+    with pytest.raises(ValueError, match=message) as caught:
         fdd(layers=given).key_layers(*(ModelShape(depth, 8) for depth in shapes))
     assert "; " in str(caught.value)
     assert ". " in str(caught.value).partition("; ")[2]
@@ -306,13 +313,13 @@ def test_sums_do_not_depend_on_how_the_batch_is_cut():
     student, teacher = both()
     whole = fdd().compute(student, teacher, batch(5, 3), PROGRESS)
 
-    def row(side, number):
-        layers = {layer: hidden[number : number + 1] for layer, hidden in side.layers.items()}
-        return replace(side, layers=layers, final_BTD=side.final_BTD[number : number + 1])
+    def row(side, index):
+        layers = {layer: hidden[index : index + 1] for layer, hidden in side.layers.items()}
+        return replace(side, layers=layers, final_BTD=side.final_BTD[index : index + 1])
 
     parts = [
-        fdd().compute(row(student, number), row(teacher, number), batch(length, supervised=()), PROGRESS)
-        for number, length in enumerate((5, 3))
+        fdd().compute(row(student, index), row(teacher, index), batch(length, supervised=()), PROGRESS)
+        for index, length in enumerate((5, 3))
     ]
     for term, *cut in zip(whole[1:], *(part[1:] for part in parts), strict=True):
         assert term.sum.item() == pytest.approx(sum(part.sum.item() for part in cut), rel=1e-5)
@@ -345,12 +352,14 @@ def test_final_norm_is_applied_to_both_models():
         ready = {layer: norm(hidden) for layer, hidden in side.layers.items()}
         return replace(side, final_layers=replace(side.final_layers, norm=norm)), replace(side, layers=ready)
 
-    (own, own_ready), (others, others_ready) = normed(student), normed(teacher)
+    (student_states, student_ready), (teacher_states, teacher_ready) = normed(student), normed(teacher)
     given = batch(5, 3)
-    term = fdd(final_norm=True).compute(own, others, given, PROGRESS)[1]
-    expected = sum(dense(own_ready, others_ready, given.attention_mask_BT))
+    term = fdd(final_norm=True).compute(student_states, teacher_states, given, PROGRESS)[1]
+    expected = sum(dense(student_ready, teacher_ready, given.attention_mask_BT))
     assert term.sum.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert fdd().compute(own, others, given, PROGRESS)[1].sum.item() != pytest.approx(expected.item(), rel=1e-3)
+    assert fdd().compute(student_states, teacher_states, given, PROGRESS)[1].sum.item() != pytest.approx(
+        expected.item(), rel=1e-3
+    )
 
 
 def test_final_norm_is_refused_where_there_is_none():

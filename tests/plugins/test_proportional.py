@@ -44,7 +44,7 @@ def test_as_many_key_layers_as_there_is_room_for():
 
 
 def test_too_few_layers_are_refused_with_what_would_do():
-    with pytest.raises(ValueError, match=r"4 key layers do not fit into layers 2 to 4 .*at most 3 do\. Lower"):
+    with pytest.raises(ValueError, match=r"4 key layers do not fit into layers 2 to 4 .*at most 3 key layers\. Lower"):
         layers_of(4, 4, phrases=3)
 
 
@@ -69,15 +69,15 @@ def test_layers_are_distinct_ascending_within_depth_and_end_at_the_last(student,
     if words + phrases < 2:
         return
     try:
-        found = layers_of(student, teacher, words=words, phrases=phrases, lowest_depth=depth)
+        pairs = layers_of(student, teacher, words=words, phrases=phrases, lowest_depth=depth)
     except ValueError:
         assert words + phrases > student - max(1, round(depth * student)) + 1
         return
-    students, teachers = [pair.student for pair in found], [pair.teacher for pair in found]
+    students, teachers = [pair.student for pair in pairs], [pair.teacher for pair in pairs]
     assert students == sorted(set(students))
     assert students[0] == max(1, round(depth * student))
     assert students[-1] == student
     assert teachers == sorted(teachers)
     assert teachers[0] >= 1
     assert teachers[-1] == teacher
-    assert [pair.granularity for pair in found] == ["words"] * words + ["phrases"] * phrases
+    assert [pair.granularity for pair in pairs] == ["words"] * words + ["phrases"] * phrases

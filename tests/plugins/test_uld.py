@@ -19,15 +19,15 @@ def _states(width, seed, vocabulary, tokens):
 
 
 def _batch(positions=(0, 2, 3, 6), matched=True):
-    own, others = torch.ones(2, 4, dtype=torch.int64), torch.ones(2, 5, dtype=torch.int64)
+    student_ids, teacher_ids = torch.ones(2, 4, dtype=torch.int64), torch.ones(2, 5, dtype=torch.int64)
     position_N, nothing = torch.tensor(positions, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
     counts = {TOKENS: len(positions), MATCHED_POSITIONS: len(MATCHED_OWN)}
     sides = {
-        "teacher": Batch(others, others, nothing, nothing),
+        "teacher": Batch(teacher_ids, teacher_ids, nothing, nothing),
         "matched_R": torch.tensor(MATCHED_OWN),
         "matched_teacher_R": torch.tensor(MATCHED_OTHER),
     }
-    return Batch(own, own, position_N, position_N % 3, counts=counts, **(sides if matched else {}))
+    return Batch(student_ids, student_ids, position_N, position_N % 3, counts=counts, **(sides if matched else {}))
 
 
 def _compute(batch, student, teacher, **options):
@@ -41,11 +41,11 @@ def _probabilities(states, rows):
 def _distance(q, p):
     """By hand: walk down both rankings, a missing rank has no mass."""
     total = torch.zeros((), dtype=torch.float64)
-    for own, others in zip(q, p, strict=True):
-        own, others = sorted(own, reverse=True), sorted(others, reverse=True)
-        for rank in range(max(len(own), len(others))):
-            high = own[rank] if rank < len(own) else torch.zeros(())
-            low = others[rank] if rank < len(others) else torch.zeros(())
+    for student_row, teacher_row in zip(q, p, strict=True):
+        student_row, teacher_row = sorted(student_row, reverse=True), sorted(teacher_row, reverse=True)
+        for rank in range(max(len(student_row), len(teacher_row))):
+            high = student_row[rank] if rank < len(student_row) else torch.zeros(())
+            low = teacher_row[rank] if rank < len(teacher_row) else torch.zeros(())
             total = total + (high - low).abs()
     return total
 

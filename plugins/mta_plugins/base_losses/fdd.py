@@ -27,8 +27,8 @@ _SHARES = (1 / 3, 1 / 2, 2 / 3)
 class _Pair(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    student: int = Field(ge=1, description="Layer of the student, from 1.")
-    teacher: int = Field(ge=1, description="Layer of the teacher that it is compared to, from 1.")
+    student: int = Field(ge=1, description="1-based layer of the student.")
+    teacher: int = Field(ge=1, description="1-based layer of the teacher that it is compared to.")
 
     def __str__(self) -> str:
         return f"{self.student}->{self.teacher}"

@@ -1,4 +1,4 @@
-"""Importance re-estimated from hidden states."""
+"""Importance by self-attention between hidden states."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from mta_framework import ImportanceEstimator, PluginParams, States
 if TYPE_CHECKING:
     from torch import Tensor
 
-_STRIP = 2**24
-"""Pairs of tokens that are looked at together, at the most, over all texts: 64 MiB. Usual batches have fewer."""
+_BLOCK_PAIRS = 2**24
+"""Most pairs of tokens in memory at once, over all texts: 64 MiB. Usual batches have fewer."""
 
 
 class Attention(ImportanceEstimator):
-    """How much the other tokens of the text would attend to a token, without a causal mask.
+    """The attention that a token gets from the other tokens of its text, without a causal mask.
 
-    MTA, Eq. 5-7: states divided by their standard deviation over D (unbiased, + 1e-5; no mean subtraction), scaled
-    dot products, softmax over the other tokens of the text; a token's weight is the mean of its column.
+    Hidden states are divided by their standard deviation over D (unbiased, + 1e-5; the mean is not subtracted); their
+    scaled dot products go through a softmax over the other tokens of the text. A token's weight is the mean of its
+    column.
+
+    Source: MTA (arXiv 2605.01374), Eq. 5-7.
     """
 
     NAME = "attention"
@@ -29,14 +32,14 @@ class Attention(ImportanceEstimator):
 
         padding_rows: bool = Field(
             False,
-            description="Average over the rows of padding too, as the authors' code does; "
-            "weights then depend on how far a batch is padded.",
+            description="Whether to average over the rows of padding too, as the authors' code does; weights then "
+            "depend on how far a batch is padded.",
         )
 
     params: Params
 
     def weigh(self, states: States, layer: int, mask_BT: Tensor) -> Tensor:
-        """Weights in float32, also under autocast; they sum to 1 over a text. A text of one token gives it weight 1."""
+        """Compute weight_BT in float32, also under autocast; it sums to 1 over a text, even one of a single token."""
         import torch
 
         hidden_BTD = states.layers[layer].detach()
@@ -52,23 +55,23 @@ def _scaled(hidden_BTD: Tensor) -> Tensor:
 
 
 def _column_sums(scaled_BTD: Tensor, mask_BT: Tensor, row_BT: Tensor) -> Tensor:
-    """How much attention each token gets from the rows that count, strip by strip of rows."""
+    """Sum the attention that each token gets from the rows of weight 1, a block of rows at a time."""
     import torch
 
     texts, length = mask_BT.shape
-    rows = max(1, _STRIP // (texts * length))
-    strips = (slice(start, start + rows) for start in range(0, length, rows))
-    found = [torch.einsum("bt,btu->bu", row_BT[:, strip], _attention(scaled_BTD, mask_BT, strip)) for strip in strips]
-    return found[0] if len(found) == 1 else torch.stack(found).sum(0)
+    rows = max(1, _BLOCK_PAIRS // (texts * length))
+    blocks = (slice(start, start + rows) for start in range(0, length, rows))
+    sums = [torch.einsum("bt,btu->bu", row_BT[:, block], _attention(scaled_BTD, mask_BT, block)) for block in blocks]
+    return sums[0] if len(sums) == 1 else torch.stack(sums).sum(0)
 
 
-def _attention(scaled_BTD: Tensor, mask_BT: Tensor, strip: slice) -> Tensor:
-    """Some rows; row t: how token t spreads over the other tokens of its text; finite even where there is none."""
+def _attention(scaled_BTD: Tensor, mask_BT: Tensor, block: slice) -> Tensor:
+    """Attention of some tokens (rows) to the other tokens of their text; finite even where there is none."""
     import torch
 
     length, width = scaled_BTD.shape[1:]
-    score_BtT = scaled_BTD[:, strip] @ scaled_BTD.transpose(1, 2) / width**0.5
-    number_T = torch.arange(length, device=scaled_BTD.device)
-    itself_tT = number_T[strip, None] == number_T
+    score_BtT = scaled_BTD[:, block] @ scaled_BTD.transpose(1, 2) / width**0.5
+    index_T = torch.arange(length, device=scaled_BTD.device)
+    itself_tT = index_T[block, None] == index_T
     score_BtT.masked_fill_(~mask_BT[:, None, :] | itself_tT, torch.finfo(score_BtT.dtype).min)
     return score_BtT.softmax(-1)

@@ -1,4 +1,4 @@
-"""Importance by how certain the teacher is."""
+"""Importance by the entropy of the teacher's prediction."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ if TYPE_CHECKING:
 
 
 class Entropy(ImportanceEstimator):
-    """The teacher's certainty: 1 where its next-token distribution has one token, 0 where all are alike.
+    """The teacher's certainty: 1 where it predicts one token for sure, 0 where all tokens are equally likely.
 
-    ``w_t = 1 - H(p_t) / log V`` with p_t the distribution that follows from the final state of token t, so that a
-    token counts by how sure the teacher is having read it (the variant ``entropy`` in the authors' code).
+    ``w_t = 1 - H(p_t) / log V`` with p_t the next-token distribution from the final state of token t: a token weighs as
+    much as the teacher is certain after reading it.
+
+    Source: the variant ``entropy`` in the code of MTA's authors.
     """
 
     NAME = "entropy"
     BY_TEACHER = True
 
     def weigh(self, states: States, layer: int, mask_BT: Tensor) -> Tensor:
-        """Weights from 0 to 1, float32. The head is applied to all attended tokens, in chunks."""
+        """Compute weight_BT in float32, from 0 to 1. The head is applied to all attended tokens, in chunks."""
         from mta_framework import chunked_loss
 
         position_A = mask_BT.flatten().nonzero().squeeze(1)

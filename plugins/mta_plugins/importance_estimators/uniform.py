@@ -1,4 +1,4 @@
-"""Every token counts the same."""
+"""The same importance for every token."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Uniform(ImportanceEstimator):
-    """Weight 1 on every token (the paper's ablation without weights)."""
+    """Weight 1 on every token: the paper's ablation without token weights."""
 
     NAME = "uniform"
 
     def weigh(self, states: States, layer: int, mask_BT: Tensor) -> Tensor:
-        """1 on tokens, 0 on padding; float32."""
+        """Return weight_BT in float32: 1 on tokens, 0 on padding."""
         return mask_BT.float()

@@ -1,4 +1,4 @@
-"""Key layers chosen one by one."""
+"""Key layers listed in the spec."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from mta_framework import LayerMapper, LayerPair, ModelShape, PluginParams
 class _Pair(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    student: int = Field(ge=1, description="Layer of the student, from 1.")
-    teacher: int = Field(ge=1, description="Layer of the teacher that it is compared to, from 1.")
-    granularity: str = Field(min_length=1, description="What is compared there, e.g. words or phrases.")
+    student: int = Field(ge=1, description="1-based layer of the student.")
+    teacher: int = Field(ge=1, description="1-based layer of the teacher that it is compared to.")
+    granularity: str = Field(
+        min_length=1, description="Granularity of the spans that are compared, e.g. words or phrases."
+    )
 
 
 class Explicit(LayerMapper):
@@ -21,9 +23,11 @@ class Explicit(LayerMapper):
     NAME = "explicit"
 
     class Params(PluginParams):
-        """The pairs of layers."""
+        """Options."""
 
-        pairs: tuple[_Pair, ...] = Field(min_length=1, description="Objects with student, teacher and granularity.")
+        pairs: tuple[_Pair, ...] = Field(
+            min_length=1, description="Key layers, as objects with student, teacher and granularity."
+        )
 
         @field_validator("pairs")
         @classmethod
@@ -37,11 +41,11 @@ class Explicit(LayerMapper):
 
     @property
     def granularities(self) -> tuple[str, ...]:
-        """Those of the pairs, in the order of the spec."""
+        """Granularities of the pairs, in the order of the spec."""
         return tuple(dict.fromkeys(pair.granularity for pair in self.params.pairs))
 
     def map(self, student: ModelShape, teacher: ModelShape) -> list[LayerPair]:
-        """The pairs, sorted.
+        """Return the pairs of the spec, sorted.
 
         Raises:
             ValueError: A layer lies beyond its model's depth; every such pair is named.
@@ -50,8 +54,9 @@ class Explicit(LayerMapper):
         beyond = [pair for pair in pairs if pair.student > student.num_layers or pair.teacher > teacher.num_layers]
         if beyond:
             raise ValueError(
-                f"{', '.join(map(str, beyond))} lie beyond the models; layers 1 to {student.num_layers} of the student "
-                f"and 1 to {teacher.num_layers} of the teacher are allowed. Correct these pairs."
+                f"pairs of layers must lie within the models (got {', '.join(map(str, beyond))}); layers "
+                f"1 to {student.num_layers} of the student and 1 to {teacher.num_layers} of the teacher. "
+                "Correct these pairs."
             )
         return pairs
 

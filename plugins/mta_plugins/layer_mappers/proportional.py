@@ -8,22 +8,26 @@ from mta_framework import LayerMapper, LayerPair, ModelShape, PluginParams
 
 
 class Proportional(LayerMapper):
-    """Key layers spread evenly up to the last one; the teacher's at the same relative depth.
+    """Key layers spread evenly up to the last layer, each paired with the teacher's layer at the same relative depth.
 
     The key layers of the student run from ``round(lowest_depth * n)`` to its last layer ``n``, both included; a single
     key layer is the last one. The lowest compare words, the others phrases. Layer ``l`` is compared to the teacher's
-    ``round(l * n_teacher / n)`` (MTA, arXiv 2605.01374, section 4). The defaults give the paper's layers for GPT-2,
-    6 (words), 9 and 12 (phrases) of 12; its Qwen pair is ``phrases`` 5 with ``lowest_depth`` 14/24.
+    ``round(l * n_teacher / n)``. The defaults give the paper's layers for GPT-2, 6 (words), 9 and 12 (phrases) of 12;
+    its Qwen pair is ``phrases`` 5 with ``lowest_depth`` 14/24.
+
+    Source: MTA (arXiv 2605.01374), section 4.
     """
 
     NAME = "proportional"
 
     class Params(PluginParams):
-        """How many key layers of each kind, and where they begin."""
+        """Options."""
 
-        words: int = Field(1, ge=0, description="Key layers that compare words, the lowest ones.")
-        phrases: int = Field(2, ge=0, description="Key layers that compare phrases, above those.")
-        lowest_depth: float = Field(0.5, gt=0, le=1, description="Where the lowest lies, as a share of the depth.")
+        words: int = Field(1, ge=0, description="Number of key layers that compare words; they are the lowest ones.")
+        phrases: int = Field(2, ge=0, description="Number of key layers that compare phrases, above those of words.")
+        lowest_depth: float = Field(
+            0.5, gt=0, le=1, description="Relative depth of the lowest key layer in the student."
+        )
 
         @model_validator(mode="after")
         def _every_setting_counts(self) -> Proportional.Params:
@@ -37,12 +41,12 @@ class Proportional(LayerMapper):
 
     @property
     def granularities(self) -> tuple[str, ...]:
-        """Those that have a key layer."""
+        """Granularities with at least one key layer."""
         counts = {"words": self.params.words, "phrases": self.params.phrases}
         return tuple(name for name, count in counts.items() if count)
 
     def map(self, student: ModelShape, teacher: ModelShape) -> list[LayerPair]:
-        """Choose key layers.
+        """Choose evenly spread key layers.
 
         Raises:
             ValueError: The student has too few layers from ``lowest_depth`` on.
@@ -53,7 +57,7 @@ class Proportional(LayerMapper):
         if len(names) > room:
             raise ValueError(
                 f"{len(names)} key layers do not fit into layers {lowest} to {student.num_layers} of the student; "
-                f"at most {room} do. Lower words, phrases or lowest_depth."
+                f"at most {room} key layers. Lower words, phrases or lowest_depth."
             )
         layers = _spread(lowest, student.num_layers, len(names))
         return [

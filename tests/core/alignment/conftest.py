@@ -13,13 +13,13 @@ from mta_framework.types import Batch, Head, SpanIndex, States, texts_with_span_
 
 def span_index(spans: Sequence[Sequence[tuple[int, int]]], length: int) -> SpanIndex:
     """Ragged index of per-text, half-open token ranges."""
-    tokens, members, texts, number = [], [], [], 0
+    tokens, members, texts, span = [], [], [], 0
     for text, ranges in enumerate(spans):
         for start, end in ranges:
             tokens += [text * length + token for token in range(start, end)]
-            members += [number] * (end - start)
+            members += [span] * (end - start)
             texts.append(text)
-            number += 1
+            span += 1
     distinct = sorted(set(tokens))
     return SpanIndex(
         torch.tensor(tokens, dtype=torch.int64),
@@ -55,7 +55,7 @@ def reference(student, teacher, student_weight, teacher_weight, spans, project) 
     """DSA per text that has a pair and Hid per text that has a span: float64, loops over spans and tokens."""
     dsa, hid = [], []
     for text, ranges in enumerate(spans):
-        members = [(number, token) for number, (start, end) in enumerate(ranges) for token in range(start, end)]
+        members = [(span, token) for span, (start, end) in enumerate(ranges) for token in range(start, end)]
         total = sum(float(teacher_weight[text, token]) for _, token in members)
         if members:
             hid.append(

@@ -20,15 +20,15 @@ class Told(ImportanceEstimator):
 
     NAME = "told"
 
-    def __init__(self, wrong):
+    def __init__(self, weights):
         super().__init__(self.Params())
-        self.problem = wrong
+        self.weights = weights
 
     def weigh(self, states, layer, mask_BT):
         weight_BT = mask_BT.float()
         if layer == 2:
-            for place, value in self.problem.items():
-                weight_BT[place] = value
+            for index, value in self.weights.items():
+                weight_BT[index] = value
         return weight_BT
 
 
@@ -75,9 +75,9 @@ def test_the_first_fault_is_kept_however_many_follow(make_batch):
     assert "got -1.0 for teacher, layer 2, token 1 of text 0 " in alignment.fault()
 
 
-@pytest.mark.parametrize("wrong", [{}, {(0, 0): 0.0}, {(1, 3): math.nan}], ids=["none", "zero", "on padding"])
-def test_sound_weights_leave_no_fault(make_batch, wrong):
-    alignment = alignment_with(Told(wrong))
+@pytest.mark.parametrize("weights", [{}, {(0, 0): 0.0}, {(1, 3): math.nan}], ids=["none", "zero", "on padding"])
+def test_sound_weights_leave_no_fault(make_batch, weights):
+    alignment = alignment_with(Told(weights))
     assert alignment.fault() is None
     assert all(math.isfinite(found) for found in sums(alignment, make_batch).values())
     assert alignment.fault() is None

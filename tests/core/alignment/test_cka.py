@@ -28,26 +28,26 @@ def _hsic(one, other):
 def test_values_are_those_of_the_definition_over_minibatches_of_unlike_size():
     student = [[_rows(n, width, seed=n + width) for width in (3, 5)] for n in (4, 7, 6)]
     teacher = [[_rows(n, width, seed=9 * n + width) for width in (4, 2, 6)] for n in (4, 7, 6)]
-    found = linear_cka(zip(student, teacher, strict=True))
+    similarity = linear_cka(zip(student, teacher, strict=True))
 
     def mean(one, other):
         return sum(_hsic(a, b) for a, b in zip(one, other, strict=True)) / 3
 
-    for side, values in ((teacher, found.across), (student, found.within)):
+    for side, values in ((teacher, similarity.across), (student, similarity.within)):
         for i, row in enumerate(values):
             for j, value in enumerate(row):
-                own, other = [batch[i] for batch in student], [batch[j] for batch in side]
-                expected = mean(own, other) / math.sqrt(mean(own, own) * mean(other, other))
+                rows, other = [batch[i] for batch in student], [batch[j] for batch in side]
+                expected = mean(rows, other) / math.sqrt(mean(rows, rows) * mean(other, other))
                 assert value == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_layer_turned_scaled_and_shifted_is_the_same_layer():
     rows = _rows(40, 8)
     rotation = torch.linalg.qr(_rows(8, 8, seed=1))[0]
-    found = linear_cka([([rows, _rows(40, 8, seed=2)], [3 * rows @ rotation + 5])])
-    assert found.across[0][0] == pytest.approx(1)
-    assert abs(found.across[1][0]) < 0.2
-    assert [found.within[0][0], found.within[1][1]] == pytest.approx([1, 1])
+    similarity = linear_cka([([rows, _rows(40, 8, seed=2)], [3 * rows @ rotation + 5])])
+    assert similarity.across[0][0] == pytest.approx(1)
+    assert abs(similarity.across[1][0]) < 0.2
+    assert [similarity.within[0][0], similarity.within[1][1]] == pytest.approx([1, 1])
 
 
 def test_small_minibatches_give_what_a_large_one_gives_but_for_noise():
@@ -60,8 +60,8 @@ def test_small_minibatches_give_what_a_large_one_gives_but_for_noise():
 
 
 def test_a_layer_that_makes_the_same_of_everything_is_like_none():
-    found = linear_cka([([torch.ones(9, 3)], [_rows(9, 4)])])
-    assert found.across == ((0.0,),)
+    similarity = linear_cka([([torch.ones(9, 3)], [_rows(9, 4)])])
+    assert similarity.across == ((0.0,),)
 
 
 def test_minibatches_of_fewer_than_four_are_left_out():

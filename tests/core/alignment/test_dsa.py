@@ -1,4 +1,4 @@
-"""DSA against its dense definition in float64, whatever the strips, and the memory that long texts take."""
+"""DSA against its dense definition in float64, whatever the blocks, and the memory that long texts take."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def test_value_and_gradient_are_those_of_the_dense_definition(counts, reduction,
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(count=st.integers(2, 40), strip=st.integers(1, 2000), seed=st.integers(0, 99))
-def test_strips_of_any_size_give_the_same_value_and_gradient(count, strip, seed):
+@given(count=st.integers(2, 40), block_pairs=st.integers(1, 2000), seed=st.integers(0, 99))
+def test_blocks_of_any_size_give_the_same_value_and_gradient(count, block_pairs, seed):
     student, teacher, weight = spans([count, 3], seed)
     texts = [slice(0, count), slice(count, count + 3)]
     results = []
-    for size in (strip, 10**6):
+    for size in (block_pairs, 10**6):
         value = cosine_difference_sum(student, teacher, weight, texts, size)
         results.append((value, *torch.autograd.grad(value, student)))
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)

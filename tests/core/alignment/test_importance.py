@@ -67,14 +67,18 @@ def test_by_teacher_the_teacher_alone_is_weighed_once_for_all_layers_and_both_si
 
 def test_by_teacher_a_student_with_other_tokens_is_weighed_by_its_own_states(make_batch):
     importance = ByTeacher()
-    own = make_batch(LENGTHS, SPANS, 5)
-    other = make_batch([6, 5], [[(0, 3), (3, 6), (1, 4)], [(0, 2), (2, 5)]], 6)
-    (term,) = _alignment(importance, PAIRS[:1])(_states(4, 1), _states(6, 2, 6), replace(own, teacher=other))
+    student_batch = make_batch(LENGTHS, SPANS, 5)
+    teacher_batch = make_batch([6, 5], [[(0, 3), (3, 6), (1, 4)], [(0, 2), (2, 5)]], 6)
+    (term,) = _alignment(importance, PAIRS[:1])(
+        _states(4, 1), _states(6, 2, 6), replace(student_batch, teacher=teacher_batch)
+    )
     assert sorted(width for width, _ in importance.asked) == [4, 6]
-    assert term.sum.item() == pytest.approx(_by_hand(_states(4, 1), _states(6, 2, 6), own, other), rel=1e-5)
+    assert term.sum.item() == pytest.approx(
+        _by_hand(_states(4, 1), _states(6, 2, 6), student_batch, teacher_batch), rel=1e-5
+    )
 
 
-def _by_hand(student, teacher, own, other):
+def _by_hand(student, teacher, student_batch, teacher_batch):
     total = 0.0
     for text in range(2):
         vectors, weights = [], None

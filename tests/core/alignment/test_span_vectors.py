@@ -30,12 +30,12 @@ def test_span_vectors_are_pooled_as_the_loss_pools_them(make_batch, make_states)
     importance = FromStates(FromStates.Params())
     alignment = Alignment([LayerPair(1, 1, "words")], importance, student_width=4, teacher_width=6)
     batch = make_batch(LENGTHS, SPANS, 9)
-    ((own_SD, other_SD),) = alignment.span_vectors(make_states(student_BTD), make_states(teacher_BTD), batch)
-    for found_SD, states_BTD in ((own_SD, student_BTD), (other_SD, teacher_BTD)):
+    ((student_SD, teacher_SD),) = alignment.span_vectors(make_states(student_BTD), make_states(teacher_BTD), batch)
+    for vector_SD, states_BTD in ((student_SD, student_BTD), (teacher_SD, teacher_BTD)):
         expected = []
         for text, ranges in enumerate(SPANS):
             for start, end in ranges:
                 states = states_BTD[text, start:end].double()
                 weights = states[:, 0].abs() + 0.1
                 expected.append((weights[:, None] * states).sum(0) / weights.sum())
-        assert torch.allclose(found_SD.double(), torch.stack(expected), atol=1e-5)
+        assert torch.allclose(vector_SD.double(), torch.stack(expected), atol=1e-5)

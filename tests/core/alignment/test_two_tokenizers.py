@@ -12,7 +12,7 @@ from mta_framework.alignment import Alignment
 from mta_framework.types import LayerPair
 from mta_plugins.importance_estimators.uniform import Uniform
 
-OWN_SPANS, OTHER_SPANS = [[(0, 2), (2, 5)], [(1, 2)], []], [[(0, 1), (1, 7)], [(2, 6)], []]
+STUDENT_SPANS, TEACHER_SPANS = [[(0, 2), (2, 5)], [(1, 2)], []], [[(0, 1), (1, 7)], [(2, 6)], []]
 
 
 def _hidden(texts, tokens, width, seed):
@@ -28,38 +28,40 @@ def _alignment(**options):
 
 @pytest.fixture
 def two_sided(make_batch):
-    other = make_batch([7, 6, 3], OTHER_SPANS, 7)
-    return replace(make_batch([5, 2, 4], OWN_SPANS, 5), teacher=other)
+    teacher_batch = make_batch([7, 6, 3], TEACHER_SPANS, 7)
+    return replace(make_batch([5, 2, 4], STUDENT_SPANS, 5), teacher=teacher_batch)
 
 
 def test_terms_are_those_of_span_vectors(two_sided, make_states):
-    own_BTD, other_BTD = _hidden(3, 5, 4, seed=1), _hidden(3, 7, 6, seed=2)
+    student_BTD, teacher_BTD = _hidden(3, 5, 4, seed=1), _hidden(3, 7, 6, seed=2)
     alignment = _alignment()
-    dsa, hid = alignment(make_states(own_BTD.requires_grad_()), make_states(other_BTD), two_sided)
+    dsa, hid = alignment(make_states(student_BTD.requires_grad_()), make_states(teacher_BTD), two_sided)
 
     def vectors(hidden_BTD, spans):
         return [[hidden_BTD[text, start:end].mean(0) for start, end in ranges] for text, ranges in enumerate(spans)]
 
-    own, others = vectors(own_BTD, OWN_SPANS), vectors(other_BTD, OTHER_SPANS)
+    student_vectors, teacher_vectors = vectors(student_BTD, STUDENT_SPANS), vectors(teacher_BTD, TEACHER_SPANS)
     # All tokens weigh the same: a span weighs as many tokens as the teacher has in it.
     distance = [
         [1 - functional.cosine_similarity(alignment.projections[0](u), v, dim=0) for u, v in zip(*text, strict=True)]
-        for text in zip(own, others, strict=True)
+        for text in zip(student_vectors, teacher_vectors, strict=True)
     ]
     expected = (distance[0][0] * 1 + distance[0][1] * 6) / 7 + distance[1][0]
     assert hid.sum.item() == pytest.approx(expected.item(), rel=1e-6)
-    turn = functional.cosine_similarity(*own[0], dim=0) - functional.cosine_similarity(*others[0], dim=0)
+    turn = functional.cosine_similarity(*student_vectors[0], dim=0) - functional.cosine_similarity(
+        *teacher_vectors[0], dim=0
+    )
     assert dsa.sum.item() == pytest.approx(turn.square().item(), rel=1e-6)
-    (gradient,) = torch.autograd.grad(hid.sum + dsa.sum, own_BTD)
+    (gradient,) = torch.autograd.grad(hid.sum + dsa.sum, student_BTD)
     assert gradient[0].abs().sum() > 0
     assert gradient[2].abs().sum() == 0
 
 
 def test_texts_without_spans_on_either_side_give_zeros_on_the_graph(make_batch, make_states):
     batch = replace(make_batch([2], [[]], 2), teacher=make_batch([3], [[]], 3))
-    own_BTD = _hidden(1, 2, 4, seed=1).requires_grad_()
+    student_BTD = _hidden(1, 2, 4, seed=1).requires_grad_()
     alignment = _alignment()
-    total = sum(term.sum for term in alignment(make_states(own_BTD), make_states(_hidden(1, 3, 6, seed=2)), batch))
+    total = sum(term.sum for term in alignment(make_states(student_BTD), make_states(_hidden(1, 3, 6, seed=2)), batch))
     assert total.item() == 0
-    gradients = torch.autograd.grad(total, [own_BTD, *alignment.parameters()])
+    gradients = torch.autograd.grad(total, [student_BTD, *alignment.parameters()])
     assert not any(gradient.any() for gradient in gradients)

@@ -21,7 +21,7 @@ def example(prompt, *response, by_student=False):
     pairs = [] if prompt % 4 == 0 else [[length, length + 2]]
     spans = {"words": np.array(pairs, np.int32).reshape(-1, 2)}
     ids = np.array([100 + prompt] * length + list(response), np.int32)
-    offsets = np.array([[place, place + 1] for place in range(length)], np.int32)
+    offsets = np.array([[offset, offset + 1] for offset in range(length)], np.int32)
     return Example(ids, length, spans, by_student, f"prompt {prompt}", offsets)
 
 

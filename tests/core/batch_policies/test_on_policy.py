@@ -16,8 +16,8 @@ DATA, STUDENT = 1, 3
 def test_fraction_of_the_steps_trains_on_student_responses(fraction, seed, tools):
     drawn = tools.run(OnPolicyBatches(fraction=fraction).create(), tools.rollouts(seed=seed), range(2000))
     writers = tools.writers(drawn)
-    assert all(len(found) == 1 for found in writers)
-    share = sum(found == {STUDENT} for found in writers) / len(writers)
+    assert all(len(names) == 1 for names in writers)
+    share = sum(names == {STUDENT} for names in writers) / len(writers)
     assert abs(share - fraction) < 4 * math.sqrt(fraction * (1 - fraction) / 2000)
 
 

@@ -35,7 +35,7 @@ def test_step_has_the_teachers_responses_to_its_prompts_then_the_students(option
     for step, texts in enumerate(tools.run(options.create(), rollouts, range(12))):
         prompts = [tools.origin(text)[0] for text in rollouts.batch(step)]
         origins = [tools.origin(text) for text in texts]
-        assert [found[:3] for found in origins[:2]] == [(row, row, TEACHER) for row in prompts]
+        assert [origin[:3] for origin in origins[:2]] == [(row, row, TEACHER) for row in prompts]
         since = max(start for start in starts if start <= step)
         assert origins[2:] == [(row, row, STUDENT, since) for row in prompts]
         assert [text.by_student for text in texts] == [False, False, True, True]
@@ -44,7 +44,7 @@ def test_step_has_the_teachers_responses_to_its_prompts_then_the_students(option
 def test_epoch_has_both_responses_to_every_prompt(tools):
     drawn = tools.run(PairedBatches().create(), tools.rollouts(), range(3, 6))
     origins = [tools.origin(text) for texts in drawn for text in texts]
-    assert sorted(found[:3] for found in origins) == [(row, row, by) for row in range(6) for by in (TEACHER, STUDENT)]
+    assert sorted(origin[:3] for origin in origins) == [(row, row, by) for row in range(6) for by in (TEACHER, STUDENT)]
 
 
 @pytest.mark.parametrize(("options", "starts", "_"), INTERVALS)

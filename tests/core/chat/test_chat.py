@@ -12,7 +12,7 @@ import pytest
 
 from mta_framework import RunError
 from mta_framework.chat import Chat, Endpoint, Question
-from mta_framework.testing.chat_server import ChatServer, answered, fail, sent
+from mta_framework.testing.chat_server import ChatServer, fail, send_answer, send_response
 
 KEY = "sk-very-secret-0123456789"
 CONTENT = b'{"choices": [{"message": {"content": "[[5]]"}}]}'
@@ -58,7 +58,7 @@ def hung_up(handler):
 
 def slow(handler):
     time.sleep(1.5)
-    answered(handler, "too late")
+    send_answer(handler, "too late")
 
 
 def dripping(handler):
@@ -73,13 +73,13 @@ def dripping(handler):
 
 
 def of(content):
-    return lambda handler: sent(handler, 200, content)
+    return lambda handler: send_response(handler, 200, content)
 
 
 MISHAPS = {
     "429": fail(429, "slow down"),
     "500": fail(500, "oops"),
-    "503 without a body": lambda handler: sent(handler, 503, b""),
+    "503 without a body": lambda handler: send_response(handler, 503, b""),
     "408": fail(408),
     "cut off": cut_off,
     "hung up": hung_up,
@@ -92,7 +92,7 @@ MISHAPS = {
     "no choices": of(b'{"choices": []}'),
     "no message": of(b'{"choices": [{"text": "5"}]}'),
     "nested for ever": of(b"[" * 100_000),
-    "bad gzip": lambda handler: sent(handler, 200, b"no gzip", {"Content-Encoding": "gzip"}),
+    "bad gzip": lambda handler: send_response(handler, 200, b"no gzip", {"Content-Encoding": "gzip"}),
 }
 
 

@@ -135,10 +135,10 @@ def test_float32_is_exact_to_rounding():
     _check(student, _states(100, trainable=False, dtype=torch.float32), tolerance=2e-5)
 
 
-@pytest.mark.parametrize("number", range(len(GOLDEN["cases"])))
+@pytest.mark.parametrize("index", range(len(GOLDEN["cases"])))
 @pytest.mark.parametrize("chunk_size", [2, None])
-def test_sum_and_gradient_are_those_of_the_authors_code(number, chunk_size):
-    case = GOLDEN["cases"][number]
+def test_sum_and_gradient_are_those_of_the_authors_code(index, chunk_size):
+    case = GOLDEN["cases"][index]
 
     def tensor(entry):
         return torch.tensor(entry["data"], dtype=torch.float32).view(entry["shape"])
@@ -147,9 +147,9 @@ def test_sum_and_gradient_are_those_of_the_authors_code(number, chunk_size):
     student = {layer: tensor(entry).requires_grad_() for layer, entry in enumerate(case["student_hidden"], 1)}
     teacher = {layer: tensor(entry) for layer, entry in enumerate(case["teacher_hidden"], 1)}
     positions = tensor(case["attention_mask"]).flatten().nonzero().squeeze(1)
-    own = States(student[1], student, Head(tensor(case["student_head_weight"])))
-    others = States(teacher[1], teacher, Head(tensor(case["teacher_head_weight"])))
-    read = [select_key_layers(states, layers, positions) for states in (own, others)]
+    student_states = States(student[1], student, Head(tensor(case["student_head_weight"])))
+    teacher_states = States(teacher[1], teacher, Head(tensor(case["teacher_head_weight"])))
+    read = [select_key_layers(states, layers, positions) for states in (student_states, teacher_states)]
     mean = trajectory_sums(*read, TrajectoryDistances(case["temperature"], 1.0, 1.0), chunk_size=chunk_size)[0] / len(
         positions
     )

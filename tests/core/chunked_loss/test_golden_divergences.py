@@ -50,10 +50,10 @@ def _mean_and_gradient(case, kernel):
     return loss.item(), student.grad
 
 
-@pytest.mark.parametrize("number", CASES)
+@pytest.mark.parametrize("index", CASES)
 @pytest.mark.parametrize(("name", "kernel"), KERNELS.items())
-def test_loss_and_gradient_are_those_of_the_authors_code(number, name, kernel):
-    case = GOLDEN["cases"][number]
+def test_loss_and_gradient_are_those_of_the_authors_code(index, name, kernel):
+    case = GOLDEN["cases"][index]
     expected = case["expected"][name]["loss"]
     if name in ("forward_kl", "skew_forward_kl"):  # the golden value is the cross-entropy part alone
         expected -= case["expected"]["teacher_entropy_mean"]

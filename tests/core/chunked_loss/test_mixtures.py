@@ -234,4 +234,4 @@ def test_padding_and_unsupervised_positions_change_nothing(kernel, seed, padding
     value = total(disturbed, 5 + padding)
     torch.testing.assert_close(value, total(finals, 5))
     touched = torch.autograd.grad(value, disturbed[0])[0].abs().sum(-1).nonzero().tolist()
-    assert {tuple(place) for place in touched} <= set(texts)
+    assert {tuple(index) for index in touched} <= set(texts)

@@ -364,7 +364,7 @@ def test_a_module_that_loads_torch_is_told(tmp_path):
     source += "    def score(self, answers):\n        return ScoreSet(())\n"
     path.write_text(f"{source}@hookimpl\ndef mta_register_metrics():\n    return [Heavy]\n")
     check = MetricContract().test_its_module_loads_no_heavy_library
-    with pytest.raises(AssertionError, match="import it inside the method"):
+    with pytest.raises(AssertionError, match="import them inside methods"):
         check(discover([path]).create("metrics", "heavy"))
     path.write_text(path.read_text().replace("import torch\n", ""))
     check(discover([path]).create("metrics", "heavy"))

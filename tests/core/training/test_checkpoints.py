@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mta_framework.training.checkpoints import damage, existing, list_files, publish
+from mta_framework.training.checkpoints import damage, intact_checkpoints, publish, write_manifest
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def folder(tmp_path):
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "weights").write_bytes(b"12345")
     (tmp_path / "state.json").write_bytes(b"{}")
-    list_files(tmp_path)
+    write_manifest(tmp_path)
     return tmp_path
 
 
@@ -21,7 +21,7 @@ def test_a_folder_as_it_was_listed_is_whole(folder):
 
 
 @pytest.mark.parametrize(
-    ("meddle", "told"),
+    ("meddle", "message"),
     [
         (lambda folder: (folder / "state.json").unlink(), "state.json is missing"),
         (lambda folder: (folder / "student/weights").write_bytes(b"1"), "student/weights has 1 bytes instead of 5"),
@@ -30,9 +30,9 @@ def test_a_folder_as_it_was_listed_is_whole(folder):
         (lambda folder: (folder / "files.json").write_text("{"), "files.json cannot be read ("),
     ],
 )
-def test_damage_is_told(folder, meddle, told):
+def test_damage_is_told(folder, meddle, message):
     meddle(folder)
-    assert damage(folder).startswith(told)
+    assert damage(folder).startswith(message)
 
 
 def test_publishing_keeps_the_last_whole_checkpoints_and_drops_damaged_later_ones(tmp_path):
@@ -44,4 +44,4 @@ def test_publishing_keeps_the_last_whole_checkpoints_and_drops_damaged_later_one
     (tmp_path / "partial" / "checkpoint-3").mkdir(parents=True)
     publish(tmp_path, 3, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
-    assert existing(tmp_path) == [tmp_path / "checkpoint-2", tmp_path / "checkpoint-3"]
+    assert intact_checkpoints(tmp_path) == [tmp_path / "checkpoint-2", tmp_path / "checkpoint-3"]

@@ -10,7 +10,7 @@ from mta_framework.types import Example
 
 
 def examples(count):
-    return [Example(np.full(3 + number % 4, number, dtype=np.int32), 1, {}) for number in range(count)]
+    return [Example(np.full(3 + index % 4, index, dtype=np.int32), 1, {}) for index in range(count)]
 
 
 @pytest.mark.parametrize(("count", "micro", "world_size"), [(7, 3, 2), (3, 8, 3), (5, 2, 1), (2, 16, 1)])
@@ -27,6 +27,6 @@ def test_every_example_is_dealt_once_and_every_process_has_a_batch(count, micro,
 
 def test_fewer_rows_than_processes_are_a_fault():
     assert str(validation_fault(1, 2)) == (
-        "data.validation: has fewer rows than there are processes (got 1 for 2); at least one row each. "
+        "data.validation: has fewer rows than there are processes (got 1 for 2); at least one row per process. "
         "Add rows or set it to null."
     )

@@ -37,6 +37,6 @@ def test_short_clauses_are_left_out_as_asked():
 
 
 def test_it_is_found_once_the_distribution_is_installed():
-    found = discover().find("span_extractors", "clauses", "this test")
-    assert found.plugin is Clauses
-    assert found.provider.startswith("mta-hello 0.1.0")
+    registered = discover().find("span_extractors", "clauses", "this test")
+    assert registered.plugin is Clauses
+    assert registered.provider.startswith("mta-hello 0.1.0")

@@ -35,8 +35,8 @@ def test_it_computes_its_formula(batch, cap):
     teacher = random_states(batch, ModelShape(3, 5), seed=1)
     total = 0.0
     for rows in zip(logits(student, batch).tolist(), logits(teacher, batch).tolist(), strict=True):
-        own, other = ([min(max(value - sum(row) / len(row), -cap), cap) for value in row] for row in rows)
-        total += sum((a - b) ** 2 for a, b in zip(own, other, strict=True)) / len(own) / 2
+        student_row, teacher_row = ([min(max(value - sum(row) / len(row), -cap), cap) for value in row] for row in rows)
+        total += sum((a - b) ** 2 for a, b in zip(student_row, teacher_row, strict=True)) / len(student_row) / 2
     assert computed(student, teacher, batch, cap=cap) == pytest.approx(total, rel=1e-5)
 
 
@@ -46,5 +46,5 @@ def test_the_same_model_has_no_distance(batch):
 
 
 def test_it_is_found_once_the_distribution_is_installed():
-    found = discover().find("base_losses", "squared_logits", "this test")
-    assert found.plugin is SquaredLogits
+    registered = discover().find("base_losses", "squared_logits", "this test")
+    assert registered.plugin is SquaredLogits

@@ -1,4 +1,4 @@
-"""Clauses by their punctuation: phrases for languages that no parser is at hand for."""
+"""Clauses between punctuation marks: phrases for languages without a parser."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ _BETWEEN = re.compile(r"[^.,;:!?()\[\]{}\"“”„«»、。，；：！？…\
 
 
 class Clauses(SpanExtractor):
-    """Words, and as phrases what stands between two marks of punctuation.
+    """Words, and clauses between punctuation marks as phrases.
 
-    A clause begins and ends with a word, and has at least ``min_words`` of them.
+    A clause begins and ends with a word and has at least ``min_words`` words.
     """
 
     NAME = "clauses"
-    # Part of the cache key: raise it whenever the same text and options give other spans.
+    # Part of the cache key: raise it whenever the same text and options give different spans.
     VERSION = "1"
 
     class Params(PluginParams):
         """Options."""
 
-        min_words: int = Field(2, ge=1, le=100, description="Clauses of fewer words are left out.")
+        min_words: int = Field(
+            2, ge=1, le=100, description="Least number of words of a clause; shorter ones are left out."
+        )
 
     params: Params
 

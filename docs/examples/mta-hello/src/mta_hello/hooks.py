@@ -1,4 +1,4 @@
-"""Offers the plugins to mta-framework, which finds this module by the entry point in pyproject.toml."""
+"""Registers the plugins with mta-framework, which finds this module by the entry point in pyproject.toml."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Squared distance of logits: distillation before there was a temperature."""
+"""Squared distance of logits: distillation before temperatures were used."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from mta_framework import TOKENS, BaseLoss, Batch, LossTerm, LossTerms, PluginPa
 class SquaredLogits(BaseLoss):
     """Half the mean squared distance between the centred logits of teacher and student, per supervised token.
 
-    Ba and Caruana, "Do deep nets really need to be deep?", 2014. Logits that differ by a constant give the same
-    distribution, so each model's are taken relative to their mean.
+    Logits that differ by a constant give the same distribution, so each model's mean logit is subtracted.
+
+    Source: Ba and Caruana, "Do deep nets really need to be deep?", 2014.
     """
 
     NAME = "squared_logits"
@@ -19,12 +20,12 @@ class SquaredLogits(BaseLoss):
     class Params(PluginParams):
         """Options."""
 
-        cap: float = Field(20.0, gt=0, description="Centred logits are cut off at plus and minus this.")
+        cap: float = Field(20.0, gt=0, description="Bound at which centred logits are clamped, above and below.")
 
     params: Params
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """One term; whole logits never exist, only those of a few positions at a time."""
+        """Compute one term, holding the logits of a few positions at a time."""
         from mta_framework.chunked_loss import chunked_sum, select_supervised
 
         def centred(logits):
