@@ -95,7 +95,9 @@ class Writer:
             raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> RunError:
-        return RunError(f"cannot write to {self._path} ({error.strerror}); responses are kept: make room, then resume")
+        return RunError(
+            f"cannot write to {self._path} ({error.strerror}); every response so far is kept: make room, then resume"
+        )
 
 
 def _lines(path: Path) -> list[bytes]:
