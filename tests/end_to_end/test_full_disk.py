@@ -14,7 +14,7 @@ from mta_framework.runs import pipeline
 from mta_framework.runs.binding import bind
 from mta_framework.training import checkpoints
 
-TOLD = re.compile(r"are kept[.:] make room, then (continue with --)?resume", re.IGNORECASE)
+TOLD = re.compile(r"(is|are) kept[.:] make room, then (continue with --)?resume", re.IGNORECASE)
 WORKER = Path(__file__).with_name("full_disk_worker.py")
 
 
