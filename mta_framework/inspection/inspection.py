@@ -73,7 +73,7 @@ def inspect(bound: BoundRun, wanted: Wanted) -> Inspection:
         _require_teacher(bound)
     samples = _samples(bound, run_models, wanted)
     spans, speed = _parsed(samples[: wanted.limit], bound.spans)
-    count = partial(_own_failures, bound.spans)
+    count = partial(_counted_failures, bound.spans)
     if wanted.whole:
         cache = SpanCache(span_cache_folder(bound.spec), bound.spans, bound.spec.data.processes)
         spans, count = _spans(samples, cache.spans), partial(_cached_failures, cache)
@@ -111,7 +111,7 @@ def _cached_failures(cache: SpanCache, texts: Sequence[str]) -> list[int]:
     return cache.failures
 
 
-def _own_failures(extractor: SpanExtractor, texts: Sequence[str]) -> list[int]:
+def _counted_failures(extractor: SpanExtractor, texts: Sequence[str]) -> list[int]:
     with as_plugin_error(f"span extractor {extractor.NAME!r}"):
         return extractor.failures(texts)
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from mta_framework.reporting.annotated_text import AnnotatedText, edges, tracks
 
 _COLOURS = (("#0b7fab", "#57b8dc"), ("#b26a00", "#e5a23c"), ("#8a3fa8", "#c58be0"), ("#2e7d32", "#7cc47f"))
-"""By granularity, for its spans in turn: two that touch can be told apart."""
+"""By granularity, for its spans in turn: two that touch can be distinguished."""
 
 
 @dataclass(frozen=True)

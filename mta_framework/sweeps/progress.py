@@ -38,7 +38,7 @@ class Progress:
             self._fail(job, f"{outcome.failure} (see {job.log})")
 
     def is_lost(self, job: Job, lost: Collection[Path]) -> bool:
-        """Whether a run cannot start, since the one that its teacher comes from has failed; it is told."""
+        """Whether a run cannot start, since the one that its teacher comes from has failed; if so, reports it."""
         teacher = job.run.teacher
         if teacher is None or teacher.spec.folder not in lost:
             return False
