@@ -33,7 +33,7 @@ from mta_framework.data.records import read_records
 from mta_framework.data.tokens import prompt_ids
 from mta_framework.generation.generate import generate
 from mta_framework.generation.limits import end_ids
-from mta_framework.generation.sampling import Sampling, prompt_seeds
+from mta_framework.generation.sampling_settings import Sampling, prompt_seeds
 from mta_framework.models.loading import load_teacher
 from mta_framework.models.tokenizers import load_teacher_tokenizer
 from mta_framework.spec.data import DatasetSection

@@ -19,7 +19,7 @@ from mta_framework.data.records import read_records
 from mta_framework.data.tokens import encode
 from mta_framework.interfaces import BaseLoss, ImportanceEstimator, LayerMapper, SpanExtractor
 from mta_framework.models.loading import load_student, load_teacher
-from mta_framework.models.states import StateReader, shape_of
+from mta_framework.models.state_reader import StateReader, shape_of
 from mta_framework.models.tokenizers import load_teacher_tokenizer
 from mta_framework.registry import discover
 from mta_framework.spec.data import DatasetSection

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import Report, read_report
-from mta_framework.spec.loading import read_spec
+from mta_framework.spec.reading import read_spec
 from mta_framework.types import LayerPair
 
 Verdict = Literal["as in the paper", "differs", "the paper has no such case"]

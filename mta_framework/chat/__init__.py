@@ -7,7 +7,7 @@ requests, and keeps every answer on disk::
     texts = chat.ask([Question("prompt 1", "How good is ...?")], check, cache_dir)
 """
 
-from mta_framework.chat.chat import Chat, Question
+from mta_framework.chat.asking import Chat, Question
 from mta_framework.chat.endpoint import Endpoint
 
 __all__ = ["Chat", "Endpoint", "Question"]

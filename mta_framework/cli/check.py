@@ -13,7 +13,7 @@ from mta_framework.cli.options import plugin_option, set_option, spec_argument
 from mta_framework.tables.terminal import terminal_list
 
 if TYPE_CHECKING:
-    from mta_framework.runs.binding import BoundRun
+    from mta_framework.runs.plugin_binding import BoundRun
     from mta_framework.spec.data import DatasetSection
     from mta_framework.spec.student import StudentSection
     from mta_framework.spec.teacher import TeacherSection
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def check(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...]) -> None:
     """Check a spec, its plugins and its paths without opening a model."""
     from mta_framework.registry import discover
-    from mta_framework.runs.binding import bind
+    from mta_framework.runs.plugin_binding import bind
 
     bound = bind(spec, discover(plugin_files), overrides)
     say(f"{spec} is valid:", *terminal_list(_summary(bound)))

@@ -45,10 +45,10 @@ def compare(
     seed form one row.
     """
     from mta_framework.comparison import compare as comparing
+    from mta_framework.comparison.comparison_files import write
     from mta_framework.comparison.finished_runs import find_runs
     from mta_framework.comparison.renderings import terminal_lines
     from mta_framework.comparison.win_rates import read_judge
-    from mta_framework.comparison.writing import write
     from mta_framework.registry import discover
 
     chosen = None if judge is None else read_judge(judge, discover(plugin_files))
@@ -56,6 +56,6 @@ def compare(
     comparison = comparing.compare(entries, baseline, metrics, despite_differences, chosen)
     say(*terminal_lines(comparison))
     if output is not None:
-        from mta_framework.reporting.writing import write_comparison
+        from mta_framework.reporting.report_files import write_comparison
 
         say("", *(f"Written: {path}" for path in [*write(output, comparison), write_comparison(output, comparison)]))

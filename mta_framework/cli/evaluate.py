@@ -65,8 +65,8 @@ def evaluate(
     and reuses existing responses.
     """
     from mta_framework.registry import discover
-    from mta_framework.runs.binding import bind_evaluation
-    from mta_framework.spec.target import Request, read_request
+    from mta_framework.runs.plugin_binding import bind_evaluation
+    from mta_framework.spec.evaluate_request import Request, read_request
 
     request = Request(target, data, seeds, metrics, template, dtype, output, overrides)
     # All faults of the input are known before torch is loaded.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mta_framework.cli.group import say, say_error
-from mta_framework.cli.new import new
 from mta_framework.cli.options import plugin_option
+from mta_framework.cli.plugins_new import new
 from mta_framework.tables.table import Table
 from mta_framework.tables.terminal import terminal_table, terminal_width
 

@@ -22,7 +22,7 @@ from mta_framework.cli.scores import score_lines
 def run(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...], resume: bool, dry_run: bool) -> None:
     """Run a spec: train, evaluate and write a report."""
     from mta_framework.registry import discover
-    from mta_framework.runs.binding import bind
+    from mta_framework.runs.plugin_binding import bind
 
     if resume and dry_run:
         raise click.UsageError("--resume has no effect with --dry-run.")

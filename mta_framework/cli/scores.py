@@ -15,7 +15,7 @@ def score_lines(report: Report) -> Iterator[str]:
     """Lines with a table for each metric and a legend; none if nothing was evaluated."""
     if report.evaluation is None:
         return
-    from mta_framework.evaluation.tables import metrics, score_table, seeds_note
+    from mta_framework.evaluation.score_tables import metrics, score_table, seeds_note
 
     for metric in metrics(report.evaluation):
         table = score_table(report.evaluation, metric)

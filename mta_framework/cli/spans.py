@@ -49,7 +49,7 @@ def spans(
     """Show the spans of a spec's training texts or of a given text, without training."""
     from mta_framework.errors import Fault, InputError
     from mta_framework.registry import discover
-    from mta_framework.runs.binding import bind
+    from mta_framework.runs.plugin_binding import bind
 
     if text is not None and (whole or limit is not None):
         raise click.UsageError("--limit and --all have no effect with --text.")
@@ -81,7 +81,7 @@ def _text_faults(text: str) -> Iterator[Fault]:
 
 
 def _lines(inspection: Inspection) -> Iterator[str]:
-    from mta_framework.inspection.terminal import lines
+    from mta_framework.inspection.terminal_text import lines
     from mta_framework.reporting.span_statistics import statistics_notes, statistics_table
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -16,7 +16,7 @@ from mta_framework.tables.terminal import terminal_table
 
 if TYPE_CHECKING:
     from mta_framework.spec.sweep import Choice
-    from mta_framework.sweeps.binding import BoundSweep
+    from mta_framework.sweeps.bound_sweep import BoundSweep
 
 
 @click.command()
@@ -34,7 +34,7 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
     GPU each, in turn, or an equal share of the cores.
     """
     from mta_framework.registry import discover
-    from mta_framework.sweeps.binding import bind_sweep
+    from mta_framework.sweeps.bound_sweep import bind_sweep
 
     if dry_run and (resume or jobs or ray):
         raise click.UsageError("--resume, --jobs and --ray have no effect with --dry-run.")
@@ -45,7 +45,7 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
         return
     warnings.simplefilter("ignore", FutureWarning)  # as `mta run`
     from mta_framework.sweeps.run import RunnerOptions, run_sweep
-    from mta_framework.sweeps.table import compare_cells
+    from mta_framework.sweeps.sweep_comparison import compare_cells
 
     try:
         failed = run_sweep(bound, RunnerOptions(jobs, ray, plugin_files), resume, say)

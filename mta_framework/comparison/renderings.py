@@ -6,8 +6,8 @@ import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from mta_framework.comparison.comparison_tables import notes_with_bold, run_table, set_name, table_groups
 from mta_framework.comparison.results import Comparison, Interval, SideBySide
-from mta_framework.comparison.tables import notes_with_bold, run_table, set_name, table_groups
 from mta_framework.tables.csv_text import csv_table
 from mta_framework.tables.latex import latex_table
 from mta_framework.tables.markdown import escape, markdown_table

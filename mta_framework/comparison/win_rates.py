@@ -19,8 +19,8 @@ from mta_framework.interfaces import PairwiseMetric
 from mta_framework.registry import Registry
 from mta_framework.spec.document import read_document
 from mta_framework.spec.evaluation import METRIC_CACHE
-from mta_framework.spec.faults import faults_of
 from mta_framework.spec.section import PluginSection
+from mta_framework.spec.validation_faults import faults_of
 from mta_framework.types import Generations
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mta_framework.data.responses import Response
+from mta_framework.data.response_encoding import Response
 from mta_framework.storage import Shards
 from mta_framework.types import Example
 

@@ -19,7 +19,7 @@ from mta_framework.evaluation.responses import respond
 from mta_framework.evaluation.scoring import label_metrics, score, source
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.engines import make_engine
-from mta_framework.generation.sampling import Sampling
+from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.interfaces import Metric
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.run import RunSpec

@@ -18,7 +18,7 @@ from mta_framework.data.tokens import join_response, tokenise
 from mta_framework.generation.isolation import isolated
 from mta_framework.generation.limits import first_id, max_positions
 from mta_framework.models.decoder import base_of
-from mta_framework.models.states import StateReader
+from mta_framework.models.state_reader import StateReader
 from mta_framework.types import Likelihood
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from mta_framework.distributed import gather, processes, run_on_main, shard
 from mta_framework.evaluation.journal import Journal, Response
 from mta_framework.generation.engine import Engine
-from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
+from mta_framework.generation.sampling_settings import Generation, Sampling, prompt_seeds
 
 
 def respond(

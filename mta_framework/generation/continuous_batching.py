@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from mta_framework.generation.kv_cache import RowCache
+from mta_framework.generation.left_padding import pad_left
 from mta_framework.generation.limits import depends_on_batch_length
 from mta_framework.generation.request import DecodingConfig, Request
 from mta_framework.generation.token_sampling import sample_tokens
@@ -102,13 +103,12 @@ class _Batch:
         """Logits of the next token; ``lengths`` include the cached tokens, ``width`` is the columns of the cache."""
         device = self._model.device
         new = max(map(len, ids))
-        padded = [[self._config.padding] * (new - len(row)) + list(row) for row in ids]
         length_B1 = torch.tensor(lengths, device=device).unsqueeze(1)
         # Position of each column's token in its row; negative on padding.
         position_BC = length_B1 - torch.arange(width + new, 0, -1, device=device)
         positions = {"position_ids": position_BC[:, -new:].clamp(min=0)} if self._has_positions else {}
         output = self._model(
-            input_ids=torch.tensor(padded, device=device),
+            input_ids=pad_left(ids, self._config.padding).to(device),
             attention_mask=(position_BC >= 0).long(),
             past_key_values=cache,
             **positions,

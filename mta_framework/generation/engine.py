@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mta_framework.errors import RunError
-from mta_framework.generation.sampling import Generation, Sampling
+from mta_framework.generation.sampling_settings import Generation, Sampling
 
 OnFinished = Callable[[int, Generation], None]
 """Called with the index of a prompt and its response."""

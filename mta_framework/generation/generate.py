@@ -17,7 +17,7 @@ from mta_framework.generation.isolation import isolated
 from mta_framework.generation.kv_cache import supports_continuous_batching
 from mta_framework.generation.limits import end_ids, first_id, output_size, padding_ids, room_fault
 from mta_framework.generation.request import DecodingConfig, Request
-from mta_framework.generation.sampling import Generation, Sampling
+from mta_framework.generation.sampling_settings import Generation, Sampling
 from mta_framework.generation.static_batching import generate_static
 from mta_framework.models.decoder import base_of
 

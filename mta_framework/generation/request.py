@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mta_framework.generation.sampling import Sampling
+from mta_framework.generation.sampling_settings import Sampling
 
 
 @dataclass(frozen=True)

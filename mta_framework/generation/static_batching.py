@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
+from mta_framework.generation.left_padding import pad_left
 from mta_framework.generation.request import DecodingConfig, Request
 from mta_framework.generation.token_sampling import SamplingProcessor
 
@@ -38,7 +38,8 @@ def generate_static(model: PreTrainedModel, rows: Sequence[Request], config: Dec
 
 
 def _responses(model: PreTrainedModel, rows: Sequence[Request], config: DecodingConfig) -> list[list[int]]:
-    input_ids_BP, attention_mask_BP = _padded([row.prompt for row in rows], config.padding)
+    input_ids_BP = pad_left([row.prompt for row in rows], config.padding)
+    attention_mask_BP = pad_left([[1] * len(row.prompt) for row in rows], 0)
     generation_config = GenerationConfig(
         max_new_tokens=config.sampling.max_new_tokens,
         eos_token_id=list(config.ends) or None,
@@ -54,13 +55,3 @@ def _responses(model: PreTrainedModel, rows: Sequence[Request], config: Decoding
         logits_processor=LogitsProcessorList([processor]),
     )
     return output_BPR[:, input_ids_BP.shape[1] :].tolist()
-
-
-def _padded(prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
-    width = max(map(len, prompts))
-    ids_BP = torch.full((len(prompts), width), padding, dtype=torch.int64)
-    mask_BP = torch.zeros_like(ids_BP)
-    for row, ids in enumerate(prompts):
-        ids_BP[row, width - len(ids) :] = torch.tensor(ids)
-        mask_BP[row, width - len(ids) :] = 1
-    return ids_BP, mask_BP

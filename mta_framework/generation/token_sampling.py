@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import LogitsProcessor, TopPLogitsWarper
 
 from mta_framework.errors import RunError
-from mta_framework.generation.sampling import Sampling
+from mta_framework.generation.sampling_settings import Sampling
 
 _BLOCK = 256  # About the root of a vocabulary: as many blocks as tokens in each.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mta_framework.generation.engine import Engine, OnFinished, SavedModel
 from mta_framework.generation.generate import generate
-from mta_framework.generation.sampling import Generation, Sampling
+from mta_framework.generation.sampling_settings import Generation, Sampling
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,7 +13,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from mta_framework.generation.engine import Engine, OnFinished, SavedModel
 from mta_framework.generation.limits import end_ids, first_id, output_size, padding_ids
-from mta_framework.generation.sampling import Generation, Sampling
+from mta_framework.generation.sampling_settings import Generation, Sampling
 from mta_framework.models.decoder import base_of
 from mta_framework.models.export import save_student
 

@@ -13,14 +13,14 @@ from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import SampleTokenizer
 from mta_framework.errors import Fault, InputError, as_plugin_error
-from mta_framework.inspection.weights import character_weights
+from mta_framework.inspection.importance_weights import character_weights
 from mta_framework.interfaces import MeasuringLayerMapper, SpanExtractor
 from mta_framework.models.run_models import RunModels
 from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.reporting.span_statistics import SpanStatistics, Speed, span_statistics
-from mta_framework.runs.binding import BoundRun
 from mta_framework.runs.build import alignment_layers, recorded_layers, span_cache_folder
 from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import summarised_models
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.cross_tokenizer import TokenisedText

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from mta_framework.evaluation.report import EvaluationFacts, Report
-from mta_framework.evaluation.tables import metrics
+from mta_framework.evaluation.score_tables import metrics
 from mta_framework.reporting.page import render
 from mta_framework.reporting.redact import redact
 from mta_framework.reporting.summary_text import loading, summary, unparsed

@@ -7,8 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mta_framework.comparison.results import Comparison, Contrast, SideBySide
-from mta_framework.comparison.tables import (
+from mta_framework.comparison.comparison_tables import (
     contrast_table,
     notes_with_bold,
     run_table,
@@ -17,6 +16,7 @@ from mta_framework.comparison.tables import (
     signed,
     verdict_table,
 )
+from mta_framework.comparison.results import Comparison, Contrast, SideBySide
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import MetricFacts, read_report
 from mta_framework.reporting.page import Plot, render

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mta_framework.evaluation.report import EvaluationFacts, Report
-from mta_framework.evaluation.tables import cell_of, metrics, score_table
+from mta_framework.evaluation.score_tables import cell_of, metrics, score_table
 from mta_framework.reporting import figures
 from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.reporting.page import Plot, render

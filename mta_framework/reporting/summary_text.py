@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mta_framework.evaluation.report import EvaluationFacts, Report
-from mta_framework.evaluation.tables import metrics, score_table, seeds_note
+from mta_framework.evaluation.score_tables import metrics, score_table, seeds_note
 from mta_framework.reporting.training_log import share_by_student
 from mta_framework.tables.table import Table
 

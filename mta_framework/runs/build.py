@@ -15,14 +15,14 @@ from mta_framework.alignment.objective import Alignment
 from mta_framework.alignment.similarity import layer_similarity
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.prepare import PreparedData
-from mta_framework.data.responses import ResponseEncoder
+from mta_framework.data.response_encoding import ResponseEncoder
 from mta_framework.distributed import run_on_main
 from mta_framework.errors import RunError, as_plugin_error, faults_at
 from mta_framework.generation.engines import make_engine
-from mta_framework.generation.sampling import Sampling
+from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.interfaces import BaseLoss, LayerMapper, MeasuringLayerMapper
 from mta_framework.models.run_models import RunModels
-from mta_framework.runs.binding import BoundRun
+from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.run import RunSpec

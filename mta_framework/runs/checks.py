@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from mta_framework.errors import Fault, InputError, faults_at
 from mta_framework.interfaces import BaseLoss, LayerMapper, SpanExtractor
-from mta_framework.spec.loading import RawSpec
+from mta_framework.spec.reading import RawSpec
 from mta_framework.spec.run import RunSpec
 
 

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.evaluation.report import newer_fault
 from mta_framework.interfaces import MeasuringLayerMapper
-from mta_framework.runs.binding import BoundRun
 from mta_framework.runs.build import recorded_layers
 from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.span_geometry import recorded_geometry
 from mta_framework.training import checkpoints
 from mta_framework.training.train import TrainingLog

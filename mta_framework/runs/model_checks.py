@@ -14,7 +14,7 @@ from mta_framework.generation.engines import engine_fault
 from mta_framework.generation.limits import max_positions, room_fault
 from mta_framework.interfaces import Metric
 from mta_framework.models.run_models import RunModels
-from mta_framework.runs.binding import BoundRun
+from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.run import RunSpec
 

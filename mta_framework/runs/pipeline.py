@@ -24,19 +24,20 @@ from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, evaluate_models
 from mta_framework.evaluation.report import EvaluationFacts, Report
-from mta_framework.generation.sampling import Sampling
+from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.models.export import save_student
 from mta_framework.models.run_models import RunModels
 from mta_framework.registry import describe
-from mta_framework.reporting.writing import write_report
+from mta_framework.reporting.report_files import write_report
 from mta_framework.runs import summary
-from mta_framework.runs.binding import BoundEvaluation, BoundRun
 from mta_framework.runs.build import alignment, measured_layers, similarity, training_data
 from mta_framework.runs.candidates import evaluated_model, models_of_run
-from mta_framework.runs.folder import RunFolder, open_run_folder, require_free, require_same
+from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.runs.plan import Plan, estimate_memory
+from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.preparation import RunInputs, prepare_evaluation, prepare_run
+from mta_framework.runs.resume import require_free, require_same
 from mta_framework.runs.span_geometry import SpanGeometry
 from mta_framework.storage import write_json
 from mta_framework.timers import Clock

@@ -18,11 +18,12 @@ from mta_framework.evaluation.sets import read_sets
 from mta_framework.generation.engines import engine_fault
 from mta_framework.models.evaluated import EvaluatedModel
 from mta_framework.models.run_models import RunModels
-from mta_framework.runs.binding import BoundEvaluation, BoundRun
 from mta_framework.runs.build import alignment_layers, base_loss_layers, span_cache_folder
-from mta_framework.runs.folder import RunFolder, require_same_evaluation
+from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.integrity import require_whole
 from mta_framework.runs.model_checks import evaluation_faults, length_faults, tokenizer_faults, warn_of_size
+from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
+from mta_framework.runs.resume import require_same_evaluation
 from mta_framework.training.arguments import precision_fault
 from mta_framework.training.loader import validation_fault
 from mta_framework.training.train import sampler_for

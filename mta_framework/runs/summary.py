@@ -9,10 +9,10 @@ from mta_framework.data.tokens import EncodedSet
 from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts, SpanSample
 from mta_framework.models.model_summary import ModelSummary
 from mta_framework.models.run_models import RunModels
-from mta_framework.runs.binding import BoundEvaluation, BoundRun
 from mta_framework.runs.build import recorded_layers
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.integrity import read_training_log
+from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import recorded_geometry
 

@@ -11,8 +11,8 @@ from mta_framework.spec.data import DatasetSection
 from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.evaluation_spec import EvaluationSpec
-from mta_framework.spec.loading import RawSpec
 from mta_framework.spec.model_files import model_fault, tokenizer_fault
+from mta_framework.spec.reading import RawSpec
 from mta_framework.spec.run import RunSpec
 
 _HINT = "Check the path; it is relative to the folder of the spec."

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from mta_framework.spec.document import KeyPath
-from mta_framework.spec.faults import key_path_of, meant
 from mta_framework.spec.schema_text import Schema, property_at
 from mta_framework.spec.section import Section
+from mta_framework.spec.validation_faults import key_path_of, meant
 
 SpecT = TypeVar("SpecT", bound=Section)
 

@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.spec.document import read_document, shown
-from mta_framework.spec.faults import faults_of
 from mta_framework.spec.section import Contradiction, Location, Name, Section, Text, exactly_one
+from mta_framework.spec.validation_faults import faults_of
 
 _CELL_FIELDS = ("name", "output_dir")
 """Fields of a spec that the sweep sets for each cell."""

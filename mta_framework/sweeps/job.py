@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from mta_framework.errors import RunError
-from mta_framework.runs.binding import BoundRun
 from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.storage import write_json
 
 PAUSE = 0.2

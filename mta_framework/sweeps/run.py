@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 from mta_framework.distributed import processes
 from mta_framework.errors import Fault, InputError, RunError, collect_faults
 from mta_framework.runs import pipeline
-from mta_framework.runs.binding import BoundRun
 from mta_framework.runs.folder import RunFolder
-from mta_framework.sweeps.binding import BoundCell, BoundSweep, CellFaults, require_free
+from mta_framework.runs.plugin_binding import BoundRun
+from mta_framework.sweeps.bound_sweep import BoundCell, BoundSweep, CellFaults, require_free
 from mta_framework.sweeps.cluster import cluster
 from mta_framework.sweeps.job import Job, Outcome, Runner
 from mta_framework.sweeps.pool import Pool, usable_cores, visible_devices

@@ -11,7 +11,7 @@ from mta_framework.alignment.objective import Alignment
 from mta_framework.chunked_loss import chunked_sum, cross_entropy, select_supervised
 from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import BaseLoss
-from mta_framework.models.states import StateReader
+from mta_framework.models.state_reader import StateReader
 from mta_framework.timers import ALIGNMENT, STUDENT, TEACHER, Stopwatch
 from mta_framework.types import TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
 

@@ -14,11 +14,11 @@ from torch import nn
 
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.response_cache import ResponseCache
-from mta_framework.data.responses import Response, ResponseEncoder
+from mta_framework.data.response_encoding import Response, ResponseEncoder
 from mta_framework.distributed import gather, processes, run_on_main, shard
 from mta_framework.errors import RunError
 from mta_framework.generation.engine import Engine
-from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
+from mta_framework.generation.sampling_settings import Generation, Sampling, prompt_seeds
 from mta_framework.interfaces import Rollouts
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.field_extraction import extract_by_field

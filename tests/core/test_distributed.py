@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mta_framework import Metric, RunError, ScoreSet
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate_models
-from mta_framework.generation.sampling import Sampling
+from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.distributed import processes, run_on_main, shutdown
 
 class Length(Metric):

@@ -17,7 +17,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) 
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     from mta_framework.evaluation.report import EvaluationFacts, Report, Score
-    from mta_framework.reporting.writing import write_report
+    from mta_framework.reporting.report_files import write_report
 
     folder = tmp_path_factory.mktemp("workplace")
     for block in plugin_files():

@@ -18,7 +18,7 @@ from mta_framework.cli.scores import score_lines
 from mta_framework.evaluation.report import EvaluationFacts, Report, Score
 from mta_framework.registry import discover
 from mta_framework.spec.effects import effect_of
-from mta_framework.spec.loading import read_spec
+from mta_framework.spec.reading import read_spec
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.sweep import SweepSpec
 

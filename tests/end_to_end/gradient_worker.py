@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from mta_framework.distributed import processes
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
-from mta_framework.runs.binding import bind
+from mta_framework.runs.plugin_binding import bind
 from mta_framework.training.trainer import DistillationTrainer
 
 

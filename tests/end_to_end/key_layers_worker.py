@@ -10,7 +10,7 @@ from unittest import mock
 from mta_framework.distributed import processes
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
-from mta_framework.runs.binding import bind
+from mta_framework.runs.plugin_binding import bind
 
 
 def key_layers(spec: Path, out: Path) -> None:

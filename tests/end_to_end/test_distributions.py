@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mta_framework.cli.new import KINDS
+from mta_framework.cli.plugins_new import KINDS
 
 ROOT = Path(__file__).parents[2]
 HELLO = ROOT / "docs" / "examples" / "mta-hello"

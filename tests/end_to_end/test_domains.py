@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from mta_framework.cli import main
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
-from mta_framework.runs.binding import bind
+from mta_framework.runs.plugin_binding import bind
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher")]
 

@@ -168,7 +168,7 @@ def test_a_run_folder_gives_its_student_and_its_settings_and_keeps_its_own_repor
 ):
     from mta_framework.registry import discover
     from mta_framework.runs import pipeline
-    from mta_framework.runs.binding import bind
+    from mta_framework.runs.plugin_binding import bind
 
     spec_dict["training"] = {**spec_dict["training"], "max_steps": 1}
     spec_dict["evaluation"] = {**spec_dict["evaluation"], "models": ["student"], "seeds": [10]}

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from mta_framework import ModelShape
 from mta_framework.cli import main
 from mta_framework.registry import discover
-from mta_framework.runs.binding import bind
+from mta_framework.runs.plugin_binding import bind
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SWEEPS = [path for path in sorted(EXAMPLES.glob("*/*.json")) if "axes" in json.loads(path.read_text(encoding="utf-8"))]

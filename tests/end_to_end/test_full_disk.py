@@ -11,7 +11,7 @@ from mta_framework.errors import RunError, explain_disk_full
 from mta_framework.evaluation.report import read_report
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
-from mta_framework.runs.binding import bind
+from mta_framework.runs.plugin_binding import bind
 from mta_framework.training import checkpoints
 
 TOLD = re.compile(r"(is|are) kept[.:] make room, then (continue with --)?resume", re.IGNORECASE)

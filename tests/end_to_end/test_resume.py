@@ -16,7 +16,7 @@ import pytest
 from mta_framework import RunError
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
-from mta_framework.runs.binding import bind
+from mta_framework.runs.plugin_binding import bind
 from mta_framework.training.trainer import DistillationTrainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_page")]

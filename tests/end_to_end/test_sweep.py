@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 
 from mta_framework.cli import main
 from mta_framework.registry import discover
-from mta_framework.runs.binding import bind
 from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.plugin_binding import bind
 from mta_framework.sweeps import pool
 
 pytestmark = pytest.mark.slow

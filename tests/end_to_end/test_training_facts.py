@@ -14,7 +14,7 @@ from mta_framework.cli import main
 from mta_framework.evaluation.report import read_report
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
-from mta_framework.runs.binding import bind
+from mta_framework.runs.plugin_binding import bind
 from mta_framework.timers import Stopwatch
 from mta_framework.training.trainer import DistillationTrainer
 

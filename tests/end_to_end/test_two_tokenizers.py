@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from mta_framework import InputError
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
-from mta_framework.runs.binding import bind
+from mta_framework.runs.plugin_binding import bind
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mta_framework import Generations, InputError, RunError
 from mta_framework.registry import discover
-from mta_framework.runs.binding import bind
+from mta_framework.runs.plugin_binding import bind
 from mta_framework.testing.chat_server import ChatServer, fail
 from mta_plugins.metrics.judge import Judge
 
@@ -20,7 +20,7 @@ ANSWERS = Generations(["Paris", "", "42"], [["Paris"], ["x"], ["42", "forty-two"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setenv("TEST_API_KEY", "sk-secret")
-    monkeypatch.setattr("mta_framework.chat.chat.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("mta_framework.chat.asking.FIRST_WAIT", 0.01)
 
 
 def judge(server, **options):

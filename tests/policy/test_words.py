@@ -40,10 +40,11 @@ BANNED = {
 ABOUT_NUMBERS = {"arithmetic.py", "exact_match.py", "html_text.py", "math.py"}
 """Files in which a number is a number."""
 
-PARALLEL_STEMS = {
-    "__init__",
-}
-"""File names that may occur more than once in the core and the plugins: parallel parts."""
+FAMILIES = {"base_losses", "batch_policies", "importance_estimators", "layer_mappers", "metrics", "span_extractors"}
+COMMANDS = {"compare", "evaluate", "plan", "run", "scores", "sweep"}
+PARALLEL_STEMS = {"__init__", "plugin", "rollouts", *FAMILIES, *COMMANDS}
+"""File names that may occur more than once in the core and the plugins: packages, a contract and its tests, a command
+and what it calls."""
 
 PHRASES = re.compile(r"\b(is|are) allowed[.;]|\(got \)|\bstretch(es)?\b|\bthe way of the data\b|\b(is|are) told\b")
 """What no docstring and no message says."""

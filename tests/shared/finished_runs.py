@@ -31,7 +31,7 @@ class FinishedRuns:
         from mta_framework.evaluation.report import read_report
         from mta_framework.registry import discover
         from mta_framework.runs import pipeline
-        from mta_framework.runs.binding import bind
+        from mta_framework.runs.plugin_binding import bind
 
         bound = bind(spec, discover())
         source = self.kept / self._digest(spec)

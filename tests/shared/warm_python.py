@@ -33,7 +33,7 @@ PRELOADED = (
     "matplotlib.figure",
     "mta_framework.runs.pipeline",
     "mta_framework.runs.evaluate_model",
-    "mta_framework.reporting.writing",
+    "mta_framework.reporting.report_files",
     "mta_plugins.hooks",
     "mta_plugins.span_extractors.spacy_phrases",
 )

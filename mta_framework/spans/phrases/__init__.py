@@ -9,6 +9,6 @@ from __future__ import annotations
 from mta_framework.spans.phrases.constituents import Tree, by_constituents
 from mta_framework.spans.phrases.dependencies import by_dependencies
 from mta_framework.spans.phrases.outermost import outermost_phrases, words_within
-from mta_framework.spans.phrases.words import HEADS, Word
+from mta_framework.spans.phrases.tagged_words import HEADS, Word
 
 __all__ = ["HEADS", "Tree", "Word", "by_constituents", "by_dependencies", "outermost_phrases", "words_within"]

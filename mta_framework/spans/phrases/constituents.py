@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mta_framework.spans.phrases.words import ADVERBIAL, HEADS, NOMINAL, VERBAL, Word, has_any, trimmed
+from mta_framework.spans.phrases.tagged_words import ADVERBIAL, HEADS, NOMINAL, VERBAL, Word, has_any, trimmed
 from mta_framework.types import Span
 
 _NOUN_LABELS = {"NP", "WHNP", "NX"}

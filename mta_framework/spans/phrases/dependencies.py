@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from mta_framework.spans.phrases.words import ADVERBIAL, NOMINAL, Word, trimmed
+from mta_framework.spans.phrases.tagged_words import ADVERBIAL, NOMINAL, Word, trimmed
 from mta_framework.types import Span
 
 _LEFT = {"det", "amod", "nummod", "nmod", "compound", "flat", "fixed", "goeswith", "clf"}

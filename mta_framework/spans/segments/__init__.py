@@ -10,7 +10,7 @@ For span extractors that pass such segments, or the text between them, to other 
 from __future__ import annotations
 
 from mta_framework.spans.segments.arithmetic import NUMBER
-from mta_framework.spans.segments.code import blank_quote_marks, code_segments
+from mta_framework.spans.segments.code_segments import blank_quote_marks, code_segments
 from mta_framework.spans.segments.dispatch import (
     Excerpt,
     excerpts_of,
@@ -21,9 +21,9 @@ from mta_framework.spans.segments.dispatch import (
     spans_of,
     spans_within,
 )
+from mta_framework.spans.segments.formula_tokens import Token, formula_tokens
 from mta_framework.spans.segments.formulas import formula_segments
 from mta_framework.spans.segments.segment import Segment, shifted
-from mta_framework.spans.segments.tokens import Token, formula_tokens
 
 __all__ = [
     "NUMBER",

@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 
 from mta_framework import __version__
-from mta_framework.cli.new import KINDS
+from mta_framework.cli.plugins_new import KINDS
 from mta_framework.registry import FAMILIES, class_fault, noun_of
 from mta_framework.spec.run import RunSpec
 

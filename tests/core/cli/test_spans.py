@@ -182,7 +182,7 @@ def test_weights_of_the_page_are_those_of_the_estimator(with_teacher: Path) -> N
     """A uniform estimator weighs all tokens alike: every character of a token has weight 1."""
     from mta_framework.inspection.inspection import Wanted, inspect
     from mta_framework.registry import discover
-    from mta_framework.runs.binding import bind
+    from mta_framework.runs.plugin_binding import bind
 
     overrides = ('alignment.spans={"name": "spacy_phrases"}', 'alignment.importance={"name": "uniform"}')
     found = inspect(bind(with_teacher, discover(), overrides), Wanted(text="The old keeper", importance=True))

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import ttest_ind
 
 from mta_framework.comparison.compare import Entry, compare
-from mta_framework.comparison.tables import contrast_table
+from mta_framework.comparison.comparison_tables import contrast_table
 from mta_framework.errors import InputError
 from mta_framework.evaluation.statistics import holm
 

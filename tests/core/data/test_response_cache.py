@@ -14,7 +14,7 @@ import pytest
 
 from mta_framework import RunError
 from mta_framework.data.response_cache import ResponseCache
-from mta_framework.data.responses import Response
+from mta_framework.data.response_encoding import Response
 from mta_framework.types import Example
 
 

@@ -10,8 +10,8 @@ import pytest
 from mta_framework.evaluation.aggregation import Evaluation, SetResult, aggregate
 from mta_framework.evaluation.predictions import Prediction
 from mta_framework.evaluation.report import MetricFacts
+from mta_framework.evaluation.score_tables import heading, score_table, seeds_note
 from mta_framework.evaluation.statistics import PromptScores, interval
-from mta_framework.evaluation.tables import heading, score_table, seeds_note
 from mta_framework.tables.table import Cell
 
 

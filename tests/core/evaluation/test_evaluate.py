@@ -19,7 +19,7 @@ from mta_framework.evaluation.predictions import Prediction, read_rows
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.generate import generate
-from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
+from mta_framework.generation.sampling_settings import Generation, Sampling, prompt_seeds
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=6, batch_tokens=20)
 

@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mta_framework import Metric, ScoreSet
 from mta_framework.evaluation import journal
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate_models
-from mta_framework.generation.sampling import Sampling
+from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.distributed import shutdown
 
 class Length(Metric):

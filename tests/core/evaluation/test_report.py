@@ -22,7 +22,7 @@ from mta_framework.evaluation.report import (
     SpanFacts,
     read_report,
 )
-from mta_framework.reporting.writing import write_report
+from mta_framework.reporting.report_files import write_report
 
 LOG = (
     {"loss": 3.2, "kl": 3.0, "dsa": 0.1, "learning_rate": 1e-4, "grad_norm": 2.0, "epoch": 0.5, "step": 10},
@@ -127,7 +127,7 @@ def test_environment_names_what_can_change_a_number():
 
 def test_reading_a_report_needs_no_torch():
     code = (
-        "import sys, mta_framework.evaluation.report, mta_framework.evaluation.tables\n"
+        "import sys, mta_framework.evaluation.report, mta_framework.evaluation.score_tables\n"
         "assert not {'torch', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

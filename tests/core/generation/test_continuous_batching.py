@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from mta_framework.errors import RunError
 from mta_framework.generation.generate import generate
 from mta_framework.generation.kv_cache import RowCache, supports_continuous_batching
-from mta_framework.generation.sampling import Sampling, prompt_seeds
+from mta_framework.generation.sampling_settings import Sampling, prompt_seeds
 
 DRAW = random.Random(8)
 PROMPTS = [[DRAW.randrange(40) for _ in range(DRAW.choice([1, 2, 3, 5, 8, 13, 21]))] for _ in range(64)]

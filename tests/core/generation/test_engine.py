@@ -15,7 +15,7 @@ from mta_framework.generation import vllm_engine
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.engines import engine_fault, make_engine
 from mta_framework.generation.generate import generate
-from mta_framework.generation.sampling import Generation, Sampling, prompt_seeds
+from mta_framework.generation.sampling_settings import Generation, Sampling, prompt_seeds
 
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6], []]
 SEEDS = prompt_seeds(1, 3)

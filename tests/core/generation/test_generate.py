@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 from mta_framework.errors import InputError
 from mta_framework.generation.generate import generate
 from mta_framework.generation.limits import end_ids
-from mta_framework.generation.sampling import Sampling, prompt_seeds
+from mta_framework.generation.sampling_settings import Sampling, prompt_seeds
 
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 35], [8], [9, 7, 9, 3], [2, 3]]
 GREEDY = Sampling(temperature=0, top_p=1.0, max_new_tokens=8, batch_tokens=32)

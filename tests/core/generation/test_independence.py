@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mta_framework.generation.generate import generate
-from mta_framework.generation.sampling import Sampling, prompt_seeds
+from mta_framework.generation.sampling_settings import Sampling, prompt_seeds
 
 PROMPTS = [[(7 * row + step) % 39 for step in range(1 + (5 * row) % 11)] for row in range(12)]
 SEEDS = prompt_seeds(3, 12)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mta_framework.errors import RunError
-from mta_framework.generation.sampling import Sampling
+from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.generation.token_sampling import SamplingProcessor, sample_inverse_cdf, sample_tokens
 
 NEARLY_ONE = 1 - 2**-53

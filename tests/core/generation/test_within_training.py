@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from mta_framework.generation.generate import generate
-from mta_framework.generation.sampling import Sampling, prompt_seeds
-from mta_framework.models.states import StateReader
+from mta_framework.generation.sampling_settings import Sampling, prompt_seeds
+from mta_framework.models.state_reader import StateReader
 
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 35], [8], [9, 7, 9, 3], [2, 3]]
 SEEDS = prompt_seeds(1, 5)

@@ -17,7 +17,7 @@ from mta_framework import Example, Progress
 from mta_framework.data.batches import collate
 from mta_framework.models.head_check import check_head
 from mta_framework.models.lora import add_lora
-from mta_framework.models.states import StateReader, shape_of
+from mta_framework.models.state_reader import StateReader, shape_of
 from mta_framework.registry import discover
 from mta_framework.spec.student import LoraSection
 

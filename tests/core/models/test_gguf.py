@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from mta_framework.models.export import save_student
 from mta_framework.models.loading import load_student, load_teacher
 from mta_framework.models.model_summary import summarise_student, summarise_teacher
-from mta_framework.models.states import StateReader
+from mta_framework.models.state_reader import StateReader
 from mta_framework.models.tokenizers import load_student_tokenizer, load_teacher_tokenizer
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection

@@ -9,7 +9,7 @@ from mta_framework import InputError
 from mta_framework.models.export import save_student
 from mta_framework.models.loading import load_student, load_teacher
 from mta_framework.models.model_summary import summarise_student, summarise_teacher
-from mta_framework.models.states import shape_of
+from mta_framework.models.state_reader import shape_of
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 

@@ -116,7 +116,7 @@ def report(log, spec, evaluation):
 @pytest.fixture(scope="session")
 def comparison(tmp_path_factory, report):
     """A baseline and a better row on two sets, each of one run; one of the runs is on disk."""
-    from mta_framework.reporting.writing import write_report
+    from mta_framework.reporting.report_files import write_report
 
     tmp_path = tmp_path_factory.mktemp("runs")
     write_report(tmp_path / "base", report)

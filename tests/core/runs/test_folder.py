@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from mta_framework.errors import InputError, RunError
-from mta_framework.runs.folder import open_run_folder, require_free
+from mta_framework.runs.folder import open_run_folder
+from mta_framework.runs.resume import require_free
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.run import RunSpec
 from mta_framework.storage import read_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mta_framework.registry import discover
-from mta_framework.runs.binding import bind
+from mta_framework.runs.plugin_binding import bind
 from mta_framework.runs.summary import resolved
 
 

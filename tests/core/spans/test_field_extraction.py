@@ -17,7 +17,7 @@ from mta_framework import PluginParams, RunError, SpanExtractor, SpanSet
 from mta_framework.data.prepare import prepare
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
-from mta_framework.data.responses import Response, ResponseEncoder
+from mta_framework.data.response_encoding import Response, ResponseEncoder
 from mta_framework.data.rows import Instruction, Message, Record
 from mta_framework.data.tokens import encode
 from mta_framework.spans.cache import SpanCache

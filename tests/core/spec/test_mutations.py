@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mta_framework.spec.loading import read_spec
+from mta_framework.spec.reading import read_spec
 
 FULL: dict[str, Any] = {
     "name": "run",

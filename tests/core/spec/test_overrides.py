@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mta_framework.spec.loading import read_spec
+from mta_framework.spec.reading import read_spec
 from mta_framework.spec.run import RunSpec
 
 Write = Callable[..., Path]

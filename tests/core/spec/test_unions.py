@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mta_framework.spec.faults import faults_of
 from mta_framework.spec.schema_text import fields_within, phrase, property_at, untagged
+from mta_framework.spec.validation_faults import faults_of
 
 
 class Square(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mta_framework.registry import discover
-from mta_framework.sweeps.binding import BoundSweep, bind_sweep
+from mta_framework.sweeps.bound_sweep import BoundSweep, bind_sweep
 
 Bind = Callable[..., BoundSweep]
 

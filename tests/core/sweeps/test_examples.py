@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from mta_framework import ModelShape
 from mta_framework.cli import main
 from mta_framework.registry import discover
-from mta_framework.sweeps.binding import bind_sweep
+from mta_framework.sweeps.bound_sweep import bind_sweep
 from mta_framework.sweeps.grid import rows_of
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"

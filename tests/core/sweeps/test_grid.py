@@ -128,7 +128,7 @@ def test_faults_of_all_cells_come_at_once_and_say_which_cells_have_them(sweep_di
 
 def test_cell_s_resolved_spec_binds_to_the_same_run(sweep_dict, bound, tmp_path):
     from mta_framework.registry import discover
-    from mta_framework.runs.binding import bind
+    from mta_framework.runs.plugin_binding import bind
 
     for cell in bound(sweep_dict).cells:
         path = tmp_path / "elsewhere" / "spec.json"

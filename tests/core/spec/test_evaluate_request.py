@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mta_framework import InputError
+from mta_framework.spec.evaluate_request import Request, read_request
 from mta_framework.spec.evaluation_spec import EvaluationSpec
-from mta_framework.spec.target import Request, read_request
 
 RUN: dict[str, Any] = {
     "name": "kl",

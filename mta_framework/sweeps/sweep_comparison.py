@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mta_framework.comparison.compare import Entry, compare
+from mta_framework.comparison.comparison_files import write
 from mta_framework.comparison.renderings import terminal_lines
-from mta_framework.comparison.writing import write
 from mta_framework.errors import InputError, RunError
-from mta_framework.reporting.writing import write_comparison
-from mta_framework.sweeps.binding import BoundSweep
+from mta_framework.reporting.report_files import write_comparison
+from mta_framework.sweeps.bound_sweep import BoundSweep
 from mta_framework.sweeps.grid import rows_of
 
 

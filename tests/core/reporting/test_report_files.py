@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mta_framework.evaluation.report import Report, read_report
-from mta_framework.reporting import writing
-from mta_framework.reporting.writing import write_comparison, write_report
+from mta_framework.reporting import report_files
+from mta_framework.reporting.report_files import write_comparison, write_report
 
 
 def test_report_is_written_whole(tmp_path, report):
@@ -28,7 +28,7 @@ def test_report_of_a_run_that_did_little_is_written_too(tmp_path):
 
 def test_data_are_written_last_so_that_a_report_with_them_is_whole(tmp_path, report, monkeypatch):
     order = []
-    monkeypatch.setattr(writing, "write_atomically", lambda path, content: order.append(Path(path).name))
+    monkeypatch.setattr(report_files, "write_atomically", lambda path, content: order.append(Path(path).name))
     (tmp_path / "student").mkdir()
     write_report(tmp_path, report)
     assert order[-1] == "report.json"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mta_framework.comparison.comparison_files import put
 from mta_framework.comparison.results import Comparison
-from mta_framework.comparison.writing import put
 from mta_framework.evaluation.report import REPORT_FILE, Report, report_json
 from mta_framework.storage import write_atomically
 
@@ -25,7 +25,7 @@ def write_report(folder: Path, report: Report) -> None:
         report: The report.
     """
     from mta_framework.reporting.card import CARD, card
-    from mta_framework.reporting.markdown import markdown
+    from mta_framework.reporting.markdown_report import markdown
     from mta_framework.reporting.run_page import run_page
 
     if report.steps and (folder / report.student_folder).is_dir():

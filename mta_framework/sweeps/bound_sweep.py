@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.registry import Registry
-from mta_framework.runs.binding import BoundRun, bind
-from mta_framework.runs.folder import RunFolder, require_same
+from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.plugin_binding import BoundRun, bind
+from mta_framework.runs.resume import require_same
 from mta_framework.spec.document import read_document, shown
 from mta_framework.spec.effects import differences
 from mta_framework.spec.run import RunSpec

@@ -10,10 +10,10 @@ import re
 
 import pytest
 
-from mta_framework.comparison import tables
+from mta_framework.comparison import comparison_tables
+from mta_framework.comparison.comparison_files import write
 from mta_framework.comparison.renderings import latex, markdown, scores_csv, terminal_lines, wins_csv
 from mta_framework.comparison.results import Cell, Comparison, Contrast, PromptPair, Row, RunRef, SideBySide, Verdict
-from mta_framework.comparison.writing import write
 from mta_framework.errors import RunError
 from mta_framework.tables.table import Cell as TableCell
 
@@ -51,24 +51,24 @@ COMPARISON = Comparison(
 
 class TestTables:
     def test_the_best_is_of_those_that_are_compared_with_each_other(self):
-        assert tables.best_rows(COMPARISON, ("rouge_l", "dolly"), True) == {"KL"}
-        assert tables.best_rows(COMPARISON, ("rouge_l", "self_inst"), True) == {"KL + MTA"}
-        assert tables.best_rows(COMPARISON, ("perplexity", "dolly"), False) == {"KL + MTA"}
+        assert comparison_tables.best_rows(COMPARISON, ("rouge_l", "dolly"), True) == {"KL"}
+        assert comparison_tables.best_rows(COMPARISON, ("rouge_l", "self_inst"), True) == {"KL + MTA"}
+        assert comparison_tables.best_rows(COMPARISON, ("perplexity", "dolly"), False) == {"KL + MTA"}
 
     def test_a_cell_says_score_spread_interval_and_whether_it_differs(self):
-        label, cell, *_ = tables.score_table(COMPARISON, ROUGE).rows[2]
+        label, cell, *_ = comparison_tables.score_table(COMPARISON, ROUGE).rows[2]
         assert (label, cell) == ("KL + MTA", TableCell("18.50 ± 0.50", False, "†", "[17.50, 19.50]"))
-        assert tables.score_table(COMPARISON, PERPLEXITY).rows[2][1].mark == ""
+        assert comparison_tables.score_table(COMPARISON, PERPLEXITY).rows[2][1].mark == ""
 
     def test_a_cell_without_spread_or_interval_says_neither(self):
         bare = Cell(18.5, None, "sampling seeds", 1, None)
         lone = dataclasses.replace(COMPARISON.rows[1], cells=dict.fromkeys(COMPARISON.rows[1].cells, bare))
-        table = tables.score_table(dataclasses.replace(COMPARISON, rows=(lone,), contrasts=()), ROUGE)
+        table = comparison_tables.score_table(dataclasses.replace(COMPARISON, rows=(lone,), contrasts=()), ROUGE)
         assert table.rows[0][1] == TableCell("18.50")
 
     def test_rows_hang_together_over_several_steps(self):
         chain = (row("a", None, 1, 1), row("b", "a", 1, 1), row("c", "b", 1, 1), row("d", None, 1, 1))
-        found = tables.families(dataclasses.replace(COMPARISON, rows=chain))
+        found = comparison_tables.families(dataclasses.replace(COMPARISON, rows=chain))
         assert [(root, [entry.label for entry in rows]) for root, rows in found] == [
             ("a", ["a", "b", "c"]),
             ("d", ["d"]),
@@ -76,11 +76,11 @@ class TestTables:
 
     def test_rows_that_are_compared_to_each_other_are_shown_all_the_same(self):
         ring = (row("a", "b", 1, 1), row("b", "a", 1, 1))
-        found = tables.families(dataclasses.replace(COMPARISON, rows=ring))
+        found = comparison_tables.families(dataclasses.replace(COMPARISON, rows=ring))
         assert sorted(entry.label for _, rows in found for entry in rows) == ["a", "b"]
 
     def test_small_probabilities_are_no_zeros(self):
-        assert (tables.probability(0.0004), tables.probability(0.0314)) == ("< 0.001", "0.031")
+        assert (comparison_tables.probability(0.0004), comparison_tables.probability(0.0314)) == ("< 0.001", "0.031")
 
 
 class TestTerminal:
@@ -227,7 +227,7 @@ def test_a_model_gone_astray_does_not_fill_the_page():
         for place, cell in COMPARISON.rows[1].cells.items()
     }
     astray = dataclasses.replace(COMPARISON.rows[1], cells=cells)
-    cell = tables.score_table(dataclasses.replace(COMPARISON, rows=(astray,)), PERPLEXITY).rows[0][1]
+    cell = comparison_tables.score_table(dataclasses.replace(COMPARISON, rows=(astray,)), PERPLEXITY).rows[0][1]
     assert cell == TableCell("1e+304 ± 2e+303", below="[1.00, 3e+304]")
 
 

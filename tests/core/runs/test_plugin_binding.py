@@ -9,7 +9,7 @@ import pytest
 
 from mta_framework import InputError
 from mta_framework.registry import Registry, discover
-from mta_framework.runs.binding import bind
+from mta_framework.runs.plugin_binding import bind
 
 PLUGINS = """
 from pydantic import Field, model_validator

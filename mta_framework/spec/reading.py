@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.spec.document import KeyPath, read_document
-from mta_framework.spec.faults import faults_of
 from mta_framework.spec.overrides import override
 from mta_framework.spec.repair import SpecT, repaired, validate
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.schema_text import Schema
 from mta_framework.spec.section import Section
+from mta_framework.spec.validation_faults import faults_of
 
 
 @dataclass(frozen=True)

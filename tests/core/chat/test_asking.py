@@ -21,7 +21,7 @@ CONTENT = b'{"choices": [{"message": {"content": "[[5]]"}}]}'
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("TEST_API_KEY", KEY)
-    monkeypatch.setattr("mta_framework.chat.chat.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("mta_framework.chat.asking.FIRST_WAIT", 0.01)
 
 
 def chat(server, key_env="TEST_API_KEY", timeout=5.0, max_requests=100, **options):
@@ -160,7 +160,7 @@ def test_a_server_that_asks_for_hours_is_told_and_not_waited_for():
 
 
 def test_waits_grow_twofold_up_to_a_minute_and_are_spread(monkeypatch):
-    monkeypatch.setattr("mta_framework.chat.chat.FIRST_WAIT", 1.0)
+    monkeypatch.setattr("mta_framework.chat.asking.FIRST_WAIT", 1.0)
     one = Chat("judge", Endpoint("http://localhost", "m"), 1)
     waits = [[one.wait_before(attempt, None) for _ in range(200)] for attempt in range(9)]
     assert [max(row) <= min(60, 2**attempt) for attempt, row in enumerate(waits)] == [True] * 9

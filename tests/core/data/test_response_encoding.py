@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from mta_framework import PluginParams, RunError, SpanExtractor, SpanSet
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
-from mta_framework.data.responses import Response, ResponseEncoder
+from mta_framework.data.response_encoding import Response, ResponseEncoder
 from mta_framework.data.tokens import encode
 from mta_framework.spans.extraction import extract
 from mta_framework.spec.data import DatasetSection

@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 
 from mta_framework import ModelShape
 from mta_framework.models.decoder import blocks_of
-from mta_framework.models.states import StateReader, shape_of
+from mta_framework.models.state_reader import StateReader, shape_of
 
 ALL = (1, 2, 3, 4)
 FAMILIES = ["llama", "llama_tied", "gpt2", "opt", "qwen2", "gemma2"]

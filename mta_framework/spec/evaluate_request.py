@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from mta_framework.errors import Fault, InputError
 from mta_framework.spec.document import KeyPath, parse, read_document
 from mta_framework.spec.evaluation_spec import EvaluationSpec
-from mta_framework.spec.loading import RawSpec, read_settings
+from mta_framework.spec.reading import RawSpec, read_settings
 from mta_framework.spec.section import HubId
 from mta_framework.spec.training import DTYPE_OF_PRECISION
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from mta_framework.comparison.notes import BOLD, DAGGER
 from mta_framework.comparison.results import CellKey, Comparison, Contrast, Interval, Row, Verdict
 from mta_framework.evaluation.report import MetricFacts
-from mta_framework.evaluation.tables import figure
+from mta_framework.evaluation.score_tables import figure
 from mta_framework.tables.table import Cell, Table
 
 MINUS = "\N{MINUS SIGN}"

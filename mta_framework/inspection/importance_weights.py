@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mta_framework.alignment.importance import CheckedImportance
 from mta_framework.errors import RunError
 from mta_framework.interfaces import ImportanceEstimator
-from mta_framework.models.states import StateReader
+from mta_framework.models.state_reader import StateReader
 from mta_framework.spans.cross_tokenizer import TokenisedText
 from mta_framework.types import LayerPair
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from mta_framework.evaluation.report import Report, SampleResponses, Score
-from mta_framework.reporting.markdown import markdown
+from mta_framework.reporting.markdown_report import markdown
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mta_framework.inspection.terminal import lines
+from mta_framework.inspection.terminal_text import lines
 from mta_framework.reporting.annotated_text import AnnotatedText, tracks
 from mta_framework.tables.terminal_chars import glyph, width
 

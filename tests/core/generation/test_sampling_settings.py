@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mta_framework.generation.sampling import Generation, prompt_seeds
+from mta_framework.generation.sampling_settings import Generation, prompt_seeds
 
 
 def test_seeds_are_the_same_with_every_version():

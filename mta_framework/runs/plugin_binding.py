@@ -25,11 +25,11 @@ from mta_framework.runs.checks import policy_faults, span_faults, teacher_faults
 from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.evaluation_spec import EvaluationSpec
-from mta_framework.spec.faults import faults_of
-from mta_framework.spec.loading import RawSpec, read_spec
 from mta_framework.spec.locations import missing_evaluation_locations, missing_locations
+from mta_framework.spec.reading import RawSpec, read_spec
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.section import PluginSection
+from mta_framework.spec.validation_faults import faults_of
 
 
 @dataclass(frozen=True)

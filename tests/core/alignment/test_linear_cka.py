@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mta_framework import InputError
-from mta_framework.alignment.cka import linear_cka
+from mta_framework.alignment.linear_cka import linear_cka
 
 
 def _rows(*sizes, seed=0):

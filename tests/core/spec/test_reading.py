@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mta_framework.spec.faults import faults_of
-from mta_framework.spec.loading import read_spec
+from mta_framework.spec.reading import read_spec
 from mta_framework.spec.schema_text import phrase
+from mta_framework.spec.validation_faults import faults_of
 
 Write = Callable[..., Path]
 
