@@ -35,7 +35,7 @@ import pyarrow as pa
 
 THREADS = 1
 SHOWN = 8
-"""Differences of an entry that are told; all are counted."""
+"""Most differences that are printed of an entry; all are counted."""
 TIMES = {"time", "times", "timings", "runtime", "seconds", "second", "duration", "speed", "memory", "bytes", "flos"}
 """Words in keys under which lies what no two runs have in common."""
 
@@ -84,9 +84,9 @@ def prepare(folder: Path, tree: Path) -> None:
     source = tree / "examples" / "quickstart"
     for path in [source / "prepare.py", *source.glob("*.json")]:
         shutil.copy(path, folder)
-    found = python(folder, "-c", "import mta_framework; print(mta_framework.__file__)").strip()
-    if not Path(found).is_relative_to(tree):
-        raise SystemExit(f"{found} would be run, which is not in {tree}")
+    module_file = python(folder, "-c", "import mta_framework; print(mta_framework.__file__)").strip()
+    if not Path(module_file).is_relative_to(tree):
+        raise SystemExit(f"{module_file} would be run, which is not in {tree}")
     few = "prepare.train_tokenizer(prepare.make_rows()['test'])"
     python(folder, "-c", f"import prepare; prepare.main(); {few}.save_pretrained('other-tokenizer')")
 
@@ -105,7 +105,7 @@ def quickstart(folder: Path) -> Values:
     values: Values = {path.name: digest(path.read_bytes()) for path in files}
     for name in ("runs/teacher", "runs/student", "evaluated"):
         values |= results(folder / name)
-    scores = [number for number in numbers(read(folder / "evaluated" / "report.json")) if "." in number]
+    scores = [text for text in numeric_leaves(read(folder / "evaluated" / "report.json")) if "." in text]
     return values | caches(folder / "runs") | {"scores": scores}
 
 
@@ -121,7 +121,7 @@ def sweep(folder: Path) -> Values:
     """All runs of the quick start's sweep, and what they come to."""
     mta(folder, "sweep", "sweep.json", "--jobs", "2")
     mta(folder, "compare", "sweeps/terms", "-o", "compared")
-    values: Values = {"compared": numbers(read(folder / "compared" / "comparison.json"))}
+    values: Values = {"compared": numeric_leaves(read(folder / "compared" / "comparison.json"))}
     for student in sorted((folder / "sweeps" / "terms").glob("*/student")):
         values |= results(student.parent)
     return values
@@ -141,7 +141,7 @@ def results(folder: Path) -> Values:
         values |= tensors(path)
     if (folder / "training.json").exists():
         log = max((value for value in read(folder / "training.json").values() if isinstance(value, list)), key=len)
-        values |= {f"log {place}": numbers(dict(sorted(entry.items()))) for place, entry in enumerate(log)}
+        values |= {f"log {index}": numeric_leaves(dict(sorted(entry.items()))) for index, entry in enumerate(log)}
     for path in [*sorted(folder.rglob("*.jsonl")), *folder.glob("geometry.json")]:
         values[path.relative_to(folder).as_posix()] = digest(repr(list(leaves(read(path)))).encode())
     return {f"{folder.name}: {name}": value for name, value in values.items()}
@@ -170,7 +170,7 @@ def caches(folder: Path) -> Values:
     return values
 
 
-def numbers(document: Any) -> list[str]:
+def numeric_leaves(document: Any) -> list[str]:
     """All numbers but times, in order."""
     return [repr(leaf) for leaf in leaves(document) if isinstance(leaf, int | float)]
 
@@ -199,8 +199,8 @@ def read(path: Path) -> Any:
 
 def environment() -> dict[str, str]:
     """What bits depend on besides the code."""
-    told = Path("/proc/cpuinfo").read_text(encoding="utf-8") if sys.platform == "linux" else ""
-    processor = re.search("model name.*: (.*)", told)
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8") if sys.platform == "linux" else ""
+    processor = re.search("model name.*: (.*)", cpuinfo)
     name = processor[1] if processor else platform.processor() or platform.machine()
     return {"torch": version("torch"), "processor": name, "threads": str(THREADS)}
 
@@ -238,12 +238,12 @@ def compare(command: argparse.Namespace) -> int:
         print("Not compared: bits hold on one machine, with one version of torch.", file=sys.stderr)
         return 2
     names = command.only or [name for name in ENTRIES if name in old["entries"] | new["entries"]]
-    equal = [not told(name, *(recorded["entries"].get(name) for recorded in (old, new))) for name in names]
+    equal = [not print_differences(name, *(recorded["entries"].get(name) for recorded in (old, new))) for name in names]
     return 0 if equal and all(equal) else 1
 
 
-def told(name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[str]:
-    """The differences of an entry, after they were printed."""
+def print_differences(name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[str]:
+    """Prints the differences of an entry and returns them."""
     missing = [f"not in the {'first' if old is None else 'second'} file"]
     lines = missing if old is None or new is None else list(differences(old["values"], new["values"]))
     print(f"{name}: {len(lines)} differences", *lines[:SHOWN], sep="\n  ")

@@ -113,7 +113,7 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
 
 
-def in_own_process(way: Callable[..., Tensor], shape: Shape) -> Outcome:
+def in_new_process(way: Callable[..., Tensor], shape: Shape) -> Outcome:
     """Run ``measured`` in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measured, (way, shape))
@@ -130,10 +130,10 @@ def main() -> None:
     chosen = parser.parse_args()
     shape = Shape(chosen.tokens, chosen.spans, *chosen.widths, chosen.importance)
     print(f"{shape.spans:,} spans in {shape.tokens:,} tokens, widths {shape.student} and {shape.teacher}")
-    mine = in_own_process(ours, shape)
+    mine = in_new_process(ours, shape)
     print(f"ours:         peak {mine.peak / MIB:,.0f} MiB, {mine.seconds:.1f} s")
     if not chosen.no_dense:
-        reference = in_own_process(dense, shape)
+        reference = in_new_process(dense, shape)
         print(f"all at once:  peak {reference.peak / MIB:,.0f} MiB, {reference.seconds:.1f} s")
         slope = np.linalg.norm(mine.gradient - reference.gradient) / np.linalg.norm(reference.gradient)
         print(f"value differs by {abs(mine.value / reference.value - 1):.1e}, gradient by {slope:.1e} of its size")

@@ -60,8 +60,8 @@ class MetricContract(PluginContract):
         generations = Generations(
             ["a red bicycle", "no no no"], [["a red bicycle"]] * 2, ["What is it?"] * 2, lambda: surprises
         )
-        right, wrong = plugin.score(generations).scores
-        assert right > wrong if plugin.HIGHER_IS_BETTER else right < wrong
+        right, mistaken = plugin.score(generations).scores
+        assert right > mistaken if plugin.HIGHER_IS_BETTER else right < mistaken
 
     def test_what_its_scores_depend_on_is_json(self, plugin: Metric) -> None:
         assert json.loads(json.dumps(plugin.score_config())) == plugin.score_config()

@@ -55,7 +55,7 @@ class PluginContract:
         schema = type(plugin).Params.model_json_schema()
         options = [*_options(schema)]
         assert [name for name, option in options if not option.get("description")] == []
-        assert [name for name, option in options if not all(map(_is_bounded, _numbers(option)))] == []
+        assert [name for name, option in options if not all(map(_is_bounded, _numeric_options(option)))] == []
 
     def test_its_module_loads_no_heavy_library(self, plugin: Plugin) -> None:
         module, path = type(plugin).__module__, inspect.getfile(type(plugin))
@@ -74,9 +74,9 @@ def _options(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield name, option
 
 
-def _numbers(option: Any) -> Iterator[dict[str, Any]]:
+def _numeric_options(option: Any) -> Iterator[dict[str, Any]]:
     for value in option.values() if isinstance(option, dict) else option if isinstance(option, list) else ():
-        yield from _numbers(value)
+        yield from _numeric_options(value)
     if isinstance(option, dict) and option.get("type") in ("integer", "number") and "enum" not in option:
         yield option
 

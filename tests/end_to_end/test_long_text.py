@@ -24,7 +24,7 @@ def long_text(monkeypatch):
 
 def test_forward_and_backward_stay_within_one_gib_with_the_weights_of_the_paper(long_text):
     held = np.ones(GIB // 2)  # 4 GiB of the parent process, which do not count
-    outcome = long_text.in_own_process(long_text.ours, long_text.Shape(*LONG, "attention"))
+    outcome = long_text.in_new_process(long_text.ours, long_text.Shape(*LONG, "attention"))
     # At least the teacher's directions, and what is kept for the backward pass: it was measured at all.
     assert 100 * 2**20 < outcome.peak < GIB
     assert outcome.value > 0
@@ -34,7 +34,7 @@ def test_forward_and_backward_stay_within_one_gib_with_the_weights_of_the_paper(
 
 def test_value_and_gradient_are_those_of_all_pairs_at_once(long_text):
     shape = long_text.Shape(*LONG, "uniform")
-    mine, other = (long_text.in_own_process(way, shape) for way in (long_text.ours, long_text.dense))
+    mine, other = (long_text.in_new_process(way, shape) for way in (long_text.ours, long_text.dense))
     assert mine.value == pytest.approx(other.value, rel=1e-5)
     assert np.linalg.norm(mine.gradient - other.gradient) < 1e-4 * np.linalg.norm(other.gradient)
     assert mine.peak < other.peak / 2
