@@ -20,7 +20,7 @@ class Sampling:
         top_p: Probability mass of nucleus sampling; 1 samples from the whole distribution. Without effect at
             temperature 0.
         max_new_tokens: Maximum number of tokens of a response, its end token included.
-        batch_tokens: Maximum number of tokens of prompts and responses in a batch; a single longer row is allowed.
+        batch_tokens: Maximum number of tokens of prompts and responses in a batch, except for a single longer row.
     """
 
     temperature: float
