@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mta_framework.alignment.importance import normalise, span_vectors, span_weights
 from mta_framework.alignment.objective import Alignment
-from mta_framework.alignment.pooling import normalise, span_vectors, span_weights
 from mta_framework.data.batches import collate
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.registry import discover

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mta_framework.alignment.pooling import upcast
+from mta_framework.alignment.importance import upcast
 from mta_framework.types import SpanIndex
 
 _EPSILON = 1e-6

@@ -11,8 +11,13 @@ from torch import nn
 
 from mta_framework.alignment.dsa import Reduction, structure_sum
 from mta_framework.alignment.hid import hidden_sum, span_hidden_sum
-from mta_framework.alignment.importance import CheckedImportance, TokenWeights, token_weights
-from mta_framework.alignment.pooling import span_vectors, span_weights
+from mta_framework.alignment.importance import (
+    CheckedImportance,
+    TokenWeights,
+    span_vectors,
+    span_weights,
+    token_weights,
+)
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.types import (
     Batch,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mta_framework.alignment.importance import span_vectors
 from mta_framework.alignment.linear_cka import Rows, linear_cka
-from mta_framework.alignment.pooling import span_vectors
 from mta_framework.models.state_reader import StateReader, shape_of
 from mta_framework.types import Batch, LayerSimilarity
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from mta_framework.alignment.objective import Alignment
 from mta_framework.alignment.similarity import layer_similarity
-from mta_framework.data.batches import GroupedSampler
+from mta_framework.data.batches import Collator, GroupedSampler
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.response_encoding import ResponseEncoder
 from mta_framework.distributed import run_on_main
@@ -28,7 +28,6 @@ from mta_framework.spec.effects import effect_of
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.training import DTYPE_OF_PRECISION, GenerationSection
 from mta_framework.storage import read_json, write_json
-from mta_framework.training.loader import Collator
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.train import total_steps
 from mta_framework.training.trainer import TrainingData

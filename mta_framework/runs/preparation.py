@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
-from mta_framework.data.batches import GroupedSampler
+from mta_framework.data.batches import GroupedSampler, validation_fault
 from mta_framework.data.prepare import PreparedData, prepare
 from mta_framework.distributed import processes
 from mta_framework.errors import Fault, InputError, collect_faults
@@ -25,7 +25,6 @@ from mta_framework.runs.model_checks import evaluation_faults, length_faults, to
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.resume import require_same_evaluation
 from mta_framework.training.arguments import precision_fault
-from mta_framework.training.loader import validation_fault
 from mta_framework.training.train import sampler_for
 from mta_framework.types import LayerPair
 

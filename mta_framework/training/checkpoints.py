@@ -29,11 +29,14 @@ from mta_framework.errors import Fault, InputError, MTAError, RunError, as_plugi
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.models.export import load_weights, save_weights
 from mta_framework.storage import write_atomically
-from mta_framework.training.distiller import Distiller
+from mta_framework.training.distiller import Distiller, plugin_label
 
 STUDENT = "student"
+
 PROJECTIONS = "projections.safetensors"
+
 STATE = "memory.json"
+
 MANIFEST = "files.json"
 
 _log = logging.getLogger(__name__)
@@ -87,12 +90,6 @@ def load(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None
     if policy is not None and policy_state is not None:
         with as_plugin_error(plugin_label(distiller, policy)):
             policy.restore(policy_state)
-
-
-def plugin_label(distiller: Distiller, policy: BatchPolicy | None = None) -> str:
-    """Name of the base loss in messages; of its batch policy if that is given."""
-    loss = f"base loss {distiller.base_loss.NAME!r}"
-    return loss if policy is None else f"batch policy {type(policy).__name__} of {loss}"
 
 
 @contextmanager

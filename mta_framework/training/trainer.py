@@ -32,14 +32,12 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from mta_framework.data.batches import GroupedSampler
+from mta_framework.data.batches import Collator, GroupedSampler, micro_batches, training_loader, validation_batches
 from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.timers import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
 from mta_framework.training import checkpoints
-from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, contribution
-from mta_framework.training.loader import Collator, micro_batches, training_loader, validation_batches
-from mta_framework.training.loss_meter import LossMeter
+from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, LossMeter, contribution, plugin_label
 from mta_framework.training.progress_bar import ProgressBar
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.types import SHARE_BY_STUDENT, Batch, Example, Progress
@@ -153,7 +151,7 @@ class DistillationTrainer(Trainer):
         if policy is None or rollouts is None:
             return batch
         rollouts.step = self.state.global_step
-        with as_plugin_error(checkpoints.plugin_label(self.distiller, policy)), self.stopwatch.part(GENERATION):
+        with as_plugin_error(plugin_label(self.distiller, policy)), self.stopwatch.part(GENERATION):
             chosen = policy.draw(batch, rollouts, self._progress())
         if not chosen or len(chosen) % len(batch):
             label = f"batch policy {type(policy).__name__}"
@@ -213,7 +211,7 @@ class DistillationTrainer(Trainer):
         """
         where = f"training step {self.state.global_step + 1}"
         values = self._reduce(self._meter, where)
-        with as_plugin_error(checkpoints.plugin_label(self.distiller)):
+        with as_plugin_error(plugin_label(self.distiller)):
             self.distiller.base_loss.observe(values)
         if self.args.fp16:  # its gradient scaler meets infinities on purpose, and skips such steps
             return
@@ -252,7 +250,7 @@ class DistillationTrainer(Trainer):
         self.distiller.train()
         values = self._reduce(meter, f"validation after step {self.state.global_step}")
         if self._data.policy is not None:
-            with as_plugin_error(checkpoints.plugin_label(self.distiller, self._data.policy)):
+            with as_plugin_error(plugin_label(self.distiller, self._data.policy)):
                 self._data.policy.observe_validation(values[CROSS_ENTROPY])
         metrics = {f"eval_{name}": value for name, value in meter.pop().items()}
         self.log(metrics)

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from mta_framework.errors import RunError
-from mta_framework.training.distiller import contribution
-from mta_framework.training.loss_meter import LossMeter
+from mta_framework.training.distiller import LossMeter, contribution
 from mta_framework.types import LossTerm
 
 

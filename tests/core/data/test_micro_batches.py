@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mta_framework.training.loader import Collator, validation_batches, validation_fault
+from mta_framework.data.batches import Collator, validation_batches, validation_fault
 from mta_framework.types import Example
 
 
