@@ -71,9 +71,11 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
             stand_in = copy.parent / name
             if stand_in.suffix:
                 stand_in.parent.mkdir(parents=True, exist_ok=True)
-                stand_in.write_text('{"instruction": "a", "input": "", "output": "b"}\n', encoding="utf-8")
+                row = '{"instruction": "a", "input": "", "output": "b"}\n'
+                stand_in.write_text("GGUF" if stand_in.suffix == ".gguf" else row, encoding="utf-8")
             else:
                 stand_in.mkdir(parents=True, exist_ok=True)
+                (stand_in / "tokenizer.json").write_text("{}", encoding="utf-8")
     return folder
 
 

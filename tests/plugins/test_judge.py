@@ -104,7 +104,7 @@ def test_the_limit_holds_over_all_calls_of_a_run(tmp_path):
 
 
 def test_responses_without_questions_are_refused():
-    with ChatServer(lambda question: "[[9]]") as server, pytest.raises(ValueError, match="must know the question"):
+    with ChatServer(lambda question: "[[9]]") as server, pytest.raises(ValueError, match="needs the question to each response"):
         judge(server).score(Generations(["a"], [["b"]]))
 
 
@@ -205,7 +205,7 @@ def test_a_missing_key_is_a_fault_of_the_spec(spec_dict, write_spec, monkeypatch
     spec_dict["evaluation"]["metrics"] = [{"name": "rouge_l"}, metric]
     spec_dict["alignment"] = None
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(InputError, match=r"evaluation\.metrics\.1: judge cannot run here .* OPENAI_API_KEY"):
+    with pytest.raises(InputError, match=r"evaluation\.metrics\.1: judge cannot run here; .* OPENAI_API_KEY"):
         bind(write_spec(spec_dict), discover())
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     assert [one.NAME for one in bind(write_spec(spec_dict), discover()).metrics] == ["rouge_l", "judge"]

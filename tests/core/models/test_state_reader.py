@@ -143,7 +143,7 @@ def test_generation_and_other_forwards_leave_states_alone(tiny, padded):
     before = states.layers[1].clone()
     model.generate(input_ids=padded[0], attention_mask=padded[1], max_new_tokens=3, do_sample=False)
     assert torch.equal(states.layers[1], before)
-    assert reader._kept is None
+    assert reader._captured is None
 
 
 def test_two_readers_share_a_model(tiny, padded):

@@ -42,9 +42,10 @@ def copies(tmp_path_factory):
             stand_in = copy.parent / name
             stand_in.parent.mkdir(parents=True, exist_ok=True)
             if stand_in.suffix:
-                stand_in.write_text("{}\n", encoding="utf-8")
+                stand_in.write_text("GGUF" if stand_in.suffix == ".gguf" else "{}\n", encoding="utf-8")
             else:
                 stand_in.mkdir(exist_ok=True)
+                (stand_in / "tokenizer.json").write_text("{}", encoding="utf-8")
     return folder
 
 
