@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_LISTED = 20
+"""Number of faults of a data set that are listed, so that a broken file does not fill the screen."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -44,6 +47,41 @@ class InputError(MTAError):
     def __init__(self, faults: Iterable[Fault]):
         self.faults: Sequence[Fault] = tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class FaultList(list[Fault]):
+    """Faults of an input, collected so that all are reported at once; of too many, the first are listed one by one.
+
+    Args:
+        faults: Faults to begin with.
+        where: Field of the spec that names the input, e.g. ``data.train``; used for the count of faults not listed.
+        most: Number of faults that ``add`` keeps, before it counts the others; None: all.
+    """
+
+    def __init__(self, faults: Iterable[Fault] = (), where: str = "", most: int | None = None):
+        super().__init__(faults)
+        self._where = where
+        self._most = most
+        self._unlisted = 0
+
+    def add(self, fault: Fault) -> None:
+        """Add a fault to the list, or to the count of those that are not listed."""
+        if self._most is None or len(self) < self._most:
+            self.append(fault)
+        else:
+            self._unlisted += 1
+
+    def raise_any(self) -> None:
+        """Raise the faults, if there are any.
+
+        Raises:
+            InputError: There is at least one fault.
+        """
+        if self._unlisted:
+            rest = f"{self._unlisted} more rows are faulty"
+            self.append(Fault(self._where, rest, f"the first {self._most} are listed", "Correct those first."))
+        if self:
+            raise InputError(self)
 
 
 @contextmanager
@@ -122,6 +160,20 @@ def explain_disk_full(folder: Path) -> Iterator[None]:
         raise RunError(f"{folder}: no space left on its disk ({error_text(error)}). {hint}") from error
 
 
+@contextmanager
+def writing_to(path: Path, hint: str) -> Iterator[None]:
+    """Turn an ``OSError`` into a ``RunError`` that says what could not be written to, and what to do.
+
+    Args:
+        path: Folder or file that is written inside.
+        hint: What to do, behind a semicolon.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write to {path} ({error.strerror}); {hint}") from error
+
+
 def _is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS:
         return True
@@ -148,3 +200,27 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}?" if close else ""
+
+
+def require_known(where: str, noun: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse names that nothing has.
+
+    Args:
+        where: Option that gives the names.
+        noun: What they should be names of, e.g. ``metric of all runs``; its first word stands before what there is.
+        names: Names given, in any number.
+        known: Names that exist.
+
+    Raises:
+        InputError: A fault for each unknown name, with the nearest one that exists.
+    """
+    FaultList(
+        Fault(
+            where,
+            f"no {noun} is called {name!r} (got {name!r})",
+            f"{noun.split()[0]}s: {', '.join(known)}",
+            nearest(name, known) or "Choose one of them.",
+        )
+        for name in dict.fromkeys(names)
+        if name not in known
+    ).raise_any()

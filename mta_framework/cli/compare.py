@@ -45,9 +45,8 @@ def compare(
     seed form one row.
     """
     from mta_framework.comparison import compare as comparing
-    from mta_framework.comparison.comparison_files import write
     from mta_framework.comparison.finished_runs import find_runs
-    from mta_framework.comparison.renderings import terminal_lines
+    from mta_framework.comparison.renderings import terminal_lines, write
     from mta_framework.comparison.win_rates import read_judge
     from mta_framework.registry import discover
 

@@ -96,7 +96,7 @@ def _lines(inspection: Inspection) -> Iterator[str]:
 
 def _write(path: Path, title: str, inspection: Inspection) -> None:
     from mta_framework.errors import RunError
-    from mta_framework.reporting.spans_page import spans_page
+    from mta_framework.reporting.span_html import spans_page
     from mta_framework.storage import write_atomically
 
     try:

@@ -44,8 +44,7 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
         say(*_plan(bound))
         return
     warnings.simplefilter("ignore", FutureWarning)  # as `mta run`
-    from mta_framework.sweeps.run import RunnerOptions, run_sweep
-    from mta_framework.sweeps.sweep_comparison import compare_cells
+    from mta_framework.sweeps.run import RunnerOptions, compare_cells, run_sweep
 
     try:
         failed = run_sweep(bound, RunnerOptions(jobs, ray, plugin_files), resume, say)

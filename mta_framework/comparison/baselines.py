@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mta_framework.comparison.grouping import Group, what_counts
-from mta_framework.errors import Fault, InputError, nearest
+from mta_framework.errors import require_known
 
 
 def with_baselines(groups: Sequence[Group], given: Mapping[str, str] | str | None) -> list[Group]:
@@ -28,9 +28,7 @@ def with_baselines(groups: Sequence[Group], given: Mapping[str, str] | str | Non
     else:
         labels = [group.label for group in groups]
         wanted = [given] if isinstance(given, str) else [*given, *given.values()]
-        faults = [_unknown(name, labels) for name in dict.fromkeys(wanted) if name not in labels]
-        if faults:
-            raise InputError(faults)
+        require_known("--baseline", "row", wanted, labels)
         by_label = dict.fromkeys(labels, given) if isinstance(given, str) else given
         chosen = [_against(group, by_label.get(group.label)) for group in groups]
     return _ordered(chosen)
@@ -74,11 +72,6 @@ def _beyond_alignment(spec: Mapping[str, Any], aligned: Mapping[str, Any]) -> tu
     first, second = (what_counts(entry) for entry in (spec, aligned))
     names = dict.fromkeys([*first, *second])
     return tuple(name for name in names if first.get(name) != second.get(name) and name.split(".")[0] != "alignment")
-
-
-def _unknown(name: str, labels: Sequence[str]) -> Fault:
-    hint = nearest(name, labels) or "Choose one of them."
-    return Fault("--baseline", f"no row is called {name!r} (got {name!r})", f"rows: {', '.join(labels)}", hint)
 
 
 def _ordered(groups: Sequence[Group]) -> list[Group]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mta_framework.comparison.finished_runs import Run
 from mta_framework.comparison.grouping import distinct_labels
 from mta_framework.comparison.results import with_average
-from mta_framework.errors import Fault, InputError, nearest
+from mta_framework.errors import Fault, FaultList, InputError, require_known
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.evaluation import ScoringSection
@@ -67,18 +67,7 @@ class Common:
             InputError: A label that no metric, or not every run, has.
         """
         known = [metric.label for metric in self.metrics]
-        faults = [
-            Fault(
-                "--metric",
-                f"no metric of all runs is called {label!r} (got {label!r})",
-                f"metrics: {', '.join(known)}",
-                nearest(label, known) or "Choose one of them.",
-            )
-            for label in labels
-            if label not in known
-        ]
-        if faults:
-            raise InputError(faults)
+        require_known("--metric", "metric of all runs", labels, known)
         metrics = tuple(metric for metric in self.metrics if not labels or metric.label in labels)
         return dataclasses.replace(self, metrics=metrics)
 
@@ -97,8 +86,8 @@ def common(runs: Sequence[Run], despite_differences: bool = False) -> Common:
     sets = tuple(name for name in runs[0].set_facts(runs[0].models[0]) if f"{_SETS}{name}" not in uneven)
     defined = [entry for entry in runs[0].facts.metrics if f"{_METRICS}{entry.label}" not in uneven]
     metrics = tuple(dataclasses.replace(entry, usage={}) for entry in defined)
-    if lacking := [noun for noun, shared in (("set", sets), ("metric", metrics)) if not shared]:
-        raise InputError(_nothing_common(noun, runs) for noun in lacking)
+    shared = {"set": sets, "metric": metrics}
+    FaultList(_nothing_common(noun, runs) for noun in shared if not shared[noun]).raise_any()
     return Common(metrics, sets, tuple(differences))
 
 
@@ -116,22 +105,17 @@ def _settings(run: Run) -> dict[str, str]:
     """Everything that scores depend on besides the model, as text."""
     spec, facts = run.report.spec, run.facts
     section = spec.get("evaluation") or {}
+    # Not the settings of a set but its rows are compared.
+    sampling = [(field, f"evaluation.{field}") for field in ScoringSection.model_fields if field != "sets"]
     template = spec.get("template", (spec.get("data") or {}).get("template"))
     return {
         "report.json format": str(run.report.format),
         "template": str(template),
         "evaluation.seeds": json.dumps(list(facts.seeds)),
-        **{f"evaluation.{name}": json.dumps(section.get(name)) for name in _sampling()},
+        **{name: json.dumps(section.get(field)) for field, name in sampling if effect_of(RunSpec, name) == "responses"},
         **{f"{_SETS}{name}": _rows(run, name) for name in run.set_facts(run.models[0])},
         **{f"{_METRICS}{metric.label}": json.dumps(metric.score_config, sort_keys=True) for metric in facts.metrics},
     }
-
-
-def _sampling() -> Iterator[str]:
-    """The fields of an evaluation that responses depend on, but for the sets, whose rows are compared."""
-    for name in ScoringSection.model_fields:
-        if name != "sets" and effect_of(RunSpec, f"evaluation.{name}") == "responses":
-            yield name
 
 
 def _rows(run: Run, name: str) -> str:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from mta_framework.comparison.baselines import with_baselines
 from mta_framework.comparison.comparability import common
-from mta_framework.comparison.contrasts import contrasts, prompt_pairs
-from mta_framework.comparison.examples import examples
+from mta_framework.comparison.contrasts import contrasts, examples, prompt_pairs
 from mta_framework.comparison.finished_runs import read_run
 from mta_framework.comparison.grouping import group, references
 from mta_framework.comparison.notes import notes
 from mta_framework.comparison.results import Comparison, Row, RunRef
 from mta_framework.comparison.scores import cells, read_scores
-from mta_framework.comparison.win_rates import Judge, verdict_notes, verdicts
-from mta_framework.errors import Fault, InputError, collect_faults
+from mta_framework.comparison.win_rates import verdict_notes, verdicts
+from mta_framework.errors import FaultList, collect_faults
+from mta_framework.interfaces import PairwiseMetric
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def compare(
     baselines: Mapping[str, str] | str | None = None,
     metrics: Sequence[str] = (),
     despite_differences: bool = False,
-    judge: Judge | None = None,
+    judge: PairwiseMetric | None = None,
 ) -> Comparison:
     """Compare finished runs that were evaluated alike.
 
@@ -48,13 +48,12 @@ def compare(
         InputError: A run is not finished or its predictions are not those of its report; runs were evaluated
             differently; a label is unknown.
     """
-    faults: list[Fault] = []
+    faults = FaultList()
     runs = []
     for entry in entries:
         with collect_faults(faults):
             runs.append(read_run(entry.folder))
-    if faults:
-        raise InputError(faults)
+    faults.raise_any()
     shared = common(runs, despite_differences).only(metrics)
     methods = group(runs, [entry.row for entry in entries])
     groups = with_baselines([*methods, *references(runs, [entry.label for entry in methods])], baselines)

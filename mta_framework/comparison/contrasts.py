@@ -1,17 +1,23 @@
-"""Rows against their baselines: how much better, how sure, and on which prompts."""
+"""Rows against their baselines: how much better, how sure, on which prompts; texts where they lie furthest apart."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 
 from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
-from mta_framework.comparison.results import Contrast, PromptPair
+from mta_framework.comparison.results import Contrast, PromptPair, SideBySide
 from mta_framework.comparison.scores import Scores, pooled, run_means
+from mta_framework.evaluation.predictions import Prediction
 from mta_framework.evaluation.statistics import difference, holm, welch
+
+EXAMPLES = 3
+"""Number of prompts that the row wins most, and of prompts that it loses most, for each metric and pair of rows."""
 
 
 def contrasts(
@@ -56,6 +62,22 @@ def prompt_pairs(groups: Sequence[Group], scores: Mapping[str, Scores], common: 
                     yield PromptPair(metric.label, name, position, baseline, group.label, first, second, outcome)
 
 
+def examples(pairs: Sequence[PromptPair], groups: Sequence[Group]) -> Iterator[SideBySide]:
+    """The clearest wins, then the clearest losses, of every metric and row: texts of its first run and first seed."""
+    by_label = {group.label: group for group in groups}
+
+    @cache
+    def responses(label: str, name: str) -> list[Prediction]:
+        run = by_label[label].runs[0]
+        return run.rows(by_label[label].model, name, run.facts.seeds[0])
+
+    for _, of_row in itertools.groupby(pairs, key=lambda pair: (pair.metric, pair.row)):
+        for pair in _clearest(list(of_row)):
+            first, second = (responses(label, pair.set)[pair.position - 1] for label in (pair.baseline, pair.row))
+            prompt = first.question or first.prompt
+            yield SideBySide(pair, prompt, first.references[0], first.prediction, second.prediction)
+
+
 def _with_baseline(groups: Sequence[Group]) -> list[tuple[Group, str]]:
     return [(group, group.baseline) for group in groups if group.baseline is not None]
 
@@ -64,3 +86,9 @@ def _outcome(first: float, second: float, higher_is_better: bool) -> int:
     if math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12):
         return 0
     return 1 if (second > first) == higher_is_better else -1
+
+
+def _clearest(pairs: Sequence[PromptPair]) -> Iterator[PromptPair]:
+    by_gap = sorted(pairs, key=lambda pair: -abs(pair.row_score - pair.baseline_score))
+    for outcome in (1, -1):
+        yield from [pair for pair in by_gap if pair.outcome == outcome][:EXAMPLES]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mta_framework.errors import Fault, InputError, collect_faults
+from mta_framework.errors import Fault, FaultList, InputError, collect_faults
 from mta_framework.evaluation.aggregation import SetResult, prompt_scores, rows_digest
 from mta_framework.evaluation.predictions import Prediction, read_rows
 from mta_framework.evaluation.report import REPORT_FILE, EvaluationFacts, MetricFacts, Report, SetFacts, read_report
@@ -63,9 +63,7 @@ class Run:
         """
         path = self.folder / "predictions" / model / f"{entry}-seed{seed}.jsonl"
         rows = read_rows(path)
-        faults = list(self._faults(path, SetResult(model, entry, seed, 0, tuple(rows))))
-        if faults:
-            raise InputError(faults)
+        FaultList(self._faults(path, SetResult(model, entry, seed, 0, tuple(rows)))).raise_any()
         return rows
 
     def scores(self, model: str, entry: str, metrics: Sequence[MetricFacts]) -> dict[str, PromptScores]:
@@ -74,13 +72,12 @@ class Run:
         Raises:
             InputError: The faults that ``rows`` finds, of all seeds at once.
         """
-        faults: list[Fault] = []
+        faults = FaultList()
         by_seed: list[list[Prediction]] = []
         for seed in self.facts.seeds:
             with collect_faults(faults):
                 by_seed.append(self.rows(model, entry, seed))
-        if faults:
-            raise InputError(faults)
+        faults.raise_any()
         return {metric.label: prompt_scores(metric, by_seed) for metric in metrics}
 
     def _faults(self, path: Path, result: SetResult) -> Iterator[Fault]:
@@ -143,13 +140,12 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     Raises:
         InputError: Every path without a finished run.
     """
-    faults: list[Fault] = []
+    faults = FaultList()
     folders: list[Path] = []
     for path in paths:
         with collect_faults(faults):
             folders += [path] if (path / REPORT_FILE).is_file() else _evaluated_in(path)
-    if faults:
-        raise InputError(faults)
+    faults.raise_any()
     return list({folder.resolve(): folder for folder in folders}.values())
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mta_framework.comparison.finished_runs import Run, flat
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, FaultList
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.run import RunSpec
 
@@ -54,9 +54,7 @@ def group(runs: Sequence[Run], labels: Sequence[str | None]) -> list[Group]:
     for index, (run, label) in enumerate(zip(runs, labels, strict=True)):
         methods.setdefault(f"={label}" if label is not None else _method(run), []).append(index)
     members = [[runs[index] for index in indices] for indices in methods.values()]
-    faults = [fault for row in members for fault in _repetitions(row)]
-    if faults:
-        raise InputError(faults)
+    FaultList(fault for row in members for fault in _repetitions(row)).raise_any()
     names = [labels[indices[0]] or _label(runs[indices[0]]) for indices in methods.values()]
     rows = zip(distinct_labels(names, members), members, strict=True)
     return [Group(name, tuple(row), row[0].models[0]) for name, row in rows]

@@ -1,19 +1,27 @@
-"""A comparison as lines of a terminal, Markdown, LaTeX and CSV."""
+"""A comparison as lines of a terminal, and as files: Markdown, LaTeX, CSV and JSON."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from mta_framework.comparison.comparison_tables import notes_with_bold, run_table, set_name, table_groups
 from mta_framework.comparison.results import Comparison, Interval, SideBySide
+from mta_framework.errors import writing_to
+from mta_framework.storage import write_atomically
 from mta_framework.tables.csv_text import csv_table
 from mta_framework.tables.latex import latex_table
 from mta_framework.tables.markdown import escape, markdown_table
 from mta_framework.tables.table import Table
 from mta_framework.tables.terminal import terminal_table, terminal_width
 
+STEM = "comparison"
 LONGEST_TEXT = 600
 """Characters of a text that a page of Markdown shows."""
 
@@ -84,6 +92,54 @@ def wins_csv(comparison: Comparison) -> str:
         row, baseline = (pair.row, pair.row_score), (pair.baseline, pair.baseline_score)
         rows.append([pair.metric, pair.set, pair.position, *row, *baseline, pair.outcome])
     return _csv(_PROMPTS, rows)
+
+
+def comparison_json(comparison: Comparison) -> bytes:
+    """Standard JSON: the cells of a row as a list, NaN as null; the prompts are left to ``wins.csv``."""
+    rows = [
+        {
+            **{name: getattr(row, name) for name in ("label", "baseline", "runs", "reference")},
+            "cells": [
+                {"metric": metric, "set": entry, **dataclasses.asdict(cell)}
+                for (metric, entry), cell in row.cells.items()
+            ],
+        }
+        for row in comparison.rows
+    ]
+    parts = {field.name: getattr(comparison, field.name) for field in dataclasses.fields(comparison)}
+    del parts["pairs"]
+    return TypeAdapter(dict[str, Any]).dump_json({**parts, "rows": rows}, indent=2) + b"\n"
+
+
+def write(folder: Path, comparison: Comparison) -> list[Path]:
+    """Write ``comparison.md``, ``.csv``, ``.tex``, ``.json`` and ``wins.csv`` (every prompt); each appears whole.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        RunError: The folder cannot be written to.
+    """
+    contents: dict[str, str | bytes] = {
+        f"{STEM}.md": markdown(comparison),
+        f"{STEM}.csv": scores_csv(comparison),
+        f"{STEM}.tex": latex(comparison),
+        f"{STEM}.json": comparison_json(comparison),
+        "wins.csv": wins_csv(comparison),
+    }
+    for name, content in contents.items():
+        put(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def put(path: Path, content: str | bytes) -> None:
+    """Write one file of a comparison; it appears whole.
+
+    Raises:
+        RunError: Its folder cannot be written to.
+    """
+    with writing_to(path.parent, "make room, or name another folder"):
+        write_atomically(path, content)
 
 
 def _example(example: SideBySide) -> str:

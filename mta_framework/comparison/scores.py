@@ -9,7 +9,7 @@ import numpy as np
 from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import Cell, CellKey, Spread
-from mta_framework.errors import Fault, InputError, collect_faults
+from mta_framework.errors import FaultList, collect_faults
 from mta_framework.evaluation.report import MetricFacts
 from mta_framework.evaluation.statistics import PromptScores, interval, mean
 
@@ -23,7 +23,7 @@ def read_scores(groups: Sequence[Group], common: Common) -> dict[str, Scores]:
     Raises:
         InputError: Predictions of any run are missing, incomplete or were changed.
     """
-    faults: list[Fault] = []
+    faults = FaultList()
     by_row: dict[str, dict[tuple[str, str], list[PromptScores]]] = {group.label: {} for group in groups}
     for group in groups:
         for run in group.runs:
@@ -31,8 +31,7 @@ def read_scores(groups: Sequence[Group], common: Common) -> dict[str, Scores]:
                 with collect_faults(faults):
                     for label, scores in run.scores(group.model, name, common.metrics).items():
                         by_row[group.label].setdefault((label, name), []).append(scores)
-    if faults:
-        raise InputError(faults)
+    faults.raise_any()
     return dict(by_row)
 
 

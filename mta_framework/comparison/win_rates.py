@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import Verdict
-from mta_framework.errors import Fault, InputError, as_plugin_error
+from mta_framework.errors import Fault, FaultList, InputError, as_plugin_error
 from mta_framework.evaluation.statistics import PromptScores, difference, interval, mean
 from mta_framework.interfaces import PairwiseMetric
 from mta_framework.registry import Registry
@@ -24,23 +23,14 @@ from mta_framework.spec.validation_faults import faults_of
 from mta_framework.types import Generations
 
 
-@dataclass(frozen=True)
-class Judge:
-    """A metric that compares responses, and its label."""
-
-    label: str
-    metric: PairwiseMetric
-
-
-def read_judge(path: Path, registry: Registry) -> Judge:
+def read_judge(path: Path, registry: Registry) -> PairwiseMetric:
     """Create the metric that a JSON file names, as ``{"name": ..., "params": {...}}``.
 
     Raises:
         InputError: The file, its name or its options are faulty, or the metric compares nothing.
     """
     document, faults = read_document(path)
-    if faults:
-        raise InputError(faults)
+    FaultList(faults).raise_any()
     try:
         section = PluginSection.model_validate(document)
     except ValidationError as error:
@@ -50,10 +40,8 @@ def read_judge(path: Path, registry: Registry) -> Judge:
     try:
         metric = registry.create("metrics", section.name, section.params)
     except ValidationError as error:
-        noun = f"option of {section.name}"
-        raise InputError(
-            faults_of(error, registered.schema, lambda location: _where(path, "params", *location), noun)
-        ) from None
+        noun, schema = f"option of {section.name}", registered.schema
+        raise InputError(faults_of(error, schema, lambda option: _where(path, "params", *option), noun)) from None
     if not isinstance(metric, PairwiseMetric):
         problem = f"{section.name} compares no responses (got {section.name!r})"
         raise InputError([Fault(_where(path, "name"), problem, "a metric that does", "See `mta plugins`.")])
@@ -61,10 +49,10 @@ def read_judge(path: Path, registry: Registry) -> Judge:
     if missing:
         problem = f"{section.name} cannot run here"
         raise InputError([Fault(str(path), problem, "a metric that can run", missing)])
-    return Judge(section.name, metric)
+    return metric
 
 
-def verdicts(judge: Judge, groups: Sequence[Group], common: Common) -> Iterator[Verdict]:
+def verdicts(judge: PairwiseMetric, groups: Sequence[Group], common: Common) -> Iterator[Verdict]:
     """Have two rows compared, set by set and over all sets: the first run of each, under its first seed.
 
     Raises:
@@ -77,13 +65,13 @@ def verdicts(judge: Judge, groups: Sequence[Group], common: Common) -> Iterator[
         yield _verdict(judge, sides, column, [parts[name] for name in common.sets_of(column)])
 
 
-def verdict_notes(judge: Judge, groups: Sequence[Group]) -> Iterator[str]:
+def verdict_notes(judge: PairwiseMetric, groups: Sequence[Group]) -> Iterator[str]:
     """Which responses the metric saw, and what that cost."""
     runs = {group.label: group.runs[0] for group in _sides(groups)}
     seen = "; ".join(f"{label}: {run.name}, seed {run.facts.seeds[0]}" for label, run in runs.items())
-    yield f"{judge.label} saw one response to each prompt ({seen}); its probabilities are not corrected."
-    if usage := ", ".join(f"{value:g} {name}" for name, value in judge.metric.usage().items()):
-        yield f"{judge.label} took {usage}."
+    yield f"{judge.NAME} saw one response to each prompt ({seen}); its probabilities are not corrected."
+    if usage := ", ".join(f"{value:g} {name}" for name, value in judge.usage().items()):
+        yield f"{judge.NAME} took {usage}."
 
 
 def _sides(groups: Sequence[Group]) -> list[Group]:
@@ -96,28 +84,28 @@ def _sides(groups: Sequence[Group]) -> list[Group]:
     return [*(group for group in methods if group is not compared), compared]
 
 
-def _preferences(judge: Judge, sides: Sequence[Group], name: str) -> PromptScores:
+def _preferences(judge: PairwiseMetric, sides: Sequence[Group], name: str) -> PromptScores:
     generations = [_generations(judge, group, name) for group in sides]
-    with as_plugin_error(f"metric {judge.label}"):
-        scores = np.array([judge.metric.prefer(*generations).scores], dtype=float)
+    with as_plugin_error(f"metric {judge.NAME}"):
+        scores = np.array([judge.prefer(*generations).scores], dtype=float)
         if scores.shape[1] != len(generations[0].predictions) or not np.isin(scores, (0.0, 0.5, 1.0)).all():
             raise ValueError("it must give each prompt 0, 0.5 or 1")
     return PromptScores(scores)
 
 
-def _generations(judge: Judge, group: Group, name: str) -> Generations:
+def _generations(judge: PairwiseMetric, group: Group, name: str) -> Generations:
     run = group.runs[0]
     rows = run.rows(group.model, name, run.facts.seeds[0])
-    folder = run.folder.resolve().parent / METRIC_CACHE / judge.metric.NAME
+    folder = run.folder.resolve().parent / METRIC_CACHE / judge.NAME
     texts = [row.prediction for row in rows]
     return Generations(texts, [row.references for row in rows], [row.question for row in rows], cache_dir=folder)
 
 
-def _verdict(judge: Judge, sides: Sequence[Group], name: str | None, parts: Sequence[PromptScores]) -> Verdict:
+def _verdict(judge: PairwiseMetric, sides: Sequence[Group], name: str | None, parts: Sequence[PromptScores]) -> Verdict:
     turned = [PromptScores(1 - part.scores_SP) for part in parts]
     counts = [sum(int((part.scores_SP == value).sum()) for part in parts) for value in (1.0, 0.5, 0.0)]
     p = difference(turned, parts).p
-    return Verdict(judge.label, name, sides[0].label, sides[1].label, mean(parts), interval(parts), p, *counts)
+    return Verdict(judge.NAME, name, sides[0].label, sides[1].label, mean(parts), interval(parts), p, *counts)
 
 
 def _where(path: Path, *keys: Any) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from mta_framework.data.faults import FaultList
 from mta_framework.data.rows import Instruction, Message, Record
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError
 from mta_framework.spans.template_boundaries import chat_boundaries, fill_template
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def render(
         InputError: The tokenizer lacks a chat template where one is needed, or its template refuses rows.
     """
     samples: list[Sample] = []
-    faults = FaultList(where)
+    faults = FaultList(where=where, most=MAX_LISTED)
     for index, record in enumerate(records):
         messages = _messages(record, template)
         if messages is None:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from mta_framework.data.faults import FaultList
 from mta_framework.data.rows import Record, RowError, decode_row, parse_row
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError
 from mta_framework.spec.data import DatasetSection
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -38,7 +37,7 @@ def read_records(section: DatasetSection, where: str) -> list[Record]:
 
 def _records(rows: Iterable[tuple[str, object]], where: str, source: str) -> list[Record]:
     records: list[Record] = []
-    faults = FaultList(where)
+    faults = FaultList(where=where, most=MAX_LISTED)
     first_kind = first_location = None
     empty = True
     for location, row in rows:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 from mta_framework.distributed import run_on_main
 from mta_framework.evaluation.aggregation import Evaluation, SetResult
-from mta_framework.evaluation.journal import Journal, Response
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Key, Prediction, digest, read_predictions, write_predictions
 from mta_framework.evaluation.report import MetricFacts
-from mta_framework.evaluation.responses import respond
+from mta_framework.evaluation.responses import Journal, Response, respond
 from mta_framework.evaluation.scoring import label_metrics, score, source
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.engines import make_engine
@@ -181,6 +180,7 @@ class _Task:
         generations = Generations(texts, entry.references, entry.questions, lambda: self._likelihoods, self.cache_dir)
         scores = score(generations, self.metrics)
         weights = {label: values.weights for label, values in scores.items() if values.weights is not None}
+        rows = zip(predictions, entry.references, entry.questions, strict=True)
         scored = [
             dataclasses.replace(
                 prediction,
@@ -189,9 +189,7 @@ class _Task:
                 scores={label: values.scores[row] for label, values in scores.items()},
                 weights={label: values[row] for label, values in weights.items()},
             )
-            for row, (prediction, references, question) in enumerate(
-                zip(predictions, entry.references, entry.questions, strict=True)
-            )
+            for row, (prediction, references, question) in enumerate(rows)
         ]
         write_predictions(self._path(seed), scored, self._keys[seed])
         return scored

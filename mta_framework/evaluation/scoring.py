@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from mta_framework.errors import Fault, InputError, MTAError, RunError, error_text
+from mta_framework.errors import Fault, FaultList, MTAError, RunError, error_text
 from mta_framework.interfaces import Metric
 from mta_framework.types import Generations, ScoreSet
 
@@ -27,12 +27,11 @@ def label_metrics(metrics: Sequence[Metric]) -> list[tuple[str, Metric]]:
     """
     names = Counter(metric.NAME for metric in metrics)
     labels = [metric.NAME if names[metric.NAME] == 1 else _with_options(metric) for metric in metrics]
-    repeated = [label for label, count in Counter(labels).items() if count > 1]
-    if repeated:
-        raise InputError(
-            Fault("evaluation.metrics", f"repeats a metric (got {label} twice)", "each metric once", "Remove one.")
-            for label in repeated
-        )
+    FaultList(
+        Fault("evaluation.metrics", f"repeats a metric (got {label} twice)", "each metric once", "Remove one.")
+        for label, count in Counter(labels).items()
+        if count > 1
+    ).raise_any()
     return list(zip(labels, metrics, strict=True))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from mta_framework.data.prompts import render
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import prompt_ids
-from mta_framework.errors import Fault, InputError, collect_faults
+from mta_framework.errors import Fault, FaultList, collect_faults
 from mta_framework.evaluation.evaluate import EvaluationSet
 from mta_framework.spec.evaluation import ScoringSection
 
@@ -35,7 +35,7 @@ def read_sets(
     Raises:
         InputError: All faults of all files.
     """
-    faults: list[Fault] = []
+    faults = FaultList()
     sets: list[EvaluationSet] = []
     if section is None:
         return sets
@@ -51,8 +51,7 @@ def read_sets(
             questions = [record.question for record in records]
             cut = [prompt[-limit:] for prompt in ids]
             sets.append(EvaluationSet(name, prompts, cut, references, questions, len(long)))
-    if faults:
-        raise InputError(faults)
+    faults.raise_any()
     return sets
 
 

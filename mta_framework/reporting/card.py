@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -11,11 +14,14 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from mta_framework.evaluation.report import EvaluationFacts, Report
 from mta_framework.evaluation.score_tables import metrics
 from mta_framework.reporting.page import render
-from mta_framework.reporting.redact import redact
 from mta_framework.reporting.summary_text import loading, summary, unparsed
 
 CARD = "README.md"
 _TASK = "text-generation"
+
+
+_PATH = re.compile(r"""(?<![\w.:/\\~])(?:~?/|[A-Za-z]:[\\/])[^\s"',;={}\[\]]*""")
+"""An absolute path within a command. A path with a space matches up to the space, and again from the next slash."""
 
 
 def card(report: Report) -> str:
@@ -25,6 +31,11 @@ def card(report: Report) -> str:
     body = render("card.md", limits=list(_limits(shared)), **values)
     template = "---\n{{ card_data }}\n---\n\n{{ body }}"
     return str(ModelCard.from_template(_metadata(shared), template_str=template, body=body))
+
+
+def redact(report: Report) -> Report:
+    """A copy of the report in which absolute paths of the spec and the command are cut down to their last part."""
+    return dataclasses.replace(report, spec=_names(report.spec), command=_PATH.sub(_last, report.command))
 
 
 def _metadata(report: Report) -> ModelCardData:
@@ -78,3 +89,20 @@ def _limits(report: Report) -> Iterator[str]:
     if sentence := unparsed(report):
         yield sentence
     yield "Licences and biases of its teacher, its base model and its data apply to it too; none was checked."
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _names(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_names(entry) for entry in value]
+    if not isinstance(value, str) or "\n" in value:
+        return value
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(value).is_absolute():
+            return kind(value).name
+    return value
+
+
+def _last(path: re.Match[str]) -> str:
+    return re.split(r"[\\/]", path[0].rstrip("\\/"))[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mta_framework.comparison.comparison_files import put
+from mta_framework.comparison.renderings import put
 from mta_framework.comparison.results import Comparison
 from mta_framework.evaluation.report import REPORT_FILE, Report, report_json
 from mta_framework.storage import write_atomically

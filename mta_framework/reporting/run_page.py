@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from mta_framework.evaluation.report import EvaluationFacts, Report
 from mta_framework.evaluation.score_tables import cell_of, metrics, score_table
@@ -37,7 +36,17 @@ class ScoreBlock:
 
 def run_page(report: Report) -> str:
     """The page, as HTML."""
-    values = summary(report) | _values(report)
+    texts = [AnnotatedText(sample.text, sample.spans) for sample in report.span_samples]
+    values = summary(report) | {
+        "tiles": list(_tiles(report)),
+        "blocks": list(_blocks(report.evaluation)) if report.evaluation else [],
+        "curves": list(figures.curves(report)),
+        "step_bars": figures.step_bars(report),
+        "layer_map": figures.layer_map(report),
+        "geometry": list(figures.heat_maps(report.geometry)),
+        "marked_texts": texts,
+        "strips": strips(texts) if texts else None,
+    }
     values["alignment"] = values["layer_map"] or values["geometry"] or values["strips"]
     sections = {
         "scores": "Scores" if values["blocks"] else "",
@@ -49,20 +58,6 @@ def run_page(report: Report) -> str:
     }
     listed = [(name, heading) for name, heading in sections.items() if heading]
     return render("run.html", title=report.name, sections=listed, shown=sections, **values)
-
-
-def _values(report: Report) -> dict[str, Any]:
-    texts = [AnnotatedText(sample.text, sample.spans) for sample in report.span_samples]
-    return {
-        "tiles": list(_tiles(report)),
-        "blocks": list(_blocks(report.evaluation)) if report.evaluation else [],
-        "curves": list(figures.curves(report)),
-        "step_bars": figures.step_bars(report),
-        "layer_map": figures.layer_map(report),
-        "geometry": list(figures.heat_maps(report.geometry)),
-        "marked_texts": texts,
-        "strips": strips(texts) if texts else None,
-    }
 
 
 def _blocks(facts: EvaluationFacts) -> Iterator[ScoreBlock]:

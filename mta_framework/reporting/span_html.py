@@ -1,4 +1,4 @@
-"""Spans as coloured strips under the text of an HTML page: no script, as many lines of strips as it takes."""
+"""The page of ``mta spans``, and its spans as coloured strips under the text: no script, as many lines as it takes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from mta_framework.reporting.annotated_text import AnnotatedText, edges, tracks
+from mta_framework.reporting.page import render
+from mta_framework.reporting.span_statistics import SpanStatistics, statistics_notes, statistics_table
 
 _COLOURS = (("#0b7fab", "#57b8dc"), ("#b26a00", "#e5a23c"), ("#8a3fa8", "#c58be0"), ("#2e7d32", "#7cc47f"))
 """By granularity, for its spans in turn: two that touch can be distinguished."""
@@ -70,3 +72,22 @@ def strips(texts: Sequence[AnnotatedText]) -> Strips:
         lines[name] = range(first, first + depth)
         first += depth
     return Strips(lines)
+
+
+def spans_page(title: str, texts: Sequence[AnnotatedText], statistics: SpanStatistics) -> str:
+    """The page, as HTML.
+
+    Args:
+        title: Title of the page.
+        texts: The texts to show, at least one; all have the same granularities.
+        statistics: Statistics of these texts, or of more.
+    """
+    return render(
+        "spans.html",
+        title=title,
+        sections=[],
+        strips=strips(texts),
+        texts=texts,
+        table=statistics_table(statistics),
+        notes=list(statistics_notes(statistics)),
+    )

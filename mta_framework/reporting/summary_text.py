@@ -18,6 +18,7 @@ def summary(report: Report) -> dict[str, Any]:
     Names of fields, plugins and files stand between backticks in all sentences.
     """
     facts = report.evaluation
+    timings = [[stage, f"{seconds:,.1f}"] for stage, seconds in report.timings.items()]
     return {
         "report": report,
         "trained": trained(report) if report.steps else "",
@@ -30,7 +31,7 @@ def summary(report: Report) -> dict[str, Any]:
         "spans": _spans(report),
         "unparsed": unparsed(report),
         "training_set": source(report.spec.get("data", {}).get("train")),
-        "timings": _timings(report),
+        "timings": Table(("stage", "seconds"), timings, "Seconds of this command"),
         "versions": Table(("what", "version"), list(report.versions.items()), "Versions", "ll"),
         "loading": loading(report.student_folder),
         "settings": json.dumps(report.spec, indent=2, ensure_ascii=False),
@@ -128,8 +129,3 @@ def _sets(facts: EvaluationFacts) -> Table:
     ]
     header = ("set, model", "prompts", "cut on the left", "responses that ended by themselves")
     return Table(header, rows, "Evaluated prompts")
-
-
-def _timings(report: Report) -> Table:
-    rows = [[stage, f"{seconds:,.1f}"] for stage, seconds in report.timings.items()]
-    return Table(("stage", "seconds"), rows, "Seconds of this command")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mta_framework.errors import RunError, explain_disk_full
+from mta_framework.errors import RunError, explain_disk_full, writing_to
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.run import RunSpec
 from mta_framework.storage import write_json
@@ -76,6 +76,28 @@ class RunFolder:
 
 
 @contextmanager
+def locked(folder: Path, work: str, hint: str) -> Iterator[None]:
+    """Create a folder, and lock it against other processes.
+
+    Args:
+        folder: Folder to create and lock.
+        work: What is done in it, for the error, e.g. ``this run``.
+        hint: What to do where it cannot be written to.
+
+    Raises:
+        RunError: The folder cannot be written to, or another process holds the lock; a dead process holds none.
+    """
+    with writing_to(folder, hint):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(folder / ".lock").acquire(blocking=False)
+        except Timeout as error:
+            raise RunError(f"{folder}: another process is at work on {work}; wait for it, then resume") from error
+    with held:
+        yield
+
+
+@contextmanager
 def open_run_folder(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
     """Create or reopen the folder, write the resolved spec into it, and lock it against other processes.
 
@@ -84,14 +106,6 @@ def open_run_folder(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
     """
     folder = RunFolder.of(spec)
     hint = "set output_dir" if isinstance(spec, RunSpec) else "choose another by -o"
-    lock = FileLock(folder.path / ".lock")
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        held = lock.acquire(blocking=False)
-    except Timeout as error:
-        raise RunError(f"{folder.path}: another process is at work on this run; wait for it, then resume") from error
-    except OSError as error:
-        raise RunError(f"cannot write to {folder.path} ({error.strerror}); {hint}") from error
-    with held, explain_disk_full(folder.path):
+    with locked(folder.path, "this run", hint), explain_disk_full(folder.path):
         write_json(folder.spec_file, spec.model_dump(mode="json"))
         yield

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mta_framework.errors import Fault, InputError, collect_faults
+from mta_framework.errors import Fault, FaultList, InputError, collect_faults
 from mta_framework.registry import Registry
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.plugin_binding import BoundRun, bind
@@ -38,7 +38,10 @@ class BoundCell:
     @property
     def state(self) -> str:
         """``new``, ``begun`` or ``finished``; finished with another evaluation is begun."""
-        return state_of(self.run)
+        if not self.folder.spec_file.is_file():
+            return "new"
+        same = read_document(self.folder.spec_file)[0] == self.run.spec.model_dump(mode="json")
+        return "finished" if same and self.folder.is_finished else "begun"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class BoundSweep:
         """The distinct runs that the cells' teachers come from, each after the one that its own teacher comes from."""
         teachers: dict[Path, BoundRun] = {}
         for cell in self.cells:
-            for teacher in reversed(list(_teachers(cell.run))):
+            for teacher in reversed(list(cell.run.chain())[1:]):
                 teachers.setdefault(teacher.spec.folder, teacher)
         return list(teachers.values())
 
@@ -72,19 +75,19 @@ class CellFaults:
     @contextmanager
     def collect(self, *cells: str) -> Iterator[None]:
         """Keep the faults that are raised inside as faults of these cells."""
-        faults: list[Fault] = []
+        faults = FaultList()
         with collect_faults(faults):
             yield
         for fault in faults:
             self._cells_by_fault.setdefault(fault, []).extend(cells)
 
     @property
-    def named(self) -> list[Fault]:
+    def named(self) -> FaultList:
         """All faults, each with the names of its cells in front."""
-        return [
+        return FaultList(
             dataclasses.replace(fault, where=f"{self._names(cells)}: {fault.where.removeprefix('--set ')}")
             for fault, cells in self._cells_by_fault.items()
-        ]
+        )
 
     def _names(self, cells: Sequence[str]) -> str:
         if len(cells) == self._cells:
@@ -111,8 +114,7 @@ def bind_sweep(path: Path, registry: Registry) -> BoundSweep:
     for cell in cells:
         with cell_faults.collect(cell.name):
             bound.append(BoundCell(cell, bind(Path(cell.spec), registry, cell.overrides)))
-    if faults := [*faults, *cell_faults.named]:
-        raise InputError(faults)
+    FaultList([*faults, *cell_faults.named]).raise_any()
     _require_one_evaluation(sweep, bound)
     return BoundSweep(sweep, tuple(bound))
 
@@ -125,9 +127,8 @@ def require_free(bound: BoundSweep, resume: bool) -> None:
     """
     begun = [cell for cell in bound.cells if cell.folder.spec_file.is_file()]
     if begun and not resume:
-        problem = (
-            f"already holds a sweep, {len(begun)} of its {len(bound.cells)} cells begun (got {bound.sweep.folder})"
-        )
+        count = f"{len(begun)} of its {len(bound.cells)} cells begun"
+        problem = f"already holds a sweep, {count} (got {bound.sweep.folder})"
         raise InputError([Fault("name", problem, "a name without a sweep", "Choose another, or go on with --resume.")])
     cell_faults = CellFaults(len(bound.cells))
     for cell in begun:
@@ -139,8 +140,7 @@ def require_free(bound: BoundSweep, resume: bool) -> None:
         if folder.spec_file.is_file():
             with collect_faults(faults):
                 require_same(teacher.spec, folder)
-    if faults:
-        raise InputError(faults)
+    faults.raise_any()
 
 
 def _require_one_evaluation(sweep: SweepSpec, cells: Sequence[BoundCell]) -> None:
@@ -154,18 +154,3 @@ def _require_one_evaluation(sweep: SweepSpec, cells: Sequence[BoundCell]) -> Non
             problem = f"is not the same in all cells, which are to be compared (got {shown(now)} in {cell.cell.name})"
             hint = f'Set it for all cells: "set": {{"{where}": ...}}.'
             raise InputError([Fault(where, problem, f"{shown(then)}, as in {cells[0].cell.name}", hint)])
-
-
-def state_of(run: BoundRun) -> str:
-    """``new``, ``begun`` or ``finished``."""
-    folder = RunFolder.of(run.spec)
-    if not folder.spec_file.is_file():
-        return "new"
-    same = read_document(folder.spec_file)[0] == run.spec.model_dump(mode="json")
-    return "finished" if same and folder.is_finished else "begun"
-
-
-def _teachers(run: BoundRun) -> Iterator[BoundRun]:
-    while run.teacher is not None:
-        run = run.teacher
-        yield run

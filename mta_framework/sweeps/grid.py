@@ -66,9 +66,7 @@ def name_faults(cells: Sequence[Cell]) -> Iterator[Fault]:
     for name, group in by_name.items():
         if len(group) > 1 or not name or name.partition(".")[0] in _TAKEN:
             got = ", ".join(" + ".join(map(repr, cell.labels)) for cell in group)
-            problem = (
-                f"would give a cell the folder {name!r}" if len(group) == 1 else f"would share the folder {name!r}"
-            )
+            problem = f"would {'share' if len(group) > 1 else 'give a cell'} the folder {name!r}"
             expected = "labels whose letters, digits, '.', '_' and '-' make a new name for every cell"
             yield Fault("axes", f"{problem} (got {got})", expected, "Choose other labels.")
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from filelock import FileLock, Timeout
-
+from mta_framework.comparison.compare import Entry, compare
+from mta_framework.comparison.renderings import terminal_lines, write
 from mta_framework.distributed import processes
-from mta_framework.errors import Fault, InputError, RunError, collect_faults
+from mta_framework.errors import Fault, FaultList, InputError, RunError, collect_faults
+from mta_framework.evaluation.report import read_report
+from mta_framework.reporting.report_files import write_comparison
 from mta_framework.runs import pipeline
-from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.folder import RunFolder, locked
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.sweeps.bound_sweep import BoundCell, BoundSweep, CellFaults, require_free
 from mta_framework.sweeps.cluster import cluster
-from mta_framework.sweeps.job import Job, Outcome, Runner
-from mta_framework.sweeps.pool import Pool, usable_cores, visible_devices
-from mta_framework.sweeps.progress import Progress
+from mta_framework.sweeps.grid import rows_of
+from mta_framework.sweeps.job import Job, Outcome, Pool, Runner, usable_cores, visible_devices
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def run_sweep(bound: BoundSweep, options: RunnerOptions, resume: bool, tell: Cal
     """
     require_free(bound, resume)
     _require_alone()
-    with _held(bound.sweep.folder), _ended_by_request():
+    with locked(bound.sweep.folder, "this sweep", "set output_dir"), _ended_by_request():
         waiting = [cell for cell in bound.cells if cell.state != "finished"]
         teachers = [run for run in bound.teachers if not RunFolder.of(run.spec).is_finished] if waiting else []
         if len(waiting) < len(bound.cells):
@@ -82,6 +83,32 @@ def run_sweep(bound: BoundSweep, options: RunnerOptions, resume: bool, tell: Cal
         return progress.failed
 
 
+def compare_cells(bound: BoundSweep) -> Iterator[str]:
+    """Compare the finished cells, those of one row as its training seeds, and write the comparison.
+
+    Yields:
+        Lines for the terminal; none where nothing was evaluated.
+
+    Raises:
+        RunError: Some predictions were changed since, or the comparison cannot be written.
+    """
+    cells = [cell for cell in bound.cells if cell.state == "finished" and cell.run.spec.evaluation is not None]
+    if not cells:
+        return
+    rows = {cell.cell.row for cell in cells}
+    baselines = {row: base for row, base in rows_of(bound.sweep).items() if base and {row, base} <= rows}
+    entries = [Entry(cell.folder.path, cell.cell.row) for cell in cells]
+    try:
+        # What the cells were evaluated on differs where an axis says so, and nowhere else.
+        comparison = compare(entries, baselines if bound.sweep.baseline else None, despite_differences=True)
+    except InputError as error:
+        raise RunError(f"the finished cells cannot be compared: {error}") from error
+    yield from terminal_lines(comparison)
+    yield ""
+    for path in [*write(bound.sweep.folder, comparison), write_comparison(bound.sweep.folder, comparison)]:
+        yield f"Written: {path}"
+
+
 def _check_and_parse(cells: Sequence[BoundCell], teachers: Sequence[BoundRun], count: int) -> None:
     """Find the faults of models and data of all runs, and fill the span cache that they share."""
     groups: dict[str, list[BoundCell]] = {}
@@ -89,15 +116,14 @@ def _check_and_parse(cells: Sequence[BoundCell], teachers: Sequence[BoundRun], c
         # Faults and spans do not depend on what a run is called or where its random numbers begin.
         values = cell.run.spec.model_dump(mode="json", exclude={"name", "seed"})
         groups.setdefault(json.dumps(values, sort_keys=True), []).append(cell)
-    cell_faults, faults = CellFaults(count), list[Fault]()
+    cell_faults, faults = CellFaults(count), FaultList()
     for teacher in teachers:
         with collect_faults(faults):
             pipeline.plan(teacher)
     for group in groups.values():
         with cell_faults.collect(*(cell.cell.name for cell in group)):
             pipeline.plan(group[0].run)
-    if faults := [*faults, *cell_faults.named]:
-        raise InputError(faults)
+    FaultList([*faults, *cell_faults.named]).raise_any()
 
 
 def _train_teachers(
@@ -136,20 +162,6 @@ def _require_alone() -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = lock.acquire(blocking=False)
-    except Timeout as error:
-        raise RunError(f"{folder}: another process is at work on this sweep; wait for it, then resume") from error
-    except OSError as error:
-        raise RunError(f"cannot write to {folder} ({error.strerror}); set output_dir") from error
-    with held:
-        yield
-
-
-@contextmanager
 def _ended_by_request() -> Iterator[None]:
     """Schedulers end a process by SIGTERM: its runs must end with it, as after Ctrl-C."""
 
@@ -161,3 +173,68 @@ def _ended_by_request() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class Progress:
+    """Counts runs and tells of them.
+
+    Args:
+        total: How many runs there are.
+        tell: Called with every line.
+    """
+
+    def __init__(self, total: int, tell: Callable[[str], None]) -> None:
+        self.failed: list[str] = []
+        self._total = total
+        self._tell = tell
+        self._ended = 0
+
+    def started(self, job: Job) -> None:
+        """A run has been started."""
+        self._tell(f"started {job.name}")
+
+    def ended(self, outcome: Outcome) -> None:
+        """A run has ended, well or not."""
+        job = outcome.job
+        if outcome.code == 0:
+            self._count(f"finished {job.name} in {duration(outcome.seconds)}{_score(job.folder)}")
+        else:
+            self._fail(job, f"{outcome.failure} (see {job.log})")
+
+    def is_lost(self, job: Job, lost: Collection[Path]) -> bool:
+        """Whether a run cannot start, since the one that its teacher comes from has failed; if so, reports it."""
+        teacher = job.run.teacher
+        if teacher is None or teacher.spec.folder not in lost:
+            return False
+        self._fail(job, f"there is no teacher {teacher.spec.name}")
+        return True
+
+    def _fail(self, job: Job, why: str) -> None:
+        self.failed.append(job.name)
+        self._count(f"failed {job.name}: {why}")
+
+    def _count(self, line: str) -> None:
+        self._ended += 1
+        self._tell(f"[{self._ended}/{self._total}] {line}")
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``3 min 20 s`` or ``2 h 5 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _score(folder: RunFolder) -> str:
+    """The student's score by the first metric, on its only set or on average over all."""
+    try:
+        evaluation = read_report(folder.path).evaluation
+    except InputError:
+        return ""
+    scores = [score for score in evaluation.scores if score.model == "student"] if evaluation else []
+    if not scores:
+        return ""
+    score = next((average for average in scores if average.set is None), scores[0])
+    spread = "" if score.deviation is None else f" ± {score.deviation:.2f}"
+    return f": {score.metric} {score.mean:.2f}{spread}"

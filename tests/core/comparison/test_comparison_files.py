@@ -11,8 +11,7 @@ import re
 import pytest
 
 from mta_framework.comparison import comparison_tables
-from mta_framework.comparison.comparison_files import write
-from mta_framework.comparison.renderings import latex, markdown, scores_csv, terminal_lines, wins_csv
+from mta_framework.comparison.renderings import latex, markdown, scores_csv, terminal_lines, wins_csv, write
 from mta_framework.comparison.results import Cell, Comparison, Contrast, PromptPair, Row, RunRef, SideBySide, Verdict
 from mta_framework.errors import RunError
 from mta_framework.tables.table import Cell as TableCell

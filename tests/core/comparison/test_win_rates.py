@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mta_framework.comparison.compare import Entry, compare
-from mta_framework.comparison.win_rates import Judge, read_judge
+from mta_framework.comparison.win_rates import read_judge
 from mta_framework.errors import InputError, RunError
 from mta_framework.interfaces import PairwiseMetric
 from mta_framework.registry import Registered, Registry
@@ -47,7 +47,7 @@ def entries(make_run):
 
 
 def judge(**options):
-    return Judge("longer", Longer(Longer.Params(), **options))
+    return Longer(Longer.Params(), **options)
 
 
 def test_counts_preferences_set_by_set_and_over_all(entries):
@@ -69,7 +69,7 @@ def test_probability_is_that_of_a_sign_test(entries):
 def test_sees_question_references_and_the_responses_of_the_first_seed_base_first(entries):
     chosen = judge()
     compare(entries, judge=chosen)
-    first, second = chosen.metric.seen[0]
+    first, second = chosen.seen[0]
     assert first.questions[0] == "dolly question 1"
     assert list(first.references[3]) == ["dolly reference 4"]
     assert first.predictions[0] == second.predictions[0] == "student answers dolly 1 under 10"
@@ -125,7 +125,7 @@ def written(tmp_path, text):
 
 def test_a_file_names_the_metric(tmp_path, registry):
     found = read_judge(written(tmp_path, {"name": "longer", "params": {}}), registry)
-    assert (found.label, type(found.metric)) == ("longer", Longer)
+    assert (found.NAME, type(found)) == ("longer", Longer)
 
 
 @pytest.mark.parametrize(
@@ -149,4 +149,4 @@ def test_answers_are_kept_beside_the_runs_wherever_the_command_is_given(entries,
     chosen = judge()
     monkeypatch.chdir(entries[0].folder)
     compare([Entry(Path()), entries[1]], judge=chosen)
-    assert chosen.metric.seen[0][0].cache_dir == entries[0].folder.parent / "metric-cache" / "longer"
+    assert chosen.seen[0][0].cache_dir == entries[0].folder.parent / "metric-cache" / "longer"

@@ -9,8 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from mta_framework.evaluation.report import MetricFacts, Score
-from mta_framework.reporting.card import card
-from mta_framework.reporting.redact import redact
+from mta_framework.reporting.card import card, redact
 
 
 def test_metadata_are_what_the_hub_reads(report):

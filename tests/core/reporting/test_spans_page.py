@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_framework.reporting.annotated_text import AnnotatedText
+from mta_framework.reporting.span_html import spans_page
 from mta_framework.reporting.span_statistics import Speed, span_statistics
-from mta_framework.reporting.spans_page import spans_page
 
 VOID = {"meta", "input", "br"}
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from mta_framework.cli import main
 from mta_framework.errors import InputError, RunError
 from mta_framework.storage import write_json
-from mta_framework.sweeps import run, sweep_comparison
-from mta_framework.sweeps.pool import visible_devices
+from mta_framework.sweeps import run
+from mta_framework.sweeps.job import visible_devices
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_options_of_a_run_are_refused_with_dry_run(option, mta):
 
 def test_failed_cells_are_named_after_the_table(mta, path, monkeypatch):
     monkeypatch.setattr(run, "run_sweep", lambda *_: ["KL-seed-3"])
-    monkeypatch.setattr(sweep_comparison, "compare_cells", lambda *_: iter(["the table"]))
+    monkeypatch.setattr(run, "compare_cells", lambda *_: iter(["the table"]))
     result = mta()
     assert result.exit_code == 1
     assert "the table" in result.output
@@ -78,7 +78,7 @@ def test_options_reach_the_sweep_and_plugin_files_its_runs(sweep_dict, write_spe
     plugin.write_text(hook)
     seen = []
     monkeypatch.setattr(run, "run_sweep", lambda bound, means, resume, tell: seen.append((means, resume)) or [])
-    monkeypatch.setattr(sweep_comparison, "compare_cells", lambda *_: iter(()))
+    monkeypatch.setattr(run, "compare_cells", lambda *_: iter(()))
     path = write_spec(sweep_dict, "sweep.json")
     result = CliRunner().invoke(main, ["-p", str(plugin), "sweep", str(path), "--jobs", "3", "--resume"])
     assert result.exit_code == 0, result.output
@@ -94,9 +94,9 @@ def test_cells_that_cannot_be_compared_are_a_failed_run(bound, sweep_dict, monke
         cell.folder.student.mkdir(parents=True)
         (cell.folder.path / "report.json").write_text("{}")
         write_json(cell.folder.spec_file, cell.run.spec.model_dump(mode="json"))
-    monkeypatch.setattr(sweep_comparison, "compare", refuse)
+    monkeypatch.setattr(run, "compare", refuse)
     with pytest.raises(RunError, match="cannot be compared"):
-        list(sweep_comparison.compare_cells(found))
+        list(run.compare_cells(found))
 
 
 @pytest.mark.parametrize(

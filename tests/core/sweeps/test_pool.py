@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mta_framework.sweeps import pool as pool_module
-from mta_framework.sweeps.job import Job, Outcome, end
-from mta_framework.sweeps.pool import Pool
+from mta_framework.sweeps import job as job_module
+from mta_framework.sweeps.job import Job, Outcome, Pool, end
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def commands(monkeypatch, tmp_path):
         started.append((process, arguments, environment))
         return process
 
-    monkeypatch.setattr(pool_module, "launch", launch)
+    monkeypatch.setattr(job_module, "launch", launch)
     return lines, started
 
 

@@ -14,8 +14,7 @@ from mta_framework.errors import InputError, RunError
 from mta_framework.storage import write_json
 from mta_framework.sweeps import run as run_module
 from mta_framework.sweeps.job import Outcome
-from mta_framework.sweeps.progress import duration
-from mta_framework.sweeps.run import RunnerOptions, run_sweep
+from mta_framework.sweeps.run import RunnerOptions, duration, run_sweep
 
 
 @dataclass

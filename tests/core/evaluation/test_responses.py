@@ -11,7 +11,7 @@ import pytest
 from warm_python import CPU, WarmProcess, WarmPython
 
 from mta_framework import RunError
-from mta_framework.evaluation.journal import Journal, Response, Writer
+from mta_framework.evaluation.responses import Journal, Response, Writer
 
 A, B = Response("a\nb \u2028 ü", True, 3), Response("", False, 0)
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mta_framework import Metric, ScoreSet
-from mta_framework.evaluation import journal
+from mta_framework.evaluation import responses
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate_models
 from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.distributed import shutdown
@@ -34,7 +34,7 @@ class Length(Metric):
 
 folder, last = Path(sys.argv[1]), int(sys.argv[2])
 written = 0
-plain = journal.Writer.add
+plain = responses.Writer.add
 
 def add(self, place, response):
     global written
@@ -44,7 +44,7 @@ def add(self, place, response):
         os.write(self._file.fileno(), b'\\n{"key": "torn')
         os.kill(os.getpid(), signal.SIGKILL)
 
-journal.Writer.add = add
+responses.Writer.add = add
 vocabulary = {f"w{number}": number for number in range(30)}
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="w0")))
 torch.manual_seed(1)
