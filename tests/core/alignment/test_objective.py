@@ -265,7 +265,8 @@ def test_bf16_autocast_and_a_teacher_of_inference_tensors_stay_near_float32(make
     plain = _sums(alignment(make_states(student), teacher, batch))
     with torch.autocast("cpu", torch.bfloat16):
         mixed = _sums(alignment(make_states(student), teacher, batch))
-    assert mixed["dsa"].item() == plain["dsa"].item()
+    # Between the roundings of float32, 2^-24, and one of bfloat16, 2^-9.
+    assert mixed["dsa"].item() == pytest.approx(plain["dsa"].item(), rel=2**-16)
     assert mixed["hid"].item() == pytest.approx(plain["hid"].item(), rel=1e-2)
     assert {value.dtype for value in mixed.values()} == {torch.float32}
     sum(mixed.values()).backward()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -45,7 +47,8 @@ def test_export_loads_as_a_plain_model_with_the_same_logits(student, tokenizer, 
     torch.testing.assert_close(logits_of(plain.eval(), padded), logits_of(model, padded), rtol=1e-4, atol=1e-4)
     assert {parameter.dtype for parameter in plain.parameters()} == {torch.float32}
     if not lora:
-        assert torch.equal(logits_of(plain, padded), logits_of(model, padded))
+        # Loaded weights lie where the file has them; copies are aligned like the model's own: no sum changes its order.
+        assert torch.equal(logits_of(copy.deepcopy(plain), padded), logits_of(model, padded))
 
 
 @pytest.mark.parametrize("family", ["llama_tied", "gpt2"])
