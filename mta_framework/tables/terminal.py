@@ -87,7 +87,7 @@ def _widths(rows: Sequence[Sequence[str]], letters: str, room: int) -> list[Widt
         natural = max(_width("\n".join([header, *body])), 1)
         words = _width("\n".join(" ".join([header, *body]).split()))
         figures = _width("\n".join([*header.split(), *body]))
-        widths.append((figures if letter == "r" else min(natural, room // 3, max(words, _NARROWEST)), natural))
+        widths.append((figures if letter == "r" else min(natural, max(1, room // 3), max(words, _NARROWEST)), natural))
     # A table of text alone stays in one piece: words are broken, but for the labels of the first column.
     while "r" not in letters and sum(least + len(_GAP) for least, _ in widths) > room + len(_GAP):
         widest = max(range(1, len(widths)), key=widths.__getitem__)

@@ -315,6 +315,8 @@ class StepHooks(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Validate if a policy needs it, or if a run was killed between an epoch's last step and its validation."""
+        # The state of a checkpoint has the intervals that the run began with; the spec may have others now.
+        state.compute_steps(args, state.max_steps)
         self._trainer.validate_if_due()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -97,6 +97,24 @@ def test_run_that_was_killed_before_its_export_takes_no_step_more(schedule, spec
     assert losses[0] == losses[1]
 
 
+def test_a_resumed_run_saves_and_logs_as_often_as_its_spec_says_now(spec_dict, write_spec, tmp_path):
+    training = {**spec_dict["training"], "max_steps": 6, "save_steps": 3, "log_steps": 3, "keep_checkpoints": 9}
+    path = write_spec({**spec_dict, "training": training, "alignment": None, "evaluation": None})
+    whole = pipeline.run(bind(path, discover()))
+    folder = tmp_path / "runs" / "student"
+    exported = (folder / "student" / "model.safetensors").read_bytes()
+    shutil.rmtree(folder / "student")
+    shutil.rmtree(folder / "checkpoints" / "checkpoint-6")
+    (folder / "training.json").unlink()
+
+    changes = ["training.save_steps=1", "training.log_steps=1"]
+    resumed = pipeline.run(bind(path, discover(), changes), resume=True)
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {f"checkpoint-{step}" for step in (3, 4, 5, 6)}
+    logged = [[entry["step"] for entry in report.log if "loss" in entry] for report in (whole, resumed)]
+    assert logged == [[1, 3, 6], [1, 3, 4, 5, 6]]
+    assert (folder / "student" / "model.safetensors").read_bytes() == exported
+
+
 @pytest.mark.parametrize("steps", [4, 6], ids=["at the end of an epoch", "within an epoch"])
 def test_run_that_was_killed_in_its_last_validation_makes_up_for_it(steps, spec_dict, write_spec):
     training = {**spec_dict["training"], "max_steps": steps, "save_steps": 2}

@@ -104,7 +104,10 @@ def test_the_limit_holds_over_all_calls_of_a_run(tmp_path):
 
 
 def test_responses_without_questions_are_refused():
-    with ChatServer(lambda question: "[[9]]") as server, pytest.raises(ValueError, match="needs the question to each response"):
+    with (
+        ChatServer(lambda question: "[[9]]") as server,
+        pytest.raises(ValueError, match="needs the question to each response"),
+    ):
         judge(server).score(Generations(["a"], [["b"]]))
 
 

@@ -60,6 +60,12 @@ def test_the_top_of_the_core_is_seen_at_a_glance():
     assert len(list(CORE.glob("*.py"))) <= 9
 
 
+def test_every_folder_with_modules_is_a_package_that_says_what_it_is_for():
+    folders = {path.parent for path in files(CORE)}
+    said = {folder for folder in folders if (folder / "__init__.py").is_file() and (folder / "__init__.py").read_text()}
+    assert folders == said
+
+
 def test_training_and_evaluation_know_nothing_of_each_other():
     assert "evaluation" not in ROOMS["training"]
     assert "training" not in ROOMS["evaluation"]

@@ -32,7 +32,6 @@ PRELOADED = (
     "spacy",
     "matplotlib.figure",
     "mta_framework.runs.pipeline",
-    "mta_framework.runs.evaluate_model",
     "mta_framework.reporting.report_files",
     "mta_plugins.hooks",
     "mta_plugins.span_extractors.spacy_phrases",
