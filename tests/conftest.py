@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -23,6 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent / "shared"))
 from cache_folder import cache_folder
 from finished_runs import FinishedRuns
 from warm_python import WarmPython
+
+# How fast a machine draws examples says nothing about the code.
+settings.register_profile("patient", settings.default, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 SUBJECTS = ("The old keeper", "A young student", "My neighbour", "The tall engineer", "Their teacher", "A quiet clerk")
 VERBS = ("has repaired", "is painting", "carefully moved", "will sell", "found", "had forgotten")
