@@ -94,9 +94,11 @@ def test_the_environment_has_the_wheel_and_not_the_checkout(environment):
     assert Path(run(str(environment.python), "-c", "import torch; print(torch.__file__)").strip()).is_file()
 
 
-def test_all_plugins_are_listed_with_their_distributions(environment):
-    told = environment.run("mta_framework", "plugins", cwd=environment.folder)
-    providers = {line.split()[1]: " ".join(line.split()[2:4]) for line in told.splitlines() if line[0] != " "}
+def test_all_plugins_are_listed_with_their_distributions(environment, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")  # a plugin in each line
+    listing = environment.run("mta_framework", "plugins", cwd=environment.folder)
+    rows = [line.split() for line in listing.splitlines() if line.startswith("  ")]
+    providers = {name: f"{distribution} {version}" for name, distribution, version, *_ in rows}
     assert providers["clauses"] == providers["squared_logits"] == "mta-hello 0.1.0"
     for kind in KINDS:
         assert providers[f"new_{kind}"] == f"mta-new-{kind.replace('_', '-')} 0.1.0"
