@@ -102,7 +102,7 @@ def evaluate(bound: BoundEvaluation, command: str = "") -> Report:
 
 
 def plan(bound: BoundRun) -> Plan:
-    """What ``run`` would do. Spans are parsed (and cached), no weights are read, nothing is trained."""
+    """Plan a run without training: spans are parsed and cached, but no weights are read."""
     inputs = prepare_run(bound)
     section, world_size = bound.spec.training, processes().num_processes
     student, teacher = inputs.run_models.student_summary, inputs.run_models.teacher_summary

@@ -48,7 +48,7 @@ class Cluster:
         self._needs = {"num_cpus": max(1, cores // max(self._slots, gpus)), "num_gpus": 1 if gpus else 0}
 
     def outcomes(self, jobs: Sequence[Job], started: Callable[[Job], None]) -> Iterator[Outcome]:
-        """As ``Runner`` says; a job counts as started when it is handed over."""
+        """Run all jobs as tasks; see ``Runner.outcomes``. A job counts as started when it is submitted."""
         # Not by decorator: Ray is an optional library. A machine that is lost must not begin the run a second time.
         task = self._ray.remote(max_retries=0, **self._needs)(work)
         waiting, running = list(jobs), dict[Any, tuple[Job, float]]()
@@ -79,10 +79,10 @@ class Cluster:
 
 
 def work(arguments: Sequence[str], log: str) -> int:
-    """What a task does, on the machine that it is given to: ``mta`` in a process of its own.
+    """Body of a task: run ``mta`` in a process of its own on the machine of the task.
 
     Returns:
-        Its exit code.
+        Exit code of the process.
     """
     process = launch(arguments, Path(log), os.environ)
     try:
@@ -111,11 +111,11 @@ def _connected(address: str) -> Any:
 
 
 def _knock(address: str) -> None:
-    """Ray itself would try for minutes where nobody listens.
+    """Fail at once if nothing listens at the address, where Ray would retry for minutes.
 
     Raises:
-        OSError: Nobody does.
-        ValueError: It is no address.
+        OSError: The connection is refused.
+        ValueError: The address has not the form ``HOST:PORT``.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():

@@ -14,7 +14,7 @@ from mta_framework.spec.evaluation import METRIC_CACHE
 from mta_framework.spec.sweep import Choice, SweepSpec
 
 _TAKEN = {"span-cache", "response-cache", METRIC_CACHE, "comparison", "wins"}
-"""What else lies in the folder of a sweep, up to the first dot."""
+"""Names that a cell may not have: the other entries of a sweep folder, up to the first dot."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Cell:
     """One run of a sweep.
 
     Args:
-        name: Of the run and its folder.
-        row: What it is called in tables; cells that differ in the training seed alone share a row.
-        labels: Its choice on every axis.
-        spec: The spec that it starts from.
+        name: Name of the run and of its folder.
+        row: Label of its row in tables; cells that differ only in the training seed share a row.
+        labels: Label of the cell's choice on every axis.
+        spec: Spec that the settings are applied to.
         settings: Dotted field -> value, in the order in which they are applied.
     """
 

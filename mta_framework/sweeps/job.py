@@ -27,12 +27,12 @@ _GRACE = 10.0
 
 @dataclass(frozen=True)
 class Job:
-    """What a process does.
+    """A run that is to be started in a process of its own.
 
     Args:
-        name: What messages call it.
-        run: Its run.
-        plugin_files: Loaded besides the installed plugins.
+        name: Label of the job in messages.
+        run: Bound run.
+        plugin_files: Plugin files to load besides the installed plugins.
     """
 
     name: str
@@ -41,17 +41,17 @@ class Job:
 
     @property
     def folder(self) -> RunFolder:
-        """Of the run."""
+        """Folder of the run."""
         return RunFolder.of(self.run.spec)
 
     @property
     def log(self) -> Path:
-        """Where the output of the process goes; a run that goes on writes behind what is there."""
+        """Log file of the process; a resumed run appends to it."""
         return self.folder.path / "run.log"
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Of the command line: the run is begun or gone on with, as the resolved spec in its folder says."""
+        """Command-line arguments after ``mta``: run, or resume, the spec that is saved in the run folder."""
         files = [part for path in self.plugin_files for part in ("-p", str(path.resolve()))]
         return (*files, "run", str(self.folder.spec_file), "--resume")
 
@@ -67,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a process ended: with 0 where all went well, below 0 by a signal; and after how many seconds."""
+    """How a job ended: its exit code, below 0 if a signal ended it, and its duration in seconds."""
 
     job: Job
     code: int
@@ -75,7 +75,7 @@ class Outcome:
 
     @property
     def failure(self) -> str:
-        """Why it failed: the last thing that it said."""
+        """Reason of a failure: the last line of the log, or the signal."""
         if self.code < 0:
             name = signal.Signals(-self.code).name
             return f"ended by {name}" + (", as where memory runs out" if name == "SIGKILL" else "")
@@ -89,11 +89,11 @@ class Runner(Protocol):
     """Runs jobs, several at once where there is room."""
 
     def outcomes(self, jobs: Sequence[Job], started: Callable[[Job], None]) -> Iterator[Outcome]:
-        """Run all, and give each outcome as it comes; what runs is ended where the caller gives up.
+        """Run all jobs and yield each outcome as it comes; closing the iterator ends the jobs that are running.
 
         Args:
-            jobs: In the order in which they are started.
-            started: Called with each.
+            jobs: Jobs in the order in which they are started.
+            started: Callback that gets each job when it starts.
         """
         ...
 
@@ -140,7 +140,7 @@ class Pool:
         self._cores = cores
 
     def outcomes(self, jobs: Sequence[Job], started: Callable[[Job], None]) -> Iterator[Outcome]:
-        """As ``Runner`` says."""
+        """Run all jobs in the slots; see ``Runner.outcomes``."""
         waiting, running = list(jobs), dict[int, tuple[Job, subprocess.Popen[bytes], float]]()
         try:
             while waiting or running:

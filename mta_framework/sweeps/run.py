@@ -176,11 +176,11 @@ def _ended_by_request() -> Iterator[None]:
 
 
 class Progress:
-    """Counts runs and tells of them.
+    """Counts the runs of a sweep and reports each that starts, ends or cannot start.
 
     Args:
-        total: How many runs there are.
-        tell: Called with every line.
+        total: Number of runs.
+        tell: Callback that gets every line.
     """
 
     def __init__(self, total: int, tell: Callable[[str], None]) -> None:
@@ -190,11 +190,11 @@ class Progress:
         self._ended = 0
 
     def started(self, job: Job) -> None:
-        """A run has been started."""
+        """Report that a run has started."""
         self._tell(f"started {job.name}")
 
     def ended(self, outcome: Outcome) -> None:
-        """A run has ended, well or not."""
+        """Report that a run has ended, successfully or not."""
         job = outcome.job
         if outcome.code == 0:
             self._count(f"finished {job.name} in {duration(outcome.seconds)}{_score(job.folder)}")
