@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import tree_sitter_language_pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -56,6 +57,11 @@ MARKED = {
         "```python\nx = \"😀 ok\" + 'b'  # 日本語 コメント\n```",
         "x = 😀 ok + b 日本語 コメント",
         ["x = \"😀 ok\" + 'b'"],
+    ),
+    "any script and emoji in shell": (
+        '```bash\nsize=变量; echo "$size 😀" | grep -o 日本\n```',
+        "size = 变量 echo $ size 😀 | grep -o 日本",
+        ["size=变量", 'echo "$size 😀" | grep -o 日本'],
     ),
     "indented code in prose": (
         "First:\n\n    total = add(1, 2)\n    print(total)\n\nThat is all.",
@@ -211,6 +217,23 @@ def test_any_text_gives_words_apart_and_phrases_nested(pieces: list[str], langua
         inside = [word for word in span_set["words"] if start <= word[0] and word[1] <= end]
         assert 2 <= len(inside) <= 40
         assert not any(start < first < end < last for first, last in span_set["phrases"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the name of glibc's table")
+def test_no_other_grammar_looks_characters_up_in_a_table_that_ends() -> None:
+    packages = Path(tree_sitter_language_pack.__file__).parents[1]
+    apart = {"csharp": "tree_sitter_c_sharp/_binding", "yaml": "tree_sitter_yaml/_binding"}
+    with_table = set()
+    for name in LANGUAGES:
+        (library,) = packages.glob(f"{apart.get(name, f'tree_sitter_language_pack/bindings/{name}')}.*so")
+        with_table |= {name} if b"__ctype_b_loc" in library.read_bytes() else set()
+    assert with_table == code._TABLE_GRAMMARS
+
+
+def test_shell_code_with_any_character_is_read() -> None:
+    for first in range(0x100, 0x110000, 0x1F3):
+        character = chr(first)
+        spans(f"a{character}=1; /*{character}``` x $({character}", language="bash")
 
 
 def test_one_text_or_many_at_once_in_one_process_or_two_give_the_same(tmp_path: Path) -> None:

@@ -54,6 +54,11 @@ _BYTES_PER_STEP = 30
 _CHUNK = 65_536
 """Bytes that the parser reads at once."""
 
+_TABLE_GRAMMARS = frozenset({"bash"})
+"""Grammars that look characters up in C's table of 256 classes, and read beyond its end for all others."""
+
+_BEYOND_TABLE = re.compile(r"[^\x00-\xff]")
+
 _HOLDER = re.compile(r"(?:^|_)(?:block|body|suite|statements?|(?<!parameter_)declaration|definition|then|do_group)$")
 """Kinds of nodes that are or contain statements; a node that contains one is compound."""
 
@@ -93,7 +98,7 @@ class Code(SpanExtractor):
     """
 
     NAME = "code"
-    VERSION = "3"
+    VERSION = "4"
 
     class Params(PluginParams):
         """Language of untagged code, and the extractor for other text."""
@@ -301,6 +306,8 @@ class _Node(NamedTuple):
 
 def _nodes(grammar: str, code: str) -> list[_Node]:
     """All nodes in preorder; iterative, since code may nest deeply."""
+    if grammar in _TABLE_GRAMMARS:
+        code = _BEYOND_TABLE.sub(_latin, code)
     tree = _parse(grammar, code.encode("utf-8", "replace"))
     if tree is None:
         return []
@@ -323,6 +330,11 @@ def _nodes(grammar: str, code: str) -> list[_Node]:
                 return nodes
             parent = nodes[parent].parent
     return nodes
+
+
+def _latin(match: re.Match[str]) -> str:
+    """A letter, space or symbol of Latin-1 in place of one beyond."""
+    return "é" if match[0].isalnum() else " " if match[0].isspace() else "°"
 
 
 def _parse(grammar: str, code: bytes) -> Tree | None:
