@@ -110,7 +110,7 @@ class Chat:
         if missing:
             hint = self.endpoint.key_hint()
             if hint:
-                raise RunError(str(Fault(self.name, "has no usable key", "a key is needed", hint)))
+                raise RunError(str(Fault(self.name, "cannot send its key", "a key for this server", hint)))
             answers.update(_Round(self, check, cache).run(missing))
         return [answers[question.text] for question in questions]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 _TRANSIENT = (408, 425, 429)
 _MAX_BYTES = 2**24
 _MAX_SHOWN = 300
+
+HOSTS_ENV = "MTA_CHAT_HOSTS"
+"""Environment variable with the hosts that keys may be sent to, separated by commas."""
+
+_KEY = re.compile(r"[!#-&(-\[\]-~]+")  # without quotes and backslash, so that it reads the same wherever it is quoted
 
 
 class Unanswered(Exception):
@@ -93,16 +100,24 @@ class Endpoint:
         return {"model": self.model, "messages": [{"role": "user", "content": question}], **sampling}
 
     def key_hint(self) -> str | None:
-        """Return a sentence that says how to provide the missing or malformed API key; None if requests can be sent."""
+        """Return a sentence that says why the API key cannot be sent, and what to do; None if requests can be sent.
+
+        A spec names the server, but may be somebody else's. So a key goes only to hosts that ``MTA_CHAT_HOSTS`` names,
+        and over plain http only to this machine.
+        """
         if self.key_env is None:
             return None
-        key = self._key()
+        key, host = self._key(), str(urlsplit(self.base_url).hostname)
         if not key:
             return (
                 f"Put the key into the environment variable {self.key_env}, or set key_env to null if none is needed."
             )
-        if not (key.isascii() and key.isprintable()):
+        if not _KEY.fullmatch(key):
             return f"The environment variable {self.key_env} holds characters that no key has: put the key alone there."
+        if not self.base_url.lower().startswith("https:") and not _is_this_machine(host):
+            return f"{host} would get the key over plain http, readable on the way: use https, or set key_env to null."
+        if host not in _trusted_hosts():
+            return f"If you trust {host} with the key in {self.key_env}, say so in the shell: export {HOSTS_ENV}={host}"
         return None
 
     def client(self, connections: int) -> Client:
@@ -110,9 +125,14 @@ class Endpoint:
 
         Args:
             connections: Maximum number of concurrent connections.
+
+        Raises:
+            ValueError: The key cannot be sent, see ``key_hint``.
         """
         from httpx2 import Client, Limits
 
+        if hint := self.key_hint():
+            raise ValueError(hint)
         headers = {"Content-Type": "application/json"}
         if self.key_env is not None:
             headers["Authorization"] = f"Bearer {self._key()}"
@@ -137,10 +157,11 @@ class Endpoint:
             with client.stream("POST", self.url, content=json.dumps(self.body(question))) as response:
                 content = b"".join(self._parts(response, end))
         except RequestError as error:
-            raise Unanswered(self._redacted(f"{type(error).__name__} {error}".strip())) from None
+            raise Unanswered(self._shown(f"{type(error).__name__} {error}".strip())) from None
         if response.status_code == 200:
-            return _reply(content)
-        status = f"HTTP {response.status_code} {self._redacted(_message(content))}".strip()
+            reply = _reply(content)
+            return replace(reply, text=self._redacted(reply.text))  # a server may send back what it was sent
+        status = f"HTTP {response.status_code} {self._shown(_message(content))}".strip()
         if response.status_code in _TRANSIENT or response.status_code >= 500:
             raise Unanswered(status, _wait(response.headers.get("Retry-After", "")))
         problem, expected = f"refuses the request (got {status})", "expected a request that it accepts"
@@ -150,9 +171,12 @@ class Endpoint:
         return os.environ.get(self.key_env or "", "").strip()
 
     def _redacted(self, text: str) -> str:
-        """A foreign text, shortened and without the key."""
         key = self._key() if self.key_env else ""
-        return " ".join((text.replace(key, "***") if key else text).split())[:_MAX_SHOWN]
+        return text.replace(key, "***") if key else text
+
+    def _shown(self, text: str) -> str:
+        """A foreign text for a message: without the key, on one line, shortened in this order, so no part is left."""
+        return " ".join(self._redacted(text).split())[:_MAX_SHOWN]
 
     def _parts(self, response: Response, end: float) -> Iterator[bytes]:
         """The body in parts; the timeout covers the whole body, however slowly it arrives."""
@@ -164,6 +188,17 @@ class Endpoint:
             if size > _MAX_BYTES:
                 raise Unanswered(f"a reply of more than {_MAX_BYTES} bytes")
             yield part
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _trusted_hosts() -> set[str]:
+    return {host.strip().lower() for host in os.environ.get(HOSTS_ENV, "").split(",")}
 
 
 def _reply(content: bytes) -> Reply:
@@ -189,7 +224,7 @@ def _message(content: bytes) -> str:
         error = json.loads(content)["error"]
         return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, LookupError, TypeError, RecursionError):
-        return content[: 4 * _MAX_SHOWN].decode(errors="replace")
+        return content.decode(errors="replace")
 
 
 def _wait(header: str) -> float | None:
