@@ -15,9 +15,9 @@ def score_lines(report: Report) -> Iterator[str]:
     """Lines with a table for each metric and a legend; none if nothing was evaluated."""
     if report.evaluation is None:
         return
-    from mta_framework.evaluation.score_tables import metrics, score_table, seeds_note
+    from mta_framework.evaluation.score_tables import metrics, score_table, scores_note
 
     for metric in metrics(report.evaluation):
         table = score_table(report.evaluation, metric)
         yield from ("", table.caption, *terminal_table(table, indent="  "))
-    yield from ("", seeds_note(report.evaluation.seeds))
+    yield from ("", scores_note(report.evaluation))

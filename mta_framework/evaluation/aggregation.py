@@ -117,7 +117,14 @@ def _score(model: str, entry: str | None, metric: MetricFacts, over_sets: Sequen
     deviation = statistics.stdev(per_seed) if len(per_seed) > 1 else None
     ends = interval([prompt_scores(metric, [row.predictions for row in over_seeds]) for over_seeds in over_sets])
     known = None if ends is None or any(map(math.isnan, ends)) else ends
-    return Score(model, entry, metric.label, tuple(per_seed), statistics.fmean(per_seed), deviation, known)
+    unscored = sum(_unscored(metric.label, over_seeds) for over_seeds in over_sets)
+    return Score(model, entry, metric.label, tuple(per_seed), statistics.fmean(per_seed), deviation, known, unscored)
+
+
+def _unscored(label: str, over_seeds: Sequence[SetResult]) -> int:
+    """Number of prompts that have weight 0 under every seed."""
+    rows = zip(*(result.predictions for result in over_seeds), strict=True)
+    return sum(not any(row.weights.get(label, 1.0) for row in over) for over in rows)
 
 
 def _set_facts(over_seeds: Sequence[SetResult]) -> SetFacts:

@@ -31,6 +31,7 @@ class Score:
         mean: Mean over the seeds.
         deviation: Sample standard deviation over the seeds; None with a single seed.
         interval: 95 % bootstrap interval over prompts, of scores averaged over the seeds; None where not computed.
+        unscored: Number of prompts that have no weight in the mean, e.g. since their references have no words.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Score:
     mean: float
     deviation: float | None
     interval: tuple[float, float] | None = None
+    unscored: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mta_framework.evaluation.report import EvaluationFacts, Score
 from mta_framework.tables.table import Cell, Table
@@ -41,8 +41,20 @@ def figure(value: float, sign: str = "") -> str:
     return f"{value:{sign}.2f}" if not abs(value) >= _LARGE else f"{value:{sign}.2g}"
 
 
-def seeds_note(seeds: Sequence[int]) -> str:
-    """The sentences that say what a cell of the table is."""
+def scores_note(facts: EvaluationFacts) -> str:
+    """The sentences that say what a cell of the tables is, and which prompts are not in it."""
+    return " ".join([_seeds_note(facts.seeds), *dict.fromkeys(_unscored(facts))])
+
+
+def _unscored(facts: EvaluationFacts) -> Iterator[str]:
+    prompts = {(entry.model, entry.set): entry.prompts for entry in facts.sets}
+    for score in facts.scores:
+        if score.unscored and score.set is not None:
+            count = f"{score.unscored:,} of {prompts[score.model, score.set]:,} prompts of {score.set}"
+            yield f"{score.metric} leaves {count} out of the mean."
+
+
+def _seeds_note(seeds: Sequence[int]) -> str:
     interval = "In brackets: the 95 % bootstrap interval over prompts."
     if len(seeds) == 1:
         spread = f"A single sampling seed ({seeds[0]}), so nothing is known of the spread over seeds."

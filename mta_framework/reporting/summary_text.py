@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mta_framework.evaluation.report import EvaluationFacts, Report
-from mta_framework.evaluation.score_tables import metrics, score_table, seeds_note
+from mta_framework.evaluation.score_tables import metrics, score_table, scores_note
 from mta_framework.reporting.training_log import share_by_student
 from mta_framework.tables.table import Table
 
@@ -23,7 +23,7 @@ def summary(report: Report) -> dict[str, Any]:
         "report": report,
         "trained": trained(report) if report.steps else "",
         "scores": [score_table(facts, metric) for metric in metrics(facts)] if facts else [],
-        "seeds_note": seeds_note(facts.seeds) if facts else "",
+        "scores_note": scores_note(facts) if facts else "",
         "usage": usage(facts) if facts else "",
         "sets": _sets(facts) if facts else None,
         "models": _models(report),

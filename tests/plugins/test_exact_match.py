@@ -21,17 +21,18 @@ def score(prediction, *references, **options):
         ("The  Eiffel\nTower.", "eiffel tower"),
         ("an answer", "answer!"),
         ("U.S.A.", "usa"),
-        ("?!", ""),
         ("東京", "東京"),
+        ("巴黎。", "巴黎"),
+        ("“चाय मेज़ पर है।”", "चाय मेज़ पर है"),
     ],
 )
-def test_case_ascii_punctuation_articles_and_white_space_do_not_count(prediction, reference):
+def test_case_punctuation_articles_and_white_space_do_not_count(prediction, reference):
     assert score(prediction, reference) == score(reference, prediction) == 100
 
 
 @pytest.mark.parametrize(
     ("prediction", "reference"),
-    [("Paris, France", "Paris"), ("", "x"), ("theme", "me"), ("café", "cafe"), ("a b", "ab")],
+    [("Paris, France", "Paris"), ("", "x"), ("?!", ""), ("+", "-"), ("theme", "me"), ("café", "cafe"), ("a b", "ab")],
 )
 def test_anything_else_does(prediction, reference):
     assert score(prediction, reference) == score(reference, prediction) == 0

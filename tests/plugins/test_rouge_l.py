@@ -42,7 +42,7 @@ def test_stemming_can_be_switched_off():
     assert score(["walking dogs"], [["walked dog"]], use_stemmer=False) == (0.0,)
 
 
-@pytest.mark.parametrize("reference", ["a reference", ""])
+@pytest.mark.parametrize("reference", ["a reference", "巴黎", "😌"])
 def test_empty_prediction_scores_0(reference):
     assert score(["", "  \n"], [[reference], [reference]]) == (0.0, 0.0)
 
@@ -54,6 +54,42 @@ def test_nothing_to_score_gives_no_scores():
 def test_unequal_numbers_are_refused():
     with pytest.raises(ValueError, match="shorter"):
         score(["a", "b"], [["a"]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["法国的首都是巴黎，草是绿色的。", "चाय मेज़ पर है।", "คำตอบคือสี่", "巴黎。", "Ответ четыре", "😌😊", "+"],
+)
+def test_a_response_that_is_its_reference_scores_100_in_any_script(text):
+    assert score([text], [[text]]) == (100.0,)
+
+
+def test_scripts_without_spaces_are_compared_by_characters_with_their_marks():
+    # 巴 黎 of 2 characters against 在 巴 黎 of 3; คื อ against คื, of 1.
+    assert score(["在巴黎", "คือ"], [["巴黎。"], ["คื"]]) == pytest.approx((100 * 2 * 2 / 5, 100 * 2 * 1 / 3))
+
+
+def test_references_mostly_in_ascii_letters_have_the_words_of_published_numbers():
+    # rouge-score's words of "a café" are "a" and "caf".
+    assert score(["the caf"], [["a café"]]) == pytest.approx((50.0,))
+    assert score(["the caf"], [["a café"]], words="any_script") == (0.0,)
+    assert score(["巴黎"], [["Paris, 巴黎"]]) == (0.0,)
+
+
+def test_characters_may_be_compared():
+    # a b in order: 2 of 2 and of 3 characters.
+    assert score(["a b"], [["acb"]], words="characters") == pytest.approx((100 * 2 * 2 / 5,))
+
+
+def test_prompts_whose_references_have_no_words_have_no_weight():
+    metric = RougeL(RougeL.Params(words="rouge_score"))
+    scores = metric.score(Generations(["巴黎", "yes", ""], [["巴黎"], ["yes"], ["no", "巴黎"]]))
+    assert (scores.scores, scores.weights) == ((0.0, 100.0, 0.0), (0.0, 1.0, 1.0))
+
+
+def test_references_without_any_words_are_an_error():
+    with pytest.raises(ValueError, match=r"no reference has words \(got words=rouge_score\)"):
+        score(["巴黎"], [["巴黎"]], words="rouge_score")
 
 
 @pytest.mark.parametrize("options", [{"references": "all"}, {"stemmer": True}])

@@ -46,5 +46,7 @@ ROOMS: dict[str, frozenset[str]] = {
 ``__main__.py`` starts ``cli``. ``docs/explanation/architecture.md`` shows this table.
 """
 
-PUBLIC = frozenset({"batch_policies", "chat", "chunked_loss", "spans.phrases", "spans.segments"})
-"""Packages that plugins may import, besides the public names of ``mta_framework``."""
+PUBLIC = frozenset(
+    {"batch_policies", "chat", "chunked_loss", "spans.phrases", "spans.segments", "spans.words_by_script"}
+)
+"""Packages and modules that plugins may import, besides the public names of ``mta_framework``."""

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import unicodedata
-
 from pydantic import Field
 
 from mta_framework import Generations, Metric, PluginParams, ScoreSet
-
-# Zero-width joiner and non-joiner occur within words of Persian and Indic scripts.
-_JOINERS = "_\u200c\u200d"
+from mta_framework.spans.words_by_script import words_by_script
 
 
 class DistinctN(Metric):
@@ -28,20 +23,12 @@ class DistinctN(Metric):
     def score(self, generations: Generations) -> ScoreSet:
         """Score predictions between 0 and 100, ignoring the references; fewer than n words score 0.
 
-        Words are runs of letters with their marks, digits and underscores in any script, in lower case.
+        Words are runs of letters with their marks, digits and underscores in lower case; in scripts without spaces
+        between words, each character with its marks is a word.
         """
         return ScoreSet(tuple(map(self._distinct, generations.predictions)))
 
     def _distinct(self, text: str) -> float:
-        words = _words(text.lower())
+        words = words_by_script(text.lower())
         grams = list(zip(*(words[start:] for start in range(self.params.n)), strict=False))
         return 100.0 * len(set(grams)) / len(grams) if grams else 0.0
-
-
-def _words(text: str) -> list[str]:
-    return ["".join(run) for inside, run in itertools.groupby(text, _is_word_character) if inside]
-
-
-def _is_word_character(character: str) -> bool:
-    # Marks are vowels in many scripts; the word class of regular expressions excludes them.
-    return character.isalnum() or character in _JOINERS or unicodedata.category(character).startswith("M")

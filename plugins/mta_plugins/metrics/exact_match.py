@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from decimal import Decimal
 from typing import Literal
 
@@ -12,7 +13,6 @@ from pydantic import Field
 from mta_framework import Generations, Metric, PluginParams, ScoreSet
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # A hyphen after a letter, digit or closing bracket is no minus sign.
 _NUMBER = re.compile(r"(?:(?<![\w)])[-−])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
 
@@ -53,9 +53,13 @@ class ExactMatch(Metric):
 
 
 def _normalised(text: str) -> str:
-    words = text.lower().translate(_WITHOUT_PUNCTUATION)
-    # An answer that is an article, e.g. the choice "A", must not become empty.
-    return " ".join(_ARTICLES.sub(" ", words).split() or words.split())
+    words = "".join(character for character in text.lower() if not _is_punctuation(character))
+    # An answer that is an article or a sign, e.g. the choice "A" or the operator "+", must not become empty.
+    return " ".join(_ARTICLES.sub(" ", words).split() or words.split() or text.split())
+
+
+def _is_punctuation(character: str) -> bool:
+    return character in string.punctuation or unicodedata.category(character).startswith("P")
 
 
 def _last_number(text: str) -> Decimal | None:

@@ -10,7 +10,7 @@ import pytest
 from mta_framework.evaluation.aggregation import Evaluation, SetResult, aggregate
 from mta_framework.evaluation.predictions import Prediction
 from mta_framework.evaluation.report import MetricFacts
-from mta_framework.evaluation.score_tables import heading, score_table, seeds_note
+from mta_framework.evaluation.score_tables import heading, score_table, scores_note
 from mta_framework.evaluation.statistics import PromptScores, interval
 from mta_framework.tables.table import Cell
 
@@ -67,7 +67,20 @@ def test_single_seed_has_no_deviation_and_single_set_no_average():
     low, high = facts.scores[0].interval
     assert 10.0 <= low < 15.0 < high <= 20.0
     assert score_table(facts, "m").rows == [["student", Cell("15.00", below=f"[{low:.2f}, {high:.2f}]")]]
-    assert "single sampling seed (10)" in seeds_note(facts.seeds)
+    assert "single sampling seed (10)" in scores_note(facts)
+
+
+def test_prompts_without_weight_are_left_out_and_counted():
+    rows = [result("student", "one", seed, [10.0, 0.0, 30.0], weights=[1.0, 0.0, 1.0]) for seed in (10, 20)]
+    facts = aggregate(
+        Evaluation(
+            (*rows, result("student", "two", 10, [1.0]), result("student", "two", 20, [1.0])), (MetricFacts("m"),)
+        )
+    )
+    one = scores_of(facts, "student")["one"]
+    assert (one.mean, one.unscored) == (20.0, 1)
+    assert scores_of(facts, "student")["two"].unscored == 0
+    assert scores_note(facts).endswith("m leaves 1 of 3 prompts of one out of the mean.")
 
 
 def test_counts_of_prompts_cuts_and_finished_responses():
