@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
+from mta_framework.cli.visible_records import show_foreign_text
 from mta_framework.errors import InputError, RunError
+from mta_framework.tables.terminal_chars import visible
 
 
 class Commands(click.Group):
@@ -17,6 +19,7 @@ class Commands(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Run the selected command."""
+        show_foreign_text()
         try:
             return super().invoke(context)
         except InputError as error:
@@ -47,15 +50,20 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def say(*lines: str) -> None:
-    """Print lines to standard output, on the main process only."""
+def say(*lines: str, styled: bool = False) -> None:
+    """Print lines to standard output, on the main process only.
+
+    Args:
+        lines: The lines. Specs, models and data are foreign text, so what would steer the terminal is shown instead.
+        styled: Whether the lines hold escape codes on purpose, and foreign text in them is harmless already.
+    """
     if is_main_process():
         for line in lines:
-            click.echo(line)
+            click.echo(line if styled else visible(line))
 
 
 def say_error(*lines: str) -> None:
-    """Print lines to standard error, on the main process only."""
+    """Print lines to standard error, on the main process only; what would steer the terminal is shown instead."""
     if is_main_process():
         for line in lines:
-            click.echo(line, err=True)
+            click.echo(visible(line), err=True)

@@ -64,7 +64,7 @@ def spans(
 
     inspection = inspect(bound, Wanted(text, limit or 5, whole, tokens, importance))
     if html is None:
-        say(*_lines(inspection))
+        say(*_lines(inspection), styled=True)
     else:
         _write(html, str(spec), inspection)
 

@@ -15,6 +15,7 @@ from mta_framework.evaluation.report import EvaluationFacts, Report
 from mta_framework.evaluation.score_tables import metrics
 from mta_framework.reporting.page import render
 from mta_framework.reporting.summary_text import loading, summary, unparsed
+from mta_framework.tables.terminal_chars import visible
 
 CARD = "README.md"
 _TASK = "text-generation"
@@ -30,7 +31,8 @@ def card(report: Report) -> str:
     values = summary(shared) | {"loading": loading("path/to/this/folder")}
     body = render("card.md", limits=list(_limits(shared)), **values)
     template = "---\n{{ card_data }}\n---\n\n{{ body }}"
-    return str(ModelCard.from_template(_metadata(shared), template_str=template, body=body))
+    # YAML leaves some characters as they are that reorder a line.
+    return visible(str(ModelCard.from_template(_metadata(shared), template_str=template, body=body)))
 
 
 def redact(report: Report) -> Report:

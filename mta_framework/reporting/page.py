@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,6 @@ from markupsafe import Markup, escape
 from mta_framework.reporting.palette import heat, stylesheet
 from mta_framework.tables import markdown
 from mta_framework.tables.html_text import html_table
-from mta_framework.tables.markdown import markdown_table
 
 _HEAT_STEPS = 32
 
@@ -31,26 +31,45 @@ def render(template: str, **values: Any) -> str:
     """Fill a template of this package.
 
     Args:
-        template: File name of the template; text is escaped in those that end in ``.html``, unless it is markup.
+        template: File name of the template; text is escaped for HTML or Markdown by its ending, unless it is markup.
         values: The variables of the template; all that it names must be there.
     """
-    return _templates().get_template(template).render(**values)
+    return _templates(template.rpartition(".")[2]).get_template(template).render(**values)
 
 
 @functools.cache
-def _templates() -> Environment:
+def _templates(form: str) -> Environment:
+    is_html = form == "html"
     templates = Environment(
         loader=PackageLoader("mta_framework", "reporting/templates"),
-        autoescape=lambda name: name is not None and name.endswith(".html"),
+        autoescape=is_html,
+        finalize=None if is_html else _escaped_for_markdown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters |= {"code": _code, "heat": _heat, "html_table": lambda table: Markup(html_table(table))}
-    templates.filters |= {"markdown_table": markdown_table, "escape_markdown": markdown.escape}
-    templates.globals |= {"style": lambda: Markup(stylesheet() + _source(templates, "style.css")), "heat_rules": _rules}
+    if is_html:
+        templates.filters |= {"code": _code, "heat": _heat, "html_table": lambda table: Markup(html_table(table))}
+        templates.globals |= {"style": lambda: Markup(stylesheet() + _source(templates, "style.css"))}
+        templates.globals |= {"heat_rules": _rules}
+    else:
+        renderers = {
+            "markdown_table": markdown.markdown_table,
+            "sentence": markdown.sentence,
+            "code": markdown.code_span,
+            "code_block": markdown.code_block,
+        }
+        templates.filters |= {name: _as_markup(renderer) for name, renderer in renderers.items()}
     return templates
+
+
+def _escaped_for_markdown(value: object) -> object:
+    return value if isinstance(value, Markup) else markdown.escape(str(value))
+
+
+def _as_markup(renderer: Callable[..., str]) -> Callable[..., Markup]:
+    return lambda *values: Markup(renderer(*values))
 
 
 def _source(templates: Environment, name: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mta_framework.tables.table import Cell, Table
+from mta_framework.tables.terminal_chars import glyph
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -18,13 +19,17 @@ _ESCAPES = {
     "−": "$-$",
     "†": r"$^\dagger$",
     "\n": " ",
+    "\r": " ",
+    "\t": " ",
 }
+_BLANKS = "\n\r\t"
 _SPECIAL = re.compile("|".join(map(re.escape, _ESCAPES)))
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX sets as it is."""
-    escaped = _SPECIAL.sub(lambda match: _ESCAPES[match[0]], text)
+    """Text that LaTeX sets as it is; a question mark stands for characters that steer and have no glyph."""
+    plain = "".join(mark if mark in _BLANKS or glyph(mark) == mark else "?" for mark in text)
+    escaped = _SPECIAL.sub(lambda match: _ESCAPES[match[0]], plain)
     # At the start of a row a bracket or star would belong to the end of the row above.
     return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 

@@ -5,16 +5,39 @@ from __future__ import annotations
 import re
 
 from mta_framework.tables.table import Cell, Table
+from mta_framework.tables.terminal_chars import glyph, visible
 
-# What Markdown takes for markup within a line; an underscore inside a word is none.
-_MARKUP = re.compile(r"[&<>|*`~\[\]\\$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+# What Markdown, as code hosts extend it, takes for markup within a line: links and mentions come without brackets too.
+_MARKUP = re.compile(r"[&<>|*`~\[\]\\$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
 _LINE_END = re.compile(r"\r\n?|\n")
 
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, within one cell of a table."""
-    escaped = _MARKUP.sub(lambda match: f"&#{ord(match[0])};", text)
-    return _LINE_END.sub("<br>", escaped)
+    lines = (visible(line) for line in _LINE_END.split(text))
+    return "<br>".join(_MARKUP.sub(lambda match: f"&#{ord(match[0])};", line) for line in lines)
+
+
+def code_span(text: str) -> str:
+    """The text as code within a line, between backticks that no part of the text can end."""
+    shown = "".join(map(glyph, text))
+    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
+    blank = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{fence}{blank}{shown}{blank}{fence}"
+
+
+def sentence(text: str) -> str:
+    """A sentence in which the names between backticks are code; all else is shown as it is."""
+    parts = re.split(r"`([^`\n]+)`", text)
+    return "".join(code_span(part) if index % 2 else escape(part) for index, part in enumerate(parts))
+
+
+def code_block(text: str, language: str = "") -> str:
+    """A block of code, in a fence that no line of the text can end."""
+    shown = "\n".join(visible(line) for line in _LINE_END.split(text))
+    longest = max((len(fence) for fence in re.findall(r"`{3,}", shown)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}{language}\n{shown.rstrip()}\n{fence}"
 
 
 def markdown_table(table: Table) -> str:

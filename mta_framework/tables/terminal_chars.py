@@ -1,4 +1,4 @@
-"""What stands for a character in a terminal, and how many cells it takes."""
+"""What is shown for a character that would steer a terminal or reorder a line, and how many cells a character takes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ def glyph(character: str) -> str:
         return chr(0x2400 + ord(character))
     steering = character in _BIDIRECTIONAL or unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}
     return _UNSHOWN if steering else character
+
+
+def visible(text: str) -> str:
+    """The text with a sign for every character that would steer what displays it; line breaks and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(character if character in "\n\t" else glyph(character) for character in text)
 
 
 def width(shown: str) -> int:

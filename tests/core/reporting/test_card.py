@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
 from huggingface_hub import ModelCard
 
-from mta_framework.evaluation.report import MetricFacts, Score
+from mta_framework.evaluation.report import MetricFacts, SampleResponses, Score
 from mta_framework.reporting.card import card, redact
+from mta_framework.reporting.markdown_report import markdown
 
 
 def test_metadata_are_what_the_hub_reads(report):
@@ -108,3 +110,18 @@ def test_absolute_paths_of_a_spec_are_cut_down_to_names_and_nothing_else(report)
     redacted = redact(dataclasses.replace(report, spec=spec)).spec
     assert redacted == {"a": ["y", "z.jsonl", "b/c"], "d": {"e": "f g.json"}, "n": 3, "t": "/not a\npath"}
     assert json.dumps(spec) != json.dumps(redacted)
+
+
+@pytest.mark.parametrize("form", [card, markdown], ids=["card", "report"])
+def test_no_text_of_spec_command_or_data_is_markup_in_a_page_of_markdown(report, form):
+    evil = "x\x1b[2J\u202e`` `<script>alert(1)</script>\n```\n# [a](https://evil.org) @everyone | b"
+    spec = {**report.spec, "student": {"hub": evil}, "teacher": {"path": evil}, "data": {"train": {"path": evil}}}
+    sample = SampleResponses("dolly", evil, evil, {"student": evil})
+    facts = dataclasses.replace(report.evaluation, samples=(sample,))
+    hostile = dataclasses.replace(report, name=evil, spec=spec, command=evil, evaluation=facts, versions={evil: evil})
+    page = form(hostile)
+    assert not {"\x1b", "\u202e"} & set(page.replace("\\u202e", ""))
+    outside = re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$|(`+).+?(?<!`)\2(?!`)", "", page.partition("\n---\n")[2] or page)
+    for markup in ("<script", "https://evil", "@everyone", "\n# [", "| b"):
+        assert markup not in outside, markup
+    assert outside.count("</details>") == outside.count("<details>") == 1

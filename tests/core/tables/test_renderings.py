@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -15,6 +16,8 @@ from mta_framework.tables.html_text import html_table
 from mta_framework.tables.latex import latex_table
 from mta_framework.tables.markdown import markdown_table
 from mta_framework.tables.table import Cell, Table
+from mta_framework.tables.terminal import terminal_table
+from mta_framework.tables.terminal_chars import visible
 
 TABLE = Table(
     ["", "a|b", "self_inst", "note"],
@@ -56,6 +59,79 @@ class TestMarkdown:
     def test_no_end_of_line_ends_a_row(self, end):
         assert markdown.escape(f"a | b{end}c") == "a &#124; b<br>c"
 
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("<b>&amp;</b>", "&#60;b&#62;&#38;amp;&#60;/b&#62;"),
+            ("[click](https://evil.org)", "&#91;click&#93;(https&#58;//evil.org)"),
+            ("www.evil.org, WWW.evil.org", "www&#46;evil.org, WWW&#46;evil.org"),
+            ("@octocat a@b.org", "&#64;octocat a&#64;b.org"),
+            ("`code` ~~x~~ **y** _z_ a_b $q$", "&#96;code&#96; &#126;&#126;x&#126;&#126; &#42;&#42;y&#42;&#42; "
+             "&#95;z&#95; a_b &#36;q&#36;"),
+        ],
+    )  # fmt: skip
+    def test_markup_links_and_mentions_are_shown_as_they_are(self, text, expected):
+        assert markdown.escape(text) == expected
+
+    def test_a_fence_is_longer_than_any_within_the_code(self):
+        assert markdown.code_block("a\n```\n<script>\n", "sh") == "````sh\na\n```\n<script>\n````"
+        assert markdown.code_block("a\r````\r", "") == "`````\na\n````\n`````"
+        assert markdown.code_block("plain") == "```\nplain\n```"
+
+    def test_code_within_a_line_ends_where_its_text_ends(self):
+        assert markdown.code_span("a") == "`a`"
+        assert markdown.code_span("a`b``c\nd") == "```a`b``c↵d```"
+        assert markdown.code_span("`a") == "`` `a ``"
+
+    def test_only_names_between_backticks_are_code_in_a_sentence(self):
+        assert markdown.sentence("by `kl` and <b>") == "by `kl` and &#60;b&#62;"
+        assert markdown.sentence("a lone ` stays") == "a lone &#96; stays"
+
+
+STEERING = [
+    "\x00",
+    "\x07",
+    "\x08",
+    "\x1b]0;title\x07",
+    "\x1b[2J",
+    "\x7f",
+    "\x85",
+    "\x9b31m",
+    "\u202e",
+    "\u2066",
+    "\ud800",
+]
+"""Control characters (C0, DEL, C1), escape sequences, bidirectional overrides and half a surrogate pair."""
+
+
+@pytest.mark.parametrize("steering", STEERING, ids=ascii)
+@pytest.mark.parametrize(
+    "form",
+    [
+        csv_table,
+        latex_table,
+        markdown_table,
+        lambda table: "\n".join(terminal_table(table)),
+        lambda table: markdown.code_block(table.caption),
+        lambda table: markdown.code_span(table.caption),
+        lambda table: markdown.sentence(f"{table.caption} `{table.caption}`"),
+        lambda table: visible(table.caption),
+    ],
+    ids=["csv", "latex", "markdown", "terminal", "block", "span", "sentence", "line"],
+)
+def test_no_form_lets_a_text_steer_what_displays_it(form, steering):
+    text = f"a{steering}b"
+    shown = form(Table([text, text], [[text, Cell(text, mark=steering, below=text)], [text]], caption=text))
+    assert not {mark for mark in shown if unicodedata.category(mark) in {"Cc", "Cs"}} - {"\n"}
+    assert not {"\u202e", "\u2066"} & set(shown)
+    assert "a" in shown
+    assert "b" in shown
+
+
+def test_text_without_control_characters_is_left_alone():
+    text = "日本語 🙂 שלום a\tb\nc ‎ étude −1"
+    assert visible(text) == text
+
 
 class TestLatex:
     def test_every_row_has_as_many_cells_as_columns_are_declared(self):
@@ -83,6 +159,8 @@ class TestLatex:
             ("[0, 1]", "{}[0, 1]"),
             ("*", "{}*"),
             ("< 0.001 −1", "$<$ 0.001 $-$1"),
+            ("a\r\rb\n\nc\td", "a  b  c d"),
+            ("a\x1b[1mb\u202ec", "a?[1mb?c"),
         ],
     )
     def test_escapes_what_would_be_a_command(self, text, expected):
@@ -104,3 +182,29 @@ def test_html_is_well_formed_and_says_the_same():
 def test_csv_keeps_the_text_of_every_cell():
     plain = Table(["a", "b"], [["1", Cell("2", mark="†", below="more")], ["x, y", 'say "no"']])
     assert list(csv.reader(io.StringIO(csv_table(plain)))) == [["a", "b"], ["1", "2"], ["x, y", 'say "no"']]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1+1", "'+1+1"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'␍=1"),
+        ("\n=1", "'\n=1"),
+        ("＝1", "'＝1"),
+        ("-cmd|' /C calc'!A0", "'-cmd|' /C calc'!A0"),
+        ("-0.5", "-0.5"),
+        ("-1e-05", "-1e-05"),
+        ("-inf", "-inf"),
+        ("+2", "+2"),
+        ("\n5", "'\n5"),
+        ("a=b", "a=b"),
+        ("", ""),
+    ],
+)
+def test_no_cell_of_a_csv_file_is_a_formula_and_numbers_stay_numbers(text, cell):
+    written = csv_table(Table([text, "b"], [["1", text]]))
+    assert list(csv.reader(io.StringIO(written, newline=""))) == [[cell, "b"], ["1", cell]]
