@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from mta_framework.alignment.layer_similarity import layer_similarity
 from mta_framework.alignment.objective import Alignment
-from mta_framework.alignment.similarity import layer_similarity
 from mta_framework.data.batches import Collator, GroupedSampler
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.response_encoding import ResponseEncoder

@@ -10,8 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mta_framework import InputError
-from mta_framework.alignment import similarity
-from mta_framework.alignment.similarity import layer_similarity
+from mta_framework.alignment.layer_similarity import layer_similarity
 
 SPANS = [[(0, 2), (2, 3), (3, 6)], [(1, 3), (0, 1), (3, 4)]]
 
@@ -88,7 +87,7 @@ def test_where_tokenizers_differ_each_model_reads_its_own_tokens(batch, make_bat
 
 
 def test_of_very_many_spans_some_from_all_over_are_compared(batch, monkeypatch):
-    monkeypatch.setattr(similarity, "_MOST_SPANS", 4)
+    monkeypatch.setattr("mta_framework.alignment.layer_similarity._MOST_SPANS", 4)
     student, teacher = _model(1, 8), _model(1, 8, seed=1)
     few = layer_similarity(student, teacher, [batch], ["words"])
     with torch.no_grad():
