@@ -1,7 +1,11 @@
-"""Atomic writes: files are written under a temporary name and renamed, so readers never see a part of the content."""
+"""Atomic writes, and digests of what was written.
+
+Files are written under a temporary name, brought to the disk and renamed, so readers never see a part of the content.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -31,9 +35,57 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        bring_to_disk(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def bring_to_disk(path: Path, inside: bool = True) -> None:
+    """Wait until a file, or a folder with all that it holds, would survive a loss of power.
+
+    A rename can reach the disk before the content that it publishes: whoever renames calls this first.
+
+    Args:
+        path: File or folder.
+        inside: Whether the content of a folder is included, and not only its list of entries.
+    """
+    inner = [*path.rglob("*")] if inside and path.is_dir() else []
+    for entry in (*inner, path):
+        if os.name != "posix" and entry.is_dir():  # Windows opens no folders
+            continue
+        descriptor = os.open(entry, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def file_digest(path: Path) -> str:
+    """Compute the SHA-256 of a file's content; one of a large file is remembered until the file changes.
+
+    Args:
+        path: File to read.
+    """
+    status = path.stat()
+    if status.st_size < _LARGE:
+        return _read_digest(path)
+    key = str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino
+    return _large_file_digest(*key)
+
+
+_LARGE = 2**24
+"""Bytes from which on a digest is remembered: smaller files are read again each time, in milliseconds."""
+
+
+@functools.cache
+def _large_file_digest(path: str, size: int, changed_ns: int, inode: int) -> str:
+    return _read_digest(Path(path))
+
+
+def _read_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Shards:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mta_framework.errors import RunError
 from mta_framework.models.decoder import base_of
+from mta_framework.storage import bring_to_disk
 
 WEIGHTS = "student.safetensors"
 
@@ -104,6 +105,7 @@ def _plain(name: str) -> str:
 
 
 def _replace_folder(partial: Path, folder: Path) -> None:
+    bring_to_disk(partial)
     earlier = folder.with_name(f"{folder.name}.earlier")
     shutil.rmtree(earlier, ignore_errors=True)
     if folder.exists():

@@ -31,7 +31,7 @@ def run_facts(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
         "unparsed": inputs.data.unparsed,
         "log": tuple(log.history),
         "steps": log.total_steps,
-        "seconds_per_step": log.seconds / log.steps if log.steps else None,
+        "seconds_per_step": log.seconds / log.total_steps,
         "step_time": log.step_time,
         "student_folder": folder.student.name,
         "geometry": recorded_geometry(folder.geometry),

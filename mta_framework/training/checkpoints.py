@@ -4,8 +4,8 @@ A folder ``checkpoint-STEP`` holds
 
     student/                 the student's trained weights, as safetensors
     projections.safetensors  the alignment's projections
-    memory.json              state of base loss, batch policy and stopwatch
-    files.json               the manifest: its files and their sizes
+    memory.json              state of base loss, batch policy, stopwatch and log
+    files.json               the manifest: its files, their sizes and digests
 
 and the trainer's state: optimiser, schedule, random generators (in torch's format, only ever read with
 ``weights_only``) and progress.
@@ -17,9 +17,10 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 from safetensors.torch import load_file, save_file
@@ -28,7 +29,7 @@ from transformers import TrainerState
 from mta_framework.errors import Fault, InputError, MTAError, RunError, as_plugin_error, error_text
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.models.export import load_weights, save_weights
-from mta_framework.storage import write_atomically
+from mta_framework.storage import bring_to_disk, file_digest, write_atomically
 from mta_framework.training.distiller import Distiller, plugin_label
 
 STUDENT = "student"
@@ -39,15 +40,18 @@ STATE = "memory.json"
 
 MANIFEST = "files.json"
 
+_STATE_OF_TRAINER = "trainer_state.json"
+
 _log = logging.getLogger(__name__)
 
 
-def save(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None:
+def save(distiller: Distiller, policy: BatchPolicy | None, log: Mapping[str, JsonValue], folder: Path) -> None:
     """Write a checkpoint to ``folder``, except for the trainer's own state.
 
     Args:
         distiller: Student, projections, base loss and stopwatch to save.
         policy: Batch policy to save; None: there is none.
+        log: State of the log: everything that was measured since its last entry.
         folder: Folder of the checkpoint, new or existing.
 
     Raises:
@@ -61,17 +65,25 @@ def save(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None
         loss_state = _require_json(distiller.base_loss.state())
     with as_plugin_error(plugin_label(distiller, policy)):
         policy_state = _require_json(policy.state() if policy else None)
-    state = {"base_loss": loss_state, "batch_policy": policy_state, "stopwatch": distiller.stopwatch.state()}
+    state = {
+        "base_loss": loss_state,
+        "batch_policy": policy_state,
+        "stopwatch": distiller.stopwatch.state(),
+        "log": log,
+    }
     (folder / STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
 
 
-def load(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None:
+def load(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> dict[str, Any]:
     """Restore what ``save`` wrote.
 
     Args:
         distiller: Student, projections, base loss and stopwatch to restore.
         policy: Batch policy to restore; None: there is none.
         folder: Folder of the checkpoint.
+
+    Returns:
+        The state of the log.
 
     Raises:
         RunError: The checkpoint cannot be read, or ``restore`` of the base loss or batch policy failed.
@@ -82,14 +94,15 @@ def load(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> None
             distiller.alignment.load_state_dict(load_file(folder / PROJECTIONS))
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         loss_state, policy_state = state["base_loss"], state["batch_policy"]
-        if "stopwatch" in state:
-            distiller.stopwatch.restore(state["stopwatch"])
+        distiller.stopwatch.restore(state["stopwatch"])
+        log: dict[str, Any] = state["log"]
     if loss_state is not None:
         with as_plugin_error(plugin_label(distiller)):
             distiller.base_loss.restore(loss_state)
     if policy is not None and policy_state is not None:
         with as_plugin_error(plugin_label(distiller, policy)):
             policy.restore(policy_state)
+    return log
 
 
 @contextmanager
@@ -111,18 +124,17 @@ def latest(folder: Path) -> Path | None:
         folder: Folder of the run's checkpoints; it need not exist.
 
     Raises:
-        InputError: There are checkpoints, and none of them is intact.
+        InputError: There are checkpoints, and none of them is intact; or ``folder`` is a file.
     """
-    require_intact(folder)
-    intact = intact_checkpoints(folder)
+    intact = require_intact(folder)
     for path in _checkpoints(folder):
-        if intact and _step(path) > _step(intact[-1]):
-            _log.warning("%s is damaged (%s); continuing from %s", path, damage(path), intact[-1].name)
-    return intact[-1] if intact else None
+        if intact is not None and _step(path) > _step(intact):
+            _log.warning("%s is damaged (%s); continuing from %s", path, damage(path), intact.name)
+    return intact
 
 
-def require_intact(folder: Path) -> None:
-    """Refuse to start training from the beginning over checkpoints that are all damaged.
+def require_intact(folder: Path) -> Path | None:
+    """Find the latest intact checkpoint, or None; refuse to start from the beginning over damaged ones alone.
 
     Args:
         folder: Folder of the run's checkpoints; it need not exist.
@@ -134,15 +146,17 @@ def require_intact(folder: Path) -> None:
         problem, hint = "is not a folder (got a file)", "Delete it; without student and checkpoints a run starts over."
         raise InputError([Fault(str(folder), problem, "a folder of checkpoints, or none", hint)])
     checkpoints = _checkpoints(folder)
-    if checkpoints and not intact_checkpoints(folder):
+    intact = next((path for path in reversed(checkpoints) if damage(path) is None), None)
+    if checkpoints and intact is None:
         problem = f"holds no intact checkpoint (got {checkpoints[-1].name}: {damage(checkpoints[-1])})"
         hint = "Put the missing files back, or delete the folder to train from the beginning."
         raise InputError([Fault(str(folder), problem, "at least one intact checkpoint, or none at all", hint)])
+    return intact
 
 
-def intact_checkpoints(folder: Path) -> list[Path]:
-    """List the checkpoints whose files are all there, oldest first."""
-    return [path for path in _checkpoints(folder) if damage(path) is None]
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints whose files are all there and of the right size, oldest first; contents are not read."""
+    return [path for path in _checkpoints(folder) if _incompleteness(path) is None]
 
 
 def trainer_state(checkpoint: Path) -> TrainerState:
@@ -152,26 +166,59 @@ def trainer_state(checkpoint: Path) -> TrainerState:
         RunError: It cannot be read.
     """
     with explain_unreadable(checkpoint):
-        return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        return TrainerState.load_from_json(str(checkpoint / _STATE_OF_TRAINER))
+
+
+def require_same_plan(checkpoint: Path, total_steps: int, steps_per_epoch: int) -> None:
+    """Refuse a checkpoint of a training that was planned otherwise, from which this one would take other steps.
+
+    Args:
+        checkpoint: An intact checkpoint.
+        total_steps: Optimiser steps of the whole training.
+        steps_per_epoch: Optimiser steps of an epoch.
+
+    Raises:
+        InputError: Its ``trainer_state.json`` disagrees.
+        RunError: It cannot be read.
+    """
+    state = trainer_state(checkpoint)
+    epoch = state.global_step / steps_per_epoch
+    differs = [
+        f"{name} {began:g} instead of {now:g}"
+        for name, began, now in (
+            ("max_steps", state.max_steps, total_steps),
+            ("global_step", state.global_step, _step(checkpoint)),
+            ("epoch", state.epoch or 0.0, epoch),
+        )
+        if abs(began - now) > 1e-6 * max(abs(now), 1.0)
+    ]
+    if differs:
+        problem = f"is of a training with other steps (got {', '.join(differs)})"
+        hint = "Put data and settings back, or delete the run folder to start over."
+        raise InputError([Fault(str(checkpoint / _STATE_OF_TRAINER), problem, "the steps of this spec and data", hint)])
 
 
 def publish(folder: Path, step: int, keep: int) -> None:
-    """Move a checkpoint from ``folder/partial`` to ``folder``, then delete all but the latest ``keep`` intact ones.
+    """Move a checkpoint from ``folder/partial`` to ``folder``, then delete all but the latest ``keep`` complete ones.
 
     Args:
         folder: Folder of the run's checkpoints.
-        step: Step of the new checkpoint.
+        step: Step of the new checkpoint; later ones, which a resumed run passed over, are deleted.
         keep: Number of checkpoints to keep, at least 1.
     """
     target = folder / f"checkpoint-{step}"
     partial = folder / "partial" / target.name
     write_manifest(partial)
+    bring_to_disk(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     discard_partial(folder)
-    kept = intact_checkpoints(folder)[-keep:]
+    bring_to_disk(folder, inside=False)
+    kept = [path for path in complete_checkpoints(folder) if _step(path) <= step][-keep:]
     for path in _checkpoints(folder):
         if path not in kept:
+            if problem := _incompleteness(path):
+                _log.warning("%s is damaged (%s) and is deleted", path, problem)
             shutil.rmtree(path)
 
 
@@ -196,24 +243,50 @@ def _require_json(state: JsonValue) -> JsonValue:
 
 
 def write_manifest(folder: Path) -> None:
-    """Write the list of a folder's files and their sizes."""
+    """Write the list of a folder's files, with their sizes and digests."""
+    (folder / MANIFEST).unlink(missing_ok=True)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    write_atomically(folder / MANIFEST, json.dumps(sizes, indent=2))
+    entries = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in files
+    }
+    write_atomically(folder / MANIFEST, json.dumps(entries, indent=2))
 
 
 def damage(folder: Path) -> str | None:
-    """Describe the damage to a folder with a manifest, as part of a sentence; None: all its files are there."""
+    """Describe the damage to a folder with a manifest, as part of a sentence; None: its files are as written."""
+    return _incompleteness(folder) or _changed_content(folder)
+
+
+def _incompleteness(folder: Path) -> str | None:
+    """What is wrong with the files of a folder by their sizes; None: they are all there."""
     try:
-        sizes: dict[str, int] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        for name, size in sizes.items():
+        for name, entry in _manifest(folder).items():
             path = folder / name
             if not path.is_file():
                 return f"{name} is missing"
-            if (actual := path.stat().st_size) != size:
-                return f"{name} has {actual:,} bytes instead of {size:,}"
+            if (actual := path.stat().st_size) != entry["bytes"]:
+                return f"{name} has {actual:,} bytes instead of {entry['bytes']:,}"
+            if not isinstance(entry["sha256"], str):
+                raise TypeError(f"digest {entry['sha256']}")
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
         return f"{MANIFEST} cannot be read ({error})"
     return None
+
+
+def _changed_content(folder: Path) -> str | None:
+    """Which file of a complete folder has another content than was written; None: none has."""
+    for name, entry in _manifest(folder).items():
+        try:
+            if file_digest(folder / name) != entry["sha256"]:
+                return f"{name} has another content than was written"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return entries

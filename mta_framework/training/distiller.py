@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -209,6 +210,14 @@ class LossMeter:
         self._step = {}
         self._steps += 1
         return values
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums since the last ``pop`` as JSON, for a checkpoint between two steps."""
+        return {"totals": dict(self._totals), "steps": self._steps}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from the sums that ``state`` returned."""
+        self._totals, self._steps = defaultdict(float, state["totals"]), state["steps"]
 
     def pop(self) -> dict[str, float]:
         """Return the mean of ``loss`` and of every term over the steps since the last call, and start over."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -29,14 +28,12 @@ class TrainingLog:
     Args:
         history: Log entries of transformers.
         total_steps: Optimiser steps of the whole training.
-        steps: Optimiser steps since the start or the last resume.
-        seconds: Duration of ``steps`` in seconds, validation and checkpoints included.
+        seconds: Duration in seconds, validation and checkpoints included, without steps that an interruption lost.
         step_time: Mean seconds per step by part, see ``Stopwatch``.
     """
 
     history: list[dict[str, Any]]
     total_steps: int
-    steps: int
     seconds: float
     step_time: dict[str, float] = field(default_factory=dict)
 
@@ -88,27 +85,34 @@ def train(
     if section.gradient_checkpointing:
         _checkpoint_activations(distiller.student)
     arguments = training_arguments(section, seed, folder, bool(data.validation))
-    checkpoint = checkpoints.latest(folder / CHECKPOINTS)
+    checkpoint = _starting_point(folder / CHECKPOINTS, total_steps(section, data.sampler), data.sampler.steps_per_epoch)
     with tracked(section.trackers, folder) as trackers:
         trainer = DistillationTrainer(
             distiller, arguments, data, projection_learning_rate, section.keep_checkpoints, trackers
         )
-        if (
-            checkpoint is not None
-            and (finished := checkpoints.trainer_state(checkpoint)).global_step >= finished.max_steps
-        ):
-            # Only validation and export can be missing; transformers would take one more step.
-            checkpoints.load(distiller, data.policy, checkpoint)
-            trainer.state = finished
-            trainer.validate_if_due()
-            return TrainingLog(finished.log_history, finished.max_steps, 0, 0.0, trainer.stopwatch.seconds_per_step())
-        start = time.perf_counter()
         with closing(trainer.progress):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        seconds = time.perf_counter() - start
-    first_step = int(checkpoint.name.split("-")[1]) if checkpoint else 0
-    state, step_time = trainer.state, trainer.stopwatch.seconds_per_step()
-    return TrainingLog(state.log_history, state.max_steps, state.global_step - first_step, seconds, step_time)
+            if checkpoint is not None and int(checkpoint.name.split("-")[1]) >= total_steps(section, data.sampler):
+                # Only validation and export can be missing; transformers would take one more step.
+                trainer.restore(checkpoint)
+                trainer.validate_if_due()
+                trainer.log_summary()
+            else:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    state = trainer.state
+    return TrainingLog(
+        state.log_history, state.max_steps, trainer.meter.seconds(), trainer.stopwatch.seconds_per_step()
+    )
+
+
+def _starting_point(folder: Path, steps: int, steps_per_epoch: int) -> Path | None:
+    """The checkpoint to continue from, or None; a checkpoint that was not finished is deleted."""
+    checkpoint = checkpoints.latest(folder)
+    if checkpoint is not None:
+        checkpoints.require_same_plan(checkpoint, steps, steps_per_epoch)
+    if processes().is_main_process:
+        checkpoints.discard_partial(folder)
+    processes().wait_for_everyone()
+    return checkpoint
 
 
 def _checkpoint_activations(student: nn.Module) -> None:

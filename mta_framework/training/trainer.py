@@ -13,7 +13,7 @@ One training step, in the order in which transformers' loop runs it; the methods
     before_optimizer_step    sum the terms over processes, stop at NaN or infinity, let the base loss observe them
     (transformers)           optimiser step, learning rate step, gradients to zero, step + 1
     StepHooks.on_step_end    stop the stopwatch
-    log, evaluate, _save_checkpoint, each if it is due
+    log, evaluate, _save_checkpoint, each if it is due; a checkpoint includes what the next log entry averages over
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ from mta_framework.training import checkpoints
 from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, LossMeter, contribution, plugin_label
 from mta_framework.training.progress_bar import ProgressBar
 from mta_framework.training.rollouts import TrainingRollouts
-from mta_framework.types import SHARE_BY_STUDENT, Batch, Example, Progress
+from mta_framework.training.training_meter import TrainingMeter
+from mta_framework.types import Batch, Example, Progress
+
+_TRAIN_LOSS = "train_loss"
+"""The mean loss of all steps, which transformers logs when training ends."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,11 @@ class DistillationTrainer(Trainer):
     ):
         self.distiller = distiller
         self._data = data
-        self._meter = LossMeter()
+        self.meter = TrainingMeter()
         self.stopwatch = distiller.stopwatch = Stopwatch(arguments.device)
         if data.rollouts is not None:
             data.rollouts.stopwatch = self.stopwatch
-        self._by_student = 0.0
-        self._logged_at = 0
+        self._log_state: dict[str, Any] = {}
         self._projection_learning_rate = projection_learning_rate
         self._keep_checkpoints = keep_checkpoints
         self._folder: Path | None = None
@@ -157,7 +160,7 @@ class DistillationTrainer(Trainer):
             label = f"batch policy {type(policy).__name__}"
             sizes = f"got {len(chosen)} for {len(batch)}"
             raise RunError(f"{label} must choose as many texts as it is given, or a multiple ({sizes})")
-        self._by_student += sum(example.by_student for example in chosen) / len(chosen)
+        self.meter.add_share_by_student(sum(example.by_student for example in chosen) / len(chosen))
         return sorted(chosen, key=lambda example: len(example.input_ids))
 
     def _global_counts(self, batches: Sequence[Batch]) -> dict[str, int]:
@@ -193,7 +196,7 @@ class DistillationTrainer(Trainer):
         """
         with self.stopwatch.part(BASE_LOSS):
             terms = model(inputs, self._progress())
-            self._meter.update(terms, num_items_in_batch)
+            self.meter.terms.update(terms, num_items_in_batch)
             return contribution(terms, num_items_in_batch) * self.args.world_size
 
     def _progress(self) -> Progress:
@@ -210,7 +213,7 @@ class DistillationTrainer(Trainer):
             RunError: The loss or the gradient is NaN or infinite.
         """
         where = f"training step {self.state.global_step + 1}"
-        values = self._reduce(self._meter, where)
+        values = self._reduce(self.meter.terms, where)
         with as_plugin_error(plugin_label(self.distiller)):
             self.distiller.base_loss.observe(values)
         if self.args.fp16:  # its gradient scaler meets infinities on purpose, and skips such steps
@@ -229,12 +232,10 @@ class DistillationTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the loss terms and the share of student responses since the last entry."""
+        if _TRAIN_LOSS in logs:
+            logs = {**logs, **self._summary()}
         if "loss" in logs:
-            logs = {**logs, **self._meter.pop()}
-            if self._data.policy is not None:
-                steps = max(self.state.global_step - self._logged_at, 1)
-                logs[SHARE_BY_STUDENT] = self._by_student / steps
-                self._by_student, self._logged_at = 0.0, self.state.global_step
+            logs = {**logs, **self.meter.pop(self.state.global_step, self._data.policy is not None)}
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -266,12 +267,45 @@ class DistillationTrainer(Trainer):
         if self._data.validation and wanted and not done and due:
             self.evaluate()
 
+    def log_summary(self) -> None:
+        """Log the entry that ends a training, for one whose steps are all in its last checkpoint."""
+        self.log({"total_flos": self.state.total_flos, _TRAIN_LOSS: 0.0})
+
+    def _summary(self) -> dict[str, float]:
+        """Mean loss and speed of the whole training; transformers would give those since the last resume."""
+        steps, arguments = self.state.global_step, self.args
+        texts = steps * arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+        return {**self.meter.speed(steps, texts), _TRAIN_LOSS: self._total_loss_scalar / max(steps, 1)}
+
+    def _measured(self) -> dict[str, Any]:
+        """The state of the log for a checkpoint: the meter's, and transformers' sums of the loss."""
+        pending = self._sum_over_processes(self._tr_loss.detach()) / self.args.world_size
+        logged = {"total": self._total_loss_scalar, "at": self._globalstep_last_logged}
+        return {"meter": self.meter.state(), "loss": {"pending": pending.item(), **logged}}
+
+    def restore_log(self) -> None:
+        """Continue the log where the checkpoint left it; transformers has set its part back to zero by now."""
+        if not self._log_state:
+            return
+        self.meter.restore(self._log_state["meter"])
+        loss = self._log_state["loss"]
+        self._tr_loss = torch.tensor(loss["pending"], dtype=torch.float32, device=self.args.device)
+        self._total_loss_scalar, self._globalstep_last_logged = loss["total"], loss["at"]
+
+    def restore(self, checkpoint: Path) -> None:
+        """Restore everything but optimiser, schedule and random generators, where no step is left to take."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = checkpoints.trainer_state(checkpoint)
+        self.restore_log()
+        self._total_loss_scalar += self._tr_loss.item()
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._folder or self.args.output_dir)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write the checkpoint to another folder, then rename it: a checkpoint that exists is whole."""
         folder = Path(str(self.args.output_dir))
+        self._log_state = self._measured()  # all processes take part
         self._folder = folder / "partial"
         try:
             super()._save_checkpoint(model, trial)
@@ -288,11 +322,10 @@ class DistillationTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         assert output_dir is not None
         if self.args.should_save:
-            checkpoints.save(self.distiller, self._data.policy, Path(output_dir))
+            checkpoints.save(self.distiller, self._data.policy, self._log_state, Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        checkpoints.load(self.distiller, self._data.policy, Path(resume_from_checkpoint))
-        self._logged_at = checkpoints.trainer_state(Path(resume_from_checkpoint)).global_step
+        self._log_state = checkpoints.load(self.distiller, self._data.policy, Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with checkpoints.explain_unreadable(Path(checkpoint)) if checkpoint else nullcontext():
@@ -317,6 +350,7 @@ class StepHooks(TrainerCallback):
         """Validate if a policy needs it, or if a run was killed between an epoch's last step and its validation."""
         # The state of a checkpoint has the intervals that the run began with; the spec may have others now.
         state.compute_steps(args, state.max_steps)
+        self._trainer.restore_log()
         self._trainer.validate_if_due()
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -55,7 +55,7 @@ def test_run_stops_with_a_sentence_keeps_what_was_whole_and_goes_on_with_room(
     assert "Traceback" not in done.stderr
 
     kept = {"checkpoint": ["checkpoint-2"]}.get(stage, ["checkpoint-2", "checkpoint-4"])
-    assert [path.name for path in checkpoints.intact_checkpoints(folder / "checkpoints")] == kept
+    assert [path.name for path in checkpoints.complete_checkpoints(folder / "checkpoints")] == kept
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == kept
     assert (folder / "student").exists() == (stage in ("predictions", "report"))
     assert not (folder / "report.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import shutil
 import signal
@@ -91,10 +92,44 @@ def test_run_that_was_killed_before_its_export_takes_no_step_more(schedule, spec
     resumed = pipeline.run(bound, resume=True)
     assert (folder / "student" / "model.safetensors").read_bytes() == exported
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["checkpoint-2"]
-    losses = [[entry["loss"] for entry in report.log if "loss" in entry] for report in (whole, resumed)]
-    assert resumed.seconds_per_step is None
-    assert len(losses[0]) == 2
-    assert losses[0] == losses[1]
+    logs = [without_times(report.log) for report in (whole, resumed)]
+    assert sum("loss" in entry for entry in logs[0]) == 2
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("stop", [5, 7, 9, 13])
+def test_everything_in_the_log_of_a_resumed_run_is_that_of_a_straight_one(stop, spec_dict, write_spec, tmp_path):
+    """Log entries every 4 steps, checkpoints every 3, epochs of 4: stops within, at and behind each of them."""
+    training = {**spec_dict["training"], "max_steps": 14, "save_steps": 3, "log_steps": 4}
+    plain = {"teacher": None, "base_loss": {"name": "sft"}, "alignment": None, "evaluation": None}
+    tokenizer = json.loads((tmp_path / "teacher.json").read_text())["student"]["tokenizer"]
+    student = {**spec_dict["student"], "tokenizer": tokenizer}
+    path = write_spec({**spec_dict, **plain, "student": student, "training": training})
+    original = DistillationTrainer.before_optimizer_step
+
+    def fail(trainer):
+        if trainer.state.global_step == stop:
+            raise RunError("stopped")
+        original(trainer)
+
+    stopped = bind(path, discover(), ["name=stopped"])
+    with mock.patch.object(DistillationTrainer, "before_optimizer_step", fail), pytest.raises(RunError):
+        pipeline.run(stopped)
+    pipeline.run(stopped, resume=True)
+    pipeline.run(bind(path, discover(), ["name=straight"]))
+    logs = [json.loads((tmp_path / "runs" / name / "training.json").read_text()) for name in ("straight", "stopped")]
+    assert [entry["step"] for entry in logs[0]["history"] if "loss" in entry] == [1, 4, 8, 12]
+    for log in logs:
+        log["history"] = without_times(log["history"])
+        assert log.pop("seconds") > 0
+        log["step_time"] = list(log["step_time"])
+    assert logs[0] == logs[1]
+
+
+def without_times(history):
+    times = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
+    assert times <= history[-1].keys()
+    return [{name: value for name, value in entry.items() if name not in times} for entry in history]
 
 
 def test_a_resumed_run_saves_and_logs_as_often_as_its_spec_says_now(spec_dict, write_spec, tmp_path):

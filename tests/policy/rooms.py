@@ -19,7 +19,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "batch_policies": "errors interfaces types",
         "chunked_loss": "errors types",
         "spans": "errors interfaces storage types",
-        "models": "errors spec types",
+        "models": "errors spec storage types",
         "data": "errors interfaces spans spec storage types",
         "alignment": "errors interfaces models types",
         "generation": "distributed errors models spec",

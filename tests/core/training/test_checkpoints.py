@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+import hashlib
+import json
+import os
 
-from mta_framework.training.checkpoints import damage, intact_checkpoints, publish, write_manifest
+import pytest
+from transformers import TrainerState
+
+from mta_framework.errors import InputError
+from mta_framework.training import checkpoints
+from mta_framework.training.checkpoints import (
+    complete_checkpoints,
+    damage,
+    latest,
+    publish,
+    require_same_plan,
+    write_manifest,
+)
 
 
 @pytest.fixture
@@ -16,8 +30,17 @@ def folder(tmp_path):
     return tmp_path
 
 
+def write_partial(folder, step, **files):
+    partial = folder / "partial" / f"checkpoint-{step}"
+    partial.mkdir(parents=True, exist_ok=True)
+    for name, content in {"state": "{}", **files}.items():
+        (partial / f"{name}.json").write_text(content)
+
+
 def test_a_folder_as_it_was_listed_is_whole(folder):
     assert damage(folder) is None
+    entry = {"bytes": 5, "sha256": hashlib.sha256(b"12345").hexdigest()}
+    assert json.loads((folder / "files.json").read_text())["student/weights"] == entry
 
 
 @pytest.mark.parametrize(
@@ -25,9 +48,14 @@ def test_a_folder_as_it_was_listed_is_whole(folder):
     [
         (lambda folder: (folder / "state.json").unlink(), "state.json is missing"),
         (lambda folder: (folder / "student/weights").write_bytes(b"1"), "student/weights has 1 bytes instead of 5"),
+        (
+            lambda folder: (folder / "student/weights").write_bytes(b"12344"),
+            "student/weights has another content than was written",
+        ),
         (lambda folder: (folder / "files.json").unlink(), "files.json is missing"),
         (lambda folder: (folder / "files.json").write_text("[1]"), "files.json cannot be read ("),
         (lambda folder: (folder / "files.json").write_text("{"), "files.json cannot be read ("),
+        (lambda folder: (folder / "files.json").write_text('{"state.json": 2}'), "files.json cannot be read ("),
     ],
 )
 def test_damage_is_told(folder, meddle, message):
@@ -35,13 +63,81 @@ def test_damage_is_told(folder, meddle, message):
     assert damage(folder).startswith(message)
 
 
-def test_publishing_keeps_the_last_whole_checkpoints_and_drops_damaged_later_ones(tmp_path):
+def test_one_flipped_bit_is_damage_in_every_file_and_at_every_byte(folder):
+    for name in ("student/weights", "state.json"):
+        content = (folder / name).read_bytes()
+        for index in range(len(content)):
+            flipped = bytearray(content)
+            flipped[index] ^= 1
+            (folder / name).write_bytes(flipped)
+            assert damage(folder) == f"{name} has another content than was written"
+        (folder / name).write_bytes(content)
+    assert damage(folder) is None
+
+
+def test_publishing_keeps_the_last_whole_checkpoints_and_drops_damaged_and_later_ones(tmp_path, caplog):
     for step in (1, 2, 9):
-        (tmp_path / "partial" / f"checkpoint-{step}").mkdir(parents=True)
-        (tmp_path / "partial" / f"checkpoint-{step}" / "state.json").write_text("{}")
+        write_partial(tmp_path, step)
         publish(tmp_path, step, keep=5)
     (tmp_path / "checkpoint-9" / "state.json").unlink()
-    (tmp_path / "partial" / "checkpoint-3").mkdir(parents=True)
+    write_partial(tmp_path, 3)
     publish(tmp_path, 3, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]
-    assert intact_checkpoints(tmp_path) == [tmp_path / "checkpoint-2", tmp_path / "checkpoint-3"]
+    assert complete_checkpoints(tmp_path) == [tmp_path / "checkpoint-2", tmp_path / "checkpoint-3"]
+    assert "checkpoint-9 is damaged (state.json is missing) and is deleted" in caplog.text
+
+
+def test_what_an_earlier_attempt_left_of_a_checkpoint_does_not_make_the_next_one_look_damaged(tmp_path):
+    write_partial(tmp_path, 4, files="{}", stale="[]")
+    write_partial(tmp_path, 4)
+    publish(tmp_path, 4, keep=1)
+    assert damage(tmp_path / "checkpoint-4") is None
+    assert latest(tmp_path) == tmp_path / "checkpoint-4"
+
+
+def test_a_checkpoint_reaches_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    events, fsync, rename = [], os.fsync, type(tmp_path).rename
+
+    def synced(descriptor):
+        events.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def renamed(path, target):
+        events.append("renamed")
+        return rename(path, target)
+
+    monkeypatch.setattr(checkpoints.bring_to_disk.__globals__["os"], "fsync", synced)
+    monkeypatch.setattr(type(tmp_path), "rename", renamed)
+    write_partial(tmp_path, 4)
+    publish(tmp_path, 4, keep=1)
+    partial = tmp_path / "partial" / "checkpoint-4"
+    before = events[: events.index("renamed")]
+    assert {str(partial), str(partial / "state.json"), str(partial / "files.json")} <= set(before)
+    assert events[-1] == str(tmp_path)
+
+
+def write_state(folder, **state):
+    path = folder / "checkpoint-20"
+    path.mkdir()
+    TrainerState(**{"global_step": 20, "max_steps": 800, "epoch": 10.0, **state}).save_to_json(
+        str(path / "trainer_state.json")
+    )
+    return path
+
+
+def test_a_checkpoint_of_the_same_plan_is_continued(tmp_path):
+    require_same_plan(write_state(tmp_path), 800, 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "plan", "message"),
+    [
+        ({}, (1600, 4), "max_steps 800 instead of 1600, epoch 10 instead of 5"),
+        ({"global_step": 21, "epoch": 10.5}, (800, 2), "global_step 21 instead of 20"),
+    ],
+)
+def test_a_checkpoint_of_another_plan_is_refused_with_what_differs(tmp_path, state, plan, message):
+    with pytest.raises(InputError) as caught:
+        require_same_plan(write_state(tmp_path, **state), *plan)
+    (fault,) = caught.value.faults
+    assert fault.problem == f"is of a training with other steps (got {message})"
