@@ -131,6 +131,9 @@ def as_plugin_error(plugin: str) -> Iterator[None]:
         raise RunError(f"{plugin} failed ({error_text(error)})") from error
 
 
+_UNSAFE_ADVICE = "weights_only"
+"""In every message of ``torch.load`` about a file that it refuses."""
+
 _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _DISK_FULL_MESSAGES = (
@@ -177,7 +180,7 @@ def writing_to(path: Path, hint: str) -> Iterator[None]:
 def _is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS:
         return True
-    if any(message in str(error) for message in _DISK_FULL_MESSAGES):
+    if any(message in error_message(error) for message in _DISK_FULL_MESSAGES):
         return True
     cause = error.__cause__ or error.__context__
     return cause is not None and _is_disk_full(cause)
@@ -189,7 +192,17 @@ def error_text(error: BaseException) -> str:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     line = f", in {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame is not None else ""
-    return f"{type(error).__name__}: {error}{line}"
+    return f"{type(error).__name__}: {error_message(error)}{line}"
+
+
+def error_message(error: BaseException) -> str:
+    """The message of a foreign error, without advice that is unsafe to follow; its type where it cannot be shown."""
+    try:
+        message = str(error)
+    except Exception:  # foreign code
+        return f"a {type(error).__name__} without a readable message"
+    # Torch goes on to say how to have the file run code.
+    return "it holds more than tensors and plain values, or is damaged" if _UNSAFE_ADVICE in message else message
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

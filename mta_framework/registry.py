@@ -17,7 +17,7 @@ from typing import Any
 import pluggy
 
 from mta_framework import hookspecs
-from mta_framework.errors import Fault, InputError, nearest
+from mta_framework.errors import Fault, InputError, error_message, nearest
 from mta_framework.interfaces import (
     BaseLoss,
     ImportanceEstimator,
@@ -206,16 +206,24 @@ def _register_provider(registry: Registry, provider: str, load: Callable[[], obj
         for reason in _hook_faults(manager, module):
             registry.failures.append(Failure(provider, reason))
         manager.register(module, name=provider)
-    except (Exception, SystemExit) as error:  # foreign code: whatever it raises must not take the others down
-        registry.failures.append(Failure(provider, f"{type(error).__name__}: {error}"))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # foreign code: whatever it raises must not take the others down
+        registry.failures.append(Failure(provider, _reason(error)))
         return
     for family, contract in FAMILIES.items():
         try:
             for offered in getattr(manager.hook, f"{_HOOK}{family}")():
                 for plugin in offered:
                     _register_class(registry, family, contract, plugin, provider)
-        except (Exception, SystemExit) as error:
-            registry.failures.append(Failure(provider, f"{_HOOK}{family}: {type(error).__name__}: {error}"))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # as above
+            registry.failures.append(Failure(provider, f"{_HOOK}{family}: {_reason(error)}"))
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error_message(error)}"
 
 
 def _hook_faults(manager: pluggy.PluginManager, module: object) -> list[str]:

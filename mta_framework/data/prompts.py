@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mta_framework.data.rows import Instruction, Message, Record
-from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError
+from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError, error_message
 from mta_framework.spans.template_boundaries import chat_boundaries, fill_template
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def render(
         try:
             samples.append(_chat(messages, record.references, tokenizer, split_fields))
         except Exception as error:  # a template is foreign code: it may raise anything
-            problem = f"the tokenizer's chat template refuses row {index} ({error})"
+            problem = f"the tokenizer's chat template refuses row {index} ({error_message(error)})"
             hint = "Correct the row, or use another template or tokenizer."
             faults.add(Fault(where, problem, "expected conversations that the template can render", hint))
     faults.raise_any()

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from mta_framework.data.rows import Record, RowError, decode_row, parse_row
-from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError
+from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError, error_message
 from mta_framework.spec.data import DatasetSection
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -77,7 +77,7 @@ def _hub_rows(section: DatasetSection, where: str) -> Iterator[tuple[str, object
     try:
         loaded = datasets.load_dataset(section.hub, split=section.split, revision=section.revision)
     except Exception as error:  # hub, network and data set faults come as errors of a dozen unrelated classes
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (error_message(error).strip() or type(error).__name__).splitlines()[0]
         problem = f"cannot load split {section.split!r} of {section.hub!r} from the hub ({reason})"
         hint = "Check the id, the split, the revision and the network, or download the set and give its path."
         raise InputError([Fault(where, problem, "expected a data set on the Hugging Face hub", hint)]) from error

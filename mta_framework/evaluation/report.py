@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, InputError, error_message
 from mta_framework.types import LayerPair, MeanKind, Span
 
 REPORT_FILE = "report.json"
@@ -240,7 +240,7 @@ def read_report(folder: Path) -> Report:
         first = error.errors(include_url=False)[0]
         problem = f"is not a report (got {'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']})"
     except OSError as error:
-        problem = f"is not a report (got {type(error).__name__}: {error})"
+        problem = f"is not a report (got {type(error).__name__}: {error_message(error)})"
     raise InputError([Fault(str(path), problem, "the report of a finished run", hint)])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from mta_framework.errors import Fault, InputError, nearest
+from mta_framework.errors import Fault, InputError, error_message, nearest
 from mta_framework.models.decoder import shape_of
 from mta_framework.models.sources import ModelSource, loading_faults_at
 from mta_framework.models.tokenizers import vocabulary_size
@@ -19,6 +19,8 @@ from mta_framework.models.tokenizers import vocabulary_size
 _WHERE = "student.config"
 _LONGEST_REASON = 300
 """Characters: transformers lists all its architectures where it refuses one."""
+_LOCAL_ATTENTION = (None, "eager", "sdpa", "flex_attention")
+"""Implementations of attention that are part of transformers and torch; for others it may fetch and run a kernel."""
 _ROTARY = {"rope_theta", "rope_scaling", "partial_rotary_factor"}
 
 
@@ -29,10 +31,11 @@ def read_config(source: ModelSource) -> PreTrainedConfig:
         source: The model.
 
     Raises:
-        InputError: The configuration could not be loaded.
+        InputError: The configuration could not be loaded, or asks for an attention kernel of its own.
     """
     with loading_faults_at(source):
         config = AutoConfig.from_pretrained(**source.arguments)
+    _refuse_kernels(config, source.where)
     if source.gguf_file is not None:
         _forget_quantization(config)
     return config
@@ -83,10 +86,20 @@ def config_faults_at(where: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = textwrap.shorten(str(error), _LONGEST_REASON, placeholder=" ...") or type(error).__name__
+        reason = textwrap.shorten(error_message(error), _LONGEST_REASON, placeholder=" ...") or type(error).__name__
         expected = "expected values that transformers accepts for this model_type"
         hint = "Correct the field." if where == _WHERE else "Correct config.json, or give another model."
         raise InputError([Fault(where, f"is refused by transformers (got: {reason})", expected, hint)]) from error
+
+
+def _refuse_kernels(config: PreTrainedConfig, where: str) -> None:
+    parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
+    for part in (part for part in parts if isinstance(part, PreTrainedConfig)):
+        attention = part._attn_implementation
+        if attention not in _LOCAL_ATTENTION:
+            problem = f"asks for code that does not come with transformers (got attn_implementation {attention!r})"
+            expected = f"none, {', '.join(map(str, _LOCAL_ATTENTION[1:]))}"
+            raise InputError([Fault(where, problem, expected, "Remove attn_implementation from its config.json.")])
 
 
 def _forget_quantization(config: PreTrainedConfig) -> None:

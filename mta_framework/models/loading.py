@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.models.configs import config_faults_at, fresh_config
+from mta_framework.models.configs import config_faults_at, fresh_config, read_config
 from mta_framework.models.layer_selection import select_layers
 from mta_framework.models.lora import add_lora
 from mta_framework.models.sources import ModelSource, loading_faults_at, local_model, model_source
@@ -97,6 +97,8 @@ def pretrained(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     if source.gguf_file is not None:
         del options["use_safetensors"]
         options |= _expanded()
+    else:
+        options["config"] = read_config(source)  # the one that was checked, whatever else the folder refers to
     with loading_faults_at(source):
         loaded: Any = AutoModelForCausalLM.from_pretrained(**source.arguments, **options)
     model, report = loaded

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from mta_framework.errors import Fault, InputError, nearest
+from mta_framework.errors import Fault, InputError, error_message, nearest
 from mta_framework.spec.student import LoraSection
 
 _WHERE = "student.lora.target_modules"
@@ -39,7 +39,7 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:
-        problem = f"is refused by peft for this model (got: {' '.join(str(error).split())})"
+        problem = f"is refused by peft for this model (got: {' '.join(error_message(error).split())})"
         expected = "expected modules and options that peft can adapt in this architecture"
         hint = "Name other modules in target_modules, or set student.lora to null."
         raise InputError([Fault("student.lora", problem, expected, hint)]) from error

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, InputError, error_message
 from mta_framework.spec.evaluation_spec import ModelSection
 from mta_framework.spec.model_files import model_fault, tokenizer_fault
 from mta_framework.spec.student import StudentSection
@@ -117,5 +117,5 @@ def loading_faults_at(source: ModelSource, kind: str = "causal language model") 
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = error_message(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mta_framework.errors import Fault, InputError, collect_faults
+from mta_framework.errors import Fault, InputError, collect_faults, error_message
 from mta_framework.evaluation.report import newer_fault
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.runs.build import recorded_layers
@@ -97,7 +97,7 @@ def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         return f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{type(error).__name__}: {error_message(error)}".splitlines()[0]
 
 
 def _hint(folder: RunFolder, path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, InputError, error_message
 from mta_framework.interfaces import (
     BaseLoss,
     ImportanceEstimator,
@@ -203,7 +203,7 @@ class _Plugins:
         except ValidationError as error:
             raise InputError(faults_of(error, registered.schema, where, f"option of {section.name}")) from None
         except Exception as error:  # foreign code: its fault is reported with all others
-            problem = f"{section.name} cannot be created (got {type(error).__name__}: {error})"
+            problem = f"{section.name} cannot be created (got {type(error).__name__}: {error_message(error)})"
             expected = f"options that {registered.provider} accepts"
             hint = f"See `mta plugins {section.name}`."
             raise InputError([Fault(self.reading.where(key_path), problem, expected, hint)]) from error

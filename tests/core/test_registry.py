@@ -68,6 +68,11 @@ def test_an_installed_distribution_is_found_with_its_version(install: Install) -
         ("import not_there_at_all", "ModuleNotFoundError: No module named 'not_there_at_all'"),
         ("def broken(:", "SyntaxError"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("class Odd(BaseException): ...\nraise Odd('no reason')", "Odd: no reason"),
+        (
+            "class Mute(Exception):\n    def __str__(self): raise self\nraise Mute",
+            "Mute: a Mute without a readable message",
+        ),
         ("x = 1", "it implements no hook"),
     ],
 )

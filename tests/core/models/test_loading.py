@@ -10,6 +10,7 @@ from torch import nn
 from mta_framework import InputError
 from mta_framework.models.export import save_student
 from mta_framework.models.loading import load_student, load_teacher, teacher_dtype
+from mta_framework.models.model_summary import summarise_student
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 
@@ -193,6 +194,39 @@ def test_code_that_comes_with_a_model_is_never_run(folder, tokenizer, tmp_path):
     with pytest.raises(InputError, match=r"teacher\.path: could not be loaded"):
         load_teacher(TeacherSection(path=str(folder)), None, "float32")
     assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"attn_implementation": "kernels-community/flash-attn"},
+        {"attn_implementation": "evil/kernel@main:run"},
+        {"_attn_implementation": "evil/kernel"},
+        {"attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "paged|sdpa"},
+        {"attn_implementation": ["evil/kernel"]},
+        {"attn_implementation": {"": "evil/kernel"}},
+    ],
+    ids=str,
+)
+def test_no_configuration_fetches_an_attention_kernel(folder, tokenizer, monkeypatch, field):
+    monkeypatch.setattr(
+        "transformers.modeling_utils.lazy_import_flash_attention", lambda *_, **__: pytest.fail("fetched")
+    )
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **field}))
+    with pytest.raises(InputError, match=r"teacher\.path: asks for code that does not come with transformers"):
+        load_teacher(TeacherSection(path=str(folder)), None, "float32")
+    with pytest.raises(InputError, match=r"student\.path: asks for code .*Remove attn_implementation"):
+        summarise_student(StudentSection(path=str(folder)), None, tokenizer)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa", None])
+def test_attention_of_transformers_itself_is_used_as_a_configuration_asks(folder, attention):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attn_implementation": attention}))
+    teacher = load_teacher(TeacherSection(path=str(folder)), None, "float32")
+    assert teacher.config._attn_implementation == (attention or "sdpa")
 
 
 def test_missing_weights_are_refused_instead_of_drawn_at_random(folder, tokenizer):
