@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ MAX_LISTED = 20
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault of an input, shown as ``where: problem; expected. hint``.
+    """One fault of an input, shown as ``where: problem; expected EXPECTED. hint``.
 
     Args:
         where: Dotted path into the spec (``training.batch_size``), or ``file:line``.
         problem: What is wrong, with the given value if there is one, e.g. ``must be at least 1 (got 0)``.
-        expected: What is expected instead, e.g. ``an integer >= 1``.
+        expected: What is expected instead, as a noun phrase, e.g. ``an integer >= 1``.
         hint: What to do, as a full sentence.
     """
 
@@ -30,7 +31,7 @@ class Fault:
     hint: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.problem}; {self.expected}. {self.hint}"
+        return f"{self.where}: {self.problem}; expected {self.expected}. {self.hint}"
 
 
 class MTAError(Exception):
@@ -78,8 +79,8 @@ class FaultList(list[Fault]):
             InputError: There is at least one fault.
         """
         if self._unlisted:
-            rest = f"{self._unlisted} more rows are faulty"
-            self.append(Fault(self._where, rest, f"the first {self._most} are listed", "Correct those first."))
+            problem = f"{self._unlisted} more rows are faulty than the {self._most} that are listed"
+            self.append(Fault(self._where, problem, "rows without a fault", "Correct the listed ones first."))
         if self:
             raise InputError(self)
 
@@ -99,7 +100,9 @@ def collect_faults(faults: list[Fault]) -> Iterator[None]:
 
 @contextmanager
 def faults_at(where: str) -> Iterator[None]:
-    """Turn a plugin's ``ValueError("problem; expected. hint.")`` into an ``InputError`` at ``where``.
+    """Turn a plugin's ``ValueError("problem; expected NOUN PHRASE. What to do.")`` into an ``InputError`` at ``where``.
+
+    A message of another form is the problem as a whole.
 
     Args:
         where: Dotted path into the spec.
@@ -107,9 +110,10 @@ def faults_at(where: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        problem, _, rest = str(error).partition("; ")
+        problem, _, rest = str(error).partition("; expected ")
         expected, _, hint = rest.partition(". ")
-        raise InputError([Fault(where, problem, expected, hint)]) from error
+        hint = hint or "Change the options of the plugin."
+        raise InputError([Fault(where, problem.rstrip("."), expected or "other options", hint)]) from error
 
 
 class RunError(MTAError):
@@ -220,18 +224,19 @@ def require_known(where: str, noun: str, names: Iterable[str], known: Sequence[s
 
     Args:
         where: Option that gives the names.
-        noun: What they should be names of, e.g. ``metric of all runs``; its first word stands before what there is.
+        noun: What they should be names of, e.g. ``metric of all runs``; its first word takes an s in the plural.
         names: Names given, in any number.
         known: Names that exist.
 
     Raises:
         InputError: A fault for each unknown name, with the nearest one that exists.
     """
+    plural = re.sub(r"^\w+", r"\g<0>s", noun)
     FaultList(
         Fault(
             where,
-            f"no {noun} is called {name!r} (got {name!r})",
-            f"{noun.split()[0]}s: {', '.join(known)}",
+            f"no {noun} is called {name!r}",
+            f"one of the {plural}: {', '.join(known)}",
             nearest(name, known) or "Choose one of them.",
         )
         for name in dict.fromkeys(names)

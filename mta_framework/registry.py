@@ -125,12 +125,24 @@ class Registry:
         if offers:
             providers = " and ".join(offer.provider for offer in offers)
             problem = f"more than one {noun} is called {name!r} ({providers})"
-            raise InputError([Fault(where, problem, "one provider per name", "Uninstall or rename one of them.")])
-        installed = f"installed: {', '.join(self.names(family)) or 'none'}"
+            raise InputError([Fault(where, problem, "one provider of each name", "Uninstall or rename one of them.")])
+        installed = f"one of the installed {family.replace('_', ' ')}: {', '.join(self.names(family)) or 'none'}"
         hint = nearest(name, self.names(family)) or "Choose one of them, or install its provider."
         for failure in self.failures:
             hint += f" {failure.provider} could not be loaded ({failure.reason}): see `mta plugins`."
-        raise InputError([Fault(where, f"no {noun} is called {name!r} (got {name!r})", installed, hint)])
+        raise InputError([Fault(where, f"no {noun} is called {name!r}", installed, hint)])
+
+
+def missing_fault(plugin: Plugin, where: str) -> Fault | None:
+    """The fault of a plugin that lacks something on this machine, or None.
+
+    Args:
+        plugin: The plugin, with its options.
+        where: Location of the plugin in the spec.
+    """
+    if not (missing := plugin.require()):
+        return None
+    return Fault(where, f"{plugin.NAME} cannot run here", "an environment with all that it needs", missing)
 
 
 def parts_of(params: PluginParams) -> dict[str, PluginChoice]:

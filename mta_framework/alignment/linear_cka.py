@@ -46,7 +46,7 @@ def linear_cka(minibatches: Iterable[tuple[Rows, Rows]]) -> LayerSimilarity:
         hsics = [product / (count * (count - 3)) for product in products]
         sums = [total + hsic for total, hsic in zip(sums, hsics, strict=True)] if sums else hsics
     if not sums:
-        problem = "too few spans to compare layers (got fewer than 4 in every batch of texts)"
+        problem = "has too few spans to compare layers, as every batch of texts has fewer than 4"
         hint = "Take another span extractor, or a layer mapper that measures nothing."
         raise InputError([Fault("alignment.layers", problem, "at least 4 spans in some batch", hint)])
     across, within, teacher_L = sums

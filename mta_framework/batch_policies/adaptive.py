@@ -80,7 +80,7 @@ class Adaptive(BatchPolicy):
         if self._options.capacity < batch_size:
             problem = f"capacity of the replay buffer is less than training.batch_size (got {self._options.capacity})"
             hint = "Raise capacity, or lower training.batch_size."
-            raise ValueError(f"{problem}; a capacity of at least {batch_size}. {hint}")
+            raise ValueError(f"{problem}; expected a capacity of at least {batch_size}. {hint}")
 
     def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:
         """Choose new student responses, replayed ones, or the batch itself."""

@@ -207,7 +207,7 @@ class _Round:
         problem = f"gives no answer to {question.name} (got {error}{wait})"
         hint = f"{self._kept_note()}: go on when it is available again."
         where = f"{self._chat.name}, {self._chat.endpoint.url}"
-        return RunError(str(Fault(where, problem, "expected a working endpoint", hint)))
+        return RunError(str(Fault(where, problem, "a working endpoint", hint)))
 
     def _kept_note(self) -> str:
         return "All others are kept" if self._cache.folder is not None else "No answer is kept"
@@ -217,10 +217,10 @@ class _Round:
         if unusable:
             problem = f"gives no usable answer to {len(unusable)} of {questions} questions (got {_few(unusable)})"
             hint = f"{note}: try again, or take another model."
-            raise RunError(str(Fault(self._chat.name, problem, "expected answers in the requested form", hint)))
+            raise RunError(str(Fault(self._chat.name, problem, "answers in the requested form", hint)))
         if answers < questions:
             problem = f"has reached its limit (got {questions - answers} of {questions} questions without an answer)"
-            expected = f"max_requests is {self._chat.max_requests}, those that fail included"
+            expected = f"at most {self._chat.max_requests} requests (max_requests), those that fail included"
             hint = f"{note}: raise max_requests, or go on with as many again."
             raise RunError(str(Fault(self._chat.name, problem, expected, hint)))
 

@@ -80,7 +80,8 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if "@" in self.base_url:
-            raise ValueError("may hold no user and no password (got an @): keys come from the environment")
+            hidden = "***" + self.base_url[self.base_url.rindex("@") :]
+            raise ValueError(f"may hold no user and no password, as keys come from the environment (got {hidden!r})")
         try:
             parts = urlsplit(self.base_url)
             sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
@@ -164,7 +165,7 @@ class Endpoint:
         status = f"HTTP {response.status_code} {self._shown(_message(content))}".strip()
         if response.status_code in _TRANSIENT or response.status_code >= 500:
             raise Unanswered(status, _wait(response.headers.get("Retry-After", "")))
-        problem, expected = f"refuses the request (got {status})", "expected a request that it accepts"
+        problem, expected = f"refuses the request (got {status})", "a request that it accepts"
         raise RunError(str(Fault(self.url, problem, expected, "Check base_url, model and the key, then go on.")))
 
     def _key(self) -> str:

@@ -89,8 +89,8 @@ def _options_of(registry: Registry, name: str) -> Iterator[str]:
     matches = [(family, offer) for family, offers in registry.families.items() for offer in offers.get(name, ())]
     if not matches:
         hint = nearest(name, known) or "See `mta plugins`."
-        expected = f"installed: {', '.join(known) or 'none'}"
-        raise InputError([Fault("mta plugins", f"no plugin is called {name!r} (got {name!r})", expected, hint)])
+        expected = f"one of the installed plugins: {', '.join(known) or 'none'}"
+        raise InputError([Fault("mta plugins", f"no plugin is called {name!r}", expected, hint)])
     for family, offer in matches:
         yield from _described(family, offer)
 

@@ -125,7 +125,7 @@ def _rows(run: Run, name: str) -> str:
 
 
 def _fault(difference: Difference) -> Fault:
-    problem, expected = f"differs between the runs (got {difference})", "the same in all runs that are compared"
+    problem, expected = f"differs between the runs (got {difference})", "the same value in all runs that are compared"
     hint = "Evaluate them alike by `mta evaluate`, or compare what they have in common with --despite-differences."
     return Fault(difference.where, problem, expected, hint)
 

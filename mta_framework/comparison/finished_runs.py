@@ -94,7 +94,7 @@ class Run:
                 problem = f"lacks scores (got rows without a number for {metric.label})"
                 yield Fault(str(path), problem, "a score of every metric in each row", _REMEDY)
             elif not _close(result.mean(metric), self._reported(result, metric)):
-                problem = f"was changed after the report (got a mean {metric.label} of {result.mean(metric):.6g})"
+                problem = f"was changed after the report (got mean {metric.label} of {result.mean(metric):.6g})"
                 yield Fault(str(path), problem, f"{self._reported(result, metric):.6g}, as the report has it", _REMEDY)
 
     def _reported(self, result: SetResult, metric: MetricFacts) -> float:
@@ -156,7 +156,7 @@ def _evaluated_in(path: Path) -> list[Path]:
     if evaluated and begun:
         _log.warning("%s: not finished, so left out: %s", path, ", ".join(begun))
     if not evaluated:
-        problem = f"is no finished run and holds none (got {'a folder' if path.is_dir() else 'no folder'})"
+        problem = "is no finished run and holds none" if path.exists() else "does not exist"
         expected = f"a folder with {REPORT_FILE}, or a folder of such, with scores"
         raise InputError([Fault(str(path), problem, expected, "Finish the run, or correct the path.")])
     return evaluated

@@ -15,7 +15,7 @@ from mta_framework.comparison.results import Verdict
 from mta_framework.errors import Fault, FaultList, InputError, as_plugin_error
 from mta_framework.evaluation.statistics import PromptScores, difference, interval, mean
 from mta_framework.interfaces import PairwiseMetric
-from mta_framework.registry import Registry
+from mta_framework.registry import Registry, missing_fault
 from mta_framework.spec.document import read_document
 from mta_framework.spec.evaluation import METRIC_CACHE
 from mta_framework.spec.section import PluginSection
@@ -43,12 +43,10 @@ def read_judge(path: Path, registry: Registry) -> PairwiseMetric:
         noun, schema = f"option of {section.name}", registered.schema
         raise InputError(faults_of(error, schema, lambda option: _where(path, "params", *option), noun)) from None
     if not isinstance(metric, PairwiseMetric):
-        problem = f"{section.name} compares no responses (got {section.name!r})"
-        raise InputError([Fault(_where(path, "name"), problem, "a metric that does", "See `mta plugins`.")])
-    missing = metric.require()
-    if missing:
-        problem = f"{section.name} cannot run here"
-        raise InputError([Fault(str(path), problem, "a metric that can run", missing)])
+        problem, expected = f"is not a pairwise metric (got {section.name!r})", "a metric that compares two responses"
+        raise InputError([Fault(_where(path, "name"), problem, expected, "See `mta plugins`.")])
+    if missing := missing_fault(metric, str(path)):
+        raise InputError([missing])
     return metric
 
 
@@ -79,7 +77,8 @@ def _sides(groups: Sequence[Group]) -> list[Group]:
     methods = [group for group in groups if not group.reference]
     if len(methods) != 2 or not any(group.baseline for group in methods):
         problem = f"compares two rows (got {len(methods)}: {', '.join(group.label for group in methods)})"
-        raise InputError([Fault("--judge", problem, "exactly two", "Give the runs of two methods.")])
+        expected = "exactly two, one of them the baseline"
+        raise InputError([Fault("--judge", problem, expected, "Give the runs of two methods.")])
     compared = next(group for group in methods if group.baseline)
     return [*(group for group in methods if group is not compared), compared]
 

@@ -181,14 +181,14 @@ def _batch_size_faults(texts: int, batch_size: int, micro_batch_size: int, world
         problem = (
             f"is no multiple of micro_batch_size {micro_batch_size} times {world_size} processes (got {batch_size})"
         )
-        expected = f"expected a multiple of {micro_batch_size * world_size}"
+        expected = f"a multiple of {micro_batch_size * world_size}"
         faults.append(
             Fault("training.batch_size", problem, expected, "Change training.batch_size or micro_batch_size.")
         )
     if texts < batch_size:
         problem = f"is more than the {texts} texts of the training set (got {batch_size})"
         hint = "Lower training.batch_size, or train on more texts."
-        faults.append(Fault("training.batch_size", problem, f"expected at most {texts}", hint))
+        faults.append(Fault("training.batch_size", problem, f"at most {texts}", hint))
     return faults
 
 

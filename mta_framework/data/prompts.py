@@ -88,7 +88,7 @@ def render(
         except Exception as error:  # a template is foreign code: it may raise anything
             problem = f"the tokenizer's chat template refuses row {index} ({error_message(error)})"
             hint = "Correct the row, or use another template or tokenizer."
-            faults.add(Fault(where, problem, "expected conversations that the template can render", hint))
+            faults.add(Fault(where, problem, "conversations that the template can render", hint))
     faults.raise_any()
     return samples
 
@@ -149,4 +149,4 @@ def _ends_turn(response: str, tokenizer: PreTrainedTokenizerBase) -> bool:
 def _no_template(tokenizer: PreTrainedTokenizerBase, where: str) -> Fault:
     problem = f"the tokenizer has no chat template (got {tokenizer.name_or_path or type(tokenizer).__name__})"
     hint = f"Set {where} to 'alpaca' and use instruction or prompt rows, or take another tokenizer."
-    return Fault(where, problem, "conversations need a tokenizer with a chat template", hint)
+    return Fault(where, problem, "a tokenizer with a chat template", hint)

@@ -47,13 +47,13 @@ def _records(rows: Iterable[tuple[str, object]], where: str, source: str) -> lis
             if first_kind is None:
                 first_kind, first_location = kind, location
             if kind != first_kind:
-                expected = "expected the same keys in all rows"
+                expected = "the same keys in all rows"
                 raise RowError(f"the row has {kind}, unlike {first_location} ({first_kind})", expected)
             records.append(record)
         except RowError as error:
             faults.add(Fault(f"{where}: {location}", error.problem, error.expected, "Correct or remove the row."))
     if empty:
-        faults.add(Fault(where, f"there are no rows in {source}", "at least one row is needed", "Check the source."))
+        faults.add(Fault(where, f"there are no rows in {source}", "at least one row", "Check the source."))
     faults.raise_any()
     return records
 
@@ -67,7 +67,7 @@ def _file_rows(path: Path, where: str) -> Iterator[tuple[str, bytes]]:
                     yield f"{path}:{index}", row
     except OSError as error:
         problem = f"cannot read {path} ({error.strerror or error})"
-        raise InputError([Fault(where, problem, "expected a JSON Lines file", "Check the path.")]) from error
+        raise InputError([Fault(where, problem, "a JSON Lines file", "Check the path.")]) from error
 
 
 def _hub_rows(section: DatasetSection, where: str) -> Iterator[tuple[str, object]]:
@@ -80,6 +80,6 @@ def _hub_rows(section: DatasetSection, where: str) -> Iterator[tuple[str, object
         reason = (error_message(error).strip() or type(error).__name__).splitlines()[0]
         problem = f"cannot load split {section.split!r} of {section.hub!r} from the hub ({reason})"
         hint = "Check the id, the split, the revision and the network, or download the set and give its path."
-        raise InputError([Fault(where, problem, "expected a data set on the Hugging Face hub", hint)]) from error
+        raise InputError([Fault(where, problem, "a data set on the Hugging Face hub", hint)]) from error
     for index, row in enumerate(islice(loaded, section.limit)):
         yield f"{section.hub} row {index}", row

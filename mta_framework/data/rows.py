@@ -112,12 +112,12 @@ def decode_row(line: bytes) -> object:
     try:
         return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise RowError(f"the line is not UTF-8 (byte {error.start + 1})", "expected JSON Lines in UTF-8") from error
+        raise RowError(f"the line is not UTF-8 (byte {error.start + 1})", "JSON Lines in UTF-8") from error
     except json.JSONDecodeError as error:
         problem = f"the line is not JSON, or cut off ({error.msg}, column {error.colno})"
-        raise RowError(problem, "expected one JSON object per line") from error
+        raise RowError(problem, "one JSON object per line") from error
     except (ValueError, RecursionError) as error:
-        raise RowError(f"the line is not usable JSON ({error})", "expected one JSON object per line") from error
+        raise RowError(f"the line is not usable JSON ({error})", "one JSON object per line") from error
 
 
 def _instruction(row: Mapping[str, Any]) -> Record:
@@ -129,7 +129,7 @@ def _instruction(row: Mapping[str, Any]) -> Record:
 def _completion(row: Mapping[str, Any]) -> Record:
     prompt = _text(row["prompt"], "prompt")
     if not prompt:
-        raise RowError("prompt is empty", "expected at least one character")
+        raise RowError("prompt is empty", "at least one character")
     return Record(prompt, _references(row["completion"], "completion"))
 
 
@@ -152,19 +152,19 @@ def _message(turn: object, index: int) -> Message:
 def _references(value: object, name: str) -> tuple[str, ...]:
     if isinstance(value, list):
         if not value:
-            raise RowError(f"{name} is an empty list", "expected at least one reference, which may be an empty string")
+            raise RowError(f"{name} is an empty list", "at least one reference, which may be an empty string")
         return tuple(_text(entry, f"{name}[{index}]") for index, entry in enumerate(value))
-    return (_text(value, name, "expected a string or a list of strings"),)
+    return (_text(value, name, "a string or a list of strings"),)
 
 
-def _text(value: object, name: str, expected: str = "expected a string") -> str:
+def _text(value: object, name: str, expected: str = "a string") -> str:
     if not isinstance(value, str):
         raise RowError(f"{name} has the wrong type (got {_short(value)})", expected)
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         half = f"{name} holds half a character (\\u{ord(value[error.start]):04x} at {error.start})"
-        raise RowError(half, "a character beyond U+FFFF needs both of its \\u escapes") from error
+        raise RowError(half, "both \\u escapes of a character beyond U+FFFF") from error
     return value
 
 
@@ -173,7 +173,7 @@ def _missing_keys(row: Mapping[str, Any]) -> str:
         missing = [key for key in kind.keys if key not in row]
         if len(missing) < len(kind.keys):
             return f"{', '.join(missing)} is missing (got {', '.join(map(str, row))})"
-    return f"no known keys (got {', '.join(map(str, row)) or 'none'})"
+    return f"no known keys (got {', '.join(map(str, row))})" if row else "no keys"
 
 
 def _short(value: object) -> str:
@@ -186,5 +186,5 @@ _KINDS = (
     _Kind(("prompt", "completion"), _completion),
     _Kind(("messages",), _conversation),
 )
-_ROW_KINDS = "expected instruction and output (and input), or prompt and completion, or messages"
-_TURNS = "expected objects with role and content, the last of the assistant"
+_ROW_KINDS = "instruction and output (and input), or prompt and completion, or messages"
+_TURNS = "objects with role and content, the last of the assistant"

@@ -231,4 +231,4 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
 
 def _no_examples(samples: int, max_prompt_length: int) -> Fault:
     problem = f"every prompt is longer than {max_prompt_length} tokens ({samples} rows)"
-    return Fault("data.max_prompt_length", problem, "at least one prompt must fit", "Raise data.max_prompt_length.")
+    return Fault("data.max_prompt_length", problem, "at least one prompt that fits", "Raise data.max_prompt_length.")

@@ -97,7 +97,7 @@ def read_rows(path: Path) -> list[Prediction]:
     try:
         return _rows(_verified(path)[0])
     except FileNotFoundError as error:
-        problem = f"does not exist (got no such file as {error.filename})"
+        problem = f"cannot be read, since {error.filename} does not exist"
     except (OSError, ValueError, TypeError, KeyError) as error:
         problem = f"holds no predictions as they were written (got {error})"
     expected = "predictions as an evaluation leaves them"

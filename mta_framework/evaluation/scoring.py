@@ -93,7 +93,7 @@ def _check(
 
 def _fault(label: str, problem: str) -> str:
     hint = "The responses are kept: correct the metric or take it out of evaluation.metrics, then resume."
-    return str(Fault(f"metric {label}", problem, "a metric gives every prediction a finite number", hint))
+    return str(Fault(f"metric {label}", problem, "a finite number for every prediction", hint))
 
 
 def _with_options(metric: Metric) -> str:

@@ -53,7 +53,7 @@ def engine_fault(name: EngineName, where: str) -> Fault | None:
     """
     if name == "transformers":
         return None
-    expected, hint = "transformers runs everywhere", "Choose it, or "
+    expected, hint = "'transformers', which runs everywhere", "Choose it, or "
     if importlib.util.find_spec("vllm") is None:
         return Fault(where, "vllm is not installed (got 'vllm')", expected, f"{hint}install vllm.")
     if (count := processes().num_processes) > 1:

@@ -34,7 +34,7 @@ def room_fault(config: PretrainedConfig, prompt_length: int, max_new_tokens: int
         "evaluation.max_new_tokens",
         f"a prompt of {prompt_length} tokens and a response of {max_new_tokens} do not fit into the model's "
         f"{room} positions (got {max_new_tokens})",
-        f"expected at most {room} tokens of prompt and response together",
+        f"at most {room} tokens of prompt and response together",
         "Lower evaluation.max_new_tokens or evaluation.max_prompt_length.",
     )
 

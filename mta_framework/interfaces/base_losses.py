@@ -55,8 +55,8 @@ class BaseLoss(Plugin):
             1-based layers of student and teacher; empty by default.
 
         Raises:
-            ValueError: No such layers exist in these models. Its message reads ``problem; what is expected. What to
-                do.``
+            ValueError: No such layers exist in these models. Its message reads ``problem; expected NOUN PHRASE.
+                What to do.``
         """
         return ()
 

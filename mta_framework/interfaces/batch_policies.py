@@ -111,7 +111,7 @@ class BatchPolicy(ABC):
             batch_size: Texts per optimiser step (``training.batch_size``).
 
         Raises:
-            ValueError: It does not. Its message reads ``problem; what is expected. What to do.``
+            ValueError: It does not. Its message reads ``problem; expected NOUN PHRASE. What to do.``
         """
 
     def observe_validation(self, cross_entropy: float) -> None:  # noqa: B027

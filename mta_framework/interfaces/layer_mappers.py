@@ -28,8 +28,8 @@ class LayerMapper(Plugin):
             At least one pair, sorted by student layer. Layers are 1-based and within the depth of their model.
 
         Raises:
-            ValueError: The options do not fit these models. Its message reads ``problem; what is expected. What to
-                do.``
+            ValueError: The options do not fit these models. Its message reads ``problem; expected NOUN PHRASE.
+                What to do.``
         """
 
 

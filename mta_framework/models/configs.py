@@ -62,7 +62,7 @@ def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
     if isinstance(given_size, int) and given_size < needed:
         hint = "Leave it out, to fit the tokenizer."
         problem = f"has fewer embeddings than the tokenizer has tokens (got {given_size})"
-        raise InputError([Fault(f"{_WHERE}.vocab_size", problem, f"expected at least {needed}", hint)])
+        raise InputError([Fault(f"{_WHERE}.vocab_size", problem, f"at least {needed}", hint)])
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         values.setdefault(name, getattr(tokenizer, name))
     with config_faults_at(_WHERE):
@@ -70,7 +70,7 @@ def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
         layers = shape_of(config).num_layers
     if type(layers) is not int or layers < 1:  # True is an int, but no number of blocks
         problem, hint = f"has no decoder blocks (got {layers!r})", "Correct the number of hidden layers."
-        raise InputError([Fault(_WHERE, problem, "expected a whole number of at least 1", hint)])
+        raise InputError([Fault(_WHERE, problem, "a whole number of at least 1", hint)])
     return config
 
 
@@ -87,7 +87,7 @@ def config_faults_at(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = textwrap.shorten(error_message(error), _LONGEST_REASON, placeholder=" ...") or type(error).__name__
-        expected = "expected values that transformers accepts for this model_type"
+        expected = "values that transformers accepts for this model_type"
         hint = "Correct the field." if where == _WHERE else "Correct config.json, or give another model."
         raise InputError([Fault(where, f"is refused by transformers (got: {reason})", expected, hint)]) from error
 
@@ -110,7 +110,7 @@ def _forget_quantization(config: PreTrainedConfig) -> None:
 def _check_model_type(model_type: str) -> None:
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return
-    expected = "expected a causal language model of transformers, e.g. llama, gpt2, qwen2"
+    expected = "a causal language model of transformers, e.g. llama, gpt2, qwen2"
     hint = nearest(model_type, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) or "Choose one of these."
     raise InputError([Fault(f"{_WHERE}.model_type", f"is no known architecture (got {model_type!r})", expected, hint)])
 
@@ -120,7 +120,7 @@ def _check_names(model_type: str, values: Mapping[str, Any]) -> None:
     known = {entry.name for entry in fields(kind)} | set(kind.attribute_map)
     if "rope_parameters" in known:
         known |= _ROTARY
-    expected = f"expected the fields of {kind.__name__}"
+    expected = f"the fields of {kind.__name__}"
     hint = f"See the documentation of {kind.__name__}."
     faults = [
         Fault(f"{_WHERE}.{name}", f"is no field of {model_type} (got {name!r})", expected, nearest(name, known) or hint)

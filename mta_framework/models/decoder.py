@@ -87,7 +87,7 @@ def head_of(model: nn.Module, where: str = "student") -> Head:
                 Fault(
                     where,
                     f"{type(base).__name__} has no linear output layer (got {type(layer).__name__})",
-                    "expected a causal language model whose output layer is linear and carries no adapter",
+                    "a causal language model whose output layer is linear and carries no adapter",
                     "Choose another model, or leave the output layer out of lora.target_modules.",
                 )
             ]

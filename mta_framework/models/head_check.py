@@ -38,7 +38,7 @@ def check_head(model: nn.Module, where: str = "student") -> None:
                 Fault(
                     where,
                     f"{type(base).__name__} post-processes its logits in an unsupported way",
-                    "expected at most a bias, a constant factor and a soft cap after the output layer",
+                    "at most a bias, a constant factor and a soft cap after the output layer",
                     "Choose a model of another architecture.",
                 )
             ]

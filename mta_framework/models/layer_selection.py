@@ -59,7 +59,7 @@ def select_config_layers(config: PreTrainedConfig, layers: Sequence[int]) -> Pre
     if max(layers) > depth:
         hint = "Leave out the layers beyond."
         beyond = [layer for layer in layers if layer > depth]
-        expected = f"expected layers from 1 to {depth}"
+        expected = f"layers from 1 to {depth}"
         raise InputError([Fault(_WHERE, f"goes beyond the teacher's depth (got {beyond})", expected, hint)])
     selected = copy.deepcopy(config)
     text = selected.get_text_config(decoder=True)
@@ -86,6 +86,6 @@ def _check_survives_saving(config: PreTrainedConfig) -> None:
 
 
 def _unsupported(config: PreTrainedConfig, reason: str) -> InputError:
-    expected = "expected an architecture whose blocks can be left out one by one"
+    expected = "an architecture whose blocks can be left out one by one"
     hint = "Give the student by path or config."
     return InputError([Fault(_WHERE, f"cannot be used with {config.model_type} (got: {reason})", expected, hint)])

@@ -105,7 +105,7 @@ def pretrained(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     missing = sorted(report["missing_keys"]) + sorted(str(entry[0]) for entry in report["mismatched_keys"])
     if missing:
         problem = f"lacks weights, or has them in another shape ({', '.join(missing[:3])}: {len(missing)} in all)"
-        expected = "expected weights for the whole of config.json"
+        expected = "weights for the whole of config.json"
         raise InputError([Fault(source.where, problem, expected, "Give the folder of a complete model.")])
     if source.gguf_file is not None:
         _mark_plain(model)

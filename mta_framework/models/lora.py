@@ -40,7 +40,7 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
         adapted = get_peft_model(model, config)
     except ValueError as error:
         problem = f"is refused by peft for this model (got: {' '.join(error_message(error).split())})"
-        expected = "expected modules and options that peft can adapt in this architecture"
+        expected = "modules and options that peft can adapt in this architecture"
         hint = "Name other modules in target_modules, or set student.lora to null."
         raise InputError([Fault("student.lora", problem, expected, hint)]) from error
     assert isinstance(adapted, PeftModel)
@@ -57,6 +57,6 @@ def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
         if not matched or head in matched:
             problem = "is the frozen head" if matched else "names no linear module of the student"
             hint = nearest(target, names) or "Choose among these, or give null for all of them."
-            faults.append(Fault(_WHERE, f"{problem} (got {target!r})", f"expected any of {', '.join(names)}", hint))
+            faults.append(Fault(_WHERE, f"{problem} (got {target!r})", f"any of {', '.join(names)}", hint))
     if faults:
         raise InputError(faults)

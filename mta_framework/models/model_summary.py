@@ -135,7 +135,7 @@ def _require_causal(model: PreTrainedModel, where: str) -> None:
     if getattr(model.config, "is_decoder", True):
         return
     problem = f"reads texts in both directions (got {model.config.model_type} with is_decoder false)"
-    raise InputError([Fault(where, problem, "expected a causal language model", "Choose another model.")])
+    raise InputError([Fault(where, problem, "a causal language model", "Choose another model.")])
 
 
 def _count(model: nn.Module, trainable: bool = False) -> int:

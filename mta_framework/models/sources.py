@@ -108,7 +108,7 @@ def loading_faults_at(source: ModelSource, kind: str = "causal language model") 
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, StrictDataclassError, SafetensorError) as error:
-        expected = f"expected a {kind} of transformers that needs no code of its own"
+        expected = f"a {kind} of transformers that needs no code of its own"
         hint = "Repair the files, or give others."
         if source.where.endswith(".hub"):
             hint = "Check the id, the revision and the connection, or download the model and give its path."

@@ -36,7 +36,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     elif tokenizer.eos_token_id is None:
         problem = "has no end-of-sequence token, which ends every response"
     if problem:
-        expected = "expected a fast tokenizer with an end-of-sequence token"
+        expected = "a fast tokenizer with an end-of-sequence token"
         hint = "Save it as tokenizer.json with eos_token set."
         raise InputError([Fault(source.where, f"the tokenizer {problem} (got {source.name!r})", expected, hint)])
     if tokenizer.pad_token_id is None:
@@ -79,8 +79,8 @@ def load_student_tokenizer(
     if source is not None:
         return load_tokenizer(source)
     if teacher is None:
-        hint = "Give student.tokenizer."
-        fault = Fault("student.tokenizer", "is missing (got null)", "null needs a teacher to take it from", hint)
+        expected = "a folder with tokenizer files, or a teacher to take it from"
+        fault = Fault("student.tokenizer", "is missing (got null)", expected, "Give student.tokenizer.")
         raise InputError([fault])
     return teacher
 
@@ -138,6 +138,6 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: nn.Module, where
     return Fault(
         where,
         f"has fewer embeddings than the tokenizer has tokens (got {rows})",
-        f"expected a vocabulary of at least {needed}",
+        f"a vocabulary of at least {needed}",
         "Use the model's own tokenizer, or a larger vocab_size.",
     )

@@ -205,8 +205,9 @@ def _checked_pairs(
     _require_within(plugin, [(pair.student, pair.teacher) for pair in pairs], run_models)
     unknown = [pair for pair in pairs if pair.granularity not in mapper.granularities]
     if unknown or not pairs:
-        got = ", ".join(map(str, unknown)) or "no pair"
-        raise RunError(f"{plugin} must return pairs of the granularities {', '.join(mapper.granularities)} (got {got})")
+        got = f" (got {', '.join(map(str, unknown))})" if unknown else ""
+        granularities = ", ".join(mapper.granularities)
+        raise RunError(f"{plugin} must return at least one pair, of the granularities {granularities} alone{got}")
     return pairs
 
 

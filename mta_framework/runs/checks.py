@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from mta_framework.errors import Fault, InputError, faults_at
 from mta_framework.interfaces import BaseLoss, LayerMapper, SpanExtractor
+from mta_framework.spec.document import shown
 from mta_framework.spec.reading import RawSpec
 from mta_framework.spec.run import RunSpec
 
@@ -30,7 +31,7 @@ def teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None)
         or (evaluation is not None and "teacher" in evaluation.models)
     )
     if not used:
-        problem = f"has no effect: nothing uses it (got a teacher with base loss {draft.base_loss.name!r})"
+        problem = f"has no effect, since nothing uses it (got {shown(reading.raw['teacher'])})"
         expected = "null, or a base loss, alignment or evaluation that uses it"
         yield Fault(reading.where(("teacher",)), problem, expected, "Set teacher to null.")
 
@@ -54,7 +55,8 @@ def policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) 
     policy, generation = base_loss.batch_policy(), draft.training.generation
     label, where = f"base loss {draft.base_loss.name!r}", reading.where(("training", "generation"))
     if policy is None and generation is not None:
-        problem = f"has no effect: {label} is trained on the data as they are (got a generation section)"
+        got = shown(reading.raw["training"]["generation"])
+        problem = f"has no effect, since {label} trains on the data, not on generated responses (got {got})"
         hint = "Set it to null, or choose other batches in the options of the base loss."
         yield Fault(where, problem, "null, or a base loss that trains on responses", hint)
     if policy is not None and generation is None:
@@ -81,7 +83,7 @@ def span_faults(reading: RawSpec, spans: SpanExtractor | None, layers: LayerMapp
     lacking = sorted(set(layers.granularities) - set(spans.granularities)) if layers else []
     if layers and lacking:
         problem = f"{layers.NAME} maps layers to spans that {spans.NAME} does not give (got {', '.join(lacking)})"
-        expected = f"{spans.NAME} gives {', '.join(spans.granularities)}"
+        expected = f"granularities that {spans.NAME} gives: {', '.join(spans.granularities)}"
         hint = "Change the options of the layer mapper, or take another span extractor."
         yield Fault(reading.where(("alignment", "layers")), problem, expected, hint)
 

@@ -87,10 +87,10 @@ def _damage(student: Path) -> str | None:
             with safe_open(student / name, framework="numpy"):
                 pass  # opening it compares its header with its size
     except FileNotFoundError:
-        return f"lacks a file (got no {name})"
+        return f"lacks {name}"
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         return f"has a damaged file (got {name}: {_first_line(error)})"
-    return None if parts else "has no weights (got no .safetensors file)"
+    return None if parts else "has no weights, i.e. no .safetensors file"
 
 
 def _first_line(error: Exception) -> str:

@@ -41,15 +41,15 @@ def tokenizer_faults(bound: BoundRun, run_models: RunModels) -> list[Fault]:
     if bound.base_loss.NEEDS_SHARED_VOCABULARY:
         problem = f"differs from the teacher's {difference}"
         name = bound.base_loss.NAME
-        expected = f"base loss {name!r} compares tokens, and needs the same one for each id that both have"
+        expected = f"one token for each id that both have, as base loss {name!r} compares tokens"
         hint = f"Take models of one family, or a base loss that does without: {', '.join(bound.other_losses)}."
         faults.append(Fault("student.tokenizer", problem, expected, hint))
     elif bound.base_loss.batch_policy() is not None:
-        problem = f"trains on responses, which are in the tokens of their writer alone (got {bound.base_loss.NAME!r})"
+        problem = f"trains on responses, which only their writer's tokenizer can read (got {bound.base_loss.NAME!r})"
         hint = "Train on the data, or take models of one family."
-        faults.append(Fault("base_loss", problem, "a tokenizer that teacher and student share", hint))
+        faults.append(Fault("base_loss", problem, "one tokenizer for teacher and student", hint))
     if spec.student.teacher_layers is not None:
-        problem = "is another one than the teacher's, whose embeddings the student takes over (got teacher_layers)"
+        problem = f"is not that of the teacher, whose embeddings the student takes (got {spec.student.tokenizer!r})"
         faults.append(Fault("student.tokenizer", problem, "the teacher's tokenizer", "Set it to null."))
     if spec.data.template == "chat":
         problem = "would give teacher and student different texts, each by the template of its tokenizer (got 'chat')"

@@ -20,7 +20,7 @@ from mta_framework.interfaces import (
     PluginChoice,
     SpanExtractor,
 )
-from mta_framework.registry import Registered, Registry, parts_of
+from mta_framework.registry import Registered, Registry, missing_fault, parts_of
 from mta_framework.runs.checks import policy_faults, span_faults, teacher_faults, tracker_faults
 from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation import ScoringSection
@@ -167,10 +167,8 @@ class _Plugins:
     def create(self, family: str, section: PluginSection, *key_path: str | int) -> Any:
         """The plugin that a section names; None where it has a fault. What it lacks on this machine is also a fault."""
         plugin = self._create(family, section, *key_path)
-        missing = plugin.require() if plugin is not None else None
-        if missing:
-            problem, expected = f"{plugin.NAME} cannot run here", "a plugin that can run"
-            self.faults.append(Fault(self.reading.where(key_path), problem, expected, missing))
+        if plugin is not None and (missing := missing_fault(plugin, self.reading.where(key_path))):
+            self.faults.append(missing)
         return plugin
 
     def _create(self, family: str, section: PluginSection | PluginChoice, *key_path: str | int) -> Any:

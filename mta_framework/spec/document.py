@@ -56,7 +56,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Fault]]:
         raise InputError([_unreadable(path, error)]) from None
     if not isinstance(document, dict):
         problem = f"does not contain a JSON object (got {shown(document)})"
-        raise InputError([Fault(str(path), problem, "a spec is {...}", "Start from `mta init`.")])
+        raise InputError([Fault(str(path), problem, "an object, {...}", "Start from `mta init`.")])
     return document, settle(document)
 
 

@@ -74,7 +74,7 @@ class Section(BaseModel):
     def _without_contradictions(self, info: ValidationInfo) -> Self:
         # Loading defers them and asks every section itself, so that they are reported together with all other faults.
         if not (info.context or {}).get("defer_contradictions"):
-            messages = [f"{item.at} {item.problem}; {item.expected}".strip() for item in self.contradictions()]
+            messages = [f"{item.at} {item.problem}; expected {item.expected}".strip() for item in self.contradictions()]
             if messages:
                 raise ValueError(" | ".join(messages))
         return self
@@ -103,7 +103,7 @@ def without_effect(section: Section, name: str, because: str, reason: str) -> It
     value, default = getattr(section, name), type(section).model_fields[name].get_default(call_default_factory=True)
     if value != default:
         problem = f"has no effect {reason} (got {shown(value)})"
-        yield Contradiction(name, (name, because), problem, "a setting without effect is refused", "Remove it.")
+        yield Contradiction(name, (name, because), problem, f"its default, {shown(default)}", "Remove it.")
 
 
 def repeated(section: Section, *names: str) -> Iterator[Contradiction]:

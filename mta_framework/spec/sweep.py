@@ -76,7 +76,7 @@ class AxisSection(Section):
             )
         if self.field is None and self.values is not None:
             problem = f"has no effect without field (got {shown(self.values)})"
-            yield Contradiction("values", ("values",), problem, "a setting without effect is refused", "Remove it.")
+            yield Contradiction("values", ("values",), problem, "null", "Remove it.")
         labels = [choice.label for choice in self.choices]
         if len(set(labels)) != len(labels):
             problem = f"repeats a value (got {shown(self.values)})"
@@ -158,7 +158,7 @@ class SweepSpec(Section):
             problem = (
                 f"does not consist of labels of one axis, or leaves nothing to compare (got {shown(self.baseline)})"
             )
-            yield Contradiction("baseline", ("baseline", "axes"), problem, f"among {', '.join(labels)}", "Correct it.")
+            yield Contradiction("baseline", ("baseline", "axes"), problem, f"one of {', '.join(labels)}", "Correct it.")
         elif self.axes[index].is_seeds:
             problem = f"is a training seed, and all seeds form one row (got {shown(self.baseline)})"
             yield Contradiction("baseline", ("baseline", "axes"), problem, "a label of another axis", "Correct it.")
@@ -210,5 +210,5 @@ def _within(name: str, outer: str) -> bool:
 
 
 def _replaced(at: str, name: str, why: str) -> Contradiction:
-    problem, expected = f"sets {name} without effect, since {why} (got {name!r})", "a setting without effect is refused"
+    problem, expected = f"sets {name} without effect, since {why}", "one setting of each field"
     return Contradiction(at, ("set", "axes"), problem, expected, "Remove one of the two.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -83,23 +84,28 @@ def _fault(detail: Any, key_path: KeyPath, schema: Schema, where: str, noun: str
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         known = _fields(key_path, schema)
-        names, guess = f"known: {', '.join(known) or 'none'}", meant(key_path, schema)
+        names = f"one of the {_plural(noun)}: {', '.join(known)}" if known else f"no {noun}"
+        guess = meant(key_path, schema)
         hint = f"Did you mean {guess!r}?" if guess else "Remove it."
         return Fault(where, f"is not {_article(noun)} (got {shown(key_path[-1])})", names, hint)
     if kind in ("missing", "union_tag_not_found"):
-        return Fault(where, "is missing", f"it must be {expected}", "Add it.")
+        return Fault(where, "is missing", expected, "Add it.")
     if detail["loc"][-1:] == ("[key]",):
         problem = f"has an invalid name (got {shown(value)})"
         return Fault(where, problem, "letters, digits, '.', '_' and '-', the first a letter or digit", "Rename it.")
     if kind in ("value_error", "assertion_error"):
         problem = str(detail["ctx"]["error"])
         problem = problem if "(got" in problem else f"{problem} (got {shown(value)})"
-        fitting = "values that fit together" if isinstance(value, dict) else f"it must be {expected}"
+        fitting = "values that fit together" if isinstance(value, dict) else expected
         return Fault(where, problem, fitting, "Correct it.")
     if kind == "union_tag_invalid":
         value = value[key_path[-1]]
     problem = next((text for name, text in _PROBLEMS.items() if kind.endswith(name)), detail["msg"])
-    return Fault(where, f"{problem} (got {shown(value)})", f"it must be {expected}", _hint(value, schema, key_path))
+    return Fault(where, f"{problem} (got {shown(value)})", expected, _hint(value, schema, key_path))
+
+
+def _plural(noun: str) -> str:
+    return re.sub(r"^\w+", r"\g<0>s", noun)
 
 
 def _article(noun: str) -> str:

@@ -98,7 +98,7 @@ def _connected(address: str) -> Any:
         import ray
     except ImportError:
         hint = "Leave it out, or: pip install 'mta-framework[ray]'."
-        raise InputError([Fault("--ray", f"needs Ray (got {address!r})", "Ray installed", hint)]) from None
+        raise InputError([Fault("--ray", f"needs Ray (got {address!r})", "an installation of Ray", hint)]) from None
     try:
         if address != "auto":
             _knock(address)

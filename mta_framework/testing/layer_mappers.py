@@ -33,9 +33,9 @@ class LayerMapperContract(PluginContract):
         try:
             pairs = plugin.map(ModelShape(depths[0], 8), ModelShape(depths[1], 16))
         except ValueError as refusal:
-            problem, _, rest = str(refusal).partition("; ")
+            problem, _, rest = str(refusal).partition("; expected ")
             expected, _, hint = rest.partition(". ")
-            assert all((problem, expected, hint)), "problem; what is expected. What to do."
+            assert all((problem, expected, hint)), "problem; expected NOUN PHRASE. What to do."
         else:
             _require_valid(pairs, plugin, *depths)
 

@@ -143,7 +143,7 @@ def require_intact(folder: Path) -> Path | None:
         InputError: There are checkpoints, and none of them is intact; or ``folder`` is a file.
     """
     if folder.exists() and not folder.is_dir():
-        problem, hint = "is not a folder (got a file)", "Delete it; without student and checkpoints a run starts over."
+        problem, hint = "is a file", "Delete it; without student and checkpoints a run starts over."
         raise InputError([Fault(str(folder), problem, "a folder of checkpoints, or none", hint)])
     checkpoints = _checkpoints(folder)
     intact = next((path for path in reversed(checkpoints) if damage(path) is None), None)

@@ -119,7 +119,7 @@ def _require_valid(terms: LossTerms, base_loss: BaseLoss, batch: Batch) -> None:
     """Check the contract of ``BaseLoss.compute``, which may be anyone's code."""
     label = f"base loss {base_loss.NAME!r}"
     if not terms:
-        raise RunError(f"{label} must return at least one term (got none)")
+        raise RunError(f"{label} must return at least one term")
     for term in terms:
         if term.sum.dim() != 0:
             raise RunError(f"{label}: the sum of term {term.name!r} must be a scalar (got {list(term.sum.shape)})")

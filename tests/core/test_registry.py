@@ -136,7 +136,9 @@ def test_an_unknown_name_gets_the_nearest_and_the_providers_that_failed(install:
     with pytest.raises(InputError) as refusal:
         discover().find("base_losses", "plan", "base_loss.name")
     message = str(refusal.value)
-    assert message.startswith("base_loss.name: no base loss is called 'plan' (got 'plan'); installed: ")
+    assert message.startswith(
+        "base_loss.name: no base loss is called 'plan'; expected one of the installed base losses: "
+    )
     assert "Did you mean 'plain'?" in message
     assert "mta-t-bad 1.0 (mta_t_bad) could not be loaded (ValueError: oh): see `mta plugins`." in message
 

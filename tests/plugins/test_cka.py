@@ -69,7 +69,9 @@ def test_a_student_whose_layers_are_all_alike_has_even_key_layers():
 
 @pytest.mark.parametrize("depths", [(2, 9), (9, 2)])
 def test_models_with_too_few_layers_are_refused(depths):
-    message = rf"^3 key layers do not fit into models of {depths[0]} and {depths[1]} layers; at most 2 key layers\."
+    message = (
+        rf"^3 key layers do not fit into models of {depths[0]} and {depths[1]} layers; expected at most 2 key layers\."
+    )
     with pytest.raises(ValueError, match=message):
         mapper().map(*(ModelShape(depth, 4) for depth in depths))
 

@@ -46,7 +46,11 @@ PARALLEL_STEMS = {"__init__", "plugin", "rollouts", *FAMILIES, *COMMANDS}
 """File names that may occur more than once in the core and the plugins: packages, a contract and its tests, a command
 and what it calls."""
 
-PHRASES = re.compile(r"\b(is|are) allowed[.;]|\(got \)|\bstretch(es)?\b|\bthe way of the data\b|\b(is|are) told\b")
+PHRASES = re.compile(
+    r"\b(is|are) allowed[.;]|\bstretch(es)?\b|\bthe way of the data\b|\b(is|are) told\b"
+    r"|\(got (\)|(no|none|a|an|nothing|fewer|more)\b)"  # no value is shown
+    r"|\A(expected (?!\Z)|it must be\b)"  # ``Fault`` writes the word itself
+)
 """What no docstring and no message says."""
 
 

@@ -177,8 +177,8 @@ def _require_within(pairs: Sequence[tuple[int, int]], student: ModelShape, teach
     beyond = [pair for pair in pairs if pair[0] > student.num_layers or pair[1] > teacher.num_layers]
     if beyond:
         raise ValueError(
-            f"pairs of layers must lie within the models (got {_labels(beyond)}); layers 1 to {student.num_layers} of "
-            f"the student and 1 to {teacher.num_layers} of the teacher. Correct these pairs."
+            f"pairs of layers must lie within the models (got {_labels(beyond)}); expected layers 1 to "
+            f"{student.num_layers} of the student and 1 to {teacher.num_layers} of the teacher. Correct these pairs."
         )
 
 
@@ -187,13 +187,15 @@ def _require_steps(pairs: Sequence[tuple[int, int]], student: ModelShape) -> Non
     if len(pairs) < 2:
         raise ValueError(
             f"derivative_weight needs at least 2 key layers, but a student of {student.num_layers} layers has 1 by "
-            "default; at least 2 key layers, or derivative_weight 0. Give layers, or set derivative_weight to 0."
+            "default; expected at least 2 key layers, or derivative_weight 0. Give layers, or set derivative_weight "
+            "to 0."
         )
     still = [pair for pair, below in zip(pairs[1:], pairs, strict=False) if pair[1] == below[1]]
     if still:
         raise ValueError(
             "the teacher's layer must change from one key layer to the next, or the derivative has no direction "
-            f"(got {_labels(still)}); different layers of the teacher. Give layers, or set derivative_weight to 0."
+            f"(got {_labels(still)}); expected different layers of the teacher. Give layers, or set derivative_weight "
+            "to 0."
         )
 
 

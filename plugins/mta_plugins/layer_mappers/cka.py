@@ -62,7 +62,7 @@ class CKA(MeasuringLayerMapper):
         if len(self._names) > least:
             raise ValueError(
                 f"{len(self._names)} key layers do not fit into models of {student.num_layers} and "
-                f"{teacher.num_layers} layers; at most {least} key layers. Lower words or phrases."
+                f"{teacher.num_layers} layers; expected at most {least} key layers. Lower words or phrases."
             )
         depths = [layer / student.num_layers for layer in range(1, student.num_layers + 1)]
         teacher_depths = [layer / teacher.num_layers for layer in range(1, teacher.num_layers + 1)]

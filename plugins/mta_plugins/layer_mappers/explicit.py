@@ -54,7 +54,7 @@ class Explicit(LayerMapper):
         beyond = [pair for pair in pairs if pair.student > student.num_layers or pair.teacher > teacher.num_layers]
         if beyond:
             raise ValueError(
-                f"pairs of layers must lie within the models (got {', '.join(map(str, beyond))}); layers "
+                f"pairs of layers must lie within the models (got {', '.join(map(str, beyond))}); expected layers "
                 f"1 to {student.num_layers} of the student and 1 to {teacher.num_layers} of the teacher. "
                 "Correct these pairs."
             )

@@ -57,7 +57,7 @@ class Proportional(LayerMapper):
         if len(names) > room:
             raise ValueError(
                 f"{len(names)} key layers do not fit into layers {lowest} to {student.num_layers} of the student; "
-                f"at most {room} key layers. Lower words, phrases or lowest_depth."
+                f"expected at most {room} key layers. Lower words, phrases or lowest_depth."
             )
         layers = _spread(lowest, student.num_layers, len(names))
         return [

@@ -71,5 +71,7 @@ def test_minibatches_of_fewer_than_four_are_left_out():
 
 @pytest.mark.parametrize("minibatches", [[], [([torch.ones(3, 2)], [torch.ones(3, 2)])]])
 def test_fewer_than_four_items_cannot_be_compared(minibatches):
-    with pytest.raises(InputError, match=r"^alignment.layers: too few spans .*; at least 4 spans in some batch\. Take"):
+    with pytest.raises(
+        InputError, match=r"^alignment.layers: has too few spans .*; expected at least 4 spans in some batch\. Take"
+    ):
         linear_cka(minibatches)

@@ -159,7 +159,7 @@ def test_temperature_is_that_of_the_options(tools):
 
 
 def test_buffer_smaller_than_a_batch_is_refused():
-    with pytest.raises(ValueError, match=r"capacity .*batch_size \(got 1\); a capacity of at least 2\. Raise"):
+    with pytest.raises(ValueError, match=r"capacity .*batch_size \(got 1\); expected a capacity of at least 2\. Raise"):
         AdaptiveBatches(capacity=1).create().check(2)
     AdaptiveBatches(capacity=2).create().check(2)
 

@@ -189,7 +189,7 @@ def test_the_limit_of_requests_is_kept_to_the_last_and_what_came_is_kept(concurr
         with pytest.raises(RunError, match="got 5 of 10 questions without an answer") as failure:
             one.ask(questions(*"abcdefghij"), anything, tmp_path)
         assert len(server.received) == one.requests == 6
-        assert "max_requests is 6" in str(failure.value)
+        assert "at most 6 requests (max_requests)" in str(failure.value)
         with pytest.raises(RunError, match="got 5 of 5 questions without"):
             one.ask(questions(*"abcdefghij"), anything, tmp_path)
         assert len(server.received) == 6

@@ -110,7 +110,7 @@ def test_local_models_are_written_relative_to_the_spec(mta: Mta, tmp_path: Path)
 def test_an_option_without_default_is_left_for_check_to_ask_for(mta: Mta, tmp_path: Path) -> None:
     assert mta("init", "--base-loss", "demanding_test", "--no-alignment").exit_code == 0
     result = mta("check", "spec.json")
-    assert "base_loss.params.depth: has the wrong type (got null); it must be an integer >= 1." in result.stderr
+    assert "base_loss.params.depth: has the wrong type (got null); expected an integer >= 1." in result.stderr
 
 
 def test_a_misspelt_base_loss_is_refused_and_nothing_is_written(mta: Mta, tmp_path: Path) -> None:

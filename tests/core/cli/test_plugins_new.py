@@ -159,7 +159,7 @@ def test_the_folder_can_be_chosen_and_is_never_overwritten(mta: Mta, tmp_path: P
     (tmp_path / "elsewhere" / "README.md").write_text("mine")
     again = mta("plugins", "new", "metric", "own", "--folder", "elsewhere")
     assert again.exit_code == 2
-    assert again.stderr.startswith("--folder: already exists (got elsewhere); a new folder. ")
+    assert again.stderr.startswith("--folder: already exists (got elsewhere); expected a new folder. ")
     assert (tmp_path / "elsewhere" / "README.md").read_text() == "mine"
     assert mta("plugins", "new", "metric", "own", "--folder", "none/there").exit_code == 2
     (tmp_path / "empty").mkdir()

@@ -109,5 +109,7 @@ def test_baselines_can_be_given_row_by_row(groups):
 
 
 def test_an_unknown_baseline_is_named_with_the_rows_that_there_are(groups):
-    with pytest.raises(InputError, match=r"--baseline: no row is called 'KLL' .*rows: KL, FDD.*Did you mean 'KL'"):
+    with pytest.raises(
+        InputError, match=r"--baseline: no row is called 'KLL'; expected one of the rows: KL, FDD.*Did you mean 'KL'"
+    ):
         with_baselines(groups({}, {"base_loss": FDD}), "KLL")

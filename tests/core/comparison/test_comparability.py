@@ -105,7 +105,9 @@ def test_runs_that_share_no_metric_are_refused_even_so(make_run):
 
 
 def test_a_metric_that_is_not_there_is_named_with_those_that_are(make_run):
-    with pytest.raises(InputError, match=r"'rouge' .*metrics: rouge_l.*Did you mean 'rouge_l'"):
+    with pytest.raises(
+        InputError, match=r"'rouge'; expected one of the metrics of all runs: rouge_l.*Did you mean 'rouge_l'"
+    ):
         common([read_run(make_run(ONE))]).only(["rouge"])
 
 

@@ -45,7 +45,7 @@ def test_runs_that_evaluated_nothing_are_passed_over_in_a_folder_of_runs(make_ru
 def test_all_paths_without_a_finished_run_are_told_at_once(tmp_path):
     (tmp_path / "empty").mkdir()
     found = faults_of(lambda: find_runs([tmp_path / "empty", tmp_path / "nowhere"]))
-    assert ["got a folder" in found[0], "got no folder" in found[1]] == [True, True]
+    assert ["holds none" in found[0], "does not exist" in found[1]] == [True, True]
 
 
 def test_missing_predictions_are_named_for_all_seeds_at_once(make_run):

@@ -136,7 +136,7 @@ def test_a_file_names_the_metric(tmp_path, registry):
         ({"params": {}}, "judge.json: name"),
         ({"name": "longer", "params": {"model": "x"}}, "judge.json: params.model"),
         ({"name": "longr"}, "Did you mean 'longer'"),
-        ({"name": "rouge_l"}, "compares no responses"),
+        ({"name": "rouge_l"}, "is not a pairwise metric"),
         ({"name": "lacking"}, "Set MY_KEY in the environment."),
     ],
 )

@@ -27,6 +27,6 @@ def test_every_example_is_dealt_once_and_every_process_has_a_batch(count, micro,
 
 def test_fewer_rows_than_processes_are_a_fault():
     assert str(validation_fault(1, 2)) == (
-        "data.validation: has fewer rows than there are processes (got 1 for 2); at least one row per process. "
-        "Add rows or set it to null."
+        "data.validation: has fewer rows than there are processes (got 1 for 2); expected at least one row per "
+        "process. Add rows or set it to null."
     )

@@ -114,7 +114,7 @@ def test_report_of_a_newer_version_is_refused(tmp_path):
     with pytest.raises(InputError) as caught:
         read_report(tmp_path)
     assert str(caught.value) == (
-        f"{path}: was written by a newer version of mta_framework (got format 2); format 1 or older. "
+        f"{path}: was written by a newer version of mta_framework (got format 2); expected format 1 or older. "
         "Use that version, or delete the file."
     )
 

@@ -45,8 +45,8 @@ def test_long_prompts_are_refused_where_the_spec_says_so(read):
         read(prompts(2, 4, 6), max_prompt_length=3, long_prompts="refuse")
     assert str(caught.value) == (
         "evaluation.sets.test: has prompts of more than evaluation.max_prompt_length (got 2 longer ones, up to 6 "
-        "tokens); at most 3 tokens where evaluation.long_prompts is 'refuse'. Raise evaluation.max_prompt_length, or "
-        "set evaluation.long_prompts to 'cut'."
+        "tokens); expected at most 3 tokens where evaluation.long_prompts is 'refuse'. Raise "
+        "evaluation.max_prompt_length, or set evaluation.long_prompts to 'cut'."
     )
 
 

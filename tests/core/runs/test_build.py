@@ -73,8 +73,8 @@ def test_before_measuring_the_mapper_is_asked_by_shapes():
 @pytest.mark.parametrize(
     ("outcome", "message"),
     [
-        ([], r"^layer mapper 'fixed' must return pairs of the granularities words \(got no pair\)$"),
-        ([LayerPair(1, 1, "phrases")], r"granularities words \(got 1->1 phrases\)$"),
+        ([], r"^layer mapper 'fixed' must return at least one pair, of the granularities words alone$"),
+        ([LayerPair(1, 1, "phrases")], r"granularities words alone \(got 1->1 phrases\)$"),
         ([LayerPair(3, 1, "words")], r"^layer mapper 'fixed' must name pairs within layers 1 to 2 of the student"),
         (KeyError("x"), r"^layer mapper 'fixed' failed \(KeyError: 'x'"),
     ],
@@ -85,6 +85,13 @@ def test_a_choice_that_breaks_the_contract_stops_the_run_and_is_not_kept(outcome
     assert not (tmp_path / "k.json").exists()
 
 
+def test_a_mapper_may_refuse_models_in_any_words(tmp_path):
+    with pytest.raises(
+        InputError, match=r"^alignment.layers: no such layers; expected other options. Change the options"
+    ):
+        measure(ValueError("no such layers."), tmp_path / "k.json")
+
+
 def test_a_mapper_that_finds_no_layers_is_an_error_of_the_input(tmp_path):
-    with pytest.raises(InputError, match=r"^alignment.layers: no such layers \(got 2\); three. Add one.$"):
-        measure(ValueError("no such layers (got 2); three. Add one."), tmp_path / "k.json")
+    with pytest.raises(InputError, match=r"^alignment.layers: no such layers \(got 2\); expected three. Add one.$"):
+        measure(ValueError("no such layers (got 2); expected three. Add one."), tmp_path / "k.json")

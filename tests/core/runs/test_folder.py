@@ -45,7 +45,7 @@ def test_a_folder_with_a_run_is_refused_without_resume(tmp_path):
     with pytest.raises(InputError) as caught:
         require_free(spec_in(tmp_path), resume=False)
     assert str(caught.value) == (
-        f"name: already holds a run (got {tmp_path / 'a'}); a name without a run. "
+        f"name: already holds a run (got {tmp_path / 'a'}); expected a name without a run. "
         "Choose another, or go on with --resume."
     )
 
@@ -68,7 +68,7 @@ def test_resuming_with_another_spec_names_every_field_that_differs(tmp_path):
         require_free(changed, resume=True)
     assert [fault.where for fault in caught.value.faults] == ["seed", "training.epochs"]
     assert str(caught.value.faults[1]) == (
-        f"training.epochs: is not what the run in {tmp_path / 'a'} began with (got 2); 1 as in its spec.json. "
+        f"training.epochs: is not what the run in {tmp_path / 'a'} began with (got 2); expected 1 as in its spec.json. "
         "Set it back, choose another name, or delete the folder."
     )
 

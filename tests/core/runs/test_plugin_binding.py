@@ -169,7 +169,7 @@ def test_a_plugin_that_cannot_be_created_is_a_fault_beside_the_others(write: Wri
 
 def test_options_that_contradict_each_other_are_a_fault(write: Write, registry: Registry) -> None:
     assert faults(write(base_loss={"name": "picky_test", "params": {"low": 3}}), registry) == [
-        'base_loss.params: low must not exceed high (got {"low": 3}); values that fit together. Correct it.'
+        'base_loss.params: low must not exceed high (got {"low": 3}); expected values that fit together. Correct it.'
     ]
 
 
@@ -203,7 +203,7 @@ def test_a_teacher_is_needed_by_each_of_its_users(use: dict[str, Any], write: Wr
 
 def test_a_teacher_that_nothing_uses_is_refused(write: Write, registry: Registry) -> None:
     (message,) = faults(write(teacher={"hub": "teacher"}), registry)
-    assert message.startswith("teacher: has no effect: nothing uses it")
+    assert message.startswith("teacher: has no effect, since nothing uses it")
 
 
 def test_a_possible_user_that_is_faulty_does_not_count_as_none(write: Write, registry: Registry) -> None:
@@ -257,7 +257,7 @@ def test_a_tracker_that_is_not_installed_is_named_with_the_way_to_get_it(
     monkeypatch.setattr("mta_framework.runs.checks.find_spec", lambda name: None if name == "mlflow" else object())
     training = {"epochs": 1, "trackers": ["tensorboard", "mlflow"]}
     assert faults(write(training=training), registry) == [
-        "training.trackers.1: is not installed (got 'mlflow'); a tracker that is installed. "
+        "training.trackers.1: is not installed (got 'mlflow'); expected a tracker that is installed. "
         "Leave it out, or: pip install mlflow."
     ]
 

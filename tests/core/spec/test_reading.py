@@ -81,7 +81,7 @@ def test_a_union_gives_one_fault_that_names_all_alternatives() -> None:
         Options.model_validate({"either": 1.5}, strict=True)
     faults = faults_of(refusal.value, Options.model_json_schema(), lambda place: ".".join(map(str, place)), "option")
     assert [str(fault) for fault in faults] == [
-        "either: has the wrong type (got 1.5); it must be an integer or a string or null. Correct the value."
+        "either: has the wrong type (got 1.5); expected an integer or a string or null. Correct the value."
     ]
 
 

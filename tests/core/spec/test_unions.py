@@ -48,36 +48,37 @@ SCHEMA = Picture.model_json_schema()
 @pytest.mark.parametrize(
     ("figure", "expected"),
     [
-        ({"side": 3}, "figure.shape: is missing; it must be one of 'square', 'circle', 'dot'. Add it."),
+        ({"side": 3}, "figure.shape: is missing; expected one of 'square', 'circle', 'dot'. Add it."),
         (
             {"shape": "sqare"},
-            "figure.shape: is not one of the choices (got 'sqare'); it must be one of 'square', 'circle', 'dot'. "
+            "figure.shape: is not one of the choices (got 'sqare'); expected one of 'square', 'circle', 'dot'. "
             "Did you mean 'square'?",
         ),
         (
             {"shape": 4},
-            "figure.shape: is not one of the choices (got 4); it must be one of 'square', 'circle', 'dot'. "
+            "figure.shape: is not one of the choices (got 4); expected one of 'square', 'circle', 'dot'. "
             "Correct the value.",
         ),
         (
             {"shape": "square", "side": "3"},
-            "figure.side: has the wrong type (got '3'); it must be an integer >= 1. Remove the quotes.",
+            "figure.side: has the wrong type (got '3'); expected an integer >= 1. Remove the quotes.",
         ),
-        ({"shape": "circle"}, "figure.radius: is missing; it must be a number. Add it."),
+        ({"shape": "circle"}, "figure.radius: is missing; expected a number. Add it."),
         (
             {"shape": "square", "sid": 3},
-            "figure.sid: is not an option (got 'sid'); known: shape, side, colour. Did you mean 'side'?",
+            "figure.sid: is not an option (got 'sid'); expected one of the options: shape, side, colour. "
+            "Did you mean 'side'?",
         ),
         (
             {"shape": "dot", "side": 3},
-            "figure.side: is not an option (got 'side'); known: shape. Remove it.",
+            "figure.side: is not an option (got 'side'); expected one of the options: shape. Remove it.",
         ),
         (
             {"shape": "square", "side": 10},
             'figure: the square is too large for its frame (got {"shape": "square", "side": 10}); '
-            "values that fit together. Correct it.",
+            "expected values that fit together. Correct it.",
         ),
-        (3, "figure: has the wrong type (got 3); it must be an object. Correct the value."),
+        (3, "figure: has the wrong type (got 3); expected an object. Correct the value."),
     ],
 )
 def test_fault_is_that_of_the_chosen_alternative(figure: object, expected: str) -> None:
