@@ -96,7 +96,7 @@ def _generations(judge: PairwiseMetric, group: Group, name: str) -> Generations:
     run = group.runs[0]
     rows = run.rows(group.model, name, run.facts.seeds[0])
     folder = run.folder.resolve().parent / METRIC_CACHE / judge.NAME
-    texts = [row.prediction for row in rows]
+    texts = [row.scored_text for row in rows]
     return Generations(texts, [row.references for row in rows], [row.question for row in rows], cache_dir=folder)
 
 

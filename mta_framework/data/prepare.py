@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mta_framework.data.prompts import Sample, render
+from mta_framework.data.prompts import Sample, training_samples
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import EncodedSet, encode
 from mta_framework.errors import Fault, InputError, collect_faults
@@ -99,8 +99,8 @@ class _Preparer:
     def encode(self, faults: list[Fault], where: str, part: DatasetSection) -> EncodedSet | None:
         section = self._section
         with collect_faults(faults):
-            split_fields = section.parse == "fields"
-            samples = render(read_records(part, where), section.template, self._tokenizer, split_fields)
+            records = read_records(part, where)
+            samples = training_samples(records, section, self._tokenizer)
             spans = self._parse(samples, self._cache) if self._cache and not faults else None
             limits = section.max_length, section.max_prompt_length
             encoded = encode(samples, spans, self._tokenizer, *limits, self._teacher_tokenizer)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from mta_framework.data.rows import Instruction, Message, Record
-from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError, error_message
+from mta_framework.data.chat_template import ChatTemplate, Conversation, Written
+from mta_framework.data.message_fields import FieldCheck
+from mta_framework.data.rows import CALLS, Instruction, Message, Record
+from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError, error_message, nearest
 from mta_framework.spans.template_boundaries import chat_boundaries, fill_template
+from mta_framework.spec.data import DataSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,6 +40,7 @@ class Sample:
         templated: Whether a chat template wrote the special tokens into the prompt, so that none are added.
         boundaries: Character offsets at which the text is split before spans are extracted, ascending; empty: it is
             parsed as a whole.
+        supervised: Character ranges of the text that are supervised, ascending; empty: the whole response.
     """
 
     prompt: str
@@ -43,6 +48,7 @@ class Sample:
     references: tuple[str, ...]
     templated: bool = False
     boundaries: tuple[int, ...] = ()
+    supervised: tuple[tuple[int, int], ...] = ()
 
     @property
     def text(self) -> str:
@@ -56,6 +62,8 @@ def render(
     tokenizer: PreTrainedTokenizerBase,
     split_fields: bool = False,
     where: str = "data.template",
+    options: Mapping[str, Any] | None = None,
+    supervise: Literal["last", "all", "none"] = "last",
 ) -> list[Sample]:
     """Render records as prompts and responses.
 
@@ -66,16 +74,21 @@ def render(
         tokenizer: Tokenizer of the student.
         split_fields: Whether samples record the boundaries of their fields, so that each field is parsed alone. A
             conversation whose chat template changes contents is split before the response only.
-        where: Field of the spec that names the template, for errors.
+        where: Field of the spec that names the template, for errors; ``where`` with ``_options`` names its options.
+        options: Variables of the chat template by name; None: none.
+        supervise: The turns of a conversation that are trained: the last, or all of the assistant; ``none`` writes
+            prompts for generation, and has no response in a conversation.
 
     Returns:
         One sample per record, in their order.
 
     Raises:
-        InputError: The tokenizer lacks a chat template where one is needed, or its template refuses rows.
+        InputError: The tokenizer lacks a chat template where one is needed, or its template refuses rows, leaves
+            something of them out, or reads no variable of an option's name.
     """
     samples: list[Sample] = []
-    faults = FaultList(where=where, most=MAX_LISTED)
+    faults = FaultList(_option_faults(tokenizer, options or {}, where), where=where, most=MAX_LISTED)
+    writer = _ChatWriter(tokenizer, options or {}, split_fields, supervise)
     for index, record in enumerate(records):
         messages = _messages(record, template)
         if messages is None:
@@ -84,13 +97,33 @@ def render(
         if not tokenizer.chat_template:
             raise InputError([_no_template(tokenizer, where)])
         try:
-            samples.append(_chat(messages, record.references, tokenizer, split_fields))
+            sample, left_out = writer.write(messages, record)
         except Exception as error:  # a template is foreign code: it may raise anything
-            problem = f"the tokenizer's chat template refuses row {index} ({error_message(error)})"
+            row = record.where or f"row {index}"
+            problem = f"the tokenizer's chat template refuses {row} ({error_message(error)}{_unusual(record)})"
             hint = "Correct the row, or use another template or tokenizer."
             faults.add(Fault(where, problem, "conversations that the template can render", hint))
+            continue
+        samples.append(sample)
+        for problem in left_out:
+            hint = "Leave it out of the rows, or use a model whose chat template has it."
+            faults.add(Fault(record.where or f"row {index}", problem, "only what the template writes", hint))
     faults.raise_any()
     return samples
+
+
+def training_samples(
+    records: Sequence[Record], section: DataSection, tokenizer: PreTrainedTokenizerBase
+) -> list[Sample]:
+    """Render rows as the section ``data`` of a spec says; see ``render``."""
+    return render(
+        records,
+        section.template,
+        tokenizer,
+        split_fields=section.parse == "fields",
+        options=section.template_options,
+        supervise=section.supervise,
+    )
 
 
 def _plain(record: Record, split_fields: bool) -> Sample:
@@ -112,38 +145,101 @@ def _messages(record: Record, template: str) -> tuple[Message, ...] | None:
     return prompt if isinstance(prompt, tuple) else None
 
 
-def _chat(
-    messages: Sequence[Message], references: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, split_fields: bool
-) -> Sample:
-    turns = [*messages, Message("assistant", references[0])]
-    prompt, whole = _render_turns(turns[:-1], tokenizer, True), _render_turns(turns, tokenizer)
-    if not whole.startswith(prompt):
-        raise ValueError("the conversation with the answer does not begin with the prompt for it")
-    response = whole[len(prompt) :]
-    ended = response.rstrip()
-    sample = Sample(prompt, ended if _ends_turn(ended, tokenizer) else response, references, templated=True)
-    return replace(sample, boundaries=_chat_boundaries(sample, turns, tokenizer)) if split_fields else sample
+class _ChatWriter:
+    """Writes conversations as samples.
 
+    Args:
+        tokenizer: Tokenizer with a chat template.
+        options: Variables of the template.
+        split_fields: Whether samples record the boundaries of contents.
+        supervise: Which turns are supervised, as in ``render``.
+    """
 
-def _chat_boundaries(sample: Sample, turns: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    def render_contents(contents: Sequence[str]) -> str:
-        replaced = [Message(turn.role, content) for turn, content in zip(turns, contents, strict=True)]
-        return _render_turns(replaced, tokenizer)
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any], split_fields: bool, supervise: str
+    ):
+        self._tokenizer = tokenizer
+        self._template = ChatTemplate(tokenizer, options)
+        self._check = FieldCheck(self._template)
+        self._split_fields = split_fields
+        self._supervise = supervise
 
-    boundaries = chat_boundaries(sample.text, [turn.content for turn in turns], render_contents)
-    return tuple(sorted({len(sample.prompt), *boundaries}))
+    def write(self, messages: Sequence[Message], record: Record) -> tuple[Sample, list[str]]:
+        """The sample of a row, and what the template leaves out of the row."""
+        answer = record.answer or Message("assistant", record.references[0])
+        conversation = self._template.conversation(messages, answer, record.tools)
+        left_out = list(self._check.unwritten(conversation))
+        if self._supervise == "none":
+            sample = Sample(self._template.prompt(conversation), "", self._references(conversation, record), True)
+            return sample, left_out
+        written = self._written(conversation)
+        sample = Sample(written.prompt, written.response, record.references, templated=True)
+        if self._split_fields:
+            sample = replace(sample, boundaries=self._boundaries(sample, conversation))
+        return sample, left_out
 
+    def _written(self, conversation: Conversation) -> Written:
+        """Prompt and answer; what the template writes after the token that ends the turn is left out."""
+        written = self._template.write(conversation)
+        ended = written.response.rstrip()
+        return written._replace(response=ended) if _ends_turn(ended, self._tokenizer) else written
 
-def _render_turns(turns: Sequence[Message], tokenizer: PreTrainedTokenizerBase, prompt: bool = False) -> str:
-    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-    assert isinstance(text, str)
-    return text
+    def _references(self, conversation: Conversation, record: Record) -> tuple[str, ...]:
+        """The references; of an answer that calls tools, the text of the calls, without special tokens."""
+        if CALLS not in conversation.answer:
+            return record.references
+        special = map(re.escape, sorted(_special_texts(self._tokenizer), key=len, reverse=True))
+        return (re.sub("|".join(special), "", self._template.write(conversation).response).strip(),)
+
+    def _boundaries(self, sample: Sample, conversation: Conversation) -> tuple[int, ...]:
+        turns = conversation.whole
+        indices = [index for index, turn in enumerate(turns) if isinstance(turn.get("content"), str)]
+
+        def render_contents(contents: Sequence[str]) -> str:
+            replaced = dict(zip(indices, contents, strict=True))
+            written = [{**turn, "content": replaced[i]} if i in replaced else turn for i, turn in enumerate(turns)]
+            return self._template.render(written, conversation.tools)
+
+        boundaries = chat_boundaries(sample.text, [turns[index]["content"] for index in indices], render_contents)
+        return tuple(sorted({len(sample.prompt), *boundaries}))
 
 
 def _ends_turn(response: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    return response.endswith(tuple(_special_texts(tokenizer)))
+
+
+def _special_texts(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return response.endswith(tuple({*added, *tokenizer.all_special_tokens}))
+    return {*added, *tokenizer.all_special_tokens}
+
+
+_USUAL_ROLES = ("system", "user", "assistant")
+
+
+def _unusual(record: Record) -> str:
+    """What templates often refuse: roles beyond the usual ones, and fields beyond role and content."""
+    turns = record.prompt if isinstance(record.prompt, tuple) else ()
+    named = [
+        f"messages[{index}].role {turn.role!r}" if turn.role not in _USUAL_ROLES else f"messages[{index}].{name}"
+        for index, turn in enumerate([*turns, *([record.answer] if record.answer else [])])
+        for name in (turn.fields or ([""] if turn.role not in _USUAL_ROLES else []))
+    ]
+    return f"; it has {', '.join(dict.fromkeys(named))}" if named else ""
+
+
+def _option_faults(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any], where: str) -> list[Fault]:
+    source = tokenizer.chat_template or ""
+    words = set(re.findall(r"[A-Za-z_]\w*", "\n".join(source.values()) if isinstance(source, dict) else source))
+    return [
+        Fault(
+            f"{where}_options.{name}",
+            f"is no variable of the tokenizer's chat template (got {value!r})",
+            "a variable that the template reads",
+            nearest(name, sorted(words)) or "Remove it, or correct its name.",
+        )
+        for name, value in options.items()
+        if name not in words
+    ]
 
 
 def _no_template(tokenizer: PreTrainedTokenizerBase, where: str) -> Fault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def _records(rows: Iterable[tuple[str, object]], where: str, source: str) -> lis
             if kind != first_kind:
                 expected = "the same keys in all rows"
                 raise RowError(f"the row has {kind}, unlike {first_location} ({first_kind})", expected)
-            records.append(record)
+            records.append(replace(record, where=f"{where}: {location}"))
         except RowError as error:
             faults.add(Fault(f"{where}: {location}", error.problem, error.expected, "Correct or remove the row."))
     if empty:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+CALLS = "tool_calls"
+"""Field of a turn that calls tools."""
+
+REASONING = "reasoning_content"
+"""Field of a turn with the reasoning before its content."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,18 @@ class Message:
 
     Args:
         role: Role of the speaker, e.g. ``user`` or ``assistant``.
-        content: Text of the turn.
+        content: Text of the turn; None where there are only calls of tools.
+        fields: All further fields of the turn that say something, e.g. ``tool_calls`` or ``reasoning_content``.
     """
 
     role: str
-    content: str
+    content: str | None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The content; the calls as JSON where there is none."""
+        return self.content or (json.dumps(self.fields[CALLS], ensure_ascii=False) if CALLS in self.fields else "")
 
 
 @dataclass(frozen=True)
@@ -41,10 +54,16 @@ class Record:
     Args:
         prompt: A task, a complete prompt, or the turns of a conversation before the answer.
         references: All acceptable answers, at least one; the first is the training response and may be empty.
+        answer: The answer as a turn, where it has more than a text; None: the first reference is all of it.
+        tools: JSON schemas of the tools of a conversation.
+        where: Field of the spec that names the data set, with file and line of the row, for errors.
     """
 
     prompt: Instruction | str | tuple[Message, ...]
     references: tuple[str, ...]
+    answer: Message | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    where: str = field(default="", compare=False)
 
     @property
     def question(self) -> str:
@@ -54,8 +73,8 @@ class Record:
         if isinstance(self.prompt, Instruction):
             return "\n\n".join(filter(None, (self.prompt.instruction, self.prompt.input)))
         if len(self.prompt) == 1:
-            return self.prompt[0].content
-        return "\n\n".join(f"{turn.role}: {turn.content}" for turn in self.prompt)
+            return self.prompt[0].text
+        return "\n\n".join(f"{turn.role}: {turn.text}" for turn in self.prompt)
 
 
 class RowError(ValueError):
@@ -137,16 +156,68 @@ def _conversation(row: Mapping[str, Any]) -> Record:
     turns = row["messages"]
     if not isinstance(turns, list) or len(turns) < 2:
         raise RowError(f"messages must be a list of at least 2 turns (got {_short(turns)})", _TURNS)
-    messages = [_message(turn, index) for index, turn in enumerate(turns)]
-    if messages[-1].role != "assistant":
-        raise RowError(f"the last message must be the assistant's (got role {messages[-1].role!r})", _TURNS)
-    return Record(tuple(messages[:-1]), (messages[-1].content,))
+    *prompt, answer = [_message(turn, f"messages[{index}]") for index, turn in enumerate(turns)]
+    if answer.role != "assistant":
+        raise RowError(f"the last message must be the assistant's (got role {answer.role!r})", _TURNS)
+    more = bool(answer.fields) or answer.content is None
+    return Record(tuple(prompt), (answer.content or "",), answer if more else None, _tools(row.get("tools")))
 
 
-def _message(turn: object, index: int) -> Message:
-    if not isinstance(turn, Mapping) or not {"role", "content"} <= turn.keys():
-        raise RowError(f"messages[{index}] must be an object with role and content (got {_short(turn)})", _TURNS)
-    return Message(_text(turn["role"], f"messages[{index}].role"), _text(turn["content"], f"messages[{index}].content"))
+def _message(turn: object, name: str) -> Message:
+    if not isinstance(turn, Mapping) or "role" not in turn or not ("content" in turn or turn.get(CALLS)):
+        raise RowError(f"{name} must be an object with role and content (got {_short(turn)})", _TURNS)
+    # A field that is null or empty says nothing: tables of rows have every field in each of them.
+    more = {key: value for key, value in turn.items() if key not in ("role", "content") and value not in _NOTHING}
+    for key, value in more.items():
+        _field(value, f"{name}.{key}", key)
+    content = turn.get("content")
+    if content is not None or CALLS not in more:
+        content = _content(content, f"{name}.content")
+    return Message(_text(turn["role"], f"{name}.role"), content, more)
+
+
+def _field(value: object, name: str, key: str) -> None:
+    """Refuse a further field of a turn that no template can take."""
+    if key in _TEXT_FIELDS:
+        _text(value, name)
+    elif key == CALLS and not (isinstance(value, list) and all(isinstance(call, Mapping) for call in value)):
+        raise RowError(f"{name} has the wrong type (got {_short(value)})", "a list of objects")
+    else:
+        _text(_json(value, name), name)
+
+
+def _json(value: object, name: str) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RowError(f"{name} is no JSON value ({error})", "what JSON can represent") from error
+
+
+def _content(value: object, name: str) -> str:
+    """The text of a turn, or of its parts, in the form of models that also read images."""
+    if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):
+        return _text(value, name, "a string, or a list of parts of type text")
+    for index, part in enumerate(value):
+        if part.get("type") != "text":
+            problem = f"{name}[{index}] is no text (got type {_short(part.get('type'))})"
+            raise RowError(problem, "parts of type text alone")
+    return "".join(_text(part.get("text"), f"{name}[{index}].text") for index, part in enumerate(value))
+
+
+def _tools(value: object) -> tuple[Mapping[str, Any], ...]:
+    """The tools of a row: a list of JSON schemas, or the text of one."""
+    if value in _NOTHING:
+        return ()
+    expected = "a list of JSON schemas"
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise RowError(f"tools is a text that is no JSON ({error})", expected) from error
+    if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
+        raise RowError(f"tools has the wrong type (got {_short(value)})", expected)
+    _text(_json(value, "tools"), "tools")
+    return tuple(value)
 
 
 def _references(value: object, name: str) -> tuple[str, ...]:
@@ -188,3 +259,5 @@ _KINDS = (
 )
 _ROW_KINDS = "instruction and output (and input), or prompt and completion, or messages"
 _TURNS = "objects with role and content, the last of the assistant"
+_NOTHING: tuple[object, ...] = (None, "", [], {})
+_TEXT_FIELDS = (REASONING, "name", "tool_call_id")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mta_framework.data.reasoning import Marks, marks_to_strip
 from mta_framework.distributed import run_on_main
 from mta_framework.evaluation.aggregation import Evaluation, SetResult
 from mta_framework.evaluation.likelihood import likelihoods
@@ -79,6 +80,7 @@ def evaluate_models(
     folder: Path,
     cache_dir: Path | None = None,
     engine: EngineName = "transformers",
+    strip_reasoning: bool | None = False,
 ) -> Evaluation:
     """Evaluate models one after the other; only one is held in memory at a time.
 
@@ -96,6 +98,8 @@ def evaluate_models(
         folder: Directory of the predictions.
         cache_dir: Directory for expensive results of metrics, with one subdirectory per metric; None disables it.
         engine: Name of the generation engine.
+        strip_reasoning: Whether metrics see responses and references without reasoning blocks; None: where the chat
+            template has such blocks.
 
     Raises:
         InputError: A metric is given twice, or a prompt leaves no room for a response.
@@ -106,7 +110,8 @@ def evaluate_models(
     for candidate in candidates:
         load = functools.cache(candidate.load)
         for entry in candidate.sets:
-            task = _Task(candidate, entry, load, sampling, tuple(seeds), labelled, folder, cache_dir, engine)
+            marks = marks_to_strip(candidate.tokenizer, strip_reasoning)
+            task = _Task(candidate, entry, load, sampling, tuple(seeds), labelled, folder, cache_dir, engine, marks)
             results += task.results()
         del load
     usage = run_on_main(lambda: [dict(metric.usage()) for metric in metrics])
@@ -130,6 +135,7 @@ class _Task:
     folder: Path
     cache_dir: Path | None
     engine: EngineName
+    marks: Marks | None
 
     def results(self) -> list[SetResult]:
         """The scored predictions of each seed."""
@@ -176,8 +182,10 @@ class _Task:
     def _scored(self, seed: int, predictions: list[Prediction]) -> list[Prediction]:
         if any(prediction.scores for prediction in predictions):
             return predictions
-        texts, entry = [row.prediction for row in predictions], self.entry
-        generations = Generations(texts, entry.references, entry.questions, lambda: self._likelihoods, self.cache_dir)
+        entry, answers = self.entry, [self._answer(row) for row in predictions]
+        texts = [row.prediction if answer is None else answer for row, answer in zip(predictions, answers, strict=True)]
+        references = [[self.marks.answer(text) if self.marks else text for text in some] for some in entry.references]
+        generations = Generations(texts, references, entry.questions, lambda: self._likelihoods, self.cache_dir)
         scores = score(generations, self.metrics)
         weights = {label: values.weights for label, values in scores.items() if values.weights is not None}
         rows = zip(predictions, entry.references, entry.questions, strict=True)
@@ -188,11 +196,19 @@ class _Task:
                 question=question,
                 scores={label: values.scores[row] for label, values in scores.items()},
                 weights={label: values[row] for label, values in weights.items()},
+                answer=answers[row],
             )
             for row, (prediction, references, question) in enumerate(rows)
         ]
         write_predictions(self._path(seed), scored, self._keys[seed])
         return scored
+
+    def _answer(self, row: Prediction) -> str | None:
+        """The response without its reasoning; None where it has none."""
+        if self.marks is None:
+            return None
+        answer = self.marks.answer(row.prediction, self.marks.begun_by(row.prompt), row.finished)
+        return None if answer == row.prediction else answer
 
     @functools.cached_property
     def _likelihoods(self) -> Sequence[Likelihood]:
@@ -214,7 +230,8 @@ class _Task:
             [label, type(metric).__qualname__, source(metric), metric.params.model_dump(mode="json")]
             for label, metric in self.metrics
         ]
-        scored_from = digest([[list(texts) for texts in entry.references], list(entry.questions), metrics])
+        marks = [list(self.marks)] if self.marks else []
+        scored_from = digest([[list(texts) for texts in entry.references], list(entry.questions), metrics, *marks])
         return {seed: Key(digest([made_from, seed]), scored_from) for seed in self.seeds}
 
     def _path(self, seed: int) -> Path:

@@ -31,6 +31,7 @@ class Prediction:
         tokens: Number of tokens of the response, without the end token.
         scores: Label of the metric -> score.
         weights: Label of the metric -> weight of the score in the mean over prompts; absent labels weigh 1.
+        answer: The response without its reasoning, which metrics saw; None: they saw all of it.
     """
 
     prompt: str
@@ -41,6 +42,12 @@ class Prediction:
     tokens: int
     scores: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, float] = field(default_factory=dict)
+    answer: str | None = None
+
+    @property
+    def scored_text(self) -> str:
+        """The text that metrics saw."""
+        return self.prediction if self.answer is None else self.answer
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ def digest(value: Any) -> str:
 
 def write_predictions(path: Path, predictions: Sequence[Prediction], key: Key) -> None:
     """Write the rows, then the key file that makes them valid."""
-    rows = [json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) for prediction in predictions]
+    rows = [json.dumps(_row(prediction), ensure_ascii=False) for prediction in predictions]
     content = "".join(f"{row}\n" for row in rows).encode()
     write_atomically(path, content)
     record = {**dataclasses.asdict(key), "sha256": hashlib.sha256(content).hexdigest()}
@@ -85,7 +92,7 @@ def read_predictions(path: Path, key: Key) -> list[Prediction] | None:
         return None
     if record.get("scores") == key.scores:
         return rows
-    return [dataclasses.replace(row, scores={}, weights={}) for row in rows]
+    return [dataclasses.replace(row, scores={}, weights={}, answer=None) for row in rows]
 
 
 def read_rows(path: Path) -> list[Prediction]:
@@ -115,6 +122,11 @@ def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
     if not isinstance(record, dict) or record.get("sha256") != hashlib.sha256(content).hexdigest():
         raise ValueError(f"rows that do not match the digest in {_key_path(path).name}")
     return content, record
+
+
+def _row(prediction: Prediction) -> dict[str, Any]:
+    row = dataclasses.asdict(prediction)
+    return row if prediction.answer is not None else {name: row[name] for name in row if name != "answer"}
 
 
 def _rows(content: bytes) -> list[Prediction]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from mta_framework.data.prompts import render
 from mta_framework.data.records import read_records
@@ -21,6 +21,7 @@ def read_sets(
     template: Literal["alpaca", "chat"],
     tokenizer: PreTrainedTokenizerBase,
     template_field: str = "data.template",
+    options: Mapping[str, Any] | None = None,
 ) -> list[EvaluationSet]:
     """Read and tokenise all evaluation sets.
 
@@ -31,6 +32,7 @@ def read_sets(
         template: Template that instruction rows are put into.
         tokenizer: Tokenizer of the model.
         template_field: Field of the spec that names the template, for errors.
+        options: Variables of the chat template by name.
 
     Raises:
         InputError: All faults of all files.
@@ -42,7 +44,7 @@ def read_sets(
     for name, part in section.sets.items():
         with collect_faults(faults):
             records = read_records(part, f"evaluation.sets.{name}")
-            samples = render(records, template, tokenizer, where=template_field)
+            samples = render(records, template, tokenizer, where=template_field, options=options, supervise="none")
             ids, limit = prompt_ids(samples, tokenizer), section.max_prompt_length
             long = [len(prompt) for prompt in ids if len(prompt) > limit]
             if long and section.long_prompts == "refuse":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mta_framework.alignment.importance import CheckedImportance
-from mta_framework.data.prompts import Sample, render
+from mta_framework.data.prompts import Sample, training_samples
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import SampleTokenizer
 from mta_framework.errors import Fault, InputError, RunError, as_plugin_error
@@ -94,7 +94,7 @@ def _samples(bound: BoundRun, run_models: RunModels, wanted: Wanted) -> list[Sam
         return [Sample("", wanted.text, (wanted.text,))]
     section = bound.spec.data
     records = read_records(section.train, "data.train")[: None if wanted.whole else wanted.limit]
-    return render(records, section.template, run_models.tokenizer, section.parse == "fields")
+    return training_samples(records, section, run_models.tokenizer)
 
 
 def _parsed(samples: Sequence[Sample], extractor: SpanExtractor) -> tuple[list[SpanArrays], Speed]:

@@ -171,7 +171,8 @@ def _evaluate(bound: BoundRun | BoundEvaluation, candidates: Sequence[Candidate]
         return None
     sampling = Sampling(section.temperature, section.top_p, section.max_new_tokens, section.batch_tokens)
     folder, cache = RunFolder.of(spec).predictions, spec.metric_cache
-    return aggregate(evaluate_models(candidates, bound.metrics, sampling, section.seeds, folder, cache, section.engine))
+    how = section.engine, section.strip_reasoning
+    return aggregate(evaluate_models(candidates, bound.metrics, sampling, section.seeds, folder, cache, *how))
 
 
 def _report(

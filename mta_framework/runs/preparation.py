@@ -72,9 +72,10 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     with collect_faults(faults):
         faults += tokenizer_faults(bound, run_models)
     with collect_faults(faults):
-        sets = teacher_sets = read_sets(spec.evaluation, spec.data.template, run_models.tokenizer)
-        if run_models.teacher_tokenizer is not None:
-            teacher_sets = read_sets(spec.evaluation, spec.data.template, run_models.teacher_tokenizer)
+        options = spec.data.template_options
+        sets = teacher_sets = read_sets(spec.evaluation, spec.data.template, run_models.tokenizer, options=options)
+        if (tokenizer := run_models.teacher_tokenizer) is not None:
+            teacher_sets = read_sets(spec.evaluation, spec.data.template, tokenizer, options=options)
     with collect_faults(faults), processes().main_process_first():  # the others read its spans from the cache
         folder = span_cache_folder(spec)
         data = prepare(spec.data, run_models.tokenizer, bound.spans, folder, run_models.teacher_tokenizer)
@@ -99,7 +100,7 @@ def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[Eva
         require_same_evaluation(spec)
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: [model.summary.config])
     with collect_faults(faults):
-        sets = read_sets(spec.evaluation, spec.template, model.tokenizer, "template")
+        sets = read_sets(spec.evaluation, spec.template, model.tokenizer, "template", spec.template_options)
     if faults:
         raise InputError(faults)
     return model, sets

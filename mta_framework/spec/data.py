@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mta_framework.spec.effects import affects
 from mta_framework.spec.section import (
@@ -43,6 +43,28 @@ class DatasetSection(Section):
             )
 
 
+_RESERVED_OPTIONS = frozenset(
+    {"add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length"}
+    | {"messages", "padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "self", "tokenize"}
+    | {"sanitize_control_tokens", "tokenizer_kwargs", "tools", "truncation", "bos_token", "eos_token", "unk_token"}
+    | {"sep_token", "pad_token", "cls_token", "mask_token"}
+)
+"""What the framework, the rows and the tokenizer give to a chat template."""
+
+
+def _option_name(name: str) -> str:
+    if name in _RESERVED_OPTIONS:
+        raise ValueError(f"must not be given: it is not a variable that is free (got {name!r})")
+    return name
+
+
+TemplateOptions = dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$"), AfterValidator(_option_name)], Any]
+"""Variables of a chat template by name."""
+
+TEMPLATE_OPTIONS = "Variables of the tokenizer's chat template by name, e.g. enable_thinking."
+"""Description of the fields of this type."""
+
+
 class DataSection(Section):
     """Training and validation data."""
 
@@ -53,6 +75,10 @@ class DataSection(Section):
     template: Literal["alpaca", "chat"] = Field(
         "alpaca",
         description="Template that turns instruction rows into prompts: Alpaca's, or the tokenizer's chat template.",
+    )
+    template_options: TemplateOptions = Field(default_factory=dict, description=TEMPLATE_OPTIONS)
+    supervise: Literal["last", "all"] = Field(
+        "last", description="Turns of a conversation that are trained: the last one, or all of the assistant."
     )
     max_length: int = Field(
         256, ge=2, description="Maximal number of tokens of prompt and response; longer responses are cut."

@@ -123,6 +123,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
     return {
         "model": {"path": str(folder / "student"), "dtype": dtype},
         "template": data.get("template", "alpaca"),
+        "template_options": data.get("template_options", {}),
         "evaluation": {name: value for name, value in evaluation.items() if name != "models"},
     }
 

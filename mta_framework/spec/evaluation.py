@@ -54,6 +54,11 @@ class ScoringSection(Section):
         json_schema_extra=affects("nothing"),
     )
     max_new_tokens: int = Field(512, ge=1, description="Maximal number of tokens of a response.")
+    strip_reasoning: bool | None = Field(
+        None,
+        description="Whether metrics see answers without their reasoning block; null: where the chat template has one.",
+        json_schema_extra=affects("scores"),
+    )
     engine: EngineName = Field(
         "transformers", description="Engine that generates responses; vllm must be installed and needs a GPU."
     )

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from mta_framework.spec.data import TEMPLATE_OPTIONS, TemplateOptions
 from mta_framework.spec.effects import affects
 from mta_framework.spec.evaluation import METRIC_CACHE, ScoringSection
 from mta_framework.spec.section import (
@@ -55,6 +56,9 @@ class EvaluationSpec(Section):
         "alpaca",
         description="Template that turns instruction rows into prompts: Alpaca's, or the tokenizer's chat template.",
         json_schema_extra=affects("responses"),
+    )
+    template_options: TemplateOptions = Field(
+        default_factory=dict, description=TEMPLATE_OPTIONS, json_schema_extra=affects("responses")
     )
     evaluation: ScoringSection = Field(
         description="Data sets, metrics and sampling.",

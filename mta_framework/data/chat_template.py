@@ -1,0 +1,243 @@
+"""A tokenizer's chat template: renders conversations, and tells the answer from what the template writes around it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mta_framework.data.reasoning import Marks, reasoning_marks
+from mta_framework.data.rows import CALLS, REASONING, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Turn = Mapping[str, Any]
+"""A message as a chat template reads it."""
+
+_CONTENT = "\ue000content\ue000"
+"""Stands for the content of an answer; of private-use characters, so that no template contains or strips it."""
+
+_REASONING_OPTIONS = ("enable_thinking", "thinking")
+"""Template options that ask for reasoning where they are true."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The turns of a row, as a chat template reads them.
+
+    Args:
+        turns: Turns before the answer.
+        answer: The answer.
+        tools: JSON schemas of the tools.
+    """
+
+    turns: tuple[Turn, ...]
+    answer: Turn
+    tools: tuple[Turn, ...] = ()
+
+    @property
+    def whole(self) -> tuple[Turn, ...]:
+        """All turns, the answer included."""
+        return (*self.turns, self.answer)
+
+    def until(self, index: int) -> Conversation:
+        """The conversation that ends with the turn at ``index`` as its answer."""
+        return Conversation(self.whole[:index], self.whole[index], self.tools)
+
+
+class Written(NamedTuple):
+    """A conversation as text.
+
+    Attributes:
+        prompt: Everything before the answer, what the template writes between generation prompt and content included.
+        response: The answer with what the template writes after it.
+        lead: Number of characters of white space before the content that belong to the response.
+    """
+
+    prompt: str
+    response: str
+    lead: int = 0
+
+
+class ChatTemplate:
+    """Renders conversations with the chat template of a tokenizer.
+
+    Args:
+        tokenizer: Tokenizer with a chat template.
+        options: Variables of the template, by name.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]):
+        self._tokenizer = tokenizer
+        self._options = options
+        self._marks: Marks | None = reasoning_marks(tokenizer)
+
+    def conversation(
+        self, messages: Sequence[Message], answer: Message, tools: Sequence[Mapping[str, Any]]
+    ) -> Conversation:
+        """Put messages into the form that the template reads.
+
+        Calls of tools have arguments that are an object or its JSON text, and no content or an empty one: templates
+        differ in which of these they take.
+
+        Raises:
+            Exception: The template refuses them in every form; it is foreign code, so it may be any exception.
+        """
+        first_error: Exception | None = None
+        for as_text, empty in product((False, True), (None, "")):
+            turns = tuple(_turn(message, as_text, empty) for message in (*messages, answer))
+            conversation = Conversation(turns[:-1], turns[-1], tuple(tools))
+            if not any(CALLS in turn for turn in turns):
+                return conversation
+            try:
+                text = self.render(turns, tools)
+            except Exception as error:
+                first_error = first_error or error
+                continue
+            if not any(str(arguments) in text for arguments in _argument_objects(turns)):
+                return conversation
+        raise first_error or ValueError("it writes the arguments of calls as Python objects")
+
+    def render(self, turns: Sequence[Turn], tools: Sequence[Turn] = (), prompt: bool = False) -> str:
+        """Render turns as text.
+
+        Args:
+            turns: At least one turn.
+            tools: JSON schemas of the tools.
+            prompt: Whether the text that begins an answer is added.
+        """
+        text = self._tokenizer.apply_chat_template(
+            [dict(turn) for turn in turns],
+            tools=[dict(tool) for tool in tools] or None,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            **self._options,
+        )
+        assert isinstance(text, str)
+        return text
+
+    def prompt(self, conversation: Conversation) -> str:
+        """Write the prompt that a model answers in generation.
+
+        It is what training has before an answer of the same kind, unless the template begins answers with reasoning,
+        or is asked to: then the model is free to reason.
+        """
+        opened = self.render(conversation.turns, conversation.tools, prompt=True)
+        wanted = any(self._options.get(name) is True for name in _REASONING_OPTIONS)
+        if self._opens(opened) or (wanted and self._marks):
+            return opened
+        return self._prompt(opened, self._frame(conversation), conversation.answer)
+
+    def write(self, conversation: Conversation) -> Written:
+        """Write prompt and answer for training.
+
+        Raises:
+            ValueError: The template writes another prompt once the answer is there.
+        """
+        opened = self.render(conversation.turns, conversation.tools, prompt=True)
+        whole = self.render(conversation.whole, conversation.tools)
+        frame = self._frame(conversation)
+        prompt = self._prompt(opened, frame, conversation.answer)
+        for candidate in (prompt, opened):
+            if whole.startswith(candidate):
+                lead = len(frame[0]) - len(candidate) if frame and frame[0].startswith(candidate) else 0
+                return Written(candidate, whole[len(candidate) :], lead)
+        if self._marks and frame and opened.startswith(frame[0]) and self._marks.opened_by(opened[len(frame[0]) :]):
+            return self._after_opening(conversation, opened, frame[0])
+        raise ValueError("the conversation with the answer does not begin with the prompt for it")
+
+    def _after_opening(self, conversation: Conversation, opened: str, head: str) -> Written:
+        """Prompt and answer where the generation prompt begins a reasoning block that is not rendered with the answer.
+
+        The reasoning of the answer goes into the block; an answer without any follows what the template writes before
+        it in a whole conversation, unless the generation prompt closes the block itself.
+        """
+        assert self._marks is not None
+        reasoning, content = self._marks.split(conversation.answer.get("content") or "")
+        reasoning = conversation.answer.get(REASONING) or reasoning
+        bare = {key: value for key, value in conversation.answer.items() if key != REASONING} | {"content": content}
+        whole = self.render([*conversation.turns, bare], conversation.tools)
+        if not whole.startswith(head):
+            raise ValueError("the conversation with the answer does not begin with the prompt for it")
+        rest = whole[len(head) :]
+        if self._marks.close in opened[len(head) :]:
+            return Written(opened, rest)
+        if reasoning:
+            return Written(opened, f"{reasoning.strip()}\n{self._marks.close}\n\n{rest}")
+        return Written(head, rest)
+
+    def _prompt(self, opened: str, frame: tuple[str, str] | None, answer: Turn) -> str:
+        """The generation prompt, and what the template writes between it and the content of an answer.
+
+        White space there stays with the answer: it is tokenised with the word that follows.
+        """
+        inserted = frame[0][len(opened) :] if frame and frame[0].startswith(opened) else ""
+        if self._marks and self.reasons(answer):
+            inserted = inserted.split(self._marks.open)[0]
+        return opened + inserted if inserted.strip() else opened
+
+    def reasons(self, answer: Turn) -> bool:
+        """Whether an answer has reasoning."""
+        content = answer.get("content") or ""
+        return bool(answer.get(REASONING) or (self._marks and self._marks.close in content))
+
+    def begins_reasoning(self, conversation: Conversation) -> bool:
+        """Whether the generation prompt begins a reasoning block."""
+        return self._opens(self.render(conversation.turns, conversation.tools, prompt=True))
+
+    def _opens(self, prompt: str) -> bool:
+        return self._marks is not None and self._marks.begun_by(prompt)
+
+    def _frame(self, conversation: Conversation) -> tuple[str, str] | None:
+        """What the template writes before and after the content of an answer; None where it changes contents."""
+        return self.around(conversation.whole, len(conversation.turns), conversation.tools)
+
+    def around(self, turns: Sequence[Turn], index: int, tools: Sequence[Turn]) -> tuple[str, str] | None:
+        """Render a conversation around the content of one turn, without further fields of the turn.
+
+        Returns:
+            The text before and after the content; None where the template refuses another content, or writes it never
+            or several times.
+        """
+        replaced = [*turns[:index], {"role": turns[index]["role"], "content": _CONTENT}, *turns[index + 1 :]]
+        try:
+            parts = self.render(replaced, tools).split(_CONTENT)
+        except Exception:  # a template is foreign code, and may refuse the placeholder
+            return None
+        return (parts[0], parts[1]) if len(parts) == 2 else None
+
+
+def _turn(message: Message, as_text: bool, empty: str | None) -> Turn:
+    """A message as a template reads it; arguments of calls as JSON text or as objects, and ``empty`` for no content."""
+    content = empty if message.content is None else message.content
+    fields = dict(message.fields)
+    if CALLS in fields:
+        fields[CALLS] = [_call(call, as_text) for call in fields[CALLS]]
+    return {"role": message.role, **({} if content is None else {"content": content}), **fields}
+
+
+def _call(call: Mapping[str, Any], as_text: bool) -> dict[str, Any]:
+    function = call.get("function")
+    if isinstance(function, Mapping):
+        return {**call, "function": _call(function, as_text)}
+    if "arguments" not in call:
+        return dict(call)
+    arguments = call["arguments"]
+    if as_text and not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    elif not as_text and isinstance(arguments, str):
+        with suppress(ValueError, RecursionError):  # a text that is no JSON stays as it is
+            arguments = json.loads(arguments)
+    return {**call, "arguments": arguments}
+
+
+def _argument_objects(turns: Sequence[Turn]) -> Iterator[object]:
+    """Arguments of calls that look different in Python and in JSON."""
+    for call in (call for turn in turns for call in turn.get(CALLS, ())):
+        arguments = (call.get("function") or call).get("arguments")
+        if isinstance(arguments, dict | list) and str(arguments) != json.dumps(arguments, ensure_ascii=False):
+            yield arguments
