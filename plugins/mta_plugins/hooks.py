@@ -3,12 +3,18 @@
 from collections.abc import Sequence
 
 from mta_framework import BaseLoss, ImportanceEstimator, LayerMapper, Metric, SpanExtractor, hookimpl
+from mta_plugins.base_losses.ab import AB
+from mta_plugins.base_losses.akl import AKL
+from mta_plugins.base_losses.amid import AMiD
+from mta_plugins.base_losses.csd import CSD
 from mta_plugins.base_losses.distillm import DistiLLM
 from mta_plugins.base_losses.distillm2 import DistiLLM2
 from mta_plugins.base_losses.fdd import FDD
 from mta_plugins.base_losses.jsd import JSD
 from mta_plugins.base_losses.kl import KL
 from mta_plugins.base_losses.sft import SFT
+from mta_plugins.base_losses.taid import TAID
+from mta_plugins.base_losses.todi import ToDi
 from mta_plugins.base_losses.uld import ULD
 from mta_plugins.importance_estimators.attention import Attention
 from mta_plugins.importance_estimators.entropy import Entropy
@@ -47,7 +53,7 @@ def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
 
 @hookimpl
 def mta_register_base_losses() -> Sequence[type[BaseLoss]]:
-    return SFT, KL, JSD, FDD, DistiLLM, DistiLLM2, ULD
+    return SFT, KL, JSD, AB, AKL, ToDi, CSD, DistiLLM, DistiLLM2, AMiD, TAID, FDD, ULD
 
 
 @hookimpl

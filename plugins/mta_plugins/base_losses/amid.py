@@ -1,0 +1,77 @@
+"""AMiD: divergence from an alpha-mixture of teacher and student on the supervised tokens."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, field_validator
+
+from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework.batch_policies import Batches, FixedBatches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class AMiD(BaseLoss):
+    """KL divergence from a mixture of teacher and student that is taken between powers of their probabilities.
+
+    With teacher p, student q, skew s and alpha a, ``mix(x, y)`` is ``(s x^c + (1 - s) y^c)^(1/c)`` with
+    c = (1 - a) / 2, scaled to a distribution; at a = 1 it is the geometric mixture ``x^s y^(1 - s)``. Per supervised
+    token and in nats: ``forward`` is ``KL(p || mix(p, q))``, ``reverse`` is ``KL(q || mix(q, p))``. At a = -1 it is the
+    skew divergence of ``distillm``.
+
+    Source: AMiD (Shin et al., ICLR 2026, arXiv 2510.15982), which takes other divergences from the mixture too.
+    """
+
+    NAME = "amid"
+    TITLE = "AMiD"
+
+    class Params(PluginParams):
+        """Options."""
+
+        divergence: Literal["reverse", "forward"] = Field(
+            "reverse", description="Divergence of the student (reverse) or of the teacher (forward) from the mixture."
+        )
+        alpha: float = Field(
+            -3.0, ge=-20, le=20, description="Alpha of the mixture: -1 is arithmetic, 1 geometric, 3 harmonic."
+        )
+        skew: float = Field(0.1, gt=0, lt=1, description="Share s of the distribution itself in the mixture.")
+        batches: Batches = Field(FixedBatches(), description="Texts that each step is trained on.")
+
+        @field_validator("alpha")
+        @classmethod
+        def _alpha_is_1_or_far_from_it(cls, alpha: float) -> float:
+            if 0 < abs(1 - alpha) < 0.01:  # the powers would cancel
+                raise ValueError(f"must be 1, or at least 0.01 away from it (got {alpha:g})")
+            return alpha
+
+    params: Params
+
+    def batch_policy(self) -> BatchPolicy | None:
+        """The policy of the option ``batches``."""
+        return self.params.batches.create()
+
+    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
+        """Compute the term ``amid``, in nats per supervised token."""
+        from mta_framework import chunked_loss
+
+        assert teacher is not None
+        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
+        total = chunked_loss.chunked_sum(self._values, *inputs)
+        return (LossTerm(self.NAME, total, TOKENS),)
+
+    def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        import torch
+
+        from mta_framework.chunked_loss import log_softmax
+
+        log_p, log_q = log_softmax(teacher_logits), log_softmax(student_logits)
+        itself, other = (log_p, log_q) if self.params.divergence == "forward" else (log_q, log_p)
+        skew, power = self.params.skew, (1 - self.params.alpha) / 2
+        if power == 0:
+            mixture = skew * itself + (1 - skew) * other
+        else:
+            mixture = torch.logaddexp(power * itself + math.log(skew), power * other + math.log1p(-skew)) / power
+        return (itself.exp() * (itself - log_softmax(mixture))).sum(-1)

@@ -1,0 +1,71 @@
+"""Concrete score distillation: squared differences of log-ratios on the supervised tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework.batch_policies import Batches, FixedBatches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class CSD(BaseLoss):
+    """Squared differences of the log-ratios of student and teacher, over all pairs of tokens (concrete scores).
+
+    With ``d_v = log q_v - log p_v`` of student q and teacher p, and weights w and w' without gradient, per supervised
+    token: ``1/4 sum_uv w_u w'_v (d_u - d_v)^2``. With the student's probabilities as both weights it is half the
+    variance of d under the student.
+
+    Source: CSD (arXiv 2509.25837, ICLR 2026). Its authors' code returns another value with the same gradient, and means
+    over the supervised tokens of each micro-batch, not of the global batch.
+    """
+
+    NAME = "csd"
+    TITLE = "CSD"
+
+    class Params(PluginParams):
+        """Options."""
+
+        first_weights: Literal["student", "teacher", "uniform"] = Field(
+            "student", description="Weights w of the tokens: the student's or teacher's probabilities, or all the same."
+        )
+        second_weights: Literal["student", "teacher", "uniform"] = Field(
+            "student", description="Weights w' of the tokens that each is compared with."
+        )
+        batches: Batches = Field(FixedBatches(), description="Texts that each step is trained on.")
+
+    params: Params
+
+    def batch_policy(self) -> BatchPolicy | None:
+        """The policy of the option ``batches``."""
+        return self.params.batches.create()
+
+    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
+        """Compute the term ``csd``, without unit, per supervised token."""
+        from mta_framework import chunked_loss
+
+        assert teacher is not None
+        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
+        total = chunked_loss.chunked_sum(self._values, *inputs)
+        return (LossTerm(self.NAME, total, TOKENS),)
+
+    def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        import torch
+
+        from mta_framework.chunked_loss import log_softmax
+
+        log_p, log_q = log_softmax(teacher_logits), log_softmax(student_logits)
+        probabilities = {"student": log_q.detach().exp(), "teacher": log_p.exp()}
+        uniform = torch.full_like(log_p, 1 / log_p.shape[-1])
+        first, second = (
+            probabilities.get(name, uniform) for name in (self.params.first_weights, self.params.second_weights)
+        )
+        difference = log_q - log_p
+        # A shift of the differences changes nothing; a small mean keeps the last term from cancelling the others.
+        difference = difference - (second * difference).sum(-1, keepdim=True).detach()
+        squares = ((first + second) * difference.square()).sum(-1)
+        return squares / 4 - (first * difference).sum(-1) * (second * difference).sum(-1) / 2
