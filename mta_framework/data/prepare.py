@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mta_framework.data.parsed_part import parsed_part
 from mta_framework.data.prompts import Sample, training_samples
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import EncodedSet, encode
@@ -49,8 +50,11 @@ def prepare(
     extractor: SpanExtractor | None,
     cache_folder: Path,
     teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    parse: bool = True,
 ) -> PreparedData:
     """Read, render, parse and tokenise the training and validation sets.
+
+    Texts are parsed only once all rows are known to be sound, and only as far as the length limits let them be used.
 
     Args:
         section: Section ``data`` of the spec.
@@ -58,15 +62,19 @@ def prepare(
         extractor: Span extractor; None without alignment.
         cache_folder: Directory of the span cache, kept across runs.
         teacher_tokenizer: Tokenizer of the teacher where it differs from the student's; None otherwise.
+        parse: Whether spans are parsed; False where another fault stops the run and only those of the data are wanted.
 
     Raises:
         InputError: The data sets are faulty; all faults are listed.
         RunError: The extractor fails or breaks its contract.
     """
-    cache = SpanCache(cache_folder, extractor, section.processes) if extractor else None
+    cache = SpanCache(cache_folder, extractor, section.processes) if extractor and parse else None
     preparer = _Preparer(section, tokenizer, cache, teacher_tokenizer)
     faults: list[Fault] = []
-    encoded = [preparer.encode(faults, name, part) for name, part in _parts(section)]
+    rendered = [preparer.render(faults, name, part) for name, part in _parts(section)]
+    if faults:
+        raise InputError(faults)
+    encoded = [preparer.encode(faults, samples) for samples in rendered]
     if faults:
         raise InputError(faults)
     train, validation = [*encoded, None][:2]
@@ -96,11 +104,14 @@ class _Preparer:
         self._tokenizer = tokenizer
         self._cache = cache
 
-    def encode(self, faults: list[Fault], where: str, part: DatasetSection) -> EncodedSet | None:
+    def render(self, faults: list[Fault], where: str, part: DatasetSection) -> list[Sample]:
+        with collect_faults(faults):
+            return training_samples(read_records(part, where), self._section, self._tokenizer)
+        return []
+
+    def encode(self, faults: list[Fault], samples: Sequence[Sample]) -> EncodedSet | None:
         section = self._section
         with collect_faults(faults):
-            records = read_records(part, where)
-            samples = training_samples(records, section, self._tokenizer)
             spans = self._parse(samples, self._cache) if self._cache and not faults else None
             limits = section.max_length, section.max_prompt_length
             encoded = encode(samples, spans, self._tokenizer, *limits, self._teacher_tokenizer)
@@ -111,7 +122,9 @@ class _Preparer:
         return None
 
     def _parse(self, samples: Sequence[Sample], cache: SpanCache) -> list[SpanArrays]:
-        texts, boundaries = zip(*((sample.text, sample.boundaries) for sample in samples), strict=True)
+        tokenizers = [side for side in (self._tokenizer, self._teacher_tokenizer) if side is not None]
+        limits = self._section.max_length, self._section.max_prompt_length
+        texts, boundaries = zip(*(parsed_part(sample, tokenizers, *limits) for sample in samples), strict=True)
         spans = extract_by_field(texts, boundaries, cache.spans)
         self.parsed += cache.parsed
         self.unparsed += sum(cache.failures)

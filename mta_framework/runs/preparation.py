@@ -78,7 +78,8 @@ def prepare_run(bound: BoundRun) -> RunInputs:
             teacher_sets = read_sets(spec.evaluation, spec.data.template, tokenizer, options=options)
     with collect_faults(faults), processes().main_process_first():  # the others read its spans from the cache
         folder = span_cache_folder(spec)
-        data = prepare(spec.data, run_models.tokenizer, bound.spans, folder, run_models.teacher_tokenizer)
+        tokenizers = run_models.tokenizer, run_models.teacher_tokenizer
+        data = prepare(spec.data, tokenizers[0], bound.spans, folder, tokenizers[1], parse=not faults)
         sampler = sampler_for(data.train.examples, spec.training, spec.seed)
         if data.validation and (fault := validation_fault(len(data.validation.examples), processes().num_processes)):
             faults.append(fault)
