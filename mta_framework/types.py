@@ -317,6 +317,23 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class BestCheckpoint:
+    """The checkpoint whose student was exported, where that is the best one rather than the last.
+
+    Args:
+        metric: Name of the validation loss or metric that it was chosen by.
+        step: Number of optimiser steps after which it was written.
+        value: Value of the metric then.
+        planned_steps: Number of steps of the whole training, had it not stopped early.
+    """
+
+    metric: str
+    step: int
+    value: float
+    planned_steps: int
+
+
+@dataclass(frozen=True)
 class Likelihood:
     """Likelihood of a text after its prompt under a model.
 

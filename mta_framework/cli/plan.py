@@ -32,6 +32,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from _block(("base loss reads", "student", "teacher"), read)
     if plan.trained_on:
         yield from (f"Trained on responses. {plan.trained_on}", "")
+    if plan.selection:
+        yield from (plan.selection, "")
     memory = [(part, _size(count)) for part, count in plan.memory.items()]
     if memory:
         memory.append(("together", _size(sum(plan.memory.values()))))

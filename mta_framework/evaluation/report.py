@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mta_framework.errors import Fault, InputError, error_message
-from mta_framework.types import LayerPair, MeanKind, Span
+from mta_framework.types import BestCheckpoint, LayerPair, MeanKind, Span
 
 REPORT_FILE = "report.json"
 FORMAT = 1
@@ -192,6 +192,7 @@ class Report:
         geometry: Similarities of spans at each key layer.
         span_samples: A few training texts with their spans.
         command: Command line.
+        best: Checkpoint whose student was exported; None: the student of the last step was.
         base_loss_title: Name of the base loss in tables, as papers print it; empty: that in the spec.
         format: Format of the file, see ``FORMAT``.
     """
@@ -214,6 +215,7 @@ class Report:
     geometry: tuple[Geometry, ...] = ()
     span_samples: tuple[SpanSample, ...] = ()
     command: str = ""
+    best: BestCheckpoint | None = None
     base_loss_title: str = ""
     format: int = FORMAT
 

@@ -115,7 +115,7 @@ class BatchPolicy(ABC):
         """
 
     def observe_validation(self, cross_entropy: float) -> None:  # noqa: B027
-        """Receive the validation loss, before the first step (if ``NEEDS_VALIDATION``) and after each epoch.
+        """Receive the validation loss, before the first step (if ``NEEDS_VALIDATION``) and whenever it is computed.
 
         Args:
             cross_entropy: The student's mean cross-entropy on the validation set, in nats per supervised token.

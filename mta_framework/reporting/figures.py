@@ -99,7 +99,8 @@ def curves(report: Report) -> Iterator[Plot]:
     titles = {"loss": "loss (total)" if terms else "loss"} | {name: name for name in terms} | _QUANTITIES
     for index, (name, title) in enumerate(titles.items()):
         if points(report.log, name)[0] or validation_points(report.log, name)[0]:
-            yield Plot(title, svg(curve(report.log, name), f"curve{index}", f"{title} by step"))
+            chosen = report.best.step if report.best and report.best.metric == name else None
+            yield Plot(title, svg(curve(report.log, name, chosen), f"curve{index}", f"{title} by step"))
 
 
 def step_bars(report: Report) -> list[Bar]:

@@ -106,8 +106,8 @@ def intervals(rows: Sequence[Estimate], axis: Axis) -> Figure:
     return figure
 
 
-def curve(log: Log, name: str) -> Figure:
-    """One quantity by training step: training as a line, validation as diamonds."""
+def curve(log: Log, name: str, marked_step: int | None = None) -> Figure:
+    """One quantity by training step: training as a line, validation as diamonds, and a vertical line at one step."""
     figure = Figure(figsize=(_WIDTH, 2.5))
     axes = figure.add_axes((0.14, 0.19, 0.84, 0.78))  # fixed: computing a layout takes as long as drawing the plot
     steps, values = points(log, name)
@@ -115,6 +115,8 @@ def curve(log: Log, name: str) -> Figure:
         marker = "o" if len(steps) < _MANY else None
         axes.plot(steps, values, color=series(0), linewidth=1.6, marker=marker, markersize=3)
     axes.plot(*validation_points(log, name), color=series(1), linestyle="", marker="D", markersize=5, zorder=3)
+    if marked_step is not None:
+        axes.axvline(marked_step, color=FAINT, linewidth=1, linestyle=":")
     _by_step(axes)
     return figure
 

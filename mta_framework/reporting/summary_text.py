@@ -45,7 +45,20 @@ def trained(report: Report) -> str:
     loss = f"the base loss `{spec.get('base_loss', {}).get('name')}`{_alignment(report)}"
     share = share_by_student(report.log)
     responses = "" if share is None else f" {share:.0%} of its training texts had responses that it wrote itself."
-    return f"The student was trained for {steps} with {loss}, from seed {spec.get('seed')}.{responses}"
+    return f"The student was trained for {steps} with {loss}, from seed {spec.get('seed')}.{responses}{chosen(report)}"
+
+
+def chosen(report: Report) -> str:
+    """Which checkpoint the student is and why training ended, after a space; empty for the student of the last step."""
+    best = report.best
+    if best is None:
+        return ""
+    stopped = ""
+    if report.steps < best.planned_steps:
+        patience = (report.spec.get("training") or {}).get("early_stopping_patience") or 1
+        validations = "one validation" if patience == 1 else f"{patience} validations in a row"
+        stopped = f" Training stopped before the {best.planned_steps:,} planned steps: {validations} brought no better."
+    return f" It is that of step {best.step:,}, the best by `{best.metric}` in validation ({best.value:.4g}).{stopped}"
 
 
 def _alignment(report: Report) -> str:

@@ -18,17 +18,20 @@ from mta_framework.data.prepare import PreparedData
 from mta_framework.data.response_encoding import ResponseEncoder
 from mta_framework.distributed import run_on_main
 from mta_framework.errors import RunError, as_plugin_error, faults_at
+from mta_framework.generation.engine import Engine
 from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.interfaces import BaseLoss, LayerMapper, MeasuringLayerMapper
 from mta_framework.models.run_models import RunModels
 from mta_framework.runs.plugin_binding import BoundRun
+from mta_framework.runs.validation_answers import max_new_tokens, validation_answers
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.training import DTYPE_OF_PRECISION, GenerationSection
 from mta_framework.storage import read_json, write_json
 from mta_framework.training.rollouts import TrainingRollouts
+from mta_framework.training.selection import AnswerScore
 from mta_framework.training.train import total_steps
 from mta_framework.training.trainer import TrainingData
 from mta_framework.types import LayerPair, LayerSimilarity
@@ -77,18 +80,43 @@ def training_data(
     granularities = bound.spans.granularities if bound.spans else ()
     teacher_padding = (run_models.teacher_tokenizer or run_models.tokenizer).pad_token_id
     policy = bound.base_loss.batch_policy()
+    section = bound.spec.training.generation
+    engine = None if section is None else _engine(bound.spec, section, run_models, student, teacher)
     return TrainingData(
         train=data.train.examples,
         validation=data.validation.examples if data.validation else [],
         sampler=sampler,
         collator=Collator(run_models.tokenizer.pad_token_id, granularities, teacher_padding),
         policy=policy,
-        rollouts=None if policy is None else _rollouts(bound, run_models, data, sampler, student, teacher),
+        rollouts=None if policy is None else _rollouts(bound, engine, run_models, data, sampler, student, teacher),
+        answers=_answers(bound, engine, run_models, data, student),
     )
+
+
+def _engine(
+    spec: RunSpec, section: GenerationSection, run_models: RunModels, student: nn.Module, teacher: nn.Module | None
+) -> Engine:
+    models = _named(student, teacher)
+    return make_engine(section.engine, models, run_models.tokenizer, spec.folder / "engine")
+
+
+def _named(student: nn.Module, teacher: nn.Module | None) -> dict[str, nn.Module]:
+    return {"student": student, **({} if teacher is None else {"teacher": teacher})}
+
+
+def _answers(
+    bound: BoundRun, engine: Engine | None, run_models: RunModels, data: PreparedData, student: nn.Module
+) -> AnswerScore | None:
+    metric = bound.answer_metric
+    if metric is None or engine is None or data.validation is None:
+        return None
+    answers = validation_answers(bound.spec, metric, data.validation, engine, student, run_models.tokenizer)
+    return AnswerScore(metric.NAME, metric.HIGHER_IS_BETTER, answers.mean_score)
 
 
 def _rollouts(
     bound: BoundRun,
+    engine: Engine | None,
     run_models: RunModels,
     data: PreparedData,
     sampler: GroupedSampler,
@@ -98,12 +126,12 @@ def _rollouts(
     spec, tokenizer = bound.spec, run_models.tokenizer
     section, dtype = spec.training.generation, DTYPE_OF_PRECISION[spec.training.precision]
     assert section is not None
-    max_new_tokens = section.max_new_tokens or spec.data.max_length - spec.data.max_prompt_length
-    models: dict[str, nn.Module] = {"student": student, **({} if teacher is None else {"teacher": teacher})}
+    assert engine is not None
+    longest = max_new_tokens(spec)
     return TrainingRollouts(
-        make_engine(section.engine, models, tokenizer, spec.folder / "engine"),
-        models,
-        Sampling(temperature=1.0, top_p=1.0, max_new_tokens=max_new_tokens, batch_tokens=section.batch_tokens),
+        engine,
+        _named(student, teacher),
+        Sampling(temperature=1.0, top_p=1.0, max_new_tokens=longest, batch_tokens=section.batch_tokens),
         ResponseEncoder(tokenizer, bound.spans, spec.data.max_length),
         data.train.examples,
         sampler,
@@ -112,7 +140,7 @@ def _rollouts(
         folder=Path(spec.output_dir) / "response-cache",
         settings={
             **_what_responses_depend_on(section),
-            "max_new_tokens": max_new_tokens,
+            "max_new_tokens": longest,
             "precision": spec.training.precision,
         },
         span_cache=SpanCache(span_cache_folder(spec), bound.spans, spec.data.processes) if bound.spans else None,

@@ -53,8 +53,10 @@ def policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) 
     if base_loss is None or not reading.sound("training", "generation"):
         return
     policy, generation = base_loss.batch_policy(), draft.training.generation
+    selection = ("load_best_model_at_end", "metric_for_best_model")
+    scored = all(reading.sound("training", name) for name in selection) and draft.training.answer_metric
     label, where = f"base loss {draft.base_loss.name!r}", reading.where(("training", "generation"))
-    if policy is None and generation is not None:
+    if policy is None and generation is not None and not scored:
         got = shown(reading.raw["training"]["generation"])
         problem = f"has no effect, since {label} trains on the data, not on generated responses (got {got})"
         hint = "Set it to null, or choose other batches in the options of the base loss."
@@ -62,6 +64,10 @@ def policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) 
     if policy is not None and generation is None:
         problem = f"must be given, since {label} trains on responses that are written during training (got null)"
         hint = 'Add it, e.g. {"engine": "transformers"}, or choose other batches in the options of the base loss.'
+        yield Fault(where, problem, "a generation section", hint)
+    elif scored and generation is None:
+        problem = f"must be given, since {scored} scores answers that are written during training (got null)"
+        hint = 'Add it, e.g. {"engine": "transformers"}, or set training.metric_for_best_model to loss.'
         yield Fault(where, problem, "a generation section", hint)
     if policy is not None and reading.sound("training", "batch_size"):
         try:

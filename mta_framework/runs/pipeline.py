@@ -34,7 +34,7 @@ from mta_framework.runs import summary
 from mta_framework.runs.build import alignment, measured_layers, similarity, training_data
 from mta_framework.runs.candidates import evaluated_model, models_of_run
 from mta_framework.runs.folder import RunFolder, open_run_folder
-from mta_framework.runs.plan import Plan, estimate_memory
+from mta_framework.runs.plan import Plan, estimate_memory, selection_text
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.preparation import RunInputs, prepare_evaluation, prepare_run
 from mta_framework.runs.resume import require_free, require_same
@@ -119,7 +119,14 @@ def plan(bound: BoundRun) -> Plan:
         inputs.loss_layers,
         describe(policy) if policy else None,
         isinstance(bound.layers, MeasuringLayerMapper),
+        _selection(bound, inputs),
     )
+
+
+def _selection(bound: BoundRun, inputs: RunInputs) -> str:
+    metric, validation = bound.answer_metric, inputs.data.validation
+    prompts = len(validation.examples[: bound.spec.training.eval_prompts]) if validation else 0
+    return selection_text(bound.spec.training, metric is not None and metric.HIGHER_IS_BETTER, prompts)
 
 
 def _teacher_folder(teacher: BoundRun | None) -> Path | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
 from mta_framework.models.model_summary import ModelSummary
 from mta_framework.spec.run import RunSpec
+from mta_framework.spec.training import TrainingSection
 from mta_framework.types import LayerPair
 
 _VOCABULARY_CHUNKS = 512 * 2**20
@@ -39,6 +40,7 @@ class Plan:
         loss_layers: Pairs of student layer and teacher layer that the base loss reads.
         trained_on: Description of the batch policy of the base loss; None where every step trains on the data.
         measured: Whether ``layer_pairs`` only stand for those that will be measured before the first step.
+        selection: How the exported student is chosen, in sentences; empty: it is that of the last step.
     """
 
     models: Mapping[str, ModelFacts]
@@ -51,6 +53,29 @@ class Plan:
     loss_layers: tuple[tuple[int, int], ...] = ()
     trained_on: str | None = None
     measured: bool = False
+    selection: str = ""
+
+
+def selection_text(section: TrainingSection, higher_is_better: bool, prompts: int) -> str:
+    """How the exported student is chosen, in sentences; empty where it is that of the last step.
+
+    Args:
+        section: Training section of the spec.
+        higher_is_better: Whether a higher value of ``metric_for_best_model`` is better.
+        prompts: Number of validation prompts that are answered, if any are.
+    """
+    if not section.load_best_model_at_end:
+        return ""
+    often = "epoch" if section.eval_steps is None else f"{section.eval_steps:,} steps"
+    better = "highest" if higher_is_better else "lowest"
+    answers = f" of answers to {prompts:,} prompts" if section.answer_metric else ""
+    stops = ""
+    if (patience := section.early_stopping_patience) is not None:
+        stops = f" Training stops after {patience} validation{'s' * (patience > 1)} without a better one."
+    return (
+        f"Validation every {often}; the student with the {better} {section.metric_for_best_model}{answers} is "
+        f"exported.{stops}"
+    )
 
 
 def estimate_memory(

@@ -29,7 +29,10 @@ from mta_framework.spec.locations import missing_evaluation_locations, missing_l
 from mta_framework.spec.reading import RawSpec, read_spec
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.section import PluginSection
+from mta_framework.spec.training import VALIDATION_LOSSES, TrainingSection
 from mta_framework.spec.validation_faults import faults_of
+
+_BEST = "load_best_model_at_end"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class BoundRun:
         teacher: The bound spec of ``teacher.run``, whose exported student is the teacher.
         other_losses: Names of the installed base losses that need no vocabulary shared by teacher and student.
         providers: Dotted name of each plugin section -> distribution and version, or file, that provides its plugin.
+        answer_metric: Metric of generated answers that the best checkpoint is chosen by; None where there is none.
     """
 
     path: Path
@@ -59,6 +63,7 @@ class BoundRun:
     teacher: BoundRun | None = None
     other_losses: tuple[str, ...] = ()
     providers: Mapping[str, str] = field(default_factory=dict)
+    answer_metric: Metric | None = None
 
     def chain(self) -> Iterator[BoundRun]:
         """This run, its teacher's run, the run of that one's teacher, and so on."""
@@ -109,6 +114,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
         importance = plugins.create("importance_estimators", alignment.importance, "alignment", "importance")
         layers = plugins.create("layer_mappers", alignment.layers, "alignment", "layers")
     metrics = plugins.metrics(draft.evaluation)
+    answer_metric = plugins.answer_metric(draft.training)
     faults = [*reading.faults, *plugins.faults]
     faults += teacher_faults(reading, draft, base_loss)
     faults += policy_faults(reading, draft, base_loss)
@@ -122,7 +128,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     assert base_loss is not None
     other_losses = tuple(name for name in registry.names("base_losses") if _needs_no_vocabulary(registry, name))
     created = (base_loss, spans, importance, layers, metrics)
-    return BoundRun(reading.path, reading.spec, *created, teacher, other_losses, plugins.providers)
+    return BoundRun(reading.path, reading.spec, *created, teacher, other_losses, plugins.providers, answer_metric)
 
 
 def bind_evaluation(reading: RawSpec[EvaluationSpec], registry: Registry) -> BoundEvaluation:
@@ -163,6 +169,28 @@ class _Plugins:
         sections = section.metrics if section else []
         created = [self.create("metrics", part, "evaluation", "metrics", i) for i, part in enumerate(sections)]
         return tuple(metric for metric in created if metric is not None)
+
+    def answer_metric(self, section: TrainingSection) -> Metric | None:
+        """The metric that ``training.metric_for_best_model`` names, with its default options; None without one."""
+        name, key_path = section.answer_metric, ("training", "metric_for_best_model")
+        if name is None or not self.reading.sound(*key_path) or not self.reading.sound("training", _BEST):
+            return None
+        where = self.reading.where(key_path)
+        try:
+            registered = self.registry.find("metrics", name, where)
+            metric: Metric = registered.plugin(registered.plugin.Params())  # type: ignore[assignment]
+            if missing := metric.require():
+                self.faults.append(Fault(where, f"{name} cannot run here", "a metric that can run", missing))
+            return metric
+        except InputError as error:
+            losses = " or ".join(VALIDATION_LOSSES)
+            self.faults += [
+                replace(fault, expected=f"{losses}, or a metric ({fault.expected})") for fault in error.faults
+            ]
+        except ValidationError:
+            problem, hint = f"{name} cannot be used without options (got {name!r})", "Take another metric, or loss."
+            self.faults.append(Fault(where, problem, "a metric whose options all have defaults", hint))
+        return None
 
     def create(self, family: str, section: PluginSection, *key_path: str | int) -> Any:
         """The plugin that a section names; None where it has a fault. What it lacks on this machine is also a fault."""

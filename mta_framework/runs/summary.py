@@ -33,6 +33,7 @@ def run_facts(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
         "steps": log.total_steps,
         "seconds_per_step": log.seconds / log.total_steps,
         "step_time": log.step_time,
+        "best": log.best,
         "student_folder": folder.student.name,
         "geometry": recorded_geometry(folder.geometry),
         "span_samples": span_samples(inputs.data),

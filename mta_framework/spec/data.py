@@ -70,7 +70,7 @@ class DataSection(Section):
 
     train: DatasetSection = Field(description="Training set.", examples=[{"path": "train.jsonl"}])
     validation: DatasetSection | None = Field(
-        None, description="Validation set, whose loss is computed after each epoch."
+        None, description="Validation set, whose loss is computed after each epoch, or every training.eval_steps."
     )
     template: Literal["alpaca", "chat"] = Field(
         "alpaca",

@@ -102,12 +102,27 @@ class RunSpec(Section):
                     f"at most {room}, the room after a prompt of {self.data.max_prompt_length} tokens",
                     "Lower it, or raise data.max_length.",
                 )
+        if self.data.validation is None:
+            yield from self._validation_missing()
         if self.alignment is None:
             for name in ("parse", "processes", "cache_dir"):
                 for contradiction in without_effect(
                     self.data, name, "", "without alignment, where no spans are parsed"
                 ):
                     yield replace(contradiction, at=f"data.{name}", involved=(f"data.{name}", "alignment"))
+
+    def _validation_missing(self) -> Iterator[Contradiction]:
+        for contradiction in without_effect(self.training, "eval_steps", "", "without data.validation"):
+            involved = ("training.eval_steps", "data.validation")
+            yield replace(contradiction, at="training.eval_steps", involved=involved)
+        if self.training.load_best_model_at_end:
+            yield Contradiction(
+                "data.validation",
+                ("data.validation", "training.load_best_model_at_end"),
+                "must be given, since training.load_best_model_at_end compares checkpoints on it (got null)",
+                "a data set",
+                "Add it, or set training.load_best_model_at_end to false.",
+            )
 
     def _teacher_missing(self) -> Iterator[Contradiction]:
         users = {

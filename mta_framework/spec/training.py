@@ -12,12 +12,19 @@ from mta_framework.spec.section import (
     Contradiction,
     EngineName,
     Section,
+    Text,
     exactly_one,
     repeated,
+    without_effect,
 )
 
 DTYPE_OF_PRECISION = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """``training.precision`` -> dtype of the forward pass."""
+
+VALIDATION_LOSSES = ("loss", "cross_entropy")
+"""Values of ``training.metric_for_best_model`` for which nothing is generated."""
+
+_BEST = "load_best_model_at_end"
 
 
 class GenerationSection(Section):
@@ -69,7 +76,39 @@ class TrainingSection(Section):
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
     generation: GenerationSection | None = Field(
-        None, description="Generation of responses; required by base losses that train on them, otherwise null."
+        None,
+        description="Generation of responses; required by base losses that train on them and by metrics that choose "
+        "the best checkpoint, otherwise null.",
+    )
+    eval_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Number of steps between validations, of which one follows the last step; null: one per epoch.",
+    )
+    load_best_model_at_end: bool = Field(
+        False,
+        description="Export the student of the validation with the best metric_for_best_model, not that of the last "
+        "step; its checkpoint is kept.",
+    )
+    metric_for_best_model: Text = Field(
+        "loss",
+        description="What the best checkpoint is chosen by: loss (the validation loss), cross_entropy (the student's, "
+        "on the validation set), or the name of a metric, which scores greedy answers to validation prompts.",
+    )
+    eval_prompts: int | None = Field(
+        None,
+        ge=1,
+        description="Number of validation prompts, from the first, that the student answers for "
+        "metric_for_best_model; null: all.",
+    )
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=1,
+        description="Number of validations in a row without a better metric_for_best_model after which training "
+        "stops; null: it never does.",
+    )
+    early_stopping_threshold: float = Field(
+        0.0, ge=0, description="Amount by which metric_for_best_model must improve to reset the patience."
     )
     save_steps: int | None = Field(
         None,
@@ -78,7 +117,10 @@ class TrainingSection(Section):
         json_schema_extra=affects("nothing"),
     )
     keep_checkpoints: int = Field(
-        2, ge=1, description="Number of latest checkpoints that are kept.", json_schema_extra=affects("nothing")
+        2,
+        ge=1,
+        description="Number of latest checkpoints that are kept, besides the best one if load_best_model_at_end.",
+        json_schema_extra=affects("nothing"),
     )
     log_steps: int = Field(
         10, ge=1, description="Number of steps between log entries.", json_schema_extra=affects("nothing")
@@ -88,6 +130,12 @@ class TrainingSection(Section):
         description="Trackers that receive the log, besides the run folder.",
         json_schema_extra=affects("nothing"),
     )
+
+    @property
+    def answer_metric(self) -> str | None:
+        """Name of the metric of generated answers that the best checkpoint is chosen by; None where there is none."""
+        by_answers = self.load_best_model_at_end and self.metric_for_best_model not in VALIDATION_LOSSES
+        return self.metric_for_best_model if by_answers else None
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from exactly_one(self, "epochs", "max_steps")
@@ -100,3 +148,26 @@ class TrainingSection(Section):
                 f"a divisor of {self.batch_size}",
                 "Change one of the two.",
             )
+        if self.load_best_model_at_end:
+            yield from self._selection_contradictions()
+        else:
+            for name in ("metric_for_best_model", "eval_prompts", "early_stopping_patience"):
+                yield from without_effect(self, name, _BEST, f"where {_BEST} is false")
+        if self.early_stopping_patience is None:
+            reason = "where early_stopping_patience is null"
+            yield from without_effect(self, "early_stopping_threshold", "early_stopping_patience", reason)
+
+    def _selection_contradictions(self) -> Iterator[Contradiction]:
+        steps = ("eval_steps", "save_steps")
+        if (self.eval_steps is None) != (self.save_steps is None):
+            missing, given = steps if self.eval_steps is None else steps[::-1]
+            problem = f"must be given with {given} and {_BEST} (got null)"
+            expected, hint = "a number of steps, or null for both", "Set both, or neither for one per epoch."
+            yield Contradiction(missing, (_BEST, *steps), problem, expected, hint)
+        elif self.eval_steps and self.save_steps and self.save_steps % self.eval_steps:
+            problem = f"must be a multiple of eval_steps with {_BEST} (got {self.save_steps})"
+            expected = f"a multiple of {self.eval_steps}"
+            yield Contradiction("save_steps", (_BEST, *steps), problem, expected, "Change one of the two.")
+        if self.metric_for_best_model in VALIDATION_LOSSES:
+            reason = f"where metric_for_best_model is {self.metric_for_best_model}, for which nothing is generated"
+            yield from without_effect(self, "eval_prompts", "metric_for_best_model", reason)

@@ -30,7 +30,9 @@ def precision_fault(section: TrainingSection) -> Fault | None:
     return Fault("training.precision", problem, "fp32 or bf16 on a CPU", hint)
 
 
-def training_arguments(section: TrainingSection, seed: int, folder: Path, validates: bool) -> TrainingArguments:
+def training_arguments(
+    section: TrainingSection, seed: int, folder: Path, validates: bool, higher_is_better: bool = False
+) -> TrainingArguments:
     """Make the trainer's arguments.
 
     Args:
@@ -38,6 +40,7 @@ def training_arguments(section: TrainingSection, seed: int, folder: Path, valida
         seed: Seed of the global random generators (dropout).
         folder: Folder of the run; its name is the run's name in trackers, and checkpoints are written to it.
         validates: Whether there is a validation set.
+        higher_is_better: Whether a higher value of ``metric_for_best_model`` is better.
     """
     state = processes()
     micro = micro_batch_size(section, state.num_processes)
@@ -57,9 +60,14 @@ def training_arguments(section: TrainingSection, seed: int, folder: Path, valida
         use_cpu=state.device.type == "cpu",
         bf16=section.precision == "bf16",
         fp16=section.precision == "fp16",
-        eval_strategy="epoch" if validates else "no",
+        eval_strategy=("steps" if section.eval_steps else "epoch") if validates else "no",
+        eval_steps=section.eval_steps,
         save_strategy="steps" if section.save_steps else "epoch",
         save_steps=section.save_steps or 500,
+        load_best_model_at_end=section.load_best_model_at_end,
+        metric_for_best_model=section.metric_for_best_model if section.load_best_model_at_end else None,
+        greater_is_better=higher_is_better if section.load_best_model_at_end else None,
+        restore_callback_states_from_checkpoint=section.early_stopping_patience is not None,
         logging_steps=section.log_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,

@@ -40,7 +40,7 @@ STATE = "memory.json"
 
 MANIFEST = "files.json"
 
-_STATE_OF_TRAINER = "trainer_state.json"
+TRAINER_STATE = "trainer_state.json"
 
 _log = logging.getLogger(__name__)
 
@@ -88,10 +88,8 @@ def load(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> dict
     Raises:
         RunError: The checkpoint cannot be read, or ``restore`` of the base loss or batch policy failed.
     """
+    load_weights_of(distiller, folder)
     with explain_unreadable(folder):
-        load_weights(distiller.student, folder / STUDENT)
-        if distiller.alignment is not None and distiller.alignment.state_dict():
-            distiller.alignment.load_state_dict(load_file(folder / PROJECTIONS))
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         loss_state, policy_state = state["base_loss"], state["batch_policy"]
         distiller.stopwatch.restore(state["stopwatch"])
@@ -103,6 +101,22 @@ def load(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> dict
         with as_plugin_error(plugin_label(distiller, policy)):
             policy.restore(policy_state)
     return log
+
+
+def load_weights_of(distiller: Distiller, folder: Path) -> None:
+    """Restore student and projections alone.
+
+    Args:
+        distiller: Student and projections to restore.
+        folder: Folder of the checkpoint.
+
+    Raises:
+        RunError: The checkpoint cannot be read.
+    """
+    with explain_unreadable(folder):
+        load_weights(distiller.student, folder / STUDENT)
+        if distiller.alignment is not None and distiller.alignment.state_dict():
+            distiller.alignment.load_state_dict(load_file(folder / PROJECTIONS))
 
 
 @contextmanager
@@ -129,7 +143,7 @@ def latest(folder: Path) -> Path | None:
     intact = require_intact(folder)
     for path in _checkpoints(folder):
         if intact is not None and _step(path) > _step(intact):
-            _log.warning("%s is damaged (%s); continuing from %s", path, damage(path), intact.name)
+            _log.warning("%s is damaged (%s); continuing from %s", path, _problem(path), intact.name)
     return intact
 
 
@@ -146,12 +160,25 @@ def require_intact(folder: Path) -> Path | None:
         problem, hint = "is a file", "Delete it; without student and checkpoints a run starts over."
         raise InputError([Fault(str(folder), problem, "a folder of checkpoints, or none", hint)])
     checkpoints = _checkpoints(folder)
-    intact = next((path for path in reversed(checkpoints) if damage(path) is None), None)
+    intact = next((path for path in reversed(checkpoints) if _problem(path) is None), None)
     if checkpoints and intact is None:
-        problem = f"holds no intact checkpoint (got {checkpoints[-1].name}: {damage(checkpoints[-1])})"
+        problem = f"holds no intact checkpoint (got {checkpoints[-1].name}: {_problem(checkpoints[-1])})"
         hint = "Put the missing files back, or delete the folder to train from the beginning."
         raise InputError([Fault(str(folder), problem, "at least one intact checkpoint, or none at all", hint)])
     return intact
+
+
+def _problem(checkpoint: Path) -> str | None:
+    """Why a checkpoint cannot be resumed from, as part of a sentence; None: it and the best one by then are intact."""
+    if problem := damage(checkpoint):
+        return problem
+    try:
+        best_step = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))["best_global_step"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    best = path_of(checkpoint.parent, best_step or _step(checkpoint))
+    problem = damage(best) if best != checkpoint else None
+    return f"of its best checkpoint {best.name}, {problem}" if problem else None
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -166,7 +193,7 @@ def trainer_state(checkpoint: Path) -> TrainerState:
         RunError: It cannot be read.
     """
     with explain_unreadable(checkpoint):
-        return TrainerState.load_from_json(str(checkpoint / _STATE_OF_TRAINER))
+        return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
 
 
 def require_same_plan(checkpoint: Path, total_steps: int, steps_per_epoch: int) -> None:
@@ -195,18 +222,24 @@ def require_same_plan(checkpoint: Path, total_steps: int, steps_per_epoch: int) 
     if differs:
         problem = f"is of a training with other steps (got {', '.join(differs)})"
         hint = "Put data and settings back, or delete the run folder to start over."
-        raise InputError([Fault(str(checkpoint / _STATE_OF_TRAINER), problem, "the steps of this spec and data", hint)])
+        raise InputError([Fault(str(checkpoint / TRAINER_STATE), problem, "the steps of this spec and data", hint)])
 
 
-def publish(folder: Path, step: int, keep: int) -> None:
+def path_of(folder: Path, step: int) -> Path:
+    """The checkpoint after ``step`` steps, existing or not."""
+    return folder / f"checkpoint-{step}"
+
+
+def publish(folder: Path, step: int, keep: int, best_step: int | None = None) -> None:
     """Move a checkpoint from ``folder/partial`` to ``folder``, then delete all but the latest ``keep`` complete ones.
 
     Args:
         folder: Folder of the run's checkpoints.
         step: Step of the new checkpoint; later ones, which a resumed run passed over, are deleted.
         keep: Number of checkpoints to keep, at least 1.
+        best_step: Step of the best checkpoint, which is kept in addition; None: there is none.
     """
-    target = folder / f"checkpoint-{step}"
+    target = path_of(folder, step)
     partial = folder / "partial" / target.name
     write_manifest(partial)
     bring_to_disk(partial)
@@ -216,7 +249,7 @@ def publish(folder: Path, step: int, keep: int) -> None:
     bring_to_disk(folder, inside=False)
     kept = [path for path in complete_checkpoints(folder) if _step(path) <= step][-keep:]
     for path in _checkpoints(folder):
-        if path not in kept:
+        if path not in kept and _step(path) != best_step:
             if problem := _incompleteness(path):
                 _log.warning("%s is damaged (%s) and is deleted", path, problem)
             shutil.rmtree(path)

@@ -16,9 +16,10 @@ from mta_framework.spec.training import TrainingSection
 from mta_framework.training import checkpoints
 from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size, training_arguments
 from mta_framework.training.distiller import Distiller
+from mta_framework.training.selection import is_done, load_best, stopping
 from mta_framework.training.trackers import tracked
 from mta_framework.training.trainer import DistillationTrainer, TrainingData
-from mta_framework.types import Example
+from mta_framework.types import BestCheckpoint, Example
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,17 @@ class TrainingLog:
 
     Args:
         history: Log entries of transformers.
-        total_steps: Optimiser steps of the whole training.
+        total_steps: Optimiser steps of the whole training, up to where it stopped early if it did.
         seconds: Duration in seconds, validation and checkpoints included, without steps that an interruption lost.
         step_time: Mean seconds per step by part, see ``Stopwatch``.
+        best: Checkpoint whose student is exported; None: that of the last step is.
     """
 
     history: list[dict[str, Any]]
     total_steps: int
     seconds: float
     step_time: dict[str, float] = field(default_factory=dict)
+    best: BestCheckpoint | None = None
 
 
 def sampler_for(examples: Sequence[Example], section: TrainingSection, seed: int) -> GroupedSampler:
@@ -70,6 +73,8 @@ def train(
 ) -> TrainingLog:
     """Train, from the latest checkpoint in ``folder/checkpoints`` if there is one.
 
+    The student ends as it was after the last step, or in its best checkpoint with ``load_best_model_at_end``.
+
     Args:
         distiller: Module to train.
         data: Examples, order, collator and batch policy.
@@ -84,14 +89,16 @@ def train(
     """
     if section.gradient_checkpointing:
         _checkpoint_activations(distiller.student)
-    arguments = training_arguments(section, seed, folder, bool(data.validation))
+    higher_is_better = data.answers is not None and data.answers.higher_is_better
+    arguments = training_arguments(section, seed, folder, bool(data.validation), higher_is_better)
     checkpoint = _starting_point(folder / CHECKPOINTS, total_steps(section, data.sampler), data.sampler.steps_per_epoch)
     with tracked(section.trackers, folder) as trackers:
+        callbacks = [*stopping(section), *trackers]
         trainer = DistillationTrainer(
-            distiller, arguments, data, projection_learning_rate, section.keep_checkpoints, trackers
+            distiller, arguments, data, projection_learning_rate, section.keep_checkpoints, callbacks
         )
         with closing(trainer.progress):
-            if checkpoint is not None and int(checkpoint.name.split("-")[1]) >= total_steps(section, data.sampler):
+            if checkpoint is not None and is_done(checkpoints.trainer_state(checkpoint)):
                 # Only validation and export can be missing; transformers would take one more step.
                 trainer.restore(checkpoint)
                 trainer.validate_if_due()
@@ -99,9 +106,9 @@ def train(
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     state = trainer.state
-    return TrainingLog(
-        state.log_history, state.max_steps, trainer.meter.seconds(), trainer.stopwatch.seconds_per_step()
-    )
+    best = load_best(distiller, state, section, folder / CHECKPOINTS)
+    seconds, step_time = trainer.meter.seconds(), trainer.stopwatch.seconds_per_step()
+    return TrainingLog(state.log_history, state.global_step, seconds, step_time, best)
 
 
 def _starting_point(folder: Path, steps: int, steps_per_epoch: int) -> Path | None:

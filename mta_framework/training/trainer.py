@@ -40,6 +40,7 @@ from mta_framework.training import checkpoints
 from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, LossMeter, contribution, plugin_label
 from mta_framework.training.progress_bar import ProgressBar
 from mta_framework.training.rollouts import TrainingRollouts
+from mta_framework.training.selection import AnswerScore
 from mta_framework.training.training_meter import TrainingMeter
 from mta_framework.types import Batch, Example, Progress
 
@@ -58,6 +59,7 @@ class TrainingData:
         collator: Turns examples into batches.
         policy: Batch policy; None: every step trains on the training set's responses.
         rollouts: Writes responses for the policy; None without one.
+        answers: Scores answers to validation prompts at each validation; None: the losses alone are computed.
     """
 
     train: Sequence[Example]
@@ -66,6 +68,7 @@ class TrainingData:
     collator: Collator
     policy: BatchPolicy | None = None
     rollouts: TrainingRollouts | None = None
+    answers: AnswerScore | None = None
 
 
 class DistillationTrainer(Trainer):
@@ -254,6 +257,9 @@ class DistillationTrainer(Trainer):
             with as_plugin_error(plugin_label(self.distiller, self._data.policy)):
                 self._data.policy.observe_validation(values[CROSS_ENTROPY])
         metrics = {f"eval_{name}": value for name, value in meter.pop().items()}
+        if (answers := self._data.answers) is not None:
+            with self.accelerator.autocast():
+                metrics[f"eval_{answers.metric}"] = answers.compute(self.state.global_step)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -263,7 +269,8 @@ class DistillationTrainer(Trainer):
         step, policy = self.state.global_step, self._data.policy
         wanted = step > 0 or (policy is not None and policy.NEEDS_VALIDATION)
         done = any(f"eval_{CROSS_ENTROPY}" in entry and entry["step"] == step for entry in self.state.log_history)
-        due = step % self._data.sampler.steps_per_epoch == 0 or step == self.state.max_steps
+        interval = self.args.eval_steps or self._data.sampler.steps_per_epoch
+        due = step % interval == 0 or step == self.state.max_steps
         if self._data.validation and wanted and not done and due:
             self.evaluate()
 
@@ -299,6 +306,12 @@ class DistillationTrainer(Trainer):
         self.restore_log()
         self._total_loss_scalar += self._tr_loss.item()
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Save a checkpoint of every best validation so far, and of the one at which training stops early."""
+        is_best = super()._determine_best_metric(metrics, trial)
+        self.control.should_save |= is_best or (self.args.load_best_model_at_end and self.control.should_training_stop)
+        return is_best
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._folder or self.args.output_dir)
 
@@ -309,6 +322,7 @@ class DistillationTrainer(Trainer):
         self._folder = folder / "partial"
         try:
             super()._save_checkpoint(model, trial)
+            self._forget_unpublished_path(self._folder)
         except BaseException:
             checkpoints.discard_partial(folder)  # it may be what fills the disk
             raise
@@ -316,8 +330,16 @@ class DistillationTrainer(Trainer):
             self._folder = None
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            checkpoints.publish(folder, self.state.global_step, self._keep_checkpoints)
+            checkpoints.publish(folder, self.state.global_step, self._keep_checkpoints, self.state.best_global_step)
         self.accelerator.wait_for_everyone()
+
+    def _forget_unpublished_path(self, folder: Path) -> None:
+        """Leave the best step alone to tell the best checkpoint: transformers notes a path, and here that moves."""
+        if self.state.best_model_checkpoint is not None:
+            self.state.best_model_checkpoint = None
+            if self.args.should_save:
+                state = checkpoints.path_of(folder, self.state.global_step) / checkpoints.TRAINER_STATE
+                self.state.save_to_json(str(state))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         assert output_dir is not None

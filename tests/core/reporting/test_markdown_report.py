@@ -8,11 +8,29 @@ import pytest
 
 from mta_framework.evaluation.report import Report, SampleResponses, Score
 from mta_framework.reporting.markdown_report import markdown
+from mta_framework.types import BestCheckpoint
 
 
 @pytest.fixture
 def page(report):
     return markdown(report)
+
+
+@pytest.mark.parametrize(
+    ("planned", "patience", "end"),
+    [
+        (6, None, "in validation (12.35)."),
+        (9, 1, "Training stopped before the 9 planned steps: one validation brought no better."),
+        (9, 3, "Training stopped before the 9 planned steps: 3 validations in a row brought no better."),
+    ],
+)
+def test_page_says_which_checkpoint_was_chosen_and_why_training_ended(planned, patience, end, report):
+    spec = {**report.spec, "training": {**report.spec["training"], "early_stopping_patience": patience}}
+    best = BestCheckpoint("rouge_l", 4, 12.3456, planned)
+    lines = markdown(dataclasses.replace(report, spec=spec, steps=6, best=best)).splitlines()
+    (line,) = [line for line in lines if line.startswith("The student was trained")]
+    assert "It is that of step 4, the best by `rouge_l` in validation (12.35)." in line
+    assert line.endswith(end)
 
 
 def test_run_that_did_little_has_a_short_page():

@@ -75,6 +75,31 @@ def test_one_flipped_bit_is_damage_in_every_file_and_at_every_byte(folder):
     assert damage(folder) is None
 
 
+def publish_steps(folder, steps, keep, best_step):
+    for step in steps:
+        write_partial(folder, step, trainer_state=json.dumps({"best_global_step": best_step}))
+        publish(folder, step, keep, best_step)
+
+
+def test_publishing_keeps_the_best_checkpoint_besides_the_latest_ones(tmp_path):
+    publish_steps(tmp_path, (2, 4, 6, 8), keep=2, best_step=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-6", "checkpoint-8"]
+
+
+@pytest.mark.parametrize("best", [4, None])
+def test_a_checkpoint_needs_none_but_itself_and_the_best_one(best, tmp_path):
+    publish_steps(tmp_path, (2, 4), 2, best)
+    (tmp_path / "checkpoint-2" / "state.json").unlink()
+    assert latest(tmp_path) == tmp_path / "checkpoint-4"
+
+
+def test_a_checkpoint_is_not_continued_without_the_best_one_that_it_names(tmp_path):
+    publish_steps(tmp_path, (2, 4), 2, best_step=2)
+    (tmp_path / "checkpoint-2" / "state.json").unlink()
+    with pytest.raises(InputError, match="of its best checkpoint checkpoint-2"):
+        latest(tmp_path)
+
+
 def test_publishing_keeps_the_last_whole_checkpoints_and_drops_damaged_and_later_ones(tmp_path, caplog):
     for step in (1, 2, 9):
         write_partial(tmp_path, step)

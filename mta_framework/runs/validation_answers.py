@@ -1,0 +1,125 @@
+"""Scores the student's answers to validation prompts during training, to choose the best checkpoint by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from mta_framework.data.prompts import render
+from mta_framework.data.records import read_records
+from mta_framework.data.tokens import EncodedSet
+from mta_framework.distributed import gather, run_on_main, shard
+from mta_framework.evaluation.aggregation import mean_over_prompts
+from mta_framework.evaluation.likelihood import likelihoods
+from mta_framework.evaluation.scoring import score
+from mta_framework.generation.engine import Engine
+from mta_framework.generation.sampling_settings import Sampling
+from mta_framework.interfaces import Metric
+from mta_framework.models.decoder import base_of
+from mta_framework.spec.run import RunSpec
+from mta_framework.types import Example, Generations, Likelihood
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ValidationAnswers:
+    """Answers validation prompts with the student under training, greedily, and scores the answers.
+
+    Greedy decoding has no sampling noise: scores of two steps differ by the weights alone.
+
+    Args:
+        metric: Metric of the answers.
+        engine: Engine that generates with the live student.
+        student: Student under training.
+        tokenizer: Tokenizer of the student.
+        prompts: Validation texts, of which the prompts are answered.
+        references: References of each prompt.
+        questions: Instruction and input of each prompt.
+        sampling: Limits of the answers; temperature 0.
+        cache_dir: Directory for expensive results of metrics.
+    """
+
+    metric: Metric
+    engine: Engine
+    student: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Sequence[Example]
+    references: Sequence[Sequence[str]]
+    questions: Sequence[str]
+    sampling: Sampling
+    cache_dir: Path
+
+    def mean_score(self, step: int) -> float:
+        """Mean score of the present student's answers, the same on every process.
+
+        Args:
+            step: Number of finished steps.
+
+        Raises:
+            RunError: The metric failed or broke its contract.
+        """
+        ids = [prompt.prompt_ids.tolist() for prompt in shard(self.prompts)]
+        made = self.engine.generate("student", ids, self.sampling, [0] * len(ids), version=step)
+        texts = gather([generation.text for generation in made], len(self.prompts))
+        return run_on_main(lambda: self._mean_score(texts))
+
+    def _mean_score(self, texts: Sequence[str]) -> float:
+        label = self.metric.NAME
+        generations = Generations(texts, self.references, self.questions, self._likelihoods, self.cache_dir)
+        scores = score(generations, [(label, self.metric)])[label]
+        return mean_over_prompts(scores.scores, scores.weights or [1.0] * len(texts), self.metric.MEAN)
+
+    def _likelihoods(self) -> list[Likelihood]:
+        ids = [prompt.prompt_ids.tolist() for prompt in self.prompts]
+        first = [texts[0] for texts in self.references]
+        return likelihoods(base_of(self.student), self.tokenizer, ids, first, self.sampling.batch_tokens)
+
+
+def validation_answers(
+    spec: RunSpec,
+    metric: Metric,
+    validation: EncodedSet,
+    engine: Engine,
+    student: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+) -> ValidationAnswers:
+    """Read the references of the validation set, and prepare its prompts.
+
+    Args:
+        spec: Spec of the run.
+        metric: Metric of the answers.
+        validation: The validation set, tokenised.
+        engine: Engine that generates with the live student.
+        student: Student under training.
+        tokenizer: Tokenizer of the student.
+    """
+    section = spec.training.generation
+    assert spec.data.validation is not None
+    assert section is not None
+    records = read_records(spec.data.validation, "data.validation")
+    samples = render(records, spec.data.template, tokenizer)
+    prompts = validation.examples[: spec.training.eval_prompts]
+    return ValidationAnswers(
+        metric,
+        engine,
+        student,
+        tokenizer,
+        prompts,
+        references=[samples[prompt.index].references for prompt in prompts],
+        questions=[records[prompt.index].question for prompt in prompts],
+        sampling=Sampling(0.0, 1.0, max_new_tokens(spec), section.batch_tokens),
+        cache_dir=spec.metric_cache,
+    )
+
+
+def max_new_tokens(spec: RunSpec) -> int:
+    """Maximum number of tokens of a response that is generated during training."""
+    section = spec.training.generation
+    assert section is not None
+    return section.max_new_tokens or spec.data.max_length - spec.data.max_prompt_length
