@@ -89,7 +89,7 @@ def training_data(
         collator=Collator(run_models.tokenizer.pad_token_id, granularities, teacher_padding),
         policy=policy,
         rollouts=None if policy is None else _rollouts(bound, engine, run_models, data, sampler, student, teacher),
-        answers=_answers(bound, engine, run_models, data, student),
+        answers=_answers(bound, engine, run_models, student),
     )
 
 
@@ -104,13 +104,11 @@ def _named(student: nn.Module, teacher: nn.Module | None) -> dict[str, nn.Module
     return {"student": student, **({} if teacher is None else {"teacher": teacher})}
 
 
-def _answers(
-    bound: BoundRun, engine: Engine | None, run_models: RunModels, data: PreparedData, student: nn.Module
-) -> AnswerScore | None:
+def _answers(bound: BoundRun, engine: Engine | None, run_models: RunModels, student: nn.Module) -> AnswerScore | None:
     metric = bound.answer_metric
-    if metric is None or engine is None or data.validation is None:
+    if metric is None or engine is None:
         return None
-    answers = validation_answers(bound.spec, metric, data.validation, engine, student, run_models.tokenizer)
+    answers = validation_answers(bound.spec, metric, engine, student, run_models.tokenizer)
     return AnswerScore(metric.NAME, metric.HIGHER_IS_BETTER, answers.mean_score)
 
 

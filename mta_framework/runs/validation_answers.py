@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from mta_framework.data.prompts import render
+from mta_framework.data.reasoning import marks_to_strip
 from mta_framework.data.records import read_records
-from mta_framework.data.tokens import EncodedSet
+from mta_framework.data.tokens import prompt_ids
 from mta_framework.distributed import gather, run_on_main, shard
 from mta_framework.evaluation.aggregation import mean_over_prompts
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.scoring import score
 from mta_framework.generation.engine import Engine
-from mta_framework.generation.sampling_settings import Sampling
+from mta_framework.generation.sampling_settings import Generation, Sampling
 from mta_framework.interfaces import Metric
 from mta_framework.models.decoder import base_of
 from mta_framework.spec.run import RunSpec
-from mta_framework.types import Example, Generations, Likelihood
+from mta_framework.types import Generations, Likelihood
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,7 +39,8 @@ class ValidationAnswers:
         engine: Engine that generates with the live student.
         student: Student under training.
         tokenizer: Tokenizer of the student.
-        prompts: Validation texts, of which the prompts are answered.
+        prompts: Validation prompts, as the evaluation would have them.
+        prompt_ids: Token ids of each prompt.
         references: References of each prompt.
         questions: Instruction and input of each prompt.
         sampling: Limits of the answers; temperature 0.
@@ -49,7 +51,8 @@ class ValidationAnswers:
     engine: Engine
     student: nn.Module
     tokenizer: PreTrainedTokenizerBase
-    prompts: Sequence[Example]
+    prompts: Sequence[str]
+    prompt_ids: Sequence[Sequence[int]]
     references: Sequence[Sequence[str]]
     questions: Sequence[str]
     sampling: Sampling
@@ -64,55 +67,57 @@ class ValidationAnswers:
         Raises:
             RunError: The metric failed or broke its contract.
         """
-        ids = [prompt.prompt_ids.tolist() for prompt in shard(self.prompts)]
+        ids = shard(self.prompt_ids)
         made = self.engine.generate("student", ids, self.sampling, [0] * len(ids), version=step)
-        texts = gather([generation.text for generation in made], len(self.prompts))
-        return run_on_main(lambda: self._mean_score(texts))
+        answers = gather(made, len(self.prompts))
+        return run_on_main(lambda: self._mean_score(answers))
 
-    def _mean_score(self, texts: Sequence[str]) -> float:
+    def _mean_score(self, answers: Sequence[Generation]) -> float:
+        texts = [answer.text for answer in answers]
+        references = self.references
+        if (marks := marks_to_strip(self.tokenizer, None)) is not None:
+            rows = zip(self.prompts, answers, strict=True)
+            texts = [marks.answer(row.text, marks.begun_by(prompt), row.finished) for prompt, row in rows]
+            references = [[marks.answer(text) for text in some] for some in references]
         label = self.metric.NAME
-        generations = Generations(texts, self.references, self.questions, self._likelihoods, self.cache_dir)
+        generations = Generations(texts, references, self.questions, self._likelihoods, self.cache_dir)
         scores = score(generations, [(label, self.metric)])[label]
         return mean_over_prompts(scores.scores, scores.weights or [1.0] * len(texts), self.metric.MEAN)
 
     def _likelihoods(self) -> list[Likelihood]:
-        ids = [prompt.prompt_ids.tolist() for prompt in self.prompts]
         first = [texts[0] for texts in self.references]
-        return likelihoods(base_of(self.student), self.tokenizer, ids, first, self.sampling.batch_tokens)
+        return likelihoods(base_of(self.student), self.tokenizer, self.prompt_ids, first, self.sampling.batch_tokens)
 
 
 def validation_answers(
-    spec: RunSpec,
-    metric: Metric,
-    validation: EncodedSet,
-    engine: Engine,
-    student: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+    spec: RunSpec, metric: Metric, engine: Engine, student: nn.Module, tokenizer: PreTrainedTokenizerBase
 ) -> ValidationAnswers:
-    """Read the references of the validation set, and prepare its prompts.
+    """Read prompts and references of the validation set; prompts that are too long for training are left out.
 
     Args:
         spec: Spec of the run.
         metric: Metric of the answers.
-        validation: The validation set, tokenised.
         engine: Engine that generates with the live student.
         student: Student under training.
         tokenizer: Tokenizer of the student.
     """
-    section = spec.training.generation
-    assert spec.data.validation is not None
+    section, data = spec.training.generation, spec.data
+    assert data.validation is not None
     assert section is not None
-    records = read_records(spec.data.validation, "data.validation")
-    samples = render(records, spec.data.template, tokenizer)
-    prompts = validation.examples[: spec.training.eval_prompts]
+    records = read_records(data.validation, "data.validation")
+    samples = render(records, data.template, tokenizer, options=data.template_options, supervise="none")
+    ids = prompt_ids(samples, tokenizer)
+    rows = [row for row, prompt in enumerate(ids) if len(prompt) <= data.max_prompt_length]
+    rows = rows[: spec.training.eval_prompts]
     return ValidationAnswers(
         metric,
         engine,
         student,
         tokenizer,
-        prompts,
-        references=[samples[prompt.index].references for prompt in prompts],
-        questions=[records[prompt.index].question for prompt in prompts],
+        prompts=[samples[row].prompt for row in rows],
+        prompt_ids=[ids[row] for row in rows],
+        references=[samples[row].references for row in rows],
+        questions=[records[row].question for row in rows],
         sampling=Sampling(0.0, 1.0, max_new_tokens(spec), section.batch_tokens),
         cache_dir=spec.metric_cache,
     )

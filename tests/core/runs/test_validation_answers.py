@@ -1,0 +1,67 @@
+"""Answers to validation prompts: which prompts, how they are sampled, and what the metric sees."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from transformers import AutoTokenizer
+
+from mta_framework import Metric, ScoreSet
+from mta_framework.generation.sampling_settings import Generation
+from mta_framework.runs.validation_answers import validation_answers
+from mta_framework.spec.run import RunSpec
+
+
+class Lengths(Metric):
+    """The number of characters of an answer, weighted by those of its reference."""
+
+    NAME = "lengths"
+
+    def score(self, generations):
+        self.seen = generations
+        weights = tuple(float(len(texts[0])) for texts in generations.references)
+        return ScoreSet(tuple(float(len(text)) for text in generations.predictions), weights)
+
+
+@pytest.fixture
+def build(spec_dict, tokenizer_folder):
+    def build(**training):
+        settings = {"load_best_model_at_end": True, "metric_for_best_model": "lengths", "generation": {}, **training}
+        spec = {**spec_dict, "teacher": None, "alignment": None, "evaluation": None, "student": {"hub": "none"}}
+        spec["training"] = {**spec["training"], **settings}
+        asked = []
+
+        def generate(by, prompt_ids, sampling, seeds, *, version):
+            asked.append((by, list(prompt_ids), sampling, version))
+            return [Generation((), "x" * (row + 1), True) for row in range(len(prompt_ids))]
+
+        engine = SimpleNamespace(generate=generate)
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+        return validation_answers(
+            RunSpec.model_validate(spec), Lengths(Lengths.Params()), engine, None, tokenizer
+        ), asked
+
+    return build
+
+
+def test_the_first_prompts_are_answered_greedily_within_the_limits_of_training(build):
+    answers, asked = build(eval_prompts=2)
+    answers.mean_score(7)
+    ((by, prompts, sampling, version),) = asked
+    assert (by, len(prompts), version) == ("student", 2, 7)
+    assert (sampling.temperature, sampling.max_new_tokens) == (0.0, 40)
+    assert answers.tokenizer.decode(prompts[0]) == answers.prompts[0]
+    assert answers.questions[0].startswith("Say what the old keeper did.")
+
+
+def test_the_mean_is_the_metric_s_own_with_its_weights(build):
+    answers, _ = build(eval_prompts=3)
+    value = answers.mean_score(1)
+    weights = [len(texts[0]) for texts in answers.references]
+    assert value == pytest.approx(sum(w * n for w, n in zip(weights, (1, 2, 3), strict=True)) / sum(weights))
+
+
+def test_all_prompts_that_are_short_enough_are_answered_without_a_limit(build):
+    answers, _ = build()
+    assert len(answers.prompts) == len(answers.prompt_ids) == 6
