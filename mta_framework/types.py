@@ -210,6 +210,8 @@ class Example:
             text; None where the models share a tokenizer.
         prompt_boundaries: Character offsets at which prompt and response are cut into pieces that are parsed one by
             one; empty: the text is parsed as a whole.
+        supervised_T: bool, whether each token is supervised, where not all tokens after the prompt are: other turns may
+            stand between several answers; None: they all are.
         index: 0-based position of the text in its data set, for messages; -1 where it is unknown. A response that is
             written during training has the index of its prompt.
     """
@@ -223,6 +225,7 @@ class Example:
     teacher: Example | None = None
     matched_R2: NDArray[np.int32] | None = None
     prompt_boundaries: tuple[int, ...] = ()
+    supervised_T: NDArray[np.bool_] | None = None
     index: int = -1
 
     @property

@@ -41,7 +41,8 @@ def collate(
         teacher_pad_token_id: Token id used for padding in the teacher's tokens; unused with a shared tokenizer.
 
     Returns:
-        The batch, on the CPU. A position is supervised if the token after it belongs to the response.
+        The batch, on the CPU. A position is supervised if the token after it belongs to the response, and is not left
+        out by ``Example.supervised_T``.
     """
     lengths = np.array([len(example.input_ids) for example in examples])
     width = int(lengths.max())
@@ -51,6 +52,9 @@ def collate(
 
     prompt_lengths = np.array([example.prompt_length for example in examples])
     target_BT = mask_BT & (np.arange(width) >= np.maximum(prompt_lengths, 1)[:, None])
+    for row_T, example in zip(target_BT, examples, strict=True):
+        if example.supervised_T is not None:
+            row_T[: len(example.supervised_T)] &= example.supervised_T
     target = np.flatnonzero(target_BT)
     by_student_B = np.array([example.by_student for example in examples])
     supervised_B = target_BT.any(axis=1)

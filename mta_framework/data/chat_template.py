@@ -55,7 +55,7 @@ class Written(NamedTuple):
     Attributes:
         prompt: Everything before the answer, what the template writes between generation prompt and content included.
         response: The answer with what the template writes after it.
-        lead: Number of characters of white space before the content that belong to the response.
+        lead: Number of characters that the template writes between prompt and content, e.g. white space.
     """
 
     prompt: str
@@ -130,7 +130,7 @@ class ChatTemplate:
         wanted = any(self._options.get(name) is True for name in _REASONING_OPTIONS)
         if self._opens(opened) or (wanted and self._marks):
             return opened
-        return self._prompt(opened, self._frame(conversation), conversation.answer)
+        return self._prompt(opened, self._head(conversation), conversation.answer)
 
     def write(self, conversation: Conversation) -> Written:
         """Write prompt and answer for training.
@@ -140,14 +140,14 @@ class ChatTemplate:
         """
         opened = self.render(conversation.turns, conversation.tools, prompt=True)
         whole = self.render(conversation.whole, conversation.tools)
-        frame = self._frame(conversation)
-        prompt = self._prompt(opened, frame, conversation.answer)
+        head = self._head(conversation)
+        prompt = self._prompt(opened, head, conversation.answer)
         for candidate in (prompt, opened):
             if whole.startswith(candidate):
-                lead = len(frame[0]) - len(candidate) if frame and frame[0].startswith(candidate) else 0
+                lead = len(head) - len(candidate) if head and head.startswith(candidate) else 0
                 return Written(candidate, whole[len(candidate) :], lead)
-        if self._marks and frame and opened.startswith(frame[0]) and self._marks.opened_by(opened[len(frame[0]) :]):
-            return self._after_opening(conversation, opened, frame[0])
+        if self._marks and head and opened.startswith(head) and self._marks.opened_by(opened[len(head) :]):
+            return self._after_opening(conversation, opened, head)
         raise ValueError("the conversation with the answer does not begin with the prompt for it")
 
     def _after_opening(self, conversation: Conversation, opened: str, head: str) -> Written:
@@ -170,12 +170,16 @@ class ChatTemplate:
             return Written(opened, f"{reasoning.strip()}\n{self._marks.close}\n\n{rest}")
         return Written(head, rest)
 
-    def _prompt(self, opened: str, frame: tuple[str, str] | None, answer: Turn) -> str:
+    def _head(self, conversation: Conversation) -> str | None:
+        """What stands before the content of the answer, whatever it is."""
+        return self.before(conversation.whole, len(conversation.turns), conversation.tools)
+
+    def _prompt(self, opened: str, head: str | None, answer: Turn) -> str:
         """The generation prompt, and what the template writes between it and the content of an answer.
 
         White space there stays with the answer: it is tokenised with the word that follows.
         """
-        inserted = frame[0][len(opened) :] if frame and frame[0].startswith(opened) else ""
+        inserted = head[len(opened) :] if head and head.startswith(opened) else ""
         if self._marks and self.reasons(answer):
             inserted = inserted.split(self._marks.open)[0]
         return opened + inserted if inserted.strip() else opened
@@ -192,23 +196,18 @@ class ChatTemplate:
     def _opens(self, prompt: str) -> bool:
         return self._marks is not None and self._marks.begun_by(prompt)
 
-    def _frame(self, conversation: Conversation) -> tuple[str, str] | None:
-        """What the template writes before and after the content of an answer; None where it changes contents."""
-        return self.around(conversation.whole, len(conversation.turns), conversation.tools)
-
-    def around(self, turns: Sequence[Turn], index: int, tools: Sequence[Turn]) -> tuple[str, str] | None:
-        """Render a conversation around the content of one turn, without further fields of the turn.
+    def before(self, turns: Sequence[Turn], index: int, tools: Sequence[Turn]) -> str | None:
+        """Render what stands before the content of one turn in a conversation.
 
         Returns:
-            The text before and after the content; None where the template refuses another content, or writes it never
-            or several times.
+            The text; None where the template refuses another content, or writes it never or several times.
         """
         replaced = [*turns[:index], {"role": turns[index]["role"], "content": _CONTENT}, *turns[index + 1 :]]
         try:
             parts = self.render(replaced, tools).split(_CONTENT)
         except Exception:  # a template is foreign code, and may refuse the placeholder
             return None
-        return (parts[0], parts[1]) if len(parts) == 2 else None
+        return parts[0] if len(parts) == 2 else None
 
 
 def _turn(message: Message, as_text: bool, empty: str | None) -> Turn:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mta_framework.data.chat_template import ChatTemplate, Conversation, Written
 from mta_framework.data.message_fields import FieldCheck
-from mta_framework.data.rows import CALLS, Instruction, Message, Record
+from mta_framework.data.rows import ANSWERS, CALLS, Instruction, Message, Record
 from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError, error_message, nearest
 from mta_framework.spans.template_boundaries import chat_boundaries, fill_template
 from mta_framework.spec.data import DataSection
+from mta_framework.types import Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -166,7 +167,7 @@ class _ChatWriter:
 
     def write(self, messages: Sequence[Message], record: Record) -> tuple[Sample, list[str]]:
         """The sample of a row, and what the template leaves out of the row."""
-        answer = record.answer or Message("assistant", record.references[0])
+        answer = record.answer or Message(ANSWERS, record.references[0])
         conversation = self._template.conversation(messages, answer, record.tools)
         left_out = list(self._check.unwritten(conversation))
         if self._supervise == "none":
@@ -174,6 +175,8 @@ class _ChatWriter:
             return sample, left_out
         written = self._written(conversation)
         sample = Sample(written.prompt, written.response, record.references, templated=True)
+        if self._supervise == "all":
+            sample = self._with_all_turns(sample, conversation)
         if self._split_fields:
             sample = replace(sample, boundaries=self._boundaries(sample, conversation))
         return sample, left_out
@@ -183,6 +186,34 @@ class _ChatWriter:
         written = self._template.write(conversation)
         ended = written.response.rstrip()
         return written._replace(response=ended) if _ends_turn(ended, self._tokenizer) else written
+
+    def _with_all_turns(self, sample: Sample, conversation: Conversation) -> Sample:
+        """The sample with its response from the first answer of the conversation on, and all answers supervised.
+
+        Raises:
+            ValueError: The template writes an earlier answer in another way than as the last one.
+        """
+        roles = [turn["role"] for turn in conversation.turns]
+        earlier = [self._range(sample.text, conversation, index) for index, role in enumerate(roles) if role == ANSWERS]
+        if not earlier:
+            return sample
+        text, first = sample.text, earlier[0][0]
+        supervised = (*earlier, (len(sample.prompt), len(text)))
+        return replace(sample, prompt=text[:first], response=text[first:], supervised=supervised)
+
+    def _range(self, text: str, conversation: Conversation, index: int) -> Span:
+        """Where the whole text has an earlier answer, as it is written where it is the last turn."""
+        written = self._written(conversation.until(index))
+        starts = [len(written.prompt)] if text.startswith(written.prompt) else []
+        before = self._template.before(conversation.whole, index, conversation.tools)
+        if before is not None:
+            start = len(before) - written.lead
+            starts += [start] if text.startswith(before[:start]) else []
+        for start in starts:
+            if text.startswith(written.response, start):
+                return start, start + len(written.response)
+        problem = f"messages[{index}] is written in another way once other turns follow"
+        raise ValueError(f"{problem}: set data.supervise to 'last', or give every answer a row of its own")
 
     def _references(self, conversation: Conversation, record: Record) -> tuple[str, ...]:
         """The references; of an answer that calls tools, the text of the calls, without special tokens."""
@@ -213,7 +244,7 @@ def _special_texts(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     return {*added, *tokenizer.all_special_tokens}
 
 
-_USUAL_ROLES = ("system", "user", "assistant")
+_USUAL_ROLES = ("system", "user", ANSWERS)
 
 
 def _unusual(record: Record) -> str:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+ANSWERS = "assistant"
+"""Role of the turns that a model writes."""
+
 CALLS = "tool_calls"
 """Field of a turn that calls tools."""
 
@@ -157,7 +160,7 @@ def _conversation(row: Mapping[str, Any]) -> Record:
     if not isinstance(turns, list) or len(turns) < 2:
         raise RowError(f"messages must be a list of at least 2 turns (got {_short(turns)})", _TURNS)
     *prompt, answer = [_message(turn, f"messages[{index}]") for index, turn in enumerate(turns)]
-    if answer.role != "assistant":
+    if answer.role != ANSWERS:
         raise RowError(f"the last message must be the assistant's (got role {answer.role!r})", _TURNS)
     more = bool(answer.fields) or answer.content is None
     return Record(tuple(prompt), (answer.content or "",), answer if more else None, _tools(row.get("tools")))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mta_framework.data.prompts import Sample
+from mta_framework.data.supervision import supervised_tokens
 from mta_framework.errors import Fault, InputError
 from mta_framework.spans.cross_tokenizer import TokenisedText, common_spans, matched_tokens
 from mta_framework.types import Example, SpanSet
@@ -109,7 +110,9 @@ class SampleTokenizer:
         offsets = np.concatenate([prompt.offsets, response.offsets + len(sample.prompt)])[: self._max_length]
         special = np.isin(ids[: len(offsets)], self._special)
         truncated = len(ids) > self._max_length
-        return TokenisedText(ids[: self._max_length], offsets, len(prompt.ids), special, truncated)
+        ids = ids[: self._max_length]
+        supervised = supervised_tokens(offsets, sample.supervised, len(ids)) if sample.supervised else None
+        return TokenisedText(ids, offsets, len(prompt.ids), special, truncated, supervised)
 
 
 def _example(
@@ -123,6 +126,7 @@ def _example(
         prompt_text=sample.prompt,
         prompt_offsets=student.offsets[: student.prompt_length],
         prompt_boundaries=tuple(boundary for boundary in sample.boundaries if boundary <= len(sample.prompt)),
+        supervised_T=student.supervised,
         index=index,
     )
     if len(sides) == 1:
@@ -132,7 +136,7 @@ def _example(
     return replace(
         example,
         spans=student_spans,
-        teacher=Example(teacher.ids, teacher.prompt_length, teacher_spans),
+        teacher=Example(teacher.ids, teacher.prompt_length, teacher_spans, supervised_T=teacher.supervised),
         matched_R2=matched_tokens(sample.text, len(sample.prompt), student, teacher),
     )
 

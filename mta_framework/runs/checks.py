@@ -69,6 +69,11 @@ def policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) 
         problem = f"must be given, since {scored} scores answers that are written during training (got null)"
         hint = 'Add it, e.g. {"engine": "transformers"}, or set training.metric_for_best_model to loss.'
         yield Fault(where, problem, "a generation section", hint)
+    if policy is not None and draft.data.supervise == "all" and reading.sound("data", "supervise"):
+        problem = f"has no effect: {label} trains on responses to prompts (got 'all')"
+        hint = "Set it to 'last', or choose other batches in the options of the base loss."
+        expected = "'last', or a base loss that trains on the data"
+        yield Fault(reading.where(("data", "supervise")), problem, expected, hint)
     if policy is not None and reading.sound("training", "batch_size"):
         try:
             with faults_at(reading.where(("base_loss",))):

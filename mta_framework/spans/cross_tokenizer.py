@@ -22,6 +22,7 @@ class TokenisedText:
         prompt_length: Number of tokens of the prompt.
         special: Boolean mask over the offsets, True on special tokens.
         truncated: Whether the response was truncated to the maximum length.
+        supervised: Boolean mask over the ids, see ``Example.supervised_T``.
     """
 
     ids: NDArray[np.int32]
@@ -29,6 +30,7 @@ class TokenisedText:
     prompt_length: int
     special: NDArray[np.bool_]
     truncated: bool = False
+    supervised: NDArray[np.bool_] | None = None
 
     def token_ranges(self, text: str, span_set: SpanSet | Mapping[str, ArrayLike]) -> dict[str, NDArray[np.int32]]:
         """Convert character spans to token ranges.
@@ -69,7 +71,7 @@ def common_spans(
 
 
 def matched_tokens(text: str, prompt_end: int, student: TokenisedText, teacher: TokenisedText) -> NDArray[np.int32]:
-    """Find the tokens of a response that both models predict from the same text.
+    """Find the supervised tokens of a response that both models predict from the same text.
 
     Args:
         text: The whole text, prompt and response.
@@ -108,5 +110,7 @@ def _prediction_offsets(text: str, prompt_end: int, side: TokenisedText) -> tupl
         if not text[read[row] : start[row]].isspace():
             read[row] = start[row]
     begins = start >= read
+    if side.supervised is not None:
+        begins &= side.supervised[token]
     offset, first = np.unique(read[begins], return_index=True)
     return offset, token[begins][first]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
+from mta_framework.spec.document import shown
 from mta_framework.spec.effects import affects
 from mta_framework.spec.section import (
     Contradiction,
@@ -52,17 +53,19 @@ _RESERVED_OPTIONS = frozenset(
 """What the framework, the rows and the tokenizer give to a chat template."""
 
 
-def _option_name(name: str) -> str:
-    if name in _RESERVED_OPTIONS:
-        raise ValueError(f"must not be given: it is not a variable that is free (got {name!r})")
-    return name
-
-
-TemplateOptions = dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$"), AfterValidator(_option_name)], Any]
+TemplateOptions = dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Any]
 """Variables of a chat template by name."""
 
 TEMPLATE_OPTIONS = "Variables of the tokenizer's chat template by name, e.g. enable_thinking."
 """Description of the fields of this type."""
+
+
+def reserved_options(options: Mapping[str, Any]) -> Iterator[Contradiction]:
+    """Yield a contradiction for each template option that is not the user's to give."""
+    for name in sorted(options.keys() & _RESERVED_OPTIONS):
+        problem = f"must not be given: it comes from rows, tokenizer or framework (got {shown(options[name])})"
+        at = f"template_options.{name}"
+        yield Contradiction(at, ("template_options",), problem, "a variable of the chat template alone", "Remove it.")
 
 
 class DataSection(Section):
@@ -102,6 +105,7 @@ class DataSection(Section):
     )
 
     def contradictions(self) -> Iterator[Contradiction]:
+        yield from reserved_options(self.template_options)
         if self.max_prompt_length >= self.max_length:
             yield Contradiction(
                 "max_prompt_length",

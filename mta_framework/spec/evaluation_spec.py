@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mta_framework.spec.data import TEMPLATE_OPTIONS, TemplateOptions
+from mta_framework.spec.data import TEMPLATE_OPTIONS, TemplateOptions, reserved_options
 from mta_framework.spec.effects import affects
 from mta_framework.spec.evaluation import METRIC_CACHE, ScoringSection
 from mta_framework.spec.section import (
@@ -70,3 +70,6 @@ class EvaluationSpec(Section):
     def metric_cache(self) -> Path:
         """Folder of expensive results of metrics, shared by all evaluations beside this one."""
         return Path(self.folder).parent / METRIC_CACHE
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        yield from reserved_options(self.template_options)

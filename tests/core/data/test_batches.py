@@ -181,3 +181,13 @@ def test_batch_sizes_that_do_not_divide_or_exceed_the_texts_are_input_errors() -
     with pytest.raises(InputError, match=r"training\.batch_size: is more than the 7 texts"):
         GroupedSampler([1] * 7, 8, 2, 1, 0)
     assert len(list(GroupedSampler([1] * 8, 8, 2, 1, 0))) == 4
+
+
+def test_tokens_that_are_left_out_of_supervision_are_no_targets_and_not_counted() -> None:
+    supervised_T = np.array([False, False, True, False, True, True])
+    gap = replace(example([5, 6, 7, 8, 9, 4], 2), supervised_T=supervised_T)
+    none = replace(example([1, 2, 3], 1), supervised_T=np.zeros(3, dtype=bool))
+    batch = collate([gap, none, example([1, 2], 1)], PAD, ())
+    assert batch.target_N.tolist() == [7, 9, 4, 2]
+    assert batch.position_N.tolist() == [1, 3, 4, 12]
+    assert (batch.counts[TOKENS], batch.counts[TEXTS]) == (4, 2)

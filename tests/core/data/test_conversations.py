@@ -1,0 +1,268 @@
+"""Conversations: every field of a message is written or refused by name, and every answer may be supervised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import chat_templates
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from mta_framework.data.prompts import Sample, render
+from mta_framework.data.records import read_records
+from mta_framework.data.tokens import encode
+from mta_framework.errors import InputError
+from mta_framework.spec.data import DatasetSection
+
+Write = Callable[[Sequence[object]], Path]
+Turn = Mapping[str, Any]
+
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+
+
+def turn(role: str, content: Any, **fields: Any) -> Turn:
+    return {"role": role, "content": content, **fields}
+
+
+def call(arguments: Any, content: str | None = None) -> Turn:
+    return turn("assistant", content, tool_calls=[{"function": {"name": "weather", "arguments": arguments}}])
+
+
+@pytest.fixture
+def rendered(write_rows: Write, chat_tokenizer: PreTrainedTokenizerFast) -> Callable[..., list[Sample]]:
+    """Renders rows of a file by a template."""
+
+    def rendered(template: str, *rows: object, **settings: Any) -> list[Sample]:
+        chat_tokenizer.chat_template = template
+        records = read_records(DatasetSection(path=str(write_rows(rows))), "data.train")
+        return render(records, "chat", chat_tokenizer, **settings)
+
+    return rendered
+
+
+Rendered = Callable[..., list[Sample]]
+
+
+@pytest.mark.parametrize("arguments", [{"city": "Oslo"}, '{"city": "Oslo"}'])
+def test_calls_tools_and_their_results_are_written(rendered: Rendered, arguments: object) -> None:
+    row = {
+        "messages": [
+            turn("user", "weather in Oslo?"),
+            call(arguments),
+            turn("tool", "7 degrees"),
+            turn("assistant", "7."),
+        ],
+        "tools": TOOLS,
+    }
+    (sample,) = rendered(chat_templates.QWEN3, row)
+    assert sample.prompt == (
+        '<|im_start|>system\n# Tools\n{"type": "function", "function": {"name": "weather"}}<|im_end|>\n'
+        "<|im_start|>user\nweather in Oslo?<|im_end|>\n"
+        '<|im_start|>assistant\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+        "<|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\n7 degrees\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    )
+    assert sample.response == "7.<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        (chat_templates.QWEN3, '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'),
+        (chat_templates.LLAMA31, '{"name": "weather", "parameters": {"city": "Oslo"}}'),
+        (chat_templates.TEXT_ARGUMENTS, '<tool_call>weather\n```json\n{"city": "Oslo"}\n```'),
+    ],
+)
+def test_a_last_turn_that_calls_is_trained_and_is_the_reference(rendered: Rendered, template: str, text: str) -> None:
+    row = {"messages": [turn("user", "weather in Oslo?"), call({"city": "Oslo"})]}
+    (sample,) = rendered(template, row)
+    (asked,) = rendered(template, row, supervise="none")
+    assert sample.response == f"{text}<|im_end|>"
+    assert asked.references == (text,)
+    assert asked.prompt == sample.prompt
+
+
+def test_tools_may_be_a_text_of_json(rendered: Rendered) -> None:
+    rows = [
+        {"messages": [turn("user", "a"), turn("assistant", "b")], "tools": tools}
+        for tools in (TOOLS, json.dumps(TOOLS))
+    ]
+    first, second = rendered(chat_templates.QWEN3, *rows)
+    assert first == second
+    assert '"weather"' in first.prompt
+
+
+def test_fields_that_are_null_or_empty_say_nothing(rendered: Rendered) -> None:
+    plain = {"messages": [turn("user", "a"), turn("assistant", "b")]}
+    filled = {
+        "messages": [turn("user", "a", name=None, tool_calls=None), turn("assistant", "b", tool_calls=[], refusal="")],
+        "tools": [],
+    }
+    assert len(set(rendered(chat_templates.LLAMA31, plain, filled))) == 1
+
+
+def test_parts_of_type_text_are_joined(rendered: Rendered) -> None:
+    parts = [{"type": "text", "text": "capital of "}, {"type": "text", "text": "France"}]
+    (sample,) = rendered(chat_templates.CHATML, {"messages": [turn("user", parts), turn("assistant", "Paris")]})
+    assert sample.prompt == "<|im_start|>user\ncapital of France<|im_end|>\n<|im_start|>assistant\n"
+
+
+USER, ANSWER = turn("user", "a"), turn("assistant", "b")
+
+
+@pytest.mark.parametrize(
+    ("template", "row", "problem"),
+    [
+        ("CHATML", {"messages": [USER, call({"a": 1}, ""), USER, ANSWER]}, "messages[1].tool_calls is left out"),
+        ("CHATML", {"messages": [USER, call({"a": 1})]}, "messages[1].tool_calls is left out"),
+        ("CHATML", {"messages": [USER, ANSWER], "tools": TOOLS}, "tools is left out by the chat template (got 1)"),
+        (
+            "CHATML",
+            {"messages": [USER, turn("assistant", "b", reasoning_content="c")]},
+            "messages[1].reasoning_content is left out by the chat template (got \"c\" of role 'assistant')",
+        ),
+        ("QWEN3", {"messages": [turn("user", "a", name="Ann"), ANSWER]}, "messages[0].name is left out"),
+        ("QWEN3", {"messages": [turn("developer", "d"), USER, ANSWER]}, "messages[0].content is left out"),
+        ("QWEN3", {"messages": [USER, call({"a": 1}), turn("tool", "7", tool_call_id="x"), ANSWER]}, "tool_call_id"),
+        ("R1", {"messages": [USER, turn("tool", "7"), ANSWER]}, "messages[1].content is left out"),
+        ("LLAMA31", {"messages": [USER, call({"a": 1}, "Let me look.")]}, "messages[1].content is left out"),
+        ("STRICT", {"messages": [turn("developer", "d"), USER, ANSWER]}, "messages[0].role 'developer'"),
+        (
+            "LLAMA31",
+            {"messages": [USER, turn("assistant", None, tool_calls=[{"function": {"name": "f"}}] * 2)]},
+            "one call at a time; it has messages[1].tool_calls",
+        ),
+    ],
+)
+@pytest.mark.parametrize("supervise", ["last", "none"])
+def test_what_a_template_drops_is_refused_with_field_file_and_line(
+    rendered: Rendered, template: str, row: Mapping[str, Any], problem: str, supervise: str
+) -> None:
+    good = {"messages": [turn("user", "a"), turn("assistant", "b")]}
+    with pytest.raises(InputError) as caught:
+        rendered(getattr(chat_templates, template), good, row, supervise=supervise)
+    assert problem in str(caught.value)
+    assert "rows.jsonl:2" in str(caught.value)
+    assert "rows.jsonl:1" not in str(caught.value)
+
+
+def test_reasoning_that_a_template_leaves_out_of_earlier_turns_is_its_own_affair(rendered: Rendered) -> None:
+    earlier = turn("assistant", "b", reasoning_content="c")
+    (sample,) = rendered(chat_templates.QWEN3, {"messages": [USER, earlier, USER, ANSWER]})
+    assert "<|im_start|>assistant\nb<|im_end|>" in sample.prompt
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"messages": [turn("user", [{"type": "image_url"}]), ANSWER]}, "messages[0].content[0] is no text"),
+        (
+            {"messages": [USER, turn("assistant", "b", tool_calls={"name": "f"})]},
+            "messages[1].tool_calls has",
+        ),
+        (
+            {"messages": [USER, turn("assistant", "b", reasoning_content=["c"])]},
+            "messages[1].reasoning_content has",
+        ),
+        ({"messages": [turn("user", None), ANSWER]}, "messages[0].content has the wrong type (got None)"),
+        ({"messages": [USER, ANSWER], "tools": "[{"}, "tools is a text that is no JSON"),
+        ({"messages": [USER, ANSWER], "tools": {"name": "f"}}, "tools has the wrong type"),
+        ({"messages": [USER, turn("assistant", "b", extra={"a": "\ud800"})]}, "half a character"),
+    ],
+)
+def test_fields_of_another_kind_are_refused(rendered: Rendered, row: object, problem: str) -> None:
+    with pytest.raises(InputError) as caught:
+        rendered(chat_templates.QWEN3, row)
+    assert problem in str(caught.value)
+
+
+def supervised_text(tokenizer: PreTrainedTokenizerFast, sample: Sample, max_length: int = 400) -> list[str]:
+    """The runs of supervised tokens as text."""
+    (example,) = encode([sample], None, tokenizer, max_length, max_length - 1).examples
+    mask = np.arange(len(example.input_ids)) >= example.prompt_length
+    mask &= True if example.supervised_T is None else example.supervised_T
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
+    runs = [example.input_ids[start:end].tolist() for start, end in edges.reshape(-1, 2)]
+    return [tokenizer.decode(run, clean_up_tokenization_spaces=False) for run in runs]
+
+
+CHAT = {
+    "messages": [
+        turn("system", "Be brief."),
+        turn("user", "the lamp"),
+        turn("assistant", "the keeper"),
+        turn("user", "and?"),
+        turn("assistant", "repair"),
+        turn("user", "and?"),
+        turn("assistant", "the end"),
+    ]
+}
+
+
+@pytest.mark.parametrize("template", ["CHATML", "QWEN3", "LLAMA31"])
+def test_all_answers_are_supervised_up_to_the_end_of_their_turns_and_nothing_else(
+    rendered: Rendered, chat_tokenizer: PreTrainedTokenizerFast, template: str
+) -> None:
+    chat_tokenizer.eos_token = "<|im_end|>"
+    (sample,) = rendered(getattr(chat_templates, template), CHAT, supervise="all")
+    answers = [f"{answer}<|im_end|>" for answer in ("the keeper", "repair", "the end")]
+    assert [sample.text[start:end] for start, end in sample.supervised] == answers
+    assert supervised_text(chat_tokenizer, sample) == answers
+    assert sample.text.startswith(sample.prompt)
+    assert sample.prompt.endswith("assistant\n") or sample.prompt.endswith("assistant\n\n")
+
+
+def test_the_text_is_the_same_whichever_turns_are_supervised(rendered: Rendered) -> None:
+    (last,), (both,) = (rendered(chat_templates.QWEN3, CHAT, supervise=supervise) for supervise in ("last", "all"))
+    assert last.text == both.text
+    assert last.supervised == ()
+
+
+def test_one_answer_is_supervised_as_ever(rendered: Rendered) -> None:
+    row = {"messages": [USER, ANSWER]}
+    assert rendered(chat_templates.QWEN3, row, supervise="all") == rendered(chat_templates.QWEN3, row)
+
+
+def test_white_space_before_earlier_answers_is_supervised_like_that_before_the_last(
+    rendered: Rendered, chat_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    chat_tokenizer.eos_token = "<|im_end|>"
+    row = {"messages": CHAT["messages"][1:]}
+    (sample,) = rendered(chat_templates.LLAMA2, row, supervise="all")
+    assert supervised_text(chat_tokenizer, sample) == [
+        " the keeper <|im_end|>",
+        " repair <|im_end|>",
+        " the end <|im_end|>",
+    ]
+
+
+def test_calls_are_answers(rendered: Rendered, chat_tokenizer: PreTrainedTokenizerFast) -> None:
+    chat_tokenizer.eos_token = "<|im_end|>"
+    row = {"messages": [USER, call({"city": "Oslo"}), turn("tool", "7"), ANSWER]}
+    (sample,) = rendered(chat_templates.QWEN3, row, supervise="all")
+    assert supervised_text(chat_tokenizer, sample) == [
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>',
+        "b<|im_end|>",
+    ]
+
+
+def test_an_answer_that_the_template_rewrites_once_others_follow_is_refused(rendered: Rendered) -> None:
+    earlier = turn("assistant", "b", reasoning_content="c")
+    with pytest.raises(InputError, match=r"rows\.jsonl:1 \(.*messages\[1\] is written in another way"):
+        rendered(chat_templates.QWEN3, {"messages": [USER, earlier, USER, ANSWER]}, supervise="all")
+
+
+def test_a_conversation_that_is_cut_is_supervised_up_to_there(
+    rendered: Rendered, chat_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    (sample,) = rendered(chat_templates.CHATML, CHAT, supervise="all")
+    whole = supervised_text(chat_tokenizer, sample)
+    (first, *_) = encode([sample], None, chat_tokenizer, 400, 399).examples
+    cut = supervised_text(chat_tokenizer, sample, first.prompt_length + 3)
+    assert len(cut) == 1
+    assert whole[0].startswith(cut[0])
