@@ -14,9 +14,7 @@ from mta_framework.cli.scores import score_lines
 
 @click.command()
 @click.argument("target")
-@click.option(
-    "--data", multiple=True, metavar="NAME=FILE", help="Data set to evaluate on, a JSON Lines file; repeatable."
-)
+@click.option("--data", multiple=True, metavar="NAME=FILE", help="Data set to evaluate on, a file of rows; repeatable.")
 @click.option(
     "--seeds", metavar="SEED,...", help="Sampling seeds, separated by commas.  [default: the run's, or 10,20,30,40,50]"
 )

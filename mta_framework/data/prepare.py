@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,8 @@ class PreparedData:
         parsed: Number of texts, or parts of texts, that were parsed now rather than read from the cache.
         unparsed: Number of segments of the texts that could not be parsed.
         preview: The first texts of the training set, with their spans as character ranges.
+        unused: Field of each data set -> keys of its rows that are not used -> number of rows in which they hold
+            something.
     """
 
     train: EncodedSet
@@ -42,6 +44,7 @@ class PreparedData:
     parsed: int
     unparsed: int
     preview: tuple[tuple[str, SpanArrays], ...] = ()
+    unused: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def prepare(
@@ -79,7 +82,7 @@ def prepare(
         raise InputError(faults)
     train, validation = [*encoded, None][:2]
     assert train is not None
-    return PreparedData(train, validation, preparer.parsed, preparer.unparsed, preparer.preview)
+    return PreparedData(train, validation, preparer.parsed, preparer.unparsed, preparer.preview, preparer.unused)
 
 
 def _parts(section: DataSection) -> Iterator[tuple[str, DatasetSection]]:
@@ -99,6 +102,7 @@ class _Preparer:
         self.parsed = 0
         self.unparsed = 0
         self.preview: tuple[tuple[str, SpanArrays], ...] = ()
+        self.unused: dict[str, Mapping[str, int]] = {}
         self._teacher_tokenizer = teacher_tokenizer
         self._section = section
         self._tokenizer = tokenizer
@@ -106,7 +110,9 @@ class _Preparer:
 
     def render(self, faults: list[Fault], where: str, part: DatasetSection) -> list[Sample]:
         with collect_faults(faults):
-            return training_samples(read_records(part, where), self._section, self._tokenizer)
+            records = read_records(part, where)
+            self.unused[where] = records.unused
+            return training_samples(records, self._section, self._tokenizer)
         return []
 
     def encode(self, faults: list[Fault], samples: Sequence[Sample]) -> EncodedSet | None:

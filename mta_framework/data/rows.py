@@ -96,6 +96,7 @@ class RowError(ValueError):
 
 class _Kind(NamedTuple):
     keys: tuple[str, ...]
+    more: tuple[str, ...]
     parse: Callable[[Mapping[str, Any]], Record]
 
 
@@ -103,7 +104,7 @@ def parse_row(row: object) -> tuple[str, Record]:
     """Parse one row into a record.
 
     Args:
-        row: A decoded row. Unknown keys are ignored.
+        row: A decoded row. Unknown keys are ignored, see ``unused_keys``.
 
     Returns:
         The required keys of the row's format (e.g. ``instruction, output``), and the record.
@@ -129,17 +130,57 @@ def decode_row(line: bytes) -> object:
         line: Bytes of the line.
 
     Raises:
-        RowError: The line is not UTF-8 or not JSON.
+        RowError: The line is not UTF-8 or not JSON, or an object in it has a key twice.
     """
     try:
-        return json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8"), object_pairs_hook=_unique_keys)
     except UnicodeDecodeError as error:
         raise RowError(f"the line is not UTF-8 (byte {error.start + 1})", "JSON Lines in UTF-8") from error
     except json.JSONDecodeError as error:
         problem = f"the line is not JSON, or cut off ({error.msg}, column {error.colno})"
         raise RowError(problem, "one JSON object per line") from error
+    except RowError:
+        raise
     except (ValueError, RecursionError) as error:
         raise RowError(f"the line is not usable JSON ({error})", "one JSON object per line") from error
+
+
+def scan_row(text: str, start: int) -> tuple[object, int]:
+    """Decode the row at a position of a text.
+
+    Args:
+        text: JSON, which may go on behind the row.
+        start: Offset of the row's first character.
+
+    Returns:
+        The row, or a ``RowError`` where an object in it has a key twice; and the offset behind its last character.
+
+    Raises:
+        RowError: No whole JSON value begins there.
+    """
+    try:
+        try:
+            return json.JSONDecoder(object_pairs_hook=_unique_keys).raw_decode(text, start)
+        except RowError as error:
+            return error, json.JSONDecoder().raw_decode(text, start)[1]
+    except (ValueError, RecursionError) as error:
+        problem = f"the row is not JSON, or cut off ({getattr(error, 'msg', error)})"
+        raise RowError(problem, "a JSON object") from error
+
+
+def unused_keys(row: Mapping[str, Any]) -> list[str]:
+    """Return the keys of a sound row that hold something and are not used."""
+    kind = next(kind for kind in _KINDS if all(key in row for key in kind.keys))
+    return [key for key, value in row.items() if key not in (*kind.keys, *kind.more) and value not in _NOTHING]
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in values if keys.count(key) > 1)
+        raise RowError(f"the key {_short(repeated)} stands twice in one object", "each key once per object")
+    return values
 
 
 def _instruction(row: Mapping[str, Any]) -> Record:
@@ -256,9 +297,9 @@ def _short(value: object) -> str:
 
 
 _KINDS = (
-    _Kind(("instruction", "output"), _instruction),
-    _Kind(("prompt", "completion"), _completion),
-    _Kind(("messages",), _conversation),
+    _Kind(("instruction", "output"), ("input",), _instruction),
+    _Kind(("prompt", "completion"), (), _completion),
+    _Kind(("messages",), ("tools",), _conversation),
 )
 _ROW_KINDS = "instruction and output (and input), or prompt and completion, or messages"
 _TURNS = "objects with role and content, the last of the assistant"

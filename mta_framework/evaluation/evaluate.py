@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ class EvaluationSet:
         references: At least one reference for each prompt.
         questions: Instruction and input of each prompt, without the template around them.
         cut: Number of prompts that were truncated on the left.
+        unused: Keys of rows that are not used -> number of rows in which they hold something.
     """
 
     name: str
@@ -49,6 +50,7 @@ class EvaluationSet:
     references: Sequence[Sequence[str]]
     questions: Sequence[str]
     cut: int = 0
+    unused: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

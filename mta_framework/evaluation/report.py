@@ -14,6 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from mta_framework.errors import Fault, InputError, error_message
 from mta_framework.types import BestCheckpoint, LayerPair, MeanKind, Span
 
+_MOST_KEYS = 10
+"""Most keys that are not used which are listed, so that a file of many columns does not fill the screen."""
+
 REPORT_FILE = "report.json"
 FORMAT = 1
 """Format of ``report.json``; raised whenever older versions could no longer read it."""
@@ -118,11 +121,32 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Rows of a data set: used, left out for a long prompt, and used with a truncated response."""
+    """Rows of a data set.
+
+    Args:
+        used: Number of rows used.
+        left_out: Number of rows left out for a long prompt.
+        cut: Number of rows used with a truncated response.
+        unused: Keys of rows that are not used -> number of rows in which they hold something.
+    """
 
     used: int
     left_out: int
     cut: int
+    unused: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def unused_keys(self) -> str:
+        """The keys that are not used, the most frequent first; empty where there is none."""
+        return listed_keys(self.unused)
+
+
+def listed_keys(unused: Mapping[str, int]) -> str:
+    """List keys with the number of rows that have them, the most frequent first."""
+    counts = sorted(unused.items(), key=lambda entry: (-entry[1], entry[0]))
+    more = [f"{len(counts) - _MOST_KEYS:,} more"] if len(counts) > _MOST_KEYS else []
+    listed = [f"{key} in {count:,} row{'s' if count > 1 else ''}" for key, count in counts[:_MOST_KEYS]]
+    return ", ".join([*listed, *more])
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def read_sets(
             prompts, references = [sample.prompt for sample in samples], [sample.references for sample in samples]
             questions = [record.question for record in records]
             cut = [prompt[-limit:] for prompt in ids]
-            sets.append(EvaluationSet(name, prompts, cut, references, questions, len(long)))
+            sets.append(EvaluationSet(name, prompts, cut, references, questions, len(long), records.unused))
     faults.raise_any()
     return sets
 

@@ -30,6 +30,7 @@ def summary(report: Report) -> dict[str, Any]:
         "data": _data(report),
         "spans": _spans(report),
         "unparsed": unparsed(report),
+        "unused_keys": unused_keys(report),
         "training_set": source(report.spec.get("data", {}).get("train")),
         "timings": Table(("stage", "seconds"), timings, "Seconds of this command"),
         "versions": Table(("what", "version"), list(report.versions.items()), "Versions", "ll"),
@@ -89,6 +90,13 @@ def source(section: Mapping[str, Any] | None) -> str:
 def unparsed(report: Report) -> str:
     """How many segments of text the span extractor could not parse; empty where there is none."""
     return f"Segments that could not be parsed and have no spans: {report.unparsed:,}." * (report.unparsed > 0)
+
+
+def unused_keys(report: Report) -> str:
+    """The keys of training rows that nothing reads; empty where there is none."""
+    sets = {name: facts.unused_keys for name, facts in report.data.items() if facts.unused}
+    listed = "; ".join(f"{name}: {keys}" for name, keys in sets.items())
+    return f"Keys of rows that are not used: {listed}." if listed else ""
 
 
 def usage(facts: EvaluationFacts) -> str:

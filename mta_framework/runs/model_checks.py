@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from transformers import PreTrainedConfig
 
 from mta_framework.distributed import processes
 from mta_framework.errors import Fault, collect_faults
+from mta_framework.evaluation.report import listed_keys
 from mta_framework.evaluation.scoring import label_metrics
 from mta_framework.generation.engines import engine_fault
 from mta_framework.generation.limits import max_positions, room_fault
@@ -70,6 +71,17 @@ def evaluation_faults(
         room = [room_fault(config, section.max_prompt_length, section.max_new_tokens) for config in configs()]
         faults += [fault for fault in room if fault]
     return faults
+
+
+def warn_of_unused_keys(unused: Mapping[str, Mapping[str, int]]) -> None:
+    """Warn, once for each data set, of keys of its rows that are not used, which may be misspelt or misplaced.
+
+    Args:
+        unused: Field of each data set -> keys -> number of rows that hold something there.
+    """
+    for where, counts in unused.items():
+        if counts and processes().is_main_process:
+            _log.warning("%s: keys of its rows are not used (got %s)", where, listed_keys(counts))
 
 
 def warn_of_size(run_models: RunModels) -> None:

@@ -5,6 +5,7 @@ No weights are loaded and nothing is trained; every fault that can be found by t
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
@@ -21,7 +22,13 @@ from mta_framework.models.run_models import RunModels
 from mta_framework.runs.build import alignment_layers, base_loss_layers, span_cache_folder
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.integrity import require_whole
-from mta_framework.runs.model_checks import evaluation_faults, length_faults, tokenizer_faults, warn_of_size
+from mta_framework.runs.model_checks import (
+    evaluation_faults,
+    length_faults,
+    tokenizer_faults,
+    warn_of_size,
+    warn_of_unused_keys,
+)
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.resume import require_same_evaluation
 from mta_framework.training.arguments import precision_fault
@@ -86,6 +93,7 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     if faults:
         raise InputError(faults)
     warn_of_size(run_models)
+    warn_of_unused_keys({**data.unused, **_unused_in(sets)})
     return RunInputs(run_models, pairs, loss_layers, data, sampler, sets, teacher_sets)
 
 
@@ -104,7 +112,12 @@ def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[Eva
         sets = read_sets(spec.evaluation, spec.template, model.tokenizer, "template", spec.template_options)
     if faults:
         raise InputError(faults)
+    warn_of_unused_keys(_unused_in(sets))
     return model, sets
+
+
+def _unused_in(sets: Iterable[EvaluationSet]) -> dict[str, Mapping[str, int]]:
+    return {f"evaluation.sets.{part.name}": part.unused for part in sets}
 
 
 def summarised_models(bound: BoundRun) -> RunModels:

@@ -69,7 +69,11 @@ def size(summary: ModelSummary) -> ModelFacts:
 def data_facts(data: PreparedData) -> dict[str, DataFacts]:
     """Rows of the training and the validation set: used, left out and truncated."""
     sets = {"train": data.train, "validation": data.validation}
-    return {name: DataFacts(len(part.examples), part.too_long, part.truncated) for name, part in sets.items() if part}
+    return {
+        name: DataFacts(len(part.examples), part.too_long, part.truncated, data.unused.get(f"data.{name}", {}))
+        for name, part in sets.items()
+        if part
+    }
 
 
 def span_facts(encoded: EncodedSet) -> dict[str, SpanFacts]:

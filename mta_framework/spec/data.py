@@ -19,11 +19,16 @@ from mta_framework.spec.section import (
     without_effect,
 )
 
+ROWS_EXPECTED = "a file of JSON Lines, a JSON array (either also as .gz) or Parquet"
+"""What is expected of the path of a data set, for errors."""
+
 
 class DatasetSection(Section):
-    """One data set: a JSON Lines file or a data set on the hub."""
+    """One data set: a file or a data set on the hub."""
 
-    path: Location | None = Field(None, description="Path of a JSON Lines file.")
+    path: Location | None = Field(
+        None, description="Path of a file of rows: JSON Lines, a JSON array (either also as .gz) or Parquet."
+    )
     hub: HubId | None = Field(None, description="Data set id on the Hugging Face hub.")
     revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
     split: Text | None = Field(None, description="Split of the hub data set, e.g. train.")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mta_framework.errors import Fault
-from mta_framework.spec.data import DatasetSection
+from mta_framework.spec.data import ROWS_EXPECTED, DatasetSection
 from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.evaluation_spec import EvaluationSpec
@@ -71,9 +71,9 @@ def _checked(
 
 def _file(where: str, path: str, hint: str) -> Iterator[Fault]:
     if not Path(path).exists():
-        yield Fault(where, f"does not exist (got {path})", "a JSON Lines file", hint)
+        yield Fault(where, f"does not exist (got {path})", ROWS_EXPECTED, hint)
     elif not Path(path).is_file():
-        yield Fault(where, f"is not a file (got {path})", "a JSON Lines file", hint)
+        yield Fault(where, f"is not a file (got {path})", ROWS_EXPECTED, hint)
 
 
 def _output(where: str, folder: Path, hint: str) -> Iterator[Fault]:

@@ -15,6 +15,7 @@ from mta_framework.errors import Fault
 from mta_framework.registry import discover
 from mta_framework.runs.plugin_binding import bind
 from mta_framework.runs.preparation import prepare_run
+from mta_framework.runs.summary import data_facts
 from mta_framework.spec.data import DataSection
 
 LONG, CONTEXT = 20_000, 20_000
@@ -122,3 +123,19 @@ def test_faults_of_the_machine_and_of_the_rows_come_together_before_any_text_is_
     with pytest.raises(InputError) as refusal:
         prepare_run(bind(write_spec(spec_dict), discover()))
     assert [fault.where for fault in refusal.value.faults] == ["evaluation.engine"]
+
+
+def test_unused_keys_are_reported_once_for_each_set(spec_dict, write_spec, tmp_path, tokenizer_folder, caplog):
+    row = {"instruction": "a", "output": "b", "context": "c"}
+    path = tmp_path / "more.jsonl"
+    path.write_text(f"{json.dumps(row)}\n" * 8 + f"{json.dumps(row | {'id': 5})}\n")
+    spec_dict |= {"teacher": None, "alignment": None, "base_loss": {"name": "sft"}}
+    spec_dict["student"]["tokenizer"] = str(tokenizer_folder)
+    spec_dict["data"] = {"train": {"path": str(path)}}
+    spec_dict["evaluation"] |= {"sets": {"more": {"path": str(path), "limit": 2}}, "models": ["student"]}
+    inputs = prepare_run(bind(write_spec(spec_dict), discover()))
+    assert caplog.messages == [
+        "data.train: keys of its rows are not used (got context in 9 rows, id in 1 row)",
+        "evaluation.sets.more: keys of its rows are not used (got context in 2 rows)",
+    ]
+    assert data_facts(inputs.data)["train"].unused_keys == "context in 9 rows, id in 1 row"

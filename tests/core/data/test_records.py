@@ -133,7 +133,7 @@ def test_all_faults_are_reported_up_to_twenty_and_the_rest_counted(write_rows: W
 
 def test_missing_file_folder_and_empty_file_are_input_errors(tmp_path: Path) -> None:
     assert "cannot read" in faults_of(tmp_path / "none.jsonl")[0]
-    assert "cannot read" in faults_of(tmp_path)[0]
+    assert "is not a regular file" in faults_of(tmp_path)[0]
     (tmp_path / "empty.jsonl").write_bytes(b"\xef\xbb\xbf\n \n")
     assert "no rows" in faults_of(tmp_path / "empty.jsonl")[0]
 

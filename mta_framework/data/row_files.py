@@ -1,0 +1,173 @@
+"""Reads the rows of a file, one after the other: JSON Lines or a JSON array, also under gzip, or Parquet."""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from mta_framework.data.rows import RowError, decode_row, scan_row
+from mta_framework.errors import Fault, InputError, error_message
+from mta_framework.spec.data import ROWS_EXPECTED
+
+MAX_ROW_BYTES = 2**25
+"""Longest row that is read, in bytes or, in an array, characters: far beyond what any model reads at once."""
+
+_GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
+_CHUNK = 2**20
+_BLANKS = re.compile(r"[ \t\r\n]*")
+
+
+def file_rows(path: Path, where: str) -> Iterator[tuple[str, object]]:
+    """Read a data file by its content, whatever its name; only one row is held in memory at a time.
+
+    Args:
+        path: The file.
+        where: Field of the spec that names it, for errors.
+
+    Yields:
+        Location of each row (``FILE:LINE``, or ``FILE row N`` in arrays and Parquet), and the decoded row, or a
+        ``RowError`` for one that cannot be decoded.
+
+    Raises:
+        InputError: The path is no regular file, or the file cannot be read.
+    """
+    try:
+        if not path.is_file() and path.exists():  # a pipe or a device may never end
+            raise InputError([Fault(where, f"is not a regular file (got {path})", ROWS_EXPECTED, "Check the path.")])
+        with path.open("rb") as file:
+            start = file.read(4)
+            file.seek(0)
+            if start == _PARQUET:
+                yield from _parquet_rows(path, where)
+            elif start.startswith(_GZIP):
+                with gzip.open(file) as unpacked:
+                    yield from _json_rows(unpacked, path)
+            else:
+                yield from _json_rows(file, path)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error_message(error)
+        raise InputError([Fault(where, f"cannot read {path} ({reason})", ROWS_EXPECTED, "Check the file.")]) from error
+
+
+def _json_rows(file: IO[bytes], path: Path) -> Iterator[tuple[str, object]]:
+    start = file.read(_CHUNK).removeprefix(codecs.BOM_UTF8).lstrip()
+    file.seek(0)
+    return _array_rows(file, path) if start.startswith(b"[") else _line_rows(file, path)
+
+
+def _line_rows(file: IO[bytes], path: Path) -> Iterator[tuple[str, object]]:
+    index = 0
+    while line := file.readline(MAX_ROW_BYTES + 1):
+        index += 1
+        row = line.removeprefix(codecs.BOM_UTF8) if index == 1 else line
+        if len(line) > MAX_ROW_BYTES:
+            yield f"{path}:{index}", _too_large()
+            while line and not line.endswith(b"\n"):
+                line = file.readline(_CHUNK)
+        elif row.strip():
+            try:
+                yield f"{path}:{index}", decode_row(row)
+            except RowError as error:
+                yield f"{path}:{index}", error
+
+
+def _array_rows(file: IO[bytes], path: Path) -> Iterator[tuple[str, object]]:
+    text = _Window(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+    index = 0
+    try:
+        text.skip("[")
+        while not text.at("]"):
+            if index:
+                text.skip(",")
+            index += 1
+            yield f"{path} row {index}", text.row()
+        text.skip("]")
+        text.skip("")
+    except UnicodeDecodeError as error:
+        yield f"{path} row {index}", RowError(f"the row is not UTF-8 (got {error.reason})", "JSON in UTF-8")
+    except RowError as error:  # where the array goes on cannot be known
+        yield f"{path} row {index}", error
+
+
+class _Window:
+    """The part of a JSON text that is looked at: a row, and what was read together with it."""
+
+    def __init__(self, reader: io.TextIOWrapper):
+        self._reader = reader
+        self._text = ""
+        self._position = 0
+        self._ended = False
+
+    def at(self, mark: str) -> bool:
+        """Whether ``mark`` comes next, behind blanks; the empty mark stands for the end."""
+        self._position = self._behind_blanks()
+        while self._position == len(self._text) and not self._ended:
+            self._read(_CHUNK)
+            self._position = self._behind_blanks()
+        return self._text.startswith(mark, self._position) if mark else self._position == len(self._text)
+
+    def skip(self, mark: str) -> None:
+        """Go on behind ``mark``.
+
+        Raises:
+            RowError: Something else comes next.
+        """
+        if not self.at(mark):
+            rest = self._text[self._position : self._position + 20]
+            problem = f"the array is not JSON, or cut off, behind this row (got {rest!r})"
+            raise RowError(problem, "one whole JSON array of objects")
+        self._position += len(mark)
+
+    def row(self) -> object:
+        """Decode the next row; a ``RowError`` stands for one that is whole and cannot be used.
+
+        Raises:
+            RowError: The text is no JSON here, or the row is too large.
+        """
+        self.at("")
+        while True:
+            try:
+                row, end = scan_row(self._text, self._position)
+            except RowError:
+                if self._ended:
+                    raise
+                length = len(self._text) - self._position
+                if length > MAX_ROW_BYTES:
+                    raise _too_large() from None
+                self._read(max(_CHUNK, length))  # as much again, so that a long row is not scanned for ever
+                continue
+            length, self._position = end - self._position, end
+            return _too_large() if length > MAX_ROW_BYTES else row
+
+    def _behind_blanks(self) -> int:
+        blanks = _BLANKS.match(self._text, self._position)
+        return blanks.end() if blanks else self._position
+
+    def _read(self, size: int) -> None:
+        part = self._reader.read(size)
+        self._text, self._position = self._text[self._position :] + part, 0
+        self._ended = not part
+
+
+def _parquet_rows(path: Path, where: str) -> Iterator[tuple[str, object]]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset("parquet", data_files=glob.escape(str(path)), split="train", streaming=True)
+        for index, row in enumerate(rows, start=1):
+            size = sum(len(value) for value in row.values() if isinstance(value, str))
+            yield f"{path} row {index}", _too_large() if size > MAX_ROW_BYTES else row
+    except Exception as error:  # datasets and arrow raise a dozen unrelated ones
+        reason = (error_message(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError([Fault(where, f"cannot read {path} ({reason})", "sound Parquet", "Repair it.")]) from error
+
+
+def _too_large() -> RowError:
+    return RowError(f"the row has more than {MAX_ROW_BYTES:,} bytes", "rows that a model can read")

@@ -1,0 +1,176 @@
+"""Data files: every form gives the same rows, every fault has its row, and no file fills the memory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+
+import datasets
+import pytest
+
+from mta_framework import InputError
+from mta_framework.data.records import read_records
+from mta_framework.data.row_files import MAX_ROW_BYTES, file_rows
+from mta_framework.spec.data import DatasetSection
+
+ROWS = [{"prompt": f"{index} é\n\u2028", "completion": ["a", f"{'b' * index}"]} for index in range(40)]
+"""``completion`` is a list throughout, as one column of a table has one type."""
+
+
+def read(path, limit=None):
+    return read_records(DatasetSection(path=str(path), limit=limit), "data.train")
+
+
+def faults_of(path):
+    with pytest.raises(InputError) as refusal:
+        read(path)
+    return [str(fault) for fault in refusal.value.faults]
+
+
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def parquet(path):
+    datasets.Dataset.from_list(ROWS).to_parquet(path)
+
+
+FORMS = {
+    "lines": lambda path: path.write_bytes(lines(ROWS)),
+    "lines.gz": lambda path: path.write_bytes(gzip.compress(lines(ROWS))),
+    "array": lambda path: path.write_text(json.dumps(ROWS)),
+    "array, indented": lambda path: path.write_text(
+        "\ufeff \n" + json.dumps(ROWS, indent=2, ensure_ascii=False) + "\n\n"
+    ),
+    "array.gz": lambda path: path.write_bytes(gzip.compress(json.dumps(ROWS).encode())),
+    "parquet": parquet,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("limit", [None, 7])
+def test_every_form_gives_the_same_rows_whatever_the_name_of_the_file(tmp_path, monkeypatch, form, limit):
+    monkeypatch.setattr("mta_framework.data.row_files._CHUNK", 64)
+    path = tmp_path / "rows[1]*.txt"
+    FORMS[form](path)
+    records = read(path, limit)
+    assert [(record.prompt, list(record.references)) for record in records] == [
+        (row["prompt"], row["completion"]) for row in ROWS[:limit]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "location", "problem"),
+    [
+        (
+            '[{"prompt": "a", "completion": "b"}, {"prompt": 5, "completion": ""}]',
+            "row 2",
+            "prompt has the wrong type",
+        ),
+        ('[{"prompt": "a", "completion": "b"}, 5]', "row 2", "must be an object (got 5)"),
+        ('[{"prompt": "a", "completion": "b"}, {"prompt": "a"', "row 2", "not JSON, or cut off"),
+        ('[{"prompt": "a", "completion": "b"}', "row 1", "cut off, behind this row (got '')"),
+        ('[{"prompt": "a", "completion": "b"} {}]', "row 1", "behind this row (got '{}]')"),
+        ('[{"prompt": "a", "completion": "b"}] more', "row 1", "behind this row (got 'more')"),
+        ('[{"prompt": "a", "completion": "b"},]', "row 2", "not JSON, or cut off"),
+        ("[" * 100_000, "row 1", "not JSON"),
+        ("[]", "there are no rows", ""),
+    ],
+)
+def test_a_fault_in_an_array_is_named_by_file_and_row(tmp_path, text, location, problem):
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    fault = faults_of(path)[-1]
+    assert location in fault
+    assert problem in fault
+    assert str(path) in fault
+
+
+def test_a_key_that_stands_twice_is_a_fault_and_the_other_rows_are_read(tmp_path):
+    good, bad = '{"prompt": "a", "completion": "b"}', '{"prompt": "a", "completion": "b", "prompt": "c"}'
+    nested = '{"messages": [{"role": "user", "role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    for name, text in {"lines": f"{good}\n{bad}\n{good}\n5\n", "array": f"[{good}, {bad}, {good}, 5]"}.items():
+        path = tmp_path / name
+        path.write_text(text)
+        first, second = faults_of(path)
+        assert "the key 'prompt' stands twice in one object; each key once per object" in first.replace("expected ", "")
+        assert ("rows.jsonl:2" if name == "lines" else "row 2") in first.replace("lines:", "rows.jsonl:")
+        assert "must be an object (got 5)" in second
+    path.write_text(nested)
+    assert "the key 'role' stands twice" in faults_of(path)[0]
+
+
+def test_keys_that_are_not_used_are_counted_where_they_hold_something(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"instruction": "a", "output": "b", "context": "c", "id": 0},
+        {"instruction": "a", "input": "x", "output": "b"},
+    ]
+    rows += [{"instruction": "a", "output": "b", "context": "", "id": None}]
+    path.write_bytes(lines(rows))
+    assert read(path).unused == {"context": 1, "id": 1}
+    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    path.write_bytes(lines([{"messages": conversation, "tools": [{"name": "t"}], "source": "web"}]))
+    assert read(path).unused == {"source": 1}
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-20], lambda content: content[:30] + b"\0\0" + content[32:]]
+)
+@pytest.mark.parametrize("form", ["lines.gz", "array.gz"])
+def test_a_damaged_file_is_a_fault(tmp_path, form, damage):
+    path = tmp_path / "rows"
+    FORMS[form](path)
+    path.write_bytes(damage(path.read_bytes()))
+    assert f"cannot read {path}" in faults_of(path)[-1]
+
+
+def test_a_parquet_file_without_its_end_is_a_fault(tmp_path):
+    path = tmp_path / "rows"
+    parquet(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert f"cannot read {path}" in faults_of(path)[-1]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "socket"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, kind):
+    path = tmp_path / "rows.jsonl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        import socket
+
+        socket.socket(socket.AF_UNIX).bind(str(path))
+    with pytest.raises(InputError, match=r"data\.train: is not a regular file"):
+        list(file_rows(path, "data.train"))
+
+
+@pytest.mark.parametrize("form", ["lines", "lines.gz", "array"])
+def test_a_row_of_200_mb_is_refused_by_its_size_in_bounded_memory(tmp_path, form):
+    path = tmp_path / "rows"
+    start, end, comma = (b"[", b"]", b",\n") if form == "array" else (b"", b"", b"\n")
+    with gzip.open(path, "wb", compresslevel=1) if form.endswith("gz") else path.open("wb") as file:
+        good = b'{"prompt": "a", "completion": "b"}'
+        file.write(start + good + comma + b'{"prompt": "')
+        for _ in range(200):
+            file.write(b"x" * 2**20)
+        file.write(b'", "completion": "b"}' + comma + b"5" + end + b"\n")
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom mta_framework.data.row_files import file_rows\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "for location, row in file_rows(Path(sys.argv[1]), 'data.train'): print(location, row)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    *shown, kilobytes = done.stdout.splitlines()
+    where = f"{path} row 2" if form == "array" else f"{path}:2"
+    assert shown[1] == f"{where} the row has more than {MAX_ROW_BYTES:,} bytes"
+    assert shown[2:] == ([] if form == "array" else [f"{path}:3 5"])
+    assert int(kilobytes) < 5 * MAX_ROW_BYTES / 1024
