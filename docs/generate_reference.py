@@ -52,12 +52,12 @@ def built_in(registry: Registry) -> Registry:
     failures = [failure for failure in registry.failures if failure.provider.startswith(BUILT_IN)]
     if failures:
         raise SystemExit("\n".join(f"{failure.provider}: {failure.reason}" for failure in failures))
-    own = Registry()
+    filtered = Registry()
     for family, offers in registry.families.items():
         for name, providers in offers.items():
             kept = [offer for offer in providers if offer.provider.startswith(BUILT_IN)]
-            own.families[family] |= {name: kept} if kept else {}
-    return own
+            filtered.families[family] |= {name: kept} if kept else {}
+    return filtered
 
 
 def _filled(path: Path, text: str, registry: Registry) -> str:
@@ -92,28 +92,28 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 def _sections(kind: type[Section]) -> Iterator[str]:
     schema = kind.model_json_schema()
-    for name, places in _places(schema).items():
+    for name, locations in _occurrences(schema).items():
         node = schema["$defs"][name] if name else schema
         yield f"### {_heading(name)}"
         yield ""
         if name:
-            yield f"At {', '.join(f'`{place}`' for place in places)}. {node['description']}"
+            yield f"At {', '.join(f'`{location}`' for location in locations)}. {node['description']}"
             yield ""
-        yield from _field_table(kind, places, node)
+        yield from _field_table(kind, locations, node)
         yield ""
 
 
-def _field_table(kind: type[Section], places: Sequence[str], node: dict[str, Any]) -> Iterator[str]:
+def _field_table(kind: type[Section], locations: Sequence[str], node: dict[str, Any]) -> Iterator[str]:
     """The fields of a section; those of a run or an evaluation with what they affect."""
     rows = list(_fields(kind.model_json_schema(), node))
     if kind is SweepSpec:
         return _table(("field", "value", "default", "what it is"), rows)
-    full = [(field, value, default, _effects(kind, places, field), what) for field, value, default, what in rows]
+    full = [(field, value, default, _effects(kind, locations, field), what) for field, value, default, what in rows]
     return _table(("field", "value", "default", "affects", "what it is"), full)
 
 
-def _effects(kind: type[Section], places: Sequence[str], field: str) -> str:
-    names = [".".join(filter(None, (place, field.strip("`")))) for place in places]
+def _effects(kind: type[Section], locations: Sequence[str], field: str) -> str:
+    names = [".".join(filter(None, (location, field.strip("`")))) for location in locations]
     return " or ".join(dict.fromkeys(effect_of(kind, name) for name in names))
 
 
@@ -125,14 +125,14 @@ def _evaluation() -> Iterator[str]:
     yield ""
 
 
-def _places(schema: dict[str, Any]) -> dict[str, list[str]]:
+def _occurrences(schema: dict[str, Any]) -> dict[str, list[str]]:
     """Definition -> the dotted places where it occurs, in the order of the spec; the spec itself is the empty name."""
     occurrences: dict[str, list[str]] = {"": [""]}
 
-    def walk(node: dict[str, Any], place: str) -> None:
+    def walk(node: dict[str, Any], prefix: str) -> None:
         for field, child in node["properties"].items():
             for name, suffix in _references(child):
-                inner = f"{place}{field}{suffix}"
+                inner = f"{prefix}{field}{suffix}"
                 occurrences.setdefault(name, []).append(inner)
                 walk(schema["$defs"][name], f"{inner}.")
 
@@ -207,12 +207,12 @@ def _options(registry: Registry, name: str) -> Iterator[str]:
     return _table(("option", "value", "default", "what it does"), rows) if rows else iter(("No options.",))
 
 
-def _option_rows(schema: dict[str, Any], node: dict[str, Any], place: str) -> Iterator[tuple[str, str, str, str]]:
+def _option_rows(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
     for name, option, required in fields_within(schema, node):
-        yield f"`{place}{name}`", phrase(schema, option), _default(option, required), option.get("description", "")
-        yield from _option_rows(schema, option, f"{place}{name}.")
+        yield f"`{prefix}{name}`", phrase(schema, option), _default(option, required), option.get("description", "")
+        yield from _option_rows(schema, option, f"{prefix}{name}.")
         for branch in branches(schema, option):
-            yield from _option_rows(schema, branch.get("items") or {}, f"{place}{name}.N.")
+            yield from _option_rows(schema, branch.get("items") or {}, f"{prefix}{name}.N.")
 
 
 def _contract(family: str) -> Iterator[str]:

@@ -106,13 +106,13 @@ EVALUATION: Spec = {
 
 def specs() -> dict[str, Spec]:
     """All specs by the name of their run, which is that of their file."""
-    found = {f"{name}-teacher": teacher(name, pair) for name, pair in PAIRS.items()}
+    specs_by_run = {f"{name}-teacher": teacher(name, pair) for name, pair in PAIRS.items()}
     for name, pair in PAIRS.items():
         for base in BASES:
             for mta in (False, True):
                 run = f"{name}-{base}{'-mta' if mta else ''}"
-                found[run] = student(run, name, pair, base, mta)
-    return found
+                specs_by_run[run] = student(run, name, pair, base, mta)
+    return specs_by_run
 
 
 def teacher(name: str, pair: Pair) -> Spec:
@@ -184,9 +184,9 @@ def alignment(pair: Pair, base: str) -> Spec:
 def text(spec: Spec) -> str:
     """JSON with one line for what holds no other list or object and fits on one."""
 
-    def join(found: re.Match[str]) -> str:
-        line = found[1] + re.sub(r"\s*\n\s*", " ", found[2]) + found[3]
-        return line if len(line) <= 100 else found[0]
+    def join(match: re.Match[str]) -> str:
+        line = match[1] + re.sub(r"\s*\n\s*", " ", match[2]) + match[3]
+        return line if len(line) <= 100 else match[0]
 
     return re.sub(r"([\[{])\s+([^\[\]{}]*?)\s+([\]}])", join, json.dumps(spec, indent=2)) + "\n"
 

@@ -57,7 +57,7 @@ PAIRS = entries(
     "soft hard, wide narrow, dark bright"
 )
 OPPOSITES = {one: other for pair in PAIRS for one, other in (pair.split(), pair.split()[::-1])}
-PLACES = entries(
+LOCATIONS = entries(
     "in the kitchen, at the market, near the river, behind the school, in the garden, at the station, "
     "beside the church, in the village, on the farm, at the harbour, near the forest, in the office, "
     "behind the library, at the hotel, beside the lake, in the museum"
@@ -65,7 +65,7 @@ PLACES = entries(
 DAYS = entries("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday")
 TIMES = [f"on {day} {part}" for day in DAYS for part in ("morning", "afternoon", "evening")]
 MANNERS = entries("quietly, slowly, quickly, carefully, happily, proudly, secretly, calmly")
-NUMBERS = entries("two, three, four, five, six, seven, eight, nine")
+NUMERALS = entries("two, three, four, five, six, seven, eight, nine")
 
 Row = dict[str, str]
 
@@ -80,7 +80,7 @@ class Event:
     adjective: str
     noun: str
     manner: str
-    place: str
+    location: str
     time: str
 
     @property
@@ -95,26 +95,26 @@ class Event:
 def draw_events(draw: random.Random, count: int) -> list[Event]:
     """Events that share no person, verb, adjective, place or time."""
     people, actions = draw.sample(PEOPLE, count), draw.sample(list(ACTIONS), count)
-    adjectives, places, times = (draw.sample(list(values), count) for values in (OPPOSITES, PLACES, TIMES))
+    adjectives, locations, times = (draw.sample(list(values), count) for values in (OPPOSITES, LOCATIONS, TIMES))
     events = []
-    for person, action, adjective, place, time in zip(people, actions, adjectives, places, times, strict=True):
+    for person, action, adjective, location, time in zip(people, actions, adjectives, locations, times, strict=True):
         base, past = action.split()
         noun, manner = draw.choice(ACTIONS[action].split()), draw.choice(MANNERS)
-        events.append(Event(person, base, past, adjective, noun, manner, place, time))
+        events.append(Event(person, base, past, adjective, noun, manner, location, time))
     return events
 
 
 def tell(event: Event) -> str:
     """One sentence with everything about the event."""
-    return f"{event.who} {event.manner} {event.past} {event.thing} {event.place} {event.time}."
+    return f"{event.who} {event.manner} {event.past} {event.thing} {event.location} {event.time}."
 
 
 def ask_who(draw: random.Random) -> Row:
     first, second = draw_events(draw, 2)
     asked = draw.choice([first, second])
     question = draw.choice(["Who {0} the {1}?", "Name the person who {0} the {1}."]).format(asked.past, asked.noun)
-    told = [f"{event.who} {event.past} {event.thing}." for event in (first, second)]
-    return row(question, " ".join(told), f"{asked.who} {asked.past} {asked.thing}.")
+    statements = [f"{event.who} {event.past} {event.thing}." for event in (first, second)]
+    return row(question, " ".join(statements), f"{asked.who} {asked.past} {asked.thing}.")
 
 
 def ask_what(draw: random.Random) -> Row:
@@ -126,7 +126,7 @@ def ask_what(draw: random.Random) -> Row:
 def ask_where(draw: random.Random) -> Row:
     (event,) = draw_events(draw, 1)
     question = draw.choice(["Where did the {0} {1} the {2}?", "In which place did the {0} {1} the {2}?"])
-    answer = f"{event.who} {event.past} the {event.noun} {event.place}."
+    answer = f"{event.who} {event.past} the {event.noun} {event.location}."
     return row(question.format(event.person, event.base, event.noun), tell(event), answer)
 
 
@@ -147,8 +147,8 @@ def ask_how(draw: random.Random) -> Row:
 def tell_future(draw: random.Random) -> Row:
     (event,) = draw_events(draw, 1)
     task = draw.choice(["Rewrite the sentence in the future tense.", "Say that this will happen."])
-    text = f"{event.who} {event.past} {event.thing} {event.place}."
-    return row(task, text, f"{event.who} will {event.base} {event.thing} {event.place}.")
+    text = f"{event.who} {event.past} {event.thing} {event.location}."
+    return row(task, text, f"{event.who} will {event.base} {event.thing} {event.location}.")
 
 
 def tell_past(draw: random.Random) -> Row:
@@ -161,22 +161,24 @@ def tell_past(draw: random.Random) -> Row:
 def turn_passive(draw: random.Random) -> Row:
     (event,) = draw_events(draw, 1)
     task = draw.choice(["Turn the sentence into the passive voice.", "Begin the sentence with its object."])
-    text = f"{event.who} {event.past} {event.thing} {event.place}."
-    return row(task, text, f"The {event.adjective} {event.noun} was {event.past} by the {event.person} {event.place}.")
+    text = f"{event.who} {event.past} {event.thing} {event.location}."
+    return row(
+        task, text, f"The {event.adjective} {event.noun} was {event.past} by the {event.person} {event.location}."
+    )
 
 
 def turn_opposite(draw: random.Random) -> Row:
     (event,) = draw_events(draw, 1)
     task = draw.choice(["Replace the adjective with its opposite.", "Use the opposite adjective in the sentence."])
-    start, end = f"{event.who} {event.past} the", f"{event.noun} {event.place}."
+    start, end = f"{event.who} {event.past} the", f"{event.noun} {event.location}."
     return row(task, f"{start} {event.adjective} {end}", f"{start} {OPPOSITES[event.adjective]} {end}")
 
 
 def write_note(draw: random.Random) -> Row:
     (event,) = draw_events(draw, 1)
     task = draw.choice(["Turn the note into a sentence.", "Write one sentence from this note."])
-    note = f"Person: the {event.person}. Action: {event.base} {event.thing}. Place: {event.place}."
-    return row(task, note, f"{event.who} {event.past} {event.thing} {event.place}.")
+    note = f"Person: the {event.person}. Action: {event.base} {event.thing}. Place: {event.location}."
+    return row(task, note, f"{event.who} {event.past} {event.thing} {event.location}.")
 
 
 def list_things(draw: random.Random) -> Row:
@@ -190,11 +192,11 @@ def list_things(draw: random.Random) -> Row:
 
 def count_things(draw: random.Random) -> Row:
     events = draw_events(draw, 2)
-    who, numbers = events[0].who, draw.sample(NUMBERS, 2)
-    counted = [f"{number} {event.adjective} {event.noun}s" for number, event in zip(numbers, events, strict=True)]
+    who, numerals = events[0].who, draw.sample(NUMERALS, 2)
+    counted = [f"{numeral} {event.adjective} {event.noun}s" for numeral, event in zip(numerals, events, strict=True)]
     asked = draw.randrange(2)
     question = draw.choice(["How many {1}s did the {0} find?", "Count the {1}s that the {0} found."])
-    text = f"{who} found {counted[0]} and {counted[1]} {events[0].place}."
+    text = f"{who} found {counted[0]} and {counted[1]} {events[0].location}."
     return row(question.format(events[0].person, events[asked].noun), text, f"{who} found {counted[asked]}.")
 
 

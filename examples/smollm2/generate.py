@@ -88,9 +88,9 @@ def training(paired: bool) -> Spec:
 def text(spec: Spec) -> str:
     """JSON with one line for what holds no other list or object and fits on one."""
 
-    def join(found: re.Match[str]) -> str:
-        line = found[1] + re.sub(r"\s*\n\s*", " ", found[2]) + found[3]
-        return line if len(line) <= 100 else found[0]
+    def join(match: re.Match[str]) -> str:
+        line = match[1] + re.sub(r"\s*\n\s*", " ", match[2]) + match[3]
+        return line if len(line) <= 100 else match[0]
 
     return re.sub(r"([\[{])\s+([^\[\]{}]*?)\s+([\]}])", join, json.dumps(spec, indent=2)) + "\n"
 

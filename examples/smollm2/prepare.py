@@ -33,7 +33,7 @@ def find_weights() -> Path:
     raise SystemExit(f"{WEIGHTS}: not found in an installed package {PACKAGE}. Install it: {INSTALL}")
 
 
-def place(weights: Path, target: Path) -> None:
+def link_or_copy(weights: Path, target: Path) -> None:
     """Make ``target`` the same file, by a hard link where the disk allows one, else by a copy."""
     aside = target.with_suffix(".part")
     aside.unlink(missing_ok=True)
@@ -49,7 +49,7 @@ def place(weights: Path, target: Path) -> None:
 def main(folder: Path = HERE) -> None:
     """Place the weights in ``folder``."""
     target = folder / WEIGHTS
-    place(find_weights(), target)
+    link_or_copy(find_weights(), target)
     print(f"{target}: {target.stat().st_size / 2**20:.0f} MiB")
 
 

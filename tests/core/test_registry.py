@@ -57,9 +57,9 @@ def reasons(provider: str) -> list[str]:
 
 def test_an_installed_distribution_is_found_with_its_version(install: Install) -> None:
     install("mta-t-good", GOOD)
-    found = discover().find("base_losses", "plain", "base_loss.name")
-    assert found.provider == "mta-t-good 1.0 (mta_t_good)"
-    assert describe(found.plugin) == "Nothing, plainly."
+    registered = discover().find("base_losses", "plain", "base_loss.name")
+    assert registered.provider == "mta-t-good 1.0 (mta_t_good)"
+    assert describe(registered.plugin) == "Nothing, plainly."
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_an_unknown_name_gets_the_nearest_and_the_providers_that_failed(install:
 def test_a_plugin_file_is_loaded_once_however_often_it_is_named(tmp_path: Path) -> None:
     path = tmp_path / "my_loss.py"
     path.write_text(GOOD)
-    found = discover([path, tmp_path / "." / "my_loss.py"]).find("base_losses", "plain", "x")
-    assert found.provider == str(path)
+    registered = discover([path, tmp_path / "." / "my_loss.py"]).find("base_losses", "plain", "x")
+    assert registered.provider == str(path)
 
 
 def test_classes_of_plugin_files_can_be_pickled_by_reference(tmp_path: Path) -> None:

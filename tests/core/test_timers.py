@@ -75,7 +75,7 @@ def test_a_part_that_fails_leaves_the_others_right(clock):
     assert watch.seconds_per_step() == {STUDENT: 1.0, OPTIMISER: 2.0}
 
 
-def test_without_a_step_nothing_is_told():
+def test_without_a_step_nothing_is_reported():
     assert Stopwatch().seconds_per_step() == {}
 
 
@@ -88,7 +88,7 @@ def test_state_goes_through_json_and_means_are_over_the_steps_of_both_lives(cloc
     assert second.seconds_per_step() == pytest.approx({STUDENT: 5.0, BASE_LOSS: 2.0, OPTIMISER: 0.75})
 
 
-def test_parts_are_told_in_the_order_of_a_step(clock):
+def test_parts_are_reported_in_the_order_of_a_step(clock):
     watch = Stopwatch()
     watch.begin_step()
     for name in reversed(PARTS):
@@ -110,18 +110,18 @@ class Event:
 
     def record(self):
         Event.recorded += 1
-        self.number = Event.recorded
+        self.index = Event.recorded
 
     def query(self):
-        return self.number <= Event.passed_by
+        return self.index <= Event.passed_by
 
     def synchronize(self):
-        Event.passed_by = max(Event.passed_by, self.number)
+        Event.passed_by = max(Event.passed_by, self.index)
 
     def elapsed_time(self, end):
         assert self.query()
         assert end.query(), "read before the GPU came by"
-        return 1000.0 * (end.number - self.number)
+        return 1000.0 * (end.index - self.index)
 
 
 def test_on_a_gpu_events_are_read_only_when_they_have_passed(monkeypatch):

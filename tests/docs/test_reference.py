@@ -17,11 +17,11 @@ PLUGIN_PAGES = ROOT / "docs" / "reference" / "plugins"
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
     """``docs/generate_reference.py``."""
-    found = importlib.util.spec_from_file_location("generate_reference", ROOT / "docs" / "generate_reference.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    module_spec = importlib.util.spec_from_file_location("generate_reference", ROOT / "docs" / "generate_reference.py")
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
     return module
 
 

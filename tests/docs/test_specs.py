@@ -42,8 +42,8 @@ def test_spec_is_valid_with_its_plugins_and_their_options(spec, workplace, monke
 
 
 def test_sweeps_are_valid():
-    found = [json.loads(block.text) for block in blocks("json")]
-    sweeps = [value for value in found if isinstance(value, dict) and "axes" in value]
+    specs = [json.loads(block.text) for block in blocks("json")]
+    sweeps = [value for value in specs if isinstance(value, dict) and "axes" in value]
     assert sweeps
     for value in sweeps:
         SweepSpec.model_validate(value, strict=True)

@@ -28,9 +28,9 @@ def _without_room(call: Callable[..., Any], when: str) -> Callable[..., Any]:
     def limited(*arguments: Any, **options: Any) -> Any:
         if when == "before":
             resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, resource.RLIM_INFINITY))
-        found = call(*arguments, **options)
+        result = call(*arguments, **options)
         resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, resource.RLIM_INFINITY))
-        return found
+        return result
 
     return limited
 

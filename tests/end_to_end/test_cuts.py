@@ -16,9 +16,9 @@ WORKER = Path(__file__).with_name("gradient_worker.py")
 
 def one_step_here(*arguments):
     """Run the worker in this process."""
-    found = importlib.util.spec_from_file_location("gradient_worker", WORKER)
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    module_spec = importlib.util.spec_from_file_location("gradient_worker", WORKER)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
     module.one_step(*arguments)
 
 

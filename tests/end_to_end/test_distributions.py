@@ -32,8 +32,8 @@ class Environment:
 
     def install(self, wheels: Path) -> None:
         """Ours alone; nothing is asked of an index."""
-        found = sorted(map(str, wheels.glob("*.whl")))
-        run(str(self.python), "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--force-reinstall", *found)
+        built = sorted(map(str, wheels.glob("*.whl")))
+        run(str(self.python), "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--force-reinstall", *built)
 
     def borrow_dependencies(self) -> None:
         """Behind what is installed here; path files in the borrowed folder, as of editable installs, are not read."""
@@ -62,24 +62,24 @@ def build(*projects: Path, into: Path) -> None:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> Environment:
     """With wheels of this project, of the example and of one new distribution of each kind."""
-    place = tmp_path_factory.mktemp("distributions")
-    wheels, project = place / "wheels", place / "project"
+    folder = tmp_path_factory.mktemp("distributions")
+    wheels, project = folder / "wheels", folder / "project"
     wheels.mkdir()
     project.mkdir()
     for name in ("mta_framework", "plugins"):
         shutil.copytree(ROOT / name, project / name, ignore=GENERATED)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, project)
-    shutil.copytree(HELLO, place / "mta-hello", ignore=GENERATED)
-    build(project, place / "mta-hello", into=wheels)
-    made = Environment(place / "environment")
+    shutil.copytree(HELLO, folder / "mta-hello", ignore=GENERATED)
+    build(project, folder / "mta-hello", into=wheels)
+    made = Environment(folder / "environment")
     made.install(wheels)
     made.borrow_dependencies()
     for kind in KINDS:
-        made.run("mta_framework", "plugins", "new", kind, f"new_{kind}", cwd=place)
-    others = place / "others"
+        made.run("mta_framework", "plugins", "new", kind, f"new_{kind}", cwd=folder)
+    others = folder / "others"
     others.mkdir()
-    build(*sorted(place.glob("mta-new-*")), into=others)
+    build(*sorted(folder.glob("mta-new-*")), into=others)
     made.install(others)
     return made
 
@@ -106,17 +106,17 @@ def test_all_plugins_are_listed_with_their_distributions(environment, monkeypatc
 
 def test_the_example_passes_its_tests_from_its_wheel(environment, tmp_path):
     shutil.copytree(HELLO / "tests", tmp_path / "tests")
-    told = environment.run("pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", "tests", cwd=tmp_path)
-    assert "passed" in told
-    assert "skipped" not in told
+    output = environment.run("pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", "tests", cwd=tmp_path)
+    assert "passed" in output
+    assert "skipped" not in output
 
 
 def test_new_plugins_of_every_kind_pass_the_contract_tests_as_they_are(environment, tmp_path):
     for folder in environment.folder.parent.glob("mta-new-*"):
         shutil.copytree(folder / "tests", tmp_path / folder.name)
-    told = environment.run("pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", ".", cwd=tmp_path)
-    assert "passed" in told
-    assert "skipped" not in told
+    output = environment.run("pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", ".", cwd=tmp_path)
+    assert "passed" in output
+    assert "skipped" not in output
 
 
 def test_a_student_is_trained_with_the_plugins_of_the_example(

@@ -154,7 +154,7 @@ def test_smollm2_weights_are_copied_where_links_are_impossible(tmp_path: Path, m
 
     monkeypatch.setattr(os, "link", refuse)
     (tmp_path / "source").write_bytes(b"GGUF weights")
-    load_script("smollm2").place(tmp_path / "source", tmp_path / "target.gguf")
+    load_script("smollm2").link_or_copy(tmp_path / "source", tmp_path / "target.gguf")
     assert (tmp_path / "target.gguf").read_bytes() == b"GGUF weights"
 
 

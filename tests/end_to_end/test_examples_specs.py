@@ -55,8 +55,8 @@ def local_paths(value: Any) -> list[str]:
         return [path for entry in value for path in local_paths(entry)]
     if not isinstance(value, dict):
         return []
-    own = [value[key] for key in ("path", "tokenizer") if isinstance(value.get(key), str)]
-    return own + [path for entry in value.values() for path in local_paths(entry)]
+    named = [value[key] for key in ("path", "tokenizer") if isinstance(value.get(key), str)]
+    return named + [path for entry in value.values() for path in local_paths(entry)]
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +99,10 @@ def test_students_are_distilled_from_the_teacher_beside_them(path: Path) -> None
 def test_specs_are_what_the_table_gives(example: str, tmp_path: Path) -> None:
     generator(example).main(tmp_path)
     written = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
-    found = {path.name: path.read_text(encoding="utf-8") for path in specs_of(example)}
+    texts = {path.name: path.read_text(encoding="utf-8") for path in specs_of(example)}
     if example == "smollm2":
-        del found["teacher.json"]
-    assert found == written, f"run: python examples/{example}/generate.py"
+        del texts["teacher.json"]
+    assert texts == written, f"run: python examples/{example}/generate.py"
 
 
 def test_paper_has_three_teachers_and_nine_runs_without_and_with_mta() -> None:
@@ -151,8 +151,8 @@ def test_paper_key_layers_are_the_published_ones_with_words_at_the_lowest(name: 
     assert {entry["granularity"] for entry in listed if entry["student"] > min(layers)} == {"phrases"}
     if base == "fdd":
         for variant in (name, f"{name}-mta"):
-            own = read("paper", variant)["base_loss"]["params"]["layers"]
-            assert {entry["student"]: entry["teacher"] for entry in own} == layers
+            listed_by_loss = read("paper", variant)["base_loss"]["params"]["layers"]
+            assert {entry["student"]: entry["teacher"] for entry in listed_by_loss} == layers
 
 
 SHAPES = {
@@ -169,8 +169,8 @@ def test_paper_key_layers_lie_within_the_models(name: str, copies: Path) -> None
     assert bound.layers is not None
     layers = LAYERS_WITH_FDD if base == "fdd" else LAYERS
     assert [(key.student, key.teacher) for key in bound.layers.map(*SHAPES[pair])] == sorted(layers[pair].items())
-    own = LAYERS_WITH_FDD[pair].items() if base == "fdd" else ()
-    assert sorted(bound.base_loss.key_layers(*SHAPES[pair])) == sorted(own)
+    expected = LAYERS_WITH_FDD[pair].items() if base == "fdd" else ()
+    assert sorted(bound.base_loss.key_layers(*SHAPES[pair])) == sorted(expected)
 
 
 @pytest.mark.parametrize("name", STUDENTS)

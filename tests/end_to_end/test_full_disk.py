@@ -14,7 +14,7 @@ from mta_framework.runs import pipeline
 from mta_framework.runs.plugin_binding import bind
 from mta_framework.training import checkpoints
 
-TOLD = re.compile(r"(is|are) kept[.:] make room, then (continue with --)?resume", re.IGNORECASE)
+HINT = re.compile(r"(is|are) kept[.:] make room, then (continue with --)?resume", re.IGNORECASE)
 WORKER = Path(__file__).with_name("full_disk_worker.py")
 
 
@@ -51,7 +51,7 @@ def test_run_stops_with_a_sentence_keeps_what_was_whole_and_goes_on_with_room(
     assert done.returncode == 1, done.stderr[-3000:]
     assert "The run failed: " in done.stderr
     assert str(folder) in done.stderr.split("The run failed: ")[1]
-    assert TOLD.search(done.stderr)
+    assert HINT.search(done.stderr)
     assert "Traceback" not in done.stderr
 
     kept = {"checkpoint": ["checkpoint-2"]}.get(stage, ["checkpoint-2", "checkpoint-4"])
@@ -78,7 +78,7 @@ def test_an_earlier_report_and_export_stay_as_they_were(stage, spec, run_without
     files = contents(folder)
     done = run_without_room(stage, spec, "--resume", "--set", "evaluation.seeds=[10,20]")
     assert done.returncode == 1
-    assert TOLD.search(done.stderr)
+    assert HINT.search(done.stderr)
     after = contents(folder)
     for name in ("report.json", "report.md", "student/model.safetensors", "predictions/student/seen-seed10.jsonl"):
         assert after[Path(name)] == files[Path(name)], name
@@ -86,11 +86,11 @@ def test_an_earlier_report_and_export_stay_as_they_were(stage, spec, run_without
     assert pipeline.run(bind(spec, discover(), ["evaluation.seeds=[10,20]"]), resume=True).evaluation.seeds == (10, 20)
 
 
-def test_a_device_without_room_is_told_from_other_errors(tmp_path):
+def test_a_device_without_room_is_reported_from_other_errors(tmp_path):
     with pytest.raises(RunError, match=r"OSError: \[Errno 28\].*Make room"), explain_disk_full(tmp_path):
         Path("/dev/full").write_bytes(b"some")
-    told_by_torch = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 146560 vs 146448")
+    torch_error = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 146560 vs 146448")
     with pytest.raises(RunError, match=r"unexpected pos.*Make room"), explain_disk_full(tmp_path):
-        raise told_by_torch
+        raise torch_error
     with pytest.raises(FileNotFoundError), explain_disk_full(tmp_path):
         (tmp_path / "no" / "file").write_bytes(b"some")

@@ -107,7 +107,7 @@ DAMAGES = {
 }
 
 
-def test_damage_is_told_with_file_and_remedy_and_nothing_is_run(spec, run_once, tmp_path):
+def test_damage_is_reported_with_file_and_remedy_and_nothing_is_run(spec, run_once, tmp_path):
     run_once(spec)
     runs, whole = tmp_path / "runs", tmp_path / "whole"
     shutil.copytree(runs, whole)
@@ -145,7 +145,7 @@ def test_a_report_that_was_lost_or_garbled_is_written_anew(spec, run_once, tmp_p
         assert json.loads(report.read_text())["name"] == "student"
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_told(spec, tmp_path, caplog):
+def test_a_damaged_checkpoint_is_passed_over_and_reported(spec, tmp_path, caplog):
     pipeline.run(bind(spec, discover()))
     run = tmp_path / "runs" / "student"
     weights = (run / "student" / "model.safetensors").read_bytes()

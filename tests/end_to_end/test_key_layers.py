@@ -31,7 +31,7 @@ def bound(spec, *overrides):
 
 def test_choice_is_printed_saved_reported_and_the_same_in_another_run(spec, tmp_path, capsys):
     report = pipeline.run(bound(spec))
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     file = tmp_path / "runs" / "student" / "key-layers.json"
     saved = json.loads(file.read_text())
     pairs = [(pair["student"], pair["teacher"], pair["granularity"]) for pair in saved["pairs"]]
@@ -40,7 +40,7 @@ def test_choice_is_printed_saved_reported_and_the_same_in_another_run(spec, tmp_
     assert [len(saved["across"]), len(saved["across"][0]), len(saved["within"])] == [4, 4, 4]
     for pair in saved["pairs"]:
         assert pair["cka"] == saved["across"][pair["student"] - 1][pair["teacher"] - 1]
-        assert f"{pair['student']}->{pair['teacher']} {pair['granularity']} (CKA {pair['cka']:.2f})" in told
+        assert f"{pair['student']}->{pair['teacher']} {pair['granularity']} (CKA {pair['cka']:.2f})" in printed
     pipeline.run(bound(spec, "name=again"))
     assert (tmp_path / "runs" / "again" / "key-layers.json").read_bytes() == file.read_bytes()
     names = [path / "student" / "model.safetensors" for path in (file.parent, file.parent.with_name("again"))]

@@ -50,10 +50,10 @@ def reported(spec):
 
 @pytest.mark.parametrize("name", list(paper_specs()))
 def test_run_of_the_paper_differs_in_nothing_but_how_dsa_is_reduced(check, name):
-    found = check.settings(reported(paper_specs()[name]))
-    differing = [row.name for row in found if row.verdict != "as in the paper"]
+    settings = check.settings(reported(paper_specs()[name]))
+    differing = [row.name for row in settings if row.verdict != "as in the paper"]
     assert differing == (["alignment.dsa_reduction"] if name.endswith("mta") else [])
-    assert len(found) > 20
+    assert len(settings) > 20
 
 
 @pytest.mark.parametrize(

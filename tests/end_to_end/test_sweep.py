@@ -136,7 +136,7 @@ def unfinished_runs_that_are_held(folder):
     return held
 
 
-def test_data_faults_of_all_cells_are_told_before_anything_runs(sweep, write_spec, tmp_path):
+def test_data_faults_of_all_cells_are_reported_before_anything_runs(sweep, write_spec, tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"instruction": 1}\n')
     sweep["axes"] = [{"name": "data", "cells": {"a": {"data.train.path": "bad.jsonl"}, "b": {"data.max_length": 9000}}}]
     sweep["baseline"] = None
@@ -158,9 +158,9 @@ def cluster():
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     options = ["--num-cpus=2", "--object-store-memory=80000000", "--include-dashboard=false", "--disable-usage-stats"]
     start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--temp-dir={folder}"]
-    place = ["--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}"]
+    address_options = ["--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}"]
     with (folder / "log").open("w") as log:
-        head = subprocess.Popen([*start, *place, *options], stdout=log, stderr=log)
+        head = subprocess.Popen([*start, *address_options, *options], stdout=log, stderr=log)
     try:
         limit = time.monotonic() + 120
         while "Ray runtime started" not in (folder / "log").read_text():

@@ -30,24 +30,24 @@ def tracked(spec_dict, write_spec, tmp_path):
         )
         trackers = ["tensorboard", "wandb", "mlflow", "trackio"]
         write_spec({**spec, "training": {**spec["training"], "trackers": trackers}}, name)
-    told = tmp_path / "tracked.jsonl"
+    log = tmp_path / "tracked.jsonl"
     stand_ins = str(Path(__file__).with_name("trackers"))
-    environment = {**os.environ, "TRACKED": str(told), "PYTHONPATH": stand_ins}
+    environment = {**os.environ, "TRACKED": str(log), "PYTHONPATH": stand_ins}
     arguments = [sys.executable, "-m", "mta_framework", "run", str(tmp_path / "student.json")]
     subprocess.run(arguments, check=True, capture_output=True, env=environment)
-    return [json.loads(line) for line in told.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
 def test_every_tracker_gets_all_terms_of_each_run_under_its_name(tracked, tmp_path):
     for tracker in ("wandb", "mlflow", "trackio"):
-        told = [line for line in tracked if line[0] == tracker]
-        changes = [(run, event) for _, run, event, _ in told if event != "log"]
+        lines = [line for line in tracked if line[0] == tracker]
+        changes = [(run, event) for _, run, event, _ in lines if event != "log"]
         assert changes == [("teacher", "begin"), ("teacher", "end"), ("student", "begin"), ("student", "end")], tracker
-        logged = [values for _, run, event, values in told if run == "student" and event == "log"]
+        logged = [values for _, run, event, values in lines if run == "student" and event == "log"]
         prefix, validated = ("", "eval_") if tracker == "mlflow" else ("train/", "eval/")
         for name in TERMS:
-            found = [values["train/global_step"] for values in logged if prefix + name in values]
-            assert found == STEPS, (tracker, name)
+            steps = [values["train/global_step"] for values in logged if prefix + name in values]
+            assert steps == STEPS, (tracker, name)
         assert [set(values) >= {validated + name for name in VALIDATED} for values in logged].count(True) == 1
 
     events = EventAccumulator(str(tmp_path / "runs" / "student" / "tensorboard")).Reload()

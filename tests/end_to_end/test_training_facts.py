@@ -148,5 +148,5 @@ def test_report_keeps_the_command_as_it_was_typed(spec_dict, write_spec, tmp_pat
     monkeypatch.setattr("sys.argv", ["/somewhere/bin/mta", *typed])
     result = CliRunner().invoke(main, typed)
     assert result.exit_code == 0, result.output
-    told = "mta run student.json --set training.max_steps=1 --set data.train.limit=20 --resume"
-    assert read_report(tmp_path / "runs" / "other").command == told
+    command = "mta run student.json --set training.max_steps=1 --set data.train.limit=20 --resume"
+    assert read_report(tmp_path / "runs" / "other").command == command

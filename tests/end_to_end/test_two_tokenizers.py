@@ -28,8 +28,8 @@ def pair(spec_dict, rows_file, tmp_path):
     trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False)
     texts = [" ".join(json.loads(line).values()) for line in rows_file.read_text(encoding="utf-8").splitlines()]
     tokenizer.train_from_iterator([*texts, "### Instruction: ### Input: ### Response:" * 20], trainer)
-    own = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
-    own.save_pretrained(tmp_path / "unigram")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    fast.save_pretrained(tmp_path / "unigram")
     student = {**spec_dict["student"], "tokenizer": str(tmp_path / "unigram")}
     data = {**spec_dict["data"], "max_length": 400, "max_prompt_length": 350}
     return {**spec_dict, "student": student, "data": data}
@@ -38,9 +38,11 @@ def pair(spec_dict, rows_file, tmp_path):
 @pytest.fixture
 def one_step():
     """Runs one step in this process; gives the losses and the gradients before clipping."""
-    found = importlib.util.spec_from_file_location("gradient_worker", Path(__file__).with_name("gradient_worker.py"))
-    worker = importlib.util.module_from_spec(found)
-    found.loader.exec_module(worker)
+    module_spec = importlib.util.spec_from_file_location(
+        "gradient_worker", Path(__file__).with_name("gradient_worker.py")
+    )
+    worker = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(worker)
 
     def run(spec, folder, micro_batch_size):
         worker.one_step(spec, folder, micro_batch_size)
@@ -82,9 +84,9 @@ def test_chat_template_and_layers_of_the_teacher_are_refused(pair, write_spec):
     changes = {"base_loss": {"name": "uld"}, "student": layers, "data": {**pair["data"], "template": "chat"}}
     with pytest.raises(InputError) as refusal:
         pipeline.plan(bind(write_spec({**pair, **changes}), discover()))
-    told = "\n".join(map(str, refusal.value.faults))
-    assert "student.tokenizer: is another one than the teacher's" in told
-    assert "data.template: would give teacher and student different texts" in told
+    message = "\n".join(map(str, refusal.value.faults))
+    assert "student.tokenizer: is another one than the teacher's" in message
+    assert "data.template: would give teacher and student different texts" in message
 
 
 @pytest.mark.slow

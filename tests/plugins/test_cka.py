@@ -102,12 +102,12 @@ def test_no_other_ascending_choice_is_more_similar(data):
     across = data.draw(st.lists(st.lists(share, min_size=other, max_size=other), min_size=depth, max_size=depth))
     changes = data.draw(st.lists(share, min_size=depth - 1, max_size=depth - 1))
     similarity = LayerSimilarity(tuple(map(tuple, across)), within(*changes))
-    found = chosen(similarity, words=1, phrases=count - 1)
-    own = [student for student, _ in found]
-    assert own == sorted(set(own))
-    assert found[-1] == (depth, other)
+    pairs = chosen(similarity, words=1, phrases=count - 1)
+    student_layers = [student for student, _ in pairs]
+    assert student_layers == sorted(set(student_layers))
+    assert pairs[-1] == (depth, other)
     best = max(
-        sum(across[s - 1][t - 1] for s, t in zip(own, (*others, other), strict=True))
+        sum(across[s - 1][t - 1] for s, t in zip(student_layers, (*others, other), strict=True))
         for others in combinations(range(1, other), count - 1)
     )
-    assert sum(across[s - 1][t - 1] for s, t in found) == pytest.approx(best)
+    assert sum(across[s - 1][t - 1] for s, t in pairs) == pytest.approx(best)

@@ -238,7 +238,7 @@ def test_shell_code_with_any_character_is_read() -> None:
 
 def test_one_text_or_many_at_once_in_one_process_or_two_give_the_same(tmp_path: Path) -> None:
     texts = [text for text, *_ in MARKED.values()] + list(UNREADABLE)
-    texts += [f"{text}\n{number}" for number in range(30) for text in texts]
+    texts += [f"{text}\n{index}" for index in range(30) for text in texts]
     extractor = create()
     alone = [extractor.extract([text])[0] for text in texts]
     in_batches = [
@@ -296,7 +296,7 @@ def test_every_language_has_a_grammar_that_reads_something() -> None:
     assert len(LANGUAGES) > 40
 
 
-def test_without_the_grammars_or_with_those_that_are_downloaded_the_extra_is_told(
+def test_without_the_grammars_or_with_those_that_are_downloaded_the_extra_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert create().require() is None
@@ -306,7 +306,7 @@ def test_without_the_grammars_or_with_those_that_are_downloaded_the_extra_is_tol
     assert "downloads its grammars" in str(create().require())
 
 
-def test_what_the_prose_lacks_is_told() -> None:
+def test_what_the_prose_lacks_is_reported() -> None:
     prose = {"name": "spacy_phrases", "params": {"model": "de_core_news_sm"}}
     assert "de_core_news_sm" in str(create(prose=prose).require())
 

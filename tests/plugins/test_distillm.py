@@ -64,7 +64,7 @@ def test_teacher_with_a_padded_vocabulary_counts_on_the_common_part():
     assert term.sum.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_it_brings_adaptive_batches_along_unless_told_otherwise():
+def test_it_brings_adaptive_batches_along_unless_asked_otherwise():
     policy = DistiLLM(DistiLLM.Params()).batch_policy()
     assert policy.NEEDS_VALIDATION
     assert DistiLLM(DistiLLM.Params()).batch_policy() is not policy

@@ -86,10 +86,10 @@ def test_each_response_has_the_value_and_lead_of_the_authors_code(case):
         terms = _means(loss.compute(student, teacher, _only(batch, row), START), batch.counts)
         values = _tensor(expected["teacher_response_skew_kl" if row < pairs else "student_response_skew_reverse_kl"])
         lead = (probabilities[0] - probabilities[1])[row].item() * (1 if row < pairs else -1)
-        own, other = ("teacher", "student") if row < pairs else ("student", "teacher")
-        assert terms[f"distillm2_{own}"].item() * pairs == pytest.approx(values[row % pairs].item(), rel=1e-5)
-        assert terms[f"{own}_lead"].item() * pairs == pytest.approx(lead, rel=1e-4)
-        assert terms[f"distillm2_{other}"].item() == terms[f"{other}_lead"].item() == 0
+        writer, reader = ("teacher", "student") if row < pairs else ("student", "teacher")
+        assert terms[f"distillm2_{writer}"].item() * pairs == pytest.approx(values[row % pairs].item(), rel=1e-5)
+        assert terms[f"{writer}_lead"].item() * pairs == pytest.approx(lead, rel=1e-4)
+        assert terms[f"distillm2_{reader}"].item() == terms[f"{reader}_lead"].item() == 0
 
 
 def _states(seed, width=4, texts=4, trained=False, vocabulary=9):
@@ -183,10 +183,10 @@ def _expected(student, teacher, anchors):
     batch, skews, sums = _batch(LABELS, BY_STUDENT), [], {"teacher": 0.0, "student": 0.0}
     q, p = ((states.final_BTD @ states.head.weight_VD.T).double().softmax(-1) for states in (student, teacher))
     for row, writer in enumerate(("teacher", "teacher", "student", "student")):
-        own = batch.text_N == row
-        index = row, batch.position_N[own] % 6
+        of_row = batch.text_N == row
+        index = row, batch.position_N[of_row] % 6
         first, second = (p[index], q[index]) if writer == "teacher" else (q[index], p[index])
-        probability = [part.gather(1, batch.target_N[own, None]).log().mean().exp() for part in (first, second)]
+        probability = [part.gather(1, batch.target_N[of_row, None]).log().mean().exp() for part in (first, second)]
         skew = 1 - 0.9 * anchors[writer] / (probability[0] - probability[1] + 1e-5).item()
         skews.append(min(max(skew, 0.01), 0.1))
         mixture = skews[-1] * first + (1 - skews[-1]) * second

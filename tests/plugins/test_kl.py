@@ -79,7 +79,7 @@ def test_options_out_of_range_or_unknown_are_refused(options):
         KL.Params(**options)
 
 
-def test_batches_are_the_data_unless_told_otherwise():
+def test_batches_are_the_data_unless_asked_otherwise():
     assert KL(KL.Params()).batch_policy() is None
     policy = KL(KL.Params.model_validate({"batches": {"policy": "on_policy"}})).batch_policy()
     assert policy.RESPONDERS == ("student",)

@@ -151,10 +151,10 @@ TEXTS = st.one_of(st.text(max_size=30), st.lists(PIECES, max_size=20).map("".joi
 def test_segments_are_disjoint_and_drop_nothing_but_delimiters_and_white_space(text: str) -> None:
     mixed, _ = readers()
     (span_set,) = mixed.extract([text])
-    covered = [place for start, end in span_set["pieces"] for place in range(start, end)]
+    covered = [offset for start, end in span_set["pieces"] for offset in range(start, end)]
     assert covered == sorted(set(covered))
     # Inline code was given in fences, and its reader's span over all of it dropped: it stands between backticks.
-    left = "".join(character for place, character in enumerate(text) if place not in set(covered))
+    left = "".join(character for offset, character in enumerate(text) if offset not in set(covered))
     assert not left.strip() or "`" in left
 
 

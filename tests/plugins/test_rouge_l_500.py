@@ -29,13 +29,13 @@ def scores(rows, **options):
 
 def real(folder):
     """(response, references)."""
-    found = []
+    pairs = []
     sets = {name: (folder / name / "test.jsonl").read_text(encoding="utf-8").split("\n") for name in ("dolly", "sni")}
     for line in RESPONSES.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         output = json.loads(sets[row["set"]][row["row"]])["output"]
-        found.append((row["response"], output if isinstance(output, list) else [output]))
-    return found
+        pairs.append((row["response"], output if isinstance(output, list) else [output]))
+    return pairs
 
 
 def synthetic():
@@ -51,10 +51,10 @@ def synthetic():
 
 @pytest.fixture(params=["real", "synthetic"])
 def rows(request):
-    found = real(request.getfixturevalue("paper_data")) if request.param == "real" else synthetic()
-    assert len(found) == 500
-    assert sum(len(references) > 1 for _, references in found) >= 250
-    return found
+    pairs = real(request.getfixturevalue("paper_data")) if request.param == "real" else synthetic()
+    assert len(pairs) == 500
+    assert sum(len(references) > 1 for _, references in pairs) >= 250
+    return pairs
 
 
 @pytest.mark.parametrize("use_stemmer", [True, False])
@@ -98,5 +98,5 @@ def rouge_l(response: str, reference: str) -> float:
 
 def words(text: str) -> list[str]:
     stem = PorterStemmer().stem
-    found = re.findall("[a-z0-9]+", text.lower())
-    return [stem(word) if len(word) > 3 else word for word in found]
+    tokens = re.findall("[a-z0-9]+", text.lower())
+    return [stem(word) if len(word) > 3 else word for word in tokens]

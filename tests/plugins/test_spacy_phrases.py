@@ -80,7 +80,7 @@ def test_of_an_overlong_text_the_beginning_is_parsed(extractor: SpacyPhrases, mo
     assert as_lists(extractor.extract([text])[0])["phrases"] == [[0, 25]]
 
 
-def test_without_a_pipeline_both_ways_to_install_it_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_pipeline_both_ways_to_install_it_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert SpacyPhrases(SpacyPhrases.Params()).require() is None
     monkeypatch.setattr(spacy_phrases, "entry_points", lambda group: [])
     missing = SpacyPhrases(SpacyPhrases.Params()).require()
@@ -91,7 +91,7 @@ def test_without_a_pipeline_both_ways_to_install_it_are_told(monkeypatch: pytest
     assert other == "the spaCy pipeline 'de_core_news_sm' is not installed: python -m spacy download de_core_news_sm."
 
 
-def test_without_spacy_the_extra_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_spacy_the_extra_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spacy_phrases, "find_spec", lambda name: None)
     assert "pip install 'mta-framework[spacy]'" in str(SpacyPhrases(SpacyPhrases.Params()).require())
 

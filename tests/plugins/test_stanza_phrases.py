@@ -55,14 +55,14 @@ def extractor(folder: Path, **options: str) -> StanzaPhrases:
 
 
 def phrases(folder: Path, texts: list[str]) -> list[list[str]]:
-    found = extractor(folder).extract(texts)
-    return [[text[start:end] for start, end in spans["phrases"]] for text, spans in zip(texts, found, strict=True)]
+    span_sets = extractor(folder).extract(texts)
+    return [[text[start:end] for start, end in spans["phrases"]] for text, spans in zip(texts, span_sets, strict=True)]
 
 
 def marked_right(folder: Path) -> int:
     """How many marked texts are found as marked: training ends a little differently on every kind of machine."""
-    found = phrases(folder, list(MARKED))
-    return sum(one == expected for one, expected in zip(found, MARKED.values(), strict=True))
+    by_text = phrases(folder, list(MARKED))
+    return sum(one == expected for one, expected in zip(by_text, MARKED.values(), strict=True))
 
 
 def test_most_marked_texts_are_found_by_constituents(tiny_stanza: Path) -> None:
@@ -87,9 +87,9 @@ def test_nearly_all_sentences_of_the_treebank_are_found_as_their_trees_have_them
         (tree,) = read_trees(f"(ROOT {sentence.brackets})")
         expected = outermost_phrases(by_constituents(tree, words))
         assert outermost_phrases(by_dependencies(words)) == expected
-        found = [sentence.text[start:end] for start, end in spans["phrases"]]
-        joined = ["".join(words[number].text for number in range(*phrase)) for phrase in expected]
-        right += ["".join(phrase.split()) for phrase in found] == joined
+        texts = [sentence.text[start:end] for start, end in spans["phrases"]]
+        joined = ["".join(words[index].text for index in range(*phrase)) for phrase in expected]
+        right += ["".join(phrase.split()) for phrase in texts] == joined
     assert right >= 0.8 * len(treebank)
 
 
@@ -124,8 +124,8 @@ def test_spans_lie_in_their_text_and_do_not_depend_on_the_others(tiny_stanza: Pa
     one = extractor(tiny_stanza)
     together = one.extract(texts)
     assert [one.extract([text])[0] for text in texts] == together
-    for text, found in zip(texts, together, strict=True):
-        for spans in found.values():
+    for text, span_set in zip(texts, together, strict=True):
+        for spans in span_set.values():
             assert all(0 <= start < end <= len(text) for start, end in spans)
             assert spans == sorted(set(spans), key=lambda span: (span[0], -span[1]))
             assert not any(text[start].isspace() for start, _ in spans)
@@ -134,13 +134,13 @@ def test_spans_lie_in_their_text_and_do_not_depend_on_the_others(tiny_stanza: Pa
 @pytest.mark.slow
 def test_one_process_and_two_find_the_same(tiny_stanza: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mta_framework.spans.cache._TEXTS_PER_PROCESS", 8)
-    texts = [f"{text} {number}" for number in range(4) for text in MARKED]
-    found = []
+    texts = [f"{text} {index}" for index in range(4) for text in MARKED]
+    results = []
     for processes in (1, 2):
         cache = SpanCache(tmp_path / str(processes), extractor(tiny_stanza), processes)
-        found.append([{name: spans.tolist() for name, spans in one.items()} for one in cache.spans(texts)])
+        results.append([{name: spans.tolist() for name, spans in one.items()} for one in cache.spans(texts)])
         assert cache.parsed == len(texts)
-    assert found[0] == found[1]
+    assert results[0] == results[1]
 
 
 def test_sentences_that_are_too_long_have_no_phrases_and_are_counted(tiny_stanza: Path) -> None:
@@ -161,18 +161,18 @@ def test_a_sentence_that_the_parser_drops_leaves_the_others(tiny_stanza: Path, m
         return parse([words for words in sentences if words[0][0] != "Rain"], batch_size)
 
     texts = ["Rain. She didn't know.", SENTENCE]
-    rain, *others = [phrase for found in phrases(tiny_stanza, texts) for phrase in found]
+    rain, *others = [phrase for of_text in phrases(tiny_stanza, texts) for phrase in of_text]
     assert rain == "Rain"
     monkeypatch.setattr(model, "parse_tagged_words", drop)
     stanza_phrases._parsed.cache_clear()
     try:
-        assert [phrase for found in phrases(tiny_stanza, texts) for phrase in found] == others
+        assert [phrase for of_text in phrases(tiny_stanza, texts) for phrase in of_text] == others
         assert one.failures(texts) == [1, 0]
     finally:
         stanza_phrases._parsed.cache_clear()
 
 
-def test_missing_models_are_told_with_the_command_that_gets_them(
+def test_missing_models_are_reported_with_the_command_that_gets_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = extractor(tmp_path, language="de")
@@ -191,8 +191,8 @@ def test_missing_models_are_told_with_the_command_that_gets_them(
 def test_the_default_folder_is_the_one_that_stanza_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STANZA_RESOURCES_DIR", raising=False)
     code = "from stanza.resources.common import DEFAULT_MODEL_DIR; print(DEFAULT_MODEL_DIR)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert stanza_phrases._default_folder() == Path(told)
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert stanza_phrases._default_folder() == Path(printed)
 
 
 def test_one_missing_file_is_enough_to_be_incomplete(without_constituents: Path, tmp_path: Path) -> None:

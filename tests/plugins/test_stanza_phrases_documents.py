@@ -233,12 +233,12 @@ def phrases_and_words(text, sentences, trees=()):
     document = Document(sentences, text=text)
     for sentence, tree in zip(document.sentences, trees, strict=bool(trees)):
         sentence.constituency = tree
-    found = stanza_phrases._span_set(text, document.sentences, all_words=False)
-    return tuple([text[start:end] for start, end in found[name]] for name in ("phrases", "words"))
+    spans = stanza_phrases._span_set(text, document.sentences, all_words=False)
+    return tuple([text[start:end] for start, end in spans[name]] for name in ("phrases", "words"))
 
 
-def placed(text, word, place):
-    start = text.index(word, place)
+def located(text, word, offset):
+    start = text.index(word, offset)
     return {"text": word, "start_char": start, "end_char": start + len(word)}
 
 
@@ -247,40 +247,40 @@ def test_phrases_by_constituents(text, brackets, expected):
     from stanza.models.constituency.tree_reader import read_trees
 
     trees = read_trees("".join(f"(ROOT {line})" for line in brackets))
-    sentences, place = [], 0
+    sentences, offset = [], 0
     for tree in trees:
         sentences.append([])
-        for number, leaf in enumerate(tree.yield_preterminals(), 1):
+        for word_id, leaf in enumerate(tree.yield_preterminals(), 1):
             word = leaf.children[0].label.replace("-LRB-", "(").replace("-RRB-", ")")
-            entry = {"id": number, "upos": TAGS.get(leaf.label, "PUNCT"), **placed(text, word, place)}
-            place = entry["end_char"]
+            entry = {"id": word_id, "upos": TAGS.get(leaf.label, "PUNCT"), **located(text, word, offset)}
+            offset = entry["end_char"]
             sentences[-1].append(entry)
     assert phrases_and_words(text, sentences, trees)[0] == expected
 
 
-def entries(text, line, place):
+def entries(text, line, offset):
     """The words of one sentence as Stanza has them; those of a contraction have no place of their own."""
-    number, found = 0, []
+    word_id, sentence = 0, []
     for piece in line.split(" "):
         whole, contracted, parts = piece.rpartition("=")
         words = [part.split("/") for part in (parts.split("+") if contracted else [piece])]
-        token = placed(text, whole if contracted else words[0][0], place)
-        place = token["end_char"]
+        token = located(text, whole if contracted else words[0][0], offset)
+        offset = token["end_char"]
         if contracted:
-            found.append({"id": (number + 1, number + len(words)), **token})
+            sentence.append({"id": (word_id + 1, word_id + len(words)), **token})
         for word, tag, head, relation in words:
-            number += 1
-            own = {"text": word} if contracted else token
-            found.append({"id": number, "upos": tag, "head": int(head), "deprel": relation, **own})
-    return found, place
+            word_id += 1
+            position = {"text": word} if contracted else token
+            sentence.append({"id": word_id, "upos": tag, "head": int(head), "deprel": relation, **position})
+    return sentence, offset
 
 
 @pytest.mark.parametrize(("text", "lines", "expected"), DEPENDENCIES, ids=lambda value: str(value)[:20])
 def test_phrases_by_dependencies(text, lines, expected):
-    sentences, place = [], 0
+    sentences, offset = [], 0
     for line in lines:
-        found, place = entries(text, line, place)
-        sentences.append(found)
+        sentence, offset = entries(text, line, offset)
+        sentences.append(sentence)
     assert phrases_and_words(text, sentences)[0] == expected
 
 
@@ -298,6 +298,6 @@ def test_all_words_are_those_that_are_no_punctuation():
     text = "In May, 50 % (fast) 😀 …"
     line = "In/ADP/2/case May/PROPN/0/root ,/PUNCT/2/punct 50/NUM/5/nummod %/SYM/2/nmod (/PUNCT/7/punct fast/ADV/2/x "
     sentences, _ = entries(text, line + ")/PUNCT/7/punct 😀/PUNCT/2/x …/PUNCT/2/punct", 0)
-    found = stanza_phrases._span_set(text, Document([sentences], text=text).sentences, all_words=True)
+    spans = stanza_phrases._span_set(text, Document([sentences], text=text).sentences, all_words=True)
     # "%" is punctuation to Unicode, a smiley is not.
-    assert [text[start:end] for start, end in found["words"]] == ["In", "May", "50", "fast", "😀"]
+    assert [text[start:end] for start, end in spans["words"]] == ["In", "May", "50", "fast", "😀"]

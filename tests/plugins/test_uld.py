@@ -9,7 +9,7 @@ from mta_framework import MATCHED_POSITIONS, TOKENS, Batch, Head, Progress, Stat
 from mta_plugins.base_losses.uld import ULD
 
 PROGRESS = Progress(step=0, total_steps=1, epoch=0.0)
-MATCHED_OWN, MATCHED_OTHER = [0, 3, 6], [1, 2, 9]
+MATCHED_STUDENT, MATCHED_TEACHER = [0, 3, 6], [1, 2, 9]
 
 
 def _states(width, seed, vocabulary, tokens):
@@ -21,11 +21,11 @@ def _states(width, seed, vocabulary, tokens):
 def _batch(positions=(0, 2, 3, 6), matched=True):
     student_ids, teacher_ids = torch.ones(2, 4, dtype=torch.int64), torch.ones(2, 5, dtype=torch.int64)
     position_N, nothing = torch.tensor(positions, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-    counts = {TOKENS: len(positions), MATCHED_POSITIONS: len(MATCHED_OWN)}
+    counts = {TOKENS: len(positions), MATCHED_POSITIONS: len(MATCHED_STUDENT)}
     sides = {
         "teacher": Batch(teacher_ids, teacher_ids, nothing, nothing),
-        "matched_R": torch.tensor(MATCHED_OWN),
-        "matched_teacher_R": torch.tensor(MATCHED_OTHER),
+        "matched_R": torch.tensor(MATCHED_STUDENT),
+        "matched_teacher_R": torch.tensor(MATCHED_TEACHER),
     }
     return Batch(student_ids, student_ids, position_N, position_N % 3, counts=counts, **(sides if matched else {}))
 
@@ -54,7 +54,7 @@ def _distance(q, p):
 def test_distance_is_between_ranked_probabilities_at_matched_positions(vocabulary):
     student, teacher = _states(5, 0, 11, tokens=4), _states(6, 1, vocabulary, tokens=5)
     distance, entropy = _compute(_batch(), student, teacher)
-    expected = _distance(_probabilities(student, MATCHED_OWN), _probabilities(teacher, MATCHED_OTHER))
+    expected = _distance(_probabilities(student, MATCHED_STUDENT), _probabilities(teacher, MATCHED_TEACHER))
     assert (distance.name, distance.unit, distance.weight) == ("uld", MATCHED_POSITIONS, 1.5)
     assert (entropy.name, entropy.unit, entropy.weight) == ("uld_cross_entropy", TOKENS, 1.0)
     assert distance.sum.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -33,11 +33,11 @@ def imported_rooms(path: Path) -> set[str]:
 
 
 def test_rooms_import_what_their_list_says_and_nothing_else():
-    found: dict[str, set[str]] = {room: set() for room in ROOMS}
+    imported: dict[str, set[str]] = {room: set() for room in ROOMS}
     for path in files(CORE):
         if room_of(module_of(path)) not in TOP:
-            found.setdefault(room_of(module_of(path)), set()).update(imported_rooms(path))
-    assert found == {room: set(names) for room, names in ROOMS.items()}, "mend the import, or the table in rooms.py"
+            imported.setdefault(room_of(module_of(path)), set()).update(imported_rooms(path))
+    assert imported == {room: set(names) for room, names in ROOMS.items()}, "mend the import, or the table in rooms.py"
 
 
 def test_no_room_imports_one_that_stands_below_it():

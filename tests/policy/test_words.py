@@ -10,7 +10,8 @@ from pathlib import Path
 
 from sources import CORE, EXAMPLE, PLUGINS, ROOT, files, tree
 
-SOURCES = files(CORE, PLUGINS, EXAMPLE / "src", ROOT / "benchmarks")
+SOURCES = files(CORE, PLUGINS, EXAMPLE, ROOT / "benchmarks")
+SCRIPTS = [*files(ROOT / "tests", ROOT / "examples"), *(ROOT / "docs").glob("*.py")]
 
 BANNED = {
     "told": "message, label or report",
@@ -37,7 +38,7 @@ BANNED = {
 }
 """Names, and words within names, that must not occur -> the field's words for them."""
 
-ABOUT_NUMBERS = {"arithmetic.py", "exact_match.py", "html_text.py", "math.py"}
+NUMERIC_FILES = {"arithmetic.py", "exact_match.py", "html_text.py", "math.py", "test_math.py"}
 """Files in which a number is a number."""
 
 FAMILIES = {"base_losses", "batch_policies", "importance_estimators", "layer_mappers", "metrics", "span_extractors"}
@@ -76,10 +77,10 @@ def words(name: str) -> list[str]:
 def test_names_are_the_fields_words():
     hits = [
         f"{path.relative_to(ROOT)}:{line}: {name} ({word} -> {BANNED[word]})"
-        for path in SOURCES
+        for path in [*SOURCES, *SCRIPTS]
         for name, line in names(path)
         for word in words(name)
-        if word in BANNED and not (word in {"number", "numbers"} and path.name in ABOUT_NUMBERS)
+        if word in BANNED and not (word in {"number", "numbers"} and path.name in NUMERIC_FILES)
     ]
     assert not hits, "\n".join(hits)
 

@@ -81,10 +81,10 @@ class WarmProcess:
         out, error = (bytes(content).decode("utf-8", "replace") for content in self._content)
         return out, error
 
-    def send_signal(self, number: int) -> None:
+    def send_signal(self, signal_code: int) -> None:
         """Send a signal to it, not to its children."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            os.kill(self.pid, signal_code)
 
     def kill(self) -> None:
         """End it at once."""

@@ -47,27 +47,27 @@ class Sentence:
     def text(self) -> str:
         """As it is written."""
         return "".join(
-            word.text if not place or word.text in _ATTACHED else f" {word.text}"
-            for place, word in enumerate(self.words)
+            word.text if not index or word.text in _ATTACHED else f" {word.text}"
+            for index, word in enumerate(self.words)
         )
 
     @property
     def conllu(self) -> str:
         """As a block of CoNLL-U, blank line included."""
         rows = [f"# text = {self.text}"]
-        for number, word in enumerate(self.words, 1):
-            attached = number < len(self.words) and self.words[number].text in _ATTACHED
-            columns = [number, word.text, word.text.lower(), word.tag, word.tag, "_", word.head, word.relation, "_"]
+        for word_id, word in enumerate(self.words, 1):
+            attached = word_id < len(self.words) and self.words[word_id].text in _ATTACHED
+            columns = [word_id, word.text, word.text.lower(), word.tag, word.tag, "_", word.head, word.relation, "_"]
             rows.append("\t".join(map(str, [*columns, "SpaceAfter=No" if attached else "_"])))
         return "\n".join(rows) + "\n\n"
 
     @property
     def labels(self) -> str:
         """For the tokenizer: of each character, 1 where a token ends, 2 where the sentence does."""
-        labels, place = ["0"] * len(self.text), 0
+        labels, end = ["0"] * len(self.text), 0
         for word in self.words:
-            place = self.text.index(word.text, place) + len(word.text)
-            labels[place - 1] = "1"
+            end = self.text.index(word.text, end) + len(word.text)
+            labels[end - 1] = "1"
         return "".join([*labels[:-1], "2"])
 
 
@@ -93,16 +93,16 @@ def _constituent(sentence: Sentence, pieces: list[re.Match[str]]) -> tuple[int, 
     brackets = [piece[3]]
     while not pieces[0][6]:
         relation = "*" if pieces[0][1] else pieces[0][2]
-        number, inner = _constituent(sentence, pieces)
-        children.append((relation, number))
+        word_id, inner = _constituent(sentence, pieces)
+        children.append((relation, word_id))
         brackets.append(inner)
     pieces.pop(0)
-    (head,) = (number for relation, number in children if relation == "*")
-    for place, (relation, number) in enumerate(children):
+    (head,) = (word_id for relation, word_id in children if relation == "*")
+    for index, (relation, word_id) in enumerate(children):
         if relation != "*":
             # In a coordination, the conjunction belongs to what follows it.
-            governor = children[place + 1][1] if relation == "cc" else head
-            sentence.words[number - 1].head, sentence.words[number - 1].relation = governor, relation
+            governor = children[index + 1][1] if relation == "cc" else head
+            sentence.words[word_id - 1].head, sentence.words[word_id - 1].relation = governor, relation
     return head, f"({' '.join(brackets)})"
 
 

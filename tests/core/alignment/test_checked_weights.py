@@ -15,7 +15,7 @@ from mta_framework.types import LayerPair, States
 LENGTHS, SPANS = [4, 3], [[(0, 2), (2, 4)], [(0, 1), (1, 3)]]
 
 
-class Told(ImportanceEstimator):
+class Listed(ImportanceEstimator):
     """Weight 1 but for some entries, from the teacher's layer 2 alone."""
 
     NAME = "told"
@@ -49,23 +49,23 @@ def alignment_with(importance):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.5])
 def test_an_unsound_weight_makes_the_terms_nan_and_is_found_afterwards(make_batch, value):
-    alignment = alignment_with(Told({(1, 2): value}))
-    assert all(math.isnan(found) for found in sums(alignment, make_batch).values())
+    alignment = alignment_with(Listed({(1, 2): value}))
+    assert all(math.isnan(total) for total in sums(alignment, make_batch).values())
     expected = f"(got {value} for teacher, layer 2, token 2 of text 1 of a micro-batch)"
-    told = "Importance estimator 'told' must give finite weights that are not negative"
-    assert alignment.fault() == f"{told} {expected}."
+    message = "Importance estimator 'told' must give finite weights that are not negative"
+    assert alignment.fault() == f"{message} {expected}."
 
 
 def test_the_text_is_called_by_its_place_in_the_data_set_where_that_is_known(make_batch):
     batch = replace(make_batch(LENGTHS, SPANS, 4), index_B=torch.tensor([4071, 16_000_001]))
     for row, text in ((0, "text 4071 of the data set"), (1, "text 16000001 of the data set")):
-        alignment = alignment_with(Told({(row, 2): math.nan}))
+        alignment = alignment_with(Listed({(row, 2): math.nan}))
         alignment(states(4, 1), states(6, 2), batch)
         assert f"for teacher, layer 2, token 2 of {text})" in alignment.fault()
 
 
 def test_the_first_fault_is_kept_however_many_follow(make_batch):
-    importance = Told({(0, 1): -1.0, (0, 3): math.nan})
+    importance = Listed({(0, 1): -1.0, (0, 3): math.nan})
     alignment = alignment_with(importance)
     sums(alignment, make_batch)
     importance.problem = {(1, 0): math.inf}
@@ -77,14 +77,14 @@ def test_the_first_fault_is_kept_however_many_follow(make_batch):
 
 @pytest.mark.parametrize("weights", [{}, {(0, 0): 0.0}, {(1, 3): math.nan}], ids=["none", "zero", "on padding"])
 def test_sound_weights_leave_no_fault(make_batch, weights):
-    alignment = alignment_with(Told(weights))
+    alignment = alignment_with(Listed(weights))
     assert alignment.fault() is None
-    assert all(math.isfinite(found) for found in sums(alignment, make_batch).values())
+    assert all(math.isfinite(total) for total in sums(alignment, make_batch).values())
     assert alignment.fault() is None
 
 
 def test_an_estimator_that_raises_is_named_with_the_line(make_batch):
-    importance = Told({(9, 9): 1.0})
+    importance = Listed({(9, 9): 1.0})
     with pytest.raises(
         RunError, match=r"^importance estimator 'told' failed \(IndexError: .*, in test_checked_weights.py:\d+\)$"
     ):
@@ -101,7 +101,7 @@ def test_nothing_is_asked_of_the_device_before_a_fault_is_looked_for(make_batch,
         )
     from mta_framework.alignment.importance import CheckedImportance
 
-    guard = CheckedImportance(Told({(1, 2): math.nan}))
+    guard = CheckedImportance(Listed({(1, 2): math.nan}))
     guard.weigh(states(6, 2), 2, make_batch(LENGTHS, SPANS, 4).attention_mask_BT, "teacher")
     assert asked == []
     assert guard.fault() is not None

@@ -45,22 +45,22 @@ def _hsic(one, other):
 @torch.no_grad()
 def test_all_layers_are_compared_by_the_means_of_their_spans(batch):
     student, teacher = _model(2, 8), _model(3, 12, seed=1)
-    found = layer_similarity(student, teacher, [batch], ["words"])
-    assert (len(found.across), len(found.across[0]), len(found.within)) == (2, 3, 2)
-    for own in (1, 2):
+    measured = layer_similarity(student, teacher, [batch], ["words"])
+    assert (len(measured.across), len(measured.across[0]), len(measured.within)) == (2, 3, 2)
+    for student_layer in (1, 2):
         for other in (1, 2, 3):
-            pair = _means(student, batch, own), _means(teacher, batch, other)
+            pair = _means(student, batch, student_layer), _means(teacher, batch, other)
             expected = _hsic(*pair) / math.sqrt(_hsic(pair[0], pair[0]) * _hsic(pair[1], pair[1]))
-            assert found.across[own - 1][other - 1] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+            assert measured.across[student_layer - 1][other - 1] == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_a_model_is_most_like_itself(batch):
     model = _model(3, 8)
-    found = layer_similarity(model, model, [batch, batch], ["words"])
+    measured = layer_similarity(model, model, [batch, batch], ["words"])
     # Over and below the line stand float64 sums of 36 products in another order, each within 36 eps of its scale.
-    for across, within in zip(found.across, found.within, strict=True):
+    for across, within in zip(measured.across, measured.within, strict=True):
         assert across == pytest.approx(within, rel=0, abs=2 * 36 * torch.finfo(torch.float64).eps)
-    assert [found.across[layer][layer] for layer in range(3)] == pytest.approx([1, 1, 1])
+    assert [measured.across[layer][layer] for layer in range(3)] == pytest.approx([1, 1, 1])
 
 
 def test_models_are_left_as_they_were_and_no_randomness_is_used(batch):

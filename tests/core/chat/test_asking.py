@@ -152,7 +152,7 @@ def test_a_retry_after_that_says_nothing_is_as_none(header):
         assert time.monotonic() - begun < 3
 
 
-def test_a_server_that_asks_for_hours_is_told_and_not_waited_for():
+def test_a_server_that_asks_for_hours_is_reported_and_not_waited_for():
     with ChatServer(echo, [fail(429, "quota", {"Retry-After": "7200"})]) as server:
         with pytest.raises(RunError, match=r"HTTP 429 quota, asks for a wait of 7200 s"):
             chat(server).ask(questions("x"), anything, None)
@@ -283,7 +283,7 @@ def test_no_questions_need_no_server():
     assert Chat("judge", Endpoint("http://127.0.0.1:1", "m", "NO_SUCH_API_KEY"), 1).ask([], anything, None) == []
 
 
-def test_a_server_that_is_not_there_is_told():
+def test_a_server_that_is_not_there_is_reported():
     one = Chat("judge", Endpoint("http://127.0.0.1:1/v1", "m"), 5, retries=1)
     with pytest.raises(RunError, match="ConnectError"):
         one.ask(questions("x"), anything, None)

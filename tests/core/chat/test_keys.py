@@ -104,7 +104,7 @@ def test_without_key_env_no_key_is_sent():
 
 
 @pytest.mark.parametrize("value", [None, "", " \n", "sk\nsecret", "sk-ключ", "sk secret", "sk-'secret'"])
-def test_a_key_that_is_missing_or_no_key_is_told_before_anything_is_sent(value, monkeypatch):
+def test_a_key_that_is_missing_or_no_key_is_reported_before_anything_is_sent(value, monkeypatch):
     monkeypatch.delenv("TEST_API_KEY")
     if value is not None:
         monkeypatch.setenv("TEST_API_KEY", value)

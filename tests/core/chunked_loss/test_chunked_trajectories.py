@@ -344,9 +344,9 @@ def test_texts_that_begin_alike_share_their_positions_as_far_as_they_do():
 def test_states_that_differ_in_a_bit_stay_apart_and_padding_is_no_token():
     batch = _texts([[5, 6], [5, 6], [5, 6]], [2, 1, 2])
     first, second = torch.zeros(3, 2, 1), torch.zeros(3, 2, 1)
-    assert [found.tolist() for found in distinct_positions(batch, first, second)] == [[0, 1], [3, 2]]
+    assert [positions.tolist() for positions in distinct_positions(batch, first, second)] == [[0, 1], [3, 2]]
     second[2, 0] = 1e-30
-    assert [found.tolist() for found in distinct_positions(batch, first, second)] == [[0, 1, 4], [2, 2, 1]]
+    assert [positions.tolist() for positions in distinct_positions(batch, first, second)] == [[0, 1, 4], [2, 2, 1]]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 5.0])

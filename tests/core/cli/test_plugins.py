@@ -53,8 +53,8 @@ def test_an_installed_provider_with_a_misspelt_hook_is_an_error(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     result = mta("plugins")
-    told = "Not loaded: mta-y 2.0 (mta_t_y): mta_register_metric is not a hook. Did you mean 'mta_register_metrics'?"
-    assert told in result.stderr
+    message = "Not loaded: mta-y 2.0 (mta_t_y): mta_register_metric is not a hook. Did you mean 'mta_register_metrics'?"
+    assert message in result.stderr
     assert result.exit_code == 1
 
 

@@ -53,16 +53,16 @@ def test_what_is_written_is_a_distribution_whose_hook_offers_a_sound_plugin(
         del sys.modules[module]
 
 
-def test_no_file_has_a_gap_left_and_every_one_is_told(mta: Mta, tmp_path: Path) -> None:
+def test_no_file_has_a_gap_left_and_every_one_is_reported(mta: Mta, tmp_path: Path) -> None:
     for kind in KINDS:
-        told = mta("plugins", "new", kind, f"own_{kind}").stdout
+        printed = mta("plugins", "new", kind, f"own_{kind}").stdout
         folder = tmp_path / f"mta-own-{kind.replace('_', '-')}"
         written = [path for path in folder.rglob("*") if path.is_file()]
         assert len(written) == 6
         for path in written:
             text = path.read_text()
             assert "$" not in text
-            assert not text or path.relative_to(folder).as_posix() in told
+            assert not text or path.relative_to(folder).as_posix() in printed
             if path.suffix == ".py":
                 ast.parse(text)
     assert not list(tmp_path.glob(".*.part"))
@@ -85,14 +85,14 @@ def test_the_section_in_the_readme_names_the_plugin_where_a_spec_has_it(mta: Mta
         field: {**whole, **section[field]},
     }
     checked = RunSpec.model_validate(spec)
-    places = {
+    sections = {
         "span_extractor": lambda: checked.alignment.spans,
         "importance_estimator": lambda: checked.alignment.importance,
         "layer_mapper": lambda: checked.alignment.layers,
         "base_loss": lambda: checked.base_loss,
         "metric": lambda: checked.evaluation.metrics[0],
     }
-    assert places[kind]().name == "own"
+    assert sections[kind]().name == "own"
 
 
 def test_the_section_in_the_readme_of_a_span_extractor_can_be_bound(
@@ -167,7 +167,7 @@ def test_the_folder_can_be_chosen_and_is_never_overwritten(mta: Mta, tmp_path: P
     assert list((tmp_path / "empty").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_told(mta: Mta, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(mta: Mta, tmp_path: Path) -> None:
     result = mta("plugins", "new", "metric", "own", "--folder", "x" * 250)
     assert result.exit_code == 2
     assert result.stderr.startswith("--folder: cannot be written (got xxx")
@@ -182,7 +182,7 @@ def test_all_faults_come_at_once(mta: Mta, tmp_path: Path) -> None:
     assert "2 faults; nothing was run." in result.stderr
 
 
-def test_an_unknown_kind_is_told_with_those_that_there_are(mta: Mta) -> None:
+def test_an_unknown_kind_is_reported_with_those_that_there_are(mta: Mta) -> None:
     result = mta("plugins", "new", "loss", "own")
     assert result.exit_code == 2
     assert "'base_loss'" in result.stderr

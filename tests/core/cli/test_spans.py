@@ -136,7 +136,7 @@ def test_tokens_begin_where_the_students_tokenizer_says(mta: Mta, spec: Path, to
     offsets = AutoTokenizer.from_pretrained(tokenizer_folder)(text, return_offsets_mapping=True)["offset_mapping"]
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("tokens "))
     starts = {start for start, _ in offsets}
-    assert line[len("phrases  ") :] == "".join("|" if place in starts else " " for place in range(len(text))).rstrip()
+    assert line[len("phrases  ") :] == "".join("|" if index in starts else " " for index in range(len(text))).rstrip()
     assert "tokens in them" in result.stdout
 
 
@@ -185,8 +185,8 @@ def test_weights_of_the_page_are_those_of_the_estimator(with_teacher: Path) -> N
     from mta_framework.runs.plugin_binding import bind
 
     overrides = ('alignment.spans={"name": "spacy_phrases"}', 'alignment.importance={"name": "uniform"}')
-    found = inspect(bind(with_teacher, discover(), overrides), Wanted(text="The old keeper", importance=True))
-    assert found.texts[0].weights == {"words": [1.0] * 14, "phrases": [1.0] * 14}
+    inspection = inspect(bind(with_teacher, discover(), overrides), Wanted(text="The old keeper", importance=True))
+    assert inspection.texts[0].weights == {"words": [1.0] * 14, "phrases": [1.0] * 14}
 
 
 def test_the_page_is_written_in_one_go(mta: Mta, spec: Path, tmp_path: Path) -> None:
@@ -220,7 +220,9 @@ def test_what_makes_no_sense_is_refused(mta: Mta, spec: Path, arguments: list[st
     assert message in result.stderr
 
 
-def test_a_spec_without_alignment_is_told_to_add_one(mta: Mta, spec_dict: dict[str, Any], write_spec: Write) -> None:
+def test_a_spec_without_alignment_is_reported_to_add_one(
+    mta: Mta, spec_dict: dict[str, Any], write_spec: Write
+) -> None:
     spec_dict["alignment"] = None
     result = mta("spans", write_spec(spec_dict), "--text", "a")
     assert result.exit_code == 2

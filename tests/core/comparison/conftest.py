@@ -56,13 +56,13 @@ def spec_of(**changes: Any) -> dict[str, Any]:
 
 def predictions_of(model: str, name: str, seed: int, scores: Sequence[float], metrics: Sequence[MetricFacts]):
     """One row per score: every metric gives the same, tokens are the weights of geometric means."""
-    for number, score in enumerate(scores, start=1):
-        weights = {metric.label: float(number + (model == "wordy")) for metric in metrics if metric.mean == "geometric"}
+    for index, score in enumerate(scores, start=1):
+        weights = {metric.label: float(index + (model == "wordy")) for metric in metrics if metric.mean == "geometric"}
         yield Prediction(
-            prompt=f"### {name} question {number}",
-            question=f"{name} question {number}",
-            prediction=f"{model} answers {name} {number} under {seed}",
-            references=(f"{name} reference {number}",),
+            prompt=f"### {name} question {index}",
+            question=f"{name} question {index}",
+            prediction=f"{model} answers {name} {index} under {seed}",
+            references=(f"{name} reference {index}",),
             finished=True,
             tokens=5,
             scores={metric.label: score for metric in metrics},

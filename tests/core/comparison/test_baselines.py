@@ -20,28 +20,26 @@ def groups(make_run):
     """Methods and references of runs, by their changes to the base spec."""
 
     def make(*changes, scores=SCORES):
-        runs = [
-            read_run(make_run(scores, **{"name": f"run{number}", **change})) for number, change in enumerate(changes)
-        ]
+        runs = [read_run(make_run(scores, **{"name": f"run{index}", **change})) for index, change in enumerate(changes)]
         methods = group(runs, [None] * len(runs))
         return [*methods, *references(runs, [entry.label for entry in methods])]
 
     return make
 
 
-def table(found):
-    return [(entry.label, entry.baseline) for entry in found]
+def table(rows):
+    return [(entry.label, entry.baseline) for entry in rows]
 
 
 def test_a_row_with_alignment_is_compared_to_its_base_loss_above_it(groups):
-    found = groups(
+    rows = groups(
         {"alignment": MTA},
         {"base_loss": FDD, "alignment": MTA},
         {"base_loss": FDD},
         {},
         {"alignment": {**MTA, "lambda_hid": 0}},
     )
-    assert table(with_baselines(found, None)) == [
+    assert table(with_baselines(rows, None)) == [
         ("FDD", None),
         ("FDD + MTA", "FDD"),
         ("KL", None),
@@ -51,32 +49,32 @@ def test_a_row_with_alignment_is_compared_to_its_base_loss_above_it(groups):
 
 
 def test_another_student_is_no_baseline(groups):
-    found = with_baselines(groups({}, {"alignment": MTA, "student": {"hub": "opt"}}, {"alignment": MTA}), None)
+    rows = with_baselines(groups({}, {"alignment": MTA, "student": {"hub": "opt"}}, {"alignment": MTA}), None)
     # Two rows would be called KL + MTA.
-    assert table(found) == [("KL", None), ("run2", "KL"), ("run1", None)]
+    assert table(rows) == [("KL", None), ("run2", "KL"), ("run1", None)]
 
 
 def test_what_differs_beside_the_alignment_is_kept(groups):
-    found = with_baselines(groups({}, {"alignment": MTA, "training__epochs": 5}), None)
-    assert found[1].baseline == "KL"
-    assert found[1].beyond_alignment == ("training.epochs",)
+    rows = with_baselines(groups({}, {"alignment": MTA, "training__epochs": 5}), None)
+    assert rows[1].baseline == "KL"
+    assert rows[1].beyond_alignment == ("training.epochs",)
 
 
 def test_among_several_bases_the_one_that_differs_in_alignment_alone_is_taken(groups):
-    found = with_baselines(groups({"training__epochs": 5}, {}, {"alignment": MTA}), None)
-    assert table(found) == [("run0", None), ("run1", None), ("KL + MTA", "run1")]
-    assert found[2].beyond_alignment == ()
+    rows = with_baselines(groups({"training__epochs": 5}, {}, {"alignment": MTA}), None)
+    assert table(rows) == [("run0", None), ("run1", None), ("KL + MTA", "run1")]
+    assert rows[2].beyond_alignment == ()
 
 
 def test_where_none_of_several_bases_fits_none_is_taken(groups):
-    found = groups({"training__epochs": 5}, {"training__epochs": 6}, {"alignment": MTA}, {"base_loss": FDD})
+    rows = groups({"training__epochs": 5}, {"training__epochs": 6}, {"alignment": MTA}, {"base_loss": FDD})
     other = groups({"base_loss": FDD, "alignment": MTA})[0]
-    assert dict(table(with_baselines([*found, other], None)))["KL + MTA"] is None
+    assert dict(table(with_baselines([*rows, other], None)))["KL + MTA"] is None
 
 
 def test_without_any_pair_the_first_row_is_the_baseline(groups):
-    found = groups({}, {"base_loss": FDD}, {"base_loss": {"name": "jsd", "params": {}}})
-    assert table(with_baselines(found, None)) == [("KL", None), ("FDD", "KL"), ("JSD", "KL")]
+    rows = groups({}, {"base_loss": FDD}, {"base_loss": {"name": "jsd", "params": {}}})
+    assert table(with_baselines(rows, None)) == [("KL", None), ("FDD", "KL"), ("JSD", "KL")]
 
 
 def test_one_row_alone_is_compared_to_nothing(groups):
@@ -85,8 +83,8 @@ def test_one_row_alone_is_compared_to_nothing(groups):
 
 def test_a_chosen_baseline_is_that_of_all_methods_but_of_no_reference(groups):
     both = {"student": SCORES, "teacher": SCORES}
-    found = groups({}, {"alignment": MTA}, {"base_loss": FDD}, scores=both)
-    assert table(with_baselines(found, "FDD")) == [
+    rows = groups({}, {"alignment": MTA}, {"base_loss": FDD}, scores=both)
+    assert table(with_baselines(rows, "FDD")) == [
         ("teacher", None),
         ("FDD", None),
         ("KL", "FDD"),
@@ -95,13 +93,13 @@ def test_a_chosen_baseline_is_that_of_all_methods_but_of_no_reference(groups):
 
 
 def test_a_reference_can_be_the_baseline(groups):
-    found = groups({}, scores={"student": SCORES, "teacher": SCORES})
-    assert table(with_baselines(found, "teacher")) == [("teacher", None), ("KL", "teacher")]
+    rows = groups({}, scores={"student": SCORES, "teacher": SCORES})
+    assert table(with_baselines(rows, "teacher")) == [("teacher", None), ("KL", "teacher")]
 
 
 def test_baselines_can_be_given_row_by_row(groups):
-    found = groups({}, {"alignment": MTA}, {"base_loss": FDD})
-    assert table(with_baselines(found, {"FDD": "KL + MTA"})) == [
+    rows = groups({}, {"alignment": MTA}, {"base_loss": FDD})
+    assert table(with_baselines(rows, {"FDD": "KL + MTA"})) == [
         ("KL", None),
         ("KL + MTA", None),
         ("FDD", "KL + MTA"),

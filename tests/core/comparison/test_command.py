@@ -44,16 +44,16 @@ def test_writes_every_form_and_says_so(runs, tmp_path):
     assert {"comparison.md", "comparison.html", "wins.csv"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
-def test_refuses_what_was_evaluated_differently_unless_told_to(runs, make_run):
+def test_refuses_what_was_evaluated_differently_unless_asked_to(runs, make_run):
     make_run(OTHER, name="warm", alignment=MTA, training__epochs=5, evaluation__temperature=1.0)
     result = mta(runs)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(
         "evaluation.temperature: differs between the runs (got 0.7 in kl, mta; 1.0 in warm)"
     )
-    told = mta(runs, "--despite-differences")
-    assert told.exit_code == 0
-    assert "Accepted: evaluation.temperature differs" in told.stdout
+    result = mta(runs, "--despite-differences")
+    assert result.exit_code == 0
+    assert "Accepted: evaluation.temperature differs" in result.stdout
 
 
 def test_compares_with_the_row_that_is_named(runs):
@@ -102,7 +102,7 @@ def test_loads_no_torch(runs, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 
 
-def test_a_disk_that_fills_up_is_told_and_nothing_old_is_lost(runs, tmp_path):
+def test_a_disk_that_fills_up_is_reported_and_nothing_old_is_lost(runs, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "comparison.html").write_text("the old page")

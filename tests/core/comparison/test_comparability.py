@@ -17,7 +17,7 @@ ONE = {"dolly": [[1.0, 2.0], [3.0, 4.0]]}
 TWO = {**ONE, "vicuna": [[5.0], [6.0]]}
 
 
-def places_of(runs, **options):
+def faults_of(runs, **options):
     with pytest.raises(InputError) as caught:
         common(runs, **options)
     return {fault.where: str(fault) for fault in caught.value.faults}
@@ -25,15 +25,15 @@ def places_of(runs, **options):
 
 def test_runs_that_differ_in_training_alone_share_everything(make_run):
     runs = [read_run(make_run(TWO)), read_run(make_run(TWO, name="b", training__epochs=5, seed=7))]
-    found = common(runs)
-    assert (found.sets, [metric.label for metric in found.metrics], found.differences) == (
+    shared = common(runs)
+    assert (shared.sets, [metric.label for metric in shared.metrics], shared.differences) == (
         ("dolly", "vicuna"),
         ["rouge_l"],
         (),
     )
 
 
-def test_all_differences_are_told_at_once_with_the_runs(make_run):
+def test_all_differences_are_reported_at_once_with_the_runs(make_run):
     first = MetricFacts("rouge_l", score_config={"references": "first"})
     other = make_run(
         ONE,
@@ -43,17 +43,17 @@ def test_all_differences_are_told_at_once_with_the_runs(make_run):
         evaluation__temperature=1.0,
         data__template="chat",
     )
-    found = places_of([read_run(make_run(TWO)), read_run(other)])
-    assert set(found) == {
+    faults = faults_of([read_run(make_run(TWO)), read_run(other)])
+    assert set(faults) == {
         "template",
         "evaluation.seeds",
         "evaluation.temperature",
         "evaluation.sets.vicuna",
         "evaluation.metrics.rouge_l",
     }
-    assert "0.7 in kl; 1.0 in b" in found["evaluation.temperature"]
-    assert "--despite-differences" in found["evaluation.seeds"]
-    assert "absent in b" in found["evaluation.sets.vicuna"]
+    assert "0.7 in kl; 1.0 in b" in faults["evaluation.temperature"]
+    assert "--despite-differences" in faults["evaluation.seeds"]
+    assert "absent in b" in faults["evaluation.sets.vicuna"]
 
 
 def with_other_rows(folder, name):
@@ -68,40 +68,40 @@ def with_other_rows(folder, name):
 
 def test_sets_of_one_name_and_other_rows_are_not_the_same(make_run):
     runs = [read_run(make_run(TWO)), read_run(with_other_rows(make_run(TWO, name="b"), "vicuna"))]
-    assert set(places_of(runs)) == {"evaluation.sets.vicuna"}
+    assert set(faults_of(runs)) == {"evaluation.sets.vicuna"}
 
 
 def test_a_metric_with_other_options_is_another_metric(make_run):
     first = MetricFacts("rouge_l", score_config={"references": "first"})
     runs = [read_run(make_run(ONE, (ROUGE, PERPLEXITY))), read_run(make_run(ONE, (first, PERPLEXITY), name="b"))]
-    found = common(runs, despite_differences=True)
-    assert [metric.label for metric in found.metrics] == ["perplexity"]
-    assert found.left_out == {"evaluation.metrics.rouge_l"}
+    shared = common(runs, despite_differences=True)
+    assert [metric.label for metric in shared.metrics] == ["perplexity"]
+    assert shared.left_out == {"evaluation.metrics.rouge_l"}
 
 
 def test_what_a_metric_cost_makes_no_difference(make_run):
-    dear = MetricFacts("rouge_l", usage={"requests": 9.0})
-    assert common([read_run(make_run(ONE)), read_run(make_run(ONE, (dear,), name="b"))]).differences == ()
+    expensive = MetricFacts("rouge_l", usage={"requests": 9.0})
+    assert common([read_run(make_run(ONE)), read_run(make_run(ONE, (expensive,), name="b"))]).differences == ()
 
 
 def test_despite_differences_what_is_shared_is_compared(make_run):
     other = with_other_rows(make_run(TWO, metrics=(ROUGE, PERPLEXITY), name="b", evaluation__top_p=0.9), "vicuna")
-    found = common([read_run(make_run(TWO)), read_run(other)], despite_differences=True)
-    assert found.sets == ("dolly",)
-    assert [metric.label for metric in found.metrics] == ["rouge_l"]
+    shared = common([read_run(make_run(TWO)), read_run(other)], despite_differences=True)
+    assert shared.sets == ("dolly",)
+    assert [metric.label for metric in shared.metrics] == ["rouge_l"]
     left_out = {"evaluation.sets.vicuna", "evaluation.metrics.perplexity"}
-    assert {entry.where for entry in found.differences} == {"evaluation.top_p", *left_out}
-    assert found.left_out == left_out
+    assert {entry.where for entry in shared.differences} == {"evaluation.top_p", *left_out}
+    assert shared.left_out == left_out
 
 
 def test_runs_that_share_no_set_are_refused_even_so(make_run):
     runs = [read_run(make_run(ONE)), read_run(with_other_rows(make_run(ONE, name="b"), "dolly"))]
-    assert "no set in common" in places_of(runs, despite_differences=True)["evaluation.sets"]
+    assert "no set in common" in faults_of(runs, despite_differences=True)["evaluation.sets"]
 
 
 def test_runs_that_share_no_metric_are_refused_even_so(make_run):
     runs = [read_run(make_run(ONE)), read_run(make_run(ONE, metrics=(PERPLEXITY,), name="b"))]
-    assert "no metric in common" in places_of(runs, despite_differences=True)["evaluation.metrics"]
+    assert "no metric in common" in faults_of(runs, despite_differences=True)["evaluation.metrics"]
 
 
 def test_a_metric_that_is_not_there_is_named_with_those_that_are(make_run):
@@ -112,17 +112,17 @@ def test_a_metric_that_is_not_there_is_named_with_those_that_are(make_run):
 
 
 def test_one_metric_can_be_chosen(make_run):
-    found = common([read_run(make_run(ONE, metrics=(ROUGE, PERPLEXITY)))]).only(["perplexity"])
-    assert [metric.label for metric in found.metrics] == ["perplexity"]
+    shared = common([read_run(make_run(ONE, metrics=(ROUGE, PERPLEXITY)))]).only(["perplexity"])
+    assert [metric.label for metric in shared.metrics] == ["perplexity"]
 
 
 def test_many_runs_are_counted_rather_than_listed(make_run):
-    runs = [read_run(make_run(ONE, name=f"run{number}")) for number in range(5)]
+    runs = [read_run(make_run(ONE, name=f"run{index}")) for index in range(5)]
     runs.append(read_run(make_run(ONE, name="other", evaluation__max_new_tokens=9)))
-    assert "512 in run0, run1, run2 and 2 more; 9 in other" in places_of(runs)["evaluation.max_new_tokens"]
+    assert "512 in run0, run1, run2 and 2 more; 9 in other" in faults_of(runs)["evaluation.max_new_tokens"]
 
 
-def test_runs_of_one_name_are_told_apart_by_their_folders(make_run):
+def test_runs_of_one_name_are_distinguished_by_their_folders(make_run):
     first, second = make_run(ONE, folder="a/kl"), make_run(ONE, folder="b/kl", evaluation__temperature=1.0)
-    told = places_of([read_run(first), read_run(second)])["evaluation.temperature"]
-    assert f"0.7 in {first}; 1.0 in {second}" in told
+    fault = faults_of([read_run(first), read_run(second)])["evaluation.temperature"]
+    assert f"0.7 in {first}; 1.0 in {second}" in fault

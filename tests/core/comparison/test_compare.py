@@ -47,33 +47,33 @@ def test_the_average_counts_sets_alike_and_deviates_over_the_averages_of_seeds(c
 def test_several_runs_have_the_deviation_over_their_training_seeds(make_run):
     scores = [{"dolly": [[1.0, 2.0], [3.0, 4.0]]}, {"dolly": [[5.0, 6.0], [7.0, 8.0]]}]
     runs = [make_run(of_run, name=f"run{seed}", seed=seed) for seed, of_run in enumerate(scores)]
-    found = compare([Entry(run) for run in runs])
-    cell = found.rows[0].cells["rouge_l", "dolly"]
+    comparison = compare([Entry(run) for run in runs])
+    cell = comparison.rows[0].cells["rouge_l", "dolly"]
     assert (cell.mean, cell.over, cell.count) == (pytest.approx(4.5), "training seeds", 2)
     assert cell.deviation == pytest.approx(statistics.stdev([2.5, 6.5]))
-    assert [(run.name, run.row, run.seed) for run in found.runs] == [("run0", "KL", 0), ("run1", "KL", 1)]
+    assert [(run.name, run.row, run.seed) for run in comparison.runs] == [("run0", "KL", 0), ("run1", "KL", 1)]
 
 
 def test_one_set_has_no_average(make_run):
-    found = compare([Entry(make_run({"dolly": [[1.0, 2.0], [3.0, 4.0]]}))])
-    assert (found.columns, list(found.rows[0].cells)) == (("dolly",), [("rouge_l", "dolly")])
+    comparison = compare([Entry(make_run({"dolly": [[1.0, 2.0], [3.0, 4.0]]}))])
+    assert (comparison.columns, list(comparison.rows[0].cells)) == (("dolly",), [("rouge_l", "dolly")])
 
 
 def test_differences_and_outcomes_are_those_of_prompts_averaged_over_seeds(compared):
-    found = {entry.set: entry for entry in compared().contrasts}
+    contrasts = {entry.set: entry for entry in compared().contrasts}
     # Dolly by prompt: 16 - 11, 20 - 21, 32 - 31, 51 - 41; vicuna: 5 - 5, 10 - 8.
-    assert found["dolly"].difference == pytest.approx((5 - 1 + 1 + 10) / 4)
-    assert (found["dolly"].wins, found["dolly"].ties, found["dolly"].losses) == (3, 0, 1)
-    assert found["vicuna"].difference == pytest.approx(1.0)
-    assert (found["vicuna"].wins, found["vicuna"].ties, found["vicuna"].losses) == (1, 1, 0)
-    assert found[None].difference == pytest.approx((3.75 + 1.0) / 2)
-    assert (found[None].wins, found[None].ties, found[None].losses) == (4, 1, 1)
-    assert [(entry.baseline, entry.row) for entry in found.values()] == [("KL", "KL + MTA")] * 3
+    assert contrasts["dolly"].difference == pytest.approx((5 - 1 + 1 + 10) / 4)
+    assert (contrasts["dolly"].wins, contrasts["dolly"].ties, contrasts["dolly"].losses) == (3, 0, 1)
+    assert contrasts["vicuna"].difference == pytest.approx(1.0)
+    assert (contrasts["vicuna"].wins, contrasts["vicuna"].ties, contrasts["vicuna"].losses) == (1, 1, 0)
+    assert contrasts[None].difference == pytest.approx((3.75 + 1.0) / 2)
+    assert (contrasts[None].wins, contrasts[None].ties, contrasts[None].losses) == (4, 1, 1)
+    assert [(entry.baseline, entry.row) for entry in contrasts.values()] == [("KL", "KL + MTA")] * 3
 
 
 def test_every_prompt_is_kept_with_both_scores(compared):
-    found = [(pair.set, pair.position, pair.baseline_score, pair.row_score, pair.outcome) for pair in compared().pairs]
-    assert found == [
+    pairs = [(pair.set, pair.position, pair.baseline_score, pair.row_score, pair.outcome) for pair in compared().pairs]
+    assert pairs == [
         ("dolly", 1, 11.0, 16.0, 1),
         ("dolly", 2, 21.0, 20.0, -1),
         ("dolly", 3, 31.0, 32.0, 1),
@@ -84,25 +84,25 @@ def test_every_prompt_is_kept_with_both_scores(compared):
 
 
 def test_where_lower_is_better_a_lower_score_wins(compared):
-    found = compared(metrics=BOTH)
-    outcomes = {(pair.metric, pair.set, pair.position): pair.outcome for pair in found.pairs}
+    comparison = compared(metrics=BOTH)
+    outcomes = {(pair.metric, pair.set, pair.position): pair.outcome for pair in comparison.pairs}
     assert outcomes["rouge_l", "dolly", 4] == 1
     assert outcomes["perplexity", "dolly", 4] == -1
-    contrast = found.contrast(("perplexity", "dolly"), "KL + MTA")
+    contrast = comparison.contrast(("perplexity", "dolly"), "KL + MTA")
     assert (contrast.wins, contrast.losses) == (1, 3)
 
 
 def test_a_geometric_mean_by_weight_is_taken_over_prompts_and_seeds(compared):
     scores = list(zip(*BASE["dolly"], strict=True))
     # The number of a prompt is its weight.
-    logs = sum(number * math.log(score) for number, pair in enumerate(scores, start=1) for score in pair)
+    logs = sum(weight * math.log(score) for weight, pair in enumerate(scores, start=1) for score in pair)
     assert compared(metrics=BOTH).rows[0].cells["perplexity", "dolly"].mean == pytest.approx(math.exp(logs / 20))
 
 
 def test_probabilities_are_corrected_over_all_of_a_metric_and_no_further(compared):
-    found = compared(metrics=BOTH)
+    comparison = compared(metrics=BOTH)
     for metric in ("rouge_l", "perplexity"):
-        entries = [entry for entry in found.contrasts if entry.metric == metric]
+        entries = [entry for entry in comparison.contrasts if entry.metric == metric]
         assert [entry.p_holm for entry in entries] == holm([entry.p for entry in entries])
         assert len(entries) == 3
 
@@ -112,7 +112,7 @@ def seeded(make_run):
     """KL against KL + MTA on 12 prompts, each with runs that lie so far above the prompts' own levels."""
 
     def make(base, other):
-        levels = [float(7 * number % 12) for number in range(12)]
+        levels = [float(7 * index % 12) for index in range(12)]
         entries = []
         for alignment, gains in ((None, base), (MTA, other)):
             for seed, gain in enumerate(gains):
@@ -133,29 +133,29 @@ def test_a_difference_that_prompts_show_and_training_seeds_do_not_is_not_signifi
 
 
 def test_a_difference_that_outlasts_training_seeds_is_significant_and_shown_with_their_probability(seeded):
-    found = seeded([20.0, 20.2, 20.1], [27.0, 27.1, 27.3])
-    assert found.contrasts[0].significant
-    table = contrast_table(found, ROUGE)
+    comparison = seeded([20.0, 20.2, 20.1], [27.0, 27.1, 27.3])
+    assert comparison.contrasts[0].significant
+    table = contrast_table(comparison, ROUGE)
     assert (table.header[-1], table.rows[1][-1]) == ("p (seeds)", "< 0.001")
-    assert any(note.startswith("p (seeds): Welch's t-test") for note in found.notes)
+    assert any(note.startswith("p (seeds): Welch's t-test") for note in comparison.notes)
 
 
 def test_a_row_that_was_trained_once_has_no_probability_over_training_seeds(seeded):
-    found = seeded([20.0, 20.2], [27.0])
-    assert (found.contrasts[0].p_seeds, found.contrasts[0].significant) == (None, True)
-    assert "p (seeds)" not in contrast_table(found, ROUGE).header
-    assert not any("p (seeds)" in note for note in found.notes)
+    comparison = seeded([20.0, 20.2], [27.0])
+    assert (comparison.contrasts[0].p_seeds, comparison.contrasts[0].significant) == (None, True)
+    assert "p (seeds)" not in contrast_table(comparison, ROUGE).header
+    assert not any("p (seeds)" in note for note in comparison.notes)
 
 
 def test_one_metric_can_be_compared_alone(make_run):
     folder = make_run(BASE, BOTH)
-    found = compare([Entry(folder)], metrics=["perplexity"])
-    assert {metric for metric, _ in found.rows[0].cells} == {"perplexity"}
+    comparison = compare([Entry(folder)], metrics=["perplexity"])
+    assert {metric for metric, _ in comparison.rows[0].cells} == {"perplexity"}
 
 
 def test_texts_side_by_side_are_of_the_clearest_wins_and_losses(compared):
-    found = [(example.pair.set, example.pair.position, example.pair.outcome) for example in compared().examples]
-    assert found == [("dolly", 4, 1), ("dolly", 1, 1), ("vicuna", 2, 1), ("dolly", 2, -1)]
+    examples = [(example.pair.set, example.pair.position, example.pair.outcome) for example in compared().examples]
+    assert examples == [("dolly", 4, 1), ("dolly", 1, 1), ("vicuna", 2, 1), ("dolly", 2, -1)]
     example = compared().examples[0]
     assert example.prompt == "dolly question 4"
     assert example.reference == "dolly reference 4"
@@ -170,18 +170,18 @@ def test_rows_that_were_trained_once_are_named(compared):
 
 
 def test_a_single_sampling_seed_is_said_to_tell_nothing(make_run):
-    found = compare([Entry(make_run({"dolly": [[1.0, 2.0]]}, seeds=(10,)))])
-    assert found.rows[0].cells["rouge_l", "dolly"].deviation is None
-    assert any("nothing is known of the spread" in note for note in found.notes)
+    comparison = compare([Entry(make_run({"dolly": [[1.0, 2.0]]}, seeds=(10,)))])
+    assert comparison.rows[0].cells["rouge_l", "dolly"].deviation is None
+    assert any("nothing is known of the spread" in note for note in comparison.notes)
 
 
 def test_differences_that_were_accepted_stand_in_the_notes(make_run):
     folders = [make_run(BASE), make_run({"dolly": OTHER["dolly"]}, name="b", alignment=MTA, evaluation__top_p=0.5)]
     with pytest.raises(InputError):
         compare([Entry(folder) for folder in folders])
-    found = compare([Entry(folder) for folder in folders], despite_differences=True)
-    assert found.sets == ("dolly",)
-    accepted = [note for note in found.notes if note.startswith("Accepted")]
+    comparison = compare([Entry(folder) for folder in folders], despite_differences=True)
+    assert comparison.sets == ("dolly",)
+    accepted = [note for note in comparison.notes if note.startswith("Accepted")]
     assert accepted[0] == "Accepted: evaluation.top_p differs (1.0 in kl; 0.5 in b)."
     assert accepted[1].startswith("Accepted: evaluation.sets.vicuna differs")
     assert accepted[1].endswith("It is left out.")
@@ -189,16 +189,16 @@ def test_differences_that_were_accepted_stand_in_the_notes(make_run):
 
 def test_what_differs_beside_the_alignment_stands_in_the_notes(make_run):
     folders = [make_run(BASE), make_run(OTHER, name="b", alignment=MTA, training__epochs=9)]
-    found = compare([Entry(folder) for folder in folders])
-    assert "KL + MTA differs from KL in more than alignment: training.epochs." in found.notes
+    comparison = compare([Entry(folder) for folder in folders])
+    assert "KL + MTA differs from KL in more than alignment: training.epochs." in comparison.notes
 
 
-def test_a_metric_that_weighs_prompts_differently_is_told(make_run):
+def test_a_metric_that_weighs_prompts_differently_is_reported(make_run):
     folders = [make_run({"plain": BASE}, BOTH, name="plain", training=None)]
     folders.append(make_run({"wordy": BASE}, BOTH, name="wordy", training=None))
-    told = [note for note in compare([Entry(folder) for folder in folders]).notes if "tokenizers" in note]
-    assert len(told) == 1
-    assert told[0].startswith("perplexity gives prompts other weights in wordy and plain")
+    notes = [note for note in compare([Entry(folder) for folder in folders]).notes if "tokenizers" in note]
+    assert len(notes) == 1
+    assert notes[0].startswith("perplexity gives prompts other weights in wordy and plain")
 
 
 def test_a_metric_that_weighs_prompts_alike_needs_no_word(compared):
@@ -209,14 +209,14 @@ def test_labels_and_baselines_of_a_caller_decide(make_run):
     folders = [make_run(BASE), make_run(OTHER, name="b", training__epochs=9), make_run(BASE, name="c", seed=5)]
     labels = ("plain", "long", "plain")
     entries = [Entry(folder, label) for folder, label in zip(folders, labels, strict=True)]
-    found = compare(entries, {"long": "plain"})
-    assert [(row.label, row.baseline, row.runs) for row in found.rows] == [
+    comparison = compare(entries, {"long": "plain"})
+    assert [(row.label, row.baseline, row.runs) for row in comparison.rows] == [
         ("plain", None, ("kl", "c")),
         ("long", "plain", ("b",)),
     ]
 
 
-def test_faults_of_all_runs_are_told_at_once(make_run, tmp_path):
+def test_faults_of_all_runs_are_reported_at_once(make_run, tmp_path):
     folders = [make_run(BASE), make_run(OTHER, name="b", alignment=MTA)]
     for folder in folders:
         (folder / "predictions" / "student" / "dolly-seed20.jsonl").unlink()
@@ -225,7 +225,7 @@ def test_faults_of_all_runs_are_told_at_once(make_run, tmp_path):
     assert len(caught.value.faults) == 2
 
 
-def test_reports_that_cannot_be_read_are_told_at_once(tmp_path):
+def test_reports_that_cannot_be_read_are_reported_at_once(tmp_path):
     with pytest.raises(InputError) as caught:
         compare([Entry(tmp_path / "a"), Entry(tmp_path / "b")])
     assert len(caught.value.faults) == 2
@@ -233,10 +233,10 @@ def test_reports_that_cannot_be_read_are_told_at_once(tmp_path):
 
 def test_teachers_stand_above_the_methods_and_are_compared_to_nothing(make_run):
     folder = make_run({"student": BASE, "teacher": OTHER})
-    found = compare([Entry(folder)])
-    assert [(row.label, row.reference, row.baseline) for row in found.rows] == [
+    comparison = compare([Entry(folder)])
+    assert [(row.label, row.reference, row.baseline) for row in comparison.rows] == [
         ("teacher", True, None),
         ("KL", False, None),
     ]
-    assert found.contrasts == ()
-    assert "No row is compared with another." in found.notes
+    assert comparison.contrasts == ()
+    assert "No row is compared with another." in comparison.notes

@@ -21,11 +21,11 @@ from .conftest import PERPLEXITY, ROUGE
 
 def row(label, baseline, first, second):
     """A row with a score on each of two sets, and their average."""
-    places = {"dolly": first, "self_inst": second, None: (first + second) / 2}
+    means = {"dolly": first, "self_inst": second, None: (first + second) / 2}
     cells = {
         (metric.label, name): Cell(mean, 0.5, "sampling seeds", 5, (mean - 1, mean + 1))
         for metric in (ROUGE, PERPLEXITY)
-        for name, mean in places.items()
+        for name, mean in means.items()
     }
     return Row(label, baseline, ("run_1",), cells)
 
@@ -67,16 +67,16 @@ class TestTables:
 
     def test_rows_hang_together_over_several_steps(self):
         chain = (row("a", None, 1, 1), row("b", "a", 1, 1), row("c", "b", 1, 1), row("d", None, 1, 1))
-        found = comparison_tables.families(dataclasses.replace(COMPARISON, rows=chain))
-        assert [(root, [entry.label for entry in rows]) for root, rows in found] == [
+        families = comparison_tables.families(dataclasses.replace(COMPARISON, rows=chain))
+        assert [(root, [entry.label for entry in rows]) for root, rows in families] == [
             ("a", ["a", "b", "c"]),
             ("d", ["d"]),
         ]
 
     def test_rows_that_are_compared_to_each_other_are_shown_all_the_same(self):
         ring = (row("a", "b", 1, 1), row("b", "a", 1, 1))
-        found = comparison_tables.families(dataclasses.replace(COMPARISON, rows=ring))
-        assert sorted(entry.label for _, rows in found for entry in rows) == ["a", "b"]
+        families = comparison_tables.families(dataclasses.replace(COMPARISON, rows=ring))
+        assert sorted(entry.label for _, rows in families for entry in rows) == ["a", "b"]
 
     def test_small_probabilities_are_no_zeros(self):
         assert (comparison_tables.probability(0.0004), comparison_tables.probability(0.0314)) == ("< 0.001", "0.031")
@@ -111,10 +111,10 @@ class TestMarkdown:
         assert "| KL | **20.00 ± 0.50**<br>" in text
 
     def test_every_row_of_a_table_has_as_many_cells_as_its_head(self):
-        tables_found = re.findall(r"(?:^\|.*\n?)+", markdown(COMPARISON), flags=re.MULTILINE)
-        assert len(tables_found) == 7
-        for found in tables_found:
-            assert len({line.count("|") for line in found.strip().split("\n")}) == 1
+        tables = re.findall(r"(?:^\|.*\n?)+", markdown(COMPARISON), flags=re.MULTILINE)
+        assert len(tables) == 7
+        for table in tables:
+            assert len({line.count("|") for line in table.strip().split("\n")}) == 1
 
     def test_shows_texts_as_they_are(self):
         text = markdown(COMPARISON)
@@ -155,10 +155,10 @@ class TestLatex:
 
 class TestSpreadsheet:
     def test_has_a_line_for_every_cell_with_all_digits(self):
-        found = list(csv.DictReader(io.StringIO(scores_csv(COMPARISON))))
-        assert len(found) == 2 * 3 * 3
+        rows = list(csv.DictReader(io.StringIO(scores_csv(COMPARISON))))
+        assert len(rows) == 2 * 3 * 3
         cell = next(
-            line for line in found if (line["row"], line["set"], line["metric"]) == ("KL + MTA", "dolly", "rouge_l")
+            line for line in rows if (line["row"], line["set"], line["metric"]) == ("KL + MTA", "dolly", "rouge_l")
         )
         assert (float(cell["mean"]), float(cell["low"]), cell["compared_with"], float(cell["p_holm"])) == (
             18.5,
@@ -166,7 +166,7 @@ class TestSpreadsheet:
             "KL",
             0.012,
         )
-        assert found[0]["compared_with"] == ""
+        assert rows[0]["compared_with"] == ""
 
     def test_has_a_line_for_every_prompt(self):
         assert list(csv.reader(io.StringIO(wins_csv(COMPARISON))))[1:] == [
@@ -188,9 +188,9 @@ class TestWriting:
         def refuse(constant):
             raise AssertionError(constant)
 
-        found = json.loads((tmp_path / "comparison.json").read_text(), parse_constant=refuse)
-        assert found["contrasts"][0]["difference"] is None
-        assert found["rows"][0]["cells"][0] == {
+        written = json.loads((tmp_path / "comparison.json").read_text(), parse_constant=refuse)
+        assert written["contrasts"][0]["difference"] is None
+        assert written["rows"][0]["cells"][0] == {
             "metric": "rouge_l",
             "set": "dolly",
             "mean": 99,
@@ -215,15 +215,15 @@ class TestWidth:
         assert side_by_side == (2 if width >= 80 else 0)
 
     def test_every_row_is_named_in_each_block(self):
-        told = list(terminal_lines(COMPARISON, 40))
-        assert sum(line.startswith("  100 % & more") for line in told) > 2
-        assert sum(line == "  KL + MTA compared with KL" for line in told) > 2
+        lines = list(terminal_lines(COMPARISON, 40))
+        assert sum(line.startswith("  100 % & more") for line in lines) > 2
+        assert sum(line == "  KL + MTA compared with KL" for line in lines) > 2
 
 
 def test_a_model_gone_astray_does_not_fill_the_page():
     cells = {
-        place: dataclasses.replace(cell, mean=1e304, deviation=2e303, interval=(1.0, 3e304))
-        for place, cell in COMPARISON.rows[1].cells.items()
+        key: dataclasses.replace(cell, mean=1e304, deviation=2e303, interval=(1.0, 3e304))
+        for key, cell in COMPARISON.rows[1].cells.items()
     }
     astray = dataclasses.replace(COMPARISON.rows[1], cells=cells)
     cell = comparison_tables.score_table(dataclasses.replace(COMPARISON, rows=(astray,)), PERPLEXITY).rows[0][1]

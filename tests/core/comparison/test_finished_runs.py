@@ -42,10 +42,10 @@ def test_runs_that_evaluated_nothing_are_passed_over_in_a_folder_of_runs(make_ru
     assert find_runs([teacher]) == [teacher]
 
 
-def test_all_paths_without_a_finished_run_are_told_at_once(tmp_path):
+def test_all_paths_without_a_finished_run_are_reported_at_once(tmp_path):
     (tmp_path / "empty").mkdir()
-    found = faults_of(lambda: find_runs([tmp_path / "empty", tmp_path / "nowhere"]))
-    assert ["holds none" in found[0], "does not exist" in found[1]] == [True, True]
+    faults = faults_of(lambda: find_runs([tmp_path / "empty", tmp_path / "nowhere"]))
+    assert ["holds none" in faults[0], "does not exist" in faults[1]] == [True, True]
 
 
 def test_missing_predictions_are_named_for_all_seeds_at_once(make_run):
@@ -53,9 +53,9 @@ def test_missing_predictions_are_named_for_all_seeds_at_once(make_run):
     for file in (folder / "predictions").rglob("*.jsonl"):
         file.unlink()
     run = read_run(folder)
-    found = faults_of(lambda: run.scores("student", "dolly", run.facts.metrics))
-    assert len(found) == 2
-    assert "dolly-seed10.jsonl" in found[0]
+    faults = faults_of(lambda: run.scores("student", "dolly", run.facts.metrics))
+    assert len(faults) == 2
+    assert "dolly-seed10.jsonl" in faults[0]
 
 
 def without_evaluation(folder: Path) -> None:
@@ -73,9 +73,9 @@ def rewritten(folder: Path, change) -> None:
 def test_rows_that_are_missing_are_noticed(make_run):
     folder = make_run(SCORES)
     rewritten(folder, lambda rows: rows[:2])
-    found = faults_of(lambda: read_run(folder).rows("student", "dolly", 10))
-    assert "got 2 rows" in found[0]
-    assert "3 rows" in found[0]
+    faults = faults_of(lambda: read_run(folder).rows("student", "dolly", 10))
+    assert "got 2 rows" in faults[0]
+    assert "3 rows" in faults[0]
 
 
 def test_scores_that_were_edited_are_noticed(make_run):
@@ -86,8 +86,8 @@ def test_scores_that_were_edited_are_noticed(make_run):
         return rows
 
     rewritten(folder, flattered)
-    found = faults_of(lambda: read_run(folder).rows("student", "dolly", 10))
-    assert "was changed after the report" in found[0]
+    faults = faults_of(lambda: read_run(folder).rows("student", "dolly", 10))
+    assert "was changed after the report" in faults[0]
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])

@@ -54,7 +54,7 @@ def test_methods_that_would_be_called_the_same_have_the_names_of_their_runs(run)
     }
 
 
-def test_methods_and_names_that_clash_are_told_apart_by_folder(run):
+def test_methods_and_names_that_clash_are_distinguished_by_folder(run):
     runs = [run(folder="a"), run(folder="b", training__epochs=9)]
     assert list(rows(runs)) == [str(entry.folder) for entry in runs]
 
@@ -92,5 +92,5 @@ def test_references_that_differ_are_called_after_their_runs(run):
 
 
 def test_a_reference_gives_way_to_a_method_of_its_name(run):
-    found = references([run({"student": SCORES, "teacher": SCORES}, name="a")], ["teacher"])
-    assert [entry.label for entry in found] == ["teacher of a"]
+    groups = references([run({"student": SCORES, "teacher": SCORES}, name="a")], ["teacher"])
+    assert [entry.label for entry in groups] == ["teacher of a"]

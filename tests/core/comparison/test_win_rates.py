@@ -51,14 +51,14 @@ def judge(**options):
 
 
 def test_counts_preferences_set_by_set_and_over_all(entries):
-    found = compare(entries, judge=judge()).verdicts
-    assert [(entry.set, entry.wins, entry.ties, entry.losses) for entry in found] == [
+    verdicts = compare(entries, judge=judge()).verdicts
+    assert [(entry.set, entry.wins, entry.ties, entry.losses) for entry in verdicts] == [
         ("dolly", 2, 1, 1),
         ("vicuna", 2, 0, 0),
         (None, 4, 1, 1),
     ]
-    assert [entry.share for entry in found] == [pytest.approx(2.5 / 4), 1.0, pytest.approx((0.625 + 1) / 2)]
-    assert {(entry.baseline, entry.row, entry.metric) for entry in found} == {("KL", "KL + MTA", "longer")}
+    assert [entry.share for entry in verdicts] == [pytest.approx(2.5 / 4), 1.0, pytest.approx((0.625 + 1) / 2)]
+    assert {(entry.baseline, entry.row, entry.metric) for entry in verdicts} == {("KL", "KL + MTA", "longer")}
 
 
 def test_probability_is_that_of_a_sign_test(entries):
@@ -112,9 +112,9 @@ def registry():
     """The two metrics above, and one that compares nothing."""
     from mta_plugins.metrics.rouge_l import RougeL
 
-    found = Registry()
-    found.families["metrics"] = {plugin.NAME: [Registered(plugin, "a test")] for plugin in (Longer, Plain, RougeL)}
-    return found
+    registry = Registry()
+    registry.families["metrics"] = {plugin.NAME: [Registered(plugin, "a test")] for plugin in (Longer, Plain, RougeL)}
+    return registry
 
 
 def written(tmp_path, text):
@@ -124,12 +124,12 @@ def written(tmp_path, text):
 
 
 def test_a_file_names_the_metric(tmp_path, registry):
-    found = read_judge(written(tmp_path, {"name": "longer", "params": {}}), registry)
-    assert (found.NAME, type(found)) == ("longer", Longer)
+    metric = read_judge(written(tmp_path, {"name": "longer", "params": {}}), registry)
+    assert (metric.NAME, type(metric)) == ("longer", Longer)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "is not JSON"),
         ({"name": "longer", "parms": {}}, "judge.json: parms"),
@@ -140,8 +140,8 @@ def test_a_file_names_the_metric(tmp_path, registry):
         ({"name": "lacking"}, "Set MY_KEY in the environment."),
     ],
 )
-def test_a_faulty_file_is_told(tmp_path, registry, text, told):
-    with pytest.raises(InputError, match=told):
+def test_a_faulty_file_is_reported(tmp_path, registry, text, message):
+    with pytest.raises(InputError, match=message):
         read_judge(written(tmp_path, text), registry)
 
 

@@ -65,12 +65,12 @@ def test_what_others_add_meanwhile_is_seen_and_the_first_response_stays(tmp_path
 def test_the_older_file_counts_whatever_its_name(tmp_path: Path, swapped: bool) -> None:
     first, second = sorted([Response((1,), True), Response((2,), True)], key=lambda one: one.ids, reverse=swapped)
     racers = [ResponseCache(tmp_path, "state") for _ in range(2)]
-    for second_number, (racer, response) in enumerate(zip(racers, (first, second), strict=True), start=1):
-        aside = ResponseCache(tmp_path / str(second_number), "state")
+    for index, (racer, response) in enumerate(zip(racers, (first, second), strict=True), start=1):
+        aside = ResponseCache(tmp_path / str(index), "state")
         aside.add(PROMPTS[:1], [response])
         (path,) = aside.folder.glob("*.arrow")
         racer.folder.mkdir(parents=True, exist_ok=True)
-        os.utime(path, (second_number, second_number))
+        os.utime(path, (index, index))
         path.rename(racer.folder / path.name)
     assert ResponseCache(tmp_path, "state").lookup(PROMPTS[:1]) == [first]
 

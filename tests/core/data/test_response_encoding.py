@@ -259,12 +259,12 @@ def test_each_text_is_parsed_once_and_no_texts_are_normal(byte_tokenizer: Build)
 
 
 def test_an_extractor_that_breaks_its_contract_is_a_run_error(byte_tokenizer: Build) -> None:
-    class Wrong(Characters):
+    class Invalid(Characters):
         def extract(self, texts: Sequence[str]) -> list[SpanSet]:
             return [{"words": [(0, 1000)], "characters": []} for _ in texts]
 
     tokenizer = byte_tokenizer()
-    encoder = ResponseEncoder(tokenizer, Wrong(Wrong.Params()), 100)
+    encoder = ResponseEncoder(tokenizer, Invalid(Invalid.Params()), 100)
     with pytest.raises(RunError, match=r"span extractor 'characters', text 0 .*0 <= start < end"):
         encoder.encode([prompt_of("Say: ", tokenizer)], [Response((), True)], by_student=True)
 
@@ -289,9 +289,9 @@ def test_threads_may_encode_while_others_use_the_tokenizer(byte_tokenizer: Build
     tokenizer = byte_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
     encoder = ResponseEncoder(tokenizer, characters(), 100)
-    prompts = [prompt_of(f"Say {number}: ", tokenizer) for number in range(30)]
+    prompts = [prompt_of(f"Say {index}: ", tokenizer) for index in range(30)]
     ids = tuple(token for character in "the lamp 😀" for token in ids_of(character, tokenizer))
-    responses = [Response(ids[number % len(ids) :], bool(number % 2)) for number in range(30)]
+    responses = [Response(ids[index % len(ids) :], bool(index % 2)) for index in range(30)]
     expected = encoder.encode(prompts, responses, by_student=True)
     stop = threading.Event()
 

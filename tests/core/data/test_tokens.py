@@ -118,10 +118,10 @@ def test_settings_for_padding_and_truncation_in_the_tokenizer_have_no_effect(byt
 
 def test_many_samples_are_encoded_like_one(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
-    samples = [sample(f"repair {number}", "日本語😀" * (number % 3)) for number in range(1003)]
+    samples = [sample(f"repair {index}", "日本語😀" * (index % 3)) for index in range(1003)]
     encoded = encode(samples, [{"words": [(0, 6)]}] * len(samples), tokenizer, 64, 32)
-    for number in (0, 999, 1000, 1002):
-        (alone,) = encode([samples[number]], [{"words": [(0, 6)]}], tokenizer, 64, 32).examples
-        assert encoded.examples[number].input_ids.tolist() == alone.input_ids.tolist()
-        assert encoded.examples[number].spans["words"].tolist() == alone.spans["words"].tolist()
-        assert text_of(alone.input_ids, tokenizer) == samples[number].text + "<|end|>"
+    for index in (0, 999, 1000, 1002):
+        (alone,) = encode([samples[index]], [{"words": [(0, 6)]}], tokenizer, 64, 32).examples
+        assert encoded.examples[index].input_ids.tolist() == alone.input_ids.tolist()
+        assert encoded.examples[index].spans["words"].tolist() == alone.spans["words"].tolist()
+        assert text_of(alone.input_ids, tokenizer) == samples[index].text + "<|end|>"

@@ -13,7 +13,7 @@ WORDS = 40
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """Ids 0 to 39 are ``w0`` to ``w39``; 40 is the end token, 41 padding, 42 another special token."""
-    vocabulary = {f"w{number}": number for number in range(WORDS)} | {"<end>": 40, "<pad>": 41, "<turn>": 42}
+    vocabulary = {f"w{index}": index for index in range(WORDS)} | {"<end>": 40, "<pad>": 41, "<turn>": 42}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(

@@ -143,9 +143,9 @@ class Surprise(Metric):
     seen: ClassVar[list] = []
 
     def score(self, answers):
-        found = answers.likelihoods()
-        self.seen.append((answers, found))
-        return ScoreSet(tuple(row.nats for row in found), tuple(float(row.tokens) for row in found))
+        rows = answers.likelihoods()
+        self.seen.append((answers, rows))
+        return ScoreSet(tuple(row.nats for row in rows), tuple(float(row.tokens) for row in rows))
 
     def usage(self):
         return {"requests": float(len(self.seen))}
@@ -164,7 +164,7 @@ def test_metrics_see_questions_and_likelihoods_which_are_measured_once(run, llam
     assert measured == []
     evaluation = run(metrics=(Surprise,))
     expected = likelihoods(llama, tokenizer, entry().prompt_ids, ["w1 w2", "w3", "w6"], 20)
-    assert [found for _, found in Surprise.seen] == [expected, expected]
+    assert [rows for _, rows in Surprise.seen] == [expected, expected]
     assert len(measured) == 1
     assert Surprise.seen[0][0].questions == ("three four?", "five?", "six seven eight?")
     assert evaluation.metrics[0].usage == {"requests": 2.0}
@@ -204,8 +204,8 @@ class Writer(Engine):
 
     def _generate(self, by, prompt_ids, sampling, seeds, version, progress_label, done):
         generations = [Generation((1,), f"{self.name} {by} {seed}", True) for seed in seeds]
-        for number, generation in enumerate(generations):
-            done(number, generation)
+        for index, generation in enumerate(generations):
+            done(index, generation)
         return generations
 
 
@@ -264,12 +264,12 @@ class Constant(Metric):
     def score(self, answers):
         return ScoreSet((VALUE,) * len(answers.predictions))
 """
-    found = []
+    scores = []
     for value in ("1.0", "2.0", "2.0"):
         (tmp_path / "constant.py").write_text(code.replace("VALUE", value))
         metric = load_plugin(tmp_path / "constant.py").Constant
-        found.append([row.scores["constant"] for row in run(metrics=(metric,)).results[0].predictions])
-    assert found == [[1.0] * 3, [2.0] * 3, [2.0] * 3]
+        scores.append([row.scores["constant"] for row in run(metrics=(metric,)).results[0].predictions])
+    assert scores == [[1.0] * 3, [2.0] * 3, [2.0] * 3]
     assert loader.calls == 1
 
 

@@ -47,8 +47,8 @@ def model(request, llama):
 
 @pytest.mark.parametrize("batch_tokens", [1, 20, 10_000])
 def test_likelihoods_equal_the_loss_of_transformers_in_float64(model, tokenizer, batch_tokens):
-    found = likelihoods(model, tokenizer, PROMPTS, REFERENCES, batch_tokens)
-    for one, prompt, reference in zip(found, PROMPTS, REFERENCES, strict=True):
+    measured = likelihoods(model, tokenizer, PROMPTS, REFERENCES, batch_tokens)
+    for one, prompt, reference in zip(measured, PROMPTS, REFERENCES, strict=True):
         nats, tokens = expected(model, prompt, reference)
         assert one.tokens == tokens
         assert one.nats == pytest.approx(nats, rel=2e-6)
@@ -62,21 +62,21 @@ def test_the_model_is_left_as_it_was(tokenizer):
 
 
 def test_an_empty_reference_is_its_end_token_alone(llama, tokenizer):
-    (found,) = likelihoods(llama, tokenizer, [[3, 9]], [""], 100)
+    (likelihood,) = likelihoods(llama, tokenizer, [[3, 9]], [""], 100)
     log_p = llama.double()(torch.tensor([[3, 9]])).logits[0, -1].log_softmax(-1)
-    assert found.tokens == 1
-    assert found.nats == pytest.approx(-log_p[END].item(), rel=1e-5)
+    assert likelihood.tokens == 1
+    assert likelihood.nats == pytest.approx(-log_p[END].item(), rel=1e-5)
 
 
 def test_a_reference_beyond_the_positions_is_cut_and_loses_its_end(tokenizer):
     model = gpt2()
     prompt = list(range(8))
-    reference = " ".join(f"w{number}" for number in range(10, 20))
-    (found,) = likelihoods(model, tokenizer, [prompt], [reference], 100)
+    reference = " ".join(f"w{index}" for index in range(10, 20))
+    (likelihood,) = likelihoods(model, tokenizer, [prompt], [reference], 100)
     read = [*prompt, 10, 11, 12, 13]
     log_p = model.double().eval()(torch.tensor([read])).logits[0].log_softmax(-1)
-    assert found.tokens == 5
-    assert found.nats == pytest.approx(-sum(log_p[7 + i, 10 + i].item() for i in range(5)), rel=1e-5)
+    assert likelihood.tokens == 5
+    assert likelihood.nats == pytest.approx(-sum(log_p[7 + i, 10 + i].item() for i in range(5)), rel=1e-5)
 
 
 def test_a_prompt_beyond_the_positions_is_refused(tokenizer):

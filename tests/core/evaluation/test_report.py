@@ -99,7 +99,7 @@ def test_damaged_report_is_an_input_error(tmp_path, content):
         read_report(tmp_path)
 
 
-def test_damage_is_told_in_one_line_with_its_place(tmp_path):
+def test_damage_is_reported_in_one_line_with_its_place(tmp_path):
     (tmp_path / "report.json").write_text('{"name": "x", "spec": {}, "steps": "many"}')
     with pytest.raises(InputError) as caught:
         read_report(tmp_path)
@@ -120,9 +120,9 @@ def test_report_of_a_newer_version_is_refused(tmp_path):
 
 
 def test_environment_names_what_can_change_a_number():
-    found = environment("cpu")
-    assert {"python", "torch", "transformers", "mta-framework", "platform", "device", "threads"} <= set(found)
-    assert all(isinstance(value, str) and value for value in found.values())
+    versions = environment("cpu")
+    assert {"python", "torch", "transformers", "mta-framework", "platform", "device", "threads"} <= set(versions)
+    assert all(isinstance(value, str) and value for value in versions.values())
 
 
 def test_reading_a_report_needs_no_torch():

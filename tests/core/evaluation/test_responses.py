@@ -127,10 +127,10 @@ def test_a_line_that_was_edited_is_dropped(tmp_path: Path, edit: tuple[str, str]
 
 def test_a_set_called_like_a_journal_keeps_its_own(tmp_path: Path) -> None:
     names = ["a", "a.unfinished-0", "a.unfinished-1.jsonl"]
-    for number, name in enumerate(names):
+    for index, name in enumerate(names):
         with Journal(tmp_path, name).writer(0) as writer:
-            writer.add(("key", number), A)
-    assert [Journal(tmp_path, name).read() for name in names] == [{("key", number): A} for number in range(3)]
+            writer.add(("key", index), A)
+    assert [Journal(tmp_path, name).read() for name in names] == [{("key", index): A} for index in range(3)]
     Journal(tmp_path, "a").remove()
     assert [len(Journal(tmp_path, name).read()) for name in names] == [0, 1, 1]
 

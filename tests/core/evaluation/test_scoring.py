@@ -69,7 +69,7 @@ def test_metric_that_returns_a_wrong_number_of_scores_is_named(scores):
         score(Generations(["a", "b"], [["x"], ["y"]]), [("mine", Returning(*scores))])
 
 
-def test_metric_that_fails_is_named_and_its_error_told():
+def test_metric_that_fails_is_named_and_its_error_reported():
     with pytest.raises(RunError, match=r"metric broken: failed \(KeyError: 'no such model', in test_scoring.py:\d+\)"):
         score(Generations(["a"], [["x"]]), [("broken", Broken(Broken.Params()))])
 
@@ -78,7 +78,7 @@ def test_a_name_that_occurs_once_is_its_own_label():
     assert [label for label, _ in label_metrics([length(unit="words"), Returning()])] == ["length", "returning"]
 
 
-def test_two_metrics_of_one_name_are_told_apart_by_their_options():
+def test_two_metrics_of_one_name_are_distinguished_by_their_options():
     metrics = [length(), length(unit="words"), length(unit="words", factor=2)]
     assert [label for label, _ in label_metrics(metrics)] == [
         "length",
@@ -100,10 +100,10 @@ class Weighted(Metric):
 
     def __init__(self, scores, weights):
         super().__init__(self.Params())
-        self.found = ScoreSet(scores, weights)
+        self.score_set = ScoreSet(scores, weights)
 
     def score(self, answers):
-        return self.found
+        return self.score_set
 
 
 def test_weights_are_kept():
@@ -112,7 +112,7 @@ def test_weights_are_kept():
 
 
 @pytest.mark.parametrize(
-    ("scores", "weights", "wrong"),
+    ("scores", "weights", "problem"),
     [
         ((1.0, 0.0), None, r"scores above 0 for a geometric mean \(got 0.0 for prediction 2\)"),
         ((1.0, 2.0), (1.0,), r"one weight per prediction, 2 \(got 1\)"),
@@ -120,8 +120,8 @@ def test_weights_are_kept():
         ((1.0, 2.0), (math.inf, 1.0), r"finite weights from 0 on \(got inf for prediction 1\)"),
     ],
 )
-def test_scores_and_weights_that_have_no_mean_are_refused(scores, weights, wrong):
-    with pytest.raises(RunError, match=rf"metric mine: must return {wrong}"):
+def test_scores_and_weights_that_have_no_mean_are_refused(scores, weights, problem):
+    with pytest.raises(RunError, match=rf"metric mine: must return {problem}"):
         score(Generations(["a", "b"], [["x"], ["y"]]), [("mine", Weighted(scores, weights))])
 
 

@@ -22,8 +22,8 @@ def read(tmp_path, tokenizer):
         path = tmp_path / "test.jsonl"
         path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         section = ScoringSection(sets={"test": {"path": str(path)}}, **settings)
-        (found,) = read_sets(section, template, tokenizer)
-        return found
+        (evaluation_set,) = read_sets(section, template, tokenizer)
+        return evaluation_set
 
     return read
 
@@ -33,10 +33,10 @@ def prompts(*lengths):
 
 
 def test_long_prompts_lose_their_beginning_and_are_counted(read):
-    found = read(prompts(2, 3, 4, 6), max_prompt_length=3)
-    assert found.prompt_ids == [[1, 2], [1, 1, 2], [1, 1, 2], [1, 1, 2]]
-    assert found.cut == 2
-    assert found.prompts[3] == "w1 w1 w1 w1 w1 w2"
+    evaluation_set = read(prompts(2, 3, 4, 6), max_prompt_length=3)
+    assert evaluation_set.prompt_ids == [[1, 2], [1, 1, 2], [1, 1, 2], [1, 1, 2]]
+    assert evaluation_set.cut == 2
+    assert evaluation_set.prompts[3] == "w1 w1 w1 w1 w1 w2"
 
 
 def test_long_prompts_are_refused_where_the_spec_says_so(read):
@@ -56,10 +56,10 @@ def test_questions_are_what_was_asked_without_any_template(read, template):
         {"instruction": "Name it.", "input": "a lamp", "output": ["Lamp.", "A lamp."]},
         {"instruction": "Name it.", "input": "", "output": "Lamp."},
     ]
-    found = read(rows, template)
-    assert list(found.questions) == ["Name it.\n\na lamp", "Name it."]
-    assert list(found.references) == [("Lamp.", "A lamp."), ("Lamp.",)]
-    assert "Name it." in found.prompts[1] != "Name it."
+    evaluation_set = read(rows, template)
+    assert list(evaluation_set.questions) == ["Name it.\n\na lamp", "Name it."]
+    assert list(evaluation_set.references) == [("Lamp.", "A lamp."), ("Lamp.",)]
+    assert "Name it." in evaluation_set.prompts[1] != "Name it."
 
 
 def test_questions_of_conversations_are_their_turns(read):

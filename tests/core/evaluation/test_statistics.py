@@ -17,10 +17,10 @@ OTHER = np.array([[4.0, 3.5, 19.0, 6.5, 52.0, 0.5, 14.0, 15.5, 2.0, 11.5, 33.0, 
 
 
 def by_scipy(statistic, *data, **options):
-    found = stats.bootstrap(
+    estimate = stats.bootstrap(
         data, statistic, n_resamples=statistics.RESAMPLES, rng=statistics.SEED, vectorized=True, **options
     )
-    return pytest.approx(tuple(found.confidence_interval))
+    return pytest.approx(tuple(estimate.confidence_interval))
 
 
 def gathered(rng, *shape):
@@ -107,25 +107,25 @@ class TestInterval:
 
 class TestDifference:
     def test_interval_is_scipys_of_the_differences_by_prompt(self):
-        found = difference([PromptScores(SKEWED)], [PromptScores(OTHER)])
-        assert found.value == pytest.approx((OTHER - SKEWED).mean())
-        assert found.interval == by_scipy(np.mean, (OTHER - SKEWED)[0])
+        estimate = difference([PromptScores(SKEWED)], [PromptScores(OTHER)])
+        assert estimate.value == pytest.approx((OTHER - SKEWED).mean())
+        assert estimate.interval == by_scipy(np.mean, (OTHER - SKEWED)[0])
 
     def test_probability_is_that_of_all_swaps_counted_out(self):
         first, second = np.array([3.0, 5.5, 8.0, 1.0, 9.5, 4.0, 2.0]), np.array([4.0, 7.5, 7.0, 3.0, 13.0, 6.5, 2.5])
         gaps = second - first
         sums = [sum(s * g for s, g in zip(signs, gaps, strict=True)) for signs in itertools.product((1, -1), repeat=7)]
         exact = sum(abs(total) >= gaps.sum() - 1e-9 for total in sums) / len(sums)
-        found = difference([PromptScores(first[None])], [PromptScores(second[None])]).p
-        assert found == pytest.approx(exact, abs=4 * math.sqrt(2 * exact / statistics.RESAMPLES))
+        p = difference([PromptScores(first[None])], [PromptScores(second[None])]).p
+        assert p == pytest.approx(exact, abs=4 * math.sqrt(2 * exact / statistics.RESAMPLES))
 
     def test_probability_agrees_with_scipys_permutation_test(self):
         def gap(first, second, axis):
             return first.mean(axis=axis) - second.mean(axis=axis)
 
         exact = stats.permutation_test((SKEWED[0], OTHER[0]), gap, permutation_type="samples", vectorized=True)
-        found = difference([PromptScores(SKEWED)], [PromptScores(OTHER)]).p
-        assert found == pytest.approx(exact.pvalue, abs=4 * math.sqrt(2 * exact.pvalue / statistics.RESAMPLES))
+        p = difference([PromptScores(SKEWED)], [PromptScores(OTHER)]).p
+        assert p == pytest.approx(exact.pvalue, abs=4 * math.sqrt(2 * exact.pvalue / statistics.RESAMPLES))
 
     def test_probability_of_weighted_geometric_means_swaps_scores_with_their_weights(self):
         logs, tokens = np.array([[1.0, 2.0, 0.5], [1.5, 2.2, 1.4]]), np.array([[3.0, 9.0, 2.0], [4.0, 5.0, 6.0]])
@@ -152,16 +152,16 @@ class TestDifference:
         assert difference([PromptScores(first)], [PromptScores(second)]).p == pytest.approx(0.5, abs=0.02)
 
     def test_is_never_impossible(self):
-        found = difference([PromptScores(np.zeros((1, 200)))], [PromptScores(np.ones((1, 200)))])
-        assert found.p == pytest.approx(2 / (statistics.RESAMPLES + 1))
+        estimate = difference([PromptScores(np.zeros((1, 200)))], [PromptScores(np.ones((1, 200)))])
+        assert estimate.p == pytest.approx(2 / (statistics.RESAMPLES + 1))
 
     def test_of_a_model_with_itself_is_nothing(self):
-        found = difference([PromptScores(SKEWED)], [PromptScores(SKEWED)])
-        assert (found.value, found.interval, found.p) == (0.0, (0.0, 0.0), 1.0)
+        estimate = difference([PromptScores(SKEWED)], [PromptScores(SKEWED)])
+        assert (estimate.value, estimate.interval, estimate.p) == (0.0, (0.0, 0.0), 1.0)
 
     def test_of_one_prompt_is_no_evidence(self):
-        found = difference([PromptScores(np.array([[1.0]]))], [PromptScores(np.array([[9.0]]))])
-        assert (found.value, found.interval, found.p) == (8.0, None, 1.0)
+        estimate = difference([PromptScores(np.array([[1.0]]))], [PromptScores(np.array([[9.0]]))])
+        assert (estimate.value, estimate.interval, estimate.p) == (8.0, None, 1.0)
 
     def test_turned_around_changes_sign_alone(self):
         there = difference([PromptScores(SKEWED)], [PromptScores(OTHER)])
@@ -170,13 +170,13 @@ class TestDifference:
 
     def test_probability_is_uniform_where_nothing_differs(self, monkeypatch):
         monkeypatch.setattr(statistics, "RESAMPLES", 199)
-        rng, found = np.random.default_rng(2), []
+        rng, probabilities = np.random.default_rng(2), []
         for _ in range(400):
             shared = rng.gamma(1, 20, (1, 40))
             pair = [[PromptScores(shared + rng.normal(0, 5, shared.shape))] for _ in range(2)]
-            found.append(statistics._p_value(*pair))
-        assert stats.kstest(found, "uniform").pvalue > 0.001
-        assert np.mean(np.array(found) <= 0.05) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 400)
+            probabilities.append(statistics._p_value(*pair))
+        assert stats.kstest(probabilities, "uniform").pvalue > 0.001
+        assert np.mean(np.array(probabilities) <= 0.05) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 400)
 
 
 class TestHolm:
@@ -208,14 +208,14 @@ class TestWithoutWeight:
     def test_of_a_side_after_a_swap_nothing_is_significant(self):
         first = PromptScores(self.SCORES, np.array([[0.0, 0.0, 4.0]]))
         second = PromptScores(self.SCORES, np.array([[1.0, 0.0, 0.0]]))
-        found = difference([first], [second])
-        assert (found.value, found.interval, found.p) == (-5.0, None, 1.0)
+        estimate = difference([first], [second])
+        assert (estimate.value, estimate.interval, estimate.p) == (-5.0, None, 1.0)
 
 
 def test_numbers_that_overflow_warn_of_nothing(recwarn):
     scores = np.array([[1e300, 2e300, 3e305]])
-    found = interval([PromptScores(scores, None, "geometric")])
-    assert found is not None
+    estimate = interval([PromptScores(scores, None, "geometric")])
+    assert estimate is not None
     assert not recwarn.list
 
 

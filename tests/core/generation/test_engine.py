@@ -130,7 +130,7 @@ def test_vllm_engine_gives_what_the_live_model_gives(vllm, model, tokenizer, tmp
     assert next(model.children()).training
 
 
-def test_vllm_engine_is_told_of_ids_that_are_no_tokens(vllm, llama, tokenizer, tmp_path):
+def test_vllm_engine_is_reported_of_ids_that_are_no_tokens(vllm, llama, tokenizer, tmp_path):
     llama.resize_token_embeddings(48, mean_resizing=False)
     llama.lm_head.weight.data[43:] = 3 * llama.lm_head.weight.data[:5]
     engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path / "engine")

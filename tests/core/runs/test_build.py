@@ -10,7 +10,7 @@ import pytest
 from mta_framework import InputError, LayerPair, LayerSimilarity, MeasuringLayerMapper, ModelShape, RunError
 from mta_framework.runs.build import alignment_layers, measured_layers, recorded_layers
 
-LINEUP = SimpleNamespace(
+RUN_MODELS = SimpleNamespace(
     student_summary=SimpleNamespace(shape=ModelShape(2, 4)), teacher_summary=SimpleNamespace(shape=ModelShape(3, 4))
 )
 SIMILARITY = LayerSimilarity(((0.1, 0.2, 0.3), (0.4, 0.5, 0.625)), ((1.0, 0.5), (0.5, 1.0)))
@@ -44,10 +44,10 @@ class Fixed(MeasuringLayerMapper):
 
 
 def measure(outcome, file, compare=lambda: SIMILARITY):
-    return measured_layers(Fixed(outcome), LINEUP, compare, file)
+    return measured_layers(Fixed(outcome), RUN_MODELS, compare, file)
 
 
-def test_choice_is_told_and_kept_with_what_was_measured(tmp_path, capsys):
+def test_choice_is_reported_and_kept_with_what_was_measured(tmp_path, capsys):
     pairs = [LayerPair(1, 2, "words"), LayerPair(2, 3, "words")]
     file = tmp_path / "key-layers.json"
     assert measure(pairs, file) == tuple(pairs)
@@ -67,7 +67,7 @@ def test_what_is_kept_is_not_measured_again(tmp_path, capsys):
 
 
 def test_before_measuring_the_mapper_is_asked_by_shapes():
-    assert alignment_layers(Fixed([]), LINEUP) == (LayerPair(1, 1, "words"),)
+    assert alignment_layers(Fixed([]), RUN_MODELS) == (LayerPair(1, 1, "words"),)
 
 
 @pytest.mark.parametrize(

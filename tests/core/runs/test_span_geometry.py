@@ -13,24 +13,24 @@ from mta_framework.runs.span_geometry import agreement, cosines
 
 
 def test_cosines_are_those_of_the_vectors_and_a_zero_vector_is_like_nothing():
-    found = cosines(torch.tensor([[3.0, 0.0], [1.0, 1.0], [-2.0, 0.0], [0.0, 0.0]]))
+    angles = cosines(torch.tensor([[3.0, 0.0], [1.0, 1.0], [-2.0, 0.0], [0.0, 0.0]]))
     half = math.sqrt(0.5)
     expected = [[1, half, -1, 0], [half, 1, -half, 0], [-1, -half, 1, 0], [0, 0, 0, 0]]
-    assert found == pytest.approx(np.array(expected))
+    assert angles == pytest.approx(np.array(expected))
 
 
 def test_agreement_is_pearsons_correlation_over_the_pairs_within_texts():
     generator = np.random.default_rng(0)
-    own = [generator.normal(size=(count, count)) for count in (4, 1, 3)]
+    matrices = [generator.normal(size=(count, count)) for count in (4, 1, 3)]
     other = [generator.normal(size=(count, count)) for count in (4, 1, 3)]
     pairs = [
         [text[i, j] for text in texts for i in range(len(text)) for j in range(i + 1, len(text))]
-        for texts in (own, other)
+        for texts in (matrices, other)
     ]
     assert len(pairs[0]) == 9
-    assert agreement(own, other) == pytest.approx(stats.pearsonr(*pairs).statistic)
-    assert agreement(own, own) == pytest.approx(1.0)
-    assert agreement(own, [-text for text in own]) == pytest.approx(-1.0)
+    assert agreement(matrices, other) == pytest.approx(stats.pearsonr(*pairs).statistic)
+    assert agreement(matrices, matrices) == pytest.approx(1.0)
+    assert agreement(matrices, [-text for text in matrices]) == pytest.approx(-1.0)
 
 
 def test_agreement_needs_three_pairs_that_are_not_all_alike():

@@ -157,8 +157,8 @@ def test_promises_are_judged_as_by_comparing_all_pairs(spans: set[tuple[int, int
     apart = all(a[1] <= b[0] or b[1] <= a[0] for a, b in pairs)
     shared = [len(set(range(*a)) & set(range(*b))) for a, b in pairs]
     nested = all(n in (0, a[1] - a[0], b[1] - b[0]) for n, (a, b) in zip(shared, pairs, strict=True))
-    for overlap, allowed in (("none", apart), ("nested", nested)):
-        with nullcontext() if allowed else pytest.raises(RunError, match="as promised"):
+    for overlap, valid in (("none", apart), ("nested", nested)):
+        with nullcontext() if valid else pytest.raises(RunError, match="as promised"):
             extract(Fixed([{"words": sorted(spans)}], overlap), ["x" * 8])
 
 

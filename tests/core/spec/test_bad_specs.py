@@ -24,9 +24,9 @@ def registry() -> Registry:
 
 def expected(path: Path, registry: Registry) -> list[str]:
     text = path.with_suffix(".txt").read_text(encoding="utf-8")
-    places = {"folder": str(path.parent), "specs": str(SPECS)}
+    folders = {"folder": str(path.parent), "specs": str(SPECS)}
     installed = {family: ", ".join(registry.names(family)) for family in registry.families}
-    for name, value in (places | installed).items():
+    for name, value in (folders | installed).items():
         text = text.replace(f"{{{name}}}", value)
     return text.splitlines()
 

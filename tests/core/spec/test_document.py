@@ -41,10 +41,10 @@ def test_repeated_keys_are_found_at_every_depth_and_the_last_value_stays() -> No
     assert document == {"a": [{"b": {"c": 3}}], "a2": 1}
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
-def test_numbers_that_are_not_finite_are_refused(number: str) -> None:
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+def test_numbers_that_are_not_finite_are_refused(literal: str) -> None:
     with pytest.raises(ValueError, match="number"):
-        parse(f'{{"x": {number}}}')
+        parse(f'{{"x": {literal}}}')
 
 
 def test_repetitions_within_repetitions_are_quoted_as_plain_json() -> None:

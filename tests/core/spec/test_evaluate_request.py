@@ -115,14 +115,14 @@ def test_a_run_without_evaluation_needs_data_too(folder: Path) -> None:
 
 
 def test_all_faults_come_at_once_each_called_as_it_was_typed() -> None:
-    found = faults_of(
+    faults = faults_of(
         "gpt2",
         data=["no-file", "t=a.jsonl", "t=b.jsonl", "a b=c.jsonl"],
         seeds="1,x",
         template="vicuna",
         overrides=["evaluation.temprature=1", "model.dtype=float8"],
     )
-    assert sorted(fault.split(" (got")[0] for fault in found) == [
+    assert sorted(fault.split(" (got")[0] for fault in faults) == [
         "--data a b: has an invalid name",
         "--data no-file: is not a data set",
         "--data t=b.jsonl: repeats 't'",

@@ -31,9 +31,9 @@ FULL: dict[str, Any] = {
 }
 
 
-def places(value: Any, at: tuple = ()) -> list[tuple]:
+def key_paths(value: Any, at: tuple = ()) -> list[tuple]:
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [place for key, entry in entries for place in [(*at, key), *places(entry, (*at, key))]]
+    return [key_path for key, entry in entries for key_path in [(*at, key), *key_paths(entry, (*at, key))]]
 
 
 values = st.recursive(
@@ -41,7 +41,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-mutations = st.lists(st.tuples(st.sampled_from(places(FULL)), st.none() | st.just("added") | values), max_size=4)
+mutations = st.lists(st.tuples(st.sampled_from(key_paths(FULL)), st.none() | st.just("added") | values), max_size=4)
 
 
 def mutated(changes: list[tuple[tuple, Any]]) -> dict[str, Any]:
@@ -80,10 +80,10 @@ def test_a_mutated_spec_is_sound_or_has_faults_and_always_a_draft(spec_file: Pat
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.sampled_from(places(FULL)), values), max_size=3))
+@given(st.lists(st.tuples(st.sampled_from(key_paths(FULL)), values), max_size=3))
 def test_overrides_never_raise(spec_file: Path, changes: list) -> None:
     spec_file.write_text(json.dumps(FULL))
-    overrides = [f"{'.'.join(map(str, place))}={json.dumps(value)}" for place, value in changes]
+    overrides = [f"{'.'.join(map(str, key_path))}={json.dumps(value)}" for key_path, value in changes]
     reading = read_spec(spec_file, overrides)
     assert (reading.spec is None) == bool(reading.faults)
 

@@ -79,7 +79,9 @@ def test_what_is_allowed_is_said_in_words(field: str, words: str) -> None:
 def test_a_union_gives_one_fault_that_names_all_alternatives() -> None:
     with pytest.raises(ValidationError) as refusal:
         Options.model_validate({"either": 1.5}, strict=True)
-    faults = faults_of(refusal.value, Options.model_json_schema(), lambda place: ".".join(map(str, place)), "option")
+    faults = faults_of(
+        refusal.value, Options.model_json_schema(), lambda key_path: ".".join(map(str, key_path)), "option"
+    )
     assert [str(fault) for fault in faults] == [
         "either: has the wrong type (got 1.5); expected an integer or a string or null. Correct the value."
     ]
@@ -121,6 +123,6 @@ def test_thousands_of_faults_take_no_time(write_spec: Write) -> None:
     assert time.process_time() - start < 5
 
 
-def test_a_name_that_is_too_long_is_told_the_limit(write_spec: Write) -> None:
+def test_a_name_that_is_too_long_is_reported_the_limit(write_spec: Write) -> None:
     (fault,) = read_spec(write_spec(name="x" * 101)).faults
     assert "at most 100 characters" in fault.expected

@@ -84,7 +84,7 @@ SCHEMA = Picture.model_json_schema()
 def test_fault_is_that_of_the_chosen_alternative(figure: object, expected: str) -> None:
     with pytest.raises(ValidationError) as refusal:
         Picture.model_validate_json(json.dumps({"figure": figure}), strict=True)
-    faults = faults_of(refusal.value, SCHEMA, lambda place: ".".join(map(str, place)), "option")
+    faults = faults_of(refusal.value, SCHEMA, lambda key_path: ".".join(map(str, key_path)), "option")
     assert [str(fault) for fault in faults] == [expected]
 
 
@@ -103,8 +103,8 @@ def test_fields_of_all_alternatives_are_listed_once_and_say_where_they_count() -
 
 
 def test_a_place_leads_to_its_schema_with_and_without_the_tag() -> None:
-    for place in (("figure", "radius"), ("figure", "circle", "radius")):
-        assert (property_at(SCHEMA, place) or {})["description"] == "Of the circle."
+    for key_path in (("figure", "radius"), ("figure", "circle", "radius")):
+        assert (property_at(SCHEMA, key_path) or {})["description"] == "Of the circle."
     assert property_at(SCHEMA, ("figure", "square", "radius")) is None
     assert property_at(SCHEMA, ("figure", "corner")) is None
 

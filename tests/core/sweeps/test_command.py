@@ -35,12 +35,12 @@ def test_dry_run_lists_cells_settings_and_teachers_without_torch(path, tmp_path)
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "assert not {'torch', 'transformers', 'ray'} & set(sys.modules)\n"
     )
-    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    lines = [line.split() for line in told.splitlines()]
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    lines = [line.split() for line in output.splitlines()]
     assert ["KL-MTA-seed-4", "KL", "+", "MTA", "seed", "4", "new"] in lines
     assert ["KL", "alignment", "null"] in lines
     assert ["every", "cell", "evaluation.models", '["student"]'] in lines
-    assert f"teacher {tmp_path / 'teacher.json'}: not trained yet" in told
+    assert f"teacher {tmp_path / 'teacher.json'}: not trained yet" in output
     assert not (tmp_path / "sweeps").exists()
 
 
@@ -89,14 +89,14 @@ def test_cells_that_cannot_be_compared_are_a_failed_run(bound, sweep_dict, monke
     def refuse(*_, **__):
         raise InputError([])
 
-    found = bound(sweep_dict)
-    for cell in found.cells:
+    bound_sweep = bound(sweep_dict)
+    for cell in bound_sweep.cells:
         cell.folder.student.mkdir(parents=True)
         (cell.folder.path / "report.json").write_text("{}")
         write_json(cell.folder.spec_file, cell.run.spec.model_dump(mode="json"))
     monkeypatch.setattr(run, "compare", refuse)
     with pytest.raises(RunError, match="cannot be compared"):
-        list(run.compare_cells(found))
+        list(run.compare_cells(bound_sweep))
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def paths(value):
         return [path for entry in value for path in paths(entry)]
     if not isinstance(value, dict):
         return []
-    own = [value[key] for key in ("path", "tokenizer") if isinstance(value.get(key), str)]
-    return own + [path for entry in value.values() for path in paths(entry)]
+    named = [value[key] for key in ("path", "tokenizer") if isinstance(value.get(key), str)]
+    return named + [path for entry in value.values() for path in paths(entry)]
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,8 @@ def bound(copies, name):
     return bind_sweep(copies / f"{name}.json", discover())
 
 
-def by_name(found):
-    return {cell.cell.name: cell.run for cell in found.cells}
+def by_name(bound_sweep):
+    return {cell.cell.name: cell.run for cell in bound_sweep.cells}
 
 
 def test_there_are_four_ready_sweeps():
@@ -74,22 +74,22 @@ def test_ready_sweeps_fit_the_schema():
 
 @pytest.mark.parametrize("example", ["smollm2", "paper"])
 def test_main_table_has_every_student_once_beside_its_base(example, copies):
-    found = bound(copies, f"{example}/main-table")
+    sweep = bound(copies, f"{example}/main-table")
     files = {path.name for path in (EXAMPLES / example).glob("*.json")} - {"main-table.json", "ablations.json"}
-    assert {Path(cell.cell.spec).name for cell in found.cells} == {name for name in files if "teacher" not in name}
-    assert len(found.cells) == {"smollm2": 8, "paper": 18}[example]
-    rows = rows_of(found.sweep)
-    for cell in found.cells:
+    assert {Path(cell.cell.spec).name for cell in sweep.cells} == {name for name in files if "teacher" not in name}
+    assert len(sweep.cells) == {"smollm2": 8, "paper": 18}[example]
+    rows = rows_of(sweep.sweep)
+    for cell in sweep.cells:
         whole = cell.run.spec.alignment is not None
         assert Path(cell.cell.spec).stem.endswith("-mta") == whole
         assert rows[cell.cell.row] == (cell.cell.row.removesuffix(" + MTA") if whole else None)
-    assert {tuple(cell.run.spec.evaluation.models) for cell in found.cells} == {("student",)}
+    assert {tuple(cell.run.spec.evaluation.models) for cell in sweep.cells} == {("student",)}
 
 
 def test_quick_start_takes_the_terms_apart_from_three_seeds(copies):
-    found = bound(copies, "quickstart/sweep")
+    sweep = bound(copies, "quickstart/sweep")
     weights = {}
-    for cell in found.cells:
+    for cell in sweep.cells:
         alignment = cell.run.spec.alignment
         weights.setdefault(cell.cell.row, []).append(alignment and (alignment.lambda_dsa, alignment.lambda_hid))
     assert weights == {
@@ -98,8 +98,8 @@ def test_quick_start_takes_the_terms_apart_from_three_seeds(copies):
         "KL + Hid": [(0, 0.2)] * 3,
         "KL + MTA": [(2.0, 0.2)] * 3,
     }
-    assert [cell.run.spec.seed for cell in found.cells] == [1, 2, 3] * 4
-    assert len(found.teachers) == 1
+    assert [cell.run.spec.seed for cell in sweep.cells] == [1, 2, 3] * 4
+    assert len(sweep.teachers) == 1
 
 
 def test_ablations_change_one_thing_each(copies):
@@ -112,7 +112,7 @@ def test_ablations_change_one_thing_each(copies):
     }
     words, phrases = "words", "phrases"
     full = [(6, words), (9, phrases), (12, phrases)]
-    assert {name: found for name, found in layers.items() if found != full} == {
+    assert {name: pairs for name, pairs in layers.items() if pairs != full} == {
         "words-only": [(6, words), (9, words), (12, words)],
         "phrases-only": [(6, phrases), (9, phrases), (12, phrases)],
         "1-key-layer": [(12, phrases)],
@@ -122,8 +122,8 @@ def test_ablations_change_one_thing_each(copies):
     }
     assert {name for name, run in runs.items() if run.spec.alignment is None} == {"DistiLLM"}
     alignments = {name: run.spec.alignment for name, run in runs.items() if run.spec.alignment}
-    assert {name for name, found in alignments.items() if found.lambda_hid == 0} == {"DSA-only"}
-    assert {name for name, found in alignments.items() if found.lambda_dsa == 0} == {"Hid-only"}
-    assert {name for name, found in alignments.items() if found.importance.name == "uniform"} == {"no-weights"}
+    assert {name for name, section in alignments.items() if section.lambda_hid == 0} == {"DSA-only"}
+    assert {name for name, section in alignments.items() if section.lambda_dsa == 0} == {"Hid-only"}
+    assert {name for name, section in alignments.items() if section.importance.name == "uniform"} == {"no-weights"}
     assert {run.spec.base_loss.name for run in runs.values()} == {"distillm"}
     assert {run.spec.seed for run in runs.values()} == {42}

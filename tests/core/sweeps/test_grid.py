@@ -59,18 +59,18 @@ def test_seeds_share_a_row_and_each_row_is_compared_along_the_axis_of_the_baseli
 
 def test_baselines_may_be_given_one_by_one():
     axis = {"name": "m", "specs": {"A": "a.json", "A+": "b.json", "B": "c.json", "B+": "d.json"}}
-    found = sweep(axes=[axis], spec=None, baseline={"A+": "A", "B+": "B"})
-    assert rows_of(found) == {"A": None, "A+": "A", "B": None, "B+": "B"}
-    assert [cell.spec for cell in cells_of(found)] == ["a.json", "b.json", "c.json", "d.json"]
+    varied = sweep(axes=[axis], spec=None, baseline={"A+": "A", "B+": "B"})
+    assert rows_of(varied) == {"A": None, "A+": "A", "B": None, "B+": "B"}
+    assert [cell.spec for cell in cells_of(varied)] == ["a.json", "b.json", "c.json", "d.json"]
 
 
 def test_sweep_over_seeds_alone_is_one_row_of_its_name():
-    found = sweep(axes=[{"name": "seed", "field": "seed", "values": [1, 2]}], baseline=None)
-    assert rows_of(found) == {"s": None}
+    varied = sweep(axes=[{"name": "seed", "field": "seed", "values": [1, 2]}], baseline=None)
+    assert rows_of(varied) == {"s": None}
 
 
 @pytest.mark.parametrize(
-    ("changes", "place", "told"),
+    ("changes", "field", "problem"),
     [
         ({"baseline": "MTA"}, "baseline: ", "does not consist of labels of one axis"),
         ({"baseline": "seed 3"}, "baseline: ", "is a training seed"),
@@ -99,10 +99,10 @@ def test_sweep_over_seeds_alone_is_one_row_of_its_name():
         ({"axis": []}, "axis: ", "Did you mean 'axes'?"),
     ],
 )
-def test_fault_of_a_sweep_names_its_place(changes, place, told, sweep_dict, bound):
+def test_fault_of_a_sweep_names_its_place(changes, field, problem, sweep_dict, bound):
     with pytest.raises(InputError) as raised:
         bound({**sweep_dict, **changes})
-    assert any(str(fault).startswith(place) and told in str(fault) for fault in raised.value.faults), raised.value
+    assert any(str(fault).startswith(field) and problem in str(fault) for fault in raised.value.faults), raised.value
 
 
 def test_later_axis_that_replaces_what_an_earlier_sets_is_refused(sweep_dict, bound):

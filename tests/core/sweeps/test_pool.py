@@ -104,7 +104,7 @@ def test_process_that_does_not_listen_is_killed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("log", "code", "told"),
+    ("log", "code", "message"),
     [
         ("10%\r20%\rThe run failed: loss is not finite\n\n", 1, "The run failed: loss is not finite"),
         ("data.train: does not exist\n1 fault; nothing was run.\n", 2, "data.train: does not exist"),
@@ -113,7 +113,7 @@ def test_process_that_does_not_listen_is_killed(monkeypatch):
         ("working", -15, "ended by SIGTERM"),
     ],
 )
-def test_failure_is_the_last_thing_that_a_run_said(log, code, told, jobs):
+def test_failure_is_the_last_thing_that_a_run_said(log, code, message, jobs):
     jobs[0].folder.path.mkdir(parents=True)
     jobs[0].log.write_text(log)
-    assert Outcome(jobs[0], code, 1.0).failure == told
+    assert Outcome(jobs[0], code, 1.0).failure == message

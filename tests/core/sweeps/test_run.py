@@ -117,10 +117,10 @@ def test_termination_is_taken_as_an_interruption(sweep_dict, bound, runner, monk
 def test_sweep_that_another_process_holds_is_refused(sweep_dict, bound, runner):
     from filelock import FileLock
 
-    found = bound(sweep_dict)
-    found.sweep.folder.mkdir(parents=True)
-    with FileLock(found.sweep.folder / ".lock"), pytest.raises(RunError, match="another process is at work"):
-        run_sweep(found, RunnerOptions(), False, lambda line: None)
+    bound_sweep = bound(sweep_dict)
+    bound_sweep.sweep.folder.mkdir(parents=True)
+    with FileLock(bound_sweep.sweep.folder / ".lock"), pytest.raises(RunError, match="another process is at work"):
+        run_sweep(bound_sweep, RunnerOptions(), False, lambda line: None)
 
 
 def test_state_follows_the_folder(sweep_dict, bound):
@@ -134,7 +134,7 @@ def test_state_follows_the_folder(sweep_dict, bound):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(59.4, "59 s"), (60, "1 min 0 s"), (3599.6, "1 h 0 min"), (7500, "2 h 5 min")]
+    ("seconds", "text"), [(59.4, "59 s"), (60, "1 min 0 s"), (3599.6, "1 h 0 min"), (7500, "2 h 5 min")]
 )
-def test_durations_are_told_in_two_units(seconds, told):
-    assert duration(seconds) == told
+def test_durations_are_reported_in_two_units(seconds, text):
+    assert duration(seconds) == text

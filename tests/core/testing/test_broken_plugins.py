@@ -355,7 +355,7 @@ def test_a_broken_base_loss_fails_where_it_is_broken(loss, checks):
     breaks(BaseLossContract, loss(loss.Params()), *checks, errors=(AssertionError, KeyError, RuntimeError))
 
 
-def test_a_module_that_loads_torch_is_told(tmp_path):
+def test_a_module_that_loads_torch_is_reported(tmp_path):
     from mta_framework.registry import discover
 
     path = tmp_path / "heavy.py"
@@ -370,7 +370,7 @@ def test_a_module_that_loads_torch_is_told(tmp_path):
     check(discover([path]).create("metrics", "heavy"))
 
 
-def test_an_extractor_that_cannot_be_pickled_is_told():
+def test_an_extractor_that_cannot_be_pickled_is_reported():
     extractor = Whole(Whole.Params())
     extractor.parser = lambda text: text
     with pytest.raises(Exception, match=r"(?i)pickle"):

@@ -58,7 +58,7 @@ def test_a_folder_as_it_was_listed_is_whole(folder):
         (lambda folder: (folder / "files.json").write_text('{"state.json": 2}'), "files.json cannot be read ("),
     ],
 )
-def test_damage_is_told(folder, meddle, message):
+def test_damage_is_reported(folder, meddle, message):
     meddle(folder)
     assert damage(folder).startswith(message)
 

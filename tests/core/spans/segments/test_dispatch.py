@@ -61,7 +61,7 @@ def test_what_is_found_around_the_span_of_a_piece_is_dropped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "wrong"),
+    ("part", "problem"),
     [
         (Part([(0, 9)]), r"text 1 \('abc'\): failed .*its part 'part' found \(0, 9\) in a segment of 3 characters"),
         (Part([(2, 2)]), r"'part' found \(2, 2\)"),
@@ -69,8 +69,8 @@ def test_what_is_found_around_the_span_of_a_piece_is_dropped() -> None:
         (Part([], count=2), "'part' returned 2 span sets for 1 texts"),
     ],
 )
-def test_a_part_that_breaks_its_contract_is_named(part: Part, wrong: str) -> None:
-    with pytest.raises(RunError, match=f"(?s)'whole'.*{wrong}"):
+def test_a_part_that_breaks_its_contract_is_named(part: Part, problem: str) -> None:
+    with pytest.raises(RunError, match=f"(?s)'whole'.*{problem}"):
         extract(Whole(part), ["", "abc"])
 
 
