@@ -32,10 +32,10 @@ from mta_framework.data.prompts import render
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import prompt_ids
 from mta_framework.generation.generate import generate
-from mta_framework.generation.limits import end_ids
 from mta_framework.generation.sampling_settings import Sampling, prompt_seeds
 from mta_framework.models.loading import load_teacher
 from mta_framework.models.tokenizers import load_teacher_tokenizer
+from mta_framework.models.turn_end import settle_turn_end, stored_end_ids
 from mta_framework.spec.data import DatasetSection
 from mta_framework.spec.teacher import TeacherSection
 
@@ -86,7 +86,7 @@ class Implementations:
         self._model = model
         self._tokenizer = tokenizer
         self._command = command
-        self._ends = end_ids(model.generation_config, tokenizer)
+        self._ends = list(settle_turn_end(tokenizer, stored_end_ids(model.generation_config)).stop_ids)
 
     def all(self) -> Mapping[str, Callable[[Sequence[list[int]]], int]]:
         """The implementations by name."""
@@ -121,7 +121,7 @@ class Implementations:
         held = self._command.rows * (max(map(len, prompts)) + self._command.new_tokens)
         sampling = Sampling(self._command.temperature, 1.0, self._command.new_tokens, held)
         seeds = prompt_seeds(0, len(prompts))
-        generations = generate(self._model, self._tokenizer, prompts, sampling, seeds, progress_label=None)
+        generations = generate(self._model, self._tokenizer, self._ends, prompts, sampling, seeds, progress_label=None)
         return sum(len(generation.ids) + generation.finished for generation in generations)
 
 

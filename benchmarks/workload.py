@@ -16,11 +16,12 @@ from mta_framework.alignment.objective import Alignment
 from mta_framework.data.batches import GroupedSampler, collate
 from mta_framework.data.prompts import Sample, render
 from mta_framework.data.records import read_records
-from mta_framework.data.tokens import encode
+from mta_framework.data.tokens import SampleTokenizer, encode
 from mta_framework.interfaces import BaseLoss, ImportanceEstimator, LayerMapper, SpanExtractor
 from mta_framework.models.loading import load_student, load_teacher
 from mta_framework.models.state_reader import StateReader, shape_of
 from mta_framework.models.tokenizers import load_teacher_tokenizer
+from mta_framework.models.turn_end import settle_turn_end
 from mta_framework.registry import discover
 from mta_framework.spec.data import DatasetSection
 from mta_framework.spec.student import StudentSection
@@ -119,7 +120,8 @@ class Workload:
         size = options.batch_size
         samples = samples[: (options.steps + 1) * size]
         spans = self.extractor.extract([sample.text for sample in samples])
-        encoded = encode(samples, spans, self.tokenizer, options.max_length, options.max_length // 2).examples
+        side = SampleTokenizer(self.tokenizer, settle_turn_end(self.tokenizer, ()), options.max_length)
+        encoded = encode(samples, spans, [side], options.max_length // 2).examples
         # For losses on pairs: the student wrote every other response.
         examples = [replace(example, by_student=index % 2 == 1) for index, example in enumerate(encoded)]
         sampler = GroupedSampler([len(e.input_ids) for e in examples], size, size, 1, seed=0)

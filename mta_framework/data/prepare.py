@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from mta_framework.data.parsed_part import parsed_part
 from mta_framework.data.prompts import Sample, training_samples
 from mta_framework.data.records import read_records
-from mta_framework.data.tokens import EncodedSet, encode
+from mta_framework.data.tokens import EncodedSet, SampleTokenizer, encode
 from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.interfaces import SpanExtractor
+from mta_framework.models.turn_end import TurnEnd
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.extraction import SpanArrays
 from mta_framework.spans.field_extraction import extract_by_field
@@ -50,9 +51,10 @@ class PreparedData:
 def prepare(
     section: DataSection,
     tokenizer: PreTrainedTokenizerBase,
+    turn_end: TurnEnd,
     extractor: SpanExtractor | None,
     cache_folder: Path,
-    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    teacher: tuple[PreTrainedTokenizerBase, TurnEnd] | None = None,
     parse: bool = True,
 ) -> PreparedData:
     """Read, render, parse and tokenise the training and validation sets.
@@ -62,9 +64,10 @@ def prepare(
     Args:
         section: Section ``data`` of the spec.
         tokenizer: Tokenizer of the student, a fast one.
+        turn_end: What ends a response in its tokens.
         extractor: Span extractor; None without alignment.
         cache_folder: Directory of the span cache, kept across runs.
-        teacher_tokenizer: Tokenizer of the teacher where it differs from the student's; None otherwise.
+        teacher: The same two of the teacher where its tokenizer differs from the student's; None otherwise.
         parse: Whether spans are parsed; False where another fault stops the run and only those of the data are wanted.
 
     Raises:
@@ -72,7 +75,8 @@ def prepare(
         RunError: The extractor fails or breaks its contract.
     """
     cache = SpanCache(cache_folder, extractor, section.processes) if extractor and parse else None
-    preparer = _Preparer(section, tokenizer, cache, teacher_tokenizer)
+    sides = [SampleTokenizer(*side, section.max_length) for side in [(tokenizer, turn_end), teacher] if side]
+    preparer = _Preparer(section, cache, sides)
     faults: list[Fault] = []
     rendered = [preparer.render(faults, name, part) for name, part in _parts(section)]
     if faults:
@@ -95,32 +99,29 @@ class _Preparer:
     def __init__(
         self,
         section: DataSection,
-        tokenizer: PreTrainedTokenizerBase,
         cache: SpanCache | None,
-        teacher_tokenizer: PreTrainedTokenizerBase | None,
+        sides: Sequence[SampleTokenizer],
     ):
         self.parsed = 0
         self.unparsed = 0
         self.preview: tuple[tuple[str, SpanArrays], ...] = ()
         self.unused: dict[str, Mapping[str, int]] = {}
-        self._teacher_tokenizer = teacher_tokenizer
+        self._sides = sides
         self._section = section
-        self._tokenizer = tokenizer
         self._cache = cache
 
     def render(self, faults: list[Fault], where: str, part: DatasetSection) -> list[Sample]:
         with collect_faults(faults):
             records = read_records(part, where)
             self.unused[where] = records.unused
-            return training_samples(records, self._section, self._tokenizer)
+            return training_samples(records, self._section, self._sides[0].tokenizer)
         return []
 
     def encode(self, faults: list[Fault], samples: Sequence[Sample]) -> EncodedSet | None:
         section = self._section
         with collect_faults(faults):
             spans = self._parse(samples, self._cache) if self._cache and not faults else None
-            limits = section.max_length, section.max_prompt_length
-            encoded = encode(samples, spans, self._tokenizer, *limits, self._teacher_tokenizer)
+            encoded = encode(samples, spans, self._sides, section.max_prompt_length)
             if spans and not self.preview:
                 used = [example.index for example in encoded.examples[:_PREVIEW]]
                 self.preview = tuple((samples[index].text, spans[index]) for index in used)
@@ -128,7 +129,7 @@ class _Preparer:
         return None
 
     def _parse(self, samples: Sequence[Sample], cache: SpanCache) -> list[SpanArrays]:
-        tokenizers = [side for side in (self._tokenizer, self._teacher_tokenizer) if side is not None]
+        tokenizers = [side.tokenizer for side in self._sides]
         limits = self._section.max_length, self._section.max_prompt_length
         texts, boundaries = zip(*(parsed_part(sample, tokenizers, *limits) for sample in samples), strict=True)
         spans = extract_by_field(texts, boundaries, cache.spans)

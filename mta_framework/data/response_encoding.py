@@ -42,15 +42,19 @@ class ResponseEncoder:
 
     Args:
         tokenizer: Fast tokenizer of the student. It is copied, so that it can be used elsewhere at the same time.
+        end_id: Id of the token that ends a response.
         extractor: Span extractor; None without alignment.
         max_length: Maximum number of tokens of prompt and response; longer responses are truncated.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, extractor: SpanExtractor | None, max_length: int):
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, end_id: int, extractor: SpanExtractor | None, max_length: int
+    ):
         # Each call changes the padding and truncation settings of a tokenizer, under the feet of other threads.
         self._tokenizer = copy.deepcopy(tokenizer)
         self._lock = threading.Lock()
         self._special_ids = special_ids(tokenizer)
+        self._end_id = end_id
         self._extractor = extractor
         self._max_length = max_length
 
@@ -62,7 +66,8 @@ class ResponseEncoder:
             responses: One response per prompt; their special tokens are left out.
         """
         with self._lock:
-            written = [text_of(response.ids, self._tokenizer) for response in responses]
+            pairs = zip(prompts, responses, strict=True)
+            written = [text_of(response.ids, self._tokenizer, self._before(prompt)) for prompt, response in pairs]
         return [prompt.prompt_text + text for prompt, text in zip(prompts, written, strict=True)]
 
     def encode(
@@ -74,8 +79,9 @@ class ResponseEncoder:
     ) -> list[Example]:
         """Encode prompts and responses as training examples.
 
-        The generated token ids are used unchanged, not tokenised again. A finished response ends with the tokenizer's
-        end token, once. A truncated one has no end token, so an empty truncated response supervises nothing.
+        The generated token ids are used unchanged, not tokenised again. A finished response ends with the end
+        token, once, whichever token the model stopped at. A truncated one has no end token, so an empty truncated
+        response supervises nothing.
 
         Args:
             prompts: Examples, of which only the prompts are used.
@@ -111,7 +117,7 @@ class ResponseEncoder:
 
     def _unparsed(self, prompt: Example, response: Response, by_student: bool) -> Example:
         ids = np.array(response.ids, dtype=np.int32)
-        whole = join_response(prompt.prompt_ids, ids, self._tokenizer.eos_token_id if response.finished else None)
+        whole = join_response(prompt.prompt_ids, ids, self._end_id if response.finished else None)
         return replace(prompt, input_ids=whole[: self._max_length], spans={}, by_student=by_student)
 
     def _offsets(
@@ -123,9 +129,22 @@ class ResponseEncoder:
         with self._lock:
             retokenised = tokenise(written, self._tokenizer, add_special_tokens=False) if written else []
             for prompt, response, text, tokens in zip(prompts, responses, written, retokenised, strict=True):
-                offset_T2 = tokens.offsets
+                offset_T2 = tokens.offsets + len(prompt.prompt_text)
                 if tokens.ids.tolist() != list(response.ids):
-                    offset_T2 = generated_offsets(response.ids, text, self._tokenizer)
+                    offset_T2 = self._offsets_after(prompt, response.ids, text)
                 assert prompt.prompt_offsets is not None, "spans need the character ranges of the prompt's tokens"
-                offsets.append(np.concatenate([prompt.prompt_offsets, offset_T2 + len(prompt.prompt_text)]))
+                offsets.append(np.concatenate([prompt.prompt_offsets, offset_T2]))
         return [offset_T2[: self._max_length] for offset_T2 in offsets]
+
+    def _offsets_after(self, prompt: Example, ids: Sequence[int], text: str) -> NDArray[np.int32]:
+        """Character ranges of tokens that continue a prompt, in the whole text."""
+        border = len(prompt.prompt_text)
+        [whole] = tokenise([prompt.prompt_text + text], self._tokenizer, add_special_tokens=False)
+        offset_T2 = whole.offsets[-len(ids) :]
+        if ids and whole.ids[-len(ids) :].tolist() == list(ids) and offset_T2[0, 0] >= border:
+            return offset_T2
+        return generated_offsets(ids, text, self._tokenizer, self._before(prompt)) + border
+
+    def _before(self, prompt: Example) -> list[int]:
+        """The last token of a prompt that is decoded."""
+        return prompt.prompt_ids[~np.isin(prompt.prompt_ids, self._special_ids)][-1:].tolist()

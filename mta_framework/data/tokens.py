@@ -1,7 +1,8 @@
 """Tokenises samples into examples: token ids, the length of the prompt, and the token ranges of spans.
 
-Prompt and response are tokenised separately and concatenated. So training prompts equal those of generation token by
-token, and supervision begins exactly at the first token of the response.
+Prompts are tokenised alone, as in generation. A response has the tokens that follow those of its prompt where the whole
+text is tokenised at once. Where a token of the whole text reaches across the border between the two, the response is
+tokenised alone as well.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from mta_framework.data.prompts import Sample
 from mta_framework.data.supervision import supervised_tokens
 from mta_framework.errors import Fault, InputError
+from mta_framework.models.turn_end import TurnEnd
 from mta_framework.spans.cross_tokenizer import TokenisedText, common_spans, matched_tokens
 from mta_framework.types import Example, SpanSet
 
@@ -35,41 +37,36 @@ class EncodedSet:
         examples: Examples, in the order of the samples.
         too_long: Number of samples left out because their prompt was too long.
         truncated: Number of responses that were truncated.
+        end_id: Id of the token that ends a response in the student's tokens.
     """
 
     examples: list[Example]
     too_long: int
     truncated: int
+    end_id: int
 
 
 def encode(
     samples: Sequence[Sample],
     span_sets: Sequence[SpanSet | Mapping[str, ArrayLike]] | None,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
+    tokenizers: Sequence[SampleTokenizer],
     max_prompt_length: int,
-    teacher_tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> EncodedSet:
     """Tokenise samples for training.
 
-    A response ends with the tokenizer's end-of-sequence token, once, unless it is truncated. Of an empty response only
-    that token is supervised.
+    A response ends with one end token, after which nothing is supervised, unless it is truncated. Of an empty response
+    only that token is supervised.
 
     Args:
         samples: Prompts and responses.
         span_sets: Spans of each sample's whole text, as character ranges; None without alignment.
-        tokenizer: Tokenizer of the student, a fast one, since character offsets are needed.
-        max_length: Maximum number of tokens of prompt and response; longer responses are truncated.
+        tokenizers: That of the student, and that of the teacher where it is another one. The limits then apply to both,
+            and only spans with tokens on both sides are kept.
         max_prompt_length: Maximum number of tokens of the prompt; samples with longer prompts are left out.
-        teacher_tokenizer: Tokenizer of the teacher where it differs from the student's; None otherwise. The limits
-            then apply to both, and only spans with tokens on both sides are kept.
 
     Raises:
-        InputError: No sample is left.
+        InputError: No sample is left, or it cannot be settled what ends a response.
     """
-    tokenizers = [SampleTokenizer(tokenizer, max_length)]
-    if teacher_tokenizer is not None:
-        tokenizers.append(SampleTokenizer(teacher_tokenizer, max_length))
     examples: list[Example] = []
     too_long = truncated = 0
     for first in range(0, len(samples), _CHUNK):
@@ -83,33 +80,45 @@ def encode(
             examples.append(_example(sample, index, both, span_sets[index] if span_sets else {}))
     if not examples:
         raise InputError([_no_examples(len(samples), max_prompt_length)])
-    return EncodedSet(examples, too_long, truncated)
+    return EncodedSet(examples, too_long, truncated, end_id(samples[0], tokenizers[0].turn_end))
 
 
 class SampleTokenizer:
     """Tokenises samples with one tokenizer, as they are trained on.
 
     Args:
-        tokenizer: Fast tokenizer with an end token.
-        max_length: Maximum number of tokens of prompt and response; longer responses are truncated.
+        tokenizer: Fast tokenizer.
+        turn_end: What ends a response in its tokens.
+        max_length: Maximum number of tokens of prompt and response; longer responses are truncated. None: no limit.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int):
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, turn_end: TurnEnd, max_length: int | None):
+        self.tokenizer = tokenizer
+        self.turn_end = turn_end
         self._max_length = max_length
         self._special = special_ids(tokenizer)
 
     def tokenise(self, samples: Sequence[Sample]) -> list[TokenisedText]:
-        """Tokenise the prompts and responses of samples."""
-        prompts = _prompts(samples, self._tokenizer)
-        responses = tokenise([sample.response for sample in samples], self._tokenizer, add_special_tokens=False)
+        """Tokenise the prompts and responses of samples.
+
+        Raises:
+            InputError: It cannot be settled what ends a response in a conversation.
+        """
+        require_end(samples, self.turn_end)
+        prompts = _texts(samples, [sample.prompt for sample in samples], self.tokenizer)
+        responses = _responses(samples, prompts, self.tokenizer)
         return [self._text(*parts) for parts in zip(samples, prompts, responses, strict=True)]
 
     def _text(self, sample: Sample, prompt: Tokens, response: Tokens) -> TokenisedText:
-        ids = join_response(prompt.ids, response.ids, self._tokenizer.eos_token_id)
-        offsets = np.concatenate([prompt.offsets, response.offsets + len(sample.prompt)])[: self._max_length]
+        end: int | None = end_id(sample, self.turn_end)
+        if sample.templated:
+            response = _up_to_end(response, self.turn_end)
+            # Some templates end a call of a tool with another token than an answer.
+            end = None if response.ids[-1:].tolist() in [[index] for index in self.turn_end.stop_ids] else end
+        ids = join_response(prompt.ids, response.ids, end)
+        offsets = np.concatenate([prompt.offsets, response.offsets])[: self._max_length]
         special = np.isin(ids[: len(offsets)], self._special)
-        truncated = len(ids) > self._max_length
+        truncated = len(ids) > len(ids[: self._max_length])
         ids = ids[: self._max_length]
         supervised = supervised_tokens(offsets, sample.supervised, len(ids)) if sample.supervised else None
         return TokenisedText(ids, offsets, len(prompt.ids), special, truncated, supervised)
@@ -141,6 +150,43 @@ def _example(
     )
 
 
+def as_responses(samples: Sequence[Sample]) -> list[Sample]:
+    """Return samples whose response is their first reference.
+
+    Args:
+        samples: Samples, of which prompt and references are used.
+    """
+    return [replace(sample, response=sample.references[0]) for sample in samples]
+
+
+def require_end(samples: Sequence[Sample], turn_end: TurnEnd, where: str = "data.template") -> None:
+    """Check that it is settled what ends a response to these prompts.
+
+    Args:
+        samples: Samples, of which only the prompts are used.
+        turn_end: What ends a response.
+        where: Field of the spec that names the template, for errors.
+
+    Raises:
+        InputError: It is not.
+    """
+    if turn_end.chat_id is None and any(sample.templated for sample in samples):
+        hint = "Add it to the tokenizer as a special token, or use a chat template that ends answers with such a token."
+        raise InputError([Fault(where, turn_end.chat_problem, "one token that ends an answer", hint)])
+
+
+def end_id(sample: Sample, turn_end: TurnEnd) -> int:
+    """Return the id of the token that ends a training response; ``require_end`` checks that it is settled.
+
+    Args:
+        sample: Sample, of which only the prompt is used.
+        turn_end: What ends a response.
+    """
+    chosen = turn_end.chat_id if sample.templated else turn_end.plain_id
+    assert chosen is not None, turn_end.chat_problem
+    return chosen
+
+
 def prompt_ids(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Tokenise prompts for generation, exactly as ``encode`` does for training.
 
@@ -153,7 +199,8 @@ def prompt_ids(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) ->
     """
     prompts: list[list[int]] = []
     for first in range(0, len(samples), _CHUNK):
-        prompts += [prompt.ids.tolist() for prompt in _prompts(samples[first : first + _CHUNK], tokenizer)]
+        chunk = samples[first : first + _CHUNK]
+        prompts += [prompt.ids.tolist() for prompt in _texts(chunk, [sample.prompt for sample in chunk], tokenizer)]
     return prompts
 
 
@@ -169,15 +216,40 @@ class Tokens(NamedTuple):
     offsets: NDArray[np.int32]
 
 
-def _prompts(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
-    prompts: list[Tokens] = []
-    for templated, run in groupby(samples, key=lambda sample: sample.templated):
-        texts = [sample.prompt for sample in run]
-        tokens = tokenise(texts, tokenizer, add_special_tokens=not templated)
-        if not templated and _appends_end(tokens[0].ids, texts[0], tokenizer):
+def _texts(samples: Sequence[Sample], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
+    """Tokenise texts that begin as the prompts of samples do, without an end token that the tokenizer appends."""
+    tokenised: list[Tokens] = []
+    for templated, run in groupby(zip(samples, texts, strict=True), key=lambda pair: pair[0].templated):
+        parts = [text for _, text in run]
+        tokens = tokenise(parts, tokenizer, add_special_tokens=not templated)
+        if not templated and _appends_end(tokens[0].ids, parts[0], tokenizer):
             tokens = [Tokens(ids[:-1], offsets[:-1]) for ids, offsets in tokens]
-        prompts += tokens
-    return prompts
+        tokenised += tokens
+    return tokenised
+
+
+def _responses(
+    samples: Sequence[Sample], prompts: Sequence[Tokens], tokenizer: PreTrainedTokenizerBase
+) -> list[Tokens]:
+    """Tokenise responses as they continue their prompts; character ranges are those of the whole text."""
+    responses = []
+    wholes = _texts(samples, [sample.text for sample in samples], tokenizer)
+    for sample, prompt, whole in zip(samples, prompts, wholes, strict=True):
+        length = len(prompt.ids)
+        # The range tells apart a token for unknown characters on both sides of the border, which has the same id.
+        within = whole.offsets[:length, 1].max(initial=0) <= len(sample.prompt)
+        if within and np.array_equal(whole.ids[:length], prompt.ids):
+            responses.append(Tokens(whole.ids[length:], whole.offsets[length:]))
+        else:
+            [(ids, offsets)] = tokenise([sample.response], tokenizer, add_special_tokens=False)
+            responses.append(Tokens(ids, offsets + len(sample.prompt)))
+    return responses
+
+
+def _up_to_end(response: Tokens, turn_end: TurnEnd) -> Tokens:
+    """Leave out what a chat template writes after the end of the answer."""
+    ends = np.flatnonzero(response.ids == turn_end.chat_id)
+    return response if not len(ends) else Tokens(response.ids[: ends[-1] + 1], response.offsets[: ends[-1] + 1])
 
 
 def _appends_end(ids: NDArray[np.int32], text: str, tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -39,6 +39,7 @@ class EvaluationSet:
         prompts: Prompts, before any truncation.
         prompt_ids: Token ids of each prompt, as the model sees them.
         references: At least one reference for each prompt.
+        reference_ids: Token ids of each prompt's first reference as a response, with the end token.
         questions: Instruction and input of each prompt, without the template around them.
         cut: Number of prompts that were truncated on the left.
         unused: Keys of rows that are not used -> number of rows in which they hold something.
@@ -48,6 +49,7 @@ class EvaluationSet:
     prompts: Sequence[str]
     prompt_ids: Sequence[Sequence[int]]
     references: Sequence[Sequence[str]]
+    reference_ids: Sequence[Sequence[int]]
     questions: Sequence[str]
     cut: int = 0
     unused: Mapping[str, int] = field(default_factory=dict)
@@ -61,6 +63,7 @@ class Candidate:
         name: Name in tables, e.g. ``student``; also the folder of its predictions.
         fingerprint: Text that changes whenever the weights do; predictions of another one are not reused.
         tokenizer: The model's own tokenizer.
+        stop_ids: Ids of the tokens that end a response of the model.
         load: Loads the model onto its device; called at most once, and not at all if all predictions exist.
         sets: Evaluation sets: the same sets and rows for every candidate, tokenised for this one.
         saved: Directory that holds exactly this model, from which an engine may load it; None where there is none.
@@ -69,6 +72,7 @@ class Candidate:
     name: str
     fingerprint: str
     tokenizer: PreTrainedTokenizerBase
+    stop_ids: Sequence[int]
     load: Callable[[], PreTrainedModel]
     sets: Sequence[EvaluationSet]
     saved: SavedModel | None = None
@@ -170,8 +174,8 @@ class _Task:
 
     def _engine(self) -> Engine:
         name, saved = self.candidate.name, self.candidate.saved if self.engine == "vllm" else None
-        models = {name: saved or self.load()}
-        return make_engine(self.engine, models, self.candidate.tokenizer, self.folder / name / "engine")
+        models, side = {name: saved or self.load()}, self.candidate
+        return make_engine(self.engine, models, side.tokenizer, side.stop_ids, self.folder / name / "engine")
 
     def _rows(self, responses: Sequence[Response]) -> list[Prediction]:
         entry = self.entry
@@ -215,9 +219,8 @@ class _Task:
     @functools.cached_property
     def _likelihoods(self) -> Sequence[Likelihood]:
         """Likelihoods of the first references, which do not depend on the seed."""
-        first = [texts[0] for texts in self.entry.references]
-        batch_tokens = self.sampling.batch_tokens
-        return likelihoods(self.load(), self.candidate.tokenizer, self.entry.prompt_ids, first, batch_tokens)
+        entry, batch_tokens = self.entry, self.sampling.batch_tokens
+        return likelihoods(self.load(), self.candidate.tokenizer, entry.prompt_ids, entry.reference_ids, batch_tokens)
 
     @functools.cached_property
     def _keys(self) -> dict[int, Key]:
@@ -227,7 +230,8 @@ class _Task:
         sampling = {
             name: settings[name] for name in settings if effect_of(RunSpec, f"evaluation.{name}") == "responses"
         }
-        made_from = digest([self.candidate.fingerprint, list(entry.prompts), ids, sampling, self.engine])
+        stop_ids = list(self.candidate.stop_ids)
+        made_from = digest([self.candidate.fingerprint, list(entry.prompts), ids, stop_ids, sampling, self.engine])
         metrics = [
             [label, type(metric).__qualname__, source(metric), metric.params.model_dump(mode="json")]
             for label, metric in self.metrics

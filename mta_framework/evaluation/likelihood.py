@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mta_framework.chunked_loss import chunked_values, cross_entropy, select_positions
-from mta_framework.data.tokens import join_response, tokenise
 from mta_framework.generation.isolation import isolated
 from mta_framework.generation.limits import first_id, max_positions
 from mta_framework.models.decoder import base_of
@@ -30,10 +29,10 @@ def likelihoods(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompt_ids: Sequence[Sequence[int]],
-    references: Sequence[str],
+    reference_ids: Sequence[Sequence[int]],
     batch_tokens: int,
 ) -> list[Likelihood]:
-    """Negative log-likelihood of one reference after each prompt, its end token included.
+    """Negative log-likelihood of one reference after each prompt.
 
     The distribution is over the model's whole vocabulary, at temperature 1. Texts are batched by length, longest first;
     the head is applied to the positions of the references alone, in chunks of float32 logits. A value does not depend
@@ -41,9 +40,9 @@ def likelihoods(
 
     Args:
         model: Causal language model on its device; its training mode and settings are restored afterwards.
-        tokenizer: The model's own fast tokenizer.
+        tokenizer: The model's own tokenizer.
         prompt_ids: Token ids without padding. An empty prompt starts from the tokenizer's first special token.
-        references: One reference per prompt; of an empty one the end token alone is scored.
+        reference_ids: Token ids of one reference per prompt, with the end token; of an empty one that token alone.
         batch_tokens: Most tokens per batch, padding included; a longer text is a batch of its own.
 
     Returns:
@@ -53,7 +52,7 @@ def likelihoods(
     Raises:
         ValueError: A prompt alone is longer than the model's positions, or there are not as many references as prompts.
     """
-    texts = _texts(tokenizer, prompt_ids, references, max_positions(model.config))
+    texts = _texts(tokenizer, prompt_ids, reference_ids, max_positions(model.config))
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row].ids))
     values: dict[int, Likelihood] = {}
     with isolated(base_of(model)):
@@ -74,20 +73,17 @@ class _Text(NamedTuple):
 def _texts(
     tokenizer: PreTrainedTokenizerBase,
     prompt_ids: Sequence[Sequence[int]],
-    references: Sequence[str],
+    reference_ids: Sequence[Sequence[int]],
     room: int | None,
 ) -> list[_Text]:
-    if not references:
-        return []
-    tokens = tokenise(list(references), tokenizer, add_special_tokens=False)
     texts = []
-    for prompt, reference in zip(prompt_ids, tokens, strict=True):
+    for prompt, reference in zip(prompt_ids, reference_ids, strict=True):
         start = np.array(list(prompt) or [first_id(tokenizer)], dtype=np.int32)
         if room is not None and len(start) > room:
             raise ValueError(f"a prompt has {len(start)} tokens, and the model {room} positions")
         # What the last position predicts needs no position of its own.
-        ids = join_response(start, reference.ids, tokenizer.eos_token_id)[: None if room is None else room + 1]
-        texts.append(_Text(ids, len(start)))
+        ids = np.concatenate([start, np.array(reference, dtype=np.int32)])
+        texts.append(_Text(ids[: None if room is None else room + 1], len(start)))
     return texts
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mta_framework.data.prompts import render
 from mta_framework.data.records import read_records
-from mta_framework.data.tokens import prompt_ids
+from mta_framework.data.tokens import SampleTokenizer, as_responses, require_end
 from mta_framework.errors import Fault, FaultList, collect_faults
 from mta_framework.evaluation.evaluate import EvaluationSet
+from mta_framework.models.turn_end import TurnEnd
 from mta_framework.spec.evaluation import ScoringSection
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def read_sets(
     section: ScoringSection | None,
     template: Literal["alpaca", "chat"],
     tokenizer: PreTrainedTokenizerBase,
+    turn_end: TurnEnd,
     template_field: str = "data.template",
     options: Mapping[str, Any] | None = None,
 ) -> list[EvaluationSet]:
@@ -31,6 +33,7 @@ def read_sets(
         section: Section ``evaluation`` of the spec; None gives no sets.
         template: Template that instruction rows are put into.
         tokenizer: Tokenizer of the model.
+        turn_end: What ends a response in its tokens.
         template_field: Field of the spec that names the template, for errors.
         options: Variables of the chat template by name.
 
@@ -45,14 +48,20 @@ def read_sets(
         with collect_faults(faults):
             records = read_records(part, f"evaluation.sets.{name}")
             samples = render(records, template, tokenizer, where=template_field, options=options, supervise="none")
-            ids, limit = prompt_ids(samples, tokenizer), section.max_prompt_length
+            require_end(samples, turn_end, template_field)
+            texts = SampleTokenizer(tokenizer, turn_end, None).tokenise(as_responses(samples))
+            limit = section.max_prompt_length
+            ids = [text.ids[: text.prompt_length].tolist() for text in texts]
             long = [len(prompt) for prompt in ids if len(prompt) > limit]
             if long and section.long_prompts == "refuse":
                 faults.append(_too_long(name, long, limit))
             prompts, references = [sample.prompt for sample in samples], [sample.references for sample in samples]
             questions = [record.question for record in records]
             cut = [prompt[-limit:] for prompt in ids]
-            sets.append(EvaluationSet(name, prompts, cut, references, questions, len(long), records.unused))
+            reference_ids = [text.ids[text.prompt_length :].tolist() for text in texts]
+            sets.append(
+                EvaluationSet(name, prompts, cut, references, reference_ids, questions, len(long), records.unused)
+            )
     faults.raise_any()
     return sets
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ def make_engine(
     name: EngineName,
     models: Mapping[str, nn.Module | SavedModel],
     tokenizer: PreTrainedTokenizerBase,
+    stop_ids: Sequence[int],
     folder: Path,
 ) -> Engine:
     """Create the generation engine that a spec names; ``engine_fault`` checks beforehand whether it can run here.
@@ -29,16 +30,17 @@ def make_engine(
         name: Name of the engine.
         models: Models by name. Live models generate with their current weights; ``vllm`` also accepts saved models.
         tokenizer: Tokenizer of all models.
+        stop_ids: Ids of the tokens that end a response.
         folder: Folder for exported weights, made when an engine needs it.
     """
     # Engines are imported only when chosen, so that neither needs the dependencies of the other.
     if name == "vllm":
         from mta_framework.generation.vllm_engine import VllmEngine
 
-        return VllmEngine(models, tokenizer, folder)
+        return VllmEngine(models, tokenizer, stop_ids, folder)
     from mta_framework.generation.transformers_engine import TransformersEngine
 
-    return TransformersEngine(models, tokenizer)
+    return TransformersEngine(models, tokenizer, stop_ids)
 
 
 def engine_fault(name: EngineName, where: str) -> Fault | None:

@@ -15,7 +15,7 @@ from mta_framework.errors import InputError
 from mta_framework.generation.continuous_batching import generate_continuous
 from mta_framework.generation.isolation import isolated
 from mta_framework.generation.kv_cache import supports_continuous_batching
-from mta_framework.generation.limits import end_ids, first_id, output_size, padding_ids, room_fault
+from mta_framework.generation.limits import first_id, output_size, padding_ids, room_fault
 from mta_framework.generation.request import DecodingConfig, Request
 from mta_framework.generation.sampling_settings import Generation, Sampling
 from mta_framework.generation.static_batching import generate_static
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 def generate(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
+    stop_ids: Sequence[int],
     prompt_ids: Sequence[Sequence[int]],
     sampling: Sampling,
     seeds: Sequence[int],
@@ -40,13 +41,14 @@ def generate(
     the batch size, except for rounding with more or less padding. It consists of tokens of the tokenizer only, even if
     the vocabulary of the model is padded with further ids. Longest prompts come first, so that memory runs out at once
     or never; a finished response frees its slot for a waiting prompt. Models that do not support continuous batching
-    (``supports_continuous_batching``) respond in static batches of prompts of similar length. Of the model's stored
-    generation settings only the end tokens are used. Random state, the mode of every module and the stored settings are
-    restored afterwards. Generation runs in the caller's autocast context, without gradient.
+    (``supports_continuous_batching``) respond in static batches of prompts of similar length. The model's
+    stored generation settings are not used. Random state, the mode of every module and the stored settings are restored
+    afterwards. Generation runs in the caller's autocast context, without gradient.
 
     Args:
         model: A causal language model of transformers, or a PeftModel around one; it may be in training.
-        tokenizer: Tokenizer of the model, which decodes responses and defines the end token.
+        tokenizer: Tokenizer of the model, which decodes responses.
+        stop_ids: Ids of the tokens that end a response.
         prompt_ids: Token ids of each prompt, without padding. An empty prompt starts from the tokenizer's first special
             token.
         sampling: Temperature and limits.
@@ -68,7 +70,7 @@ def generate(
     fault = room_fault(base.config, max(map(len, prompt_ids)), sampling.max_new_tokens)
     if fault:
         raise InputError([fault])
-    config = _decoding_config(base, tokenizer, sampling)
+    config = _decoding_config(base, tokenizer, stop_ids, sampling)
     parameters = list(inspect.signature(base.forward).parameters)
     generate_requests = generate_continuous if supports_continuous_batching(base, parameters) else generate_static
     generations: dict[int, Generation] = {}
@@ -82,10 +84,11 @@ def generate(
     return [generations[index] for index in range(len(prompt_ids))]
 
 
-def _decoding_config(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sampling: Sampling) -> DecodingConfig:
-    ends = end_ids(model.generation_config, tokenizer)
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
-    return DecodingConfig(sampling, ends, padding_ids(output_size(model), tokenizer).start, padding)
+def _decoding_config(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], sampling: Sampling
+) -> DecodingConfig:
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(stop_ids), 0)
+    return DecodingConfig(sampling, stop_ids, padding_ids(output_size(model), tokenizer).start, padding)
 
 
 def _requests(prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], first: int) -> list[Request]:

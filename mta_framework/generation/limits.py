@@ -1,4 +1,4 @@
-"""Limits of responses: positions of the model, first and end tokens, ids that are no tokens."""
+"""Limits of responses: positions of the model, first token, ids that are no tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mta_framework.errors import Fault
 from mta_framework.models.tokenizers import vocabulary_size
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def max_positions(config: PretrainedConfig) -> int | None:
@@ -53,24 +53,6 @@ def depends_on_batch_length(config: PretrainedConfig, length: int) -> bool:
     kinds = [rotary] if "rope_type" in rotary else [kind for kind in rotary.values() if isinstance(kind, dict)]
     limits = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
     return any(length > limit for limit in limits)
-
-
-def end_ids(stored: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids of tokens that end a response, sorted.
-
-    These are the tokenizer's end token and those end tokens of the stored settings that are special tokens of the
-    tokenizer. Chat models often stop at several tokens, which only the stored settings list; but the default of a newly
-    initialised model may be an ordinary word of its tokenizer.
-
-    Args:
-        stored: Stored generation settings of the model; None without any.
-        tokenizer: Tokenizer of the model.
-    """
-    named = stored.eos_token_id if stored is not None else None
-    candidates = named if isinstance(named, list) else [named]
-    special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    ends = special.intersection(candidates)
-    return sorted(ends if tokenizer.eos_token_id is None else ends | {tokenizer.eos_token_id})
 
 
 def first_id(tokenizer: PreTrainedTokenizerBase) -> int:

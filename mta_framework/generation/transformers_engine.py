@@ -23,13 +23,20 @@ class TransformersEngine(Engine):
     Args:
         models: Live models by name.
         tokenizer: Tokenizer of all models.
+        stop_ids: Ids of the tokens that end a response.
     """
 
     name = "transformers"
 
-    def __init__(self, models: Mapping[str, nn.Module | SavedModel], tokenizer: PreTrainedTokenizerBase):
+    def __init__(
+        self,
+        models: Mapping[str, nn.Module | SavedModel],
+        tokenizer: PreTrainedTokenizerBase,
+        stop_ids: Sequence[int],
+    ):
         self._models = models
         self._tokenizer = tokenizer
+        self._stop_ids = stop_ids
 
     def _generate(
         self,
@@ -43,4 +50,5 @@ class TransformersEngine(Engine):
     ) -> list[Generation]:
         model = self._models[by]
         assert not isinstance(model, SavedModel), "transformers generates with a loaded model"
-        return generate(model, self._tokenizer, prompt_ids, sampling, seeds, progress_label, on_finished)
+        requests = prompt_ids, sampling, seeds
+        return generate(model, self._tokenizer, self._stop_ids, *requests, progress_label, on_finished)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig
 
 from mta_framework.generation.engine import Engine, OnFinished, SavedModel
-from mta_framework.generation.limits import end_ids, first_id, output_size, padding_ids
+from mta_framework.generation.limits import first_id, output_size, padding_ids
 from mta_framework.generation.sampling_settings import Generation, Sampling
 from mta_framework.models.decoder import base_of
 from mta_framework.models.export import save_student
@@ -26,10 +26,9 @@ _EXCLUDED = -100.0  # The smallest logit bias that vLLM accepts.
 
 @dataclass(frozen=True)
 class _Model:
-    """A model for vLLM: its folder, ids of tokens that end a response, ids that are no tokens, dtype."""
+    """A model for vLLM: its folder, ids that are no tokens, dtype."""
 
     folder: Path
-    ends: list[int]
     padding: range
     dtype: str
 
@@ -52,14 +51,22 @@ class VllmEngine(Engine):
     Args:
         models: Live or saved models by name.
         tokenizer: Tokenizer of all models.
+        stop_ids: Ids of the tokens that end a response.
         folder: Folder for exported models; exports of an earlier run are replaced.
     """
 
     name = "vllm"
 
-    def __init__(self, models: Mapping[str, nn.Module | SavedModel], tokenizer: PreTrainedTokenizerBase, folder: Path):
+    def __init__(
+        self,
+        models: Mapping[str, nn.Module | SavedModel],
+        tokenizer: PreTrainedTokenizerBase,
+        stop_ids: Sequence[int],
+        folder: Path,
+    ):
         self._models = models
         self._tokenizer = tokenizer
+        self._stop_ids = list(stop_ids)
         self._folder = folder
         self._exported: dict[str, int] = {}
 
@@ -75,7 +82,7 @@ class VllmEngine(Engine):
     ) -> list[Generation]:
         model = self._model(by, version)
         prompts = [{"prompt_token_ids": list(ids) or [first_id(self._tokenizer)]} for ids in prompt_ids]
-        params = [_sampling_params(seed, sampling, model) for seed in seeds]
+        params = [self._sampling_params(seed, sampling, model) for seed in seeds]
         server = _start_server(model, max(len(prompt["prompt_token_ids"]) for prompt in prompts), sampling)
         try:
             outputs = server.generate(prompts, params, use_tqdm=progress_label is not None)
@@ -83,7 +90,7 @@ class VllmEngine(Engine):
             _stop(server)
         del server
         gc.collect()
-        generations = [self._generation(output.outputs[0], model.ends) for output in outputs]
+        generations = [self._generation(output.outputs[0]) for output in outputs]
         if on_finished is not None:
             for index, generation in enumerate(generations):
                 on_finished(index, generation)
@@ -94,47 +101,39 @@ class VllmEngine(Engine):
         if isinstance(model, SavedModel):
             return self._saved_model(model)
         base = base_of(model)
-        ends, padding = (
-            end_ids(base.generation_config, self._tokenizer),
-            padding_ids(output_size(base), self._tokenizer),
-        )
-        return _Model(self._export(by, model, version), ends, padding, str(_dtype(base)).removeprefix("torch."))
+        padding = padding_ids(output_size(base), self._tokenizer)
+        return _Model(self._export(by, model, version), padding, str(_dtype(base)).removeprefix("torch."))
 
     def _saved_model(self, model: SavedModel) -> _Model:
-        settings = None
-        if (model.folder / "generation_config.json").is_file():
-            settings = GenerationConfig.from_pretrained(model.folder)
         size = AutoConfig.from_pretrained(model.folder).get_text_config(decoder=True).vocab_size
-        ends, padding = end_ids(settings, self._tokenizer), padding_ids(size, self._tokenizer)
-        return _Model(model.folder, ends, padding, model.dtype)
+        return _Model(model.folder, padding_ids(size, self._tokenizer), model.dtype)
 
     def _export(self, by: str, model: nn.Module, version: int) -> Path:
         folder = self._folder / by
         if by not in self._exported or (by == "student" and self._exported[by] != version):  # a teacher never changes
             self._folder.mkdir(parents=True, exist_ok=True)
-            save_student(model, self._tokenizer, folder)
+            save_student(model, self._tokenizer, self._stop_ids, folder)
             self._exported[by] = version
         return folder
 
-    def _generation(self, output: Any, ends: list[int]) -> Generation:
-        generation = Generation.from_ids(list(output.token_ids), ends, self._tokenizer)
+    def _generation(self, output: Any) -> Generation:
+        generation = Generation.from_ids(list(output.token_ids), self._stop_ids, self._tokenizer)
         # Whether the returned ids include the end token has changed between versions of vLLM.
         return replace(generation, finished=generation.finished or output.finish_reason == "stop")
 
+    def _sampling_params(self, seed: int, sampling: Sampling, model: _Model) -> Any:
+        import vllm
 
-def _sampling_params(seed: int, sampling: Sampling, model: _Model) -> Any:
-    import vllm
-
-    return vllm.SamplingParams(
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        seed=seed,
-        max_tokens=sampling.max_new_tokens,
-        stop_token_ids=model.ends,
-        logit_bias=dict.fromkeys(model.padding, _EXCLUDED) or None,
-        ignore_eos=True,
-        detokenize=False,
-    )
+        return vllm.SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=seed,
+            max_tokens=sampling.max_new_tokens,
+            stop_token_ids=self._stop_ids,
+            logit_bias=dict.fromkeys(model.padding, _EXCLUDED) or None,
+            ignore_eos=True,
+            detokenize=False,
+        )
 
 
 def _start_server(model: _Model, longest_prompt: int, sampling: Sampling) -> Any:

@@ -81,8 +81,10 @@ def inspect(bound: BoundRun, wanted: Wanted) -> Inspection:
         cache = SpanCache(span_cache_folder(bound.spec), bound.spans, bound.spec.data.processes)
         spans, count = _spans(samples, cache.spans), partial(_cached_failures, cache)
     failures = _failures(samples, count)
-    side = SampleTokenizer(run_models.tokenizer, bound.spec.data.max_length) if wanted.tokens else None
-    tokens = side.tokenise(samples) if side else [None] * len(samples)
+    tokens: Sequence[TokenisedText | None] = [None] * len(samples)
+    if wanted.tokens:
+        student = run_models.tokenizer, run_models.turn_end
+        tokens = SampleTokenizer(*student, bound.spec.data.max_length).tokenise(samples)
     weights = _weights(bound, run_models, samples[: wanted.limit]) if wanted.importance else []
     weights += [{}] * (len(samples) - len(weights))
     texts = [_marked(*parts) for parts in zip(samples, spans, tokens, weights, strict=True)]
@@ -130,7 +132,8 @@ def _weights(bound: BoundRun, run_models: RunModels, samples: Sequence[Sample]) 
     teacher = run_models.teacher()
     assert teacher is not None
     assert bound.importance is not None
-    side = SampleTokenizer(run_models.teacher_tokenizer or run_models.tokenizer, bound.spec.data.max_length)
+    parts = run_models.separate_teacher or (run_models.tokenizer, run_models.turn_end)
+    side = SampleTokenizer(*parts, bound.spec.data.max_length)
     texts = zip([sample.text for sample in samples], side.tokenise(samples), strict=True)
     return list(character_weights(list(texts), teacher, bound.importance, _pairs(bound, run_models)))
 

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from mta_framework.errors import Fault, InputError, error_message, nearest
 from mta_framework.models.decoder import shape_of
 from mta_framework.models.sources import ModelSource, loading_faults_at
 from mta_framework.models.tokenizers import vocabulary_size
+from mta_framework.models.turn_end import stored_end_ids
 
 _WHERE = "student.config"
 _LONGEST_REASON = 300
@@ -39,6 +40,31 @@ def read_config(source: ModelSource) -> PreTrainedConfig:
     if source.gguf_file is not None:
         _forget_quantization(config)
     return config
+
+
+def read_end_ids(source: ModelSource, config: PreTrainedConfig) -> tuple[int, ...]:
+    """Read the end tokens in the generation settings of a pretrained model, without its weights.
+
+    Args:
+        source: The model.
+        config: Its configuration, which names the end tokens where the model comes without generation settings.
+    """
+    if source.gguf_file is not None:
+        return config_end_ids(config)
+    try:
+        stored = GenerationConfig.from_pretrained(source.location, revision=source.revision or "main")
+    except (OSError, ValueError):  # most base models have none
+        return config_end_ids(config)
+    return stored_end_ids(stored)
+
+
+def config_end_ids(config: PreTrainedConfig) -> tuple[int, ...]:
+    """Return the end tokens that a model of this configuration has without generation settings of its own.
+
+    Args:
+        config: Configuration of the model.
+    """
+    return stored_end_ids(GenerationConfig.from_model_config(config))
 
 
 def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:

@@ -14,6 +14,7 @@ from mta_framework.models.loading import pretrained
 from mta_framework.models.model_summary import ModelSummary, summarise_pretrained
 from mta_framework.models.sources import ModelSource, local_tokenizer, model_source
 from mta_framework.models.tokenizers import load_tokenizer
+from mta_framework.models.turn_end import TurnEnd, settle_turn_end
 from mta_framework.spec.evaluation_spec import ModelSection
 
 
@@ -47,6 +48,15 @@ class EvaluatedModel:
             InputError: It is no causal language model, or has fewer embeddings than the tokenizer has tokens.
         """
         return summarise_pretrained(self._source, self.tokenizer, self._section.dtype)
+
+    @cached_property
+    def turn_end(self) -> TurnEnd:
+        """What ends a response of the model.
+
+        Raises:
+            InputError: Tokenizer or configuration cannot be loaded.
+        """
+        return settle_turn_end(self.tokenizer, self.summary.end_ids)
 
     @property
     def folder(self) -> Path | None:

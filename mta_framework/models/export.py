@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +14,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from mta_framework.errors import RunError
 from mta_framework.models.decoder import base_of
@@ -20,7 +23,7 @@ from mta_framework.storage import bring_to_disk
 WEIGHTS = "student.safetensors"
 
 
-def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], folder: Path) -> None:
     """Export a student as a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load, with safetensors weights.
 
     Adapters are merged into the exported weights; the model itself is left unchanged and can be trained further. The
@@ -29,6 +32,7 @@ def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: P
     Args:
         model: The student, as a transformers model or a PeftModel.
         tokenizer: Tokenizer that is saved in the same folder.
+        stop_ids: Ids of the tokens that end a response, which the generation settings in the folder name.
         folder: Folder to write.
     """
     partial = folder.with_name(f"{folder.name}.partial")
@@ -37,6 +41,7 @@ def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: P
     weights = _merged(model) if isinstance(model, PeftModel) else None
     try:
         base.save_pretrained(partial, state_dict=weights)
+        _write_stop_ids(partial / GENERATION_CONFIG_NAME, stop_ids)
         tokenizer.save_pretrained(partial)
         _replace_folder(partial, folder)
     finally:
@@ -102,6 +107,15 @@ def _merged(model: PeftModel) -> dict[str, Tensor]:
 
 def _plain(name: str) -> str:
     return name.replace(".base_layer", "")
+
+
+def _write_stop_ids(path: Path, stop_ids: Sequence[int]) -> None:
+    # As JSON: transformers would check all settings that came with the model, and refuse some that are published.
+    settings = json.loads(path.read_bytes()) if path.is_file() else {}
+    named = settings.get("eos_token_id")
+    if set(stop_ids) != set(named if isinstance(named, list) else [named]):
+        settings["eos_token_id"] = stop_ids[0] if len(stop_ids) == 1 else list(stop_ids)
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 def _replace_folder(partial: Path, folder: Path) -> None:

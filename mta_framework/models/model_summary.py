@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import Fault, InputError
-from mta_framework.models.configs import config_faults_at, fresh_config, read_config
+from mta_framework.models.configs import config_end_ids, config_faults_at, fresh_config, read_config, read_end_ids
 from mta_framework.models.decoder import head_of, shape_of
 from mta_framework.models.forward_check import check_forward
 from mta_framework.models.layer_selection import select_config_layers
@@ -32,6 +32,7 @@ class ModelSummary:
         trainable: Number of trainable parameters.
         dtype: Dtype of the weights, e.g. ``float32``.
         config: Configuration of the model.
+        end_ids: End tokens in the generation settings of the model.
     """
 
     shape: ModelShape
@@ -39,6 +40,7 @@ class ModelSummary:
     trainable: int
     dtype: str
     config: PreTrainedConfig = field(repr=False, compare=False)
+    end_ids: tuple[int, ...] = ()
 
 
 def summarise_teacher(section: TeacherSection, run_student: ModelSummary | None, dtype: str) -> ModelSummary:
@@ -55,14 +57,15 @@ def summarise_teacher(section: TeacherSection, run_student: ModelSummary | None,
     source = model_source(section, "teacher")
     if source is None:
         assert run_student is not None, "teacher.run goes with run_student"
-        config, where = run_student.config, "teacher.run"
+        config, end_ids, where = run_student.config, run_student.end_ids, "teacher.run"
     else:
         config, where = read_config(source), source.where
+        end_ids = read_end_ids(source, config)
     with config_faults_at(where):
         model = _on_meta_device(config)
     _require_causal(model, where)
     head_of(model, where)
-    return ModelSummary(shape_of(config), _count(model), 0, dtype, config)
+    return ModelSummary(shape_of(config), _count(model), 0, dtype, config, end_ids)
 
 
 def summarise_student(
@@ -78,7 +81,7 @@ def summarise_student(
     Raises:
         InputError: Any fault of ``load_student`` that can be detected without weights.
     """
-    config, where = _student_config(section, teacher, tokenizer), student_field(section)
+    (config, end_ids), where = _student_config(section, teacher, tokenizer), student_field(section)
     with config_faults_at(where):
         model = _on_meta_device(config)
         if section.config is not None:
@@ -89,7 +92,8 @@ def summarise_student(
     if fault:
         raise InputError([fault])
     student: nn.Module = add_lora(model, section.lora) if section.lora is not None else model
-    return ModelSummary(shape_of(config), _count(student), _count(student, trainable=True), "float32", config)
+    counts = _count(student), _count(student, trainable=True)
+    return ModelSummary(shape_of(config), *counts, "float32", config, end_ids)
 
 
 def summarise_pretrained(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype: str) -> ModelSummary:
@@ -109,20 +113,23 @@ def summarise_pretrained(source: ModelSource, tokenizer: PreTrainedTokenizerBase
     _require_causal(model, source.where)
     if fault := check_vocabulary(tokenizer, model, source.where):
         raise InputError([fault])
-    return ModelSummary(shape_of(config), _count(model), 0, dtype, config)
+    return ModelSummary(shape_of(config), _count(model), 0, dtype, config, read_end_ids(source, config))
 
 
 def _student_config(
     section: StudentSection, teacher: ModelSummary | None, tokenizer: PreTrainedTokenizerBase
-) -> PreTrainedConfig:
+) -> tuple[PreTrainedConfig, tuple[int, ...]]:
+    """Configuration and end tokens of the student."""
     if section.config is not None:
-        return fresh_config(section.config, tokenizer)
+        config = fresh_config(section.config, tokenizer)
+        return config, config_end_ids(config)
     if section.teacher_layers is not None:
         assert teacher is not None, "the spec refuses teacher_layers without a teacher"
-        return select_config_layers(teacher.config, section.teacher_layers)
+        return select_config_layers(teacher.config, section.teacher_layers), teacher.end_ids
     source = model_source(section, "student")
     assert source is not None
-    return read_config(source)
+    config = read_config(source)
+    return config, read_end_ids(source, config)
 
 
 def _on_meta_device(config: PreTrainedConfig) -> PreTrainedModel:

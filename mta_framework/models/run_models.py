@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mta_framework.models.tokenizers import (
     load_teacher_tokenizer,
     vocabulary_difference,
 )
+from mta_framework.models.turn_end import TurnEnd, settle_turn_end
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
@@ -78,6 +80,28 @@ class RunModels:
         return load_teacher_tokenizer(self._spec.teacher, self._teacher_folder)
 
     @cached_property
+    def turn_end(self) -> TurnEnd:
+        """What ends a response, of the student and of a teacher that shares its tokenizer."""
+        summaries = self.summaries.values() if self.teacher_tokenizer is None else [self.student_summary]
+        stored_ids = {index for summary in summaries for index in summary.end_ids}
+        if self.teacher_tokenizer is None and self._teacher_tokenizer is not None:
+            stored_ids.add(self._teacher_tokenizer.eos_token_id)
+        return settle_turn_end(self.tokenizer, stored_ids)
+
+    @cached_property
+    def teacher_turn_end(self) -> TurnEnd | None:
+        """What ends a response of a teacher with a tokenizer of its own; None where there is no such teacher."""
+        if self.teacher_tokenizer is None or self.teacher_summary is None:
+            return None
+        return settle_turn_end(self.teacher_tokenizer, self.teacher_summary.end_ids)
+
+    @property
+    def separate_teacher(self) -> tuple[PreTrainedTokenizerBase, TurnEnd] | None:
+        """Tokenizer and end of a response of a teacher whose tokenizer differs from the student's; None otherwise."""
+        tokenizer, turn_end = self.teacher_tokenizer, self.teacher_turn_end
+        return None if tokenizer is None or turn_end is None else (tokenizer, turn_end)
+
+    @cached_property
     def student_summary(self) -> ModelSummary:
         """Summary of the student, from its configuration alone."""
         return summarise_student(self._spec.student, self.teacher_summary, self.tokenizer)
@@ -90,7 +114,8 @@ class RunModels:
             return None
         exported = None
         if self._teacher_run is not None:
-            exported = self._teacher_run.student_summary
+            ends = self._teacher_run.turn_end.stop_ids  # which the export will have
+            exported = replace(self._teacher_run.student_summary, end_ids=ends)
         elif self._teacher_folder is not None:
             exported = summarise_student(
                 StudentSection(path=str(self._teacher_folder)), None, self._teacher_tokenizer or self.tokenizer

@@ -97,7 +97,8 @@ def _engine(
     spec: RunSpec, section: GenerationSection, run_models: RunModels, student: nn.Module, teacher: nn.Module | None
 ) -> Engine:
     models = _named(student, teacher)
-    return make_engine(section.engine, models, run_models.tokenizer, spec.folder / "engine")
+    stop_ids = run_models.turn_end.stop_ids
+    return make_engine(section.engine, models, run_models.tokenizer, stop_ids, spec.folder / "engine")
 
 
 def _named(student: nn.Module, teacher: nn.Module | None) -> dict[str, nn.Module]:
@@ -108,7 +109,7 @@ def _answers(bound: BoundRun, engine: Engine | None, run_models: RunModels, stud
     metric = bound.answer_metric
     if metric is None or engine is None:
         return None
-    answers = validation_answers(bound.spec, metric, engine, student, run_models.tokenizer)
+    answers = validation_answers(bound.spec, metric, engine, student, run_models.tokenizer, run_models.turn_end)
     return AnswerScore(metric.NAME, metric.HIGHER_IS_BETTER, answers.mean_score)
 
 
@@ -130,7 +131,7 @@ def _rollouts(
         engine,
         _named(student, teacher),
         Sampling(temperature=1.0, top_p=1.0, max_new_tokens=longest, batch_tokens=section.batch_tokens),
-        ResponseEncoder(tokenizer, bound.spans, spec.data.max_length),
+        ResponseEncoder(tokenizer, data.train.end_id, bound.spans, spec.data.max_length),
         data.train.examples,
         sampler,
         seed=spec.seed,
@@ -139,6 +140,7 @@ def _rollouts(
         settings={
             **_what_responses_depend_on(section),
             "max_new_tokens": longest,
+            "stop_ids": run_models.turn_end.stop_ids,
             "precision": spec.training.precision,
         },
         span_cache=SpanCache(span_cache_folder(spec), bound.spans, spec.data.processes) if bound.spans else None,

@@ -38,6 +38,7 @@ def models_of_run(
         "initial_student": run_models.initial_student,
     }
     tokenizers = {"teacher": run_models.teacher_tokenizer or tokenizer}
+    ends = {"teacher": run_models.teacher_turn_end or run_models.turn_end}
     sets = {"teacher": inputs.teacher_sets}
     saved = {"student": SavedModel(folder, DTYPE_OF_PRECISION[spec.training.precision])}
     return [
@@ -45,6 +46,7 @@ def models_of_run(
             name,
             prints[name],
             tokenizers.get(name, tokenizer),
+            ends.get(name, run_models.turn_end).stop_ids,
             loaders[name],
             sets.get(name, inputs.sets),
             saved.get(name),
@@ -56,4 +58,5 @@ def models_of_run(
 def evaluated_model(spec: EvaluationSpec, model: EvaluatedModel, sets: Sequence[EvaluationSet]) -> Candidate:
     """The one model of an evaluation by itself."""
     saved = SavedModel(model.folder, spec.model.dtype) if model.folder else None
-    return Candidate(spec.name, model.fingerprint, model.tokenizer, model.load, sets, saved)
+    stop_ids = model.turn_end.stop_ids
+    return Candidate(spec.name, model.fingerprint, model.tokenizer, stop_ids, model.load, sets, saved)

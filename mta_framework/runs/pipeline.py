@@ -167,7 +167,7 @@ def _train(bound: BoundRun, inputs: RunInputs, run_models: RunModels, folder: Ru
     geometry.after()
     if processes().is_main_process:
         write_json(folder.training_log, asdict(log))
-        save_student(student, run_models.tokenizer, folder.student)
+        save_student(student, run_models.tokenizer, run_models.turn_end.stop_ids, folder.student)
     processes().wait_for_everyone()
 
 

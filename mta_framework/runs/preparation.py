@@ -79,14 +79,22 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     with collect_faults(faults):
         faults += tokenizer_faults(bound, run_models)
     with collect_faults(faults):
-        options = spec.data.template_options
-        sets = teacher_sets = read_sets(spec.evaluation, spec.data.template, run_models.tokenizer, options=options)
-        if (tokenizer := run_models.teacher_tokenizer) is not None:
-            teacher_sets = read_sets(spec.evaluation, spec.data.template, tokenizer, options=options)
+        template, options = spec.data.template, spec.data.template_options
+        student = run_models.tokenizer, run_models.turn_end
+        sets = teacher_sets = read_sets(spec.evaluation, template, *student, options=options)
+        if teacher := run_models.separate_teacher:
+            teacher_sets = read_sets(spec.evaluation, template, *teacher, options=options)
     with collect_faults(faults), processes().main_process_first():  # the others read its spans from the cache
         folder = span_cache_folder(spec)
-        tokenizers = run_models.tokenizer, run_models.teacher_tokenizer
-        data = prepare(spec.data, tokenizers[0], bound.spans, folder, tokenizers[1], parse=not faults)
+        data = prepare(
+            spec.data,
+            run_models.tokenizer,
+            run_models.turn_end,
+            bound.spans,
+            folder,
+            run_models.separate_teacher,
+            parse=not faults,
+        )
         sampler = sampler_for(data.train.examples, spec.training, spec.seed)
         if data.validation and (fault := validation_fault(len(data.validation.examples), processes().num_processes)):
             faults.append(fault)
@@ -109,7 +117,8 @@ def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[Eva
         require_same_evaluation(spec)
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: [model.summary.config])
     with collect_faults(faults):
-        sets = read_sets(spec.evaluation, spec.template, model.tokenizer, "template", spec.template_options)
+        side = model.tokenizer, model.turn_end
+        sets = read_sets(spec.evaluation, spec.template, *side, "template", spec.template_options)
     if faults:
         raise InputError(faults)
     warn_of_unused_keys(_unused_in(sets))

@@ -12,7 +12,7 @@ from torch import nn
 from mta_framework.data.prompts import render
 from mta_framework.data.reasoning import marks_to_strip
 from mta_framework.data.records import read_records
-from mta_framework.data.tokens import prompt_ids
+from mta_framework.data.tokens import SampleTokenizer, as_responses
 from mta_framework.distributed import gather, run_on_main, shard
 from mta_framework.evaluation.aggregation import mean_over_prompts
 from mta_framework.evaluation.likelihood import likelihoods
@@ -21,6 +21,7 @@ from mta_framework.generation.engine import Engine
 from mta_framework.generation.sampling_settings import Generation, Sampling
 from mta_framework.interfaces import Metric
 from mta_framework.models.decoder import base_of
+from mta_framework.models.turn_end import TurnEnd
 from mta_framework.spec.run import RunSpec
 from mta_framework.types import Generations, Likelihood
 
@@ -42,6 +43,7 @@ class ValidationAnswers:
         prompts: Validation prompts, as the evaluation would have them.
         prompt_ids: Token ids of each prompt.
         references: References of each prompt.
+        reference_ids: Token ids of each prompt's first reference as a response, with the end token.
         questions: Instruction and input of each prompt.
         sampling: Limits of the answers; temperature 0.
         cache_dir: Directory for expensive results of metrics.
@@ -54,6 +56,7 @@ class ValidationAnswers:
     prompts: Sequence[str]
     prompt_ids: Sequence[Sequence[int]]
     references: Sequence[Sequence[str]]
+    reference_ids: Sequence[Sequence[int]]
     questions: Sequence[str]
     sampling: Sampling
     cache_dir: Path
@@ -85,12 +88,17 @@ class ValidationAnswers:
         return mean_over_prompts(scores.scores, scores.weights or [1.0] * len(texts), self.metric.MEAN)
 
     def _likelihoods(self) -> list[Likelihood]:
-        first = [texts[0] for texts in self.references]
-        return likelihoods(base_of(self.student), self.tokenizer, self.prompt_ids, first, self.sampling.batch_tokens)
+        texts = self.prompt_ids, self.reference_ids
+        return likelihoods(base_of(self.student), self.tokenizer, *texts, self.sampling.batch_tokens)
 
 
 def validation_answers(
-    spec: RunSpec, metric: Metric, engine: Engine, student: nn.Module, tokenizer: PreTrainedTokenizerBase
+    spec: RunSpec,
+    metric: Metric,
+    engine: Engine,
+    student: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    turn_end: TurnEnd,
 ) -> ValidationAnswers:
     """Read prompts and references of the validation set; prompts that are too long for training are left out.
 
@@ -100,14 +108,15 @@ def validation_answers(
         engine: Engine that generates with the live student.
         student: Student under training.
         tokenizer: Tokenizer of the student.
+        turn_end: What ends a response in its tokens.
     """
     section, data = spec.training.generation, spec.data
     assert data.validation is not None
     assert section is not None
     records = read_records(data.validation, "data.validation")
     samples = render(records, data.template, tokenizer, options=data.template_options, supervise="none")
-    ids = prompt_ids(samples, tokenizer)
-    rows = [row for row, prompt in enumerate(ids) if len(prompt) <= data.max_prompt_length]
+    texts = SampleTokenizer(tokenizer, turn_end, None).tokenise(as_responses(samples))
+    rows = [row for row, text in enumerate(texts) if text.prompt_length <= data.max_prompt_length]
     rows = rows[: spec.training.eval_prompts]
     return ValidationAnswers(
         metric,
@@ -115,8 +124,9 @@ def validation_answers(
         student,
         tokenizer,
         prompts=[samples[row].prompt for row in rows],
-        prompt_ids=[ids[row] for row in rows],
+        prompt_ids=[texts[row].ids[: texts[row].prompt_length].tolist() for row in rows],
         references=[samples[row].references for row in rows],
+        reference_ids=[texts[row].ids[texts[row].prompt_length :].tolist() for row in rows],
         questions=[records[row].question for row in rows],
         sampling=Sampling(0.0, 1.0, max_new_tokens(spec), section.batch_tokens),
         cache_dir=spec.metric_cache,

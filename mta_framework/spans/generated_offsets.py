@@ -16,12 +16,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def text_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    """Decode generated tokens, leaving out special tokens."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+def text_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, before: Sequence[int] = ()) -> str:
+    """Decode generated tokens, leaving out special tokens.
+
+    Args:
+        ids: Token ids.
+        tokenizer: Tokenizer that decodes.
+        before: Token ids that the text continues; empty: none. Some tokenizers (Llama 2) leave out the space before the
+            first token that they decode.
+    """
+    start, text = (
+        str(tokenizer.decode(part, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        for part in ([*before], [*before, *ids])
+    )
+    return text[len(start) :]
 
 
-def generated_offsets(ids: Sequence[int], text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
+def generated_offsets(
+    ids: Sequence[int], text: str, tokenizer: PreTrainedTokenizerBase, before: Sequence[int] = ()
+) -> NDArray[np.int32]:
     """Compute the character ranges of generated tokens by decoding every prefix of the tokens.
 
     A token ranges from the end of the decoded tokens before it to the end of the decoded tokens up to and including it.
@@ -30,8 +43,9 @@ def generated_offsets(ids: Sequence[int], text: str, tokenizer: PreTrainedTokeni
 
     Args:
         ids: T token ids.
-        text: The decoded text, as from ``text_of(ids, tokenizer)``.
+        text: The decoded text, as from ``text_of(ids, tokenizer, before)``.
         tokenizer: Tokenizer that decodes.
+        before: Token ids that the text continues; empty: none.
 
     Returns:
         (T, 2) half-open ranges into ``text``, int32. Starts and ends ascend, and every character is covered. Tokens
@@ -40,7 +54,7 @@ def generated_offsets(ids: Sequence[int], text: str, tokenizer: PreTrainedTokeni
     offset_T2 = np.zeros((len(ids), 2), dtype=np.int32)
     settled = reached = 0
     for token in range(len(ids)):
-        prefix = text_of(ids[: token + 1], tokenizer)
+        prefix = text_of(ids[: token + 1], tokenizer, before)
         start, common = settled, _common_length(prefix, text)
         settled = max(settled, common)
         reached = max(reached, min(settled + (common < len(prefix)), len(text)))

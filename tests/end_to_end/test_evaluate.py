@@ -62,9 +62,9 @@ def generated(monkeypatch):
 
     counts = []
 
-    def counting(model, tokenizer, prompt_ids, *rest):
+    def counting(model, tokenizer, stop_ids, prompt_ids, *rest):
         counts.append(len(prompt_ids))
-        return generate(model, tokenizer, prompt_ids, *rest)
+        return generate(model, tokenizer, stop_ids, prompt_ids, *rest)
 
     monkeypatch.setattr(transformers_engine, "generate", counting)
     return counts

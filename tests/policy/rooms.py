@@ -20,7 +20,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "chunked_loss": "errors types",
         "spans": "errors interfaces storage types",
         "models": "errors spec storage types",
-        "data": "errors interfaces spans spec storage types",
+        "data": "errors interfaces models spans spec storage types",
         "alignment": "errors interfaces models types",
         "generation": "distributed errors models spec",
         "training": (

@@ -10,6 +10,7 @@ from typing import Any
 import chat_templates
 import numpy as np
 import pytest
+from sides import sides
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.prompts import Sample, render
@@ -183,7 +184,7 @@ def test_fields_of_another_kind_are_refused(rendered: Rendered, row: object, pro
 
 def supervised_text(tokenizer: PreTrainedTokenizerFast, sample: Sample, max_length: int = 400) -> list[str]:
     """The runs of supervised tokens as text."""
-    (example,) = encode([sample], None, tokenizer, max_length, max_length - 1).examples
+    (example,) = encode([sample], None, sides(max_length, tokenizer), max_length - 1).examples
     mask = np.arange(len(example.input_ids)) >= example.prompt_length
     mask &= True if example.supervised_T is None else example.supervised_T
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
@@ -262,7 +263,7 @@ def test_a_conversation_that_is_cut_is_supervised_up_to_there(
 ) -> None:
     (sample,) = rendered(chat_templates.CHATML, CHAT, supervise="all")
     whole = supervised_text(chat_tokenizer, sample)
-    (first, *_) = encode([sample], None, chat_tokenizer, 400, 399).examples
+    (first, *_) = encode([sample], None, sides(400, chat_tokenizer), 399).examples
     cut = supervised_text(chat_tokenizer, sample, first.prompt_length + 3)
     assert len(cut) == 1
     assert whole[0].startswith(cut[0])

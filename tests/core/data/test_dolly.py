@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from sides import sides
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.batches import GroupedSampler, collate
@@ -30,7 +31,7 @@ def test_words_of_dolly_rows_are_found_again_in_their_tokens(
     tokenizer = byte_tokenizer()
     samples = render(read_records(section, "data.train"), "alpaca", tokenizer)
     span_sets = SpanCache(tmp_path, Words(Words.Params()), processes=1).spans([sample.text for sample in samples])
-    encoded = encode(samples, span_sets, tokenizer, 4000, 3999)
+    encoded = encode(samples, span_sets, sides(4000, tokenizer), 3999)
     for sample, spans, example in zip(samples, span_sets, encoded.examples, strict=False):
         ranges = example.spans["words"].tolist()
         if encoded.too_long or len(example.input_ids) == 4000:

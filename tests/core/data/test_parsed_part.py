@@ -12,6 +12,7 @@ from mta_framework.data.parsed_part import parsed_part
 from mta_framework.data.prepare import prepare
 from mta_framework.data.prompts import Sample
 from mta_framework.errors import Fault
+from mta_framework.models.turn_end import settle_turn_end
 from mta_framework.registry import discover
 from mta_framework.runs.plugin_binding import bind
 from mta_framework.runs.preparation import prepare_run
@@ -81,8 +82,16 @@ def test_rows_that_are_left_out_are_never_parsed_and_change_nothing_for_the_othe
     huge = {"prompt": "open the door " * 10_000, "completion": "yes"}
     alone, among = Recorder(), Recorder()
     limits = {"max_length": 64, "max_prompt_length": 32}
-    expected = prepare(section(tmp_path, rows, **limits), tokenizer, alone, tmp_path / "a")
-    prepared = prepare(section(tmp_path, [rows[0], huge, *rows[1:]], **limits), tokenizer, among, tmp_path / "b")
+    expected = prepare(
+        section(tmp_path, rows, **limits), tokenizer, settle_turn_end(tokenizer, ()), alone, tmp_path / "a"
+    )
+    prepared = prepare(
+        section(tmp_path, [rows[0], huge, *rows[1:]], **limits),
+        tokenizer,
+        settle_turn_end(tokenizer, ()),
+        among,
+        tmp_path / "b",
+    )
     assert max(map(len, among.asked)) < 100
     assert prepared.train.too_long == 1
     assert [example.input_ids.tolist() for example in prepared.train.examples] == [
@@ -101,7 +110,7 @@ def test_a_fault_of_the_validation_rows_comes_before_the_training_texts_are_pars
     )
     extractor = Recorder()
     with pytest.raises(InputError, match=r"data\.validation: .*validation\.jsonl:1"):
-        prepare(faulty, tokenizer, extractor, tmp_path)
+        prepare(faulty, tokenizer, settle_turn_end(tokenizer, ()), extractor, tmp_path)
     assert extractor.asked == []
 
 

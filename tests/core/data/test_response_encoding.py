@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sides import sides
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mta_framework import PluginParams, RunError, SpanExtractor, SpanSet
@@ -55,7 +56,7 @@ def characters() -> Characters:
 
 def prompt_of(text: str, tokenizer: PreTrainedTokenizerBase) -> Example:
     """A row of the data whose own response must not matter."""
-    rows = encode([Sample(text, "other", ("other",))], [{"words": [(0, 1)]}], tokenizer, 500, 499)
+    rows = encode([Sample(text, "other", ("other",))], [{"words": [(0, 1)]}], sides(500, tokenizer), 499)
     return rows.examples[0]
 
 
@@ -63,10 +64,14 @@ def ids_of(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def encoder_of(tokenizer: PreTrainedTokenizerBase, extractor: SpanExtractor | None, max_length: int) -> ResponseEncoder:
+    return ResponseEncoder(tokenizer, tokenizer.eos_token_id, extractor, max_length)
+
+
 def encode_one(
     ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, finished: bool = True, max_length: int = 100
 ) -> Example:
-    encoder = ResponseEncoder(tokenizer, characters(), max_length)
+    encoder = encoder_of(tokenizer, characters(), max_length)
     (example,) = encoder.encode([prompt_of("Say: ", tokenizer)], [Response(tuple(ids), finished)], by_student=True)
     return example
 
@@ -100,13 +105,14 @@ def test_the_data_s_own_responses_give_the_data_s_own_examples(
     samples += [Sample("日本: ", "語 and 😀 ", ("",)), Sample("a", "b  c\n", ("",))]
     extractor = characters()
     spans = extract(extractor, [sample.text for sample in samples])
-    every = encode(samples, spans, tokenizer, 1000, 999)
+    every = encode(samples, spans, sides(1000, tokenizer), 999)
     longest = max(len(example.input_ids) for example in every.examples)
     max_length = longest if whole else longest - 8
-    rows = every if whole else encode(samples, spans, tokenizer, max_length, max_length - 1)
+    rows = every if whole else encode(samples, spans, sides(max_length, tokenizer), max_length - 1)
     assert (rows.too_long, rows.truncated > 0) == (0, not whole)
-    responses = [Response(ids_of(sample.response, tokenizer), finished=True) for sample in samples]
-    encoder = ResponseEncoder(tokenizer, extractor, max_length)
+    response_ids = [example.input_ids[example.prompt_length : -1] for example in every.examples]
+    responses = [Response(tuple(ids.tolist()), finished=True) for ids in response_ids]
+    encoder = encoder_of(tokenizer, extractor, max_length)
     for given in (None, spans):
         for actual, expected in zip(encoder.encode(rows.examples, responses, False, given), rows.examples, strict=True):
             assert_same(actual, expected)
@@ -116,14 +122,14 @@ def test_the_data_s_own_responses_give_the_data_s_own_examples(
 def test_only_the_prompt_of_a_text_matters(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     prompt = replace(prompt_of("Say: ", tokenizer), index=17)
-    (written,) = ResponseEncoder(tokenizer, characters(), 100).encode(
+    (written,) = encoder_of(tokenizer, characters(), 100).encode(
         [prompt], [Response(ids_of("a lamp", tokenizer), True)], by_student=True
     )
     assert written.by_student
     assert (written.prompt_text, written.index) == ("Say: ", 17)
     assert tokenizer.decode(written.input_ids.tolist()) == "Say: a lamp<|end|>"
     assert token_texts(written, "words", tokenizer) == ["Say:", "a", " lamp"]
-    again = ResponseEncoder(tokenizer, characters(), 100).encode(
+    again = encoder_of(tokenizer, characters(), 100).encode(
         [written], [Response(ids_of("no", tokenizer), True)], by_student=False
     )[0]
     assert not again.by_student
@@ -156,7 +162,7 @@ def test_other_tokens_of_the_same_number_have_characters_of_their_own(byte_token
     prompt, response = prompt_of("Say: ", tokenizer), Response(ids, True)
     seam = len("Say: ") + len(pair[0])
     given = {"halves": np.array([[5, seam], [seam, 5 + len(text)]], dtype=np.int32)}
-    (example,) = ResponseEncoder(tokenizer, None, 100).encode([prompt], [response], True, [given])
+    (example,) = encoder_of(tokenizer, None, 100).encode([prompt], [response], True, [given])
     assert token_texts(example, "halves", tokenizer) == list(pair)
 
 
@@ -212,7 +218,7 @@ def test_half_a_character_is_text_of_its_own(byte_tokenizer: Build) -> None:
     half = ids_of("日", tokenizer)[:2]
     example = encode_one([*half, *ids_of(" lamp", tokenizer)], tokenizer, finished=False)
     assert example.input_ids[example.prompt_length :][:2].tolist() == list(half)
-    encoder = ResponseEncoder(tokenizer, None, 100)
+    encoder = encoder_of(tokenizer, None, 100)
     prompt = prompt_of("Say: ", tokenizer)
     assert encoder.texts([prompt], [Response(half, False)]) == ["Say: \ufffd"]
     assert token_texts(example, "words", tokenizer)[-1].strip() == "lamp"
@@ -240,18 +246,18 @@ def test_written_out_markers_are_ordinary_text(byte_tokenizer: Build) -> None:
 def test_without_extractor_there_are_no_spans_and_given_ones_are_not_parsed(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     prompt, response = prompt_of("Say: ", tokenizer), Response(ids_of("a lamp", tokenizer), True)
-    (plain,) = ResponseEncoder(tokenizer, None, 100).encode([prompt], [response], by_student=True)
+    (plain,) = encoder_of(tokenizer, None, 100).encode([prompt], [response], by_student=True)
     assert plain.spans == {}
     extractor = characters()
     given = {"words": np.array([[7, 11]], dtype=np.int32)}
-    (example,) = ResponseEncoder(tokenizer, extractor, 100).encode([prompt], [response], True, [given])
+    (example,) = encoder_of(tokenizer, extractor, 100).encode([prompt], [response], True, [given])
     assert token_texts(example, "words", tokenizer) == [" lamp"]
     assert extractor.asked == []
 
 
 def test_each_text_is_parsed_once_and_no_texts_are_normal(byte_tokenizer: Build) -> None:
     tokenizer, extractor = byte_tokenizer(), characters()
-    encoder = ResponseEncoder(tokenizer, extractor, 100)
+    encoder = encoder_of(tokenizer, extractor, 100)
     assert encoder.encode([], [], by_student=True) == []
     prompts = [prompt_of(text, tokenizer) for text in ("a: ", "b: ")]
     encoder.encode(prompts, [Response(ids_of("x", tokenizer), True)] * 2, by_student=True)
@@ -264,7 +270,7 @@ def test_an_extractor_that_breaks_its_contract_is_a_run_error(byte_tokenizer: Bu
             return [{"words": [(0, 1000)], "characters": []} for _ in texts]
 
     tokenizer = byte_tokenizer()
-    encoder = ResponseEncoder(tokenizer, Invalid(Invalid.Params()), 100)
+    encoder = encoder_of(tokenizer, Invalid(Invalid.Params()), 100)
     with pytest.raises(RunError, match=r"span extractor 'characters', text 0 .*0 <= start < end"):
         encoder.encode([prompt_of("Say: ", tokenizer)], [Response((), True)], by_student=True)
 
@@ -272,12 +278,12 @@ def test_an_extractor_that_breaks_its_contract_is_a_run_error(byte_tokenizer: Bu
 def test_a_missing_response_is_an_error(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     with pytest.raises(ValueError, match="shorter"):
-        ResponseEncoder(tokenizer, None, 100).encode([prompt_of("Say: ", tokenizer)], [], by_student=True)
+        encoder_of(tokenizer, None, 100).encode([prompt_of("Say: ", tokenizer)], [], by_student=True)
 
 
 def test_the_tokenizer_of_the_caller_is_left_alone(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
-    encoder = ResponseEncoder(tokenizer, characters(), 100)
+    encoder = encoder_of(tokenizer, characters(), 100)
     prompt = prompt_of("Say: ", tokenizer)
     tokenizer.backend_tokenizer.enable_truncation(2)
     (example,) = encoder.encode([prompt], [Response((40, 41, 42, 43), True)], by_student=True)
@@ -288,7 +294,7 @@ def test_the_tokenizer_of_the_caller_is_left_alone(byte_tokenizer: Build) -> Non
 def test_threads_may_encode_while_others_use_the_tokenizer(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
-    encoder = ResponseEncoder(tokenizer, characters(), 100)
+    encoder = encoder_of(tokenizer, characters(), 100)
     prompts = [prompt_of(f"Say {index}: ", tokenizer) for index in range(30)]
     ids = tuple(token for character in "the lamp 😀" for token in ids_of(character, tokenizer))
     responses = [Response(ids[index % len(ids) :], bool(index % 2)) for index in range(30)]

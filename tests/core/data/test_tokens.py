@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from sides import sides
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.prompts import Sample, render
@@ -22,7 +23,7 @@ def sample(prompt: str, response: str) -> Sample:
 
 
 def encode_one(one: Sample, tokenizer: PreTrainedTokenizerFast, max_length: int = 64) -> Example:
-    (example,) = encode([one], None, tokenizer, max_length, max_length - 1).examples
+    (example,) = encode([one], None, sides(max_length, tokenizer), max_length - 1).examples
     return example
 
 
@@ -77,20 +78,17 @@ def test_an_end_that_stands_in_the_prompt_itself_is_kept(byte_tokenizer: Build) 
 def test_chat_prompts_get_no_second_set_of_special_tokens(chat_tokenizer: PreTrainedTokenizerFast) -> None:
     samples = render([Record((Message("user", "Hi"),), ("the lamp",))], "chat", chat_tokenizer)
     samples.append(sample("plain", "x"))
-    chat, plain = encode(samples, None, chat_tokenizer, 64, 32).examples
-    expected = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nthe lamp<|im_end|><|end|>"
+    chat, plain = encode(samples, None, sides(64, chat_tokenizer), 32).examples
+    expected = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nthe lamp<|im_end|>"
     assert text_of(chat.input_ids, chat_tokenizer) == expected
     assert text_of(plain.input_ids, chat_tokenizer) == "<s>plainx<|end|>"
     assert (chat.input_ids == chat_tokenizer.convert_tokens_to_ids("<|im_end|>")).sum() == 2
-    chat_tokenizer.eos_token = "<|im_end|>"
-    again = encode(samples, None, chat_tokenizer, 64, 32).examples[0]
-    assert text_of(again.input_ids, chat_tokenizer) == expected.removesuffix("<|end|>")
 
 
 def test_long_responses_are_cut_and_long_prompts_left_out(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     samples = [sample("z" * 4, "q" * 3), sample("z" * 4, "q" * 4), sample("z" * 5, "q"), sample("z" * 10_000, "q")]
-    encoded = encode(samples, None, tokenizer, 8, 4)
+    encoded = encode(samples, None, sides(8, tokenizer), 4)
     assert (encoded.too_long, encoded.truncated) == (2, 1)
     assert [text_of(example.input_ids, tokenizer) for example in encoded.examples] == ["zzzzqqq<|end|>", "zzzzqqqq"]
     assert [example.prompt_length for example in encoded.examples] == [4, 4]
@@ -100,13 +98,13 @@ def test_texts_keep_their_number_in_the_data_set_where_others_are_left_out(byte_
     tokenizer = byte_tokenizer()
     samples = [sample("z" * 5, "q"), sample("z", "q"), sample("z" * 5, "q"), sample("z" * 4, "q")]
     for teacher in (None, tokenizer):
-        encoded = encode(samples, None if teacher is None else [{}] * 4, tokenizer, 8, 4, teacher)
+        encoded = encode(samples, None if teacher is None else [{}] * 4, sides(8, tokenizer, teacher), 4)
         assert [example.index for example in encoded.examples] == [1, 3]
 
 
 def test_nothing_left_is_an_input_error(byte_tokenizer: Build) -> None:
     with pytest.raises(InputError, match=r"data.max_prompt_length: every prompt is longer than 3 tokens \(2 rows\)"):
-        encode([sample("z" * 4, "")] * 2, None, byte_tokenizer(), 8, 3)
+        encode([sample("z" * 4, "")] * 2, None, sides(8, byte_tokenizer()), 3)
 
 
 def test_settings_for_padding_and_truncation_in_the_tokenizer_have_no_effect(byte_tokenizer: Build) -> None:
@@ -119,9 +117,9 @@ def test_settings_for_padding_and_truncation_in_the_tokenizer_have_no_effect(byt
 def test_many_samples_are_encoded_like_one(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     samples = [sample(f"repair {index}", "日本語😀" * (index % 3)) for index in range(1003)]
-    encoded = encode(samples, [{"words": [(0, 6)]}] * len(samples), tokenizer, 64, 32)
+    encoded = encode(samples, [{"words": [(0, 6)]}] * len(samples), sides(64, tokenizer), 32)
     for index in (0, 999, 1000, 1002):
-        (alone,) = encode([samples[index]], [{"words": [(0, 6)]}], tokenizer, 64, 32).examples
+        (alone,) = encode([samples[index]], [{"words": [(0, 6)]}], sides(64, tokenizer), 32).examples
         assert encoded.examples[index].input_ids.tolist() == alone.input_ids.tolist()
         assert encoded.examples[index].spans["words"].tolist() == alone.spans["words"].tolist()
         assert text_of(alone.input_ids, tokenizer) == samples[index].text + "<|end|>"

@@ -21,6 +21,7 @@ from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling_settings import Generation, Sampling, prompt_seeds
 
+ENDS = [40]
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=6, batch_tokens=20)
 
 
@@ -44,9 +45,14 @@ class Faulty(Tokens):
         return ScoreSet((float("nan"),) * len(answers.predictions))
 
 
+REFERENCE_IDS = ((1, 2, 40), (3, 40), (6, 40))
+"""The first references, each with the end token."""
+
+
 def entry(name="first", references=(("w1 w2",), ("w3", "w4 w5"), ("w6",))):
     questions = ("three four?", "five?", "six seven eight?")
-    return EvaluationSet(name, ("w3 w4", "w5", "w6 w7 w8"), ((3, 4), (5,), (6, 7, 8)), references, questions, cut=1)
+    prompts, prompt_ids = ("w3 w4", "w5", "w6 w7 w8"), ((3, 4), (5,), (6, 7, 8))
+    return EvaluationSet(name, prompts, prompt_ids, references, REFERENCE_IDS, questions, cut=1)
 
 
 class Loader:
@@ -79,7 +85,7 @@ def run(loader, tokenizer, tmp_path):
     """Evaluates in a temporary folder; every setting can be changed."""
 
     def evaluated(sets=None, fingerprint="a", metrics=(Tokens,), sampling=SAMPLING, seeds=(10, 20)):
-        candidates = [Candidate("student", fingerprint, tokenizer, loader, sets or (entry(),))]
+        candidates = [Candidate("student", fingerprint, tokenizer, (40,), loader, sets or (entry(),))]
         return evaluate_models(candidates, [metric(metric.Params()) for metric in metrics], sampling, seeds, tmp_path)
 
     return evaluated
@@ -92,7 +98,9 @@ def test_results_are_those_of_generating_and_scoring_each_set_and_seed(run, llam
     ]
     (facts,) = evaluation.metrics
     assert facts == MetricFacts("tokens", higher_is_better=True, mean="arithmetic", usage={})
-    texts = [row.text for row in generate(llama, tokenizer, entry().prompt_ids, SAMPLING, prompt_seeds(20, 3), None)]
+    texts = [
+        row.text for row in generate(llama, tokenizer, ENDS, entry().prompt_ids, SAMPLING, prompt_seeds(20, 3), None)
+    ]
     result = evaluation.results[1]
     assert [row.prediction for row in result.predictions] == texts
     expected = [float(sum(word in {"w3", "w4", "w5"} for word in texts[1].split()))]
@@ -128,7 +136,7 @@ def test_an_evaluation_that_was_cut_off_generates_only_what_is_missing(run, load
     seeds = []
     monkeypatch.setattr(
         "mta_framework.generation.transformers_engine.generate",
-        lambda *arguments: seeds.append(arguments[4]) or generate(*arguments),
+        lambda *arguments: seeds.append(arguments[5]) or generate(*arguments),
     )
     assert run() == first
     assert seeds == [prompt_seeds(20, 3)]
@@ -163,7 +171,7 @@ def test_metrics_see_questions_and_likelihoods_which_are_measured_once(run, llam
     run(metrics=(Tokens,))
     assert measured == []
     evaluation = run(metrics=(Surprise,))
-    expected = likelihoods(llama, tokenizer, entry().prompt_ids, ["w1 w2", "w3", "w6"], 20)
+    expected = likelihoods(llama, tokenizer, entry().prompt_ids, REFERENCE_IDS, 20)
     assert [rows for _, rows in Surprise.seen] == [expected, expected]
     assert len(measured) == 1
     assert Surprise.seen[0][0].questions == ("three four?", "five?", "six seven eight?")
@@ -186,7 +194,7 @@ def test_batches_of_another_size_reuse_all(run, loader):
         {"fingerprint": "b"},
         {"sampling": Sampling(0.5, 1.0, 6, 20)},
         {"sampling": Sampling(1.0, 1.0, 5, 20)},
-        {"sets": (EvaluationSet("first", ("w3 w4",), ((3, 4),), (("w1",),), ("?",)),)},
+        {"sets": (EvaluationSet("first", ("w3 w4",), ((3, 4),), (("w1",),), ((1, 40),), ("?",)),)},
     ],
     ids=["weights", "temperature", "length", "prompts"],
 )
@@ -219,7 +227,7 @@ def test_the_engine_writes_and_only_vllm_reads_a_stored_model_itself(
         lambda name, models, *_: made.append(models) or Writer(name, models),
     )
     stored = SavedModel(tmp_path / "weights", "float32")
-    candidate = Candidate("student", "a", tokenizer, loader, (entry(),), stored)
+    candidate = Candidate("student", "a", tokenizer, (40,), loader, (entry(),), stored)
     evaluation = evaluate_models([candidate], [Tokens(Tokens.Params())], SAMPLING, [10], tmp_path, engine=name)
     assert [row.prediction for row in evaluation.results[0].predictions] == [
         f"{name} student {seed}" for seed in prompt_seeds(10, 3)
@@ -230,7 +238,7 @@ def test_the_engine_writes_and_only_vllm_reads_a_stored_model_itself(
 
 def test_responses_of_another_engine_are_not_reused(loader, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr("mta_framework.evaluation.evaluate.make_engine", lambda name, models, *_: Writer(name, models))
-    candidate = Candidate("student", "a", tokenizer, loader, (entry(),))
+    candidate = Candidate("student", "a", tokenizer, (40,), loader, (entry(),))
     first, other = (
         evaluate_models([candidate], [Tokens(Tokens.Params())], SAMPLING, [10], tmp_path, engine=name)
         for name in ("transformers", "vllm")

@@ -9,6 +9,7 @@ import pytest
 
 from mta_framework import InputError
 from mta_framework.evaluation.sets import read_sets
+from mta_framework.models.turn_end import settle_turn_end
 from mta_framework.spec.evaluation import ScoringSection
 
 
@@ -22,7 +23,7 @@ def read(tmp_path, tokenizer):
         path = tmp_path / "test.jsonl"
         path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         section = ScoringSection(sets={"test": {"path": str(path)}}, **settings)
-        (evaluation_set,) = read_sets(section, template, tokenizer)
+        (evaluation_set,) = read_sets(section, template, tokenizer, settle_turn_end(tokenizer, ()))
         return evaluation_set
 
     return read

@@ -14,6 +14,7 @@ from mta_framework.generation.generate import generate
 from mta_framework.generation.kv_cache import RowCache, supports_continuous_batching
 from mta_framework.generation.sampling_settings import Sampling, prompt_seeds
 
+ENDS = [40]
 DRAW = random.Random(8)
 PROMPTS = [[DRAW.randrange(40) for _ in range(DRAW.choice([1, 2, 3, 5, 8, 13, 21]))] for _ in range(64)]
 SEEDS = prompt_seeds(5, 64)
@@ -66,7 +67,7 @@ def family(request):
 def responses(model, tokenizer, rows, temperature=0.9, top_p=1.0, prompts=PROMPTS, seeds=SEEDS, **options):
     longest, new = max(map(len, prompts)), 12
     sampling = Sampling(temperature, top_p, new, batch_tokens=rows * (longest + new))
-    return generate(model, tokenizer, prompts, sampling, seeds, None, **options)
+    return generate(model, tokenizer, [tokenizer.eos_token_id], prompts, sampling, seeds, None, **options)
 
 
 def alone(model, prompt, end=40):
@@ -170,7 +171,9 @@ def test_no_more_rows_are_held_than_the_tokens_allow_and_the_cache_never_grows(l
     assert sizes == (4, 21 + 12)
     assert max(rows for rows, _ in shapes) == 4
     assert {tuple(layer.keys.shape) for layer in cache.layers} == {(4, 2, 33, 8)}
-    shapes = widths_read(llama, lambda: generate(llama, ending, PROMPTS, Sampling(1.0, 1.0, 12, 1), SEEDS, None))
+    shapes = widths_read(
+        llama, lambda: generate(llama, ending, [ending.eos_token_id], PROMPTS, Sampling(1.0, 1.0, 12, 1), SEEDS, None)
+    )
     assert max(rows for rows, _ in shapes) == 1
 
 
@@ -215,7 +218,10 @@ def test_logits_that_are_no_numbers_stop_the_run(llama, tokenizer, temperature):
 
 
 def test_one_token_at_most_needs_no_second_reading(llama, tokenizer):
-    shapes = widths_read(llama, lambda: generate(llama, tokenizer, PROMPTS, Sampling(1.0, 1.0, 1, 10_000), SEEDS, None))
+    shapes = widths_read(
+        llama,
+        lambda: generate(llama, tokenizer, ENDS, PROMPTS, Sampling(1.0, 1.0, 1, 10_000), SEEDS, None),
+    )
     assert len(shapes) == 1
 
 

@@ -17,6 +17,7 @@ from mta_framework.generation.engines import engine_fault, make_engine
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling_settings import Generation, Sampling, prompt_seeds
 
+ENDS = [40]
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6], []]
 SEEDS = prompt_seeds(1, 3)
 
@@ -51,20 +52,20 @@ def test_engine_is_not_asked_without_prompts():
 
 
 def test_transformers_engine_generates_with_the_model_as_it_is_now(model, llama, tokenizer, tmp_path):
-    engine = make_engine("transformers", {"student": model, "teacher": llama}, tokenizer, tmp_path)
+    engine = make_engine("transformers", {"student": model, "teacher": llama}, tokenizer, ENDS, tmp_path)
     sampling = sampled(0.9)
     for version in range(2):
-        expected = generate(model, tokenizer, PROMPTS, sampling, SEEDS, None)
+        expected = generate(model, tokenizer, ENDS, PROMPTS, sampling, SEEDS, None)
         assert engine.generate("student", PROMPTS, sampled(0.9), SEEDS, version=version) == expected
         with torch.no_grad():
             model.get_input_embeddings().weight.mul_(-1.0)
-    expected = generate(llama, tokenizer, PROMPTS, sampling, SEEDS, None)
+    expected = generate(llama, tokenizer, ENDS, PROMPTS, sampling, SEEDS, None)
     assert engine.generate("teacher", PROMPTS, sampled(0.9), SEEDS) == expected
     assert not list(tmp_path.iterdir())
 
 
 def test_transformers_engine_shows_no_progress(llama, tokenizer, tmp_path, capsys):
-    make_engine("transformers", {"student": llama}, tokenizer, tmp_path).generate(
+    make_engine("transformers", {"student": llama}, tokenizer, ENDS, tmp_path).generate(
         "student", PROMPTS, sampled(1.0), SEEDS
     )
     assert "prompt" not in capsys.readouterr().err
@@ -123,8 +124,8 @@ def vllm(monkeypatch):
 
 
 def test_vllm_engine_gives_what_the_live_model_gives(vllm, model, tokenizer, tmp_path):
-    engine = make_engine("vllm", {"student": model}, tokenizer, tmp_path / "engine")
-    expected = generate(model, tokenizer, PROMPTS, sampled(0.0), SEEDS, None)
+    engine = make_engine("vllm", {"student": model}, tokenizer, ENDS, tmp_path / "engine")
+    expected = generate(model, tokenizer, ENDS, PROMPTS, sampled(0.0), SEEDS, None)
     assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS) == expected
     assert vllm.running == 0
     assert next(model.children()).training
@@ -133,17 +134,17 @@ def test_vllm_engine_gives_what_the_live_model_gives(vllm, model, tokenizer, tmp
 def test_vllm_engine_is_reported_of_ids_that_are_no_tokens(vllm, llama, tokenizer, tmp_path):
     llama.resize_token_embeddings(48, mean_resizing=False)
     llama.lm_head.weight.data[43:] = 3 * llama.lm_head.weight.data[:5]
-    engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path / "engine")
-    expected = generate(llama, tokenizer, PROMPTS, sampled(0.0), SEEDS, None)
+    engine = make_engine("vllm", {"student": llama}, tokenizer, ENDS, tmp_path / "engine")
+    expected = generate(llama, tokenizer, ENDS, PROMPTS, sampled(0.0), SEEDS, None)
     assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS) == expected
     assert {tuple(params.logit_bias) for _, params in vllm.asked} == {(43, 44, 45, 46, 47)}
 
 
 def test_vllm_engine_ends_responses_where_transformers_does(vllm, llama, tokenizer, tmp_path):
-    [free] = generate(llama, tokenizer, PROMPTS[:1], sampled(0.0), SEEDS[:1], None)
+    [free] = generate(llama, tokenizer, ENDS, PROMPTS[:1], sampled(0.0), SEEDS[:1], None)
     changed = tokenizer.__class__.from_pretrained(_saved(tokenizer, tmp_path / "tokenizer"))
     changed.eos_token = tokenizer.convert_ids_to_tokens(free.ids[1])
-    engine = make_engine("vllm", {"student": llama}, changed, tmp_path)
+    engine = make_engine("vllm", {"student": llama}, changed, [changed.eos_token_id], tmp_path)
     [ended] = engine.generate("student", PROMPTS[:1], sampled(0.0), SEEDS[:1])
     assert ended.finished
     assert ended.ids == free.ids[: free.ids.index(free.ids[1])]
@@ -155,7 +156,7 @@ def _saved(tokenizer, folder):
 
 
 def test_vllm_engine_asks_with_one_seed_per_prompt_and_for_the_room_that_is_needed(vllm, llama, tokenizer, tmp_path):
-    engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path)
+    engine = make_engine("vllm", {"student": llama}, tokenizer, ENDS, tmp_path)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         engine.generate("student", PROMPTS, sampled(0.8), SEEDS)
     assert [prompt["prompt_token_ids"] for prompt, _ in vllm.asked] == [*PROMPTS[:2], [40]]
@@ -176,9 +177,9 @@ def test_vllm_engine_exports_the_student_when_it_has_changed_and_the_teacher_onc
     exported = []
     save = vllm_engine.save_student
     monkeypatch.setattr(
-        vllm_engine, "save_student", lambda *arguments: exported.append(arguments[2].name) or save(*arguments)
+        vllm_engine, "save_student", lambda *arguments: exported.append(arguments[3].name) or save(*arguments)
     )
-    engine = make_engine("vllm", {"student": model, "teacher": llama}, tokenizer, tmp_path)
+    engine = make_engine("vllm", {"student": model, "teacher": llama}, tokenizer, ENDS, tmp_path)
     first = engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
     assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS) == first
     with torch.no_grad():
@@ -191,7 +192,7 @@ def test_vllm_engine_exports_the_student_when_it_has_changed_and_the_teacher_onc
 
 
 def test_vllm_is_stopped_when_it_fails(vllm, llama, tokenizer, tmp_path, monkeypatch):
-    engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path)
+    engine = make_engine("vllm", {"student": llama}, tokenizer, ENDS, tmp_path)
     monkeypatch.setattr(vllm, "output", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
@@ -199,7 +200,7 @@ def test_vllm_is_stopped_when_it_fails(vllm, llama, tokenizer, tmp_path, monkeyp
 
 
 def test_response_of_vllm_without_its_last_token_counts_as_finished(vllm, llama, tokenizer, tmp_path, monkeypatch):
-    engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path)
+    engine = make_engine("vllm", {"student": llama}, tokenizer, ENDS, tmp_path)
     output = SimpleNamespace(token_ids=(3, 4), finish_reason="stop")
     monkeypatch.setattr(vllm, "output", lambda *arguments: SimpleNamespace(outputs=[output]))
     assert engine.generate("student", [[5]], sampled(0.0), [1]) == [Generation((3, 4), "w3 w4", True)]
@@ -221,14 +222,14 @@ def test_vllm_with_several_processes_is_a_fault(vllm, monkeypatch):
 
 def test_vllm_is_imported_only_where_it_is_chosen(vllm, llama, tokenizer, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "mta_framework.generation.vllm_engine")
-    make_engine("transformers", {"student": llama}, tokenizer, tmp_path)
+    make_engine("transformers", {"student": llama}, tokenizer, ENDS, tmp_path)
     assert "mta_framework.generation.vllm_engine" not in sys.modules
     assert not vllm.started
 
 
 @pytest.mark.parametrize("name", ["transformers", "vllm"])
 def test_every_response_is_reported_once_with_its_index(vllm, llama, tokenizer, tmp_path, name):
-    engine, calls = make_engine(name, {"student": llama}, tokenizer, tmp_path), []
+    engine, calls = make_engine(name, {"student": llama}, tokenizer, ENDS, tmp_path), []
     generations = engine.generate(
         "student", PROMPTS, sampled(0.0), SEEDS, on_finished=lambda *arguments: calls.append(arguments)
     )
@@ -238,17 +239,17 @@ def test_every_response_is_reported_once_with_its_index(vllm, llama, tokenizer, 
 
 @pytest.mark.parametrize("label", [None, "student, dolly"])
 def test_vllm_shows_progress_where_there_is_a_label(vllm, llama, tokenizer, tmp_path, label):
-    engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path)
+    engine = make_engine("vllm", {"student": llama}, tokenizer, ENDS, tmp_path)
     engine.generate("student", PROMPTS, sampled(0.0), SEEDS, progress_label=label)
     assert vllm.progress == (label is not None)
 
 
 def test_vllm_loads_a_folder_as_it_is(vllm, llama, tokenizer, tmp_path):
     llama.resize_token_embeddings(48, mean_resizing=False)
-    llama.generation_config.eos_token_id = [42]
     llama.save_pretrained(tmp_path / "model")
-    expected = generate(llama, tokenizer, PROMPTS, sampled(0.0), SEEDS, None)
-    engine = make_engine("vllm", {"student": SavedModel(tmp_path / "model", "float32")}, tokenizer, tmp_path / "engine")
+    expected = generate(llama, tokenizer, [40, 42], PROMPTS, sampled(0.0), SEEDS, None)
+    saved = {"student": SavedModel(tmp_path / "model", "float32")}
+    engine = make_engine("vllm", saved, tokenizer, [40, 42], tmp_path / "engine")
     assert engine.generate("student", PROMPTS, sampled(0.0, top_p=0.5), SEEDS) == expected
     assert vllm.started[0]["model"] == str(tmp_path / "model")
     [(_, params), *_] = vllm.asked
@@ -257,7 +258,7 @@ def test_vllm_loads_a_folder_as_it_is(vllm, llama, tokenizer, tmp_path):
 
 
 def test_vllm_writes_as_many_responses_at_once_as_the_tokens_allow(vllm, llama, tokenizer, tmp_path):
-    engine = make_engine("vllm", {"student": llama}, tokenizer, tmp_path)
+    engine = make_engine("vllm", {"student": llama}, tokenizer, ENDS, tmp_path)
     engine.generate("student", PROMPTS, Sampling(0.0, 1.0, 6, batch_tokens=1), SEEDS)
     engine.generate("student", PROMPTS, Sampling(0.0, 1.0, 6, batch_tokens=33), SEEDS)
     assert [options["max_num_seqs"] for options in vllm.started] == [1, 3]

@@ -10,9 +10,9 @@ from transformers import GenerationConfig
 
 from mta_framework.errors import InputError
 from mta_framework.generation.generate import generate
-from mta_framework.generation.limits import end_ids
 from mta_framework.generation.sampling_settings import Sampling, prompt_seeds
 
+ENDS = [40]
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 35], [8], [9, 7, 9, 3], [2, 3]]
 GREEDY = Sampling(temperature=0, top_p=1.0, max_new_tokens=8, batch_tokens=32)
 SAMPLED = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8, batch_tokens=32)
@@ -32,7 +32,7 @@ def greedy_by_hand(model, prompt, length, end=40):
 
 def test_padded_batches_decode_as_each_prompt_alone_in_the_order_given(model, tokenizer):
     expected = [greedy_by_hand(copy.deepcopy(model), prompt, 8) for prompt in PROMPTS]
-    generations = generate(model, tokenizer, PROMPTS, GREEDY, prompt_seeds(0, 5), "test")
+    generations = generate(model, tokenizer, ENDS, PROMPTS, GREEDY, prompt_seeds(0, 5), "test")
     assert [list(generation.ids) for generation in generations] == expected
     assert len({tuple(ids) for ids in expected}) > 1
 
@@ -44,14 +44,14 @@ def test_response_ends_at_the_end_token_which_is_not_part_of_it(model, tokenizer
     end = free[length]
     changed = copy.deepcopy(tokenizer)
     changed.eos_token = tokenizer.convert_ids_to_tokens(end)
-    [generation] = generate(model, changed, [prompt], GREEDY, [0], "test")
+    [generation] = generate(model, changed, [changed.eos_token_id], [prompt], GREEDY, [0], "test")
     assert list(generation.ids) == free[:length]
     assert generation.finished
     assert generation.text == " ".join(f"w{token_id}" for token_id in free[:length] if token_id < 40)
 
 
 def test_response_that_runs_out_of_tokens_is_not_finished(llama, tokenizer):
-    [generation] = generate(llama, tokenizer, [[5]], GREEDY, [0], "test")
+    [generation] = generate(llama, tokenizer, ENDS, [[5]], GREEDY, [0], "test")
     assert len(generation.ids) == 8
     assert not generation.finished
 
@@ -61,14 +61,14 @@ def test_text_has_no_special_tokens(llama, tokenizer):
         llama.lm_head.weight[:] = 0
         llama.lm_head.weight[42] = llama.model.norm.weight
         llama.model.embed_tokens.weight[:] = 1
-        [generation] = generate(llama, tokenizer, [[5]], GREEDY, [0], "test")
+        [generation] = generate(llama, tokenizer, ENDS, [[5]], GREEDY, [0], "test")
     assert generation.ids in {(42,) * 8, (0,) * 8}
     assert "<turn>" not in generation.text
 
 
 def test_same_seed_gives_the_same_responses_and_another_seed_others(model, tokenizer):
     first, again, changed = (
-        generate(model, tokenizer, PROMPTS, SAMPLED, prompt_seeds(seed, 5), "test") for seed in (10, 10, 20)
+        generate(model, tokenizer, ENDS, PROMPTS, SAMPLED, prompt_seeds(seed, 5), "test") for seed in (10, 10, 20)
     )
     assert first == again
     assert first != changed
@@ -80,7 +80,7 @@ def test_nothing_is_left_behind(model, tokenizer):
     frozen.eval()
     modes = [module.training for module in model.modules()]
     state = torch.get_rng_state()
-    generate(model, tokenizer, PROMPTS, SAMPLED, prompt_seeds(10, 5), "test")
+    generate(model, tokenizer, ENDS, PROMPTS, SAMPLED, prompt_seeds(10, 5), "test")
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in model.modules()] == modes
     assert model.generation_config is stored
@@ -92,7 +92,7 @@ def test_nothing_is_left_behind_by_a_failure(llama, tokenizer):
     stored, state = llama.generation_config, torch.get_rng_state()
     llama.train()
     with pytest.raises(IndexError):
-        generate(llama, tokenizer, [[5], [1000]], SAMPLED, [1, 2], "test")
+        generate(llama, tokenizer, ENDS, [[5], [1000]], SAMPLED, [1, 2], "test")
     assert llama.generation_config is stored
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training for module in llama.modules())
@@ -100,7 +100,7 @@ def test_nothing_is_left_behind_by_a_failure(llama, tokenizer):
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_stored_generation_settings_do_not_count(llama, tokenizer, sampling):
-    expected = generate(llama, tokenizer, PROMPTS, sampling, prompt_seeds(10, 5), "test")
+    expected = generate(llama, tokenizer, ENDS, PROMPTS, sampling, prompt_seeds(10, 5), "test")
     likely = list(expected[0].ids[:2])
     llama.generation_config = GenerationConfig(
         do_sample=True,
@@ -112,7 +112,7 @@ def test_stored_generation_settings_do_not_count(llama, tokenizer, sampling):
         max_length=4,
         num_beams=2,
     )
-    assert generate(llama, tokenizer, PROMPTS, sampling, prompt_seeds(10, 5), "test") == expected
+    assert generate(llama, tokenizer, ENDS, PROMPTS, sampling, prompt_seeds(10, 5), "test") == expected
 
 
 def next_token_distribution(model, prompt, temperature):
@@ -142,7 +142,7 @@ def test_sampling_follows_the_whole_distribution_at_its_temperature(llama, token
     draws = 12000
     expected = next_token_distribution(llama, [3, 1], temperature)
     sampling = Sampling(temperature, 1.0, max_new_tokens=1, batch_tokens=3000)
-    generations = generate(llama, tokenizer, [[3, 1]] * draws, sampling, prompt_seeds(1, draws), "test")
+    generations = generate(llama, tokenizer, ENDS, [[3, 1]] * draws, sampling, prompt_seeds(1, draws), "test")
     drawn = torch.tensor([generation.ids[0] if generation.ids else 40 for generation in generations])
     counts = torch.bincount(drawn, minlength=43).double()
     assert fits(counts, expected)
@@ -154,34 +154,27 @@ def test_nucleus_leaves_out_the_tail(llama, tokenizer):
     ordered, tokens = expected.sort(descending=True)
     size = int((ordered.cumsum(0) < 0.6).sum()) + 1
     sampling = Sampling(1.0, 0.6, max_new_tokens=1, batch_tokens=1500)
-    generations = generate(llama, tokenizer, [[3, 1]] * 500, sampling, prompt_seeds(1, 500), "test")
+    generations = generate(llama, tokenizer, ENDS, [[3, 1]] * 500, sampling, prompt_seeds(1, 500), "test")
     assert {generation.ids[0] for generation in generations} == set(tokens[:size].tolist())
 
 
 def test_no_prompts_give_no_generations(llama, tokenizer):
-    assert generate(llama, tokenizer, [], GREEDY, [], "test") == []
+    assert generate(llama, tokenizer, ENDS, [], GREEDY, [], "test") == []
 
 
 def test_empty_prompt_starts_from_a_special_token(llama, tokenizer):
-    [empty, _] = generate(llama, tokenizer, [[], [3, 4]], GREEDY, [0, 1], "test")
+    [empty, _] = generate(llama, tokenizer, ENDS, [[], [3, 4]], GREEDY, [0, 1], "test")
     assert list(empty.ids) == greedy_by_hand(llama, [40], 8)
 
 
 def test_prompt_without_room_for_a_response_is_refused_with_both_lengths(llama, tokenizer):
     with pytest.raises(InputError, match=r"a prompt of 60 tokens and a response of 8 .* 64 positions"):
-        generate(llama, tokenizer, [[1], [2] * 60], GREEDY, [0, 1], "test")
+        generate(llama, tokenizer, ENDS, [[1], [2] * 60], GREEDY, [0, 1], "test")
 
 
 def test_prompt_that_just_fits_is_answered(model, tokenizer):
-    [generation] = generate(model, tokenizer, [[2] * 56], GREEDY, [0], "test")
+    [generation] = generate(model, tokenizer, ENDS, [[2] * 56], GREEDY, [0], "test")
     assert list(generation.ids) == greedy_by_hand(model, [2] * 56, 8)
-
-
-def test_stored_end_tokens_count_only_where_the_tokenizer_calls_them_special(llama, tokenizer):
-    llama.generation_config.eos_token_id = [2, 42]
-    assert end_ids(llama.generation_config, tokenizer) == [40, 42]
-    llama.generation_config.eos_token_id = 2
-    assert end_ids(llama.generation_config, tokenizer) == [40]
 
 
 def test_adapters_count(llama, tokenizer):
@@ -192,22 +185,22 @@ def test_adapters_count(llama, tokenizer):
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=1.0)
-    adapted = generate(wrapped, tokenizer, PROMPTS, GREEDY, prompt_seeds(0, 5), "test")
+    adapted = generate(wrapped, tokenizer, ENDS, PROMPTS, GREEDY, prompt_seeds(0, 5), "test")
     merged = copy.deepcopy(wrapped).merge_and_unload()
     assert [list(generation.ids) for generation in adapted] == [greedy_by_hand(merged, ids, 8) for ids in PROMPTS]
-    assert adapted != generate(llama, tokenizer, PROMPTS, GREEDY, prompt_seeds(0, 5), "test")
+    assert adapted != generate(llama, tokenizer, ENDS, PROMPTS, GREEDY, prompt_seeds(0, 5), "test")
 
 
 def test_autocast_of_the_caller_is_obeyed(llama, tokenizer):
     seen = []
     llama.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        generate(llama, tokenizer, [[3, 1]], SAMPLED, [0], "test")
+        generate(llama, tokenizer, ENDS, [[3, 1]], SAMPLED, [0], "test")
     assert set(seen) == {torch.bfloat16}
 
 
 def test_progress_is_shown_on_standard_error(llama, tokenizer, capsys):
-    generate(llama, tokenizer, PROMPTS, GREEDY, prompt_seeds(0, 5), "student, dolly, seed 10")
+    generate(llama, tokenizer, ENDS, PROMPTS, GREEDY, prompt_seeds(0, 5), "student, dolly, seed 10")
     shown = capsys.readouterr()
     assert "student, dolly, seed 10" in shown.err
     assert "5/5" in shown.err
@@ -217,8 +210,8 @@ def test_progress_is_shown_on_standard_error(llama, tokenizer, capsys):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_responses_are_made_of_the_tokenizers_tokens(llama, tokenizer, temperature):
     prompts, sampling = [[1, 2, 3], [4]], Sampling(temperature, 1.0, 12, 30)
-    expected = generate(llama, tokenizer, prompts, sampling, [1, 2], None)
+    expected = generate(llama, tokenizer, ENDS, prompts, sampling, [1, 2], None)
     llama.resize_token_embeddings(64, mean_resizing=False)
     llama.lm_head.weight.data[43:] = 3 * llama.lm_head.weight.data[:21]
     # Padding of the vocabulary changes nothing, however probable the model finds it.
-    assert generate(llama, tokenizer, prompts, sampling, [1, 2], None) == expected
+    assert generate(llama, tokenizer, ENDS, prompts, sampling, [1, 2], None) == expected

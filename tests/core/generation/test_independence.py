@@ -10,6 +10,7 @@ import torch
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling_settings import Sampling, prompt_seeds
 
+ENDS = [40]
 PROMPTS = [[(7 * row + step) % 39 for step in range(1 + (5 * row) % 11)] for row in range(12)]
 SEEDS = prompt_seeds(3, 12)
 
@@ -18,7 +19,7 @@ def responses(model, tokenizer, prompts=PROMPTS, seeds=SEEDS, batch_tokens=8 * 2
     sampling = Sampling(
         **{"temperature": 0.9, "top_p": 1.0, "max_new_tokens": 12, **changes}, batch_tokens=batch_tokens
     )
-    return generate(model, tokenizer, prompts, sampling, seeds, None)
+    return generate(model, tokenizer, ENDS, prompts, sampling, seeds, None)
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.7])

@@ -13,6 +13,7 @@ from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling_settings import Sampling, prompt_seeds
 from mta_framework.models.state_reader import StateReader
 
+ENDS = [40]
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 35], [8], [9, 7, 9, 3], [2, 3]]
 SEEDS = prompt_seeds(1, 5)
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=12, batch_tokens=40)
@@ -75,28 +76,28 @@ def require_equal(first, second):
 
 def test_training_step_after_generation_has_the_gradients_of_one_before(family, tokenizer):
     before = gradients(family)
-    generations = generate(family, tokenizer, PROMPTS, SAMPLING, SEEDS, None)
+    generations = generate(family, tokenizer, ENDS, PROMPTS, SAMPLING, SEEDS, None)
     require_equal(gradients(family), before)
     with torch.no_grad():
         next(family.parameters()).mul_(-1.0)
-    assert generate(family, tokenizer, PROMPTS, SAMPLING, SEEDS, None) != generations
+    assert generate(family, tokenizer, ENDS, PROMPTS, SAMPLING, SEEDS, None) != generations
 
 
 def test_first_step_of_a_model_may_follow_its_generation(family, tokenizer):
     fresh = copy.deepcopy(family)
-    generate(family, tokenizer, PROMPTS, SAMPLING, SEEDS, None)
+    generate(family, tokenizer, ENDS, PROMPTS, SAMPLING, SEEDS, None)
     require_equal(gradients(family), gradients(fresh))
 
 
 def test_adapters_recomputation_and_hooks_change_no_response(family, tokenizer):
-    plain = generate(family, tokenizer, PROMPTS, SAMPLING, SEEDS, None)
+    plain = generate(family, tokenizer, ENDS, PROMPTS, SAMPLING, SEEDS, None)
     wrapped = get_peft_model(family, LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.5))
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.5)
     merged = copy.deepcopy(wrapped).merge_and_unload().eval()
-    expected = generate(merged, tokenizer, PROMPTS, SAMPLING, SEEDS, None)
+    expected = generate(merged, tokenizer, ENDS, PROMPTS, SAMPLING, SEEDS, None)
     assert expected != plain
     wrapped.train()
     wrapped.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
@@ -105,7 +106,7 @@ def test_adapters_recomputation_and_hooks_change_no_response(family, tokenizer):
     mask = torch.ones(1, 3, dtype=torch.int64)
     torch.manual_seed(6)
     before = reader.read(torch.tensor([[3, 1, 4]]), mask)
-    assert generate(wrapped, tokenizer, PROMPTS, SAMPLING, SEEDS, None) == expected
+    assert generate(wrapped, tokenizer, ENDS, PROMPTS, SAMPLING, SEEDS, None) == expected
     torch.manual_seed(6)
     after = reader.read(torch.tensor([[3, 1, 4]]), mask)
     assert all(torch.equal(after.layers[layer], before.layers[layer]) for layer in (1, 3))
@@ -120,7 +121,7 @@ def test_every_token_is_computed_once(family, tokenizer):
     widths = []
     embedding = family.get_input_embeddings()
     embedding.register_forward_hook(lambda module, inputs, output: widths.append(inputs[0].shape[1]))
-    generate(family, tokenizer, [[3, 1, 4]], SAMPLING, [1], None)
+    generate(family, tokenizer, ENDS, [[3, 1, 4]], SAMPLING, [1], None)
     assert widths[0] == 3
     assert set(widths[1:]) == {1}
 
@@ -129,12 +130,12 @@ def test_step_within_the_same_autocast_context_still_has_gradients(llama, tokeni
     with torch.autocast("cpu", dtype=torch.bfloat16):
         expected = gradients(copy.deepcopy(llama))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        generate(llama, tokenizer, PROMPTS, SAMPLING, SEEDS, None)
+        generate(llama, tokenizer, ENDS, PROMPTS, SAMPLING, SEEDS, None)
         actual = gradients(llama)
     require_equal(actual, expected)
 
 
 def test_parameters_and_buffers_stay_outside_inference_mode(llama, tokenizer):
-    generate(llama, tokenizer, PROMPTS, SAMPLING, SEEDS, None)
+    generate(llama, tokenizer, ENDS, PROMPTS, SAMPLING, SEEDS, None)
     assert not any(parameter.is_inference() for parameter in llama.parameters())
     assert not torch.is_inference_mode_enabled()

@@ -40,7 +40,7 @@ def logits_of(model, padded):
 @pytest.mark.parametrize("lora", [False, True])
 def test_export_loads_as_a_plain_model_with_the_same_logits(student, tokenizer, tmp_path, padded, family, lora):
     model = student(family, lora)
-    save_student(model, tokenizer, tmp_path / "export")
+    save_student(model, tokenizer, [256], tmp_path / "export")
     plain, report = AutoModelForCausalLM.from_pretrained(tmp_path / "export", output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert not any("lora" in name or "base_layer" in name for name in plain.state_dict())
@@ -55,13 +55,13 @@ def test_export_loads_as_a_plain_model_with_the_same_logits(student, tokenizer, 
 def test_export_leaves_the_trained_model_as_it_is(student, tokenizer, tmp_path, padded, family):
     model = student(family, lora=True)
     before, trained = logits_of(model, padded), [name for name, p in model.named_parameters() if p.requires_grad]
-    save_student(model, tokenizer, tmp_path / "export")
+    save_student(model, tokenizer, [256], tmp_path / "export")
     assert torch.equal(logits_of(model, padded), before)
     assert [name for name, p in model.named_parameters() if p.requires_grad] == trained
 
 
 def test_export_has_tokenizer_and_safetensors_alone(student, tokenizer, tmp_path):
-    save_student(student("llama", lora=True), tokenizer, tmp_path / "export")
+    save_student(student("llama", lora=True), tokenizer, [256], tmp_path / "export")
     names = {path.name for path in (tmp_path / "export").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert not any(name.endswith((".bin", ".pt", ".pkl")) or "adapter" in name for name in names)
@@ -73,14 +73,14 @@ def test_export_has_tokenizer_and_safetensors_alone(student, tokenizer, tmp_path
 def test_export_replaces_an_earlier_one(student, tokenizer, tmp_path):
     folder = tmp_path / "deep" / "export"
     (folder / "old").mkdir(parents=True)
-    save_student(student("llama", lora=False), tokenizer, folder)
+    save_student(student("llama", lora=False), tokenizer, [256], folder)
     assert not (folder / "old").exists()
     assert [path.name for path in folder.parent.iterdir()] == ["export"]
 
 
 def test_export_that_fails_leaves_the_earlier_one(student, tokenizer, tmp_path, monkeypatch):
     model = student("llama", lora=False)
-    save_student(model, tokenizer, tmp_path / "export")
+    save_student(model, tokenizer, [256], tmp_path / "export")
     before = sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "export").iterdir())
 
     def fail(*_, **__):
@@ -88,7 +88,7 @@ def test_export_that_fails_leaves_the_earlier_one(student, tokenizer, tmp_path, 
 
     monkeypatch.setattr(type(tokenizer), "save_pretrained", fail)
     with pytest.raises(OSError, match="disk full"):
-        save_student(model, tokenizer, tmp_path / "export")
+        save_student(model, tokenizer, [256], tmp_path / "export")
     assert sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "export").iterdir()) == before
 
 

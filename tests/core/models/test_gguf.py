@@ -79,7 +79,7 @@ def test_expanded_model_trains_and_exports_as_a_plain_one(student, tokenizer, tm
     assert student.get_input_embeddings().weight.grad.any()
     student.zero_grad(set_to_none=True)
     assert not hasattr(student.config, "quantization_config")
-    save_student(student, tokenizer, tmp_path / "student")
+    save_student(student, tokenizer, [256], tmp_path / "student")
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "student").state_dict()
     for name, tensor in student.state_dict().items():
         assert torch.equal(tensor, exported[name])

@@ -76,7 +76,7 @@ def test_layer_beyond_the_teacher_is_refused(tiny, tokenizer):
 
 def test_shortened_student_survives_export(tiny, tokenizer, tmp_path):
     student = load_student(StudentSection(teacher_layers=[1, 4]), tiny("gemma2"), tokenizer, seed=0)
-    save_student(student, tokenizer, tmp_path / "student")
+    save_student(student, tokenizer, [256], tmp_path / "student")
     again = load_student(StudentSection(path=str(tmp_path / "student")), None, tokenizer, seed=0)
     assert again.config.layer_types == student.config.layer_types
     for name, tensor in student.state_dict().items():

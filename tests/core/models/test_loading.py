@@ -25,7 +25,7 @@ SMALL = {
 
 @pytest.fixture
 def folder(tiny, tokenizer, tmp_path):
-    save_student(tiny("qwen2"), tokenizer, tmp_path / "model")
+    save_student(tiny("qwen2"), tokenizer, [256], tmp_path / "model")
     return tmp_path / "model"
 
 

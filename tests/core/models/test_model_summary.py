@@ -19,7 +19,7 @@ CONFIG = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "num
 
 @pytest.fixture
 def folder(tiny, tokenizer, tmp_path):
-    save_student(tiny("gemma2"), tokenizer, tmp_path / "model")
+    save_student(tiny("gemma2"), tokenizer, [256], tmp_path / "model")
     return tmp_path / "model"
 
 

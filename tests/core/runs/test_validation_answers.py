@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from mta_framework import Metric, ScoreSet
 from mta_framework.generation.sampling_settings import Generation
+from mta_framework.models.turn_end import settle_turn_end
 from mta_framework.runs.validation_answers import validation_answers
 from mta_framework.spec.run import RunSpec
 
@@ -39,7 +40,12 @@ def build(spec_dict, tokenizer_folder):
         engine = SimpleNamespace(generate=generate)
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
         return validation_answers(
-            RunSpec.model_validate(spec), Lengths(Lengths.Params()), engine, None, tokenizer
+            RunSpec.model_validate(spec),
+            Lengths(Lengths.Params()),
+            engine,
+            None,
+            tokenizer,
+            settle_turn_end(tokenizer, ()),
         ), asked
 
     return build

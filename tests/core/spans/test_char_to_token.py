@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sides import sides
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.prompts import Sample, render
@@ -61,7 +62,7 @@ def test_token_ranges_are_those_of_the_plain_double_loop(byte_tokenizer: Build, 
         special += [False] * len(after["input_ids"])
         expected = reference(prompt + response, offsets[:max_length], special[:max_length], spans)
         sample = Sample(prompt, response, (response,))
-        (example,) = encode([sample], [{"g": spans}], tokenizer, max_length, 10_000).examples
+        (example,) = encode([sample], [{"g": spans}], sides(max_length, tokenizer), 10_000).examples
         assert [tuple(token_range) for token_range in example.spans["g"].tolist()] == expected
         assert example.spans["g"].dtype == np.int32
 
@@ -116,7 +117,7 @@ def test_special_tokens_with_text_count_for_no_span_and_interrupt() -> None:
 def test_the_markers_of_a_chat_template_belong_to_no_span(chat_tokenizer: PreTrainedTokenizerFast) -> None:
     (sample,) = render([Record((Message("user", "the lamp"),), ("the keeper",))], "chat", chat_tokenizer)
     everything = [(start, len(sample.text)) for start in range(len(sample.text))]
-    (example,) = encode([sample], [{"g": everything}], chat_tokenizer, 64, 32).examples
+    (example,) = encode([sample], [{"g": everything}], sides(64, chat_tokenizer), 32).examples
     inside = {int(token) for first, end in example.spans["g"] for token in example.input_ids[first:end]}
     assert inside
     assert not inside & set(chat_tokenizer.all_special_ids)
@@ -128,5 +129,5 @@ def test_an_unknown_word_counts_though_its_token_is_special() -> None:
     words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, "lamp": 2}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", unk_token="<unk>")
-    (example,) = encode([Sample("new lamp", "", ("",))], [{"g": [(0, 3), (0, 8)]}], tokenizer, 9, 8).examples
+    (example,) = encode([Sample("new lamp", "", ("",))], [{"g": [(0, 3), (0, 8)]}], sides(9, tokenizer), 8).examples
     assert example.spans["g"].tolist() == [[0, 1], [0, 2]]

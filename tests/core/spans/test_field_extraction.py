@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sides import sides
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework import PluginParams, RunError, SpanExtractor, SpanSet
@@ -20,6 +21,7 @@ from mta_framework.data.records import read_records
 from mta_framework.data.response_encoding import Response, ResponseEncoder
 from mta_framework.data.rows import Instruction, Message, Record
 from mta_framework.data.tokens import encode
+from mta_framework.models.turn_end import settle_turn_end
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.extraction import extract
 from mta_framework.spans.field_extraction import extract_by_field
@@ -168,11 +170,13 @@ def test_responses_written_during_training_are_fields_too(
     samples = render(read_records(DatasetSection(path=str(rows_file)), "data"), "alpaca", tokenizer, split_fields=True)
     texts, boundaries = [sample.text for sample in samples], [sample.boundaries for sample in samples]
     spans = extract_by_field(texts, boundaries, partial(extract, extractor))
-    expected = encode(samples, spans, tokenizer, 500, 499).examples
+    expected = encode(samples, spans, sides(500, tokenizer), 499).examples
     responses = [
         Response(tuple(example.input_ids[example.prompt_length : -1].tolist()), finished) for example in expected
     ]
-    encoded = ResponseEncoder(tokenizer, extractor, 500).encode(expected, responses, by_student=True)
+    encoded = ResponseEncoder(tokenizer, tokenizer.eos_token_id, extractor, 500).encode(
+        expected, responses, by_student=True
+    )
     for example, original in zip(encoded, expected, strict=True):
         assert example.prompt_boundaries == original.prompt_boundaries
         assert {name: array.tolist() for name, array in example.spans.items()} == {
@@ -190,7 +194,7 @@ def test_a_data_section_says_what_is_parsed(
             {"train": {"path": str(rows_file)}, "parse": parse, "max_length": 999, "max_prompt_length": 998}
         )
         extractor = Whole()
-        prepared = prepare(section, chat_tokenizer, extractor, tmp_path / parse)
+        prepared = prepare(section, chat_tokenizer, settle_turn_end(chat_tokenizer, ()), extractor, tmp_path / parse)
         asked[parse] = extractor.asked
         assert prepared.parsed == len(extractor.asked)
         assert all((example.prompt_boundaries != ()) == (parse == "fields") for example in prepared.train.examples)

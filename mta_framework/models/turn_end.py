@@ -1,0 +1,81 @@
+"""Settles what ends a response: from the chat template, the tokenizers and the generation settings of the models."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+_ANSWER = "the-answer-itself"
+_LONGEST_SHOWN = 60
+"""Characters of what a template writes that a message quotes."""
+
+
+@dataclass(frozen=True)
+class TurnEnd:
+    """The tokens that end a response of a model.
+
+    Args:
+        plain_id: Id of the token that ends a response outside of conversations: the tokenizer's end token.
+        chat_id: Id of the token that the chat template writes at the end of an answer; None where it is not settled.
+        stop_ids: Ids of all tokens at which generation stops, ascending; the two above are among them.
+        chat_problem: Why ``chat_id`` is None; empty where it is settled.
+    """
+
+    plain_id: int
+    chat_id: int | None
+    stop_ids: tuple[int, ...]
+    chat_problem: str = ""
+
+
+def settle_turn_end(tokenizer: PreTrainedTokenizerBase, stored_ids: Iterable[int]) -> TurnEnd:
+    """Settle what ends a response of the models that use a tokenizer.
+
+    In a conversation the chat template decides: a response ends with the first end token that it writes after an
+    answer, or the first token of any kind that was added to the vocabulary. Where it writes nothing but white space,
+    and outside of conversations, the tokenizer's end token ends a response. Generation stops at both, and at the stored
+    end tokens that are special tokens of the tokenizer: chat models often stop at several tokens, which only their
+    generation settings list; but the default of a newly initialised model may be an ordinary word of its tokenizer.
+
+    Args:
+        tokenizer: Tokenizer with an end token.
+        stored_ids: End tokens in the generation settings of all models that use these ids.
+    """
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ends = {tokenizer.eos_token_id, *special.intersection(stored_ids)}
+    chat_id, problem = _chat_end(tokenizer, ends)
+    if chat_id is not None:
+        ends.add(chat_id)
+    return TurnEnd(tokenizer.eos_token_id, chat_id, tuple(sorted(ends)), problem)
+
+
+def stored_end_ids(stored: GenerationConfig | None) -> tuple[int, ...]:
+    """Return the end tokens of stored generation settings; none where there are no settings or they name none."""
+    named = stored.eos_token_id if stored is not None else None
+    candidates = named if isinstance(named, list | tuple) else [named]
+    return tuple(index for index in candidates if isinstance(index, int))
+
+
+def _chat_end(tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> tuple[int | None, str]:
+    """The token that ends an answer, or None and the reason."""
+    if not tokenizer.chat_template:
+        return None, "the tokenizer has no chat template"
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except Exception as error:  # a template is foreign code: it may raise anything
+        return None, f"the chat template refuses a question with its answer ({error})"
+    _, answer, after = text.rpartition(_ANSWER)
+    if not answer:
+        return None, "the chat template does not write an answer as it is"
+    if not after.strip():
+        return tokenizer.eos_token_id, ""
+    ids = tokenizer(after, add_special_tokens=False)["input_ids"]
+    added = [index for index in ids if index in tokenizer.added_tokens_decoder]
+    if not added:
+        shown = after.strip()[:_LONGEST_SHOWN]
+        return None, f"the chat template ends an answer with {shown!r}, which is no single token of the tokenizer"
+    return next((index for index in added if index in ends), added[0]), ""
