@@ -138,6 +138,9 @@ def as_plugin_error(plugin: str) -> Iterator[None]:
 _UNSAFE_ADVICE = "weights_only"
 """In every message of ``torch.load`` about a file that it refuses."""
 
+_LONGEST_NAME = 200
+"""Characters of a name up to which similar ones are looked for, which takes time with the square of its length."""
+
 _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _DISK_FULL_MESSAGES = (
@@ -215,8 +218,16 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     Returns:
         ``Did you mean 'x'?``, or an empty string if no candidate is close.
     """
+    close = nearest_name(name, candidates)
+    return f"Did you mean {close!r}?" if close is not None else ""
+
+
+def nearest_name(name: str, candidates: Iterable[str]) -> str | None:
+    """Find the candidate nearest to a misspelt name; None if no candidate is close, or the name is overlong."""
+    if len(name) > _LONGEST_NAME:
+        return None
     close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else ""
+    return close[0] if close else None
 
 
 def require_known(where: str, noun: str, names: Iterable[str], known: Sequence[str]) -> None:

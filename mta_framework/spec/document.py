@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ KeyPath = tuple[str | int, ...]
 
 _DEEPEST = 50
 """Deepest nesting that is read: far more levels than any spec has, far fewer than Python's stack."""
+_MAX_BYTES = 2**24
+"""Largest file that is read as a spec."""
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _TOO_DEEP = f"more than {_DEEPEST} levels of brackets"
 
 
@@ -37,6 +42,8 @@ def parse(text: str) -> Any:
         raise ValueError(_TOO_DEEP) from None
     if _depth(value) > _DEEPEST:
         raise ValueError(_TOO_DEEP)
+    if half := _HALF_CHARACTER.search(json.dumps(value, ensure_ascii=False, default=_all_values)):
+        raise ValueError(f"\\u{ord(half[0]):04x} is half a character")
     return value
 
 
@@ -51,7 +58,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Fault]]:
     """
     try:
         # Windows editors put a byte order mark before UTF-8.
-        document = parse(path.read_text(encoding="utf-8-sig"))
+        document = parse(_read_bytes(path).decode("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError([_unreadable(path, error)]) from None
     if not isinstance(document, dict):
@@ -79,6 +86,16 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def _read_bytes(path: Path) -> bytes:
+    if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe or a device may never end
+        raise ValueError("it is a pipe, a socket or a device")
+    with path.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
+    return content
+
+
 def _settled(value: Any, key_path: KeyPath) -> Iterator[tuple[KeyPath, Repeated]]:
     entries = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
     for key, entry in entries:
@@ -101,6 +118,10 @@ def _depth(value: Any) -> int:
         ]
         depth += 1
     return depth
+
+
+def _all_values(value: Any) -> Any:
+    return value.values if isinstance(value, Repeated) else str(value)
 
 
 def _last(value: Any) -> Any:

@@ -39,6 +39,8 @@ def override(document: dict[str, Any], settings: Sequence[str], schema: Schema) 
 
 
 def _split(setting: str) -> tuple[list[str], Any]:
+    if any("\ud800" <= character <= "\udfff" for character in setting):
+        raise _Refused("is not valid UTF-8", "text in the encoding of the terminal", "Correct it.")
     key, equals, text = setting.partition("=")
     if not equals or not all(key.split(".")):
         raise _Refused(

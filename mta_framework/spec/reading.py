@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Generic
 
@@ -17,7 +17,10 @@ from mta_framework.spec.repair import SpecT, repaired, validate
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.schema_text import Schema
 from mta_framework.spec.section import Section
-from mta_framework.spec.validation_faults import faults_of
+from mta_framework.spec.validation_faults import faults_of, listed
+
+_LONGEST_NAME = 200
+"""Characters of a dotted name that messages show."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,27 @@ class RawSpec(Generic[SpecT]):
     def where(self, key_path: KeyPath) -> str:
         """The name of a key path in error messages, which shows whether the command line set it."""
         name = ".".join(map(str, key_path)) or str(self.path)
+        name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
         setting = next((given for given in self.given if key_path[: len(given)] == given), None)
         return name if setting is None else self.given[setting] or f"--set {name}"
 
     def sound(self, *key_path: str | int) -> bool:
         """Whether the draft's value at ``key_path``, including list entries, is the one that the user gave."""
-        return not any(_touches(unsound, key_path) for unsound in self.unsound)
+        above = any(key_path[:length] in self.unsound for length in range(len(key_path) + 1))
+        return not above and key_path not in self._lists_with_faults
+
+    @cached_property
+    def _lists_with_faults(self) -> frozenset[KeyPath]:
+        """Key paths below which an entry of a list, or of a list in it, is unsound.
+
+        A section is valid even if one of its fields is not, so only list entries count.
+        """
+        return frozenset(
+            key_path[:length]
+            for key_path in self.unsound
+            for length in range(len(key_path))
+            if all(isinstance(key, int) for key in key_path[length:])
+        )
 
 
 def read_spec(path: Path, overrides: Sequence[str] = ()) -> RawSpec[RunSpec]:
@@ -102,7 +120,8 @@ def _read(
     draft, unsound = repaired(kind, raw, folder, schema)
     named = {**dict.fromkeys(overridden), **given}
     reading = RawSpec(path, raw, None, (), draft, frozenset(unsound), named)
-    faults = (*repetitions, *refused, *_structural(kind, reading, folder), *_contradictions(reading))
+    contradictions = listed(_contradictions(reading), reading.where(()))
+    faults = (*repetitions, *refused, *_structural(kind, reading, folder), *contradictions)
     return RawSpec(path, raw, None if faults else draft, faults, draft, frozenset(unsound), named)
 
 
@@ -135,9 +154,3 @@ def _sections(value: Any, key_path: KeyPath) -> Iterator[tuple[KeyPath, Section]
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, entry in entries:
         yield from _sections(entry, (*key_path, key))
-
-
-def _touches(unsound: KeyPath, key_path: KeyPath) -> bool:
-    shared = min(len(unsound), len(key_path))
-    # Below a key path only list entries count: a section is valid even if one of its fields is faulty.
-    return unsound[:shared] == key_path[:shared] and all(isinstance(key, int) for key in unsound[shared:])

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from mta_framework.spec.document import KeyPath
 from mta_framework.spec.schema_text import Schema, property_at
 from mta_framework.spec.section import Section
-from mta_framework.spec.validation_faults import key_path_of, meant
+from mta_framework.spec.validation_faults import MOST_FAULTS, key_path_of, meant
 
 SpecT = TypeVar("SpecT", bound=Section)
 
@@ -48,7 +48,8 @@ def repaired(
         faulty = {key_path_of(detail, schema) for detail in details}
         unknown = {key_path_of(detail, schema) for detail in details if detail["type"] == "extra_forbidden"}
         # A misspelt field was given, so the absence of the intended one must not be reported.
-        key_paths |= faulty | {(*key_path[:-1], name) for key_path in unknown if (name := meant(key_path, schema))}
+        checked = sorted(unknown, key=str)[:MOST_FAULTS]
+        key_paths |= faulty | {(*key_path[:-1], name) for key_path in checked if (name := meant(key_path, schema))}
         # The last entries first: deleting one must not shift the others.
         for key_path in sorted(faulty, key=lambda key_path: [str(key).rjust(9) for key in key_path], reverse=True):
             _mend(draft, key_path, schema)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pydantic import ValidationError
 
-from mta_framework.errors import Fault, nearest
+from mta_framework.errors import Fault, nearest, nearest_name
 from mta_framework.spec.document import KeyPath, parse, shown
 from mta_framework.spec.schema_text import Schema, branches, phrase, property_at, untagged
 
@@ -30,9 +30,14 @@ _PROBLEMS = {
 }
 """Pydantic's name of an error, or its suffix -> the problem."""
 
+MOST_FAULTS = 100
+"""Most faults of one document that are listed, and most unknown fields that are compared to known ones."""
+
 
 def faults_of(error: ValidationError, schema: Schema, where: Callable[[KeyPath], str], noun: str) -> list[Fault]:
     """Make one fault for every value that failed validation.
+
+    Of many, the first are listed: each is compared to all known names, in case it is misspelt.
 
     Args:
         error: The validation error.
@@ -44,11 +49,27 @@ def faults_of(error: ValidationError, schema: Schema, where: Callable[[KeyPath],
     holders = {key_path[:length] for key_path, _ in details for length in range(len(key_path))}
     faults: dict[KeyPath, Fault] = {}
     for key_path, detail in details:
+        if len(faults) > MOST_FAULTS:
+            break
         # Pydantic also reports a tuple of faulty entries as too short.
         if not (key_path in holders and detail["type"] == "too_short"):
             # A union gives one error per alternative; its schema names them all at once.
             faults.setdefault(key_path, _fault(detail, _tagged_key_path(detail, schema), schema, where(key_path), noun))
-    return list(faults.values())
+    return listed(faults.values(), where(()))
+
+
+def listed(faults: Iterable[Fault], where: str) -> list[Fault]:
+    """The first of many faults; the last one then says that there are more.
+
+    Args:
+        faults: Any number of faults.
+        where: Name of the document.
+    """
+    first = list(itertools.islice(faults, MOST_FAULTS + 1))
+    if len(first) <= MOST_FAULTS:
+        return first
+    problem = f"has more faults than the {MOST_FAULTS} that are listed"
+    return [*first[:MOST_FAULTS], Fault(where, problem, "a document without faults", "Correct the listed ones first.")]
 
 
 def key_path_of(detail: Any, schema: Schema) -> KeyPath:
@@ -70,8 +91,7 @@ def _tagged_key_path(detail: Any, schema: Schema) -> KeyPath:
 
 def meant(key_path: KeyPath, schema: Schema) -> str | None:
     """The known field that resembles the unknown one at ``key_path``; None if there is none."""
-    close = difflib.get_close_matches(str(key_path[-1]), _fields(key_path, schema), n=1, cutoff=0.5)
-    return close[0] if close else None
+    return nearest_name(str(key_path[-1]), _fields(key_path, schema))
 
 
 def _fields(key_path: KeyPath, schema: Schema) -> list[str]:

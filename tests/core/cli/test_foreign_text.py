@@ -27,9 +27,7 @@ def shown_foreign_text(monkeypatch):
 
 
 def test_a_fault_shows_control_characters_of_the_spec_as_signs(mta, spec_file):
-    spec_file.write_text(
-        spec_file.read_text().replace('"name": "plain"', '"n\\u001b]0;x\\u0007\\u202e": 1, "name": "\\ud800"')
-    )
+    spec_file.write_text(spec_file.read_text().replace('"name": "plain"', '"n\\u001b]0;x\\u0007\\u202e": 1'))
     done = mta("check", spec_file)
     assert done.exit_code == 2
     assert "n␛]0;x␇" in done.output
