@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mta_framework.cli.visible_records import show_foreign_text
-from mta_framework.errors import InputError, RunError
+from mta_framework.errors import InputError, RunError, error_text
 from mta_framework.tables.terminal_chars import visible
 
 
@@ -30,6 +30,9 @@ class Commands(click.Group):
         except RunError as error:
             what = "The run" if context.invoked_subcommand == "run" else f"mta {context.invoked_subcommand}"
             say_error(f"{what} failed: {error}")
+            context.exit(1)
+        except SystemExit as error:  # no command of this package ends this way
+            say_error(f"The command was ended from within ({error_text(error)}), and is not finished.")
             context.exit(1)
         except KeyboardInterrupt:
             say_error("Interrupted. To continue a run: mta run SPEC --resume; any other command: run it again.")

@@ -44,13 +44,13 @@ def _against_base(group: Group, groups: Sequence[Group]) -> Group:
 
     Of several, that which differs in the alignment alone.
     """
-    spec = group.runs[0].report.spec
+    spec = group.runs[0].spec
     if group.reference or not spec.get("alignment") or "base_loss" not in spec:
         return group
     bases = {
-        each.label: _beyond_alignment(each.runs[0].report.spec, spec)
+        each.label: _beyond_alignment(each.runs[0].spec, spec)
         for each in groups
-        if not each.reference and _is_base(each.runs[0].report.spec, spec)
+        if not each.reference and _is_base(each.runs[0].spec, spec)
     }
     if len(bases) > 1:
         bases = {label: fields for label, fields in bases.items() if not fields}

@@ -80,10 +80,11 @@ def common(runs: Sequence[Run], despite_differences: bool = False) -> Common:
             no set or no metric in common.
     """
     differences = [difference for difference in _settings_by_value(runs) if len(difference.values) > 1]
-    if differences and not despite_differences:
-        raise InputError(_fault(difference) for difference in differences)
     uneven = {difference.where for difference in differences}
     sets = tuple(name for name in runs[0].set_facts(runs[0].models[0]) if f"{_SETS}{name}" not in uneven)
+    differences += [prompts for name in sets if len((prompts := _prompts(name, runs)).values) > 1]
+    if differences and not despite_differences:
+        raise InputError(_fault(difference) for difference in differences)
     defined = [entry for entry in runs[0].facts.metrics if f"{_METRICS}{entry.label}" not in uneven]
     metrics = tuple(dataclasses.replace(entry, usage={}) for entry in defined)
     shared = {"set": sets, "metric": metrics}
@@ -93,12 +94,17 @@ def common(runs: Sequence[Run], despite_differences: bool = False) -> Common:
 
 def _settings_by_value(runs: Sequence[Run]) -> Iterator[Difference]:
     settings = [_settings(run) for run in runs]
-    names = distinct_labels([run.name for run in runs], [[run] for run in runs])
     for where in dict.fromkeys(name for of_run in settings for name in of_run):
-        values: dict[str, list[str]] = {}
-        for name, of_run in zip(names, settings, strict=True):
-            values.setdefault(of_run.get(where, "absent"), []).append(name)
-        yield Difference(where, values)
+        yield _by_value(where, [of_run.get(where, "absent") for of_run in settings], runs)
+
+
+def _by_value(where: str, values: Sequence[str], runs: Sequence[Run]) -> Difference:
+    """The value of each run, as value -> names of runs."""
+    by_value: dict[str, list[str]] = {}
+    names = distinct_labels([run.name for run in runs], [[run] for run in runs])
+    for name, value in zip(names, values, strict=True):
+        by_value.setdefault(value, []).append(name)
+    return Difference(where, by_value)
 
 
 def _settings(run: Run) -> dict[str, str]:
@@ -122,6 +128,12 @@ def _rows(run: Run, name: str) -> str:
     facts = run.set_facts(run.models[0])[name]
     # Rows without a digest are not known to be anyone else's.
     return f"{facts.prompts} prompts, {facts.digest[:12] or f'unknown ones of {run.folder}'}"
+
+
+def _prompts(name: str, runs: Sequence[Run]) -> Difference:
+    """The prompts of a set as they were rendered for each run: other templates ask the same question otherwise."""
+    rendered = [f"digest {run.set_facts(run.models[0])[name].prompts_digest[:12]}" for run in runs]
+    return _by_value(f"rendered prompts of {name}", rendered, runs)
 
 
 def _fault(difference: Difference) -> Fault:

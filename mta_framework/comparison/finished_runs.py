@@ -14,6 +14,10 @@ from mta_framework.evaluation.aggregation import SetResult, prompt_scores, rows_
 from mta_framework.evaluation.predictions import Prediction, read_rows
 from mta_framework.evaluation.report import REPORT_FILE, EvaluationFacts, MetricFacts, Report, SetFacts, read_report
 from mta_framework.evaluation.statistics import PromptScores
+from mta_framework.spec.document import KeyPath
+from mta_framework.spec.evaluation_spec import EvaluationSpec
+from mta_framework.spec.input_fields import map_locations
+from mta_framework.spec.run import RunSpec
 
 _REMEDY = "Resume the run, or evaluate anew, and leave the files as they are."
 _SECTIONS = ("teacher", "student", "data", "base_loss", "alignment", "training", "evaluation")
@@ -39,6 +43,21 @@ class Run:
     def name(self) -> str:
         """Name of the run."""
         return self.report.name
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The spec with the content of data sets and models in place of their paths, as far as it is known."""
+        inputs = self.report.inputs
+
+        def content(key_path: KeyPath, kind: str, value: str) -> Any:
+            if kind == "path":
+                return inputs.get(".".join(map(str, key_path)), value)
+            hub = ".".join(map(str, (*key_path[:-1], "hub")))
+            return inputs.get(hub, value)
+
+        kind = RunSpec if "student" in self.report.spec else EvaluationSpec
+        document: dict[str, Any] = map_locations(kind, dict(self.report.spec), content)
+        return document
 
     @property
     def seed(self) -> int | None:

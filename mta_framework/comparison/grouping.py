@@ -128,7 +128,7 @@ def _shared_name(runs: Sequence[Run]) -> str:
 
 def _method(run: Run) -> str:
     trained = run.seed is not None
-    return json.dumps(what_counts(run.report.spec), sort_keys=True) if trained else str(run.folder.resolve())
+    return json.dumps(what_counts(run.spec), sort_keys=True) if trained else str(run.folder.resolve())
 
 
 def _repetitions(runs: Sequence[Run]) -> Iterator[Fault]:

@@ -76,6 +76,21 @@ def _records(rows: Iterable[tuple[str, object]], where: str, source: str) -> Rec
     return records
 
 
+def hub_fingerprint(section: DatasetSection) -> str | None:
+    """Return the fingerprint that ``datasets`` gives to a data set of the hub; None where it cannot be loaded.
+
+    Args:
+        section: Section of the spec that names the data set by ``hub``.
+    """
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(section.hub, split=section.split, revision=section.revision)
+    except Exception:  # whoever reads its rows reports the cause
+        return None
+    return getattr(loaded, "_fingerprint", None)
+
+
 def _hub_rows(section: DatasetSection, where: str) -> Iterator[tuple[str, object]]:
     import datasets
 

@@ -88,6 +88,11 @@ def prompt_scores(metric: MetricFacts, over_seeds: Sequence[Sequence[Prediction]
     return PromptScores(scores_SP, None if weights is None else np.array(weights, dtype=np.float64), metric.mean)
 
 
+def prompts_digest(predictions: Sequence[Prediction]) -> str:
+    """A digest of the rendered prompts: equal where two models were asked the same, in the same template."""
+    return digest([row.prompt for row in predictions])
+
+
 def rows_digest(predictions: Sequence[Prediction]) -> str:
     """A digest of questions and references: equal where two evaluations used the same rows, whatever the template."""
     return digest([[row.question, list(row.references)] for row in predictions])
@@ -130,7 +135,8 @@ def _unscored(label: str, over_seeds: Sequence[SetResult]) -> int:
 def _set_facts(over_seeds: Sequence[SetResult]) -> SetFacts:
     one = over_seeds[0]
     finished = statistics.fmean(row.finished for row in over_seeds)
-    return SetFacts(one.model, one.set, len(one.predictions), one.cut, finished, rows_digest(one.predictions))
+    digests = rows_digest(one.predictions), prompts_digest(one.predictions)
+    return SetFacts(one.model, one.set, len(one.predictions), one.cut, finished, *digests)
 
 
 def _samples(by_set: Sequence[Sequence[SetResult]]) -> tuple[SampleResponses, ...]:

@@ -79,6 +79,7 @@ class SetFacts:
         cut: Number of prompts that were truncated on the left.
         finished: Share of the responses that ended before the token limit.
         digest: Digest of questions and references, equal where two evaluations used the same rows.
+        prompts_digest: Digest of the prompts as they were rendered, equal where two models were asked alike.
     """
 
     model: str
@@ -87,6 +88,7 @@ class SetFacts:
     cut: int
     finished: float
     digest: str = ""
+    prompts_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,7 @@ class Report:
         span_samples: A few training texts with their spans.
         command: Command line.
         best: Checkpoint whose student was exported; None: the student of the last step was.
+        inputs: Content of the data sets and models, as digests by dotted field, e.g. ``data.train.path``.
         base_loss_title: Name of the base loss in tables, as papers print it; empty: that in the spec.
         format: Format of the file, see ``FORMAT``.
     """
@@ -240,6 +243,7 @@ class Report:
     span_samples: tuple[SpanSample, ...] = ()
     command: str = ""
     best: BestCheckpoint | None = None
+    inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     base_loss_title: str = ""
     format: int = FORMAT
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mta_framework.models.fingerprint import weight_file_stats
 from mta_framework.models.loading import pretrained
 from mta_framework.models.model_summary import ModelSummary, summarise_pretrained
 from mta_framework.models.sources import ModelSource, local_tokenizer, model_source
@@ -63,14 +61,6 @@ class EvaluatedModel:
         """The transformers folder that holds model and tokenizer; None for hub models and GGUF files."""
         path, whole = self._section.path, self._section.tokenizer is None
         return Path(path) if path and whole and Path(path).is_dir() else None
-
-    @property
-    def fingerprint(self) -> str:
-        """A string that changes whenever the weights change."""
-        # A branch of the hub moves on; its configuration knows the commit.
-        commit = getattr(self.summary.config, "_commit_hash", None)
-        files = weight_file_stats(Path(self._section.path)) if self._section.path else []
-        return json.dumps([self._section.model_dump(mode="json"), commit, files])
 
     def load(self) -> PreTrainedModel:
         """Load the model in evaluation mode, without gradients, onto its device.

@@ -1,52 +1,91 @@
-"""Fingerprints of weights, so that saved predictions are never used for weights that have changed since."""
+"""Identity of models by content: digests of their files, whatever their path and time; hub models by their commit."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from mta_framework.spec.evaluation_spec import EvaluationSpec
+from mta_framework.spec.input_fields import ModelInput, without_locations
 from mta_framework.spec.run import RunSpec
+from mta_framework.storage import file_digest
+
+_SUFFIXES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
+"""Endings of the files of a model folder that weights, configuration, tokenizer or chat template are read from."""
+
+Content = Mapping[str, str]
+"""What identifies an input: names of files, or of another property such as a hub commit -> digest, or value."""
 
 
-def fingerprints(spec: RunSpec, student_folder: Path, teacher_folder: Path | None) -> dict[str, str]:
-    """Compute a fingerprint of the weights of every model of a run.
+def model_content(path: Path) -> Content:
+    """Digests of the files of a model or tokenizer folder by their name, or of a GGUF file.
+
+    Args:
+        path: The folder or file.
+    """
+    if path.is_file():
+        return {"sha256": file_digest(path)}
+    files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+    return {file.name: file_digest(file) for file in files}
+
+
+def source_contents(where: str, section: ModelInput) -> dict[str, Content]:
+    """Content of the model and the tokenizer that a section names, as far as it is known, by dotted field.
+
+    Args:
+        where: Name of the section.
+        section: Section ``teacher``, ``student`` or ``model`` of a spec.
+    """
+    contents: dict[str, Content] = {}
+    for name in ("path", "tokenizer"):
+        path = getattr(section, name, None)
+        if path is not None and Path(path).exists():
+            contents[f"{where}.{name}"] = model_content(Path(path))
+    if section.hub is not None and (commit := _commit(section.hub, section.revision)):
+        contents[f"{where}.hub"] = {"commit": commit}
+    return contents
+
+
+def fingerprints(spec: RunSpec, contents: Mapping[str, Content], student: Content) -> dict[str, str]:
+    """Compute a fingerprint of every model of a run.
 
     Args:
         spec: Spec of the run.
-        student_folder: Folder of the exported student.
-        teacher_folder: Folder of the student that ``teacher.run`` exported; None for any other teacher, or none.
+        contents: Content of the run's inputs, by dotted field.
+        student: Content of the exported student.
 
     Returns:
         Name of the model (``student``, ``teacher``, ``initial_student``) -> a string that changes whenever its weights
         change.
     """
-    precision = spec.training.precision
-    source = spec.teacher.model_dump(mode="json") if spec.teacher else None
-    path = teacher_folder or (Path(spec.teacher.path) if spec.teacher and spec.teacher.path else None)
-    teacher = json.dumps([source, precision, weight_file_stats(path)])
-    initial = [
-        spec.student.model_dump(mode="json"),
-        spec.seed,
-        precision,
-        teacher if spec.student.teacher_layers else "",
-    ]
+    precision, document = spec.training.precision, without_locations(RunSpec, spec.model_dump(mode="json"))
+    teacher = json.dumps([document["teacher"], precision, _of(contents, "teacher")], sort_keys=True)
+    source = teacher if spec.student.teacher_layers else ""
+    initial = [document["student"], spec.seed, precision, _of(contents, "student"), source]
     return {
-        "student": json.dumps([precision, weight_file_stats(student_folder)]),
+        "student": json.dumps([precision, student], sort_keys=True),
         "teacher": teacher,
-        "initial_student": json.dumps(initial),
+        "initial_student": json.dumps(initial, sort_keys=True),
     }
 
 
-def weight_file_stats(path: Path | None) -> list[list[str | int]]:
-    """List path, size and modification time of the weight files at a path.
+def evaluated_fingerprint(spec: EvaluationSpec, contents: Mapping[str, Content]) -> str:
+    """The same for the model of an evaluation without training."""
+    document = without_locations(EvaluationSpec, spec.model_dump(mode="json"))
+    return json.dumps([document["model"], _of(contents, "model")], sort_keys=True)
 
-    Args:
-        path: A model folder, whose safetensors files are listed, or one file; None gives an empty list.
 
-    Returns:
-        ``[path, bytes, nanoseconds]`` for each file.
-    """
-    if path is None:
-        return []
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.exists()]
+def _of(contents: Mapping[str, Content], section: str) -> dict[str, Content]:
+    return {name: content for name, content in contents.items() if name.partition(".")[0] == section}
+
+
+def _commit(hub: str, revision: str | None) -> str | None:
+    """The commit that a branch or tag of the hub stands for; None where it cannot be found out."""
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    with suppress(OSError, ValueError):  # whoever loads the model reports them
+        file = cached_file(hub, "config.json", revision=revision)
+        return extract_commit_hash(file, None)
+    return None

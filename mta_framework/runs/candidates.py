@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from mta_framework.distributed import run_on_main
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet
 from mta_framework.generation.engine import SavedModel
 from mta_framework.models.evaluated import EvaluatedModel
-from mta_framework.models.fingerprint import fingerprints
+from mta_framework.models.fingerprint import Content, evaluated_fingerprint, fingerprints, model_content
 from mta_framework.models.run_models import RunModels
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.preparation import RunInputs
@@ -20,7 +20,7 @@ from mta_framework.spec.training import DTYPE_OF_PRECISION
 
 
 def models_of_run(
-    spec: RunSpec, inputs: RunInputs, run_models: RunModels, teacher_folder: Path | None
+    spec: RunSpec, inputs: RunInputs, run_models: RunModels, known: Mapping[str, Content]
 ) -> list[Candidate]:
     """The models that ``evaluation.models`` names, in its order.
 
@@ -28,10 +28,10 @@ def models_of_run(
         spec: Spec of a run whose student is trained.
         inputs: What was prepared for the run.
         run_models: Loads the models.
-        teacher_folder: The student that ``teacher.run`` exported, or None.
+        known: Content of the inputs by dotted field, on the main process.
     """
     folder, tokenizer = RunFolder.of(spec).student, run_models.tokenizer
-    prints = fingerprints(spec, folder, teacher_folder)
+    prints = run_on_main(lambda: fingerprints(spec, known, model_content(folder)))
     loaders: dict[str, Callable[[], Any]] = {
         "student": partial(run_models.exported_student, folder),
         "teacher": run_models.teacher,
@@ -55,8 +55,11 @@ def models_of_run(
     ]
 
 
-def evaluated_model(spec: EvaluationSpec, model: EvaluatedModel, sets: Sequence[EvaluationSet]) -> Candidate:
-    """The one model of an evaluation by itself."""
+def evaluated_model(
+    spec: EvaluationSpec, model: EvaluatedModel, sets: Sequence[EvaluationSet], known: Mapping[str, Content]
+) -> Candidate:
+    """The one model of an evaluation by itself; arguments as for ``models_of_run``."""
+    fingerprint = run_on_main(lambda: evaluated_fingerprint(spec, known))
     saved = SavedModel(model.folder, spec.model.dtype) if model.folder else None
     stop_ids = model.turn_end.stop_ids
-    return Candidate(spec.name, model.fingerprint, model.tokenizer, stop_ids, model.load, sets, saved)
+    return Candidate(spec.name, fingerprint, model.tokenizer, stop_ids, model.load, sets, saved)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from mta_framework.errors import RunError, explain_disk_full, writing_to
+from mta_framework.spec.document import read_document
 from mta_framework.spec.evaluation_spec import EvaluationSpec
+from mta_framework.spec.input_fields import absolute_document, portable_document
 from mta_framework.spec.run import RunSpec
 from mta_framework.storage import write_json
 
@@ -19,9 +22,10 @@ from mta_framework.storage import write_json
 class RunFolder:
     """Everything that a run writes, under ``output_dir/name``.
 
-    ``spec.json`` (resolved), ``key-layers.json`` (where they are measured), ``geometry.json`` (of spans, with an
-    alignment), ``checkpoints/``, ``tensorboard/``, ``training.json`` (log), ``student/`` (the export; it exists once
-    training is done), ``predictions/``, ``report.json``, ``report.md``, ``report.html``.
+    ``spec.json`` (resolved), ``inputs.json`` (digests of data and models), ``key-layers.json`` (where they are
+    measured), ``geometry.json`` (of spans, with an alignment), ``checkpoints/``, ``tensorboard/``, ``training.json``
+    (log), ``student/`` (the export; it exists once training is done), ``predictions/``, ``report.json``, ``report.md``,
+    ``report.html``.
 
     Args:
         path: The directory.
@@ -38,6 +42,11 @@ class RunFolder:
     def spec_file(self) -> Path:
         """The resolved spec."""
         return self.path / "spec.json"
+
+    @property
+    def inputs(self) -> Path:
+        """Digests of the data sets and models that the run began with; written before anything else but the spec."""
+        return self.path / "inputs.json"
 
     @property
     def student(self) -> Path:
@@ -98,14 +107,43 @@ def locked(folder: Path, work: str, hint: str) -> Iterator[None]:
 
 
 @contextmanager
-def open_run_folder(spec: RunSpec | EvaluationSpec) -> Iterator[None]:
-    """Create or reopen the folder, write the resolved spec into it, and lock it against other processes.
+def open_run_folder(
+    spec: RunSpec | EvaluationSpec, require_free: Callable[[], None], contents: Mapping[str, Mapping[str, str]]
+) -> Iterator[None]:
+    """Create or reopen the folder, lock it against other processes, and write spec and inputs into it.
+
+    Args:
+        spec: Resolved spec.
+        require_free: Raises where the folder holds something else; called when no other process can change it.
+        contents: Content of the inputs, by dotted field.
 
     Raises:
         RunError: The folder cannot be written to, or another process holds the lock; a dead process holds none.
+        InputError: From ``require_free``.
     """
     folder = RunFolder.of(spec)
     hint = "set output_dir" if isinstance(spec, RunSpec) else "choose another by -o"
     with locked(folder.path, "this run", hint), explain_disk_full(folder.path):
-        write_json(folder.spec_file, spec.model_dump(mode="json"))
+        require_free()
+        save_spec(spec)
+        write_json(folder.inputs, contents)
         yield
+
+
+def save_spec(spec: RunSpec | EvaluationSpec) -> None:
+    """Write the resolved spec into its folder, in a form that survives when the whole project is moved."""
+    folder = RunFolder.of(spec)
+    write_json(folder.spec_file, portable_document(spec, folder.path))
+
+
+def saved_spec(spec: RunSpec | EvaluationSpec, folder: RunFolder) -> dict[str, Any]:
+    """Read the document that ``save_spec`` wrote, with absolute paths.
+
+    Args:
+        spec: A spec of the kind that is expected there.
+        folder: Folder of the run or evaluation.
+
+    Raises:
+        InputError: The file does not exist, or holds no JSON object.
+    """
+    return absolute_document(type(spec), read_document(folder.spec_file)[0], folder.path)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from mta_framework.evaluation.report import EvaluationFacts, Report
 from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.models.export import save_student
+from mta_framework.models.fingerprint import Content
 from mta_framework.models.run_models import RunModels
 from mta_framework.registry import describe
 from mta_framework.reporting.report_files import write_report
@@ -34,10 +35,11 @@ from mta_framework.runs import summary
 from mta_framework.runs.build import alignment, measured_layers, similarity, training_data
 from mta_framework.runs.candidates import evaluated_model, models_of_run
 from mta_framework.runs.folder import RunFolder, open_run_folder
+from mta_framework.runs.inputs import contents
 from mta_framework.runs.plan import Plan, estimate_memory, selection_text
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.preparation import RunInputs, prepare_evaluation, prepare_run
-from mta_framework.runs.resume import require_free, require_same
+from mta_framework.runs.resume import require_free, require_same, require_same_evaluation
 from mta_framework.runs.span_geometry import SpanGeometry
 from mta_framework.storage import write_json
 from mta_framework.timers import Clock
@@ -62,20 +64,20 @@ def run(bound: BoundRun, resume: bool = False, command: str = "") -> Report:
         RunError: Training or evaluation could not go on; checkpoints and predictions are kept.
     """
     clock, folder = Clock(), RunFolder.of(bound.spec)
-    require_free(bound.spec, resume)
+    require_free(bound, resume)
     with clock.stage("data"):
         inputs = prepare_run(bound)
     with clock.stage("teacher run"):
         teacher_folder = _teacher_folder(bound.teacher)
     run_models = RunModels(bound.spec, teacher_folder, device=processes().device)
-    with _held_folder(bound):
+    with _held_folder(bound, partial(require_free, bound, resume)) as known:
         if not folder.is_trained:
             with clock.stage("training"):
                 _train(bound, inputs, run_models, folder)
             gc.collect()  # the trainer and its callbacks hold each other, and with them optimiser and both models
         with clock.stage("evaluation"):
-            scores = _evaluate(bound, models_of_run(bound.spec, inputs, run_models, teacher_folder))
-        return _report(bound, scores, clock, command, **summary.run_facts(bound, inputs))
+            scores = _evaluate(bound, models_of_run(bound.spec, inputs, run_models, known))
+        return _report(bound, scores, clock, command, known, **summary.run_facts(bound, inputs))
 
 
 def evaluate(bound: BoundEvaluation, command: str = "") -> Report:
@@ -95,10 +97,10 @@ def evaluate(bound: BoundEvaluation, command: str = "") -> Report:
     clock = Clock()
     with clock.stage("data"):
         model, sets = prepare_evaluation(bound)
-    with _held_folder(bound):
+    with _held_folder(bound, partial(require_same_evaluation, bound)) as known:
         with clock.stage("evaluation"):
-            scores = _evaluate(bound, [evaluated_model(bound.spec, model, sets)])
-        return _report(bound, scores, clock, command, **summary.evaluation_facts(bound, model.summary))
+            scores = _evaluate(bound, [evaluated_model(bound.spec, model, sets, known)])
+        return _report(bound, scores, clock, command, known, **summary.evaluation_facts(bound, model.summary))
 
 
 def plan(bound: BoundRun) -> Plan:
@@ -135,15 +137,21 @@ def _teacher_folder(teacher: BoundRun | None) -> Path | None:
         return None
     folder = RunFolder.of(teacher.spec)
     if folder.is_finished:
-        require_same(teacher.spec, folder)
+        require_same(teacher)
     else:
         run(teacher, resume=True)
     return folder.student
 
 
-def _held_folder(bound: BoundRun | BoundEvaluation) -> AbstractContextManager[None]:
-    """Locks the folder for all processes, of which the main one alone writes to it."""
-    return open_run_folder(bound.spec) if processes().is_main_process else nullcontext()
+@contextmanager
+def _held_folder(bound: BoundRun | BoundEvaluation, require_free: Callable[[], None]) -> Iterator[dict[str, Content]]:
+    """Locks the folder for all processes, of which the main one alone writes to it, and knows the inputs' content."""
+    if not processes().is_main_process:
+        yield {}
+        return
+    known = contents(bound)
+    with open_run_folder(bound.spec, require_free, known):
+        yield known
 
 
 def _train(bound: BoundRun, inputs: RunInputs, run_models: RunModels, folder: RunFolder) -> None:
@@ -183,13 +191,17 @@ def _evaluate(bound: BoundRun | BoundEvaluation, candidates: Sequence[Candidate]
 
 
 def _report(
-    bound: BoundRun | BoundEvaluation, scores: EvaluationFacts | None, clock: Clock, command: str, **facts: Any
+    bound: BoundRun | BoundEvaluation,
+    scores: EvaluationFacts | None,
+    clock: Clock,
+    command: str,
+    known: Mapping[str, Content],
+    **facts: Any,
 ) -> Report:
     """Write the report; ``facts`` are the fields that runs and evaluations fill in each in its own way."""
     versions = {**environment(processes().device), "processes": str(processes().num_processes)}
-    report = Report(
-        bound.spec.name, evaluation=scores, timings=clock.seconds, versions=versions, command=command, **facts
-    )
+    common = {"evaluation": scores, "timings": clock.seconds, "versions": versions, "command": command}
+    report = Report(bound.spec.name, inputs=known, **common, **facts)
     if processes().is_main_process:
         write_report(RunFolder.of(bound.spec).path, report)
     processes().wait_for_everyone()

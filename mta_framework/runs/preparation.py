@@ -114,7 +114,7 @@ def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[Eva
     spec, faults, sets = bound.spec, list[Fault](), list[EvaluationSet]()
     model = EvaluatedModel(spec.model, processes().device)
     with collect_faults(faults):
-        require_same_evaluation(spec)
+        require_same_evaluation(bound)
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: [model.summary.config])
     with collect_faults(faults):
         side = model.tokenizer, model.turn_end

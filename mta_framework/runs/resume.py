@@ -2,55 +2,67 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, InputError, collect_faults
+from mta_framework.evaluation.report import read_report
 from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.inputs import changed_inputs, contents, data_contents
+from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.spec.document import read_document
 from mta_framework.spec.effects import differences
 from mta_framework.spec.evaluation_spec import EvaluationSpec
+from mta_framework.spec.input_fields import absolute_document, without_locations
 from mta_framework.spec.run import RunSpec
+from mta_framework.storage import read_json
 
 _OUTPUTS = ("checkpoints", "key-layers.json", "training.json", "student", "predictions", "report.json")
 """Files and directories that only a run writes."""
 
 
-def require_free(spec: RunSpec, resume: bool) -> None:
+def require_free(bound: BoundRun, resume: bool) -> None:
     """Refuse a folder that holds another run, before anything slow starts.
 
     Args:
-        spec: Spec of the run.
-        resume: Whether to go on with a run of the same spec.
+        bound: The run.
+        resume: Whether to go on with a run of the same spec and inputs.
 
     Raises:
-        InputError: The folder holds a run and ``resume`` is not set, or that run was begun by another spec, or by an
-            unknown one.
+        InputError: The folder holds a run and ``resume`` is not set, or that run was begun by another spec or with
+            other data or models, or by an unknown one.
     """
-    folder = RunFolder.of(spec)
+    folder = RunFolder.of(bound.spec)
     if not folder.spec_file.is_file():
-        _require_empty(folder)
+        _require_empty(folder, folder.spec_file, "the spec that the run began with")
         return
     if not resume:
         problem = f"already holds a run (got {folder.path})"
         raise InputError([Fault("name", problem, "a name without a run", "Choose another, or go on with --resume.")])
-    require_same(spec, folder)
+    require_same(bound)
 
 
-def _require_empty(folder: RunFolder) -> None:
+def _require_empty(folder: RunFolder, missing: Path, expected: str) -> None:
     outputs = [name for name in _OUTPUTS if (folder.path / name).exists()]
     if outputs:
         problem = f"is missing, and the folder holds what a run left (got {', '.join(outputs)})"
         hint = "Put it back, choose another name for the run, or delete the folder."
-        raise InputError([Fault(str(folder.spec_file), problem, "the spec that the run began with", hint)])
+        raise InputError([Fault(str(missing), problem, expected, hint)])
 
 
-def require_same(spec: RunSpec, folder: RunFolder) -> None:
-    """Refuse to go on with a run that another spec began; fields that do not affect the weights may differ.
+def require_same(bound: BoundRun) -> None:
+    """Refuse to go on with a run that another spec began, or with other data or models.
+
+    Fields that do not affect the weights may differ, and so may paths: not they but the content behind them counts.
 
     Raises:
         InputError: All fields that differ, or the run's spec.json cannot be read.
     """
+    spec, folder = bound.spec, RunFolder.of(bound.spec)
     began, _ = read_document(folder.spec_file)
     now_is = spec.model_dump(mode="json")
     faults = [
@@ -60,35 +72,83 @@ def require_same(spec: RunSpec, folder: RunFolder) -> None:
             f"{json.dumps(then)} as in its spec.json",
             "Set it back, choose another name, or delete the folder." + _hint(where, began, now_is),
         )
-        for where, then, now in differences(RunSpec, began, now_is, ("weights",))
+        for where, then, now in differences(RunSpec, *_without_locations(spec, began, now_is), ("weights",))
     ]
+    if folder.inputs.is_file():
+        faults += changed_inputs(bound, folder)
+    else:
+        with collect_faults(faults):
+            _require_empty(folder, folder.inputs, "the digests of the inputs that the run began with")
     if faults:
         raise InputError(faults)
 
 
-def require_same_evaluation(spec: EvaluationSpec) -> None:
+def is_done(bound: BoundRun) -> bool:
+    """Whether the run's report is there, and was made by this spec on the evaluation sets as they are now."""
+    folder = RunFolder.of(bound.spec)
+    if not folder.is_finished:
+        return False
+    with suppress(InputError):
+        report = read_report(folder.path)
+        # The options of plugins are complete in the report; they are compared where a run is resumed.
+        documents = (_shallow(document) for document in (report.spec, bound.spec.model_dump(mode="json")))
+        then, now = _without_locations(bound.spec, *documents)
+        return then == now and all(
+            report.inputs.get(name) == content
+            for name, content in data_contents(bound.spec).items()
+            if name.startswith("evaluation.")
+        )
+    return False
+
+
+def _shallow(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document without the options of base loss and alignment, which a report has with all defaults."""
+    plain = copy.deepcopy(dict(document))
+    alignment = plain.get("alignment") or {}
+    for section in (plain.get("base_loss"), *(alignment.get(name) for name in ("spans", "importance", "layers"))):
+        if isinstance(section, dict):
+            section.pop("params", None)
+    return plain
+
+
+def _without_locations(spec: RunSpec | EvaluationSpec, *documents: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from (without_locations(type(spec), document) for document in documents)
+
+
+def require_same_evaluation(bound: BoundEvaluation) -> None:
     """Refuse a folder that holds something else, whose predictions would be overwritten.
 
-    Seeds, metrics and sets may differ, but sets of the same name have to be the same.
+    Seeds, metrics and sets may differ, but sets of the same name have to be the same. What lies under another path than
+    before has to have the same content; what has changed in place is evaluated anew.
 
     Raises:
         InputError: It holds a run, or another evaluation: all fields that differ.
     """
-    folder = RunFolder.of(spec)
+    spec, folder = bound.spec, RunFolder.of(bound.spec)
     if not folder.spec_file.is_file():
         return
     began, faults = read_document(folder.spec_file)
     if "student" in began:
         problem, hint = f"already holds a run (got {folder.path})", "Choose another."
         raise InputError([Fault("-o", problem, "a folder without one", hint)])
-    for where, then, now in differences(EvaluationSpec, began, spec.model_dump(mode="json"), ("weights", "responses")):
+    moved_alike = _same_content(bound, folder)
+    began, now_is = absolute_document(EvaluationSpec, began, folder.path), spec.model_dump(mode="json")
+    for where, then, now in differences(EvaluationSpec, began, now_is, ("weights", "responses")):
         added_or_left_out = None in (then, now) and isinstance(then or now, dict)
-        if not (where.startswith("evaluation.sets.") and added_or_left_out):
+        if where not in moved_alike and not (where.startswith("evaluation.sets.") and added_or_left_out):
             problem = f"is not what the evaluation in {folder.path} began with (got {json.dumps(now)})"
             expected = f"{json.dumps(then)} as in its spec.json"
             faults.append(Fault(where, problem, expected, "Set it back, or choose another folder with -o."))
     if faults:
         raise InputError(faults)
+
+
+def _same_content(bound: BoundEvaluation, folder: RunFolder) -> set[str]:
+    """The fields whose content is what the evaluation in a folder began with."""
+    with suppress(OSError, ValueError):
+        began = read_json(folder.inputs)
+        return {name for name, content in contents(bound).items() if began.get(name) == content}
+    return set()
 
 
 def _hint(where: str, *documents: Any) -> str:

@@ -13,6 +13,7 @@ from mta_framework.spec.section import (
     Contradiction,
     HubId,
     Location,
+    Revision,
     Section,
     Text,
     exactly_one,
@@ -30,7 +31,7 @@ class DatasetSection(Section):
         None, description="Path of a file of rows: JSON Lines, a JSON array (either also as .gz) or Parquet."
     )
     hub: HubId | None = Field(None, description="Data set id on the Hugging Face hub.")
-    revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
+    revision: Revision | None = Field(None, description="Branch, tag or commit on the hub.")
     split: Text | None = Field(None, description="Split of the hub data set, e.g. train.")
     limit: int | None = Field(None, ge=1, description="Number of rows to use, from the first; null: all.")
 

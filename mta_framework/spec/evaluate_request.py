@@ -13,7 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 from mta_framework.errors import Fault, InputError
 from mta_framework.spec.document import KeyPath, parse, read_document
 from mta_framework.spec.evaluation_spec import EvaluationSpec
+from mta_framework.spec.input_fields import absolute_document
 from mta_framework.spec.reading import RawSpec, read_settings
+from mta_framework.spec.run import RunSpec
 from mta_framework.spec.section import HubId
 from mta_framework.spec.training import DTYPE_OF_PRECISION
 
@@ -118,6 +120,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
         problem = f"is a run without a trained student (got {folder})"
         hint = "Finish it with `mta run SPEC --resume`."
         raise InputError([Fault("TARGET", problem, "a run whose training is complete, or a model", hint)])
+    document = absolute_document(RunSpec, document, folder)
     data, training, evaluation = (_part(document, name) for name in ("data", "training", "evaluation"))
     dtype = DTYPE_OF_PRECISION.get(str(training.get("precision")), "float32")
     return {

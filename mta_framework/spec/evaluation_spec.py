@@ -16,8 +16,8 @@ from mta_framework.spec.section import (
     HubId,
     Location,
     Name,
+    Revision,
     Section,
-    Text,
     exactly_one,
     without_effect,
 )
@@ -27,7 +27,7 @@ class ModelSection(Section):
     """The model that is evaluated."""
 
     hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
-    revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
+    revision: Revision | None = Field(None, description="Branch, tag or commit on the hub.")
     path: Location | None = Field(None, description="Path of a local transformers folder or a .gguf file.")
     tokenizer: Location | None = Field(None, description="Path of a tokenizer folder; null: the model's own.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Dtype of the weights.")

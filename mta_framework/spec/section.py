@@ -15,6 +15,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 
 Text = Annotated[str, Field(min_length=1)]
 
+Revision = Annotated[str, Field(min_length=1, json_schema_extra={"locates": "revision"})]
+"""A branch, tag or commit on the hub."""
+
 HubId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")]
 """``name`` or ``owner/name``: never a path, which the hub's own libraries would take for a local folder."""
 
@@ -38,7 +41,7 @@ def _reason(error: OSError | RuntimeError) -> str:
     return f"{text[:1].lower()}{text[1:]}".rstrip(".")
 
 
-Location = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
+Location = Annotated[str, Field(min_length=1, json_schema_extra={"locates": "path"}), AfterValidator(_absolute)]
 """A path; a relative one is relative to the folder of the spec file, the validation context ``folder``."""
 
 

@@ -12,6 +12,7 @@ from mta_framework.spec.section import (
     Contradiction,
     HubId,
     Location,
+    Revision,
     Section,
     Text,
     exactly_one,
@@ -34,7 +35,7 @@ class StudentSection(Section):
     """The model that is trained."""
 
     hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
-    revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
+    revision: Revision | None = Field(None, description="Branch, tag or commit on the hub.")
     path: Location | None = Field(None, description="Path of a local transformers folder or a .gguf file.")
     config: dict[str, Any] | None = Field(
         None, description="Configuration of a new, randomly initialised model: model_type and fields of transformers."

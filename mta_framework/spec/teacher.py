@@ -11,8 +11,8 @@ from mta_framework.spec.section import (
     Contradiction,
     HubId,
     Location,
+    Revision,
     Section,
-    Text,
     exactly_one,
     without_effect,
 )
@@ -24,7 +24,7 @@ class TeacherSection(Section):
     """The model that the student imitates."""
 
     hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
-    revision: Text | None = Field(None, description="Branch, tag or commit on the hub.")
+    revision: Revision | None = Field(None, description="Branch, tag or commit on the hub.")
     path: Location | None = Field(None, description="Path of a local transformers folder or a .gguf file.")
     run: Location | None = Field(
         None, description="Path of another spec, whose student is the teacher; it is trained first unless it exists."

@@ -12,8 +12,8 @@ from mta_framework.errors import Fault, FaultList, InputError, collect_faults
 from mta_framework.registry import Registry
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.plugin_binding import BoundRun, bind
-from mta_framework.runs.resume import require_same
-from mta_framework.spec.document import read_document, shown
+from mta_framework.runs.resume import is_done, require_same
+from mta_framework.spec.document import shown
 from mta_framework.spec.effects import differences
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.sweep import SweepSpec, read_sweep
@@ -40,8 +40,7 @@ class BoundCell:
         """``new``, ``begun`` or ``finished``; finished with another evaluation is begun."""
         if not self.folder.spec_file.is_file():
             return "new"
-        same = read_document(self.folder.spec_file)[0] == self.run.spec.model_dump(mode="json")
-        return "finished" if same and self.folder.is_finished else "begun"
+        return "finished" if is_done(self.run) else "begun"
 
 
 @dataclass(frozen=True)
@@ -133,13 +132,13 @@ def require_free(bound: BoundSweep, resume: bool) -> None:
     cell_faults = CellFaults(len(bound.cells))
     for cell in begun:
         with cell_faults.collect(cell.cell.name):
-            require_same(cell.run.spec, cell.folder)
+            require_same(cell.run)
     faults = cell_faults.named
     for teacher in bound.teachers:
         folder = RunFolder.of(teacher.spec)
         if folder.spec_file.is_file():
             with collect_faults(faults):
-                require_same(teacher.spec, folder)
+                require_same(teacher)
     faults.raise_any()
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 from mta_framework.errors import writing_to
-from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.folder import RunFolder, save_spec
 from mta_framework.runs.plugin_binding import BoundRun
-from mta_framework.storage import write_json
+from mta_framework.runs.resume import is_done
 
 PAUSE = 0.2
 """Seconds between two looks at processes."""
@@ -62,7 +62,7 @@ class Job:
             RunError: It cannot be written.
         """
         with writing_to(self.folder.path, "set output_dir"):
-            write_json(self.folder.spec_file, self.run.spec.model_dump(mode="json"))
+            save_spec(self.run.spec)
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,15 @@ class Outcome:
     seconds: float
 
     @property
+    def finished(self) -> bool:
+        """Whether the run is finished: an exit code of 0 is not enough, which plugins and their libraries can set."""
+        return self.code == 0 and is_done(self.job.run)
+
+    @property
     def failure(self) -> str:
         """Reason of a failure: the last line of the log, or the signal."""
+        if self.code == 0:
+            return "ended with 0 before its report was written"
         if self.code < 0:
             name = signal.Signals(-self.code).name
             return f"ended by {name}" + (", as where memory runs out" if name == "SIGKILL" else "")

@@ -142,7 +142,7 @@ def _train_teachers(
         waiting = [run for run in waiting if run not in ready]
         jobs = [Job(f"teacher {run.spec.name}", run, options.plugin_files) for run in ready]
         left = [job for job in jobs if not progress.is_lost(job, lost)]
-        done = {outcome.job.run.spec.folder for outcome in _run(left, runner, progress) if outcome.code == 0}
+        done = {outcome.job.run.spec.folder for outcome in _run(left, runner, progress) if outcome.finished}
         lost |= {run.spec.folder for run in ready} - done
     return lost
 
@@ -196,7 +196,7 @@ class Progress:
     def ended(self, outcome: Outcome) -> None:
         """Report that a run has ended, successfully or not."""
         job = outcome.job
-        if outcome.code == 0:
+        if outcome.finished:
             self._count(f"finished {job.name} in {duration(outcome.seconds)}{_score(job.folder)}")
         else:
             self._fail(job, f"{outcome.failure} (see {job.log})")

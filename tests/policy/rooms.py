@@ -35,7 +35,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "storage timers training types"
         ),
         "inspection": "alignment data errors interfaces models reporting runs spans tables types",
-        "sweeps": "comparison distributed errors evaluation registry reporting runs spec storage",
+        "sweeps": "comparison distributed errors evaluation registry reporting runs spec",
         "testing": "data interfaces registry spans types",
         "cli": "comparison distributed errors evaluation inspection registry reporting runs spec storage sweeps tables",
     }.items()

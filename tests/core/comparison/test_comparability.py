@@ -71,6 +71,20 @@ def test_sets_of_one_name_and_other_rows_are_not_the_same(make_run):
     assert set(faults_of(runs)) == {"evaluation.sets.vicuna"}
 
 
+def test_a_set_that_was_rendered_otherwise_was_asked_otherwise(make_run):
+    folders = [make_run(TWO), make_run(TWO, name="b")]
+    report = json.loads((folders[1] / "report.json").read_text())
+    for entry in report["evaluation"]["sets"]:
+        if entry["set"] == "dolly":
+            entry["prompts_digest"] = "f" * 64
+    (folders[1] / "report.json").write_text(json.dumps(report))
+    runs = [read_run(folder) for folder in folders]
+    (message,) = places_of(runs).values()
+    assert message.startswith("rendered prompts of dolly: differs between the runs")
+    assert f"digest {'f' * 12} in b" in message
+    assert common(runs, despite_differences=True).sets == ("dolly", "vicuna")
+
+
 def test_a_metric_with_other_options_is_another_metric(make_run):
     first = MetricFacts("rouge_l", score_config={"references": "first"})
     runs = [read_run(make_run(ONE, (ROUGE, PERPLEXITY))), read_run(make_run(ONE, (first, PERPLEXITY), name="b"))]

@@ -109,6 +109,7 @@ def test_process_that_does_not_listen_is_killed(monkeypatch):
         ("10%\r20%\rThe run failed: loss is not finite\n\n", 1, "The run failed: loss is not finite"),
         ("data.train: does not exist\n1 fault; nothing was run.\n", 2, "data.train: does not exist"),
         ("", 3, "ended with 3"),
+        ("working", 0, "ended with 0 before its report was written"),
         ("working", -9, "ended by SIGKILL, as where memory runs out"),
         ("working", -15, "ended by SIGTERM"),
     ],

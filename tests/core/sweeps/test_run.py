@@ -11,17 +11,25 @@ from dataclasses import dataclass, field
 import pytest
 
 from mta_framework.errors import InputError, RunError
+from mta_framework.runs.inputs import contents
 from mta_framework.storage import write_json
 from mta_framework.sweeps import run as run_module
 from mta_framework.sweeps.job import Outcome
 from mta_framework.sweeps.run import RunnerOptions, duration, run_sweep
 
 
+def report_of(run):
+    """As much of a report as tells whose it is."""
+    spec = run.spec.model_dump(mode="json")
+    return {"name": run.spec.name, "spec": spec, "inputs": contents(run), "versions": {}}
+
+
 @dataclass
 class Pretence:
-    """A runner that leaves what a finished run leaves; those that are named fail."""
+    """A runner that leaves what a finished run leaves; those that are named fail, or vanish with the exit code 0."""
 
     failing: tuple[str, ...] = ()
+    vanishing: tuple[str, ...] = ()
     done: list[str] = field(default_factory=list)
 
     def outcomes(self, jobs, started):
@@ -31,9 +39,10 @@ class Pretence:
             self.done.append(job.name)
             failed = job.name in self.failing
             job.log.write_text("The run failed: on purpose\n")
-            if not failed:
+            if not failed and job.name not in self.vanishing:
                 job.folder.student.mkdir(exist_ok=True)
-                (job.folder.path / "report.json").write_text("{}")
+                write_json(job.folder.path / "report.json", report_of(job.run))
+                write_json(job.folder.inputs, contents(job.run))
             yield Outcome(job, int(failed), 65.0)
 
 
@@ -78,6 +87,23 @@ def test_failed_cell_stops_no_other_and_is_the_only_one_to_run_again(sweep_dict,
     runner.failing, runner.done = (), []
     assert run_sweep(bound(sweep_dict), RunnerOptions(), True, lines.append) == []
     assert runner.done == ["KL-seed-4"]
+
+
+def test_run_that_ends_with_0_and_without_a_report_has_failed(sweep_dict, bound, runner):
+    runner.vanishing = ("teacher teacher",)
+    lines = []
+    failed = run_sweep(bound(sweep_dict), RunnerOptions(), False, lines.append)
+    assert failed == ["teacher teacher", "KL-seed-3", "KL-seed-4", "KL-MTA-seed-3", "KL-MTA-seed-4"]
+    assert runner.done == ["teacher teacher"]
+    assert any("failed teacher teacher: ended with 0 before its report was written (see " in line for line in lines)
+
+
+def test_report_of_an_earlier_evaluation_does_not_finish_a_run(sweep_dict, bound, runner):
+    run_sweep(bound(sweep_dict), RunnerOptions(), False, lambda line: None)
+    sweep_dict["set"]["evaluation.temperature"] = 1.0
+    runner.vanishing = ("KL-seed-3",)
+    assert run_sweep(bound(sweep_dict), RunnerOptions(), True, lambda line: None) == ["KL-seed-3"]
+    assert [cell.cell.name for cell in bound(sweep_dict).cells if cell.state != "finished"] == ["KL-seed-3"]
 
 
 def test_cell_that_is_evaluated_anew_is_gone_on_with_and_another_spec_is_refused(sweep_dict, bound, runner):
@@ -129,7 +155,9 @@ def test_state_follows_the_folder(sweep_dict, bound):
     write_json(first.folder.spec_file, first.run.spec.model_dump(mode="json"))
     assert first.state == "begun"
     first.folder.student.mkdir()
-    (first.folder.path / "report.json").write_text("{}")
+    write_json(first.folder.path / "report.json", {**report_of(first.run), "spec": {}})
+    assert first.state == "begun"
+    write_json(first.folder.path / "report.json", report_of(first.run))
     assert first.state == "finished"
 
 
