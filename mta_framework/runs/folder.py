@@ -106,6 +106,17 @@ def locked(folder: Path, work: str, hint: str) -> Iterator[None]:
         yield
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process is at work in a folder; a dead process is not."""
+    if not (folder / ".lock").is_file():
+        return False
+    try:
+        with FileLock(folder / ".lock").acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
 @contextmanager
 def open_run_folder(
     spec: RunSpec | EvaluationSpec, require_free: Callable[[], None], contents: Mapping[str, Mapping[str, str]]

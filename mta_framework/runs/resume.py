@@ -83,7 +83,7 @@ def require_same(bound: BoundRun) -> None:
         raise InputError(faults)
 
 
-def is_done(bound: BoundRun) -> bool:
+def is_reported(bound: BoundRun) -> bool:
     """Whether the run's report is there, and was made by this spec on the evaluation sets as they are now."""
     folder = RunFolder.of(bound.spec)
     if not folder.is_finished:

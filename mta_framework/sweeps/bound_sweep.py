@@ -12,7 +12,7 @@ from mta_framework.errors import Fault, FaultList, InputError, collect_faults
 from mta_framework.registry import Registry
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.plugin_binding import BoundRun, bind
-from mta_framework.runs.resume import is_done, require_same
+from mta_framework.runs.resume import is_reported, require_same
 from mta_framework.spec.document import shown
 from mta_framework.spec.effects import differences
 from mta_framework.spec.run import RunSpec
@@ -40,7 +40,7 @@ class BoundCell:
         """``new``, ``begun`` or ``finished``; finished with another evaluation is begun."""
         if not self.folder.spec_file.is_file():
             return "new"
-        return "finished" if is_done(self.run) else "begun"
+        return "finished" if is_reported(self.run) else "begun"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 from mta_framework.errors import writing_to
-from mta_framework.runs.folder import RunFolder, save_spec
+from mta_framework.runs.folder import RunFolder, is_locked, save_spec
 from mta_framework.runs.plugin_binding import BoundRun
-from mta_framework.runs.resume import is_done
+from mta_framework.runs.resume import is_reported
+
+LOG = "run.log"
+"""Name of the log of a run's process in the run folder."""
 
 PAUSE = 0.2
 """Seconds between two looks at processes."""
@@ -47,7 +55,7 @@ class Job:
     @property
     def log(self) -> Path:
         """Log file of the process; a resumed run appends to it."""
-        return self.folder.path / "run.log"
+        return self.folder.path / LOG
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -76,7 +84,7 @@ class Outcome:
     @property
     def finished(self) -> bool:
         """Whether the run is finished: an exit code of 0 is not enough, which plugins and their libraries can set."""
-        return self.code == 0 and is_done(self.job.run)
+        return self.code == 0 and is_reported(self.job.run)
 
     @property
     def failure(self) -> str:
@@ -106,9 +114,14 @@ class Runner(Protocol):
 
 
 def launch(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start ``mta`` with its output in ``log``."""
+    """Start ``mta`` with its output in ``log``, which stays locked for as long as the process lives.
+
+    The process inherits the lock with the open file, so that it outlives this process, and is held from the first
+    moment: the run itself locks its folder only when data and models are prepared.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
+        _lock(output)
         return subprocess.Popen(
             [sys.executable, "-m", "mta_framework", *arguments],
             stdin=subprocess.DEVNULL,
@@ -116,6 +129,29 @@ def launch(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) 
             stderr=subprocess.STDOUT,
             env={**environment, "PYTHONUNBUFFERED": "1"},
         )
+
+
+def is_at_work(folder: RunFolder) -> bool:
+    """Whether a process works on a run: one that an earlier sweep started and left behind, or anyone's."""
+    log = folder.path / LOG
+    if log.is_file():
+        with log.open("ab") as file:
+            if not _lock(file):
+                return True
+    return is_locked(folder.path)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock an open file against other processes until it is closed; False where one of them holds it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

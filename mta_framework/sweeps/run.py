@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.sweeps.bound_sweep import BoundCell, BoundSweep, CellFaults, require_free
 from mta_framework.sweeps.cluster import cluster
 from mta_framework.sweeps.grid import rows_of
-from mta_framework.sweeps.job import Job, Outcome, Pool, Runner, usable_cores, visible_devices
+from mta_framework.sweeps.job import PAUSE, Job, Outcome, Pool, Runner, is_at_work, usable_cores, visible_devices
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def run_sweep(bound: BoundSweep, options: RunnerOptions, resume: bool, tell: Cal
     require_free(bound, resume)
     _require_alone()
     with locked(bound.sweep.folder, "this sweep", "set output_dir"), _ended_by_request():
+        _await_others(bound, tell)
         waiting = [cell for cell in bound.cells if cell.state != "finished"]
         teachers = [run for run in bound.teachers if not RunFolder.of(run.spec).is_finished] if waiting else []
         if len(waiting) < len(bound.cells):
@@ -107,6 +109,23 @@ def compare_cells(bound: BoundSweep) -> Iterator[str]:
     yield ""
     for path in [*write(bound.sweep.folder, comparison), write_comparison(bound.sweep.folder, comparison)]:
         yield f"Written: {path}"
+
+
+def _await_others(bound: BoundSweep, tell: Callable[[str], None]) -> None:
+    """Wait for runs of this sweep that other processes are at work on, such as those that a killed sweep left behind.
+
+    They go on with what they began, so nothing of it is lost; what they do not finish is resumed afterwards.
+    """
+    folders = {f"teacher {run.spec.name}": RunFolder.of(run.spec) for run in bound.teachers}
+    folders |= {cell.cell.name: cell.folder for cell in bound.cells}
+    busy = {name: folder for name, folder in folders.items() if is_at_work(folder)}
+    if busy:
+        tell(f"waiting for {', '.join(busy)}: another process is at work there")
+    while busy:
+        time.sleep(PAUSE)
+        for name in [name for name, folder in busy.items() if not is_at_work(folder)]:
+            del busy[name]
+            tell(f"no longer at work: {name}")
 
 
 def _check_and_parse(cells: Sequence[BoundCell], teachers: Sequence[BoundRun], count: int) -> None:

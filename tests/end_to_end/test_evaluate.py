@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mta_framework.evaluation.predictions import read_rows
 from mta_framework.evaluation.report import read_report
+from mta_framework.spec.evaluation_spec import EvaluationSpec
+from mta_framework.spec.input_fields import absolute_document
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +86,9 @@ def test_a_transformers_folder_gets_a_folder_like_that_of_a_run(mta, tmp_path):
     (facts,) = report.evaluation.sets
     assert (facts.prompts, facts.cut) == (4, 1)
     assert report.models["tiny"].layers == 2
-    assert json.loads((folder / "spec.json").read_text()) == report.spec
+    saved = json.loads((folder / "spec.json").read_text())
+    assert saved["model"]["path"] == "../../models/tiny"
+    assert absolute_document(EvaluationSpec, saved, folder) == report.spec
     rows = read_rows(folder / "predictions" / "tiny" / "hard-seed20.jsonl")
     assert [row.question for row in rows[:2]] == ["Say lamp.", "Say map."]
     assert rows[3].question == "Say it. " * 150 + "\n\na bottle"

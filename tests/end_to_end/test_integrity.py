@@ -49,6 +49,18 @@ DAMAGES = {
         lambda run: edit(run / "spec.json", curriculum={"kind": "easy first"}),
         ["curriculum: is not what the run in ", "go on with the one that began the run."],
     ),
+    "no digests of the inputs": (
+        lambda run: (run / "inputs.json").unlink(),
+        ["student/inputs.json: is missing, and the folder holds what a run left"],
+    ),
+    "garbled digests of the inputs": (
+        lambda run: garble(run / "inputs.json"),
+        ["student/inputs.json: cannot be read (got JSONDecodeError"],
+    ),
+    "other rows": (
+        lambda run: (run.parents[1] / "train.jsonl").write_text('{"instruction": "a", "output": "b"}\n'),
+        ["data.train.path: has other content than the run in "],
+    ),
     "no log": (lambda run: (run / "training.json").unlink(), ["student/training.json: is missing; "]),
     "a garbled log": (lambda run: garble(run / "training.json"), ["student/training.json: is not what a run writes"]),
     "an edited log": (
@@ -79,7 +91,7 @@ DAMAGES = {
     ),
     "weights of the teacher cut off": (
         lambda run: cut(run.with_name("teacher") / "student" / "model.safetensors"),
-        ["teacher/student: has a damaged file (got model.safetensors: "],
+        ["teacher.run: has other content than the run in ", "(got model.safetensors "],
     ),
     "no log of the teacher, and no weights": (
         lambda run: [

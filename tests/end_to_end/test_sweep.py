@@ -126,6 +126,26 @@ def test_interrupted_sweep_ends_its_runs_and_goes_on(end, sweep, write_spec, tmp
         assert "KL + MTA" in (folder / "comparison.md").read_text()
 
 
+def test_runs_of_a_sweep_that_was_killed_alone_go_on_and_are_waited_for(sweep, write_spec, tmp_path):
+    sweep["axes"][1]["values"] = [1]
+    path = write_spec(sweep, "sweep.json")
+    running = subprocess.Popen(command(path), stdout=subprocess.PIPE, text=True)
+    cell = tmp_path / "sweeps" / "tiny" / "KL-seed-1"
+    limit = time.monotonic() + 300
+    while not (cell / "run.log").exists():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    running.kill()
+    running.communicate()
+    assert not (cell / ".lock").exists(), "the run is still preparing its data"
+    done = start(path, "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "waiting for KL-seed-1: another process is at work there" in done.stdout
+    assert [line for line in done.stdout.splitlines() if line.startswith("started")] == ["started KL-MTA-seed-1"]
+    assert finished(tmp_path / "sweeps" / "tiny") == {"KL-seed-1", "KL-MTA-seed-1"}
+
+
 def unfinished_runs_that_are_held(folder):
     held = []
     for path in folder.glob("KL*/.lock"):

@@ -79,7 +79,7 @@ def test_a_set_that_was_rendered_otherwise_was_asked_otherwise(make_run):
             entry["prompts_digest"] = "f" * 64
     (folders[1] / "report.json").write_text(json.dumps(report))
     runs = [read_run(folder) for folder in folders]
-    (message,) = places_of(runs).values()
+    (message,) = faults_of(runs).values()
     assert message.startswith("rendered prompts of dolly: differs between the runs")
     assert f"digest {'f' * 12} in b" in message
     assert common(runs, despite_differences=True).sets == ("dolly", "vicuna")

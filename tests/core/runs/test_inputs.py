@@ -87,7 +87,8 @@ def test_another_content_under_the_same_path_is_refused_with_the_field_and_what_
     digests = [hashlib.sha256(text).hexdigest()[:12] for text in (b"ROWS\n", b"rows\n")]
     assert faults(bound(project)) == [
         f"data.train.path: has other content than the run in {project / 'runs' / 'a'} began with "
-        f"(got sha256 {digests[0]}); sha256 {digests[1]}. Put it back, choose another name, or delete the folder."
+        f"(got sha256 {digests[0]}); expected sha256 {digests[1]}. "
+        "Put it back, choose another name, or delete the folder."
     ]
 
 

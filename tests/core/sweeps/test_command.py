@@ -93,7 +93,7 @@ def test_cells_that_cannot_be_compared_are_a_failed_run(bound, sweep_dict, monke
     for cell in bound_sweep.cells:
         cell.folder.path.mkdir(parents=True)
         write_json(cell.folder.spec_file, cell.run.spec.model_dump(mode="json"))
-    monkeypatch.setattr("mta_framework.sweeps.bound_sweep.is_done", lambda run: True)
+    monkeypatch.setattr("mta_framework.sweeps.bound_sweep.is_reported", lambda run: True)
     monkeypatch.setattr(run, "compare", refuse)
     with pytest.raises(RunError, match="cannot be compared"):
         list(run.compare_cells(bound_sweep))

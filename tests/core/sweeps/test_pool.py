@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mta_framework.sweeps import job as job_module
-from mta_framework.sweeps.job import Job, Outcome, Pool, end
+from mta_framework.sweeps.job import Job, Outcome, Pool, end, is_at_work
 
 
 @pytest.fixture
@@ -101,6 +103,25 @@ def test_process_that_does_not_listen_is_killed(monkeypatch):
     process.stdout.close()
     assert process.returncode == -9
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.skipif(job_module.fcntl is None, reason="this system cannot lock an open log")
+def test_run_that_a_killed_sweep_left_behind_is_at_work_until_it_ends(jobs, tmp_path):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho $$\nexec sleep 60\n")
+    program.chmod(0o700)
+    folder = jobs[0].folder
+    assert not is_at_work(folder)
+    sweep = "import os, pathlib, signal, sys\nfrom mta_framework.sweeps import job\nsys.executable = sys.argv[1]\n"
+    sweep += "job.launch([], pathlib.Path(sys.argv[2]), os.environ); os.kill(os.getpid(), signal.SIGKILL)"
+    ended = subprocess.run([sys.executable, "-c", sweep, str(program), str(jobs[0].log)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    while not (text := jobs[0].log.read_text()).endswith("\n"):
+        time.sleep(0.01)
+    assert is_at_work(folder)
+    os.kill(int(text), signal.SIGKILL)
+    while is_at_work(folder):
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(

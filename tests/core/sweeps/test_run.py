@@ -14,7 +14,7 @@ from mta_framework.errors import InputError, RunError
 from mta_framework.runs.inputs import contents
 from mta_framework.storage import write_json
 from mta_framework.sweeps import run as run_module
-from mta_framework.sweeps.job import Outcome
+from mta_framework.sweeps.job import Job, Outcome
 from mta_framework.sweeps.run import RunnerOptions, duration, run_sweep
 
 
@@ -123,6 +123,25 @@ def test_new_cells_join_a_sweep_that_is_finished(sweep_dict, bound, runner):
     sweep_dict["axes"][1]["values"].append(5)
     run_sweep(bound(sweep_dict), RunnerOptions(), True, lambda line: None)
     assert runner.done == ["KL-seed-5", "KL-MTA-seed-5"]
+
+
+def test_runs_that_others_are_at_work_on_are_waited_for_and_not_begun_again(sweep_dict, bound, runner, monkeypatch):
+    """The first cell is finished by the process that is at work on it; the second is left unfinished."""
+    sweep = bound(sweep_dict)
+    first, second = sweep.cells[0], sweep.cells[1]
+    looks = {first.folder: 3, second.folder: 2}
+
+    def is_at_work(folder):
+        looks[folder] = looks.get(folder, 0) - 1
+        if folder == first.folder and looks[folder] == 0:
+            list(runner.outcomes([Job(first.cell.name, first.run)], lambda job: None))
+        return looks[folder] > 0
+
+    monkeypatch.setattr(run_module, "is_at_work", is_at_work)
+    lines = []
+    assert run_sweep(sweep, RunnerOptions(), False, lines.append) == []
+    assert lines[0] == "waiting for KL-seed-3, KL-seed-4: another process is at work there"
+    assert runner.done == ["KL-seed-3", "teacher teacher", "KL-seed-4", "KL-MTA-seed-3", "KL-MTA-seed-4"]
 
 
 def test_models_and_data_are_looked_at_once_for_cells_that_share_them(sweep_dict, bound, runner, monkeypatch):
