@@ -75,6 +75,8 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._options = options
         self._marks: Marks | None = reasoning_marks(tokenizer)
+        asked = any(options.get(name) is True for name in _REASONING_OPTIONS)
+        self._asked_to_reason = asked and self._marks is not None
 
     def conversation(
         self, messages: Sequence[Message], answer: Message, tools: Sequence[Mapping[str, Any]]
@@ -127,8 +129,7 @@ class ChatTemplate:
         or is asked to: then the model is free to reason.
         """
         opened = self.render(conversation.turns, conversation.tools, prompt=True)
-        wanted = any(self._options.get(name) is True for name in _REASONING_OPTIONS)
-        if self._opens(opened) or (wanted and self._marks):
+        if self._asked_to_reason or self._opens(opened):
             return opened
         return self._prompt(opened, self._head(conversation), conversation.answer)
 

@@ -139,10 +139,20 @@ class BaseLossContract(PluginContract, BatchPolicyContract):
 
 
 def _data(plugin: BaseLoss) -> Sequence[list[Example]]:
-    """Three texts, the second by the student, the third without response; also in two tokenizations where needed."""
+    """Three texts, the first with two answers, the second by the student, the third without response.
+
+    They are also given in two tokenizations where the loss takes them.
+    """
     lengths = ((7, 2), (5, 2), (2, 2))
     texts = [
-        random_example(length, prompt, seed=index, spans={"words": [(0, 1), (1, 2)]}, by_student=index == 1)
+        random_example(
+            length,
+            prompt,
+            seed=index,
+            spans={"words": [(0, 1), (1, 2)]},
+            by_student=index == 1,
+            gap=(4, 5) if index == 0 else None,
+        )
         for index, (length, prompt) in enumerate(lengths)
     ]
     if plugin.NEEDS_SHARED_VOCABULARY:
@@ -155,7 +165,8 @@ def _retokenised(text: Example) -> Example:
     length, prompt = len(text.input_ids), text.prompt_length
     responds = length > prompt
     teacher = random_example(length + 1 + responds, prompt + 1, seed=length, spans={"words": [(0, 2), (2, 3)]})
-    matched_R2 = [[token, token + 1] for token in range(prompt, length)]
+    supervised = range(prompt, length) if text.supervised_T is None else np.flatnonzero(text.supervised_T)
+    matched_R2 = [[token, token + 1] for token in supervised]
     return replace(text, teacher=teacher, matched_R2=np.array(matched_R2, dtype=np.int32).reshape(-1, 2))
 
 
@@ -164,7 +175,8 @@ def _unsupervised(texts: Sequence[Example]) -> list[Example]:
     for text in texts:
         teacher = text.teacher and replace(text.teacher, prompt_length=len(text.teacher.input_ids))
         matched_R2 = None if text.matched_R2 is None else text.matched_R2[:0]
-        prompts.append(replace(text, prompt_length=len(text.input_ids), teacher=teacher, matched_R2=matched_R2))
+        nothing = replace(text, prompt_length=len(text.input_ids), supervised_T=None)
+        prompts.append(replace(nothing, teacher=teacher, matched_R2=matched_R2))
     return prompts
 
 

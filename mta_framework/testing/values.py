@@ -24,6 +24,7 @@ def random_example(
     seed: int = 0,
     spans: Mapping[str, Sequence[Span]] | None = None,
     by_student: bool = False,
+    gap: Span | None = None,
 ) -> Example:
     """Make a text of random tokens.
 
@@ -33,11 +34,16 @@ def random_example(
         seed: Seed of the tokens.
         spans: Half-open token ranges by granularity.
         by_student: Whether the student wrote the response.
+        gap: Half-open range of tokens after the prompt that are not supervised, as those of a later question.
     """
     input_ids = np.random.default_rng(seed).integers(0, VOCABULARY, length).astype(np.int32)
     offset_T2 = np.array([[token, token + 1] for token in range(prompt_length)], dtype=np.int32).reshape(-1, 2)
     ranges = {name: np.array(pairs, dtype=np.int32).reshape(-1, 2) for name, pairs in (spans or {}).items()}
-    return Example(input_ids, prompt_length, ranges, by_student, "p" * prompt_length, offset_T2)
+    example = Example(input_ids, prompt_length, ranges, by_student, "p" * prompt_length, offset_T2)
+    if gap is None:
+        return example
+    token_T = np.arange(length)
+    return replace(example, supervised_T=(token_T >= prompt_length) & ~((token_T >= gap[0]) & (token_T < gap[1])))
 
 
 def batch_of(*examples: Example) -> Batch:

@@ -267,3 +267,26 @@ def test_a_conversation_that_is_cut_is_supervised_up_to_there(
     cut = supervised_text(chat_tokenizer, sample, first.prompt_length + 3)
     assert len(cut) == 1
     assert whole[0].startswith(cut[0])
+
+
+MARKED = """\
+{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' }}
+    {%- if m.role == 'assistant' %}{% generation %}{{- m.content + '<|im_end|>' }}{% endgeneration %}
+    {%- else %}{{- m.content + '<|im_end|>' }}{%- endif %}{{- '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
+
+
+def test_supervised_tokens_are_those_between_the_generation_marks_of_a_template(
+    rendered: Rendered, chat_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    chat_tokenizer.eos_token = "<|im_end|>"
+    (sample,) = rendered(MARKED, CHAT, supervise="all")
+    (example,) = encode([sample], None, chat_tokenizer, 400, 399).examples
+    marked = chat_tokenizer.apply_chat_template(CHAT["messages"], return_dict=True, return_assistant_tokens_mask=True)
+    length = len(example.input_ids)  # the line break after the last turn is not trained
+    assert example.input_ids.tolist() == marked["input_ids"][:length]
+    assert example.supervised_T is not None
+    supervised_T = example.supervised_T & (np.arange(length) >= example.prompt_length)
+    assert supervised_T.tolist() == [bool(mark) for mark in marked["assistant_masks"][:length]]
+    assert sum(marked["assistant_masks"][length:]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.util
 import json
@@ -17,6 +18,7 @@ from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Prediction, read_rows
 from mta_framework.evaluation.report import MetricFacts
+from mta_framework.evaluation.responses import Response
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling_settings import Generation, Sampling, prompt_seeds
@@ -299,3 +301,42 @@ def test_line_separators_inside_a_response_do_not_break_the_file(tmp_path):
     key = Key("responses", "scores")
     write_predictions(tmp_path / "set.v1-seed1.jsonl", rows, key)
     assert read_predictions(tmp_path / "set.v1-seed1.jsonl", key) == rows
+
+
+class Seen(Metric):
+    """Scores 1 where the prediction is the first reference, and keeps what it saw."""
+
+    NAME = "seen"
+    texts: ClassVar[list] = []
+
+    def score(self, answers):
+        type(self).texts += [(list(answers.predictions), [list(some) for some in answers.references])]
+        pairs = zip(answers.predictions, answers.references, strict=True)
+        return ScoreSet(tuple(float(text == some[0]) for text, some in pairs))
+
+
+def test_metrics_see_answers_without_reasoning_and_files_keep_it(tmp_path, monkeypatch, tokenizer):
+    monkeypatch.setattr(Seen, "texts", [])
+    reasoner = copy.deepcopy(tokenizer)
+    reasoner.chat_template = "<think>"
+    written = ["<think>w1</think> w2", "w3", "<think>w4"]
+    responses = [Response(text, text == "w3" or "</think>" in text, 3) for text in written]
+    monkeypatch.setattr("mta_framework.evaluation.evaluate.respond", lambda *_: {10: responses})
+    rows = entry(references=(("<think>w9</think>w2",), ("w3", "w4"), ("w6",)))
+
+    def evaluated(strip):
+        candidates = [Candidate("student", "a", reasoner, lambda: None, (rows,))]
+        return evaluate_models(candidates, [Seen(Seen.Params())], SAMPLING, [10], tmp_path, strip_reasoning=strip)
+
+    for strip in (None, True):
+        (result,) = evaluated(strip).results
+        assert [row.prediction for row in result.predictions] == written
+        assert [row.scored_text for row in result.predictions] == ["w2", "w3", ""]
+        assert [row.scores["seen"] for row in result.predictions] == [1.0, 1.0, 0.0]
+    assert Seen.texts == [(["w2", "w3", ""], [["w2"], ["w3", "w4"], ["w6"]])]  # scored once
+    path = tmp_path / "student" / "first-seed10.jsonl"
+    assert [json.loads(line).get("answer") for line in path.read_text().splitlines()] == ["w2", None, ""]
+    assert read_rows(path) == list(result.predictions)
+    (raw,) = evaluated(False).results
+    assert [row.scores["seen"] for row in raw.predictions] == [0.0, 1.0, 0.0]
+    assert [row.scored_text for row in raw.predictions] == written

@@ -178,3 +178,19 @@ def test_one_tokenizer_matched_with_itself_matches_every_token(trimmed):
     example = encode([sample], None, sides(100, tokenizer, tokenizer), 99).examples[0]
     tokens = np.arange(example.prompt_length, len(example.input_ids))
     assert example.matched_R2.tolist() == np.stack([tokens, tokens], axis=1).tolist()
+
+
+def test_tokens_outside_of_supervised_turns_are_matched_by_nothing():
+    prompt, first, between, second = "The lamp. ", "old lamp", "\nlamp\n", "The old"
+    text = prompt + first + between + second
+    start = len(prompt + first + between)
+    turns = ((len(prompt), len(prompt + first)), (start, len(text)))
+    sample = Sample(prompt, text[len(prompt) :], ("",), supervised=turns)
+    example = encode([sample], None, STUDENT, 200, 199, TEACHER).examples[0]
+    starts = [len(read_by_student(example, token)) for token in example.matched_R2[:, 0].tolist()]
+    assert starts[0] == len(prompt)
+    assert start in starts
+    assert starts[-1] == len(text)  # the end tokens
+    assert all(any(start <= offset < end for start, end in turns) for offset in starts[:-1])
+    for side, matched in ((example, example.matched_R2[:, 0]), (example.teacher, example.matched_R2[:, 1])):
+        assert side.supervised_T[matched].all()
