@@ -112,7 +112,8 @@ class SampleTokenizer:
     def _text(self, sample: Sample, prompt: Tokens, response: Tokens) -> TokenisedText:
         end: int | None = end_id(sample, self.turn_end)
         if sample.templated:
-            response = _up_to_end(response, self.turn_end)
+            last = sample.supervised[-1][0] if sample.supervised else len(sample.prompt)
+            response = _up_to_end(response, self.turn_end, last)
             # Some templates end a call of a tool with another token than an answer.
             end = None if response.ids[-1:].tolist() in [[index] for index in self.turn_end.stop_ids] else end
         ids = join_response(prompt.ids, response.ids, end)
@@ -246,9 +247,9 @@ def _responses(
     return responses
 
 
-def _up_to_end(response: Tokens, turn_end: TurnEnd) -> Tokens:
-    """Leave out what a chat template writes after the end of the answer."""
-    ends = np.flatnonzero(response.ids == turn_end.chat_id)
+def _up_to_end(response: Tokens, turn_end: TurnEnd, start: int) -> Tokens:
+    """Leave out what a chat template writes after the end of the last answer, which begins at character ``start``."""
+    ends = np.flatnonzero((response.ids == turn_end.chat_id) & (response.offsets[:, 0] >= start))
     return response if not len(ends) else Tokens(response.ids[: ends[-1] + 1], response.offsets[: ends[-1] + 1])
 
 

@@ -232,7 +232,11 @@ def test_layers_of_the_spec_are_those_that_are_compared():
 @pytest.mark.parametrize(
     ("layers", "shapes", "message"),
     [
-        ([(1, 1), (7, 2)], (6, 12), r"within the models \(got 7->2\); layers 1 to 6 of the student and 1 to 12"),
+        (
+            [(1, 1), (7, 2)],
+            (6, 12),
+            r"within the models \(got 7->2\); expected layers 1 to 6 of the student",
+        ),
         ([(1, 1), (2, 13)], (6, 12), r"within the models \(got 2->13\)"),
         (None, (1, 12), r"a student of 1 layers has 1 by default.*derivative_weight to 0"),
         (None, (2, 12), r"a student of 2 layers has 1 by default"),

@@ -252,6 +252,16 @@ def test_calls_are_answers(rendered: Rendered, chat_tokenizer: PreTrainedTokeniz
     ]
 
 
+def test_a_last_call_may_end_with_another_token_than_answers(
+    rendered: Rendered, chat_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    template = chat_templates.LLAMA31.replace("+ '}<|im_end|>'", "+ '}<|end|>'")
+    row = {"messages": [USER, ANSWER, USER, call({"city": "Oslo"})]}
+    (sample,) = rendered(template, row, supervise="all")
+    texts = supervised_text(chat_tokenizer, sample)
+    assert texts == ["b<|im_end|>", '{"name": "weather", "parameters": {"city": "Oslo"}}<|end|>']
+
+
 def test_an_answer_that_the_template_rewrites_once_others_follow_is_refused(rendered: Rendered) -> None:
     earlier = turn("assistant", "b", reasoning_content="c")
     with pytest.raises(InputError, match=r"rows\.jsonl:1 \(.*messages\[1\] is written in another way"):
@@ -282,7 +292,7 @@ def test_supervised_tokens_are_those_between_the_generation_marks_of_a_template(
 ) -> None:
     chat_tokenizer.eos_token = "<|im_end|>"
     (sample,) = rendered(MARKED, CHAT, supervise="all")
-    (example,) = encode([sample], None, chat_tokenizer, 400, 399).examples
+    (example,) = encode([sample], None, sides(400, chat_tokenizer), 399).examples
     marked = chat_tokenizer.apply_chat_template(CHAT["messages"], return_dict=True, return_assistant_tokens_mask=True)
     length = len(example.input_ids)  # the line break after the last turn is not trained
     assert example.input_ids.tolist() == marked["input_ids"][:length]

@@ -325,7 +325,7 @@ def test_metrics_see_answers_without_reasoning_and_files_keep_it(tmp_path, monke
     rows = entry(references=(("<think>w9</think>w2",), ("w3", "w4"), ("w6",)))
 
     def evaluated(strip):
-        candidates = [Candidate("student", "a", reasoner, lambda: None, (rows,))]
+        candidates = [Candidate("student", "a", reasoner, (40,), lambda: None, (rows,))]
         return evaluate_models(candidates, [Seen(Seen.Params())], SAMPLING, [10], tmp_path, strip_reasoning=strip)
 
     for strip in (None, True):

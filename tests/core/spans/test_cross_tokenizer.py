@@ -186,7 +186,7 @@ def test_tokens_outside_of_supervised_turns_are_matched_by_nothing():
     start = len(prompt + first + between)
     turns = ((len(prompt), len(prompt + first)), (start, len(text)))
     sample = Sample(prompt, text[len(prompt) :], ("",), supervised=turns)
-    example = encode([sample], None, STUDENT, 200, 199, TEACHER).examples[0]
+    example = encode([sample], None, sides(200, STUDENT, TEACHER), 199).examples[0]
     starts = [len(read_by_student(example, token)) for token in example.matched_R2[:, 0].tolist()]
     assert starts[0] == len(prompt)
     assert start in starts
