@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from mta_framework.reporting.summary_text import response_ends
 from mta_framework.tables.table import Table
 from mta_framework.tables.terminal import terminal_table
+from mta_framework.tables.terminal_chars import visible
 
 if TYPE_CHECKING:
     from mta_framework.runs.plan import Plan
@@ -32,6 +34,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from _block(("base loss reads", "student", "teacher"), read)
     if plan.trained_on:
         yield from (f"Trained on responses. {plan.trained_on}", "")
+    if ends := response_ends(plan.response_ends):
+        yield from (visible(ends), "")
     if plan.selection:
         yield from (plan.selection, "")
     memory = [(part, _size(count)) for part, count in plan.memory.items()]

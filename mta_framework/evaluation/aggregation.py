@@ -25,7 +25,7 @@ class SetResult:
         model: Name of the model.
         set: Name of the set.
         seed: Sampling seed.
-        cut: Number of prompts that were truncated on the left.
+        cut: Number of prompts that were shortened.
         predictions: One per prompt, in the order of the set.
     """
 

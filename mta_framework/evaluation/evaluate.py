@@ -36,12 +36,12 @@ class EvaluationSet:
 
     Args:
         name: Name of the set in the spec.
-        prompts: Prompts, before any truncation.
+        prompts: Prompts as they are asked, shortened where they are too long.
         prompt_ids: Token ids of each prompt, as the model sees them.
         references: At least one reference for each prompt.
         reference_ids: Token ids of each prompt's first reference as a response, with the end token.
         questions: Instruction and input of each prompt, without the template around them.
-        cut: Number of prompts that were truncated on the left.
+        cut: Number of prompts that were shortened.
         unused: Keys of rows that are not used -> number of rows in which they hold something.
     """
 

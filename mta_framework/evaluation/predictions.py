@@ -23,7 +23,7 @@ class Prediction:
     """A response with its scores.
 
     Args:
-        prompt: Prompt, before any truncation.
+        prompt: Prompt as it was asked, shortened where it was too long.
         question: Instruction and input, without the template around them.
         prediction: The model's response.
         references: Texts that the response is compared with.

@@ -76,7 +76,7 @@ class SetFacts:
         model: Name of the model.
         set: Name of the set.
         prompts: Number of prompts.
-        cut: Number of prompts that were truncated on the left.
+        cut: Number of prompts that were shortened.
         finished: Share of the responses that ended before the token limit.
         digest: Digest of questions and references, equal where two evaluations used the same rows.
         prompts_digest: Digest of the prompts as they were rendered, equal where two models were asked alike.
@@ -218,6 +218,8 @@ class Report:
         geometry: Similarities of spans at each key layer.
         span_samples: A few training texts with their spans.
         command: Command line.
+        response_ends: Tokens that end a response: that of training responses first, then the others that generation
+            stops at.
         best: Checkpoint whose student was exported; None: the student of the last step was.
         inputs: Content of the data sets and models, as digests by dotted field, e.g. ``data.train.path``.
         base_loss_title: Name of the base loss in tables, as papers print it; empty: that in the spec.
@@ -242,6 +244,7 @@ class Report:
     geometry: tuple[Geometry, ...] = ()
     span_samples: tuple[SpanSample, ...] = ()
     command: str = ""
+    response_ends: tuple[str, ...] = ()
     best: BestCheckpoint | None = None
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     base_loss_title: str = ""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from mta_framework.data.left_cut import shorten_prompts
 from mta_framework.data.prompts import render
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import SampleTokenizer, as_responses, require_end
 from mta_framework.errors import Fault, FaultList, collect_faults
 from mta_framework.evaluation.evaluate import EvaluationSet
-from mta_framework.models.turn_end import TurnEnd
+from mta_framework.models.turn_end import TurnEnd, settle_turn_end
 from mta_framework.spec.evaluation import ScoringSection
 
 if TYPE_CHECKING:
@@ -21,21 +22,21 @@ def read_sets(
     section: ScoringSection | None,
     template: Literal["alpaca", "chat"],
     tokenizer: PreTrainedTokenizerBase,
-    turn_end: TurnEnd,
     template_field: str = "data.template",
     options: Mapping[str, Any] | None = None,
+    turn_end: TurnEnd | None = None,
 ) -> list[EvaluationSet]:
     """Read and tokenise all evaluation sets.
 
-    Prompts beyond the limit are truncated on the left, and counted, or refused, as the section says.
+    Prompts beyond the limit are shortened (``shorten_prompts``) and counted, or refused, as the section says.
 
     Args:
         section: Section ``evaluation`` of the spec; None gives no sets.
         template: Template that instruction rows are put into.
         tokenizer: Tokenizer of the model.
-        turn_end: What ends a response in its tokens.
         template_field: Field of the spec that names the template, for errors.
         options: Variables of the chat template by name.
+        turn_end: What ends a response of the model; None: what its tokenizer alone says.
 
     Raises:
         InputError: All faults of all files.
@@ -44,6 +45,7 @@ def read_sets(
     sets: list[EvaluationSet] = []
     if section is None:
         return sets
+    turn_end = turn_end or settle_turn_end(tokenizer, ())
     for name, part in section.sets.items():
         with collect_faults(faults):
             records = read_records(part, f"evaluation.sets.{name}")
@@ -51,19 +53,36 @@ def read_sets(
             require_end(samples, turn_end, template_field)
             texts = SampleTokenizer(tokenizer, turn_end, None).tokenise(as_responses(samples))
             limit = section.max_prompt_length
-            ids = [text.ids[: text.prompt_length].tolist() for text in texts]
-            long = [len(prompt) for prompt in ids if len(prompt) > limit]
+            asked = shorten_prompts(records, samples, texts, limit, tokenizer.bos_token_id)
+            prompts = [prompt for prompt in asked if prompt is not None]
+            long = [text.prompt_length for text in texts if text.prompt_length > limit]
             if long and section.long_prompts == "refuse":
                 faults.append(_too_long(name, long, limit))
-            prompts, references = [sample.prompt for sample in samples], [sample.references for sample in samples]
-            questions = [record.question for record in records]
-            cut = [prompt[-limit:] for prompt in ids]
-            reference_ids = [text.ids[text.prompt_length :].tolist() for text in texts]
+            elif len(prompts) < len(asked):
+                faults.append(_no_room(name, len(asked) - len(prompts), limit))
             sets.append(
-                EvaluationSet(name, prompts, cut, references, reference_ids, questions, len(long), records.unused)
+                EvaluationSet(
+                    name,
+                    [prompt.text for prompt in prompts],
+                    [prompt.ids for prompt in prompts],
+                    [sample.references for sample in samples],
+                    [text.ids[text.prompt_length :].tolist() for text in texts],
+                    [record.question for record in records],
+                    len(long),
+                    records.unused,
+                )
             )
     faults.raise_any()
     return sets
+
+
+def _no_room(name: str, count: int, limit: int) -> Fault:
+    return Fault(
+        f"evaluation.sets.{name}",
+        f"has prompts whose template and system's turn leave no room for what is asked (got {count})",
+        f"room for it within the {limit} tokens of evaluation.max_prompt_length",
+        "Raise evaluation.max_prompt_length.",
+    )
 
 
 def _too_long(name: str, lengths: Sequence[int], limit: int) -> Fault:

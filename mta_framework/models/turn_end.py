@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-_ANSWER = "the-answer-itself"
+_ANSWERS = ("one", "two")
+"""Differ in their last letters, so that what is written after both of them is what the template adds."""
+
 _LONGEST_SHOWN = 60
 """Characters of what a template writes that a message quotes."""
 
@@ -63,14 +66,16 @@ def _chat_end(tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> tupl
     """The token that ends an answer, or None and the reason."""
     if not tokenizer.chat_template:
         return None, "the tokenizer has no chat template"
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _ANSWER}]
+    question = {"role": "user", "content": "question"}
+    conversations = [[question, {"role": "assistant", "content": answer}] for answer in _ANSWERS]
     try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        texts = [str(tokenizer.apply_chat_template(turns, tokenize=False)) for turns in conversations]
     except Exception as error:  # a template is foreign code: it may raise anything
         return None, f"the chat template refuses a question with its answer ({error})"
-    _, answer, after = text.rpartition(_ANSWER)
-    if not answer:
-        return None, "the chat template does not write an answer as it is"
+    if texts[0] == texts[1]:
+        return None, "the chat template leaves out the answer"
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(*map(reversed, texts), strict=False))
+    after = "".join(character for character, _ in shared)[::-1]
     if not after.strip():
         return tokenizer.eos_token_id, ""
     ids = tokenizer(after, add_special_tokens=False)["input_ids"]

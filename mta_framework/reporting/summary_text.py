@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mta_framework.evaluation.report import EvaluationFacts, Report
@@ -29,6 +29,7 @@ def summary(report: Report) -> dict[str, Any]:
         "models": _models(report),
         "data": _data(report),
         "spans": _spans(report),
+        "ends": "" if report.steps else response_ends(report.response_ends),
         "unparsed": unparsed(report),
         "unused_keys": unused_keys(report),
         "training_set": source(report.spec.get("data", {}).get("train")),
@@ -46,7 +47,17 @@ def trained(report: Report) -> str:
     loss = f"the base loss `{spec.get('base_loss', {}).get('name')}`{_alignment(report)}"
     share = share_by_student(report.log)
     responses = "" if share is None else f" {share:.0%} of its training texts had responses that it wrote itself."
-    return f"The student was trained for {steps} with {loss}, from seed {spec.get('seed')}.{responses}{chosen(report)}"
+    sentence = (
+        f"The student was trained for {steps} with {loss}, from seed {spec.get('seed')}.{responses}{chosen(report)}"
+    )
+    return f"{sentence} {response_ends(report.response_ends)}".rstrip()
+
+
+def response_ends(tokens: Sequence[str]) -> str:
+    """The tokens that end a response, as a sentence; empty where they are not known."""
+    first, *others = [f"`{token}`" for token in tokens] or [""]
+    also = f" (also: {', '.join(others)})" if others else ""
+    return f"A response ends at {first}{also}." if first else ""
 
 
 def chosen(report: Report) -> str:
@@ -148,5 +159,5 @@ def _sets(facts: EvaluationFacts) -> Table:
         [f"{entry.set}, {entry.model}", f"{entry.prompts:,}", f"{entry.cut:,}", f"{entry.finished:.0%}"]
         for entry in facts.sets
     ]
-    header = ("set, model", "prompts", "cut on the left", "responses that ended by themselves")
+    header = ("set, model", "prompts", "shortened prompts", "responses that ended by themselves")
     return Table(header, rows, "Evaluated prompts")

@@ -100,7 +100,7 @@ def evaluate(bound: BoundEvaluation, command: str = "") -> Report:
     with _held_folder(bound, partial(require_same_evaluation, bound)) as known:
         with clock.stage("evaluation"):
             scores = _evaluate(bound, [evaluated_model(bound.spec, model, sets, known)])
-        return _report(bound, scores, clock, command, known, **summary.evaluation_facts(bound, model.summary))
+        return _report(bound, scores, clock, command, known, **summary.evaluation_facts(bound, model))
 
 
 def plan(bound: BoundRun) -> Plan:
@@ -122,6 +122,7 @@ def plan(bound: BoundRun) -> Plan:
         describe(policy) if policy else None,
         isinstance(bound.layers, MeasuringLayerMapper),
         _selection(bound, inputs),
+        summary.run_ends(inputs),
     )
 
 

@@ -41,6 +41,8 @@ class Plan:
         trained_on: Description of the batch policy of the base loss; None where every step trains on the data.
         measured: Whether ``layer_pairs`` only stand for those that will be measured before the first step.
         selection: How the exported student is chosen, in sentences; empty: it is that of the last step.
+        response_ends: Tokens that end a response: that of training responses first, then the others that generation
+            stops at.
     """
 
     models: Mapping[str, ModelFacts]
@@ -54,6 +56,7 @@ class Plan:
     trained_on: str | None = None
     measured: bool = False
     selection: str = ""
+    response_ends: tuple[str, ...] = ()
 
 
 def selection_text(section: TrainingSection, higher_is_better: bool, prompts: int) -> str:

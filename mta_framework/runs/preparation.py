@@ -80,10 +80,11 @@ def prepare_run(bound: BoundRun) -> RunInputs:
         faults += tokenizer_faults(bound, run_models)
     with collect_faults(faults):
         template, options = spec.data.template, spec.data.template_options
-        student = run_models.tokenizer, run_models.turn_end
-        sets = teacher_sets = read_sets(spec.evaluation, template, *student, options=options)
+        tokenizer, end = run_models.tokenizer, run_models.turn_end
+        sets = teacher_sets = read_sets(spec.evaluation, template, tokenizer, options=options, turn_end=end)
         if teacher := run_models.separate_teacher:
-            teacher_sets = read_sets(spec.evaluation, template, *teacher, options=options)
+            tokenizer, end = teacher
+            teacher_sets = read_sets(spec.evaluation, template, tokenizer, options=options, turn_end=end)
     with collect_faults(faults), processes().main_process_first():  # the others read its spans from the cache
         folder = span_cache_folder(spec)
         data = prepare(
@@ -117,8 +118,8 @@ def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[Eva
         require_same_evaluation(bound)
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: [model.summary.config])
     with collect_faults(faults):
-        side = model.tokenizer, model.turn_end
-        sets = read_sets(spec.evaluation, spec.template, *side, "template", spec.template_options)
+        template = spec.template, model.tokenizer, "template", spec.template_options
+        sets = read_sets(spec.evaluation, *template, model.turn_end)
     if faults:
         raise InputError(faults)
     warn_of_unused_keys(_unused_in(sets))

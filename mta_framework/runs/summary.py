@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.tokens import EncodedSet
 from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts, SpanSample
+from mta_framework.models.evaluated import EvaluatedModel
 from mta_framework.models.model_summary import ModelSummary
 from mta_framework.models.run_models import RunModels
 from mta_framework.runs.build import recorded_layers
@@ -15,6 +17,9 @@ from mta_framework.runs.integrity import read_training_log
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import recorded_geometry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def run_facts(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
@@ -37,12 +42,29 @@ def run_facts(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
         "student_folder": folder.student.name,
         "geometry": recorded_geometry(folder.geometry),
         "span_samples": span_samples(inputs.data),
+        "response_ends": run_ends(inputs),
     }
 
 
-def evaluation_facts(bound: BoundEvaluation, model: ModelSummary) -> dict[str, Any]:
+def evaluation_facts(bound: BoundEvaluation, model: EvaluatedModel) -> dict[str, Any]:
     """The fields of a report that an evaluation by itself fills in."""
-    return {"spec": bound.spec.model_dump(mode="json"), "models": {bound.spec.name: size(model)}}
+    end = model.turn_end
+    return {
+        "spec": bound.spec.model_dump(mode="json"),
+        "models": {bound.spec.name: size(model.summary)},
+        "response_ends": _ends(model.tokenizer, end.plain_id if end.chat_id is None else end.chat_id, end.stop_ids),
+    }
+
+
+def run_ends(inputs: RunInputs) -> tuple[str, ...]:
+    """The tokens that end a response of the student: that of its training responses first."""
+    models = inputs.run_models
+    return _ends(models.tokenizer, inputs.data.train.end_id, models.turn_end.stop_ids)
+
+
+def _ends(tokenizer: PreTrainedTokenizerBase, first: int, stop_ids: Sequence[int]) -> tuple[str, ...]:
+    ids = [first, *(index for index in stop_ids if index != first)]
+    return tuple(str(token) for token in tokenizer.convert_ids_to_tokens(ids))
 
 
 def resolved(bound: BoundRun) -> dict[str, Any]:

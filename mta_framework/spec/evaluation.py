@@ -50,7 +50,7 @@ class ScoringSection(Section):
     max_prompt_length: int = Field(256, ge=1, description="Maximal number of tokens of a prompt.")
     long_prompts: Literal["cut", "refuse"] = Field(
         "cut",
-        description="Whether longer prompts are cut on the left and counted in the report, or refused.",
+        description="Whether longer prompts are shortened inside what is asked, and counted in the report, or refused.",
         json_schema_extra=affects("nothing"),
     )
     max_new_tokens: int = Field(512, ge=1, description="Maximal number of tokens of a response.")

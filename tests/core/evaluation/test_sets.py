@@ -9,7 +9,6 @@ import pytest
 
 from mta_framework import InputError
 from mta_framework.evaluation.sets import read_sets
-from mta_framework.models.turn_end import settle_turn_end
 from mta_framework.spec.evaluation import ScoringSection
 
 
@@ -23,7 +22,7 @@ def read(tmp_path, tokenizer):
         path = tmp_path / "test.jsonl"
         path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         section = ScoringSection(sets={"test": {"path": str(path)}}, **settings)
-        (evaluation_set,) = read_sets(section, template, tokenizer, settle_turn_end(tokenizer, ()))
+        (evaluation_set,) = read_sets(section, template, tokenizer)
         return evaluation_set
 
     return read
@@ -37,7 +36,7 @@ def test_long_prompts_lose_their_beginning_and_are_counted(read):
     evaluation_set = read(prompts(2, 3, 4, 6), max_prompt_length=3)
     assert evaluation_set.prompt_ids == [[1, 2], [1, 1, 2], [1, 1, 2], [1, 1, 2]]
     assert evaluation_set.cut == 2
-    assert evaluation_set.prompts[3] == "w1 w1 w1 w1 w1 w2"
+    assert evaluation_set.prompts[3] == " w1 w1 w2"
 
 
 def test_long_prompts_are_refused_where_the_spec_says_so(read):
@@ -49,6 +48,17 @@ def test_long_prompts_are_refused_where_the_spec_says_so(read):
         "tokens); expected at most 3 tokens where evaluation.long_prompts is 'refuse'. Raise "
         "evaluation.max_prompt_length, or set evaluation.long_prompts to 'cut'."
     )
+
+
+def test_prompts_whose_template_leaves_no_room_for_the_question_are_a_fault(read):
+    rows = [{"instruction": "w1", "output": "w2"}, {"instruction": "w1 " * 40, "output": "w2"}]
+    with pytest.raises(InputError) as caught:
+        read(rows, max_prompt_length=20)
+    assert str(caught.value) == (
+        "evaluation.sets.test: has prompts whose template and system's turn leave no room for what is asked (got 2); "
+        "expected room for it within the 20 tokens of evaluation.max_prompt_length. Raise evaluation.max_prompt_length."
+    )
+    assert read(rows, max_prompt_length=30).cut == 1
 
 
 @pytest.mark.parametrize("template", ["alpaca", "chat"])

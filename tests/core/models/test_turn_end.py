@@ -63,6 +63,11 @@ def test_a_token_that_only_closes_the_answer_is_passed_over_for_the_end_of_the_t
     assert settle_turn_end(tokenizer(template), ()).chat_id == 3
 
 
+def test_a_template_may_write_an_answer_in_another_way():
+    template = CHATML.replace("m.content", "m.content | upper | tojson")
+    assert settle_turn_end(tokenizer(template), ()).chat_id == 2
+
+
 def test_an_end_may_be_added_without_being_called_special():
     template = CHATML.replace("<|im_end|>", "<turn_end>")
     end = settle_turn_end(tokenizer(template, added=["<turn_end>"]), ())
@@ -81,7 +86,7 @@ def test_an_end_may_be_added_without_being_called_special():
             "{{ raise_exception('not so') }}",
             "the chat template refuses a question with its answer (not so)",
         ),
-        ("{{ messages[0].content }}", "the chat template does not write an answer as it is"),
+        ("{{ messages[0].content }}", "the chat template leaves out the answer"),
     ],
 )
 def test_what_cannot_be_settled_is_said(template, problem):
