@@ -37,9 +37,10 @@ TEACHER = "teacher"
 STUDENT = "student"
 BASE_LOSS = "base loss"
 ALIGNMENT = "alignment"
+HEALTH = "health of responses"
 BACKWARD = "backward"
 OPTIMISER = "optimiser"
-PARTS = (GENERATION, PARSING, DATA, TEACHER, STUDENT, BASE_LOSS, ALIGNMENT, BACKWARD, OPTIMISER)
+PARTS = (GENERATION, PARSING, DATA, TEACHER, STUDENT, BASE_LOSS, ALIGNMENT, HEALTH, BACKWARD, OPTIMISER)
 """The parts of a training step, in the order in which they are reported."""
 
 Mark = Any

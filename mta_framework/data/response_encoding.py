@@ -111,6 +111,11 @@ class ResponseEncoder:
             for example, text, offset_T2, span_set in parsed
         ]
 
+    def has_ended(self, example: Example) -> bool:
+        """Whether an encoded response ended before its limit: only then it has an end token."""
+        response = example.input_ids[example.prompt_length :]
+        return bool(len(response) and response[-1] == self._end_id)
+
     def _tokenised(self, example: Example, offset_T2: NDArray[np.int32]) -> TokenisedText:
         special_T = np.isin(example.input_ids[: len(offset_T2)], self._special_ids)
         return TokenisedText(example.input_ids, offset_T2, example.prompt_length, special_T)

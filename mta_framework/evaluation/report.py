@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mta_framework.errors import Fault, InputError, error_message
-from mta_framework.types import BestCheckpoint, LayerPair, MeanKind, Span
+from mta_framework.types import LayerPair, MeanKind, Span
+from mta_framework.types.log_entries import BestCheckpoint
 
 _MOST_KEYS = 10
 """Most keys that are not used which are listed, so that a file of many columns does not fill the screen."""
@@ -222,6 +223,7 @@ class Report:
             stops at.
         best: Checkpoint whose student was exported; None: the student of the last step was.
         inputs: Content of the data sets and models, as digests by dotted field, e.g. ``data.train.path``.
+        warnings: Sentences on responses of the student that collapsed during training.
         base_loss_title: Name of the base loss in tables, as papers print it; empty: that in the spec.
         format: Format of the file, see ``FORMAT``.
     """
@@ -247,6 +249,7 @@ class Report:
     response_ends: tuple[str, ...] = ()
     best: BestCheckpoint | None = None
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     base_loss_title: str = ""
     format: int = FORMAT
 

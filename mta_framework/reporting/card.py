@@ -87,6 +87,7 @@ def _limits(report: Report) -> Iterator[str]:
         cut = sum(entry.cut for entry in facts.sets if entry.model == "student")
         if cut:
             yield f"{cut:,} prompts were longer than the limit and lost their beginning."
+    yield from report.warnings
     yield f"One training run, from seed {report.spec.get('seed')}: what another seed would give is not known."
     if sentence := unparsed(report):
         yield sentence

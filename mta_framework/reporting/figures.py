@@ -12,6 +12,7 @@ from mta_framework.reporting.page import Plot
 from mta_framework.reporting.plots import Estimate, axis_of, curve, intervals, svg
 from mta_framework.reporting.training_log import loss_terms, points, validation_points
 from mta_framework.types import LayerPair
+from mta_framework.types.log_entries import RESPONSE_HEALTH
 
 _QUANTITIES = {"grad_norm": "gradient norm, before it is clipped", "learning_rate": "learning rate"}
 
@@ -101,6 +102,13 @@ def curves(report: Report) -> Iterator[Plot]:
         if points(report.log, name)[0] or validation_points(report.log, name)[0]:
             chosen = report.best.step if report.best and report.best.metric == name else None
             yield Plot(title, svg(curve(report.log, name, chosen), f"curve{index}", f"{title} by step"))
+
+
+def response_curves(report: Report) -> Iterator[Plot]:
+    """The health of the student's own responses by step; empty where steps trained on none."""
+    for index, (name, title) in enumerate(RESPONSE_HEALTH.items()):
+        if points(report.log, name)[0]:
+            yield Plot(title, svg(curve(report.log, name), f"responses{index}", f"{title} by step"))
 
 
 def step_bars(report: Report) -> list[Bar]:

@@ -41,6 +41,7 @@ def run_page(report: Report) -> str:
         "tiles": list(_tiles(report)),
         "blocks": list(_blocks(report.evaluation)) if report.evaluation else [],
         "curves": list(figures.curves(report)),
+        "response_curves": list(figures.response_curves(report)),
         "step_bars": figures.step_bars(report),
         "layer_map": figures.layer_map(report),
         "geometry": list(figures.heat_maps(report.geometry)),

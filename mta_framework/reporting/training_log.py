@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mta_framework.types import SHARE_BY_STUDENT
+from mta_framework.types.log_entries import RESPONSE_HEALTH, SHARE_BY_STUDENT
 
 Log = Sequence[Mapping[str, Any]]
 Points = tuple[list[int], list[float]]
@@ -20,7 +20,7 @@ def terms(log: Log) -> list[str]:
     """Names of the loss terms in the order of their first occurrence, those of validation alone last."""
     trained = [name for entry in log if "loss" in entry for name in entry]
     validated = [name.removeprefix(_EVAL) for entry in log for name in entry if name.startswith(_EVAL)]
-    return [name for name in dict.fromkeys(trained + validated) if name not in NO_TERMS]
+    return [name for name in dict.fromkeys(trained + validated) if name not in NO_TERMS | {*RESPONSE_HEALTH}]
 
 
 def loss_terms(log: Log) -> list[str]:

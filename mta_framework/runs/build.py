@@ -33,7 +33,7 @@ from mta_framework.storage import read_json, write_json
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.selection import AnswerScore
 from mta_framework.training.train import total_steps
-from mta_framework.training.trainer import TrainingData
+from mta_framework.training.training_data import TrainingData
 from mta_framework.types import LayerPair, LayerSimilarity
 
 _BATCH_TEXTS = 8

@@ -19,7 +19,7 @@ from mta_framework.distributed import processes, run_on_main
 from mta_framework.evaluation.report import Geometry
 from mta_framework.storage import read_json, write_json
 from mta_framework.training.distiller import Distiller
-from mta_framework.training.trainer import TrainingData
+from mta_framework.training.training_data import TrainingData
 from mta_framework.types import Example
 
 _TEXTS = 16

@@ -39,6 +39,7 @@ def run_facts(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
         "seconds_per_step": log.seconds / log.total_steps,
         "step_time": log.step_time,
         "best": log.best,
+        "warnings": tuple(log.warnings),
         "student_folder": folder.student.name,
         "geometry": recorded_geometry(folder.geometry),
         "span_samples": span_samples(inputs.data),

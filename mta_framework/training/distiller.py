@@ -15,7 +15,8 @@ from mta_framework.chunked_loss import chunked_sum, cross_entropy, select_superv
 from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import BaseLoss, BatchPolicy
 from mta_framework.models.state_reader import StateReader
-from mta_framework.timers import ALIGNMENT, STUDENT, TEACHER, Stopwatch
+from mta_framework.timers import ALIGNMENT, HEALTH, STUDENT, TEACHER, Stopwatch
+from mta_framework.training.response_health import ResponseHealth
 from mta_framework.types import TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
 
 CROSS_ENTROPY = "cross_entropy"
@@ -52,6 +53,8 @@ class Distiller(nn.Module):
         self.base_loss = base_loss
         self.stopwatch = Stopwatch()
         """Measures the parts of a step; the trainer replaces it by its own."""
+        self.health = ResponseHealth()
+        """Measures the student's own responses; the trainer replaces it by its own."""
         read = [(pair.student, pair.teacher) for pair in pairs] + list(loss_layers)
         self._student_reader = StateReader(student, {layer for layer, _ in read})
         self._teacher_reader = StateReader(teacher, {layer for _, layer in read}) if teacher is not None else None
@@ -69,11 +72,14 @@ class Distiller(nn.Module):
         Raises:
             RunError: The base loss or the importance estimator failed or broke its contract.
         """
-        return self._terms(batch, progress)[0]
+        terms, student, teacher = self._terms(batch, progress)
+        with self.stopwatch.part(HEALTH):
+            self.health.measure(student, teacher, batch)
+        return terms
 
     def validate(self, batch: Batch, progress: Progress) -> LossTerms:
         """Compute the terms of ``forward`` and the student's cross-entropy, which is comparable between base losses."""
-        terms, student = self._terms(batch, progress)
+        terms, student, _ = self._terms(batch, progress)
         total = chunked_sum(cross_entropy, select_supervised(student, batch), None, batch.target_N)
         return *terms, LossTerm(CROSS_ENTROPY, total, TOKENS, weight=0.0)
 
@@ -89,7 +95,7 @@ class Distiller(nn.Module):
         """Name the plugin that caused a term that is not finite, in a sentence; None if that is unknown."""
         return self.alignment.fault() if self.alignment is not None else None
 
-    def _terms(self, batch: Batch, progress: Progress) -> tuple[LossTerms, States]:
+    def _terms(self, batch: Batch, progress: Progress) -> tuple[LossTerms, States, States | None]:
         student, teacher = self._states(batch)
         with as_plugin_error(f"base loss {self.base_loss.NAME!r}"):
             terms = tuple(self.base_loss.compute(student, teacher, batch, progress))
@@ -98,7 +104,7 @@ class Distiller(nn.Module):
             assert teacher is not None
             with self.stopwatch.part(ALIGNMENT):
                 terms += self.alignment(student, teacher, batch)
-        return terms, student
+        return terms, student, teacher
 
     def _states(self, batch: Batch) -> tuple[States, States | None]:
         with self.stopwatch.part(TEACHER):

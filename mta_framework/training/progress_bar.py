@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers.trainer_callback import ProgressCallback
 
+from mta_framework.types.log_entries import RESPONSE_HEALTH
+
 
 class ProgressBar(ProgressCallback):
     """Shows the latest losses behind the bar, instead of printing a line per log entry."""
@@ -28,7 +30,7 @@ class ProgressBar(ProgressCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Update the losses; learning rate and gradient norm are only in the log."""
-        hidden = {"grad_norm", "learning_rate", "epoch", "total_flos"}
+        hidden = {"grad_norm", "learning_rate", "epoch", "total_flos", *RESPONSE_HEALTH}
         for name, value in (logs or {}).items():
             if isinstance(value, float) and name not in hidden and not name.startswith("train_"):
                 self._latest[name] = f"{value:.3f}"

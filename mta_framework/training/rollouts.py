@@ -177,6 +177,10 @@ class TrainingRollouts(Rollouts):
         if new:
             take(tuple(new), list(new.values()))
 
+    def has_ended(self, response: Example) -> bool:
+        """Whether a response ended before its limit."""
+        return self._encoder.has_ended(response)
+
     def model_state(self, by: Responder) -> str:
         """Compute a digest (see ``Rollouts``): SHA-256 of names, dtypes and values of all weights."""
         if by == "student":

@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
 from mta_framework.spec.training import TrainingSection
 from mta_framework.training import checkpoints
 from mta_framework.training.distiller import Distiller
-from mta_framework.types import BestCheckpoint
+from mta_framework.types.log_entries import BestCheckpoint
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,13 @@ from mta_framework.spec.training import TrainingSection
 from mta_framework.training import checkpoints
 from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size, training_arguments
 from mta_framework.training.distiller import Distiller
+from mta_framework.training.response_health import collapse_warnings
 from mta_framework.training.selection import is_done, load_best, stopping
 from mta_framework.training.trackers import tracked
-from mta_framework.training.trainer import DistillationTrainer, TrainingData
-from mta_framework.types import BestCheckpoint, Example
+from mta_framework.training.trainer import DistillationTrainer
+from mta_framework.training.training_data import TrainingData
+from mta_framework.types import Example
+from mta_framework.types.log_entries import BestCheckpoint
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class TrainingLog:
         seconds: Duration in seconds, validation and checkpoints included, without steps that an interruption lost.
         step_time: Mean seconds per step by part, see ``Stopwatch``.
         best: Checkpoint whose student is exported; None: that of the last step is.
+        warnings: Sentences on responses of the student that collapsed.
     """
 
     history: list[dict[str, Any]]
@@ -39,6 +43,7 @@ class TrainingLog:
     seconds: float
     step_time: dict[str, float] = field(default_factory=dict)
     best: BestCheckpoint | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 def sampler_for(examples: Sequence[Example], section: TrainingSection, seed: int) -> GroupedSampler:
@@ -108,7 +113,9 @@ def train(
     state = trainer.state
     best = load_best(distiller, state, section, folder / CHECKPOINTS)
     seconds, step_time = trainer.meter.seconds(), trainer.stopwatch.seconds_per_step()
-    return TrainingLog(state.log_history, state.global_step, seconds, step_time, best)
+    return TrainingLog(
+        state.log_history, state.global_step, seconds, step_time, best, collapse_warnings(state.log_history)
+    )
 
 
 def _starting_point(folder: Path, steps: int, steps_per_epoch: int) -> Path | None:

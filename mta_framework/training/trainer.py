@@ -18,10 +18,10 @@ One training step, in the order in which transformers' loop runs it; the methods
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,43 +32,21 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from mta_framework.data.batches import Collator, GroupedSampler, micro_batches, training_loader, validation_batches
+from mta_framework.data.batches import micro_batches, training_loader, validation_batches
 from mta_framework.errors import RunError, as_plugin_error
-from mta_framework.interfaces import BatchPolicy
 from mta_framework.timers import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
 from mta_framework.training import checkpoints
 from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, LossMeter, contribution, plugin_label
 from mta_framework.training.progress_bar import ProgressBar
-from mta_framework.training.rollouts import TrainingRollouts
-from mta_framework.training.selection import AnswerScore
+from mta_framework.training.response_health import collapse_warnings
+from mta_framework.training.training_data import TrainingData
 from mta_framework.training.training_meter import TrainingMeter
 from mta_framework.types import Batch, Example, Progress
 
+_log = logging.getLogger(__name__)
+
 _TRAIN_LOSS = "train_loss"
 """The mean loss of all steps, which transformers logs when training ends."""
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The data of a training.
-
-    Args:
-        train: Training set.
-        validation: Validation set; may be empty.
-        sampler: Order of the training set.
-        collator: Turns examples into batches.
-        policy: Batch policy; None: every step trains on the training set's responses.
-        rollouts: Writes responses for the policy; None without one.
-        answers: Scores answers to validation prompts at each validation; None: the losses alone are computed.
-    """
-
-    train: Sequence[Example]
-    validation: Sequence[Example]
-    sampler: GroupedSampler
-    collator: Collator
-    policy: BatchPolicy | None = None
-    rollouts: TrainingRollouts | None = None
-    answers: AnswerScore | None = None
 
 
 class DistillationTrainer(Trainer):
@@ -95,6 +73,7 @@ class DistillationTrainer(Trainer):
         self.distiller = distiller
         self._data = data
         self.meter = TrainingMeter()
+        distiller.health = self.meter.health
         self.stopwatch = distiller.stopwatch = Stopwatch(arguments.device)
         if data.rollouts is not None:
             data.rollouts.stopwatch = self.stopwatch
@@ -163,7 +142,9 @@ class DistillationTrainer(Trainer):
             label = f"batch policy {type(policy).__name__}"
             sizes = f"got {len(chosen)} for {len(batch)}"
             raise RunError(f"{label} must choose as many texts as it is given, or a multiple ({sizes})")
-        self.meter.add_share_by_student(sum(example.by_student for example in chosen) / len(chosen))
+        responses = [example for example in chosen if example.by_student]
+        self.meter.add_share_by_student(len(responses) / len(chosen))
+        self.meter.health.begin_step(responses, rollouts.has_ended, self.args.device)
         return sorted(chosen, key=lambda example: len(example.input_ids))
 
     def _global_counts(self, batches: Sequence[Batch]) -> dict[str, int]:
@@ -217,6 +198,7 @@ class DistillationTrainer(Trainer):
         """
         where = f"training step {self.state.global_step + 1}"
         values = self._reduce(self.meter.terms, where)
+        self.meter.health.end_step(self._sum_over_processes)
         with as_plugin_error(plugin_label(self.distiller)):
             self.distiller.base_loss.observe(values)
         if self.args.fp16:  # its gradient scaler meets infinities on purpose, and skips such steps
@@ -234,12 +216,17 @@ class DistillationTrainer(Trainer):
             raise RunError(" ".join([str(error), *causes[:1]])) from None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the loss terms and the share of student responses since the last entry."""
+        """Log, with loss terms and health of student responses since the last entry; warn where these collapse."""
         if _TRAIN_LOSS in logs:
             logs = {**logs, **self._summary()}
         if "loss" in logs:
             logs = {**logs, **self.meter.pop(self.state.global_step, self._data.policy is not None)}
+        known = collapse_warnings(self.state.log_history)
         super().log(logs, start_time)
+        if self.args.should_save:
+            for message in collapse_warnings(self.state.log_history):
+                if message not in known:
+                    _log.warning("%s", message)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Compute loss and terms over the whole validation set and log them as ``eval_loss``, ``eval_kl`` and so on."""

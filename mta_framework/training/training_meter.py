@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mta_framework.training.distiller import LossMeter
-from mta_framework.types import SHARE_BY_STUDENT
+from mta_framework.training.response_health import ResponseHealth
+from mta_framework.types.log_entries import SHARE_BY_STUDENT
 
 
 class TrainingMeter:
@@ -15,10 +16,12 @@ class TrainingMeter:
 
     Attributes:
         terms: The loss terms of all steps since the last log entry.
+        health: The student's own responses in these steps.
     """
 
     def __init__(self) -> None:
         self.terms = LossMeter()
+        self.health = ResponseHealth()
         self._by_student = 0.0
         self._logged_at = 0
         self._seconds_before = 0.0
@@ -39,7 +42,7 @@ class TrainingMeter:
         if has_policy:
             values[SHARE_BY_STUDENT] = self._by_student / max(step - self._logged_at, 1)
         self._by_student, self._logged_at = 0.0, step
-        return values
+        return values | self.health.pop()
 
     def seconds(self) -> float:
         """Return the duration of the training so far, without steps that an interruption lost."""
@@ -63,6 +66,7 @@ class TrainingMeter:
         """Return everything as JSON, for a checkpoint."""
         return {
             "terms": self.terms.state(),
+            "health": self.health.state(),
             "by_student": self._by_student,
             "logged_at": self._logged_at,
             "seconds": self.seconds(),
@@ -71,5 +75,6 @@ class TrainingMeter:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what ``state`` returned."""
         self.terms.restore(state["terms"])
+        self.health.restore(state["health"])
         self._by_student, self._logged_at = state["by_student"], state["logged_at"]
         self._seconds_before, self._began = state["seconds"], time.perf_counter()

@@ -1,4 +1,4 @@
-"""Runs that train on responses: resumed and straight ones are the same, and spans of responses are aligned."""
+"""Runs that train on responses: resumed ones are the same, spans are aligned, and the health of responses is logged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from mta_framework import RunError
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.plugin_binding import bind
+from mta_framework.training.response_health import ResponseHealth
 from mta_framework.training.trainer import DistillationTrainer
+from mta_framework.types.log_entries import RESPONSE_HEALTH
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_page")]
 
@@ -105,3 +107,28 @@ def test_another_cut_draws_the_same_responses_in_a_later_interval_too(spec_dict,
         for size in (8, 2)
     )
     assert losses(cut, "distillm2_student") == pytest.approx(losses(whole, "distillm2_student"), rel=1e-4)
+
+
+def entries(report):
+    return [{name: entry.get(name) for name in RESPONSE_HEALTH} for entry in report.log if "loss" in entry]
+
+
+def test_health_is_logged_where_the_student_wrote_and_is_the_same_after_a_resume(path, tmp_path):
+    straight = finished(path, "straight")
+    for entry, share in zip(entries(straight), losses(straight, "share_by_student"), strict=True):
+        assert (entry["response_length"] is None) == (share == 0)
+        if share:
+            assert 1 <= entry["response_length"] <= 12
+            assert 0 <= entry["response_cut"] <= 1
+            assert 0 < entry["response_distinct_2"] <= 1
+            assert 0 < entry["response_entropy"] < 6.3  # ln 500 and some padding
+            assert 0 <= entry["response_top_16_overlap"] <= 1
+    interrupted(path, "broken", step=5)
+    assert entries(finished(path, "broken", resume=True)) == entries(straight)
+
+
+def test_measuring_changes_no_weight(path, tmp_path):
+    finished(path, "measured")
+    with mock.patch.object(ResponseHealth, "measure"):
+        finished(path, "unmeasured")
+    assert weights(tmp_path, "measured") == weights(tmp_path, "unmeasured")

@@ -174,6 +174,14 @@ def test_of_an_empty_response_the_end_is_supervised_or_nothing(byte_tokenizer: B
     assert finished.spans["words"].tolist() == cut.spans["words"].tolist()
 
 
+def test_a_response_has_ended_where_its_end_token_is_left(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    encoder, ids = encoder_of(tokenizer, None, 100), ids_of("a lamp", tokenizer)
+    assert encoder.has_ended(encode_one(ids, tokenizer))
+    assert not encoder.has_ended(encode_one(ids, tokenizer, finished=False))
+    assert not encoder.has_ended(encode_one([], tokenizer, finished=False))
+
+
 def test_a_response_is_cut_at_the_longest_length_together_with_its_spans(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     ids = [token for character in "zq zq" for token in ids_of(character, tokenizer)]

@@ -8,7 +8,7 @@ import pytest
 
 from mta_framework.evaluation.report import Report, SampleResponses, Score
 from mta_framework.reporting.markdown_report import markdown
-from mta_framework.types import BestCheckpoint
+from mta_framework.types.log_entries import BestCheckpoint
 
 
 @pytest.fixture

@@ -52,9 +52,6 @@ TEXTS_BY_STUDENT = "texts by the student"
 TEXTS_BY_OTHERS = "texts by others"
 """Unit of a loss term: texts with at least one supervised position whose response the student did not write."""
 
-SHARE_BY_STUDENT = "share_by_student"
-"""Log entry: the share of texts since the last entry whose response the student wrote."""
-
 Responder = Literal["student", "teacher"]
 """The model that writes a response during training."""
 
@@ -317,23 +314,6 @@ class Progress:
     step: int
     total_steps: int
     epoch: float
-
-
-@dataclass(frozen=True)
-class BestCheckpoint:
-    """The checkpoint whose student was exported, where that is the best one rather than the last.
-
-    Args:
-        metric: Name of the validation loss or metric that it was chosen by.
-        step: Number of optimiser steps after which it was written.
-        value: Value of the metric then.
-        planned_steps: Number of steps of the whole training, had it not stopped early.
-    """
-
-    metric: str
-    step: int
-    value: float
-    planned_steps: int
 
 
 @dataclass(frozen=True)

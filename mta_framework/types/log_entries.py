@@ -1,0 +1,34 @@
+"""What a training logs besides its losses, and the checkpoint that it chose: written by training, read by reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SHARE_BY_STUDENT = "share_by_student"
+"""Log entry: the share of texts since the last entry whose response the student wrote."""
+
+RESPONSE_HEALTH = {
+    "response_length": "length in tokens",
+    "response_cut": "share cut off at the limit",
+    "response_distinct_2": "distinct bigrams",
+    "response_entropy": "entropy in nats",
+    "response_top_16_overlap": "overlap of the 16 likeliest tokens with the teacher's",
+}
+"""Log entries about the student's own responses -> what they are (see ``training.response_health``)."""
+
+
+@dataclass(frozen=True)
+class BestCheckpoint:
+    """The checkpoint whose student was exported, where that is the best one rather than the last.
+
+    Args:
+        metric: Name of the validation loss or metric that it was chosen by.
+        step: Number of optimiser steps after which it was written.
+        value: Value of the metric then.
+        planned_steps: Number of steps of the whole training, had it not stopped early.
+    """
+
+    metric: str
+    step: int
+    value: float
+    planned_steps: int
