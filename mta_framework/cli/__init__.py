@@ -11,6 +11,7 @@ from mta_framework.cli.group import Commands
 from mta_framework.cli.init import init
 from mta_framework.cli.options import plugin_option
 from mta_framework.cli.plugins import plugins
+from mta_framework.cli.push import push
 from mta_framework.cli.run import run
 from mta_framework.cli.schema import schema
 from mta_framework.cli.spans import spans
@@ -27,5 +28,5 @@ def main() -> None:
     """
 
 
-for _command in (init, check, spans, run, evaluate, compare, sweep, plugins, schema):
+for _command in (init, check, spans, run, evaluate, compare, sweep, push, plugins, schema):
     main.add_command(_command)

@@ -115,6 +115,7 @@ COMMANDS = (
     ["evaluate", "--help"],
     ["compare", "--help"],
     ["sweep", "--help"],
+    ["push", "--help"],
     ["plugins"],
     ["schema"],
 )

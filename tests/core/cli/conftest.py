@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+
+import mta_framework.runs
 
 PLUGINS = '''
 from pydantic import BaseModel, Field
@@ -89,3 +93,21 @@ def spec_file(tmp_path: Path) -> Path:
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(spec))
     return path
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Stands in for the pipeline and keeps what it was called with."""
+    calls = SimpleNamespace(arguments=[], outcome=SimpleNamespace(evaluation=None))
+
+    def run(bound: Any, resume: bool, command: str) -> Any:
+        calls.arguments.append((bound, resume, command))
+        if isinstance(calls.outcome, BaseException):
+            raise calls.outcome
+        return calls.outcome
+
+    module = ModuleType("mta_framework.runs.pipeline")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mta_framework.runs.pipeline", module)
+    monkeypatch.setattr(mta_framework.runs, "pipeline", module, raising=False)
+    return calls

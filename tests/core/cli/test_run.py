@@ -4,8 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 from click.testing import Result
@@ -15,24 +14,6 @@ from mta_framework import LayerPair, RunError
 from mta_framework.cli.plan import plan_lines
 
 Mta = Callable[..., Result]
-
-
-@pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Stands in for the pipeline and keeps what it was called with."""
-    calls = SimpleNamespace(arguments=[], outcome=SimpleNamespace(evaluation=None))
-
-    def run(bound: Any, resume: bool, command: str) -> Any:
-        calls.arguments.append((bound, resume, command))
-        if isinstance(calls.outcome, BaseException):
-            raise calls.outcome
-        return calls.outcome
-
-    module = ModuleType("mta_framework.runs.pipeline")
-    module.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mta_framework.runs.pipeline", module)
-    monkeypatch.setattr(mta_framework.runs, "pipeline", module, raising=False)
-    return calls
 
 
 def test_a_run_says_where_its_report_is_and_keeps_what_was_typed(
@@ -100,6 +81,8 @@ def test_a_plan_is_printed_as_aligned_tables() -> None:
         loss_layers=((4, 16), (8, 32)),
         trained_on="Pairs.",
         measured=True,
+        response_ends=(),
+        selection="Validation every epoch.",
     )
     lines = list(plan_lines(plan))  # type: ignore[arg-type]
     assert lines[:3] == ["model    parameters  trainable", "student   1,234,567      1,000", ""]
@@ -111,6 +94,7 @@ def test_a_plan_is_printed_as_aligned_tables() -> None:
     assert "Segments that could not be parsed and have no spans: 1,200; see `mta spans`." in lines
     assert "Trained on responses. Pairs." in lines
     assert "These key layers are placeholders; the actual ones are measured before the first step." in lines
+    assert "Validation every epoch." in lines
     assert lines[-1] == "2,815 optimiser steps. Nothing was trained."
 
 
