@@ -1,7 +1,9 @@
-"""Timers for the stages of a command and for the parts of a training step."""
+"""Timers for the stages of a command and for the parts of a training step; a limit on the time of foreign code."""
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
@@ -10,6 +12,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """End the block with an exception once it has taken too long, e.g. in an endless loop of foreign Python code.
+
+    There is no limit outside of the main thread, nor on systems without alarms.
+
+    Args:
+        seconds: Longest time that the block may take.
+
+    Raises:
+        TimeoutError: The block has taken longer.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def stop(signum: int, frame: object) -> None:
+        raise TimeoutError(f"it took more than {seconds:g} s")
+
+    start = time.monotonic()
+    handler = signal.signal(signal.SIGALRM, stop)
+    remaining, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if remaining:  # somebody else's alarm goes on
+            signal.setitimer(signal.ITIMER_REAL, max(remaining - (time.monotonic() - start), 1e-3), interval)
 
 
 class Clock:

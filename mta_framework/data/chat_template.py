@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mta_framework.data.reasoning import Marks, reasoning_marks
 from mta_framework.data.rows import CALLS, REASONING, Message
+from mta_framework.models.turn_end import TEMPLATE_SECONDS
+from mta_framework.timers import time_limit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,6 +99,8 @@ class ChatTemplate:
                 return conversation
             try:
                 text = self.render(turns, tools)
+            except TimeoutError:
+                raise
             except Exception as error:
                 first_error = first_error or error
                 continue
@@ -111,14 +115,18 @@ class ChatTemplate:
             turns: At least one turn.
             tools: JSON schemas of the tools.
             prompt: Whether the text that begins an answer is added.
+
+        Raises:
+            TimeoutError: The template does not end within ``TEMPLATE_SECONDS``.
         """
-        text = self._tokenizer.apply_chat_template(
-            [dict(turn) for turn in turns],
-            tools=[dict(tool) for tool in tools] or None,
-            tokenize=False,
-            add_generation_prompt=prompt,
-            **self._options,
-        )
+        with time_limit(TEMPLATE_SECONDS):
+            text = self._tokenizer.apply_chat_template(
+                [dict(turn) for turn in turns],
+                tools=[dict(tool) for tool in tools] or None,
+                tokenize=False,
+                add_generation_prompt=prompt,
+                **self._options,
+            )
         assert isinstance(text, str)
         return text
 
@@ -206,6 +214,8 @@ class ChatTemplate:
         replaced = [*turns[:index], {"role": turns[index]["role"], "content": _CONTENT}, *turns[index + 1 :]]
         try:
             parts = self.render(replaced, tools).split(_CONTENT)
+        except TimeoutError:
+            raise
         except Exception:  # a template is foreign code, and may refuse the placeholder
             return None
         return parts[0] if len(parts) == 2 else None

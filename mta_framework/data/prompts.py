@@ -99,6 +99,10 @@ def render(
             raise InputError([_no_template(tokenizer, where)])
         try:
             sample, left_out = writer.write(messages, record)
+        except TimeoutError as error:  # the other rows would take as long
+            problem = f"the tokenizer's chat template does not end ({error} on {record.where or f'row {index}'})"
+            hint = "Use another template or tokenizer."
+            raise InputError([Fault(where, problem, "a template without endless loops", hint)]) from error
         except Exception as error:  # a template is foreign code: it may raise anything
             row = record.where or f"row {index}"
             problem = f"the tokenizer's chat template refuses {row} ({error_message(error)}{_unusual(record)})"

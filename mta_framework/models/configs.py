@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ from mta_framework.models.turn_end import stored_end_ids
 _WHERE = "student.config"
 _LONGEST_REASON = 300
 """Characters: transformers lists all its architectures where it refuses one."""
+MOST_LAYERS = 1_000
+"""Most decoder blocks of a model; far more than any has."""
+
+_DEPTH = re.compile(r"n(um)?_((hidden|decoder)_)?layers?")
 _LOCAL_ATTENTION = (None, "eager", "sdpa", "flex_attention")
 """Implementations of attention that are part of transformers and torch; for others it may fetch and run a kernel."""
 _ROTARY = {"rope_theta", "rope_scaling", "partial_rotary_factor"}
@@ -35,8 +40,11 @@ def read_config(source: ModelSource) -> PreTrainedConfig:
         InputError: The configuration could not be loaded, or asks for an attention kernel of its own.
     """
     with loading_faults_at(source):
+        if source.gguf_file is None:
+            _refuse_depth(PreTrainedConfig.get_config_dict(**source.arguments)[0], source.where)
         config = AutoConfig.from_pretrained(**source.arguments)
     _refuse_kernels(config, source.where)
+    _require_blocks(config, source.where)
     if source.gguf_file is not None:
         _forget_quantization(config)
     return config
@@ -51,10 +59,11 @@ def read_end_ids(source: ModelSource, config: PreTrainedConfig) -> tuple[int, ..
     """
     if source.gguf_file is not None:
         return config_end_ids(config)
-    try:
-        stored = GenerationConfig.from_pretrained(source.location, revision=source.revision or "main")
-    except (OSError, ValueError):  # most base models have none
-        return config_end_ids(config)
+    with loading_faults_at(source):
+        try:
+            stored = GenerationConfig.from_pretrained(source.location, revision=source.revision or "main")
+        except (OSError, ValueError):  # most base models have none
+            return config_end_ids(config)
     return stored_end_ids(stored)
 
 
@@ -79,6 +88,7 @@ def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
         InputError: ``model_type`` is no causal language model, fields are unknown (transformers itself would ignore
             them), or transformers refuses their values.
     """
+    _refuse_depth(given, _WHERE)
     values = dict(given)
     model_type = values.pop("model_type")
     _check_model_type(model_type)
@@ -93,10 +103,7 @@ def fresh_config(given: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
         values.setdefault(name, getattr(tokenizer, name))
     with config_faults_at(_WHERE):
         config = AutoConfig.for_model(model_type, **values)
-        layers = shape_of(config).num_layers
-    if type(layers) is not int or layers < 1:  # True is an int, but no number of blocks
-        problem, hint = f"has no decoder blocks (got {layers!r})", "Correct the number of hidden layers."
-        raise InputError([Fault(_WHERE, problem, "a whole number of at least 1", hint)])
+    _require_blocks(config, _WHERE)
     return config
 
 
@@ -116,6 +123,24 @@ def config_faults_at(where: str) -> Iterator[None]:
         expected = "values that transformers accepts for this model_type"
         hint = "Correct the field." if where == _WHERE else "Correct config.json, or give another model."
         raise InputError([Fault(where, f"is refused by transformers (got: {reason})", expected, hint)]) from error
+
+
+def _require_blocks(config: PreTrainedConfig, where: str) -> None:
+    with config_faults_at(where):
+        layers = shape_of(config).num_layers
+    if type(layers) is not int or layers < 1:  # True is an int, but no number of blocks
+        problem, hint = f"has no decoder blocks (got {layers!r})", "Correct the number of hidden layers."
+        raise InputError([Fault(where, problem, "a whole number of at least 1", hint)])
+
+
+def _refuse_depth(fields: Mapping[str, Any], where: str) -> None:
+    """Refuse a number of decoder blocks for which a configuration alone would fill the memory."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            _refuse_depth(value, where)
+        elif _DEPTH.fullmatch(name) and isinstance(value, int) and value > MOST_LAYERS:
+            problem = f"has too many decoder blocks (got {name} {value:,})"
+            raise InputError([Fault(where, problem, f"at most {MOST_LAYERS:,}", "Correct its config.json.")])
 
 
 def _refuse_kernels(config: PreTrainedConfig, where: str) -> None:

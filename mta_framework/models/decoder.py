@@ -13,6 +13,9 @@ from mta_framework.types import Head, ModelShape
 
 _USUAL_NAMES = ("layers", "h", "blocks")
 
+_DECODERS = {"Llama4ForCausalLM": "model"}
+"""Architectures whose ``get_decoder`` gives something else -> the attribute that holds their decoder."""
+
 
 def base_of(model: nn.Module) -> PreTrainedModel:
     """Return the transformers model without its PEFT wrapper; adapters stay inside its modules."""
@@ -21,7 +24,9 @@ def base_of(model: nn.Module) -> PreTrainedModel:
 
 def decoder_of(model: nn.Module) -> PreTrainedModel:
     """Return the decoder: the model without its language-model head, up to and including the final norm."""
-    return cast(PreTrainedModel, base_of(model).get_decoder())
+    base = base_of(model)
+    name = _DECODERS.get(type(base).__name__)
+    return cast(PreTrainedModel, base.get_decoder() if name is None else getattr(base, name))
 
 
 def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:

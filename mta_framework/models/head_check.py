@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, InputError, error_text
 from mta_framework.models.decoder import base_of, decoder_of, head_of
 from mta_framework.types import Head
 
@@ -21,7 +21,8 @@ def check_head(model: nn.Module, where: str = "student") -> None:
         where: Field of the spec that names the model, for the error.
 
     Raises:
-        InputError: The architecture post-processes its logits in a way that ``Head`` cannot express.
+        InputError: The decoder cannot be run by itself, or the architecture post-processes its logits in a way that
+            ``Head`` cannot express.
     """
     base = base_of(model)
     head = head_of(model, where)
@@ -29,6 +30,10 @@ def check_head(model: nn.Module, where: str = "student") -> None:
     base.eval()
     try:
         logits, expected = _both_logits(base, head)
+    except Exception as error:  # of transformers, for architectures of an unknown form
+        problem = f"{type(base).__name__} cannot be run without its output layer (got {error_text(error)})"
+        hint = "Choose a model of another architecture."
+        raise InputError([Fault(where, problem, "a decoder that returns final hidden states", hint)]) from error
     finally:
         base.train(was_training)
     tolerance = (1e-3 if expected.dtype == torch.float32 else 5e-2) * float(expected.float().abs().max())

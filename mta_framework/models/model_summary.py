@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -10,16 +11,21 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.models.configs import config_end_ids, config_faults_at, fresh_config, read_config, read_end_ids
-from mta_framework.models.decoder import head_of, shape_of
-from mta_framework.models.forward_check import check_forward
+from mta_framework.models.decoder import blocks_of, head_of, shape_of
+from mta_framework.models.forward_check import check_decoder, check_forward
 from mta_framework.models.layer_selection import select_config_layers
 from mta_framework.models.loading import student_field
 from mta_framework.models.lora import add_lora
+from mta_framework.models.machine_memory import memory_fault
 from mta_framework.models.sources import ModelSource, model_source
 from mta_framework.models.tokenizers import check_vocabulary
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
+from mta_framework.timers import time_limit
 from mta_framework.types import ModelShape
+
+_BUILD_SECONDS = 120.0
+"""Longest time that building a model without weights may take."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class ModelSummary:
         dtype: Dtype of the weights, e.g. ``float32``.
         config: Configuration of the model.
         end_ids: End tokens in the generation settings of the model.
+        where: Field of the spec that names the model.
+        blocks_problem: Why its decoder blocks cannot be told apart, for key layers; empty where they can.
     """
 
     shape: ModelShape
@@ -41,6 +49,8 @@ class ModelSummary:
     dtype: str
     config: PreTrainedConfig = field(repr=False, compare=False)
     end_ids: tuple[int, ...] = ()
+    where: str = ""
+    blocks_problem: str = field(default="", compare=False)
 
 
 def summarise_teacher(section: TeacherSection, run_student: ModelSummary | None, dtype: str) -> ModelSummary:
@@ -62,10 +72,11 @@ def summarise_teacher(section: TeacherSection, run_student: ModelSummary | None,
         config, where = read_config(source), source.where
         end_ids = read_end_ids(source, config)
     with config_faults_at(where):
-        model = _on_meta_device(config)
+        model = _on_meta_device(config, dtype, where)
     _require_causal(model, where)
     head_of(model, where)
-    return ModelSummary(shape_of(config), _count(model), 0, dtype, config, end_ids)
+    check_decoder(model, where)
+    return ModelSummary(shape_of(config), _count(model), 0, dtype, config, end_ids, where, _blocks_problem(model))
 
 
 def summarise_student(
@@ -83,17 +94,18 @@ def summarise_student(
     """
     (config, end_ids), where = _student_config(section, teacher, tokenizer), student_field(section)
     with config_faults_at(where):
-        model = _on_meta_device(config)
+        model = _on_meta_device(config, "float32", where)
         if section.config is not None:
             check_forward(config)
     _require_causal(model, where)
     head_of(model, where)
+    check_decoder(model, where)
     fault = check_vocabulary(tokenizer, model, where)
     if fault:
         raise InputError([fault])
     student: nn.Module = add_lora(model, section.lora) if section.lora is not None else model
     counts = _count(student), _count(student, trainable=True)
-    return ModelSummary(shape_of(config), *counts, "float32", config, end_ids)
+    return ModelSummary(shape_of(config), *counts, "float32", config, end_ids, where, _blocks_problem(model))
 
 
 def summarise_pretrained(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype: str) -> ModelSummary:
@@ -109,11 +121,12 @@ def summarise_pretrained(source: ModelSource, tokenizer: PreTrainedTokenizerBase
     """
     config = read_config(source)
     with config_faults_at(source.where):
-        model = _on_meta_device(config)
+        model = _on_meta_device(config, dtype, source.where)
     _require_causal(model, source.where)
     if fault := check_vocabulary(tokenizer, model, source.where):
         raise InputError([fault])
-    return ModelSummary(shape_of(config), _count(model), 0, dtype, config, read_end_ids(source, config))
+    end_ids = read_end_ids(source, config)
+    return ModelSummary(shape_of(config), _count(model), 0, dtype, config, end_ids, source.where)
 
 
 def _student_config(
@@ -132,9 +145,22 @@ def _student_config(
     return config, read_end_ids(source, config)
 
 
-def _on_meta_device(config: PreTrainedConfig) -> PreTrainedModel:
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+def _on_meta_device(config: PreTrainedConfig, dtype: str, where: str) -> PreTrainedModel:
+    """Build a model without weights, unless it is too large to be loaded."""
+    with torch.device("meta"), time_limit(_BUILD_SECONDS):
+        # Eager attention does not read the values of a mask, of which tensors on the meta device have none.
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="eager")
+    if fault := memory_fault(_count(model), dtype, where):
+        raise InputError([fault])
+    return model
+
+
+def _blocks_problem(model: PreTrainedModel) -> str:
+    try:
+        blocks_of(model)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _require_causal(model: PreTrainedModel, where: str) -> None:

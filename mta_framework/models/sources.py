@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-
-from mta_framework.errors import Fault, InputError, error_message
+from mta_framework.errors import Fault, InputError, MTAError, error_message
 from mta_framework.spec.evaluation_spec import ModelSection
 from mta_framework.spec.model_files import model_fault, tokenizer_fault
 from mta_framework.spec.student import StudentSection
@@ -107,7 +104,9 @@ def loading_faults_at(source: ModelSource, kind: str = "causal language model") 
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, StrictDataclassError, SafetensorError) as error:
+    except MTAError:
+        raise
+    except Exception as error:  # of a dozen unrelated classes, for files that anybody may have written
         expected = f"a {kind} of transformers that needs no code of its own"
         hint = "Repair the files, or give others."
         if source.where.endswith(".hub"):

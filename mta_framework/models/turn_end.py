@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from mta_framework.errors import error_message
+from mta_framework.timers import time_limit
+
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 _ANSWERS = ("one", "two")
 """Differ in their last letters, so that what is written after both of them is what the template adds."""
+
+TEMPLATE_SECONDS = 10.0
+"""Longest time that a chat template may take for one conversation: it may be somebody else's program."""
 
 _LONGEST_SHOWN = 60
 """Characters of what a template writes that a message quotes."""
@@ -69,9 +75,10 @@ def _chat_end(tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> tupl
     question = {"role": "user", "content": "question"}
     conversations = [[question, {"role": "assistant", "content": answer}] for answer in _ANSWERS]
     try:
-        texts = [str(tokenizer.apply_chat_template(turns, tokenize=False)) for turns in conversations]
+        with time_limit(TEMPLATE_SECONDS):
+            texts = [str(tokenizer.apply_chat_template(turns, tokenize=False)) for turns in conversations]
     except Exception as error:  # a template is foreign code: it may raise anything
-        return None, f"the chat template refuses a question with its answer ({error})"
+        return None, f"the chat template refuses a question with its answer ({error_message(error)})"
     if texts[0] == texts[1]:
         return None, "the chat template leaves out the answer"
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(*map(reversed, texts), strict=False))

@@ -14,6 +14,7 @@ from mta_framework.evaluation.scoring import label_metrics
 from mta_framework.generation.engines import engine_fault
 from mta_framework.generation.limits import max_positions, room_fault
 from mta_framework.interfaces import Metric
+from mta_framework.models.machine_memory import memory_fault
 from mta_framework.models.run_models import RunModels
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.spec.evaluation import ScoringSection
@@ -31,6 +32,30 @@ def length_faults(spec: RunSpec, run_models: RunModels) -> list[Fault]:
             problem = f"is more than the {name} has positions (got {spec.data.max_length})"
             faults.append(Fault("data.max_length", problem, f"at most {positions}", "Lower it, or take another model."))
     return faults
+
+
+def block_faults(run_models: RunModels) -> list[Fault]:
+    """Faults of models whose decoder blocks cannot be told apart, where key layers are read."""
+    return [
+        Fault(
+            summary.where,
+            f"has no key layers that can be read, since {summary.blocks_problem}",
+            "a model with a list of decoder blocks",
+            "Choose another, or leave out alignment and losses of hidden states.",
+        )
+        for summary in run_models.summaries.values()
+        if summary.blocks_problem
+    ]
+
+
+def joint_memory_fault(run_models: RunModels) -> Fault | None:
+    """The fault of a teacher and a student that fit into the memory of this machine each, but not together."""
+    summaries = run_models.summaries
+    if len(summaries) < 2:
+        return None
+    halves = {"float32": 2, "bfloat16": 1, "float16": 1}
+    count = sum(summary.parameters * halves[summary.dtype] for summary in summaries.values())
+    return memory_fault(count, "bfloat16", "teacher and student")
 
 
 def tokenizer_faults(bound: BoundRun, run_models: RunModels) -> list[Fault]:

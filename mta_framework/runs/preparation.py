@@ -23,7 +23,9 @@ from mta_framework.runs.build import alignment_layers, base_loss_layers, span_ca
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.integrity import require_whole
 from mta_framework.runs.model_checks import (
+    block_faults,
     evaluation_faults,
+    joint_memory_fault,
     length_faults,
     tokenizer_faults,
     warn_of_size,
@@ -74,8 +76,13 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: _evaluated_configs(bound, run_models))
     with collect_faults(faults):
         pairs = alignment_layers(bound.layers, run_models)
+    loss_layers: tuple[tuple[int, int], ...] = ()
     with collect_faults(faults):
         loss_layers = base_loss_layers(bound.base_loss, run_models)
+    with collect_faults(faults):
+        faults += [fault for fault in [joint_memory_fault(run_models)] if fault]
+        if bound.layers is not None or loss_layers:
+            faults += block_faults(run_models)
     with collect_faults(faults):
         faults += tokenizer_faults(bound, run_models)
     with collect_faults(faults):

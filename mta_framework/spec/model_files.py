@@ -52,16 +52,17 @@ def _folder_problem(path: Path) -> str | None:
     if not config.is_file():
         adapter = (path / "adapter_config.json").is_file()
         return "holds an adapter without its model: merge it first" if adapter else "has no config.json"
-    if any(path.glob("*.safetensors")):
-        return _config_problem(config)
+    if any(file.is_file() for file in path.glob("*.safetensors")):
+        generation = path / "generation_config.json"
+        return _json_problem(config) or (_json_problem(generation) if generation.is_file() else None)
     if any(path.glob("*.bin")) or any(path.glob("*.pt")):
         return "has its weights in .bin or .pt files only, which can run code"
     return "has no weights"
 
 
-def _config_problem(config: Path) -> str | None:
+def _json_problem(file: Path) -> str | None:
     try:
-        fields = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError:
-        return "has a config.json that is not JSON"
-    return "has a config.json that is not a JSON object" if not isinstance(fields, dict) else None
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return f"has a {file.name} that is not JSON, or nested too deeply"
+    return f"has a {file.name} that is not a JSON object" if not isinstance(fields, dict) else None

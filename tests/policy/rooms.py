@@ -19,8 +19,8 @@ ROOMS: dict[str, frozenset[str]] = {
         "batch_policies": "errors interfaces types",
         "chunked_loss": "errors types",
         "spans": "errors interfaces storage types",
-        "models": "errors spec storage types",
-        "data": "errors interfaces models spans spec storage types",
+        "models": "errors spec storage timers types",
+        "data": "errors interfaces models spans spec storage timers types",
         "alignment": "errors interfaces models types",
         "generation": "distributed errors models spec",
         "training": (

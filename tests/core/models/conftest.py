@@ -44,9 +44,11 @@ FAMILIES = {
     "bloom": ("bloom", {name: _GPT2[name] for name in _GPT2 if name != "max_position_embeddings"}),
     "falcon": ("falcon", _GPT2),
     "olmo2": ("olmo2", _SIZES),
+    "llama4": ("llama4_text", _SIZES | {"intermediate_size_mlp": 32, "num_local_experts": 2, "num_experts_per_tok": 1,
+                                        "head_dim": 8, "attention_chunk_size": 8}),
     "neox": ("gpt_neox", {name: _SIZES[name] for name in _SIZES if name != "num_key_value_heads"}),
     "mixtral": ("mixtral", _SIZES | {"num_local_experts": 2, "num_experts_per_tok": 2}),
-}
+}  # fmt: skip
 
 
 @pytest.fixture

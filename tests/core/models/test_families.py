@@ -145,6 +145,10 @@ def compare(registry, batch, models, loss):
     assert_same(total, actual, formula(log_q, log_p).sum(), models[0], 1e-6 if name == "distillm2" else 1e-9)
 
 
+def test_kl_equals_that_of_dense_logits_where_the_decoder_is_not_what_the_model_gives_as_one(registry, batch, pair):
+    compare(registry, batch, pair("llama4"), "kl")
+
+
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,7 +9,19 @@ from mta_framework import InputError
 from mta_framework.models.decoder import head_of
 from mta_framework.models.head_check import check_head
 
-FAMILIES = ["llama", "llama_tied", "gpt2", "opt", "opt_projected", "qwen2", "gemma2", "cohere", "granite", "phi"]
+FAMILIES = [
+    "llama",
+    "llama_tied",
+    "gpt2",
+    "opt",
+    "opt_projected",
+    "qwen2",
+    "gemma2",
+    "cohere",
+    "granite",
+    "phi",
+    "llama4",
+]
 
 
 def logits_of(head, final_BTD):
@@ -88,3 +100,9 @@ def test_a_model_without_head_is_refused(tiny):
     model.set_output_embeddings(nn.Identity())
     with pytest.raises(InputError, match="got Identity"):
         head_of(model)
+
+
+def test_a_decoder_that_cannot_be_run_by_itself_is_a_fault(tiny, monkeypatch):
+    monkeypatch.setattr("mta_framework.models.head_check.decoder_of", lambda model: model)
+    with pytest.raises(InputError, match=r"teacher: LlamaForCausalLM cannot be run without its output layer .got Attr"):
+        check_head(tiny("llama"), "teacher")

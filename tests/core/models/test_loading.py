@@ -229,6 +229,42 @@ def test_attention_of_transformers_itself_is_used_as_a_configuration_asks(folder
     assert teacher.config._attn_implementation == (attention or "sdpa")
 
 
+ODD = {
+    "heads 0": {"num_attention_heads": 0},
+    "no key heads": {"num_key_value_heads": 0},
+    "unknown dtype": {"dtype": "floaty"},
+    "list of dtypes": {"dtype": ["float32"]},
+    "list of model types": {"model_type": ["llama"]},
+    "object as model type": {"model_type": {}},
+    "width as text": {"hidden_size": "32"},
+    "width beyond 64 bits": {"hidden_size": 10**30},
+    "more than the memory": {"hidden_size": 10**12},
+    "depth without end": {"num_hidden_layers": 10**9},
+    "depth as text": {"num_hidden_layers": "two"},
+    "no depth": {"num_hidden_layers": 0},
+    "deep within": {"text_config": {"num_layers": 10**9}},
+    "unknown activation": {"hidden_act": "evil"},
+    "list of rotations": {"rope_parameters": [1]},
+}
+
+
+@pytest.mark.parametrize("fields", ODD.values(), ids=ODD)
+def test_a_configuration_of_odd_values_is_an_input_error_at_its_field(folder, tokenizer, fields):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+    with pytest.raises(InputError) as raised:
+        summarise_student(StudentSection(path=str(folder)), None, tokenizer)
+    assert faults_of(raised)[0].startswith("student.path: ")
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("content", ["{", "[]", "null", "[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000])
+def test_a_file_of_settings_that_is_no_json_object_is_an_input_error(folder, tokenizer, name, content):
+    (folder / name).write_text(content)
+    with pytest.raises(InputError, match=rf"student\.path: has a {name} that is not"):
+        summarise_student(StudentSection(path=str(folder)), None, tokenizer)
+
+
 def test_missing_weights_are_refused_instead_of_drawn_at_random(folder, tokenizer):
     config = json.loads((folder / "config.json").read_text())
     config |= {"num_hidden_layers": 5, "layer_types": ["full_attention"] * 5}

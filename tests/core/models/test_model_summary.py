@@ -4,14 +4,17 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from mta_framework import InputError
 from mta_framework.models.export import save_student
 from mta_framework.models.loading import load_student, load_teacher
+from mta_framework.models.machine_memory import machine_memory
 from mta_framework.models.model_summary import summarise_student, summarise_teacher
 from mta_framework.models.state_reader import shape_of
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
+from mta_framework.types import ModelShape
 
 CONFIG = {"model_type": "llama", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
           "intermediate_size": 32, "tie_word_embeddings": True}  # fmt: skip
@@ -111,3 +114,53 @@ def test_a_config_on_disk_that_makes_no_model_is_reported_at_its_path(folder, to
         summarise_student(StudentSection(path=str(folder)), None, tokenizer)
     with pytest.raises(InputError, match=r"teacher\.path: is refused by transformers"):
         summarise_teacher(TeacherSection(path=str(folder)), None, "float32")
+
+
+def test_a_model_larger_than_the_memory_is_a_fault_before_it_is_built(folder, tokenizer, monkeypatch):
+    count = summarise_student(StudentSection(path=str(folder)), None, tokenizer).parameters
+    monkeypatch.setattr("mta_framework.models.machine_memory.machine_memory", lambda: 4 * count)
+    assert summarise_student(StudentSection(path=str(folder)), None, tokenizer).parameters == count
+    monkeypatch.setattr("mta_framework.models.machine_memory.machine_memory", lambda: 4 * count - 1)
+    with pytest.raises(InputError, match=r"student\.path: has more weights than this machine has memory"):
+        summarise_student(StudentSection(path=str(folder)), None, tokenizer)
+    assert summarise_teacher(TeacherSection(path=str(folder)), None, "bfloat16").parameters == count
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"teacher\.path: has more weights"):
+        summarise_teacher(TeacherSection(path=str(folder)), None, "bfloat16")
+
+
+def test_the_memory_of_the_machine_is_its_memory_and_swap_within_the_limit_of_its_group(tmp_path, monkeypatch):
+    info, limit = tmp_path / "meminfo", tmp_path / "memory.max"
+    monkeypatch.setattr("mta_framework.models.machine_memory._MEMINFO", info)
+    monkeypatch.setattr("mta_framework.models.machine_memory._CGROUP_LIMIT", limit)
+    assert machine_memory() is None
+    info.write_text("MemTotal:       1000 kB\nMemFree: 5 kB\nSwapTotal:  24 kB\n")
+    limit.write_text("max\n")
+    assert machine_memory() == 2**20
+    limit.write_text("4096\n")
+    assert machine_memory() == 4096
+
+
+class Formless(nn.Module):
+    """A decoder whose output has another form."""
+
+    def forward(self, input_ids, **_):
+        return {"states": input_ids}
+
+
+def test_a_decoder_of_another_form_is_a_fault_at_the_models_field(folder, tokenizer, monkeypatch):
+    monkeypatch.setattr("mta_framework.models.forward_check.decoder_of", lambda model: Formless())
+    with pytest.raises(InputError, match=r"student\.path: Gemma2ForCausalLM gives no final hidden states .*got dict"):
+        summarise_student(StudentSection(path=str(folder)), None, tokenizer)
+    with pytest.raises(InputError, match=r"teacher\.path: Gemma2ForCausalLM gives no final hidden states"):
+        summarise_teacher(TeacherSection(path=str(folder)), None, "float32")
+
+
+def test_blocks_that_cannot_be_told_apart_are_noted_for_key_layers(folder, tokenizer, monkeypatch):
+    assert summarise_student(StudentSection(path=str(folder)), None, tokenizer).blocks_problem == ""
+    monkeypatch.setattr("mta_framework.models.decoder.shape_of", lambda model: ModelShape(7, 16))
+    summary = summarise_student(StudentSection(path=str(folder)), None, tokenizer)
+    assert (summary.where, summary.blocks_problem) == (
+        "student.path",
+        "Gemma2ForCausalLM keeps no list of 7 decoder blocks",
+    )

@@ -1,0 +1,48 @@
+"""Tells from its number of parameters that a model cannot be loaded on this machine."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from mta_framework.errors import Fault
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_MEMINFO, _CGROUP_LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+
+
+def memory_fault(parameters: int, dtype: str, where: str) -> Fault | None:
+    """The fault of models whose weights alone are larger than the memory of this machine, swap included.
+
+    Weights are loaded into main memory first, once by each process of this machine.
+
+    Args:
+        parameters: Number of parameters.
+        dtype: Dtype that they are loaded in.
+        where: Field of the spec that names the model.
+
+    Returns:
+        The fault; None if the weights fit, or the memory is not known.
+    """
+    needed = parameters * _BYTES[dtype] * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    memory = machine_memory()
+    if memory is None or needed <= memory:
+        return None
+    problem = f"has more weights than this machine has memory (got {_size(needed)} of {dtype})"
+    return Fault(where, problem, f"at most {_size(memory)}", "Choose a smaller model, or a larger machine.")
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory and swap that this process may use; None where the system does not tell."""
+    limits = []
+    with suppress(OSError, ValueError):
+        lines = (line.split() for line in _MEMINFO.read_text().splitlines())
+        limits.append(sum(int(line[1]) * 1024 for line in lines if line[0] in ("MemTotal:", "SwapTotal:")))
+    with suppress(OSError, ValueError):  # "max" where there is no limit
+        limits.append(int(_CGROUP_LIMIT.read_text()))
+    return min(limits, default=None)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"
