@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from mta_framework.errors import Fault, InputError, RunError, error_message
 from mta_framework.runs.folder import RunFolder

