@@ -28,7 +28,7 @@ import synthetic
 import torch
 from step import installed_teacher
 
-from mta_framework.data.prompts import render
+from mta_framework.data.prompts import render_prompts
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import prompt_ids
 from mta_framework.generation.generate import generate
@@ -129,7 +129,7 @@ def prompts_of(command: argparse.Namespace, tokenizer: Any, folder: Path) -> lis
     """Tokenise the first prompts, truncated on the left."""
     data = command.data or synthetic.write_rows(folder / "rows.jsonl")
     rows = read_records(DatasetSection(path=str(data), limit=command.prompts), "data")
-    prompts = prompt_ids(render(rows, command.template, tokenizer), tokenizer)
+    prompts = prompt_ids(render_prompts(rows, command.template, tokenizer), tokenizer)
     return [[int(token_id) for token_id in ids[-command.max_prompt_length :]] for ids in prompts]
 
 

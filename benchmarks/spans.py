@@ -24,7 +24,7 @@ from typing import Any
 import datasets
 import spacy
 
-from mta_framework.data.prompts import Sample, render
+from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.records import read_records
 from mta_framework.data.rows import Instruction, Record
 from mta_framework.registry import discover
@@ -141,7 +141,7 @@ def samples_of(command: argparse.Namespace) -> list[Sample]:
         records = made_up(command.texts)
     else:
         records = read_records(DatasetSection(path=str(command.data), limit=command.texts), "data")
-    return render(records, "alpaca", None, split_fields=True)  # type: ignore[arg-type]
+    return render_prompts(records, "alpaca", None, split_fields=True)  # type: ignore[arg-type]
 
 
 def field_ranges(sample: Sample) -> Iterator[tuple[int, int]]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mta_framework.alignment.objective import Alignment
 from mta_framework.data.batches import GroupedSampler, collate
-from mta_framework.data.prompts import Sample, render
+from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import SampleTokenizer, encode
 from mta_framework.interfaces import BaseLoss, ImportanceEstimator, LayerMapper, SpanExtractor
@@ -113,7 +113,7 @@ class Workload:
 
     def _batches(self, data: Path, options: Options) -> list[tuple[list[Sample], Batch]]:
         rows = read_records(DatasetSection(path=str(data), limit=2000), "data")
-        samples = render(rows, "alpaca", self.tokenizer)
+        samples = render_prompts(rows, "alpaca", self.tokenizer)
         random.Random(0).shuffle(samples)
         prompts = self.tokenizer([sample.prompt for sample in samples])["input_ids"]
         samples = [sample for sample, ids in zip(samples, prompts, strict=True) if len(ids) <= options.max_length // 2]

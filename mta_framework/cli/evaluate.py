@@ -64,9 +64,9 @@ def evaluate(
     """
     from mta_framework.registry import discover
     from mta_framework.runs.plugin_binding import bind_evaluation
-    from mta_framework.spec.evaluate_request import Request, read_request
+    from mta_framework.spec.evaluate_request import EvaluateRequest, read_request
 
-    request = Request(target, data, seeds, metrics, template, dtype, output, overrides)
+    request = EvaluateRequest(target, data, seeds, metrics, template, dtype, output, overrides)
     # All faults of the input are known before torch is loaded.
     bound = bind_evaluation(read_request(request), discover(plugin_files))
     warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: users cannot act on them

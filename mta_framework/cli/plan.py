@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 def plan_lines(plan: Plan) -> Iterator[str]:
     """The plan of a run as a few small tables."""
-    models = [(name, f"{facts.parameters:,}", f"{facts.trainable:,}") for name, facts in plan.models.items()]
+    models = [(name, f"{entry.parameters:,}", f"{entry.trainable:,}") for name, entry in plan.models.items()]
     yield from _block(("model", "parameters", "trainable"), models)
-    data = [(name, f"{facts.used:,}", f"{facts.left_out:,}", f"{facts.cut:,}") for name, facts in plan.data.items()]
+    data = [(name, f"{entry.used:,}", f"{entry.left_out:,}", f"{entry.cut:,}") for name, entry in plan.data.items()]
     yield from _block(("data", "used", "left out (prompt too long)", "cut (response too long)"), data)
     spans = [
-        (name, f"{facts.spans:,}", f"{facts.texts:,}", f"{facts.texts_without:,}") for name, facts in plan.spans.items()
+        (name, f"{entry.spans:,}", f"{entry.texts:,}", f"{entry.texts_without:,}") for name, entry in plan.spans.items()
     ]
     yield from _block(("spans", "number", "texts", "texts without"), spans)
     if plan.unparsed:

@@ -11,7 +11,7 @@ from mta_framework.comparison.finished_runs import Run
 from mta_framework.comparison.grouping import distinct_labels
 from mta_framework.comparison.results import with_average
 from mta_framework.errors import Fault, FaultList, InputError, require_known
-from mta_framework.evaluation.report import MetricFacts
+from mta_framework.evaluation.report import ReportedMetric
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.run import RunSpec
@@ -21,7 +21,7 @@ _MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
-class Difference:
+class UnequalSetting:
     """A setting of the evaluation that is not the same in all runs: its dotted name, and value -> names of runs."""
 
     where: str
@@ -41,9 +41,9 @@ class Common:
         differences: Differences in the evaluation that were accepted.
     """
 
-    metrics: tuple[MetricFacts, ...]
+    metrics: tuple[ReportedMetric, ...]
     sets: tuple[str, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[UnequalSetting, ...]
 
     @property
     def columns(self) -> tuple[str | None, ...]:
@@ -81,35 +81,35 @@ def common(runs: Sequence[Run], despite_differences: bool = False) -> Common:
     """
     differences = [difference for difference in _settings_by_value(runs) if len(difference.values) > 1]
     uneven = {difference.where for difference in differences}
-    sets = tuple(name for name in runs[0].set_facts(runs[0].models[0]) if f"{_SETS}{name}" not in uneven)
+    sets = tuple(name for name in runs[0].reported_sets(runs[0].models[0]) if f"{_SETS}{name}" not in uneven)
     differences += [prompts for name in sets if len((prompts := _prompts(name, runs)).values) > 1]
     if differences and not despite_differences:
         raise InputError(_fault(difference) for difference in differences)
-    defined = [entry for entry in runs[0].facts.metrics if f"{_METRICS}{entry.label}" not in uneven]
+    defined = [entry for entry in runs[0].evaluation.metrics if f"{_METRICS}{entry.label}" not in uneven]
     metrics = tuple(dataclasses.replace(entry, usage={}) for entry in defined)
     shared = {"set": sets, "metric": metrics}
     FaultList(_nothing_common(noun, runs) for noun in shared if not shared[noun]).raise_any()
     return Common(metrics, sets, tuple(differences))
 
 
-def _settings_by_value(runs: Sequence[Run]) -> Iterator[Difference]:
+def _settings_by_value(runs: Sequence[Run]) -> Iterator[UnequalSetting]:
     settings = [_settings(run) for run in runs]
     for where in dict.fromkeys(name for of_run in settings for name in of_run):
         yield _by_value(where, [of_run.get(where, "absent") for of_run in settings], runs)
 
 
-def _by_value(where: str, values: Sequence[str], runs: Sequence[Run]) -> Difference:
+def _by_value(where: str, values: Sequence[str], runs: Sequence[Run]) -> UnequalSetting:
     """The value of each run, as value -> names of runs."""
     by_value: dict[str, list[str]] = {}
     names = distinct_labels([run.name for run in runs], [[run] for run in runs])
     for name, value in zip(names, values, strict=True):
         by_value.setdefault(value, []).append(name)
-    return Difference(where, by_value)
+    return UnequalSetting(where, by_value)
 
 
 def _settings(run: Run) -> dict[str, str]:
     """Everything that scores depend on besides the model, as text."""
-    spec, facts = run.report.spec, run.facts
+    spec, evaluation = run.report.spec, run.evaluation
     section = spec.get("evaluation") or {}
     # Not the settings of a set but its rows are compared.
     sampling = [(field, f"evaluation.{field}") for field in ScoringSection.model_fields if field != "sets"]
@@ -117,26 +117,29 @@ def _settings(run: Run) -> dict[str, str]:
     return {
         "report.json format": str(run.report.format),
         "template": str(template),
-        "evaluation.seeds": json.dumps(list(facts.seeds)),
+        "evaluation.seeds": json.dumps(list(evaluation.seeds)),
         **{name: json.dumps(section.get(field)) for field, name in sampling if effect_of(RunSpec, name) == "responses"},
-        **{f"{_SETS}{name}": _rows(run, name) for name in run.set_facts(run.models[0])},
-        **{f"{_METRICS}{metric.label}": json.dumps(metric.score_config, sort_keys=True) for metric in facts.metrics},
+        **{f"{_SETS}{name}": _rows(run, name) for name in run.reported_sets(run.models[0])},
+        **{
+            f"{_METRICS}{metric.label}": json.dumps(metric.score_config, sort_keys=True)
+            for metric in evaluation.metrics
+        },
     }
 
 
 def _rows(run: Run, name: str) -> str:
-    facts = run.set_facts(run.models[0])[name]
+    reported = run.reported_sets(run.models[0])[name]
     # Rows without a digest are not known to be anyone else's.
-    return f"{facts.prompts} prompts, {facts.digest[:12] or f'unknown ones of {run.folder}'}"
+    return f"{reported.prompts} prompts, {reported.digest[:12] or f'unknown ones of {run.folder}'}"
 
 
-def _prompts(name: str, runs: Sequence[Run]) -> Difference:
+def _prompts(name: str, runs: Sequence[Run]) -> UnequalSetting:
     """The prompts of a set as they were rendered for each run: other templates ask the same question otherwise."""
-    rendered = [f"digest {run.set_facts(run.models[0])[name].prompts_digest[:12]}" for run in runs]
+    rendered = [f"digest {run.reported_sets(run.models[0])[name].prompts_digest[:12]}" for run in runs]
     return _by_value(f"rendered prompts of {name}", rendered, runs)
 
 
-def _fault(difference: Difference) -> Fault:
+def _fault(difference: UnequalSetting) -> Fault:
     problem, expected = f"differs between the runs (got {difference})", "the same value in all runs that are compared"
     hint = "Evaluate them alike by `mta evaluate`, or compare what they have in common with --despite-differences."
     return Fault(difference.where, problem, expected, hint)

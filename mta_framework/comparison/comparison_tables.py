@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mta_framework.comparison.notes import BOLD, DAGGER
 from mta_framework.comparison.results import CellKey, Comparison, Contrast, Interval, Row, Verdict
-from mta_framework.evaluation.report import MetricFacts
+from mta_framework.evaluation.report import ReportedMetric
 from mta_framework.evaluation.score_tables import figure
-from mta_framework.tables.table import Cell, Table
+from mta_framework.tables.table import Table, TableCell
 
 MINUS = "\N{MINUS SIGN}"
 _OUTCOMES = "wins/ties/losses"
@@ -16,13 +16,15 @@ _OUTCOMES = "wins/ties/losses"
 
 def table_groups(comparison: Comparison) -> list[list[Table]]:
     """The scores and differences by each metric, then the verdicts if there are any."""
-    groups = [[score_table(comparison, metric), contrast_table(comparison, metric)] for metric in comparison.metrics]
+    groups = [
+        [comparison_table(comparison, metric), contrast_table(comparison, metric)] for metric in comparison.metrics
+    ]
     return [[table for table in group if table] for group in [*groups, [verdict_table(comparison)]]]
 
 
-def score_table(comparison: Comparison, metric: MetricFacts) -> Table:
+def comparison_table(comparison: Comparison, metric: ReportedMetric) -> Table:
     """The scores by a metric: bold for the best of its family, a dagger for significant differences."""
-    rows: list[list[str | Cell]] = []
+    rows: list[list[str | TableCell]] = []
     rules = []
     for _, family in families(comparison):
         rules.append(len(rows))
@@ -31,7 +33,7 @@ def score_table(comparison: Comparison, metric: MetricFacts) -> Table:
     return Table(["", *map(set_name, comparison.columns)], rows, caption, rules=rules[1:])
 
 
-def contrast_table(comparison: Comparison, metric: MetricFacts) -> Table:
+def contrast_table(comparison: Comparison, metric: ReportedMetric) -> Table:
     """The differences by a metric, each row of the comparison under a heading of its own."""
     contrasts = [entry for entry in comparison.contrasts if entry.metric == metric.label]
     header = ["set", "difference", "95 % interval", "p", "p (Holm)", _OUTCOMES]
@@ -99,14 +101,14 @@ def signed(value: float) -> str:
     return _minus(figure(value, "+"))
 
 
-def _scores(comparison: Comparison, row: Row, metric: MetricFacts) -> Iterator[Cell]:
+def _scores(comparison: Comparison, row: Row, metric: ReportedMetric) -> Iterator[TableCell]:
     for name in comparison.columns:
         key = (metric.label, name)
         cell, contrast = row.cells[key], comparison.contrast(key, row.label)
         deviation = "" if cell.deviation is None else f" ± {figure(cell.deviation)}"
         best = row.label in best_rows(comparison, key, metric.higher_is_better)
         mark = DAGGER if contrast is not None and contrast.significant else ""
-        yield Cell(f"{_minus(figure(cell.mean))}{deviation}", best, mark, _interval(cell.interval, figure))
+        yield TableCell(f"{_minus(figure(cell.mean))}{deviation}", best, mark, _interval(cell.interval, figure))
 
 
 def _under_headings(entries: Sequence[Contrast | Verdict], rows: Iterable[list[str]]) -> list[list[str]]:

@@ -69,7 +69,7 @@ def examples(pairs: Sequence[PromptPair], groups: Sequence[Group]) -> Iterator[S
     @cache
     def responses(label: str, name: str) -> list[Prediction]:
         run = by_label[label].runs[0]
-        return run.rows(by_label[label].model, name, run.facts.seeds[0])
+        return run.rows(by_label[label].model, name, run.evaluation.seeds[0])
 
     for _, of_row in itertools.groupby(pairs, key=lambda pair: (pair.metric, pair.row)):
         for pair in _clearest(list(of_row)):

@@ -12,7 +12,14 @@ from typing import Any
 from mta_framework.errors import Fault, FaultList, InputError, collect_faults
 from mta_framework.evaluation.aggregation import SetResult, prompt_scores, rows_digest
 from mta_framework.evaluation.predictions import Prediction, read_rows
-from mta_framework.evaluation.report import REPORT_FILE, EvaluationFacts, MetricFacts, Report, SetFacts, read_report
+from mta_framework.evaluation.report import (
+    REPORT_FILE,
+    Report,
+    ReportedEvaluation,
+    ReportedMetric,
+    ReportedSet,
+    read_report,
+)
 from mta_framework.evaluation.statistics import PromptScores
 from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation_spec import EvaluationSpec
@@ -32,12 +39,12 @@ class Run:
     Args:
         folder: Folder of the run.
         report: Report of the run.
-        facts: Evaluation in the report.
+        evaluation: Evaluation in the report.
     """
 
     folder: Path
     report: Report
-    facts: EvaluationFacts
+    evaluation: ReportedEvaluation
 
     @property
     def name(self) -> str:
@@ -67,12 +74,12 @@ class Run:
     @property
     def models(self) -> tuple[str, ...]:
         """Names of the evaluated models; the first is the one that is compared."""
-        names = dict.fromkeys(entry.model for entry in self.facts.sets)
+        names = dict.fromkeys(entry.model for entry in self.evaluation.sets)
         return tuple(sorted(names, key=lambda model: model != "student"))
 
-    def set_facts(self, model: str) -> dict[str, SetFacts]:
-        """Facts of a model's evaluation by set, in the order of the sets."""
-        return {entry.set: entry for entry in self.facts.sets if entry.model == model}
+    def reported_sets(self, model: str) -> dict[str, ReportedSet]:
+        """What a model was evaluated on, by set, in the order of the sets."""
+        return {entry.set: entry for entry in self.evaluation.sets if entry.model == model}
 
     def rows(self, model: str, entry: str, seed: int) -> list[Prediction]:
         """Read the responses of a model to a set under one sampling seed.
@@ -85,7 +92,7 @@ class Run:
         FaultList(self._faults(path, SetResult(model, entry, seed, 0, tuple(rows)))).raise_any()
         return rows
 
-    def scores(self, model: str, entry: str, metrics: Sequence[MetricFacts]) -> dict[str, PromptScores]:
+    def scores(self, model: str, entry: str, metrics: Sequence[ReportedMetric]) -> dict[str, PromptScores]:
         """Read the scores of a model on a set, by label of the metric.
 
         Raises:
@@ -93,14 +100,14 @@ class Run:
         """
         faults = FaultList()
         by_seed: list[list[Prediction]] = []
-        for seed in self.facts.seeds:
+        for seed in self.evaluation.seeds:
             with collect_faults(faults):
                 by_seed.append(self.rows(model, entry, seed))
         faults.raise_any()
         return {metric.label: prompt_scores(metric, by_seed) for metric in metrics}
 
     def _faults(self, path: Path, result: SetResult) -> Iterator[Fault]:
-        expected, rows = self.set_facts(result.model)[result.set], result.predictions
+        expected, rows = self.reported_sets(result.model)[result.set], result.predictions
         if len(rows) != expected.prompts:
             problem = f"is not what the report was made from (got {len(rows)} rows)"
             yield Fault(str(path), problem, f"{expected.prompts} rows, one per prompt", _REMEDY)
@@ -108,7 +115,7 @@ class Run:
         if expected.digest and expected.digest != (digest := rows_digest(rows)):
             problem = f"is not what the report was made from (got questions and references of digest {digest[:12]})"
             yield Fault(str(path), problem, f"those of digest {expected.digest[:12]}", _REMEDY)
-        for metric in self.facts.metrics:
+        for metric in self.evaluation.metrics:
             if not all(math.isfinite(row.scores.get(metric.label, math.nan)) for row in rows):
                 problem = f"lacks scores (got rows without a number for {metric.label})"
                 yield Fault(str(path), problem, "a score of every metric in each row", _REMEDY)
@@ -116,10 +123,10 @@ class Run:
                 problem = f"was changed after the report (got mean {metric.label} of {result.mean(metric):.6g})"
                 yield Fault(str(path), problem, f"{self._reported(result, metric):.6g}, as the report has it", _REMEDY)
 
-    def _reported(self, result: SetResult, metric: MetricFacts) -> float:
+    def _reported(self, result: SetResult, metric: ReportedMetric) -> float:
         key = (result.model, result.set, metric.label)
-        score = next(score for score in self.facts.scores if (score.model, score.set, score.metric) == key)
-        return score.per_seed[self.facts.seeds.index(result.seed)]
+        score = next(score for score in self.evaluation.scores if (score.model, score.set, score.metric) == key)
+        return score.per_seed[self.evaluation.seeds.index(result.seed)]
 
 
 def read_run(folder: Path) -> Run:
@@ -129,20 +136,20 @@ def read_run(folder: Path) -> Run:
         InputError: The run is not finished, did not evaluate what it trained, or its report contradicts itself.
     """
     report = read_report(folder)
-    facts = report.evaluation
+    evaluation = report.evaluation
     if malformed := _malformed(report.spec):
         problem = f"holds no spec of a run (got {malformed})"
         raise InputError([Fault(str(folder / REPORT_FILE), problem, "a report as the run wrote it", _REMEDY)])
-    if facts is None or not facts.metrics or not facts.sets:
+    if evaluation is None or not evaluation.metrics or not evaluation.sets:
         problem, hint = "evaluated nothing", "Evaluate it: `mta evaluate RUN --data NAME=FILE`."
         raise InputError([Fault(str(folder / REPORT_FILE), problem, "a run with an evaluation", hint)])
-    run = Run(folder, report, facts)
+    run = Run(folder, report, evaluation)
     if report.spec.get("training") and run.models[0] != "student":
         problem, hint = f"did not evaluate its student (got {', '.join(run.models)})", "Add it to evaluation.models."
         raise InputError([Fault(str(folder / REPORT_FILE), problem, "scores of what was trained", hint)])
-    scored = {(score.model, score.set, score.metric): len(score.per_seed) for score in facts.scores}
-    keys = [(entry.model, entry.set, metric.label) for entry in facts.sets for metric in facts.metrics]
-    if any(scored.get(key) != len(facts.seeds) for key in keys):
+    scored = {(score.model, score.set, score.metric): len(score.per_seed) for score in evaluation.scores}
+    keys = [(entry.model, entry.set, metric.label) for entry in evaluation.sets for metric in evaluation.metrics]
+    if any(scored.get(key) != len(evaluation.seeds) for key in keys):
         problem = "contradicts itself: there are sets, metrics or seeds without scores"
         raise InputError([Fault(str(folder / REPORT_FILE), problem, "a report as the run wrote it", _REMEDY)])
     return run

@@ -70,7 +70,7 @@ def references(runs: Sequence[Run], methods: Collection[str]) -> list[Group]:
     distinct: dict[tuple[str, str], Run] = {}
     for run in runs:
         for model in run.models[1:]:
-            scores = [dataclasses.asdict(score) for score in run.facts.scores if score.model == model]
+            scores = [dataclasses.asdict(score) for score in run.evaluation.scores if score.model == model]
             distinct.setdefault((model, json.dumps(scores)), run)
     counts = Counter(model for model, _ in distinct)
     groups: list[Group] = []

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mta_framework.comparison.comparability import Common, Difference
+from mta_framework.comparison.comparability import Common, UnequalSetting
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import SIGNIFICANT, Row
 from mta_framework.comparison.scores import Scores, pooled
-from mta_framework.evaluation.report import MetricFacts
+from mta_framework.evaluation.report import ReportedMetric
 from mta_framework.evaluation.statistics import RESAMPLES
 
 DAGGER = "†"
@@ -86,12 +86,12 @@ def _weights(groups: Sequence[Group], scores: Mapping[str, Scores], common: Comm
             yield f"{metric.label} gives prompts other weights in {'; '.join(unlike)}: {reason}."
 
 
-def _unlike(first: Scores, second: Scores, metric: MetricFacts, common: Common) -> bool:
+def _unlike(first: Scores, second: Scores, metric: ReportedMetric, common: Common) -> bool:
     sides = [[part.weight_by_prompt() for part in pooled(side, metric, None, common)] for side in (first, second)]
     pairs = [(one, another) for one, another in zip(*sides, strict=True) if one is not None and another is not None]
     return not all(np.allclose(one, another) for one, another in pairs)
 
 
-def _accepted(difference: Difference, common: Common) -> str:
+def _accepted(difference: UnequalSetting, common: Common) -> str:
     consequence = "" if difference.where not in common.left_out else " It is left out."
     return f"Accepted: {difference.where} differs ({difference}).{consequence}"

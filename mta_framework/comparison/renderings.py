@@ -44,7 +44,7 @@ def terminal_lines(comparison: Comparison, columns: int | None = None) -> Iterat
         yield from textwrap.wrap(note, columns or terminal_width())
 
 
-def markdown(comparison: Comparison) -> str:
+def comparison_markdown(comparison: Comparison) -> str:
     """The tables of every metric with the notes below them, then texts side by side, then the runs."""
     sections = ["# Comparison"]
     for group in table_groups(comparison):
@@ -121,7 +121,7 @@ def write(folder: Path, comparison: Comparison) -> list[Path]:
         RunError: The folder cannot be written to.
     """
     contents: dict[str, str | bytes] = {
-        f"{STEM}.md": markdown(comparison),
+        f"{STEM}.md": comparison_markdown(comparison),
         f"{STEM}.csv": scores_csv(comparison),
         f"{STEM}.tex": latex(comparison),
         f"{STEM}.json": comparison_json(comparison),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mta_framework.evaluation.report import MetricFacts
+from mta_framework.evaluation.report import ReportedMetric
 
 CellKey = tuple[str, str | None]
 """Label of a metric and name of a set; None stands for the unweighted average over the sets."""
@@ -32,7 +32,7 @@ class RunRef:
 
 
 @dataclass(frozen=True)
-class Cell:
+class RowScore:
     """A score of a row.
 
     Args:
@@ -65,7 +65,7 @@ class Row:
     label: str
     baseline: str | None
     runs: tuple[str, ...]
-    cells: Mapping[CellKey, Cell]
+    cells: Mapping[CellKey, RowScore]
     reference: bool = False
 
 
@@ -189,7 +189,7 @@ class Comparison:
         verdicts: Verdicts of a metric that compares responses, if one was asked for.
     """
 
-    metrics: tuple[MetricFacts, ...]
+    metrics: tuple[ReportedMetric, ...]
     sets: tuple[str, ...]
     rows: tuple[Row, ...]
     contrasts: tuple[Contrast, ...]

@@ -8,9 +8,9 @@ import numpy as np
 
 from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
-from mta_framework.comparison.results import Cell, CellKey, Spread
+from mta_framework.comparison.results import CellKey, RowScore, Spread
 from mta_framework.errors import FaultList, collect_faults
-from mta_framework.evaluation.report import MetricFacts
+from mta_framework.evaluation.report import ReportedMetric
 from mta_framework.evaluation.statistics import PromptScores, interval, mean
 
 Scores = Mapping[tuple[str, str], Sequence[PromptScores]]
@@ -35,7 +35,7 @@ def read_scores(groups: Sequence[Group], common: Common) -> dict[str, Scores]:
     return dict(by_row)
 
 
-def cells(scores: Scores, common: Common) -> dict[CellKey, Cell]:
+def cells(scores: Scores, common: Common) -> dict[CellKey, RowScore]:
     """All cells of a row."""
     return {
         (metric.label, name): _cell([scores[metric.label, each] for each in common.sets_of(name)])
@@ -44,24 +44,24 @@ def cells(scores: Scores, common: Common) -> dict[CellKey, Cell]:
     }
 
 
-def run_means(scores: Scores, metric: MetricFacts, name: str | None, common: Common) -> list[float]:
+def run_means(scores: Scores, metric: ReportedMetric, name: str | None, common: Common) -> list[float]:
     """The mean of each run of a row, on a set or (None) on the average over the sets."""
     return [mean(run) for run in zip(*(scores[metric.label, each] for each in common.sets_of(name)), strict=True)]
 
 
-def pooled(scores: Scores, metric: MetricFacts, name: str | None, common: Common) -> list[PromptScores]:
+def pooled(scores: Scores, metric: ReportedMetric, name: str | None, common: Common) -> list[PromptScores]:
     """The scores of all runs of a row: one part for a set, one for each set for their average (None)."""
     return [_together(scores[metric.label, each]) for each in common.sets_of(name)]
 
 
-def _cell(by_set: Sequence[Sequence[PromptScores]]) -> Cell:
+def _cell(by_set: Sequence[Sequence[PromptScores]]) -> RowScore:
     """Sum up one set, or the average over several."""
     parts = [_together(runs) for runs in by_set]
     by_run = [list(runs) for runs in zip(*by_set, strict=True)]
     over: Spread = "training seeds" if len(by_run) > 1 else "sampling seeds"
     means = [mean(run) for run in by_run] if len(by_run) > 1 else _by_seed(by_run[0])
     deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
-    return Cell(mean(parts), deviation, over, len(means), interval(parts))
+    return RowScore(mean(parts), deviation, over, len(means), interval(parts))
 
 
 def _by_seed(parts: Sequence[PromptScores]) -> list[float]:

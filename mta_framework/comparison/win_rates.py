@@ -66,7 +66,7 @@ def verdicts(judge: PairwiseMetric, groups: Sequence[Group], common: Common) -> 
 def verdict_notes(judge: PairwiseMetric, groups: Sequence[Group]) -> Iterator[str]:
     """Which responses the metric saw, and what that cost."""
     runs = {group.label: group.runs[0] for group in _sides(groups)}
-    seen = "; ".join(f"{label}: {run.name}, seed {run.facts.seeds[0]}" for label, run in runs.items())
+    seen = "; ".join(f"{label}: {run.name}, seed {run.evaluation.seeds[0]}" for label, run in runs.items())
     yield f"{judge.NAME} saw one response to each prompt ({seen}); its probabilities are not corrected."
     if usage := ", ".join(f"{value:g} {name}" for name, value in judge.usage().items()):
         yield f"{judge.NAME} took {usage}."
@@ -94,7 +94,7 @@ def _preferences(judge: PairwiseMetric, sides: Sequence[Group], name: str) -> Pr
 
 def _generations(judge: PairwiseMetric, group: Group, name: str) -> Generations:
     run = group.runs[0]
-    rows = run.rows(group.model, name, run.facts.seeds[0])
+    rows = run.rows(group.model, name, run.evaluation.seeds[0])
     folder = run.folder.resolve().parent / METRIC_CACHE / judge.NAME
     texts = [row.scored_text for row in rows]
     return Generations(texts, [row.references for row in rows], [row.question for row in rows], cache_dir=folder)

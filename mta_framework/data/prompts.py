@@ -57,7 +57,7 @@ class Sample:
         return self.prompt + self.response
 
 
-def render(
+def render_prompts(
     records: Sequence[Record],
     template: Literal["alpaca", "chat"],
     tokenizer: PreTrainedTokenizerBase,
@@ -120,8 +120,8 @@ def render(
 def training_samples(
     records: Sequence[Record], section: DataSection, tokenizer: PreTrainedTokenizerBase
 ) -> list[Sample]:
-    """Render rows as the section ``data`` of a spec says; see ``render``."""
-    return render(
+    """Render rows as the section ``data`` of a spec says; see ``render_prompts``."""
+    return render_prompts(
         records,
         section.template,
         tokenizer,
@@ -157,7 +157,7 @@ class _ChatWriter:
         tokenizer: Tokenizer with a chat template.
         options: Variables of the template.
         split_fields: Whether samples record the boundaries of contents.
-        supervise: Which turns are supervised, as in ``render``.
+        supervise: Which turns are supervised, as in ``render_prompts``.
     """
 
     def __init__(

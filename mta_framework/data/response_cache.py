@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mta_framework.data.response_encoding import Response
+from mta_framework.data.response_encoding import TokenResponse
 from mta_framework.storage import Shards
 from mta_framework.types import Example
 
@@ -32,7 +32,7 @@ class ResponseCache:
         self._shards = Shards(self.folder, "response cache", "output_dir")
         self._row_of: dict[bytes, tuple[pa.RecordBatch, int]] = {}
 
-    def lookup(self, prompts: Sequence[Example]) -> list[Response | None]:
+    def lookup(self, prompts: Sequence[Example]) -> list[TokenResponse | None]:
         """Look up responses, including those that other processes have added since.
 
         Args:
@@ -48,7 +48,7 @@ class ResponseCache:
         rows = [self._row_of.get(_key(prompt)) for prompt in prompts]
         return [None if row is None else _response(*row) for row in rows]
 
-    def add(self, prompts: Sequence[Example], responses: Sequence[Response]) -> None:
+    def add(self, prompts: Sequence[Example], responses: Sequence[TokenResponse]) -> None:
         """Write responses to disk immediately, so that a later interruption does not lose them.
 
         Args:
@@ -83,5 +83,5 @@ def _key(prompt: Example) -> bytes:
     return prompt.prompt_ids.astype(np.int32).tobytes()
 
 
-def _response(batch: pa.RecordBatch, row: int) -> Response:
-    return Response(tuple(batch.column("response")[row].as_py()), batch.column("finished")[row].as_py())
+def _response(batch: pa.RecordBatch, row: int) -> TokenResponse:
+    return TokenResponse(tuple(batch.column("response")[row].as_py()), batch.column("finished")[row].as_py())

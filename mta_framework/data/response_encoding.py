@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Response:
+class TokenResponse:
     """A generated response.
 
     Args:
@@ -58,7 +58,7 @@ class ResponseEncoder:
         self._extractor = extractor
         self._max_length = max_length
 
-    def texts(self, prompts: Sequence[Example], responses: Sequence[Response]) -> list[str]:
+    def texts(self, prompts: Sequence[Example], responses: Sequence[TokenResponse]) -> list[str]:
         """Return prompts with their responses as text, which spans are extracted from.
 
         Args:
@@ -73,7 +73,7 @@ class ResponseEncoder:
     def encode(
         self,
         prompts: Sequence[Example],
-        responses: Sequence[Response],
+        responses: Sequence[TokenResponse],
         by_student: bool,
         span_sets: Sequence[SpanArrays] | None = None,
     ) -> list[Example]:
@@ -120,13 +120,13 @@ class ResponseEncoder:
         special_T = np.isin(example.input_ids[: len(offset_T2)], self._special_ids)
         return TokenisedText(example.input_ids, offset_T2, example.prompt_length, special_T)
 
-    def _unparsed(self, prompt: Example, response: Response, by_student: bool) -> Example:
+    def _unparsed(self, prompt: Example, response: TokenResponse, by_student: bool) -> Example:
         ids = np.array(response.ids, dtype=np.int32)
         whole = join_response(prompt.prompt_ids, ids, self._end_id if response.finished else None)
         return replace(prompt, input_ids=whole[: self._max_length], spans={}, by_student=by_student)
 
     def _offsets(
-        self, prompts: Sequence[Example], responses: Sequence[Response], texts: Sequence[str]
+        self, prompts: Sequence[Example], responses: Sequence[TokenResponse], texts: Sequence[str]
     ) -> list[NDArray[np.int32]]:
         """Character ranges of the tokens of prompts and responses, truncated like the token ids."""
         written = [text[len(prompt.prompt_text) :] for prompt, text in zip(prompts, texts, strict=True)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mta_framework.evaluation.predictions import Prediction, digest
-from mta_framework.evaluation.report import EvaluationFacts, MetricFacts, SampleResponses, Score, SetFacts
+from mta_framework.evaluation.report import ReportedEvaluation, ReportedMetric, ReportedSet, SampleResponses, Score
 from mta_framework.evaluation.statistics import PromptScores, interval
 from mta_framework.types import MeanKind
 
@@ -35,7 +35,7 @@ class SetResult:
     cut: int
     predictions: tuple[Prediction, ...]
 
-    def mean(self, metric: MetricFacts) -> float:
+    def mean(self, metric: ReportedMetric) -> float:
         """Mean score over the prompts, of the metric's kind of mean; NaN without prompts."""
         scores = [prediction.scores[metric.label] for prediction in self.predictions]
         weights = [prediction.weights.get(metric.label, 1.0) for prediction in self.predictions]
@@ -50,13 +50,13 @@ class SetResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results of all models, sets and seeds, in the order of the spec, with facts about the metrics."""
+    """The results of all models, sets and seeds, in the order of the spec, and the metrics."""
 
     results: tuple[SetResult, ...]
-    metrics: tuple[MetricFacts, ...]
+    metrics: tuple[ReportedMetric, ...]
 
 
-def aggregate(evaluation: Evaluation) -> EvaluationFacts:
+def aggregate(evaluation: Evaluation) -> ReportedEvaluation:
     """The table of scores (with an average over the sets where there are several), counts and sample responses."""
     models: dict[str, dict[str, list[SetResult]]] = {}
     for result in evaluation.results:
@@ -67,14 +67,16 @@ def aggregate(evaluation: Evaluation) -> EvaluationFacts:
         for model, sets in models.items()
         for score in _scores(model, sets, metric)
     ]
-    facts = [_set_facts(over_seeds) for sets in models.values() for over_seeds in sets.values()]
+    sets_reported = [_reported_set(over_seeds) for sets in models.values() for over_seeds in sets.values()]
     # Of each set the results of all models under the first seed.
     first = zip(*([over_seeds[0] for over_seeds in sets.values()] for sets in models.values()), strict=True)
     seeds = dict.fromkeys(result.seed for result in evaluation.results)
-    return EvaluationFacts(tuple(seeds), tuple(scores), tuple(facts), _samples(list(first)), evaluation.metrics)
+    return ReportedEvaluation(
+        tuple(seeds), tuple(scores), tuple(sets_reported), _samples(list(first)), evaluation.metrics
+    )
 
 
-def prompt_scores(metric: MetricFacts, over_seeds: Sequence[Sequence[Prediction]]) -> PromptScores:
+def prompt_scores(metric: ReportedMetric, over_seeds: Sequence[Sequence[Prediction]]) -> PromptScores:
     """The scores of one model on one set, as arrays that statistics are computed from.
 
     Args:
@@ -108,7 +110,7 @@ def mean_over_prompts(scores: Sequence[float], weights: Sequence[float], kind: M
     return math.exp(mean) if kind == "geometric" else mean
 
 
-def _scores(model: str, sets: Mapping[str, Sequence[SetResult]], metric: MetricFacts) -> Iterator[Score]:
+def _scores(model: str, sets: Mapping[str, Sequence[SetResult]], metric: ReportedMetric) -> Iterator[Score]:
     """One model's cells of the table: each set, then the average where there are several."""
     for name, over_seeds in sets.items():
         yield _score(model, name, metric, [over_seeds])
@@ -116,7 +118,7 @@ def _scores(model: str, sets: Mapping[str, Sequence[SetResult]], metric: MetricF
         yield _score(model, None, metric, list(sets.values()))
 
 
-def _score(model: str, entry: str | None, metric: MetricFacts, over_sets: Sequence[Sequence[SetResult]]) -> Score:
+def _score(model: str, entry: str | None, metric: ReportedMetric, over_sets: Sequence[Sequence[SetResult]]) -> Score:
     means = [[row.mean(metric) for row in over_seeds] for over_seeds in over_sets]
     per_seed = [statistics.fmean(column) for column in zip(*means, strict=True)]
     deviation = statistics.stdev(per_seed) if len(per_seed) > 1 else None
@@ -132,11 +134,11 @@ def _unscored(label: str, over_seeds: Sequence[SetResult]) -> int:
     return sum(not any(row.weights.get(label, 1.0) for row in over) for over in rows)
 
 
-def _set_facts(over_seeds: Sequence[SetResult]) -> SetFacts:
+def _reported_set(over_seeds: Sequence[SetResult]) -> ReportedSet:
     one = over_seeds[0]
     finished = statistics.fmean(row.finished for row in over_seeds)
     digests = rows_digest(one.predictions), prompts_digest(one.predictions)
-    return SetFacts(one.model, one.set, len(one.predictions), one.cut, finished, *digests)
+    return ReportedSet(one.model, one.set, len(one.predictions), one.cut, finished, *digests)
 
 
 def _samples(by_set: Sequence[Sequence[SetResult]]) -> tuple[SampleResponses, ...]:

@@ -14,9 +14,9 @@ from mta_framework.distributed import run_on_main
 from mta_framework.evaluation.aggregation import Evaluation, SetResult
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Key, Prediction, digest, read_predictions, write_predictions
-from mta_framework.evaluation.report import MetricFacts
-from mta_framework.evaluation.responses import Journal, Response, respond
-from mta_framework.evaluation.scoring import label_metrics, score, source
+from mta_framework.evaluation.report import ReportedMetric
+from mta_framework.evaluation.responses import Journal, TextResponse, respond
+from mta_framework.evaluation.scoring import label_metrics, metric_source, score
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling_settings import Sampling
@@ -121,11 +121,11 @@ def evaluate_models(
             results += task.results()
         del load
     usage = run_on_main(lambda: [dict(metric.usage()) for metric in metrics])
-    facts = [
-        MetricFacts(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost, metric.score_config(), metric.HUB_NAME)
+    reported = [
+        ReportedMetric(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost, metric.score_config(), metric.HUB_NAME)
         for (label, metric), cost in zip(labelled, usage, strict=True)
     ]
-    return Evaluation(tuple(results), tuple(facts))
+    return Evaluation(tuple(results), tuple(reported))
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class _Task:
         models, side = {name: saved or self.load()}, self.candidate
         return make_engine(self.engine, models, side.tokenizer, side.stop_ids, self.folder / name / "engine")
 
-    def _rows(self, responses: Sequence[Response]) -> list[Prediction]:
+    def _rows(self, responses: Sequence[TextResponse]) -> list[Prediction]:
         entry = self.entry
         rows = zip(entry.prompts, entry.questions, entry.references, responses, strict=True)
         return [
@@ -233,7 +233,7 @@ class _Task:
         stop_ids = list(self.candidate.stop_ids)
         made_from = digest([self.candidate.fingerprint, list(entry.prompts), ids, stop_ids, sampling, self.engine])
         metrics = [
-            [label, type(metric).__qualname__, source(metric), metric.params.model_dump(mode="json")]
+            [label, type(metric).__qualname__, metric_source(metric), metric.params.model_dump(mode="json")]
             for label, metric in self.metrics
         ]
         marks = [list(self.marks)] if self.marks else []

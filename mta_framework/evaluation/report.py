@@ -49,7 +49,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class MetricFacts:
+class ReportedMetric:
     """A metric as tables present it.
 
     Args:
@@ -70,7 +70,7 @@ class MetricFacts:
 
 
 @dataclass(frozen=True)
-class SetFacts:
+class ReportedSet:
     """A set that a model was evaluated on.
 
     Args:
@@ -103,18 +103,18 @@ class SampleResponses:
 
 
 @dataclass(frozen=True)
-class EvaluationFacts:
+class ReportedEvaluation:
     """An evaluation, summed up by ``aggregation.aggregate``."""
 
     seeds: tuple[int, ...]
     scores: tuple[Score, ...]
-    sets: tuple[SetFacts, ...]
+    sets: tuple[ReportedSet, ...]
     samples: tuple[SampleResponses, ...]
-    metrics: tuple[MetricFacts, ...] = ()
+    metrics: tuple[ReportedMetric, ...] = ()
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ReportedModel:
     """Size of a model: all parameters, trained parameters and decoder blocks (0 where they were not counted)."""
 
     parameters: int
@@ -123,7 +123,7 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
-class DataFacts:
+class ReportedData:
     """Rows of a data set.
 
     Args:
@@ -153,7 +153,7 @@ def listed_keys(unused: Mapping[str, int]) -> str:
 
 
 @dataclass(frozen=True)
-class SpanFacts:
+class ReportedSpans:
     """Spans of one granularity in the training set: spans, texts, and texts without a span."""
 
     spans: int
@@ -230,11 +230,11 @@ class Report:
 
     name: str
     spec: Mapping[str, Any]
-    evaluation: EvaluationFacts | None = None
+    evaluation: ReportedEvaluation | None = None
     layer_pairs: tuple[LayerPair, ...] = ()
-    models: Mapping[str, ModelFacts] = field(default_factory=dict)
-    data: Mapping[str, DataFacts] = field(default_factory=dict)
-    spans: Mapping[str, SpanFacts] = field(default_factory=dict)
+    models: Mapping[str, ReportedModel] = field(default_factory=dict)
+    data: Mapping[str, ReportedData] = field(default_factory=dict)
+    spans: Mapping[str, ReportedSpans] = field(default_factory=dict)
     unparsed: int = 0
     log: tuple[Mapping[str, Any], ...] = ()
     steps: int = 0

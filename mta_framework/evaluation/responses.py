@@ -26,7 +26,7 @@ ResponseKey = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Response:
+class TextResponse:
     """A response: its text, whether it ended before the token limit, and its number of tokens."""
 
     text: str
@@ -42,7 +42,7 @@ def respond(
     keys: Mapping[int, str],
     journal: Journal,
     label: str,
-) -> dict[int, list[Response]]:
+) -> dict[int, list[TextResponse]]:
     """Respond to every prompt under every seed; the processes share the prompts.
 
     Args:
@@ -62,7 +62,7 @@ def respond(
     tasks = [(index, seeds) for index, seeds in lacking if seeds]
     draws = {seed: prompt_seeds(seed, len(prompt_ids)) for seed in keys}
 
-    def generated(share: Sequence[tuple[int, Sequence[int]]]) -> list[list[Response]]:
+    def generated(share: Sequence[tuple[int, Sequence[int]]]) -> list[list[TextResponse]]:
         """For each of this process's prompts its responses, in the order of its seeds."""
         rows = [(index, seed) for index, seeds in share for seed in seeds]
         prompts, seeds = [prompt_ids[index] for index, _ in rows], [draws[seed][index] for index, seed in rows]
@@ -83,8 +83,8 @@ def respond(
     return {seed: [known[key, index] for index in indices] for seed, key in keys.items()}
 
 
-def _response(generation: Generation) -> Response:
-    return Response(generation.text, generation.finished, len(generation.ids))
+def _response(generation: Generation) -> TextResponse:
+    return TextResponse(generation.text, generation.finished, len(generation.ids))
 
 
 class Journal:
@@ -99,7 +99,7 @@ class Journal:
         self._folder = folder
         self._name = name
 
-    def read(self) -> dict[ResponseKey, Response]:
+    def read(self) -> dict[ResponseKey, TextResponse]:
         """The responses that all processes have written."""
         return dict(
             entry for path in self._files() for line in path.read_bytes().split(b"\n") for entry in _entries(line)
@@ -135,7 +135,7 @@ class Writer:
         with suppress(OSError):  # a line that could not be written has been reported by ``add``
             self._file.close()
 
-    def add(self, key: ResponseKey, response: Response) -> None:
+    def add(self, key: ResponseKey, response: TextResponse) -> None:
         """Append one response.
 
         Raises:
@@ -152,11 +152,11 @@ class Writer:
         return writing_to(self._path, "every response so far is kept: make room, then resume")
 
 
-def _entries(line: bytes) -> Iterator[tuple[ResponseKey, Response]]:
+def _entries(line: bytes) -> Iterator[tuple[ResponseKey, TextResponse]]:
     """The entry of a line; nothing where the line is empty, was cut off or edited."""
     try:
         entry: Any = json.loads(line)
         if entry.pop("sha256") == digest(entry):
-            yield (entry["key"], entry["row"]), Response(entry["text"], entry["finished"], entry["tokens"])
+            yield (entry["key"], entry["row"]), TextResponse(entry["text"], entry["finished"], entry["tokens"])
     except (ValueError, TypeError, KeyError, AttributeError):
         return

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mta_framework.evaluation.report import EvaluationFacts, Score
-from mta_framework.tables.table import Cell, Table
+from mta_framework.evaluation.report import ReportedEvaluation, Score
+from mta_framework.tables.table import Table, TableCell
 
 _LARGE = 1e6
 
 
-def metrics(facts: EvaluationFacts) -> list[str]:
+def metrics(evaluation: ReportedEvaluation) -> list[str]:
     """Labels of the metrics, in the order of the spec."""
-    return list(dict.fromkeys(score.metric for score in facts.scores))
+    return list(dict.fromkeys(score.metric for score in evaluation.scores))
 
 
-def heading(facts: EvaluationFacts, metric: str) -> str:
+def heading(evaluation: ReportedEvaluation, metric: str) -> str:
     """``perplexity (lower is better)``, or the label alone where higher scores are."""
-    lower = any(entry.label == metric and not entry.higher_is_better for entry in facts.metrics)
+    lower = any(entry.label == metric and not entry.higher_is_better for entry in evaluation.metrics)
     return f"{metric} (lower is better)" if lower else metric
 
 
-def score_table(facts: EvaluationFacts, metric: str) -> Table:
+def score_table(evaluation: ReportedEvaluation, metric: str) -> Table:
     """The scores by one metric, a row for each model and a column for each set, with intervals below them."""
-    scores = {(score.model, score.set): score for score in facts.scores if score.metric == metric}
+    scores = {(score.model, score.set): score for score in evaluation.scores if score.metric == metric}
     models, sets = (list(dict.fromkeys(names)) for names in zip(*scores, strict=True))
     rows = [[model, *(cell_of(scores[model, name]) for name in sets)] for model in models]
-    return Table(["model", *("average" if name is None else name for name in sets)], rows, heading(facts, metric))
+    return Table(["model", *("average" if name is None else name for name in sets)], rows, heading(evaluation, metric))
 
 
-def cell_of(score: Score) -> Cell:
+def cell_of(score: Score) -> TableCell:
     """``25.65 ± 0.21`` with ``[24.90, 26.38]`` below: mean, deviation over seeds and interval."""
     deviation = "" if score.deviation is None else f" ± {figure(score.deviation)}"
     interval = "" if score.interval is None else "[{}, {}]".format(*map(figure, score.interval))
-    return Cell(f"{figure(score.mean)}{deviation}", below=interval)
+    return TableCell(f"{figure(score.mean)}{deviation}", below=interval)
 
 
 def figure(value: float, sign: str = "") -> str:
@@ -41,14 +41,14 @@ def figure(value: float, sign: str = "") -> str:
     return f"{value:{sign}.2f}" if not abs(value) >= _LARGE else f"{value:{sign}.2g}"
 
 
-def scores_note(facts: EvaluationFacts) -> str:
+def scores_note(evaluation: ReportedEvaluation) -> str:
     """The sentences that say what a cell of the tables is, and which prompts are not in it."""
-    return " ".join([_seeds_note(facts.seeds), *dict.fromkeys(_unscored(facts))])
+    return " ".join([_seeds_note(evaluation.seeds), *dict.fromkeys(_unscored(evaluation))])
 
 
-def _unscored(facts: EvaluationFacts) -> Iterator[str]:
-    prompts = {(entry.model, entry.set): entry.prompts for entry in facts.sets}
-    for score in facts.scores:
+def _unscored(evaluation: ReportedEvaluation) -> Iterator[str]:
+    prompts = {(entry.model, entry.set): entry.prompts for entry in evaluation.sets}
+    for score in evaluation.scores:
         if score.unscored and score.set is not None:
             count = f"{score.unscored:,} of {prompts[score.model, score.set]:,} prompts of {score.set}"
             yield f"{score.metric} leaves {count} out of the mean."

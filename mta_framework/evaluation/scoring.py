@@ -35,7 +35,7 @@ def label_metrics(metrics: Sequence[Metric]) -> list[tuple[str, Metric]]:
     return list(zip(labels, metrics, strict=True))
 
 
-def source(metric: Metric) -> str:
+def metric_source(metric: Metric) -> str:
     """The source code of a metric's module: a corrected metric must score again."""
     name = type(metric).__module__
     try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from mta_framework.data.left_cut import shorten_prompts
-from mta_framework.data.prompts import render
+from mta_framework.data.prompts import render_prompts
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import SampleTokenizer, as_responses, require_end
 from mta_framework.errors import Fault, FaultList, collect_faults
@@ -49,7 +49,9 @@ def read_sets(
     for name, part in section.sets.items():
         with collect_faults(faults):
             records = read_records(part, f"evaluation.sets.{name}")
-            samples = render(records, template, tokenizer, where=template_field, options=options, supervise="none")
+            samples = render_prompts(
+                records, template, tokenizer, where=template_field, options=options, supervise="none"
+            )
             require_end(samples, turn_end, template_field)
             texts = SampleTokenizer(tokenizer, turn_end, None).tokenise(as_responses(samples))
             limit = section.max_prompt_length

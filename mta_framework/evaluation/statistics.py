@@ -68,7 +68,7 @@ class PromptScores:
 
 
 @dataclass(frozen=True)
-class Difference:
+class MeanDifference:
     """A difference of two means.
 
     Args:
@@ -100,7 +100,7 @@ def interval(parts: Sequence[PromptScores]) -> tuple[float, float] | None:
     return _interval(_statistic(parts), parts) if _filled(parts) else None
 
 
-def difference(baseline: Sequence[PromptScores], other: Sequence[PromptScores]) -> Difference:
+def difference(baseline: Sequence[PromptScores], other: Sequence[PromptScores]) -> MeanDifference:
     """Difference of two models' means on the same prompts, with its interval and p-value.
 
     The interval comes from the paired bootstrap, which resamples prompts with both scores. The p-value comes from the
@@ -116,14 +116,14 @@ def difference(baseline: Sequence[PromptScores], other: Sequence[PromptScores]) 
         ``mean(other) - mean(baseline)`` with interval and p-value; NaN, None and 1 without prompts.
     """
     if not _filled(baseline):
-        return Difference(float("nan"), None, 1.0)
+        return MeanDifference(float("nan"), None, 1.0)
     lower, upper = _statistic(baseline), _statistic(other)
 
     def statistic(*index: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
         return upper(*index) - lower(*index)
 
     value = float(statistic(*map(_prompt_indices, baseline)))
-    return Difference(value, _interval(statistic, baseline), _p_value(baseline, other))
+    return MeanDifference(value, _interval(statistic, baseline), _p_value(baseline, other))
 
 
 def welch(baseline: Sequence[float], other: Sequence[float]) -> float | None:

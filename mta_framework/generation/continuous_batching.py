@@ -16,14 +16,16 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from mta_framework.generation.kv_cache import RowCache
 from mta_framework.generation.left_padding import pad_left
 from mta_framework.generation.limits import depends_on_batch_length
-from mta_framework.generation.request import DecodingConfig, Request
+from mta_framework.generation.request import DecodingConfig, GenerationRequest
 from mta_framework.generation.token_sampling import sample_tokens
 
 _REFILL_FRACTION = 8
 """Waiting requests enter when one slot in so many is free."""
 
 
-def generate_continuous(model: PreTrainedModel, rows: Sequence[Request], config: DecodingConfig) -> Iterator[Request]:
+def generate_continuous(
+    model: PreTrainedModel, rows: Sequence[GenerationRequest], config: DecodingConfig
+) -> Iterator[GenerationRequest]:
     """Generate the responses to all requests by continuous batching.
 
     At most ``Sampling.batch_size`` rows are live, or one where rows influence each other
@@ -57,7 +59,7 @@ def generate_continuous(model: PreTrainedModel, rows: Sequence[Request], config:
 
 class _Batch:
     def __init__(self, model: PreTrainedModel, config: DecodingConfig, cache: RowCache):
-        self.live: list[Request] = []
+        self.live: list[GenerationRequest] = []
         self._model = model
         self._config = config
         self._cache = cache
@@ -67,7 +69,7 @@ class _Batch:
         if "logits_to_keep" not in names:
             del self._options["logits_to_keep"]
 
-    def add(self, rows: Sequence[Request]) -> None:
+    def add(self, rows: Sequence[GenerationRequest]) -> None:
         """Prefill the prompts of new rows and choose their first tokens."""
         prompt_indices = {prompt: index for index, prompt in enumerate(dict.fromkeys(row.prompt for row in rows))}
         sources = [prompt_indices[row.prompt] for row in rows]
@@ -85,7 +87,7 @@ class _Batch:
         )
         self._append(self.live, logits_BV)
 
-    def remove_finished(self) -> Iterator[Request]:
+    def remove_finished(self) -> Iterator[GenerationRequest]:
         """Remove finished rows from the batch and yield them."""
         for slot in reversed(range(len(self.live))):
             if self.live[slot].finished(self._config):
@@ -94,7 +96,7 @@ class _Batch:
                 self.live[slot] = self.live[-1]
                 self.live.pop()
 
-    def _append(self, rows: Sequence[Request], logits_BV: Tensor) -> None:
+    def _append(self, rows: Sequence[GenerationRequest], logits_BV: Tensor) -> None:
         token_B = sample_tokens(logits_BV, self._config.sampling, [row.generator for row in rows], self._config.size)
         for row, token_id in zip(rows, token_B.tolist(), strict=True):
             row.ids.append(token_id)

@@ -16,7 +16,7 @@ from mta_framework.generation.continuous_batching import generate_continuous
 from mta_framework.generation.isolation import isolated
 from mta_framework.generation.kv_cache import supports_continuous_batching
 from mta_framework.generation.limits import first_id, output_size, padding_ids, room_fault
-from mta_framework.generation.request import DecodingConfig, Request
+from mta_framework.generation.request import DecodingConfig, GenerationRequest
 from mta_framework.generation.sampling_settings import Generation, Sampling
 from mta_framework.generation.static_batching import generate_static
 from mta_framework.models.decoder import base_of
@@ -91,8 +91,8 @@ def _decoding_config(
     return DecodingConfig(sampling, stop_ids, padding_ids(output_size(model), tokenizer).start, padding)
 
 
-def _requests(prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], first: int) -> list[Request]:
+def _requests(prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], first: int) -> list[GenerationRequest]:
     """Requests with the longest prompt first, equal prompts adjacent, so that most of them are prefilled together."""
     pairs = enumerate(zip(prompt_ids, seeds, strict=True))
-    requests = [Request(index, tuple(ids) or (first,), random.Random(seed)) for index, (ids, seed) in pairs]
+    requests = [GenerationRequest(index, tuple(ids) or (first,), random.Random(seed)) for index, (ids, seed) in pairs]
     return sorted(requests, key=lambda request: (-len(request.prompt), request.prompt))

@@ -27,7 +27,7 @@ class DecodingConfig:
 
 
 @dataclass
-class Request:
+class GenerationRequest:
     """A prompt, its random generator, and the tokens of its response so far.
 
     Args:

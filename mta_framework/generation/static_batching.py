@@ -11,11 +11,13 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from mta_framework.generation.left_padding import pad_left
-from mta_framework.generation.request import DecodingConfig, Request
+from mta_framework.generation.request import DecodingConfig, GenerationRequest
 from mta_framework.generation.token_sampling import SamplingProcessor
 
 
-def generate_static(model: PreTrainedModel, rows: Sequence[Request], config: DecodingConfig) -> Iterator[Request]:
+def generate_static(
+    model: PreTrainedModel, rows: Sequence[GenerationRequest], config: DecodingConfig
+) -> Iterator[GenerationRequest]:
     """Generate the responses to all requests in fixed batches, each of which is finished when its last row is.
 
     Args:
@@ -37,7 +39,7 @@ def generate_static(model: PreTrainedModel, rows: Sequence[Request], config: Dec
             yield row
 
 
-def _responses(model: PreTrainedModel, rows: Sequence[Request], config: DecodingConfig) -> list[list[int]]:
+def _responses(model: PreTrainedModel, rows: Sequence[GenerationRequest], config: DecodingConfig) -> list[list[int]]:
     input_ids_BP = pad_left([row.prompt for row in rows], config.padding)
     attention_mask_BP = pad_left([[1] * len(row.prompt) for row in rows], 0)
     generation_config = GenerationConfig(

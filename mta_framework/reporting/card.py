@@ -11,9 +11,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from mta_framework.evaluation.report import EvaluationFacts, Report
+from mta_framework.evaluation.report import Report, ReportedEvaluation
 from mta_framework.evaluation.score_tables import metrics
-from mta_framework.reporting.page import render
+from mta_framework.reporting.page import render_template
 from mta_framework.reporting.summary_text import loading, summary, unparsed
 from mta_framework.tables.terminal_chars import visible
 
@@ -29,7 +29,7 @@ def card(report: Report) -> str:
     """The card, as Markdown with its metadata in front; no absolute path is left in it."""
     shared = redact(report)
     values = summary(shared) | {"loading": loading("path/to/this/folder")}
-    body = render("card.md", limits=list(_limits(shared)), **values)
+    body = render_template("card.md", limits=list(_limits(shared)), **values)
     template = "---\n{{ card_data }}\n---\n\n{{ body }}"
     # YAML leaves some characters as they are that reorder a line.
     return visible(str(ModelCard.from_template(_metadata(shared), template_str=template, body=body)))
@@ -41,7 +41,7 @@ def redact(report: Report) -> Report:
 
 
 def _metadata(report: Report) -> ModelCardData:
-    spec, facts = report.spec, report.evaluation
+    spec, evaluation = report.spec, report.evaluation
     student, teacher = spec.get("student") or {}, spec.get("teacher") or {}
     base = student.get("hub") or (teacher.get("hub") if student.get("teacher_layers") else None)
     loss = (spec.get("base_loss") or {}).get("name")
@@ -52,39 +52,41 @@ def _metadata(report: Report) -> ModelCardData:
         library_name="transformers",
         pipeline_tag=_TASK,
         tags=["distillation", *(["mta"] if spec.get("alignment") else []), *([str(loss)] if loss else [])],
-        metrics=list(dict.fromkeys(_hub_name(facts, label) for label in metrics(facts))) or None if facts else None,
+        metrics=list(dict.fromkeys(_hub_name(evaluation, label) for label in metrics(evaluation))) or None
+        if evaluation
+        else None,
         model_name=report.name,
-        eval_results=list(_results(spec, facts)) or None if facts else None,
+        eval_results=list(_results(spec, evaluation)) or None if evaluation else None,
     )
 
 
-def _results(spec: Any, facts: EvaluationFacts) -> Iterator[EvalResult]:
+def _results(spec: Any, evaluation: ReportedEvaluation) -> Iterator[EvalResult]:
     sets = (spec.get("evaluation") or {}).get("sets") or {}
-    for score in facts.scores:
+    for score in evaluation.scores:
         if score.model == "student" and score.set is not None and math.isfinite(score.mean):
             source = (sets.get(score.set) or {}).get("hub") or score.set
-            name, value = _hub_name(facts, score.metric), round(score.mean, 4)
+            name, value = _hub_name(evaluation, score.metric), round(score.mean, 4)
             yield EvalResult(_TASK, source, score.set, name, value, metric_name=score.metric)
 
 
-def _hub_name(facts: EvaluationFacts, label: str) -> str:
-    name = next((metric.hub_name for metric in facts.metrics if metric.label == label), "")
+def _hub_name(evaluation: ReportedEvaluation, label: str) -> str:
+    name = next((metric.hub_name for metric in evaluation.metrics if metric.label == label), "")
     return name or label.partition("(")[0]
 
 
 def _limits(report: Report) -> Iterator[str]:
     """What the scores do not show, a sentence each."""
-    facts = report.evaluation
-    if facts is None:
+    evaluation = report.evaluation
+    if evaluation is None:
         yield "It was not evaluated: nothing is known of its quality."
     else:
-        measured = ", ".join(f"`{metric}`" for metric in metrics(facts))
+        measured = ", ".join(f"`{metric}`" for metric in metrics(evaluation))
         yield f"It was measured by {measured} on the sets above alone: not for truth, not for harm, on no other task."
-        if not any(score.model == "teacher" for score in facts.scores):
+        if not any(score.model == "teacher" for score in evaluation.scores):
             yield "Its teacher was not evaluated in the same way, so how much was lost is not known."
-        if not any(score.interval for score in facts.scores):
+        if not any(score.interval for score in evaluation.scores):
             yield "The scores come without intervals over prompts."
-        cut = sum(entry.cut for entry in facts.sets if entry.model == "student")
+        cut = sum(entry.cut for entry in evaluation.sets if entry.model == "student")
         if cut:
             yield f"{cut:,} prompts were longer than the limit and lost their beginning."
     yield from report.warnings

@@ -8,27 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mta_framework.comparison.comparison_tables import (
+    comparison_table,
     contrast_table,
     notes_with_bold,
     run_table,
-    score_table,
     set_name,
     signed,
     verdict_table,
 )
 from mta_framework.comparison.results import Comparison, Contrast, SideBySide
 from mta_framework.errors import InputError
-from mta_framework.evaluation.report import MetricFacts, read_report
-from mta_framework.reporting.page import Plot, render
+from mta_framework.evaluation.report import ReportedMetric, read_report
+from mta_framework.reporting.page import Plot, render_template
 from mta_framework.reporting.plots import Estimate, axis_of, intervals, overlaid, svg
 from mta_framework.reporting.training_log import Log, points
-from mta_framework.tables.table import Cell, Table
+from mta_framework.tables.table import Table, TableCell
 
 _QUANTITIES = {"loss": "loss (total)", "eval_loss": "validation loss", "grad_norm": "gradient norm"}
 
 
 @dataclass(frozen=True)
-class Difference:
+class MarkedDifference:
     """How a row differs from its baseline, shown under its score, and whether that is ``better`` or ``worse``."""
 
     label: str
@@ -48,7 +48,7 @@ class MetricBlock:
     """
 
     scores: Table
-    lines: list[tuple[str, bool, list[tuple[Cell, Difference | None]]]]
+    lines: list[tuple[str, bool, list[tuple[TableCell, MarkedDifference | None]]]]
     tests: Table
     differences: list[Plot]
     contrasts: list[tuple[str, list[Contrast]]]
@@ -66,7 +66,7 @@ def comparison_page(comparison: Comparison) -> str:
         "training": "Training" if curves else "",
         "runs": "Runs",
     }
-    return render(
+    return render_template(
         "comparison.html",
         title=", ".join(row.label for row in comparison.rows if not row.reference) or "Comparison",
         sections=[(name, heading) for name, heading in sections.items() if heading],
@@ -80,8 +80,8 @@ def comparison_page(comparison: Comparison) -> str:
     )
 
 
-def _block(comparison: Comparison, metric: MetricFacts, index: int) -> MetricBlock:
-    scores, contrasts = score_table(comparison, metric), list(_by_set(comparison, metric))
+def _block(comparison: Comparison, metric: ReportedMetric, index: int) -> MetricBlock:
+    scores, contrasts = comparison_table(comparison, metric), list(_by_set(comparison, metric))
     return MetricBlock(
         scores,
         list(_lines(comparison, metric, scores)),
@@ -92,8 +92,8 @@ def _block(comparison: Comparison, metric: MetricFacts, index: int) -> MetricBlo
 
 
 def _lines(
-    comparison: Comparison, metric: MetricFacts, scores: Table
-) -> Iterator[tuple[str, bool, list[tuple[Cell, Difference | None]]]]:
+    comparison: Comparison, metric: ReportedMetric, scores: Table
+) -> Iterator[tuple[str, bool, list[tuple[TableCell, MarkedDifference | None]]]]:
     compared = {row.label for row in comparison.rows if row.baseline is not None}
     for label, *cells in scores.cells:
         contrasts = [comparison.contrast((metric.label, column), label.text) for column in comparison.columns]
@@ -101,20 +101,20 @@ def _lines(
         yield label.text, label.text in compared, list(zip(cells, differences, strict=True))
 
 
-def _difference(contrast: Contrast, metric: MetricFacts) -> Difference:
+def _difference(contrast: Contrast, metric: ReportedMetric) -> MarkedDifference:
     gain = contrast.difference if metric.higher_is_better else -contrast.difference
     kind = "better" if gain > 0 else "worse" if gain < 0 else ""
-    return Difference(signed(contrast.difference), kind)
+    return MarkedDifference(signed(contrast.difference), kind)
 
 
-def _by_set(comparison: Comparison, metric: MetricFacts) -> Iterator[tuple[str, list[Contrast]]]:
+def _by_set(comparison: Comparison, metric: ReportedMetric) -> Iterator[tuple[str, list[Contrast]]]:
     for column in comparison.columns:
         contrasts = [entry for entry in comparison.contrasts if (entry.metric, entry.set) == (metric.label, column)]
         if contrasts:
             yield set_name(column), contrasts
 
 
-def _differences(by_set: list[tuple[str, list[Contrast]]], metric: MetricFacts, index: int) -> Iterator[Plot]:
+def _differences(by_set: list[tuple[str, list[Contrast]]], metric: ReportedMetric, index: int) -> Iterator[Plot]:
     estimates = {
         name: [Estimate(f"{entry.row} − {entry.baseline}", entry.difference, entry.interval) for entry in contrasts]
         for name, contrasts in by_set

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mta_framework.evaluation.report import EvaluationFacts, Geometry, MetricFacts, Report, Score
+from mta_framework.evaluation.report import Geometry, Report, ReportedEvaluation, ReportedMetric, Score
 from mta_framework.reporting.page import Plot
 from mta_framework.reporting.plots import Estimate, axis_of, curve, intervals, svg
 from mta_framework.reporting.training_log import loss_terms, points, validation_points
@@ -66,27 +66,27 @@ class HeatMaps:
     high: float
 
 
-def score_plots(facts: EvaluationFacts, metric: str, index: int) -> Iterator[Plot]:
+def score_plots(evaluation: ReportedEvaluation, metric: str, index: int) -> Iterator[Plot]:
     """The scores of one metric as dots with their intervals, set by set on the same axis."""
-    scores = [score for score in facts.scores if score.metric == metric]
-    axis = axis_of([_estimate(score) for score in scores], ratios=_metric(facts, metric).mean == "geometric")
+    scores = [score for score in evaluation.scores if score.metric == metric]
+    axis = axis_of([_estimate(score) for score in scores], ratios=_metric(evaluation, metric).mean == "geometric")
     for position, name in enumerate(dict.fromkeys(score.set for score in scores)):
         rows = [_estimate(score) for score in scores if score.set == name]
         shown = name or "average"
         yield Plot(shown, svg(intervals(rows, axis), f"scores{index}x{position}", f"{metric} on {shown} by model"))
 
 
-def score_note(facts: EvaluationFacts, metric: str) -> str:
+def score_note(evaluation: ReportedEvaluation, metric: str) -> str:
     """How to read the plots of a metric."""
-    scores = [score for score in facts.scores if score.metric == metric]
+    scores = [score for score in evaluation.scores if score.metric == metric]
     lines = " Lines: 95 % intervals over prompts." if any(score.interval for score in scores) else ""
-    ticks = " Ticks: single seeds." if len(facts.seeds) > 1 else ""
-    better = "Higher" if _metric(facts, metric).higher_is_better else "Lower"
+    ticks = " Ticks: single seeds." if len(evaluation.seeds) > 1 else ""
+    better = "Higher" if _metric(evaluation, metric).higher_is_better else "Lower"
     return f"Dots: means.{lines}{ticks} {better} is better."
 
 
-def _metric(facts: EvaluationFacts, metric: str) -> MetricFacts:
-    return next((entry for entry in facts.metrics if entry.label == metric), MetricFacts(metric))
+def _metric(evaluation: ReportedEvaluation, metric: str) -> ReportedMetric:
+    return next((entry for entry in evaluation.metrics if entry.label == metric), ReportedMetric(metric))
 
 
 def _estimate(score: Score) -> Estimate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mta_framework.evaluation.report import Report, SampleResponses
-from mta_framework.reporting.page import render
+from mta_framework.reporting.page import render_template
 from mta_framework.reporting.summary_text import summary
 from mta_framework.tables.table import Table
 
@@ -13,10 +13,10 @@ LONGEST_SAMPLE = 600
 """Characters of a prompt or a response that are shown."""
 
 
-def markdown(report: Report) -> str:
+def report_markdown(report: Report) -> str:
     """The page: the scores first, then how they came about."""
     samples = list(_samples(report.evaluation.samples)) if report.evaluation else []
-    return render("report.md", samples=samples, **summary(report))
+    return render_template("report.md", samples=samples, **summary(report))
 
 
 def _samples(samples: tuple[SampleResponses, ...]) -> Iterator[tuple[str, Table]]:

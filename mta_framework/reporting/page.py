@@ -27,7 +27,7 @@ class Plot:
     image: Markup
 
 
-def render(template: str, **values: Any) -> str:
+def render_template(template: str, **values: Any) -> str:
     """Fill a template of this package.
 
     Args:

@@ -25,13 +25,13 @@ def write_report(folder: Path, report: Report) -> None:
         report: The report.
     """
     from mta_framework.reporting.card import CARD, card
-    from mta_framework.reporting.markdown_report import markdown
+    from mta_framework.reporting.markdown_report import report_markdown
     from mta_framework.reporting.run_page import run_page
 
     if report.steps and (folder / report.student_folder).is_dir():
         write_atomically(folder / report.student_folder / CARD, card(report))
     write_atomically(folder / REPORT_PAGE, run_page(report))
-    write_atomically(folder / "report.md", markdown(report))
+    write_atomically(folder / "report.md", report_markdown(report))
     write_atomically(folder / REPORT_FILE, report_json(report))
 
 

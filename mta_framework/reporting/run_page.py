@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from mta_framework.evaluation.report import EvaluationFacts, Report
+from mta_framework.evaluation.report import Report, ReportedEvaluation
 from mta_framework.evaluation.score_tables import cell_of, metrics, score_table
 from mta_framework.reporting import figures
 from mta_framework.reporting.annotated_text import AnnotatedText
-from mta_framework.reporting.page import Plot, render
+from mta_framework.reporting.page import Plot, render_template
 from mta_framework.reporting.span_html import strips
 from mta_framework.reporting.summary_text import summary
 from mta_framework.tables.table import Table
@@ -58,21 +58,21 @@ def run_page(report: Report) -> str:
         "repeat": "Use and repeat",
     }
     listed = [(name, heading) for name, heading in sections.items() if heading]
-    return render("run.html", title=report.name, sections=listed, shown=sections, **values)
+    return render_template("run.html", title=report.name, sections=listed, shown=sections, **values)
 
 
-def _blocks(facts: EvaluationFacts) -> Iterator[ScoreBlock]:
-    for index, metric in enumerate(metrics(facts)):
-        table = dataclasses.replace(score_table(facts, metric), caption="By model and set")
-        plots = list(figures.score_plots(facts, metric, index))
-        yield ScoreBlock(metric, table, plots, figures.score_note(facts, metric))
+def _blocks(evaluation: ReportedEvaluation) -> Iterator[ScoreBlock]:
+    for index, metric in enumerate(metrics(evaluation)):
+        table = dataclasses.replace(score_table(evaluation, metric), caption="By model and set")
+        plots = list(figures.score_plots(evaluation, metric, index))
+        yield ScoreBlock(metric, table, plots, figures.score_note(evaluation, metric))
 
 
 def _tiles(report: Report) -> Iterator[Tile]:
-    facts = report.evaluation
-    for metric in metrics(facts) if facts else []:
-        assert facts is not None
-        scores = [score for score in facts.scores if score.metric == metric]
+    evaluation = report.evaluation
+    for metric in metrics(evaluation) if evaluation else []:
+        assert evaluation is not None
+        scores = [score for score in evaluation.scores if score.metric == metric]
         model = "student" if any(score.model == "student" for score in scores) else scores[0].model
         score = [score for score in scores if score.model == model][-1]  # the average, where there are several sets
         cell = cell_of(score)

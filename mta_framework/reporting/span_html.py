@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from mta_framework.reporting.annotated_text import AnnotatedText, edges, tracks
-from mta_framework.reporting.page import render
+from mta_framework.reporting.page import render_template
 from mta_framework.reporting.span_statistics import SpanStatistics, statistics_notes, statistics_table
 
 _COLOURS = (("#0b7fab", "#57b8dc"), ("#b26a00", "#e5a23c"), ("#8a3fa8", "#c58be0"), ("#2e7d32", "#7cc47f"))
@@ -82,7 +82,7 @@ def spans_page(title: str, texts: Sequence[AnnotatedText], statistics: SpanStati
         texts: The texts to show, at least one; all have the same granularities.
         statistics: Statistics of these texts, or of more.
     """
-    return render(
+    return render_template(
         "spans.html",
         title=title,
         sections=[],

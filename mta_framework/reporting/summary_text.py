@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mta_framework.evaluation.report import EvaluationFacts, Report
+from mta_framework.evaluation.report import Report, ReportedEvaluation
 from mta_framework.evaluation.score_tables import metrics, score_table, scores_note
 from mta_framework.reporting.training_log import share_by_student
 from mta_framework.tables.table import Table
@@ -17,22 +17,22 @@ def summary(report: Report) -> dict[str, Any]:
 
     Names of fields, plugins and files stand between backticks in all sentences.
     """
-    facts = report.evaluation
+    evaluation = report.evaluation
     timings = [[stage, f"{seconds:,.1f}"] for stage, seconds in report.timings.items()]
     return {
         "report": report,
         "trained": trained(report) if report.steps else "",
-        "scores": [score_table(facts, metric) for metric in metrics(facts)] if facts else [],
-        "scores_note": scores_note(facts) if facts else "",
-        "usage": usage(facts) if facts else "",
-        "sets": _sets(facts) if facts else None,
+        "scores": [score_table(evaluation, metric) for metric in metrics(evaluation)] if evaluation else [],
+        "scores_note": scores_note(evaluation) if evaluation else "",
+        "usage": usage(evaluation) if evaluation else "",
+        "sets": _sets(evaluation) if evaluation else None,
         "models": _models(report),
         "data": _data(report),
         "spans": _spans(report),
         "ends": "" if report.steps else response_ends(report.response_ends),
         "unparsed": unparsed(report),
-        "unused_keys": unused_keys(report),
-        "training_set": source(report.spec.get("data", {}).get("train")),
+        "unused_keys": unused_keys_text(report),
+        "training_set": origin_text(report.spec.get("data", {}).get("train")),
         "timings": Table(("stage", "seconds"), timings, "Seconds of this command"),
         "versions": Table(("what", "version"), list(report.versions.items()), "Versions", "ll"),
         "loading": loading(report.student_folder),
@@ -86,7 +86,7 @@ def _alignment(report: Report) -> str:
     )
 
 
-def source(section: Mapping[str, Any] | None) -> str:
+def origin_text(section: Mapping[str, Any] | None) -> str:
     """Where a model or a data set comes from, given its section of the spec."""
     section = section or {}
     if section.get("hub"):
@@ -103,18 +103,18 @@ def unparsed(report: Report) -> str:
     return f"Segments that could not be parsed and have no spans: {report.unparsed:,}." * (report.unparsed > 0)
 
 
-def unused_keys(report: Report) -> str:
+def unused_keys_text(report: Report) -> str:
     """The keys of training rows that nothing reads; empty where there is none."""
-    sets = {name: facts.unused_keys for name, facts in report.data.items() if facts.unused}
+    sets = {name: section.unused_keys for name, section in report.data.items() if section.unused}
     listed = "; ".join(f"{name}: {keys}" for name, keys in sets.items())
     return f"Keys of rows that are not used: {listed}." if listed else ""
 
 
-def usage(facts: EvaluationFacts) -> str:
+def usage(evaluation: ReportedEvaluation) -> str:
     """What metrics cost; empty where they cost nothing."""
     costs = [
         f"`{metric.label}` took " + ", ".join(f"{name} {amount:,g}" for name, amount in metric.usage.items())
-        for metric in facts.metrics
+        for metric in evaluation.metrics
         if metric.usage
     ]
     return f"{'; '.join(costs)}." if costs else ""
@@ -132,9 +132,9 @@ def loading(folder: str) -> str:
 
 def _models(report: Report) -> Table:
     rows = []
-    for role, facts in report.models.items():
+    for role, model in report.models.items():
         section = report.spec.get(role) or report.spec.get("model")  # the latter: an evaluation without a run
-        rows.append([role, source(section), f"{facts.parameters:,}", f"{facts.trainable:,}"])
+        rows.append([role, origin_text(section), f"{model.parameters:,}", f"{model.trainable:,}"])
     shown = 4 if report.steps else 3
     header = ("model", "source", "parameters", "trained")[:shown]
     return Table(header, [row[:shown] for row in rows], "The models", "llrr"[:shown])
@@ -154,10 +154,10 @@ def _spans(report: Report) -> Table:
     return Table(("spans (training set)", "in all", "per text", "texts without"), rows, "Their spans")
 
 
-def _sets(facts: EvaluationFacts) -> Table:
+def _sets(evaluation: ReportedEvaluation) -> Table:
     rows = [
         [f"{entry.set}, {entry.model}", f"{entry.prompts:,}", f"{entry.cut:,}", f"{entry.finished:.0%}"]
-        for entry in facts.sets
+        for entry in evaluation.sets
     ]
     header = ("set, model", "prompts", "shortened prompts", "responses that ended by themselves")
     return Table(header, rows, "Evaluated prompts")

@@ -23,7 +23,7 @@ from mta_framework.distributed import processes
 from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, evaluate_models
-from mta_framework.evaluation.report import EvaluationFacts, Report
+from mta_framework.evaluation.report import Report, ReportedEvaluation
 from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.models.export import save_student
@@ -77,7 +77,7 @@ def run(bound: BoundRun, resume: bool = False, command: str = "") -> Report:
             gc.collect()  # the trainer and its callbacks hold each other, and with them optimiser and both models
         with clock.stage("evaluation"):
             scores = _evaluate(bound, models_of_run(bound.spec, inputs, run_models, known))
-        return _report(bound, scores, clock, command, known, **summary.run_facts(bound, inputs))
+        return _report(bound, scores, clock, command, known, **summary.run_fields(bound, inputs))
 
 
 def evaluate(bound: BoundEvaluation, command: str = "") -> Report:
@@ -100,7 +100,7 @@ def evaluate(bound: BoundEvaluation, command: str = "") -> Report:
     with _held_folder(bound, partial(require_same_evaluation, bound)) as known:
         with clock.stage("evaluation"):
             scores = _evaluate(bound, [evaluated_model(bound.spec, model, sets, known)])
-        return _report(bound, scores, clock, command, known, **summary.evaluation_facts(bound, model))
+        return _report(bound, scores, clock, command, known, **summary.evaluation_fields(bound, model))
 
 
 def plan(bound: BoundRun) -> Plan:
@@ -111,9 +111,9 @@ def plan(bound: BoundRun) -> Plan:
     policy = bound.base_loss.batch_policy()
     micro = micro_batch_size(section, world_size) * (policy.TEXTS_PER_PROMPT if policy else 1)
     return Plan(
-        summary.model_facts(inputs.run_models),
-        summary.data_facts(inputs.data),
-        summary.span_facts(inputs.data.train),
+        summary.reported_models(inputs.run_models),
+        summary.reported_data(inputs.data),
+        summary.reported_spans(inputs.data.train),
         inputs.pairs,
         total_steps(section, inputs.sampler),
         estimate_memory(bound.spec, student, teacher, len(inputs.pairs) + len(inputs.loss_layers), micro),
@@ -180,7 +180,7 @@ def _train(bound: BoundRun, inputs: RunInputs, run_models: RunModels, folder: Ru
     processes().wait_for_everyone()
 
 
-def _evaluate(bound: BoundRun | BoundEvaluation, candidates: Sequence[Candidate]) -> EvaluationFacts | None:
+def _evaluate(bound: BoundRun | BoundEvaluation, candidates: Sequence[Candidate]) -> ReportedEvaluation | None:
     """Generate responses and score them; None where the spec evaluates nothing."""
     spec, section = bound.spec, bound.spec.evaluation
     if section is None:
@@ -193,16 +193,16 @@ def _evaluate(bound: BoundRun | BoundEvaluation, candidates: Sequence[Candidate]
 
 def _report(
     bound: BoundRun | BoundEvaluation,
-    scores: EvaluationFacts | None,
+    scores: ReportedEvaluation | None,
     clock: Clock,
     command: str,
     known: Mapping[str, Content],
-    **facts: Any,
+    **fields: Any,
 ) -> Report:
-    """Write the report; ``facts`` are the fields that runs and evaluations fill in each in its own way."""
+    """Write the report; ``fields`` are the fields that runs and evaluations fill in each in its own way."""
     versions = {**environment(processes().device), "processes": str(processes().num_processes)}
     common = {"evaluation": scores, "timings": clock.seconds, "versions": versions, "command": command}
-    report = Report(bound.spec.name, inputs=known, **common, **facts)
+    report = Report(bound.spec.name, inputs=known, **common, **fields)
     if processes().is_main_process:
         write_report(RunFolder.of(bound.spec).path, report)
     processes().wait_for_everyone()

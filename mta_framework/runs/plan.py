@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
+from mta_framework.evaluation.report import ReportedData, ReportedModel, ReportedSpans
 from mta_framework.models.model_summary import ModelSummary
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.training import TrainingSection
@@ -45,9 +45,9 @@ class Plan:
             stops at.
     """
 
-    models: Mapping[str, ModelFacts]
-    data: Mapping[str, DataFacts]
-    spans: Mapping[str, SpanFacts]
+    models: Mapping[str, ReportedModel]
+    data: Mapping[str, ReportedData]
+    spans: Mapping[str, ReportedSpans]
     layer_pairs: tuple[LayerPair, ...]
     steps: int
     memory: Mapping[str, int]

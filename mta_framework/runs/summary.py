@@ -1,4 +1,4 @@
-"""Facts about models, data and training, for the plan and the report."""
+"""What is reported of models, data and training, for the plan and the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.tokens import EncodedSet
-from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts, SpanSample
+from mta_framework.evaluation.report import ReportedData, ReportedModel, ReportedSpans, SpanSample
 from mta_framework.models.evaluated import EvaluatedModel
 from mta_framework.models.model_summary import ModelSummary
 from mta_framework.models.run_models import RunModels
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def run_facts(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
+def run_fields(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
     """The fields of a report that a run fills in, once its student is exported."""
     folder = RunFolder.of(bound.spec)
     log = read_training_log(folder.training_log)
     return {
         "spec": resolved(bound),
         "base_loss_title": bound.base_loss.TITLE,
-        "models": model_facts(inputs.run_models),
+        "models": reported_models(inputs.run_models),
         "layer_pairs": recorded_layers(folder.key_layers) if folder.key_layers.is_file() else inputs.pairs,
-        "data": data_facts(inputs.data),
-        "spans": span_facts(inputs.data.train),
+        "data": reported_data(inputs.data),
+        "spans": reported_spans(inputs.data.train),
         "unparsed": inputs.data.unparsed,
         "log": tuple(log.history),
         "steps": log.total_steps,
@@ -47,7 +47,7 @@ def run_facts(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
     }
 
 
-def evaluation_facts(bound: BoundEvaluation, model: EvaluatedModel) -> dict[str, Any]:
+def evaluation_fields(bound: BoundEvaluation, model: EvaluatedModel) -> dict[str, Any]:
     """The fields of a report that an evaluation by itself fills in."""
     end = model.turn_end
     return {
@@ -79,31 +79,31 @@ def resolved(bound: BoundRun) -> dict[str, Any]:
     return spec
 
 
-def model_facts(run_models: RunModels) -> dict[str, ModelFacts]:
+def reported_models(run_models: RunModels) -> dict[str, ReportedModel]:
     """Parameters and layers of teacher and student."""
     return {name: size(summary) for name, summary in run_models.summaries.items()}
 
 
-def size(summary: ModelSummary) -> ModelFacts:
+def size(summary: ModelSummary) -> ReportedModel:
     """Parameters and layers of one model."""
-    return ModelFacts(summary.parameters, summary.trainable, summary.shape.num_layers)
+    return ReportedModel(summary.parameters, summary.trainable, summary.shape.num_layers)
 
 
-def data_facts(data: PreparedData) -> dict[str, DataFacts]:
+def reported_data(data: PreparedData) -> dict[str, ReportedData]:
     """Rows of the training and the validation set: used, left out and truncated."""
     sets = {"train": data.train, "validation": data.validation}
     return {
-        name: DataFacts(len(part.examples), part.too_long, part.truncated, data.unused.get(f"data.{name}", {}))
+        name: ReportedData(len(part.examples), part.too_long, part.truncated, data.unused.get(f"data.{name}", {}))
         for name, part in sets.items()
         if part
     }
 
 
-def span_facts(encoded: EncodedSet) -> dict[str, SpanFacts]:
+def reported_spans(encoded: EncodedSet) -> dict[str, ReportedSpans]:
     """Spans by granularity, without those that truncation removed."""
     granularities = encoded.examples[0].spans
     counts = {name: [len(example.spans[name]) for example in encoded.examples] for name in granularities}
-    return {name: SpanFacts(sum(count), len(count), count.count(0)) for name, count in counts.items()}
+    return {name: ReportedSpans(sum(count), len(count), count.count(0)) for name, count in counts.items()}
 
 
 def span_samples(data: PreparedData) -> tuple[SpanSample, ...]:

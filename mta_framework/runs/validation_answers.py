@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from mta_framework.data.prompts import render
+from mta_framework.data.prompts import render_prompts
 from mta_framework.data.reasoning import marks_to_strip
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import SampleTokenizer, as_responses
@@ -114,7 +114,7 @@ def validation_answers(
     assert data.validation is not None
     assert section is not None
     records = read_records(data.validation, "data.validation")
-    samples = render(records, data.template, tokenizer, options=data.template_options, supervise="none")
+    samples = render_prompts(records, data.template, tokenizer, options=data.template_options, supervise="none")
     texts = SampleTokenizer(tokenizer, turn_end, None).tokenise(as_responses(samples))
     rows = [row for row, text in enumerate(texts) if text.prompt_length <= data.max_prompt_length]
     rows = rows[: spec.training.eval_prompts]

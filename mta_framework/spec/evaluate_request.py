@@ -23,7 +23,7 @@ _RUN_SPEC = "spec.json"
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluateRequest:
     """The command line of ``mta evaluate``.
 
     Args:
@@ -47,7 +47,7 @@ class Request:
     overrides: Sequence[str] = ()
 
 
-def read_request(request: Request) -> RawSpec[EvaluationSpec]:
+def read_request(request: EvaluateRequest) -> RawSpec[EvaluationSpec]:
     """Build the spec and validate it; plugins are checked by binding.
 
     Returns:
@@ -76,7 +76,7 @@ def read_request(request: Request) -> RawSpec[EvaluationSpec]:
     return replace(reading, faults=tuple(faults), spec=None if faults else reading.spec)
 
 
-def _data(raw: dict[str, Any], request: Request, faults: list[Fault]) -> dict[KeyPath, str]:
+def _data(raw: dict[str, Any], request: EvaluateRequest, faults: list[Fault]) -> dict[KeyPath, str]:
     """Put ``--data`` into the document, and return the key paths with the names of their options."""
     sets: dict[str, dict[str, str]] = {}
     for entry in request.data:

@@ -17,7 +17,7 @@ from mta_framework.spec.document import shown
 from mta_framework.spec.effects import differences
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.sweep import SweepSpec, read_sweep
-from mta_framework.sweeps.grid import Cell, cells_of, name_faults
+from mta_framework.sweeps.grid import SweepCell, cells_of, name_faults
 
 _NAMED = 3
 """Number of cells that a message names before it counts the rest."""
@@ -27,7 +27,7 @@ _NAMED = 3
 class BoundCell:
     """A cell of a sweep and its run, which can start."""
 
-    cell: Cell
+    cell: SweepCell
     run: BoundRun
 
     @property
@@ -118,7 +118,7 @@ def bind_sweep(path: Path, registry: Registry) -> BoundSweep:
     return BoundSweep(sweep, tuple(bound))
 
 
-def require_free(bound: BoundSweep, resume: bool) -> None:
+def require_free_sweep(bound: BoundSweep, resume: bool) -> None:
     """Refuse folders that hold other runs, before anything slow starts.
 
     Raises:

@@ -18,7 +18,7 @@ _TAKEN = {"span-cache", "response-cache", METRIC_CACHE, "comparison", "wins"}
 
 
 @dataclass(frozen=True)
-class Cell:
+class SweepCell:
     """One run of a sweep.
 
     Args:
@@ -41,7 +41,7 @@ class Cell:
         return tuple(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in self.settings)
 
 
-def cells_of(sweep: SweepSpec) -> list[Cell]:
+def cells_of(sweep: SweepSpec) -> list[SweepCell]:
     """All cells, the last axis fastest; none where the sweep names no spec for them."""
     combinations = itertools.product(*(axis.choices for axis in sweep.axes))
     return [cell for choices in combinations if (cell := _cell(sweep, choices)) is not None]
@@ -58,9 +58,9 @@ def rows_of(sweep: SweepSpec) -> dict[str, str | None]:
     return rows
 
 
-def name_faults(cells: Sequence[Cell]) -> Iterator[Fault]:
+def name_faults(cells: Sequence[SweepCell]) -> Iterator[Fault]:
     """Cells whose labels do not tell their folders apart, or leave nothing of a name."""
-    by_name: dict[str, list[Cell]] = {}
+    by_name: dict[str, list[SweepCell]] = {}
     for cell in cells:
         by_name.setdefault(cell.name.casefold(), []).append(cell)  # many file systems know no case
     for name, group in by_name.items():
@@ -71,7 +71,7 @@ def name_faults(cells: Sequence[Cell]) -> Iterator[Fault]:
             yield Fault("axes", f"{problem} (got {got})", expected, "Choose other labels.")
 
 
-def _cell(sweep: SweepSpec, choices: Sequence[Choice]) -> Cell | None:
+def _cell(sweep: SweepSpec, choices: Sequence[Choice]) -> SweepCell | None:
     spec = next((choice.spec for choice in choices if choice.spec), sweep.spec)
     if spec is None:
         return None
@@ -80,7 +80,7 @@ def _cell(sweep: SweepSpec, choices: Sequence[Choice]) -> Cell | None:
     location = {"name": name, "output_dir": str(sweep.folder)}
     changes = (sweep.set, *(choice.settings for choice in choices), location)
     settings = tuple(item for change in changes for item in change.items())
-    return Cell(name, _row(sweep, labels), labels, spec, settings)
+    return SweepCell(name, _row(sweep, labels), labels, spec, settings)
 
 
 def _row(sweep: SweepSpec, labels: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from mta_framework.reporting.report_files import write_comparison
 from mta_framework.runs import pipeline
 from mta_framework.runs.folder import RunFolder, locked
 from mta_framework.runs.plugin_binding import BoundRun
-from mta_framework.sweeps.bound_sweep import BoundCell, BoundSweep, CellFaults, require_free
+from mta_framework.sweeps.bound_sweep import BoundCell, BoundSweep, CellFaults, require_free_sweep
 from mta_framework.sweeps.cluster import cluster
 from mta_framework.sweeps.grid import rows_of
 from mta_framework.sweeps.job import PAUSE, Job, Outcome, Pool, Runner, is_at_work, usable_cores, visible_devices
@@ -64,7 +64,7 @@ def run_sweep(bound: BoundSweep, options: RunnerOptions, resume: bool, tell: Cal
         RunError: The folder cannot be written to, or another process holds it.
         KeyboardInterrupt: All processes were ended.
     """
-    require_free(bound, resume)
+    require_free_sweep(bound, resume)
     _require_alone()
     with locked(bound.sweep.folder, "this sweep", "set output_dir"), _ended_by_request():
         _await_others(bound, tell)
@@ -77,7 +77,7 @@ def run_sweep(bound: BoundSweep, options: RunnerOptions, resume: bool, tell: Cal
         with options.runner() as runner:
             tell("checking models and data, parsing spans")
             _check_and_parse(waiting, teachers, len(bound.cells))
-            progress = Progress(len(teachers) + len(waiting), tell)
+            progress = SweepProgress(len(teachers) + len(waiting), tell)
             lost = _train_teachers(teachers, runner, options, progress)
             jobs = [Job(cell.cell.name, cell.run, options.plugin_files) for cell in waiting]
             jobs = [job for job in jobs if not progress.is_lost(job, lost)]
@@ -146,7 +146,7 @@ def _check_and_parse(cells: Sequence[BoundCell], teachers: Sequence[BoundRun], c
 
 
 def _train_teachers(
-    teachers: Sequence[BoundRun], runner: Runner, options: RunnerOptions, progress: Progress
+    teachers: Sequence[BoundRun], runner: Runner, options: RunnerOptions, progress: SweepProgress
 ) -> set[Path]:
     """Train the teachers, those that others start from first.
 
@@ -166,7 +166,7 @@ def _train_teachers(
     return lost
 
 
-def _run(jobs: Sequence[Job], runner: Runner, progress: Progress) -> list[Outcome]:
+def _run(jobs: Sequence[Job], runner: Runner, progress: SweepProgress) -> list[Outcome]:
     outcomes = []
     for outcome in runner.outcomes(jobs, progress.started):
         progress.ended(outcome)
@@ -194,7 +194,7 @@ def _ended_by_request() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class Progress:
+class SweepProgress:
     """Counts the runs of a sweep and reports each that starts, ends or cannot start.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from mta_framework.tables.table import Cell, Table
+from mta_framework.tables.table import Table, TableCell
 
 
 def html_table(table: Table) -> str:
@@ -30,7 +30,7 @@ def html_table(table: Table) -> str:
     )
 
 
-def _row(row: Sequence[Cell], letters: str, below_rule: bool) -> str:
+def _row(row: Sequence[TableCell], letters: str, below_rule: bool) -> str:
     tag = '<tr class="block">' if below_rule else "<tr>"
     if len(row) < len(letters):
         return f'{tag}<th scope="rowgroup" colspan="{len(letters)}">{escape(row[0].text)}</th></tr>'
@@ -39,7 +39,7 @@ def _row(row: Sequence[Cell], letters: str, below_rule: bool) -> str:
     return f'{tag}<th scope="row">{_content(row[0])}</th>{columns}</tr>'
 
 
-def _content(cell: Cell) -> str:
+def _content(cell: TableCell) -> str:
     below = f"<small>{escape(cell.below)}</small>" if cell.below else ""
     return f"{escape(cell.text)}{escape(cell.mark)}{below}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from mta_framework.tables.table import Cell, Table
+from mta_framework.tables.table import Table, TableCell
 from mta_framework.tables.terminal_chars import glyph
 
 _ESCAPES = {
@@ -69,6 +69,6 @@ def _body(table: Table) -> Iterator[str]:
             yield " & ".join(below) + r" \\"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     text = escape(cell.text)
     return (rf"\textbf{{{text}}}" if cell.bold else text) + escape(cell.mark)

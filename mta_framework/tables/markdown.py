@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mta_framework.tables.table import Cell, Table
+from mta_framework.tables.table import Table, TableCell
 from mta_framework.tables.terminal_chars import glyph, visible
 
 # What Markdown, as code hosts extend it, takes for markup within a line: links and mentions come without brackets too.
@@ -47,7 +47,7 @@ def markdown_table(table: Table) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [[*map(escape, table.header)], rule, *rows])
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     text = escape(cell.text)
     below = f"<br>{escape(cell.below)}" if cell.below else ""
     return f"{f'**{text}**' if cell.bold else text}{escape(cell.mark)}{below}"

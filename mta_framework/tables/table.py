@@ -10,7 +10,7 @@ _FIGURE = re.compile(r"[-+−]?(\d|nan\b|inf\b)|[\[<]")
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A cell that is more than plain text.
 
     Args:
@@ -42,7 +42,7 @@ class Table:
     """
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str | Cell]]
+    rows: Sequence[Sequence[str | TableCell]]
     caption: str = ""
     alignment: str = ""
     rules: Collection[int] = ()
@@ -56,9 +56,9 @@ class Table:
         return bool(self.rows)
 
     @property
-    def cells(self) -> list[list[Cell]]:
+    def cells(self) -> list[list[TableCell]]:
         """The rows, with plain text as cells."""
-        return [[entry if isinstance(entry, Cell) else Cell(entry) for entry in row] for row in self.rows]
+        return [[entry if isinstance(entry, TableCell) else TableCell(entry) for entry in row] for row in self.rows]
 
     @property
     def alignments(self) -> str:

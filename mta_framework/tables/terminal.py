@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
-from mta_framework.tables.table import Cell, Table
+from mta_framework.tables.table import Table, TableCell
 from mta_framework.tables.terminal_chars import glyph, width
 
 _GAP = "  "
@@ -70,7 +70,7 @@ def _texts(table: Table) -> Iterator[list[str]]:
         yield [_text(cell, mark) for cell, mark in zip(row, marks, strict=False)]
 
 
-def _text(cell: Cell, mark: int) -> str:
+def _text(cell: TableCell, mark: int) -> str:
     below = f"\n{cell.below}{' ' * mark}" if cell.below else ""
     return _shown(f"{cell.text}{cell.mark.ljust(mark)}{below}")
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.data.response_cache import ResponseCache
-from mta_framework.data.response_encoding import Response, ResponseEncoder
+from mta_framework.data.response_encoding import ResponseEncoder, TokenResponse
 from mta_framework.distributed import gather, processes, run_on_main, shard
 from mta_framework.errors import RunError
 from mta_framework.generation.engine import Engine
@@ -93,7 +93,7 @@ class TrainingRollouts(Rollouts):
         encoded: dict[tuple[int, ...], Future[list[Example]]] = {}
         with ThreadPoolExecutor(1) as worker:
 
-            def encode(rows: tuple[int, ...], responses: list[Response]) -> None:
+            def encode(rows: tuple[int, ...], responses: list[TokenResponse]) -> None:
                 answered = [prompts[local[row]] for row in rows]
                 encoded[rows] = worker.submit(self._encoder.encode, answered, responses, by == "student")
 
@@ -145,7 +145,7 @@ class TrainingRollouts(Rollouts):
         stream = f"{self.seed} {by} {self.step if by == 'student' else 0}"
         seeds = [prompt_seeds(f"{stream} {prompt.prompt_ids.tobytes().hex()}", 1)[0] for prompt in local]
 
-        def keep(rows: tuple[int, ...], responses: list[Response]) -> None:
+        def keep(rows: tuple[int, ...], responses: list[TokenResponse]) -> None:
             cache.add([local[row] for row in rows], responses)
 
         self._write(local, seeds, by, temperature, keep, _CACHED_AT_ONCE, f"Responses of the {by}")
@@ -156,15 +156,15 @@ class TrainingRollouts(Rollouts):
         seeds: Sequence[int],
         by: Responder,
         temperature: float,
-        take: Callable[[tuple[int, ...], list[Response]], None],
+        take: Callable[[tuple[int, ...], list[TokenResponse]], None],
         size: int,
         progress_label: str | None = None,
     ) -> None:
         """Generate responses and pass them to ``take``, with their rows in ``prompts``, ``size`` at a time."""
-        new: dict[int, Response] = {}
+        new: dict[int, TokenResponse] = {}
 
         def done(row: int, generation: Generation) -> None:
-            new[row] = Response(generation.ids, generation.finished)
+            new[row] = TokenResponse(generation.ids, generation.finished)
             if len(new) == size:
                 take(tuple(new), list(new.values()))
                 new.clear()

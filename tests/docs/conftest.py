@@ -16,7 +16,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) 
     from blocks import plugin_files
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from mta_framework.evaluation.report import EvaluationFacts, Report, Score
+    from mta_framework.evaluation.report import Report, ReportedEvaluation, Score
     from mta_framework.reporting.report_files import write_report
 
     folder = tmp_path_factory.mktemp("workplace")
@@ -29,5 +29,5 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) 
     AutoModelForCausalLM.from_config(config).save_pretrained(run / "student")
     tokenizer.save_pretrained(run / "student")
     scores = (Score("student", "test", "rouge_l", (40.0, 42.0), 41.0, 1.5),)
-    write_report(run, Report("student", {}, EvaluationFacts((10, 20), scores, (), ())))
+    write_report(run, Report("student", {}, ReportedEvaluation((10, 20), scores, (), ())))
     return folder

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from mta_framework.cli import main
 from mta_framework.cli.scores import score_lines
-from mta_framework.evaluation.report import EvaluationFacts, Report, Score
+from mta_framework.evaluation.report import Report, ReportedEvaluation, Score
 from mta_framework.registry import discover
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.reading import read_spec
@@ -112,7 +112,7 @@ def test_readme_shows_scores_as_they_are_printed():
         "initial_student": (2.13, 0.60, (1.61, 2.78)),
     }
     scores = tuple(Score(model, "test", "rouge_l", (), *values) for model, values in figures.items())
-    report = Report("student", {}, EvaluationFacts((10, 20, 30), scores, (), ()))
+    report = Report("student", {}, ReportedEvaluation((10, 20, 30), scores, (), ()))
     assert shown.splitlines() == list(score_lines(report))[1:]
 
 

@@ -82,9 +82,9 @@ def test_a_transformers_folder_gets_a_folder_like_that_of_a_run(mta, tmp_path):
     assert report.evaluation.seeds == (10, 20)
     (score,) = report.evaluation.scores
     assert (score.model, score.set, score.metric) == ("tiny", "hard", "rouge_l")
-    assert [facts.label for facts in report.evaluation.metrics] == ["rouge_l"]
-    (facts,) = report.evaluation.sets
-    assert (facts.prompts, facts.cut) == (4, 1)
+    assert [reported.label for reported in report.evaluation.metrics] == ["rouge_l"]
+    (reported,) = report.evaluation.sets
+    assert (reported.prompts, reported.cut) == (4, 1)
     assert report.models["tiny"].layers == 2
     saved = json.loads((folder / "spec.json").read_text())
     assert saved["model"]["path"] == "../../models/tiny"

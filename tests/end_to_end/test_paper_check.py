@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mta_framework import LayerPair
-from mta_framework.evaluation.report import DataFacts, EvaluationFacts, Report, SetFacts, report_json
+from mta_framework.evaluation.report import Report, ReportedData, ReportedEvaluation, ReportedSet, report_json
 from mta_framework.spec.run import RunSpec
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "paper"
@@ -37,13 +37,13 @@ def paper_specs():
 
 def reported(spec):
     pairs = (spec["alignment"] or {}).get("layers", {}).get("params", {}).get("pairs", [])
-    sets = tuple(SetFacts("student", name, count, 0, 1.0) for name, count in SETS.items())
+    sets = tuple(ReportedSet("student", name, count, 0, 1.0) for name, count in SETS.items())
     return Report(
         spec["name"],
         spec,
-        EvaluationFacts((10,), (), sets, ()),
+        ReportedEvaluation((10,), (), sets, ()),
         layer_pairs=tuple(LayerPair(**pair) for pair in pairs),
-        data={"train": DataFacts(9568, 1867, 0)},
+        data={"train": ReportedData(9568, 1867, 0)},
         steps=1,
     )
 
@@ -84,7 +84,7 @@ def test_key_layers_data_and_sets_are_compared_too(check):
     changed = dataclasses.replace(
         report,
         layer_pairs=(LayerPair(6, 24, "phrases"), *report.layer_pairs[1:]),
-        data={"train": DataFacts(100, 0, 0)},
+        data={"train": ReportedData(100, 0, 0)},
         evaluation=dataclasses.replace(report.evaluation, sets=report.evaluation.sets[:1]),
     )
     differing = [row.name for row in check.settings(changed) if row.verdict == "differs"]

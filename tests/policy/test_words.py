@@ -35,6 +35,7 @@ BANNED = {
     "blaming": "faults_at",
     "naming": "as_plugin_error",
     "reunited": "gather",
+    "facts": "what they are about: metrics, sets, evaluation",
 }
 """Names, and words within names, that must not occur -> the field's words for them."""
 
@@ -46,6 +47,9 @@ COMMANDS = {"compare", "evaluate", "plan", "run", "scores", "sweep"}
 PARALLEL_STEMS = {"__init__", "plugin", "rollouts", *FAMILIES, *COMMANDS}
 """File names that may occur more than once in the core and the plugins: packages, a contract and its tests, a command
 and what it calls."""
+
+PARALLEL_NAMES = {"compare", "evaluate", "run", "escape"}
+"""Public functions that two modules of the core have: a command and what it calls, and the renderers of a table."""
 
 PHRASES = re.compile(
     r"\b(is|are) allowed[.;]|\bstretch(es)?\b|\bthe way of the data\b|\b(is|are) told\b"
@@ -102,3 +106,12 @@ def test_a_file_name_stands_for_one_thing():
         paths[path.stem].append(path.relative_to(ROOT).as_posix())
     repeated = {stem: where for stem, where in paths.items() if len(where) > 1 and stem not in PARALLEL_STEMS}
     assert not repeated
+
+
+def test_a_public_name_stands_for_one_thing():
+    paths = defaultdict(list)
+    for path in files(CORE):
+        for node in tree(path).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith(("_", "mta_register")):
+                paths[node.name].append(path.relative_to(ROOT).as_posix())
+    assert not {name: where for name, where in paths.items() if len(where) > 1 and name not in PARALLEL_NAMES}

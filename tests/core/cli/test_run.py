@@ -53,13 +53,13 @@ def test_resume_and_dry_run_exclude_each_other(mta: Mta, spec_file: Path) -> Non
 
 
 def test_scores_are_printed_as_a_table(mta: Mta, spec_file: Path, pipeline: SimpleNamespace) -> None:
-    from mta_framework.evaluation.report import EvaluationFacts, Report, Score
+    from mta_framework.evaluation.report import Report, ReportedEvaluation, Score
 
     scores = (
         Score("student", "dolly", "rouge_l", (20.0, 22.0), 21.0, 1.41, (19.5, 22.25)),
         Score("student", "sni", "rouge_l", (), 9.5, None),
     )
-    pipeline.outcome = Report("plain", {}, EvaluationFacts((1, 2), scores, (), ()))
+    pipeline.outcome = Report("plain", {}, ReportedEvaluation((1, 2), scores, (), ()))
     lines = mta("run", spec_file).stdout.splitlines()
     assert lines[1:5] == [
         "rouge_l",

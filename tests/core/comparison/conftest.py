@@ -11,10 +11,10 @@ import pytest
 
 from mta_framework.evaluation.aggregation import Evaluation, SetResult, aggregate
 from mta_framework.evaluation.predictions import Key, Prediction, write_predictions
-from mta_framework.evaluation.report import MetricFacts, Report, report_json
+from mta_framework.evaluation.report import Report, ReportedMetric, report_json
 
-ROUGE = MetricFacts("rouge_l")
-PERPLEXITY = MetricFacts("perplexity", higher_is_better=False, mean="geometric")
+ROUGE = ReportedMetric("rouge_l")
+PERPLEXITY = ReportedMetric("perplexity", higher_is_better=False, mean="geometric")
 
 BASE: dict[str, Any] = {
     "name": "kl",
@@ -54,7 +54,7 @@ def spec_of(**changes: Any) -> dict[str, Any]:
     return spec
 
 
-def predictions_of(model: str, name: str, seed: int, scores: Sequence[float], metrics: Sequence[MetricFacts]):
+def predictions_of(model: str, name: str, seed: int, scores: Sequence[float], metrics: Sequence[ReportedMetric]):
     """One row per score: every metric gives the same, tokens are the weights of geometric means."""
     for index, score in enumerate(scores, start=1):
         weights = {metric.label: float(index + (model == "wordy")) for metric in metrics if metric.mean == "geometric"}
@@ -76,7 +76,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 
     def make(
         scores: Scores | Mapping[str, Scores],
-        metrics: Sequence[MetricFacts] = (ROUGE,),
+        metrics: Sequence[ReportedMetric] = (ROUGE,),
         seeds: Sequence[int] = (10, 20),
         folder: str | None = None,
         **changes: Any,
@@ -91,9 +91,9 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
                     rows = list(predictions_of(model, name, seed, of_seed, metrics))
                     write_predictions(path / "predictions" / model / f"{name}-seed{seed}.jsonl", rows, Key("r", "s"))
                     results.append(SetResult(model, name, seed, 0, tuple(rows)))
-        facts = aggregate(Evaluation(tuple(results), tuple(metrics)))
+        evaluation = aggregate(Evaluation(tuple(results), tuple(metrics)))
         title = TITLES.get((spec.get("base_loss") or {}).get("name"), "")
-        (path / "report.json").write_bytes(report_json(Report(spec["name"], spec, facts, base_loss_title=title)))
+        (path / "report.json").write_bytes(report_json(Report(spec["name"], spec, evaluation, base_loss_title=title)))
         return path
 
     return make

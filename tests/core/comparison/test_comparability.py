@@ -9,7 +9,7 @@ import pytest
 from mta_framework.comparison.comparability import common
 from mta_framework.comparison.finished_runs import read_run
 from mta_framework.errors import InputError
-from mta_framework.evaluation.report import MetricFacts
+from mta_framework.evaluation.report import ReportedMetric
 
 from .conftest import PERPLEXITY, ROUGE
 
@@ -34,7 +34,7 @@ def test_runs_that_differ_in_training_alone_share_everything(make_run):
 
 
 def test_all_differences_are_reported_at_once_with_the_runs(make_run):
-    first = MetricFacts("rouge_l", score_config={"references": "first"})
+    first = ReportedMetric("rouge_l", score_config={"references": "first"})
     other = make_run(
         ONE,
         (first,),
@@ -86,7 +86,7 @@ def test_a_set_that_was_rendered_otherwise_was_asked_otherwise(make_run):
 
 
 def test_a_metric_with_other_options_is_another_metric(make_run):
-    first = MetricFacts("rouge_l", score_config={"references": "first"})
+    first = ReportedMetric("rouge_l", score_config={"references": "first"})
     runs = [read_run(make_run(ONE, (ROUGE, PERPLEXITY))), read_run(make_run(ONE, (first, PERPLEXITY), name="b"))]
     shared = common(runs, despite_differences=True)
     assert [metric.label for metric in shared.metrics] == ["perplexity"]
@@ -94,7 +94,7 @@ def test_a_metric_with_other_options_is_another_metric(make_run):
 
 
 def test_what_a_metric_cost_makes_no_difference(make_run):
-    expensive = MetricFacts("rouge_l", usage={"requests": 9.0})
+    expensive = ReportedMetric("rouge_l", usage={"requests": 9.0})
     assert common([read_run(make_run(ONE)), read_run(make_run(ONE, (expensive,), name="b"))]).differences == ()
 
 

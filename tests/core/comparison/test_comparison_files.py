@@ -11,10 +11,19 @@ import re
 import pytest
 
 from mta_framework.comparison import comparison_tables
-from mta_framework.comparison.renderings import latex, markdown, scores_csv, terminal_lines, wins_csv, write
-from mta_framework.comparison.results import Cell, Comparison, Contrast, PromptPair, Row, RunRef, SideBySide, Verdict
+from mta_framework.comparison.renderings import comparison_markdown, latex, scores_csv, terminal_lines, wins_csv, write
+from mta_framework.comparison.results import (
+    Comparison,
+    Contrast,
+    PromptPair,
+    Row,
+    RowScore,
+    RunRef,
+    SideBySide,
+    Verdict,
+)
 from mta_framework.errors import RunError
-from mta_framework.tables.table import Cell as TableCell
+from mta_framework.tables.table import TableCell
 
 from .conftest import PERPLEXITY, ROUGE
 
@@ -23,7 +32,7 @@ def row(label, baseline, first, second):
     """A row with a score on each of two sets, and their average."""
     means = {"dolly": first, "self_inst": second, None: (first + second) / 2}
     cells = {
-        (metric.label, name): Cell(mean, 0.5, "sampling seeds", 5, (mean - 1, mean + 1))
+        (metric.label, name): RowScore(mean, 0.5, "sampling seeds", 5, (mean - 1, mean + 1))
         for metric in (ROUGE, PERPLEXITY)
         for name, mean in means.items()
     }
@@ -55,14 +64,14 @@ class TestTables:
         assert comparison_tables.best_rows(COMPARISON, ("perplexity", "dolly"), False) == {"KL + MTA"}
 
     def test_a_cell_says_score_spread_interval_and_whether_it_differs(self):
-        label, cell, *_ = comparison_tables.score_table(COMPARISON, ROUGE).rows[2]
+        label, cell, *_ = comparison_tables.comparison_table(COMPARISON, ROUGE).rows[2]
         assert (label, cell) == ("KL + MTA", TableCell("18.50 ± 0.50", False, "†", "[17.50, 19.50]"))
-        assert comparison_tables.score_table(COMPARISON, PERPLEXITY).rows[2][1].mark == ""
+        assert comparison_tables.comparison_table(COMPARISON, PERPLEXITY).rows[2][1].mark == ""
 
     def test_a_cell_without_spread_or_interval_says_neither(self):
-        bare = Cell(18.5, None, "sampling seeds", 1, None)
+        bare = RowScore(18.5, None, "sampling seeds", 1, None)
         lone = dataclasses.replace(COMPARISON.rows[1], cells=dict.fromkeys(COMPARISON.rows[1].cells, bare))
-        table = comparison_tables.score_table(dataclasses.replace(COMPARISON, rows=(lone,), contrasts=()), ROUGE)
+        table = comparison_tables.comparison_table(dataclasses.replace(COMPARISON, rows=(lone,), contrasts=()), ROUGE)
         assert table.rows[0][1] == TableCell("18.50")
 
     def test_rows_hang_together_over_several_steps(self):
@@ -100,24 +109,24 @@ class TestMarkdown:
     @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
     def test_no_end_of_line_in_a_text_ends_a_row(self, end):
         broken = dataclasses.replace(COMPARISON.examples[0], row_text=f"one{end}two")
-        assert "| one<br>two |" in markdown(dataclasses.replace(COMPARISON, examples=(broken,)))
+        assert "| one<br>two |" in comparison_markdown(dataclasses.replace(COMPARISON, examples=(broken,)))
 
     def test_has_notes_under_the_tables_of_every_metric(self):
-        assert markdown(COMPARISON).count("A note with 95 %") == 3
+        assert comparison_markdown(COMPARISON).count("A note with 95 %") == 3
 
     def test_marks_the_best_and_what_differs(self):
-        text = markdown(COMPARISON)
+        text = comparison_markdown(COMPARISON)
         assert "| KL + MTA | 18.50 ± 0.50†<br>" in text
         assert "| KL | **20.00 ± 0.50**<br>" in text
 
     def test_every_row_of_a_table_has_as_many_cells_as_its_head(self):
-        tables = re.findall(r"(?:^\|.*\n?)+", markdown(COMPARISON), flags=re.MULTILINE)
+        tables = re.findall(r"(?:^\|.*\n?)+", comparison_markdown(COMPARISON), flags=re.MULTILINE)
         assert len(tables) == 7
         for table in tables:
             assert len({line.count("|") for line in table.strip().split("\n")}) == 1
 
     def test_shows_texts_as_they_are(self):
-        text = markdown(COMPARISON)
+        text = comparison_markdown(COMPARISON)
         assert "| prompt |  | What &#124; is<br>it? |" in text
         assert "A &#42;lamp&#42;" in text
 
@@ -226,12 +235,12 @@ def test_a_model_gone_astray_does_not_fill_the_page():
         for key, cell in COMPARISON.rows[1].cells.items()
     }
     astray = dataclasses.replace(COMPARISON.rows[1], cells=cells)
-    cell = comparison_tables.score_table(dataclasses.replace(COMPARISON, rows=(astray,)), PERPLEXITY).rows[0][1]
+    cell = comparison_tables.comparison_table(dataclasses.replace(COMPARISON, rows=(astray,)), PERPLEXITY).rows[0][1]
     assert cell == TableCell("1e+304 ± 2e+303", below="[1.00, 3e+304]")
 
 
 def test_bold_is_explained_where_there_is_bold_alone():
     lone = dataclasses.replace(COMPARISON, rows=COMPARISON.rows[:1], contrasts=(), examples=(), pairs=(), verdicts=())
-    for form in (markdown, latex):
+    for form in (comparison_markdown, latex):
         assert "Bold:" in form(COMPARISON)
         assert "Bold:" not in form(lone)

@@ -24,7 +24,7 @@ def faults_of(action):
 
 def test_scores_are_seeds_by_prompts(make_run):
     run = read_run(make_run(SCORES))
-    scores = run.scores("student", "dolly", run.facts.metrics)["rouge_l"]
+    scores = run.scores("student", "dolly", run.evaluation.metrics)["rouge_l"]
     np.testing.assert_array_equal(scores.scores_SP, SCORES["dolly"])
     assert scores.weights_SP is None
 
@@ -53,7 +53,7 @@ def test_missing_predictions_are_named_for_all_seeds_at_once(make_run):
     for file in (folder / "predictions").rglob("*.jsonl"):
         file.unlink()
     run = read_run(folder)
-    faults = faults_of(lambda: run.scores("student", "dolly", run.facts.metrics))
+    faults = faults_of(lambda: run.scores("student", "dolly", run.evaluation.metrics))
     assert len(faults) == 2
     assert "dolly-seed10.jsonl" in faults[0]
 

@@ -6,7 +6,7 @@ import chat_templates
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from mta_framework.data.prompts import Sample, render
+from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.rows import Message, Record
 from mta_framework.errors import InputError
 
@@ -18,8 +18,8 @@ EMPTY = "<think>\n\n</think>\n\n"
 def both(tokenizer: PreTrainedTokenizerFast, template: str, record: Record, **options: object) -> tuple[Sample, str]:
     """The training sample, and the prompt in generation."""
     tokenizer.chat_template = template
-    (sample,) = render([record], "chat", tokenizer, options=options)
-    (asked,) = render([record], "chat", tokenizer, options=options, supervise="none")
+    (sample,) = render_prompts([record], "chat", tokenizer, options=options)
+    (asked,) = render_prompts([record], "chat", tokenizer, options=options, supervise="none")
     return sample, asked.prompt
 
 
@@ -103,7 +103,7 @@ def test_white_space_before_an_answer_stays_with_it(chat_tokenizer: PreTrainedTo
 def test_a_prompt_for_generation_needs_no_reference_that_renders(chat_tokenizer: PreTrainedTokenizerFast) -> None:
     refusal = "{% if messages[-1].content == 'Paris' %}{{ raise_exception('no') }}{% endif %}"
     chat_tokenizer.chat_template = refusal + chat_templates.CHATML
-    (sample,) = render([Record(QUESTION, ("Paris",))], "chat", chat_tokenizer, supervise="none")
+    (sample,) = render_prompts([Record(QUESTION, ("Paris",))], "chat", chat_tokenizer, supervise="none")
     assert (sample.prompt, sample.references) == (ASKED, ("Paris",))
 
 
@@ -118,7 +118,7 @@ def test_options_are_variables_of_the_template(chat_tokenizer: PreTrainedTokeniz
 def test_an_option_that_the_template_does_not_read_is_refused(chat_tokenizer: PreTrainedTokenizerFast) -> None:
     chat_tokenizer.chat_template = chat_templates.QWEN3
     with pytest.raises(InputError) as caught:
-        render([Record(QUESTION, ("Paris",))], "chat", chat_tokenizer, options={"enable_thinkin": False})
+        render_prompts([Record(QUESTION, ("Paris",))], "chat", chat_tokenizer, options={"enable_thinkin": False})
     assert str(caught.value) == (
         "data.template_options.enable_thinkin: is no variable of the tokenizer's chat template (got False); "
         "expected a variable that the template reads. Did you mean 'enable_thinking'?"

@@ -13,7 +13,7 @@ import pytest
 from sides import sides
 from transformers import PreTrainedTokenizerFast
 
-from mta_framework.data.prompts import Sample, render
+from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import encode
 from mta_framework.errors import InputError
@@ -40,7 +40,7 @@ def rendered(write_rows: Write, chat_tokenizer: PreTrainedTokenizerFast) -> Call
     def rendered(template: str, *rows: object, **settings: Any) -> list[Sample]:
         chat_tokenizer.chat_template = template
         records = read_records(DatasetSection(path=str(write_rows(rows))), "data.train")
-        return render(records, "chat", chat_tokenizer, **settings)
+        return render_prompts(records, "chat", chat_tokenizer, **settings)
 
     return rendered
 

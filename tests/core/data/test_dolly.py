@@ -9,7 +9,7 @@ from sides import sides
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.batches import GroupedSampler, collate
-from mta_framework.data.prompts import render
+from mta_framework.data.prompts import render_prompts
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import encode
 from mta_framework.spans.cache import SpanCache
@@ -29,7 +29,7 @@ def test_words_of_dolly_rows_are_found_again_in_their_tokens(
 ) -> None:
     section = DatasetSection(path=str(paper_data / "dolly" / "train.jsonl"), limit=150)
     tokenizer = byte_tokenizer()
-    samples = render(read_records(section, "data.train"), "alpaca", tokenizer)
+    samples = render_prompts(read_records(section, "data.train"), "alpaca", tokenizer)
     span_sets = SpanCache(tmp_path, Words(Words.Params()), processes=1).spans([sample.text for sample in samples])
     encoded = encode(samples, span_sets, sides(4000, tokenizer), 3999)
     for sample, spans, example in zip(samples, span_sets, encoded.examples, strict=False):

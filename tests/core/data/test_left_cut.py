@@ -9,7 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.left_cut import Prompt, shorten_prompts
-from mta_framework.data.prompts import render
+from mta_framework.data.prompts import render_prompts
 from mta_framework.data.rows import Instruction, Message, Record
 from mta_framework.data.tokens import SampleTokenizer, as_responses
 from mta_framework.models.turn_end import settle_turn_end
@@ -30,7 +30,9 @@ def tokenizer(byte_tokenizer: Build) -> PreTrainedTokenizerFast:
 
 
 def shortened(record: Record, tokenizer: PreTrainedTokenizerFast, limit: int) -> Prompt | None:
-    samples = render([record], "chat" if isinstance(record.prompt, tuple) else "alpaca", tokenizer, supervise="none")
+    samples = render_prompts(
+        [record], "chat" if isinstance(record.prompt, tuple) else "alpaca", tokenizer, supervise="none"
+    )
     texts = SampleTokenizer(tokenizer, settle_turn_end(tokenizer, ()), None).tokenise(as_responses(samples))
     [prompt] = shorten_prompts([record], samples, texts, limit, tokenizer.bos_token_id)
     return prompt
@@ -147,7 +149,7 @@ def test_a_content_that_the_template_writes_as_well_is_found_in_its_turn(
 def test_short_prompts_stay_as_they_are(tokenizer: PreTrainedTokenizerFast) -> None:
     record: Any = conversation(("user", "zzzz"))
     rows: Sequence[Record] = [record]
-    samples = render(rows, "chat", tokenizer, supervise="none")
+    samples = render_prompts(rows, "chat", tokenizer, supervise="none")
     prompt = shortened(record, tokenizer, 1000)
     assert prompt is not None
     assert prompt.text == samples[0].prompt

@@ -16,7 +16,7 @@ from mta_framework.models.turn_end import settle_turn_end
 from mta_framework.registry import discover
 from mta_framework.runs.plugin_binding import bind
 from mta_framework.runs.preparation import prepare_run
-from mta_framework.runs.summary import data_facts
+from mta_framework.runs.summary import reported_data
 from mta_framework.spec.data import DataSection
 
 LONG, CONTEXT = 20_000, 20_000
@@ -147,4 +147,4 @@ def test_unused_keys_are_reported_once_for_each_set(spec_dict, write_spec, tmp_p
         "data.train: keys of its rows are not used (got context in 9 rows, id in 1 row)",
         "evaluation.sets.more: keys of its rows are not used (got context in 2 rows)",
     ]
-    assert data_facts(inputs.data)["train"].unused_keys == "context in 9 rows, id in 1 row"
+    assert reported_data(inputs.data)["train"].unused_keys == "context in 9 rows, id in 1 row"

@@ -14,7 +14,7 @@ import pytest
 
 from mta_framework import RunError
 from mta_framework.data.response_cache import ResponseCache
-from mta_framework.data.response_encoding import Response
+from mta_framework.data.response_encoding import TokenResponse
 from mta_framework.types import Example
 
 
@@ -23,7 +23,12 @@ def prompt(*ids: int, response: Sequence[int] = ()) -> Example:
 
 
 PROMPTS = [prompt(1, 2, 3), prompt(70_000), prompt(), prompt(1, 2)]
-RESPONSES = [Response((5, 151_935), True), Response((), True), Response((7,), False), Response((), False)]
+RESPONSES = [
+    TokenResponse((5, 151_935), True),
+    TokenResponse((), True),
+    TokenResponse((7,), False),
+    TokenResponse((), False),
+]
 
 
 def test_responses_come_back_as_they_were_from_the_same_and_another_cache(tmp_path: Path) -> None:
@@ -56,14 +61,16 @@ def test_what_others_add_meanwhile_is_seen_and_the_first_response_stays(tmp_path
     theirs.add(PROMPTS[:1], RESPONSES[:1])
     assert mine.lookup(PROMPTS[:2]) == [RESPONSES[0], None]
     theirs.add(PROMPTS[1:2], RESPONSES[1:2])
-    mine.add(PROMPTS[:2], [Response((0,), True)] * 2)
+    mine.add(PROMPTS[:2], [TokenResponse((0,), True)] * 2)
     for cache in (mine, theirs):
         assert cache.lookup(PROMPTS[:2]) == RESPONSES[:2]
 
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_the_older_file_counts_whatever_its_name(tmp_path: Path, swapped: bool) -> None:
-    first, second = sorted([Response((1,), True), Response((2,), True)], key=lambda one: one.ids, reverse=swapped)
+    first, second = sorted(
+        [TokenResponse((1,), True), TokenResponse((2,), True)], key=lambda one: one.ids, reverse=swapped
+    )
     racers = [ResponseCache(tmp_path, "state") for _ in range(2)]
     for index, (racer, response) in enumerate(zip(racers, (first, second), strict=True), start=1):
         aside = ResponseCache(tmp_path / str(index), "state")
@@ -126,7 +133,7 @@ def add_some(folder: Path, index: int) -> None:
     cache = ResponseCache(folder, "state")
     for first in range(0, 40, 10):
         rows = range(first, first + 10)
-        cache.add([prompt(index, row) for row in rows], [Response((index, row), bool(row % 2)) for row in rows])
+        cache.add([prompt(index, row) for row in rows], [TokenResponse((index, row), bool(row % 2)) for row in rows])
 
 
 def test_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
@@ -139,7 +146,7 @@ def test_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
     assert [adder.exitcode for adder in adders] == [0] * 4
     pairs = [(index, row) for index in range(4) for row in range(40)]
     responses = ResponseCache(tmp_path, "state").lookup([prompt(*pair) for pair in pairs])
-    assert responses == [Response(pair, bool(pair[1] % 2)) for pair in pairs]
+    assert responses == [TokenResponse(pair, bool(pair[1] % 2)) for pair in pairs]
 
 
 def test_nothing_to_add_writes_nothing(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from sides import sides
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mta_framework import PluginParams, RunError, SpanExtractor, SpanSet
-from mta_framework.data.prompts import Sample, render
+from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.records import read_records
-from mta_framework.data.response_encoding import Response, ResponseEncoder
+from mta_framework.data.response_encoding import ResponseEncoder, TokenResponse
 from mta_framework.data.tokens import encode
 from mta_framework.spans.extraction import extract
 from mta_framework.spec.data import DatasetSection
@@ -72,7 +72,7 @@ def encode_one(
     ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, finished: bool = True, max_length: int = 100
 ) -> Example:
     encoder = encoder_of(tokenizer, characters(), max_length)
-    (example,) = encoder.encode([prompt_of("Say: ", tokenizer)], [Response(tuple(ids), finished)], by_student=True)
+    (example,) = encoder.encode([prompt_of("Say: ", tokenizer)], [TokenResponse(tuple(ids), finished)], by_student=True)
     return example
 
 
@@ -101,7 +101,7 @@ def test_the_data_s_own_responses_give_the_data_s_own_examples(
 ) -> None:
     byte_level = kind.startswith("byte level")
     tokenizer = byte_tokenizer("trimmed" in kind) if byte_level else sentencepiece_tokenizer(kind)
-    samples = render(read_records(DatasetSection(path=str(rows_file)), "data.train"), "alpaca", tokenizer)
+    samples = render_prompts(read_records(DatasetSection(path=str(rows_file)), "data.train"), "alpaca", tokenizer)
     samples += [Sample("日本: ", "語 and 😀 ", ("",)), Sample("a", "b  c\n", ("",))]
     extractor = characters()
     spans = extract(extractor, [sample.text for sample in samples])
@@ -111,7 +111,7 @@ def test_the_data_s_own_responses_give_the_data_s_own_examples(
     rows = every if whole else encode(samples, spans, sides(max_length, tokenizer), max_length - 1)
     assert (rows.too_long, rows.truncated > 0) == (0, not whole)
     response_ids = [example.input_ids[example.prompt_length : -1] for example in every.examples]
-    responses = [Response(tuple(ids.tolist()), finished=True) for ids in response_ids]
+    responses = [TokenResponse(tuple(ids.tolist()), finished=True) for ids in response_ids]
     encoder = encoder_of(tokenizer, extractor, max_length)
     for given in (None, spans):
         for actual, expected in zip(encoder.encode(rows.examples, responses, False, given), rows.examples, strict=True):
@@ -123,14 +123,14 @@ def test_only_the_prompt_of_a_text_matters(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     prompt = replace(prompt_of("Say: ", tokenizer), index=17)
     (written,) = encoder_of(tokenizer, characters(), 100).encode(
-        [prompt], [Response(ids_of("a lamp", tokenizer), True)], by_student=True
+        [prompt], [TokenResponse(ids_of("a lamp", tokenizer), True)], by_student=True
     )
     assert written.by_student
     assert (written.prompt_text, written.index) == ("Say: ", 17)
     assert tokenizer.decode(written.input_ids.tolist()) == "Say: a lamp<|end|>"
     assert token_texts(written, "words", tokenizer) == ["Say:", "a", " lamp"]
     again = encoder_of(tokenizer, characters(), 100).encode(
-        [written], [Response(ids_of("no", tokenizer), True)], by_student=False
+        [written], [TokenResponse(ids_of("no", tokenizer), True)], by_student=False
     )[0]
     assert not again.by_student
     assert tokenizer.decode(again.input_ids.tolist()) == "Say: no<|end|>"
@@ -159,7 +159,7 @@ def test_other_tokens_of_the_same_number_have_characters_of_their_own(byte_token
         if len(retokenised := ids_of(text := "".join(pair), tokenizer)) == 2
         and (ids := tuple(tokenizer.convert_tokens_to_ids(list(pair)))) != retokenised
     )
-    prompt, response = prompt_of("Say: ", tokenizer), Response(ids, True)
+    prompt, response = prompt_of("Say: ", tokenizer), TokenResponse(ids, True)
     seam = len("Say: ") + len(pair[0])
     given = {"halves": np.array([[5, seam], [seam, 5 + len(text)]], dtype=np.int32)}
     (example,) = encoder_of(tokenizer, None, 100).encode([prompt], [response], True, [given])
@@ -228,7 +228,7 @@ def test_half_a_character_is_text_of_its_own(byte_tokenizer: Build) -> None:
     assert example.input_ids[example.prompt_length :][:2].tolist() == list(half)
     encoder = encoder_of(tokenizer, None, 100)
     prompt = prompt_of("Say: ", tokenizer)
-    assert encoder.texts([prompt], [Response(half, False)]) == ["Say: \ufffd"]
+    assert encoder.texts([prompt], [TokenResponse(half, False)]) == ["Say: \ufffd"]
     assert token_texts(example, "words", tokenizer)[-1].strip() == "lamp"
 
 
@@ -253,7 +253,7 @@ def test_written_out_markers_are_ordinary_text(byte_tokenizer: Build) -> None:
 
 def test_without_extractor_there_are_no_spans_and_given_ones_are_not_parsed(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
-    prompt, response = prompt_of("Say: ", tokenizer), Response(ids_of("a lamp", tokenizer), True)
+    prompt, response = prompt_of("Say: ", tokenizer), TokenResponse(ids_of("a lamp", tokenizer), True)
     (plain,) = encoder_of(tokenizer, None, 100).encode([prompt], [response], by_student=True)
     assert plain.spans == {}
     extractor = characters()
@@ -268,7 +268,7 @@ def test_each_text_is_parsed_once_and_no_texts_are_normal(byte_tokenizer: Build)
     encoder = encoder_of(tokenizer, extractor, 100)
     assert encoder.encode([], [], by_student=True) == []
     prompts = [prompt_of(text, tokenizer) for text in ("a: ", "b: ")]
-    encoder.encode(prompts, [Response(ids_of("x", tokenizer), True)] * 2, by_student=True)
+    encoder.encode(prompts, [TokenResponse(ids_of("x", tokenizer), True)] * 2, by_student=True)
     assert extractor.asked == ["a: x", "b: x"]
 
 
@@ -280,7 +280,7 @@ def test_an_extractor_that_breaks_its_contract_is_a_run_error(byte_tokenizer: Bu
     tokenizer = byte_tokenizer()
     encoder = encoder_of(tokenizer, Invalid(Invalid.Params()), 100)
     with pytest.raises(RunError, match=r"span extractor 'characters', text 0 .*0 <= start < end"):
-        encoder.encode([prompt_of("Say: ", tokenizer)], [Response((), True)], by_student=True)
+        encoder.encode([prompt_of("Say: ", tokenizer)], [TokenResponse((), True)], by_student=True)
 
 
 def test_a_missing_response_is_an_error(byte_tokenizer: Build) -> None:
@@ -294,7 +294,7 @@ def test_the_tokenizer_of_the_caller_is_left_alone(byte_tokenizer: Build) -> Non
     encoder = encoder_of(tokenizer, characters(), 100)
     prompt = prompt_of("Say: ", tokenizer)
     tokenizer.backend_tokenizer.enable_truncation(2)
-    (example,) = encoder.encode([prompt], [Response((40, 41, 42, 43), True)], by_student=True)
+    (example,) = encoder.encode([prompt], [TokenResponse((40, 41, 42, 43), True)], by_student=True)
     assert tokenizer.backend_tokenizer.truncation is not None
     assert len(example.input_ids) == example.prompt_length + 5
 
@@ -305,7 +305,7 @@ def test_threads_may_encode_while_others_use_the_tokenizer(byte_tokenizer: Build
     encoder = encoder_of(tokenizer, characters(), 100)
     prompts = [prompt_of(f"Say {index}: ", tokenizer) for index in range(30)]
     ids = tuple(token for character in "the lamp 😀" for token in ids_of(character, tokenizer))
-    responses = [Response(ids[index % len(ids) :], bool(index % 2)) for index in range(30)]
+    responses = [TokenResponse(ids[index % len(ids) :], bool(index % 2)) for index in range(30)]
     expected = encoder.encode(prompts, responses, by_student=True)
     stop = threading.Event()
 

@@ -9,7 +9,7 @@ import pytest
 from sides import sides
 from transformers import PreTrainedTokenizerFast
 
-from mta_framework.data.prompts import Sample, render
+from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.rows import Message, Record
 from mta_framework.data.tokens import encode, prompt_ids
 from mta_framework.errors import InputError
@@ -76,7 +76,7 @@ def test_an_end_that_stands_in_the_prompt_itself_is_kept(byte_tokenizer: Build) 
 
 
 def test_chat_prompts_get_no_second_set_of_special_tokens(chat_tokenizer: PreTrainedTokenizerFast) -> None:
-    samples = render([Record((Message("user", "Hi"),), ("the lamp",))], "chat", chat_tokenizer)
+    samples = render_prompts([Record((Message("user", "Hi"),), ("the lamp",))], "chat", chat_tokenizer)
     samples.append(sample("plain", "x"))
     chat, plain = encode(samples, None, sides(64, chat_tokenizer), 32).examples
     expected = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nthe lamp<|im_end|>"

@@ -17,8 +17,8 @@ from mta_framework import Metric, RunError, ScoreSet
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate_models
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Prediction, read_rows
-from mta_framework.evaluation.report import MetricFacts
-from mta_framework.evaluation.responses import Response
+from mta_framework.evaluation.report import ReportedMetric
+from mta_framework.evaluation.responses import TextResponse
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling_settings import Generation, Sampling, prompt_seeds
@@ -98,8 +98,8 @@ def test_results_are_those_of_generating_and_scoring_each_set_and_seed(run, llam
     assert [(row.model, row.set, row.seed, row.cut) for row in evaluation.results] == [
         ("student", name, seed, 1) for name in ("first", "second") for seed in (10, 20)
     ]
-    (facts,) = evaluation.metrics
-    assert facts == MetricFacts("tokens", higher_is_better=True, mean="arithmetic", usage={})
+    (reported,) = evaluation.metrics
+    assert reported == ReportedMetric("tokens", higher_is_better=True, mean="arithmetic", usage={})
     texts = [
         row.text for row in generate(llama, tokenizer, ENDS, entry().prompt_ids, SAMPLING, prompt_seeds(20, 3), None)
     ]
@@ -107,7 +107,7 @@ def test_results_are_those_of_generating_and_scoring_each_set_and_seed(run, llam
     assert [row.prediction for row in result.predictions] == texts
     expected = [float(sum(word in {"w3", "w4", "w5"} for word in texts[1].split()))]
     assert [result.predictions[1].scores["tokens"]] == expected
-    assert result.mean(facts) == sum(row.scores["tokens"] for row in result.predictions) / 3
+    assert result.mean(reported) == sum(row.scores["tokens"] for row in result.predictions) / 3
 
 
 def test_predictions_are_one_json_line_per_prompt(run, tmp_path):
@@ -320,7 +320,7 @@ def test_metrics_see_answers_without_reasoning_and_files_keep_it(tmp_path, monke
     reasoner = copy.deepcopy(tokenizer)
     reasoner.chat_template = "<think>"
     written = ["<think>w1</think> w2", "w3", "<think>w4"]
-    responses = [Response(text, text == "w3" or "</think>" in text, 3) for text in written]
+    responses = [TextResponse(text, text == "w3" or "</think>" in text, 3) for text in written]
     monkeypatch.setattr("mta_framework.evaluation.evaluate.respond", lambda *_: {10: responses})
     rows = entry(references=(("<think>w9</think>w2",), ("w3", "w4"), ("w6",)))
 

@@ -12,14 +12,14 @@ import pytest
 from mta_framework import InputError, LayerPair
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.report import (
-    DataFacts,
-    EvaluationFacts,
-    ModelFacts,
     Report,
+    ReportedData,
+    ReportedEvaluation,
+    ReportedModel,
+    ReportedSet,
+    ReportedSpans,
     SampleResponses,
     Score,
-    SetFacts,
-    SpanFacts,
     read_report,
 )
 from mta_framework.reporting.report_files import write_report
@@ -50,19 +50,19 @@ SAMPLE = SampleResponses(
 REPORT = Report(
     name="small",
     spec=SPEC,
-    evaluation=EvaluationFacts(
+    evaluation=ReportedEvaluation(
         seeds=(10, 20),
         scores=(
             Score("student", "dolly", "rouge_l", (20.0, 22.0), 21.0, 2**0.5),
             Score("teacher", "dolly", "rouge_l", (26.0, 27.0), 26.5, 0.5**0.5),
         ),
-        sets=(SetFacts("student", "dolly", 500, 3, 0.912), SetFacts("teacher", "dolly", 500, 4, 1.0)),
+        sets=(ReportedSet("student", "dolly", 500, 3, 0.912), ReportedSet("teacher", "dolly", 500, 4, 1.0)),
         samples=(SAMPLE,),
     ),
     layer_pairs=(LayerPair(6, 24, "words"), LayerPair(12, 48, "phrases")),
-    models={"student": ModelFacts(124_439_808, 124_439_808), "teacher": ModelFacts(1_557_611_200, 0)},
-    data={"train": DataFacts(9568, 1867, 120)},
-    spans={"phrases": SpanFacts(19136, 9568, 7)},
+    models={"student": ReportedModel(124_439_808, 124_439_808), "teacher": ReportedModel(1_557_611_200, 0)},
+    data={"train": ReportedData(9568, 1867, 120)},
+    spans={"phrases": ReportedSpans(19136, 9568, 7)},
     log=LOG,
     steps=20,
     seconds_per_step=0.4567,

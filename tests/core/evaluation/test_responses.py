@@ -11,9 +11,9 @@ import pytest
 from warm_python import CPU, WarmProcess, WarmPython
 
 from mta_framework import RunError
-from mta_framework.evaluation.responses import Journal, Response, Writer
+from mta_framework.evaluation.responses import Journal, TextResponse, Writer
 
-A, B = Response("a\nb \u2028 ü", True, 3), Response("", False, 0)
+A, B = TextResponse("a\nb \u2028 ü", True, 3), TextResponse("", False, 0)
 
 PROGRAM = """
 import os, signal, sys

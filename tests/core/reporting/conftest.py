@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from mta_framework import LayerPair
-from mta_framework.comparison.results import Cell, Comparison, Contrast, PromptPair, Row, RunRef, SideBySide
+from mta_framework.comparison.results import Comparison, Contrast, PromptPair, Row, RowScore, RunRef, SideBySide
 from mta_framework.evaluation.report import (
-    DataFacts,
-    EvaluationFacts,
     Geometry,
-    MetricFacts,
-    ModelFacts,
     Report,
+    ReportedData,
+    ReportedEvaluation,
+    ReportedMetric,
+    ReportedModel,
+    ReportedSet,
+    ReportedSpans,
     SampleResponses,
     Score,
-    SetFacts,
-    SpanFacts,
     SpanSample,
 )
 
@@ -65,19 +65,19 @@ def spec():
 @pytest.fixture(scope="session")
 def evaluation():
     """Two models, two seeds, one set; a sample with text that would like to be markup."""
-    return EvaluationFacts(
+    return ReportedEvaluation(
         seeds=(10, 20),
         scores=(
             Score("student", "dolly", "rouge_l", (20.0, 22.0), 21.0, 2**0.5, (18.25, 23.75)),
             Score("teacher", "dolly", "rouge_l", (26.0, 27.0), 26.5, 0.5**0.5, (24.0, 29.0)),
         ),
-        sets=(SetFacts("student", "dolly", 500, 3, 0.912), SetFacts("teacher", "dolly", 500, 4, 1.0)),
+        sets=(ReportedSet("student", "dolly", 500, 3, 0.912), ReportedSet("teacher", "dolly", 500, 4, 1.0)),
         samples=(
             SampleResponses(
                 "dolly", "What | is\n**this**?", "A <b>test</b>", {"student": "", "teacher": f"line one\n{HOSTILE}"}
             ),
         ),
-        metrics=(MetricFacts("rouge_l", hub_name="rouge"),),
+        metrics=(ReportedMetric("rouge_l", hub_name="rouge"),),
     )
 
 
@@ -93,11 +93,11 @@ def report(log, spec, evaluation):
         evaluation=evaluation,
         layer_pairs=pairs,
         models={
-            "student": ModelFacts(124_439_808, 124_439_808, 12),
-            "teacher": ModelFacts(1_557_611_200, 0, 48),
+            "student": ReportedModel(124_439_808, 124_439_808, 12),
+            "teacher": ReportedModel(1_557_611_200, 0, 48),
         },
-        data={"train": DataFacts(9568, 1867, 120)},
-        spans={"phrases": SpanFacts(19136, 9568, 7)},
+        data={"train": ReportedData(9568, 1867, 120)},
+        spans={"phrases": ReportedSpans(19136, 9568, 7)},
         unparsed=3,
         log=log,
         steps=20,
@@ -121,11 +121,11 @@ def comparison(tmp_path_factory, report):
     tmp_path = tmp_path_factory.mktemp("runs")
     write_report(tmp_path / "base", report)
     keys = [("rouge_l", "dolly"), ("rouge_l", "vicuna"), ("rouge_l", None)]
-    cells = {key: Cell(20.0 + n, 0.5, "sampling seeds", 2, (18.0, 22.0)) for n, key in enumerate(keys)}
-    better = {key: Cell(22.0 + n, 0.5, "sampling seeds", 2, (20.0, 24.0)) for n, key in enumerate(keys)}
+    cells = {key: RowScore(20.0 + n, 0.5, "sampling seeds", 2, (18.0, 22.0)) for n, key in enumerate(keys)}
+    better = {key: RowScore(22.0 + n, 0.5, "sampling seeds", 2, (20.0, 24.0)) for n, key in enumerate(keys)}
     pair = PromptPair("rouge_l", "dolly", 7, "KL", "KL + MTA", 10.0, 90.0, 1)
     return Comparison(
-        metrics=(MetricFacts("rouge_l"),),
+        metrics=(ReportedMetric("rouge_l"),),
         sets=("dolly", "vicuna"),
         rows=(Row("KL", None, ("base",), cells), Row("KL + MTA", "KL", ("other",), better)),
         contrasts=tuple(

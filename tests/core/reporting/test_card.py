@@ -9,9 +9,9 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
-from mta_framework.evaluation.report import MetricFacts, SampleResponses, Score
+from mta_framework.evaluation.report import ReportedMetric, SampleResponses, Score
 from mta_framework.reporting.card import card, redact
-from mta_framework.reporting.markdown_report import markdown
+from mta_framework.reporting.markdown_report import report_markdown
 
 
 def test_metadata_are_what_the_hub_reads(report):
@@ -70,8 +70,8 @@ def test_averages_other_models_and_numbers_that_are_none_are_no_results(report):
         Score("student", None, "judge(model=x)", (7.0,), 7.0, None),
         *(Score("teacher", name, "judge(model=x)", (9.0,), 9.0, None) for name in ("dolly", "vicuna", None)),
     )
-    facts = dataclasses.replace(report.evaluation, scores=scores, metrics=(MetricFacts("judge(model=x)"),))
-    data = ModelCard(card(dataclasses.replace(report, evaluation=facts))).data
+    evaluation = dataclasses.replace(report.evaluation, scores=scores, metrics=(ReportedMetric("judge(model=x)"),))
+    data = ModelCard(card(dataclasses.replace(report, evaluation=evaluation))).data
     assert data.metrics == ["judge"]
     assert [(result.dataset_name, result.metric_type) for result in data.eval_results] == [("dolly", "judge")]
 
@@ -112,13 +112,15 @@ def test_absolute_paths_of_a_spec_are_cut_down_to_names_and_nothing_else(report)
     assert json.dumps(spec) != json.dumps(redacted)
 
 
-@pytest.mark.parametrize("form", [card, markdown], ids=["card", "report"])
+@pytest.mark.parametrize("form", [card, report_markdown], ids=["card", "report"])
 def test_no_text_of_spec_command_or_data_is_markup_in_a_page_of_markdown(report, form):
     evil = "x\x1b[2J\u202e`` `<script>alert(1)</script>\n```\n# [a](https://evil.org) @everyone | b"
     spec = {**report.spec, "student": {"hub": evil}, "teacher": {"path": evil}, "data": {"train": {"path": evil}}}
     sample = SampleResponses("dolly", evil, evil, {"student": evil})
-    facts = dataclasses.replace(report.evaluation, samples=(sample,))
-    hostile = dataclasses.replace(report, name=evil, spec=spec, command=evil, evaluation=facts, versions={evil: evil})
+    evaluation = dataclasses.replace(report.evaluation, samples=(sample,))
+    hostile = dataclasses.replace(
+        report, name=evil, spec=spec, command=evil, evaluation=evaluation, versions={evil: evil}
+    )
     page = form(hostile)
     assert not {"\x1b", "\u202e"} & set(page.replace("\\u202e", ""))
     outside = re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$|(`+).+?(?<!`)\2(?!`)", "", page.partition("\n---\n")[2] or page)

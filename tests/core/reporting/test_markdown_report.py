@@ -7,13 +7,13 @@ import dataclasses
 import pytest
 
 from mta_framework.evaluation.report import Report, SampleResponses, Score
-from mta_framework.reporting.markdown_report import markdown
+from mta_framework.reporting.markdown_report import report_markdown
 from mta_framework.types.log_entries import BestCheckpoint
 
 
 @pytest.fixture
 def page(report):
-    return markdown(report)
+    return report_markdown(report)
 
 
 @pytest.mark.parametrize(
@@ -27,14 +27,14 @@ def page(report):
 def test_page_says_which_checkpoint_was_chosen_and_why_training_ended(planned, patience, end, report):
     spec = {**report.spec, "training": {**report.spec["training"], "early_stopping_patience": patience}}
     best = BestCheckpoint("rouge_l", 4, 12.3456, planned)
-    lines = markdown(dataclasses.replace(report, spec=spec, steps=6, best=best)).splitlines()
+    lines = report_markdown(dataclasses.replace(report, spec=spec, steps=6, best=best)).splitlines()
     (line,) = [line for line in lines if line.startswith("The student was trained")]
     assert "It is that of step 4, the best by `rouge_l` in validation (12.35)." in line
     assert line.endswith(end)
 
 
 def test_run_that_did_little_has_a_short_page():
-    page = markdown(Report("bare", {"name": "bare"}))
+    page = report_markdown(Report("bare", {"name": "bare"}))
     assert "evaluated nothing" in page
     assert "trained" not in page
 
@@ -48,16 +48,16 @@ def test_scores_come_first_with_seeds_intervals_counts_and_cuts(page):
 
 def test_single_seed_is_admitted(report):
     scores = (Score("student", "dolly", "rouge_l", (20.0,), 20.0, None),)
-    facts = dataclasses.replace(report.evaluation, seeds=(10,), scores=scores)
-    page = markdown(dataclasses.replace(report, evaluation=facts))
+    evaluation = dataclasses.replace(report.evaluation, seeds=(10,), scores=scores)
+    page = report_markdown(dataclasses.replace(report, evaluation=evaluation))
     assert "| student | 20.00 |" in page
     assert "A single sampling seed (10)" in page
 
 
 def test_costs_of_a_metric_are_reported(report):
     metrics = (dataclasses.replace(report.evaluation.metrics[0], usage={"requests": 1200.0, "cost": 0.25}),)
-    facts = dataclasses.replace(report.evaluation, metrics=metrics)
-    page = markdown(dataclasses.replace(report, evaluation=facts))
+    evaluation = dataclasses.replace(report.evaluation, metrics=metrics)
+    page = report_markdown(dataclasses.replace(report, evaluation=evaluation))
     assert "`rouge_l` took requests 1,200, cost 0.25." in page
 
 
@@ -79,15 +79,15 @@ def test_page_says_what_was_trained_on_what(page, settings_text):
 def test_page_says_how_many_spans_were_compared_where_that_is_limited(report, page):
     assert "heaviest" not in page
     limited = {**report.spec, "alignment": {**report.spec["alignment"], "max_spans": 1200}}
-    page = markdown(dataclasses.replace(report, spec=limited))
+    page = report_markdown(dataclasses.replace(report, spec=limited))
     assert "λ_DSA 2 over the 1,200 heaviest spans of a text, λ_Hid 0.2;" in page
 
 
 def test_foreign_text_cannot_break_the_table_of_samples(report):
     responses = {"student": "", "teacher": "line one\nline `two` | three"}
     sample = SampleResponses("dolly", "What | is\n**this**?", "A <b>test</b>", responses)
-    facts = dataclasses.replace(report.evaluation, samples=(sample,))
-    page = markdown(dataclasses.replace(report, evaluation=facts))
+    evaluation = dataclasses.replace(report.evaluation, samples=(sample,))
+    page = report_markdown(dataclasses.replace(report, evaluation=evaluation))
     row = next(line for line in page.splitlines() if "line one" in line)
     assert row.count("|") == 4
     assert row.split("|")[2].strip() == "(empty)"

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mta_framework.evaluation.report import MetricFacts, ModelFacts, Report
+from mta_framework.evaluation.report import Report, ReportedMetric, ReportedModel
 from mta_framework.reporting.comparison_page import comparison_page
 from mta_framework.reporting.run_page import run_page
 
@@ -130,7 +130,7 @@ def test_what_a_run_did_not_do_is_left_out(report, left_out, gone):
 
 def test_evaluation_without_a_run_says_nothing_of_training(evaluation):
     spec = {"name": "gpt2", "model": {"hub": "org/gpt2"}, "evaluation": {"seeds": [10, 20]}}
-    page = run_page(Report("gpt2", spec, evaluation, models={"small": ModelFacts(124_439_808, 0)}))
+    page = run_page(Report("gpt2", spec, evaluation, models={"small": ReportedModel(124_439_808, 0)}))
     assert Reader(page).headings == ["Scores", "Sample responses", "Models and data", "Use and repeat"]
     assert "<td>org/gpt2</td>" in page
     assert "trained" not in Reader(page).text
@@ -148,8 +148,8 @@ def test_numbers_that_are_none_do_not_break_a_page(report):
             report.evaluation.scores[0], mean=float("nan"), per_seed=(float("nan"),) * 2, interval=None
         ),
     )
-    facts = dataclasses.replace(report.evaluation, scores=scores)
-    Reader(run_page(dataclasses.replace(report, log=log, evaluation=facts)))
+    evaluation = dataclasses.replace(report.evaluation, scores=scores)
+    Reader(run_page(dataclasses.replace(report, log=log, evaluation=evaluation)))
 
 
 def test_comparison_tells_scores_differences_tests_texts_curves_and_notes(comparison):
@@ -182,7 +182,7 @@ def test_comparison_tells_scores_differences_tests_texts_curves_and_notes(compar
 def test_difference_is_better_or_worse_by_the_direction_of_its_metric(comparison, difference, higher_is_better, shown):
     changed = dataclasses.replace(
         comparison,
-        metrics=(MetricFacts("rouge_l", higher_is_better),),
+        metrics=(ReportedMetric("rouge_l", higher_is_better),),
         contrasts=tuple(dataclasses.replace(entry, difference=difference) for entry in comparison.contrasts),
         runs=(),
     )

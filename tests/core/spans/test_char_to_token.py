@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sides import sides
 from transformers import PreTrainedTokenizerFast
 
-from mta_framework.data.prompts import Sample, render
+from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.rows import Message, Record
 from mta_framework.data.tokens import encode
 from mta_framework.spans.char_to_token import TokenOffsets
@@ -115,7 +115,7 @@ def test_special_tokens_with_text_count_for_no_span_and_interrupt() -> None:
 
 
 def test_the_markers_of_a_chat_template_belong_to_no_span(chat_tokenizer: PreTrainedTokenizerFast) -> None:
-    (sample,) = render([Record((Message("user", "the lamp"),), ("the keeper",))], "chat", chat_tokenizer)
+    (sample,) = render_prompts([Record((Message("user", "the lamp"),), ("the keeper",))], "chat", chat_tokenizer)
     everything = [(start, len(sample.text)) for start in range(len(sample.text))]
     (example,) = encode([sample], [{"g": everything}], sides(64, chat_tokenizer), 32).examples
     inside = {int(token) for first, end in example.spans["g"] for token in example.input_ids[first:end]}

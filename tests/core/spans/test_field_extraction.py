@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerFast
 
 from mta_framework import PluginParams, RunError, SpanExtractor, SpanSet
 from mta_framework.data.prepare import prepare
-from mta_framework.data.prompts import Sample, render
+from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.records import read_records
-from mta_framework.data.response_encoding import Response, ResponseEncoder
+from mta_framework.data.response_encoding import ResponseEncoder, TokenResponse
 from mta_framework.data.rows import Instruction, Message, Record
 from mta_framework.data.tokens import encode
 from mta_framework.models.turn_end import settle_turn_end
@@ -95,7 +95,7 @@ def test_the_template_is_parsed_once_and_every_field_alone(
     tmp_path: Path, chat_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     rows = [Record(Instruction(f"Add {n}.", f"{n} {n}"), (f"It is {2 * n}.",)) for n in range(50)]
-    samples = render(rows, "alpaca", chat_tokenizer, split_fields=True)
+    samples = render_prompts(rows, "alpaca", chat_tokenizer, split_fields=True)
     extractor = Whole()
     cache = SpanCache(tmp_path, extractor, processes=1)
     extract_by_field([sample.text for sample in samples], [sample.boundaries for sample in samples], cache.spans)
@@ -112,7 +112,7 @@ def test_a_broken_part_is_named_by_the_index_of_its_text(tmp_path: Path) -> None
 
 def test_texts_have_no_boundaries_unless_fields_are_split(chat_tokenizer: PreTrainedTokenizerFast) -> None:
     rows = [Record(Instruction("Add."), ("2",)), Record("Q", ("A",)), Record((Message("user", "a"),), ("b",))]
-    assert [sample.boundaries for sample in render(rows, "alpaca", chat_tokenizer)] == [(), (), ()]
+    assert [sample.boundaries for sample in render_prompts(rows, "alpaca", chat_tokenizer)] == [(), (), ()]
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_texts_have_no_boundaries_unless_fields_are_split(chat_tokenizer: PreTra
 def test_a_text_is_split_where_fields_begin_and_end(
     chat_tokenizer: PreTrainedTokenizerFast, record: Record, template: str, expected: list[str]
 ) -> None:
-    (sample,) = render([record], template, chat_tokenizer, split_fields=True)  # type: ignore[arg-type]
-    (whole,) = render([record], template, chat_tokenizer)  # type: ignore[arg-type]
+    (sample,) = render_prompts([record], template, chat_tokenizer, split_fields=True)  # type: ignore[arg-type]
+    (whole,) = render_prompts([record], template, chat_tokenizer)  # type: ignore[arg-type]
     assert (sample.prompt, sample.response) == (whole.prompt, whole.response)
     parts = parts_of(sample)
     assert any(parts[n : n + len(expected)] == expected for n in range(len(parts))), parts
@@ -142,7 +142,9 @@ def test_a_text_is_split_where_fields_begin_and_end(
 
 
 def test_the_end_of_a_turn_is_no_part_of_the_response_field(chat_tokenizer: PreTrainedTokenizerFast) -> None:
-    (sample,) = render([Record((Message("user", "a"),), ("Yes. ",))], "alpaca", chat_tokenizer, split_fields=True)
+    (sample,) = render_prompts(
+        [Record((Message("user", "a"),), ("Yes. ",))], "alpaca", chat_tokenizer, split_fields=True
+    )
     assert parts_of(sample)[-2:] == ["Yes. ", "<|im_end|>"]
 
 
@@ -158,7 +160,9 @@ def test_templates_that_change_contents(
     chat_tokenizer: PreTrainedTokenizerFast, content: str, parts: list[str]
 ) -> None:
     chat_tokenizer.chat_template = f"{{% for m in messages %}}{content}#{{% endfor %}}"
-    (sample,) = render([Record((Message("user", " Hi there"),), ("Yes\n",))], "chat", chat_tokenizer, split_fields=True)
+    (sample,) = render_prompts(
+        [Record((Message("user", " Hi there"),), ("Yes\n",))], "chat", chat_tokenizer, split_fields=True
+    )
     assert parts_of(sample) == parts
 
 
@@ -167,12 +171,14 @@ def test_responses_written_during_training_are_fields_too(
     rows_file: Path, chat_tokenizer: PreTrainedTokenizerFast, finished: bool
 ) -> None:
     tokenizer, extractor = chat_tokenizer, Whole()
-    samples = render(read_records(DatasetSection(path=str(rows_file)), "data"), "alpaca", tokenizer, split_fields=True)
+    samples = render_prompts(
+        read_records(DatasetSection(path=str(rows_file)), "data"), "alpaca", tokenizer, split_fields=True
+    )
     texts, boundaries = [sample.text for sample in samples], [sample.boundaries for sample in samples]
     spans = extract_by_field(texts, boundaries, partial(extract, extractor))
     expected = encode(samples, spans, sides(500, tokenizer), 499).examples
     responses = [
-        Response(tuple(example.input_ids[example.prompt_length : -1].tolist()), finished) for example in expected
+        TokenResponse(tuple(example.input_ids[example.prompt_length : -1].tolist()), finished) for example in expected
     ]
     encoded = ResponseEncoder(tokenizer, tokenizer.eos_token_id, extractor, 500).encode(
         expected, responses, by_student=True

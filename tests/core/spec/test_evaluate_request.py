@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mta_framework import InputError
-from mta_framework.spec.evaluate_request import Request, read_request
+from mta_framework.spec.evaluate_request import EvaluateRequest, read_request
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 
 RUN: dict[str, Any] = {
@@ -42,14 +42,14 @@ def run_folder(folder: Path) -> Path:
 
 
 def spec_of(target: str, **options: Any) -> EvaluationSpec:
-    reading = read_request(Request(target, **options))
+    reading = read_request(EvaluateRequest(target, **options))
     assert reading.faults == ()
     assert reading.spec is not None
     return reading.spec
 
 
 def faults_of(target: str, **options: Any) -> list[str]:
-    reading = read_request(Request(target, **options))
+    reading = read_request(EvaluateRequest(target, **options))
     assert reading.spec is None
     return [str(fault) for fault in reading.faults]
 
@@ -136,13 +136,13 @@ def test_all_faults_come_at_once_each_called_as_it_was_typed() -> None:
 def test_folders_of_another_kind_are_refused(run_folder: Path) -> None:
     (run_folder / "student").rmdir()
     with pytest.raises(InputError, match=r"TARGET: is a run without a trained student"):
-        read_request(Request("runs/kl"))
+        read_request(EvaluateRequest("runs/kl"))
     (run_folder / "spec.json").write_text('{"model": {}}')
     with pytest.raises(InputError, match=r"TARGET: is not the folder of a run"):
-        read_request(Request("runs/kl"))
+        read_request(EvaluateRequest("runs/kl"))
     (run_folder / "spec.json").write_text('{"student"')
     with pytest.raises(InputError, match=r"spec.json:1:11: is not JSON"):
-        read_request(Request("runs/kl"))
+        read_request(EvaluateRequest("runs/kl"))
 
 
 def test_a_run_spec_that_was_edited_by_hand_is_checked_as_any_other(run_folder: Path) -> None:

@@ -15,7 +15,7 @@ from mta_framework.tables.csv_text import csv_table
 from mta_framework.tables.html_text import html_table
 from mta_framework.tables.latex import latex_table
 from mta_framework.tables.markdown import markdown_table
-from mta_framework.tables.table import Cell, Table
+from mta_framework.tables.table import Table, TableCell
 from mta_framework.tables.terminal import terminal_table
 from mta_framework.tables.terminal_chars import visible
 
@@ -24,7 +24,7 @@ TABLE = Table(
     [
         ["100 % & <more>", "20.00", "", "as it is"],
         ["KL + MTA compared with KL"],
-        ["KL $x_1$", Cell("18.50", bold=True, mark="†", below="[17.50, 19.50]"), "−1.5", "a *star*\nand more"],
+        ["KL $x_1$", TableCell("18.50", bold=True, mark="†", below="[17.50, 19.50]"), "−1.5", "a *star*\nand more"],
     ],
     caption="Scores & more",
     rules=[1],
@@ -121,7 +121,7 @@ STEERING = [
 )
 def test_no_form_lets_a_text_steer_what_displays_it(form, steering):
     text = f"a{steering}b"
-    shown = form(Table([text, text], [[text, Cell(text, mark=steering, below=text)], [text]], caption=text))
+    shown = form(Table([text, text], [[text, TableCell(text, mark=steering, below=text)], [text]], caption=text))
     assert not {mark for mark in shown if unicodedata.category(mark) in {"Cc", "Cs"}} - {"\n"}
     assert not {"\u202e", "\u2066"} & set(shown)
     assert "a" in shown
@@ -180,7 +180,7 @@ def test_html_is_well_formed_and_says_the_same():
 
 
 def test_csv_keeps_the_text_of_every_cell():
-    plain = Table(["a", "b"], [["1", Cell("2", mark="†", below="more")], ["x, y", 'say "no"']])
+    plain = Table(["a", "b"], [["1", TableCell("2", mark="†", below="more")], ["x, y", 'say "no"']])
     assert list(csv.reader(io.StringIO(csv_table(plain)))) == [["a", "b"], ["1", "2"], ["x, y", 'say "no"']]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from mta_framework.tables.table import Cell, Table
+from mta_framework.tables.table import Table, TableCell
 from mta_framework.tables.terminal import terminal_table
 from mta_framework.tables.terminal_chars import width
 
 FIGURES = Table(
     ["", "dolly", "self_inst", "average"],
-    [["KL", "20.00", "10.00", "15.00"], ["KL + MTA", Cell("18.50", mark="†", below="[17, 19]"), "9.00", "13.75"]],
+    [["KL", "20.00", "10.00", "15.00"], ["KL + MTA", TableCell("18.50", mark="†", below="[17, 19]"), "9.00", "13.75"]],
 )
 TEXT = Table(["option", "value", "help"], [["language", "one of " + "name, " * 60, "Language of the code. " * 5]])
 
