@@ -272,6 +272,8 @@ def class_fault(contract: type[Plugin], plugin: object) -> str | None:
         return f"{plugin.__name__}.Params must derive from PluginParams"
     if issubclass(plugin, SpanExtractor) and not isinstance(getattr(plugin, "VERSION", None), str):
         return f"{plugin.__name__}.VERSION must be a string: it is part of the span cache's key"
+    if not (isinstance(plugin.PACKAGES, tuple) and all(isinstance(package, str) for package in plugin.PACKAGES)):
+        return f"{plugin.__name__}.PACKAGES must be a tuple of names of distributions"
     return None
 
 

@@ -116,7 +116,7 @@ def _extractor(registry: Registry) -> str:
             continue
         if needed <= set(extractor.granularities):
             fitting.append((name != _EXTRACTOR, extractor.require() is not None, name))
-    return min(fitting)[-1] if fitting else "words"
+    return min(fitting)[-1] if fitting else _EXTRACTOR
 
 
 def _complete(given: dict[str, Any], registry: Registry) -> dict[str, Any]:

@@ -137,6 +137,8 @@ def _class_name(name: str, text: str) -> str:
 
 
 def _section(kind: str, name: str) -> dict[str, Any]:
+    from mta_framework.spec.alignment import AlignmentSection
+
     choice = {"name": name}
     if kind == "base_loss":
         return {"base_loss": choice}
@@ -144,9 +146,8 @@ def _section(kind: str, name: str) -> dict[str, Any]:
         return {"evaluation": {"metrics": [choice]}}
     if kind == "span_extractor":
         # The extractor provides words only, and the default layer mapper also uses phrases.
-        return {
-            "alignment": {"spans": choice, "layers": {"name": "proportional", "params": {"words": 3, "phrases": 0}}}
-        }
+        mapper = AlignmentSection.model_fields["layers"].default.name
+        return {"alignment": {"spans": choice, "layers": {"name": mapper, "params": {"words": 3, "phrases": 0}}}}
     field = {"importance_estimator": "importance", "layer_mapper": "layers"}[kind]
     return {"alignment": {field: choice}}
 

@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "spacy", "rouge-score")
+_PACKAGES = ("mta-framework", "torch", "transformers", "peft", "accelerate", "datasets")
 
 
-def environment(device: torch.device | str) -> dict[str, str]:
+def environment(device: torch.device | str, packages: Iterable[str] = ()) -> dict[str, str]:
     """Versions of Python and of the packages that can change a result, and the machine.
 
     Args:
         device: Device that the run computed on.
+        packages: Distributions that the plugins of the run depend on.
 
     Returns:
         Name -> version or description, ready to print; packages that are not installed are left out.
     """
     return {
         "python": platform.python_version(),
-        **dict(_versions()),
+        **dict(_versions([*_PACKAGES, *packages])),
         "platform": platform.platform(),
         "device": _device(torch.device(device)),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
     }
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in ("mta-framework", *PACKAGES):
+def _versions(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for package in packages:
         with suppress(PackageNotFoundError):
             yield package, version(package)
 

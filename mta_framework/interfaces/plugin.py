@@ -29,12 +29,14 @@ class Plugin(ABC):
 
     Attributes:
         NAME: Name in a spec: lower-case letters, digits and underscores.
+        PACKAGES: Distributions whose versions may change what the plugin computes; the report states them.
 
     Args:
         params: Validated options, an instance of the class's ``Params``.
     """
 
     NAME: ClassVar[str]
+    PACKAGES: ClassVar[tuple[str, ...]] = ()
 
     class Params(PluginParams):
         """No options."""

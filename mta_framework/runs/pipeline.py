@@ -200,7 +200,7 @@ def _report(
     **fields: Any,
 ) -> Report:
     """Write the report; ``fields`` are the fields that runs and evaluations fill in each in its own way."""
-    versions = {**environment(processes().device), "processes": str(processes().num_processes)}
+    versions = {**environment(processes().device, bound.packages), "processes": str(processes().num_processes)}
     common = {"evaluation": scores, "timings": clock.seconds, "versions": versions, "command": command}
     report = Report(bound.spec.name, inputs=known, **common, **fields)
     if processes().is_main_process:

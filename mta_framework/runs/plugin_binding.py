@@ -51,6 +51,7 @@ class BoundRun:
         other_losses: Names of the installed base losses that need no vocabulary shared by teacher and student.
         providers: Dotted name of each plugin section -> distribution and version, or file, that provides its plugin.
         answer_metric: Metric of generated answers that the best checkpoint is chosen by; None where there is none.
+        packages: Distributions that its plugins depend on (``Plugin.PACKAGES``).
     """
 
     path: Path
@@ -64,6 +65,7 @@ class BoundRun:
     other_losses: tuple[str, ...] = ()
     providers: Mapping[str, str] = field(default_factory=dict)
     answer_metric: Metric | None = None
+    packages: tuple[str, ...] = ()
 
     def chain(self) -> Iterator[BoundRun]:
         """This run, its teacher's run, the run of that one's teacher, and so on."""
@@ -79,10 +81,12 @@ class BoundEvaluation:
     Args:
         spec: The spec, with absolute paths.
         metrics: Metrics in the order of ``evaluation.metrics``.
+        packages: Distributions that its metrics depend on (``Plugin.PACKAGES``).
     """
 
     spec: EvaluationSpec
     metrics: tuple[Metric, ...]
+    packages: tuple[str, ...] = ()
 
 
 def bind(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> BoundRun:
@@ -128,7 +132,8 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     assert base_loss is not None
     other_losses = tuple(name for name in registry.names("base_losses") if _needs_no_vocabulary(registry, name))
     created = (base_loss, spans, importance, layers, metrics)
-    return BoundRun(reading.path, reading.spec, *created, teacher, other_losses, plugins.providers, answer_metric)
+    known = (teacher, other_losses, plugins.providers, answer_metric, plugins.packages)
+    return BoundRun(reading.path, reading.spec, *created, *known)
 
 
 def bind_evaluation(reading: RawSpec[EvaluationSpec], registry: Registry) -> BoundEvaluation:
@@ -147,7 +152,7 @@ def bind_evaluation(reading: RawSpec[EvaluationSpec], registry: Registry) -> Bou
     if faults:
         raise InputError(faults)
     assert reading.spec is not None
-    return BoundEvaluation(reading.spec, metrics)
+    return BoundEvaluation(reading.spec, metrics, plugins.packages)
 
 
 def _needs_no_vocabulary(registry: Registry, name: str) -> bool:
@@ -163,6 +168,7 @@ class _Plugins:
         self.reading = reading
         self.faults: list[Fault] = []
         self.providers: dict[str, str] = {}
+        self.packages: tuple[str, ...] = ()
 
     def metrics(self, section: ScoringSection | None) -> tuple[Metric, ...]:
         """The metrics of ``evaluation`` that have no fault."""
@@ -178,9 +184,10 @@ class _Plugins:
         where = self.reading.where(key_path)
         try:
             registered = self.registry.find("metrics", name, where)
+            self._note_packages(registered)
             metric: Metric = registered.plugin(registered.plugin.Params())  # type: ignore[assignment]
-            if missing := metric.require():
-                self.faults.append(Fault(where, f"{name} cannot run here", "a metric that can run", missing))
+            if missing := missing_fault(metric, where):
+                self.faults.append(missing)
             return metric
         except InputError as error:
             losses = " or ".join(VALIDATION_LOSSES)
@@ -191,6 +198,9 @@ class _Plugins:
             problem, hint = f"{name} cannot be used without options (got {name!r})", "Take another metric, or loss."
             self.faults.append(Fault(where, problem, "a metric whose options all have defaults", hint))
         return None
+
+    def _note_packages(self, registered: Registered) -> None:
+        self.packages = tuple(dict.fromkeys([*self.packages, *registered.plugin.PACKAGES]))
 
     def create(self, family: str, section: PluginSection, *key_path: str | int) -> Any:
         """The plugin that a section names; None where it has a fault. What it lacks on this machine is also a fault."""
@@ -205,6 +215,7 @@ class _Plugins:
         try:
             registered = self.registry.find(family, section.name, self.reading.where((*key_path, "name")))
             self.providers[".".join(map(str, key_path))] = registered.provider
+            self._note_packages(registered)
             return self._instance(family, registered, section, key_path)
         except InputError as error:
             self.faults += error.faults

@@ -101,6 +101,11 @@ def test_a_hook_without_its_mark_is_named(install: Install) -> None:
     [
         ("def compute", "def comput", "base_losses: Plain does not define compute"),
         ('NAME = "plain"', "", "base_losses: Plain.NAME must be lower case letters, digits and _ (got None)"),
+        (
+            'NAME = "plain"',
+            'NAME, PACKAGES = "plain", "a"',
+            "base_losses: Plain.PACKAGES must be a tuple of names of distributions",
+        ),
         ('"plain"', '"Plain!"', "base_losses: Plain.NAME must be lower case letters, digits and _ (got 'Plain!')"),
         ("    NAME", "    Params = dict\n    NAME", "base_losses: Plain.Params must derive from PluginParams"),
         ("[Plain]", "[int]", "base_losses: <class 'int'> is not a subclass of BaseLoss"),

@@ -71,10 +71,6 @@ def test_training_and_evaluation_know_nothing_of_each_other():
     assert "training" not in ROOMS["evaluation"]
 
 
-def test_core_never_names_the_built_in_plugins():
-    assert not [module_of(path) for path in files(CORE) if "mta_plugins" in path.read_text(encoding="utf-8")]
-
-
 def is_public(name: str) -> bool:
     """Whether a plugin may import the name, as far as it is the core's."""
     import mta_framework

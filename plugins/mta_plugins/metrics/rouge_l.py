@@ -18,6 +18,7 @@ class RougeL(Metric):
     """F1 of the longest common subsequence of words, times 100 (Lin 2004, as in the rouge-score package)."""
 
     NAME = "rouge_l"
+    PACKAGES = ("rouge-score",)
     HUB_NAME = "rouge"
 
     class Params(PluginParams):

@@ -98,6 +98,7 @@ class Code(SpanExtractor):
     """
 
     NAME = "code"
+    PACKAGES = ("tree-sitter", "tree-sitter-language-pack")
     VERSION = "4"
 
     class Params(PluginParams):
@@ -127,7 +128,7 @@ class Code(SpanExtractor):
         return max(kinds, key=["none", "nested", "any"].index)
 
     def fingerprint(self) -> str:
-        versions = {package: version(package) for package in ("tree-sitter", "tree-sitter-language-pack")}
+        versions = {package: version(package) for package in self.PACKAGES}
         return json.dumps([super().fingerprint(), versions, self.prose.fingerprint()])
 
     def require(self) -> str | None:

@@ -40,6 +40,7 @@ class SpacyPhrases(SpanExtractor):
     """
 
     NAME = "spacy_phrases"
+    PACKAGES = ("spacy",)
     VERSION = "1"
 
     class Params(PluginParams):

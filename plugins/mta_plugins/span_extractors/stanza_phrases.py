@@ -46,6 +46,7 @@ class StanzaPhrases(SpanExtractor):
     """
 
     NAME = "stanza_phrases"
+    PACKAGES = ("stanza",)
     VERSION = "1"
 
     class Params(PluginParams):

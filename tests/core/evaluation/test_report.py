@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import subprocess
@@ -123,6 +124,12 @@ def test_environment_names_what_can_change_a_number():
     versions = environment("cpu")
     assert {"python", "torch", "transformers", "mta-framework", "platform", "device", "threads"} <= set(versions)
     assert all(isinstance(value, str) and value for value in versions.values())
+
+
+def test_environment_names_packages_of_plugins_that_are_installed():
+    versions = environment("cpu", ["pluggy", "no-such-package"])
+    assert versions["pluggy"] == importlib.metadata.version("pluggy")
+    assert "no-such-package" not in versions
 
 
 def test_reading_a_report_needs_no_torch():

@@ -54,6 +54,7 @@ class Letters(SpanExtractor):
     NAME = "letters_test"
     VERSION = "1"
     granularities = ("letters",)
+    PACKAGES = ("pluggy",)
 
     def extract(self, texts):
         return [{"letters": []} for _ in texts]
@@ -154,6 +155,7 @@ def test_a_bound_run_holds_the_plugins_with_their_options(write: Write, registry
     )
     assert set(bound.providers) == {"base_loss", "alignment.spans", "alignment.importance", "alignment.layers"}
     assert bound.providers["base_loss"].endswith("plugins.py")
+    assert bound.packages == ("pluggy",)
 
 
 def test_without_alignment_and_evaluation_there_is_only_the_base_loss(write: Write, registry: Registry) -> None:
