@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mta_framework.cli.group import say
+from mta_framework.cli.group import on_terminal, say
 from mta_framework.cli.options import plugin_option
+
+if TYPE_CHECKING:
+    from mta_framework.comparison.results import Comparison
 
 
 @click.command()
@@ -46,15 +51,25 @@ def compare(
     """
     from mta_framework.comparison import compare as comparing
     from mta_framework.comparison.finished_runs import find_runs
-    from mta_framework.comparison.renderings import terminal_lines, write
+    from mta_framework.comparison.renderings import write
     from mta_framework.comparison.win_rates import read_judge
     from mta_framework.registry import discover
 
     chosen = None if judge is None else read_judge(judge, discover(plugin_files))
     entries = [comparing.Entry(folder) for folder in find_runs(runs)]
     comparison = comparing.compare(entries, baseline, metrics, despite_differences, chosen)
-    say(*terminal_lines(comparison))
+    written: list[Path] = []
     if output is not None:
         from mta_framework.reporting.report_files import write_comparison
 
-        say("", *(f"Written: {path}" for path in [*write(output, comparison), write_comparison(output, comparison)]))
+        written = [*write(output, comparison), write_comparison(output, comparison)]
+    show_comparison(comparison, written)
+
+
+def show_comparison(comparison: Comparison, written: Sequence[Path]) -> None:
+    """Print a comparison, on a terminal with the best scores in bold, and the files that it was written to."""
+    from mta_framework.comparison.renderings import terminal_lines
+
+    say(*terminal_lines(comparison, styled=on_terminal()), styled=True)
+    if written:
+        say("", *(f"Written: {path}" for path in written))

@@ -53,6 +53,11 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def on_terminal() -> bool:
+    """Whether standard output is a terminal, which shows styles."""
+    return sys.stdout.isatty()
+
+
 def say(*lines: str, styled: bool = False) -> None:
     """Print lines to standard output, on the main process only.
 

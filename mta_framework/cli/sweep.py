@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mta_framework.cli.compare import show_comparison
 from mta_framework.cli.group import say, say_error
 from mta_framework.cli.options import plugin_option
 from mta_framework.tables.table import Table
@@ -51,7 +52,9 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
     except KeyboardInterrupt:
         say_error(f"Interrupted. To continue: mta sweep {sweep} --resume")
         context.exit(130)
-    say("", *compare_cells(bound))
+    if compared := compare_cells(bound):
+        say("")
+        show_comparison(*compared)
     if failed:
         again = f"When the cause is fixed: mta sweep {sweep} --resume"
         say_error(f"The sweep failed in {len(failed)} of its runs: {', '.join(failed)}", again)

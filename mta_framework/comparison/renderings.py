@@ -20,6 +20,7 @@ from mta_framework.tables.latex import latex_table
 from mta_framework.tables.markdown import escape, markdown_table
 from mta_framework.tables.table import Table
 from mta_framework.tables.terminal import terminal_table, terminal_width
+from mta_framework.tables.terminal_chars import visible
 
 STEM = "comparison"
 LONGEST_TEXT = 600
@@ -31,17 +32,18 @@ _OUTCOMES = ("wins", "ties", "losses", "p_seeds")
 _PROMPTS = ("metric", "set", "prompt", "row", "score", "compared_with", "compared_score", "outcome")
 
 
-def terminal_lines(comparison: Comparison, columns: int | None = None) -> Iterator[str]:
+def terminal_lines(comparison: Comparison, columns: int | None = None, styled: bool = False) -> Iterator[str]:
     """The tables and the notes.
 
     Args:
         comparison: What is shown.
         columns: Width of the terminal in cells; None: that of the terminal in which the command runs.
+        styled: Whether the best scores are set in bold, by escape codes, as on a terminal.
     """
     for table in itertools.chain.from_iterable(table_groups(comparison)):
-        yield from (table.caption, *terminal_table(table, columns, indent="  "), "")
-    for note in comparison.notes:
-        yield from textwrap.wrap(note, columns or terminal_width())
+        yield from (visible(table.caption), *terminal_table(table, columns, "  ", styled), "")
+    for note in notes_with_bold(comparison) if styled else comparison.notes:
+        yield from textwrap.wrap(visible(note), columns or terminal_width())
 
 
 def comparison_markdown(comparison: Comparison) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import FrameType
 
 from mta_framework.comparison.compare import Entry, compare
-from mta_framework.comparison.renderings import terminal_lines, write
+from mta_framework.comparison.renderings import write
+from mta_framework.comparison.results import Comparison
 from mta_framework.distributed import processes
 from mta_framework.errors import Fault, FaultList, InputError, RunError, collect_faults
 from mta_framework.evaluation.report import read_report
@@ -85,18 +86,18 @@ def run_sweep(bound: BoundSweep, options: RunnerOptions, resume: bool, tell: Cal
         return progress.failed
 
 
-def compare_cells(bound: BoundSweep) -> Iterator[str]:
+def compare_cells(bound: BoundSweep) -> tuple[Comparison, list[Path]] | None:
     """Compare the finished cells, those of one row as its training seeds, and write the comparison.
 
-    Yields:
-        Lines for the terminal; none where nothing was evaluated.
+    Returns:
+        The comparison and the files that it was written to; None where nothing was evaluated.
 
     Raises:
         RunError: Some predictions were changed since, or the comparison cannot be written.
     """
     cells = [cell for cell in bound.cells if cell.state == "finished" and cell.run.spec.evaluation is not None]
     if not cells:
-        return
+        return None
     rows = {cell.cell.row for cell in cells}
     baselines = {row: base for row, base in rows_of(bound.sweep).items() if base and {row, base} <= rows}
     entries = [Entry(cell.folder.path, cell.cell.row) for cell in cells]
@@ -105,10 +106,8 @@ def compare_cells(bound: BoundSweep) -> Iterator[str]:
         comparison = compare(entries, baselines if bound.sweep.baseline else None, despite_differences=True)
     except InputError as error:
         raise RunError(f"the finished cells cannot be compared: {error}") from error
-    yield from terminal_lines(comparison)
-    yield ""
-    for path in [*write(bound.sweep.folder, comparison), write_comparison(bound.sweep.folder, comparison)]:
-        yield f"Written: {path}"
+    folder = bound.sweep.folder
+    return comparison, [*write(folder, comparison), write_comparison(folder, comparison)]
 
 
 def _await_others(bound: BoundSweep, tell: Callable[[str], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ def terminal_width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
-def terminal_table(table: Table, columns: int | None = None, indent: str = "") -> Iterator[str]:
+def terminal_table(table: Table, columns: int | None = None, indent: str = "", styled: bool = False) -> Iterator[str]:
     """Lines of a table without its caption, fitted to the terminal; none for a table without rows.
 
     Text is wrapped within its column. Columns that still find no room stand below the others, with the first one
@@ -33,22 +34,28 @@ def terminal_table(table: Table, columns: int | None = None, indent: str = "") -
         table: The table.
         columns: Width of the terminal in cells; None: that of the terminal in which the command runs.
         indent: Put before every line.
+        styled: Whether bold cells are set in bold, by escape codes; otherwise nothing shows that they are bold.
     """
     if not table:
         return
     room, letters = (columns or terminal_width()) - len(indent), table.alignments
     rows = list(_texts(table))
+    bold = [[False] * len(letters), *([cell.bold and styled for cell in row] for row in table.cells)]
     limits = _widths(rows, letters, room)
     for index, block in enumerate(_blocks(limits, room)):
         widths = _fitted(rows, block, limits, room)
         yield from [""] * (index > 0)
-        for row in rows[not any(table.header) :]:
+        for row, is_bold in list(zip(rows, bold, strict=True))[not any(table.header) :]:
             if len(row) < len(letters):
                 yield from (f"{indent}{line}" for line in _wrapped(row[0], room))
                 continue
             cells = [_wrapped(row[index], size) for index, size in zip(block, widths, strict=True)]
-            for line in zip_longest(*cells, fillvalue=""):
-                padded = map(_padded, line, widths, [letters[index] for index in block])
+            for offset, line in enumerate(zip_longest(*cells, fillvalue="")):
+                padded = list(map(_padded, line, widths, [letters[index] for index in block]))
+                if offset == 0:
+                    padded = [
+                        _bold(cell) if is_bold[index] else cell for cell, index in zip(padded, block, strict=True)
+                    ]
                 yield f"{indent}{_GAP.join(padded)}".rstrip()
 
 
@@ -143,6 +150,10 @@ def _wrapped(text: str, room: int) -> list[str]:
 def _padded(line: str, room: int, letter: str) -> str:
     blanks = " " * (room - _width(line))
     return f"{blanks}{line}" if letter == "r" else f"{line}{blanks}"
+
+
+def _bold(padded: str) -> str:
+    return re.sub(r"\S.*\S|\S", "\x1b[1m\\g<0>\x1b[0m", padded)
 
 
 def _width(text: str) -> int:

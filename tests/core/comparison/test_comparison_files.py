@@ -239,6 +239,16 @@ def test_a_model_gone_astray_does_not_fill_the_page():
     assert cell == TableCell("1e+304 ± 2e+303", below="[1.00, 3e+304]")
 
 
+def test_the_best_scores_are_bold_on_a_terminal_alone():
+    styled = list(terminal_lines(COMPARISON, 120, styled=True))
+    assert any("\x1b[1m" in line for line in styled)
+    assert any(line.startswith("Bold:") for line in styled)
+    plain = [line for line in styled if not line.startswith("Bold:")]
+    assert [line.replace("\x1b[1m", "").replace("\x1b[0m", "") for line in plain] == list(
+        terminal_lines(COMPARISON, 120)
+    )
+
+
 def test_bold_is_explained_where_there_is_bold_alone():
     lone = dataclasses.replace(COMPARISON, rows=COMPARISON.rows[:1], contrasts=(), examples=(), pairs=(), verdicts=())
     for form in (comparison_markdown, latex):

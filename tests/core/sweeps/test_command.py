@@ -52,10 +52,11 @@ def test_options_of_a_run_are_refused_with_dry_run(option, mta):
 
 def test_failed_cells_are_named_after_the_table(mta, path, monkeypatch):
     monkeypatch.setattr(run, "run_sweep", lambda *_: ["KL-seed-3"])
-    monkeypatch.setattr(run, "compare_cells", lambda *_: iter(["the table"]))
+    monkeypatch.setattr(run, "compare_cells", lambda *_: (None, [path]))
+    monkeypatch.setattr("mta_framework.comparison.renderings.terminal_lines", lambda *_, **__: ["the table"])
     result = mta()
     assert result.exit_code == 1
-    assert "the table" in result.output
+    assert f"the table\n\nWritten: {path}\n" in result.output
     assert (
         f"The sweep failed in 1 of its runs: KL-seed-3\nWhen the cause is fixed: mta sweep {path} --resume"
         in result.output
@@ -78,7 +79,7 @@ def test_options_reach_the_sweep_and_plugin_files_its_runs(sweep_dict, write_spe
     plugin.write_text(hook)
     seen = []
     monkeypatch.setattr(run, "run_sweep", lambda bound, means, resume, tell: seen.append((means, resume)) or [])
-    monkeypatch.setattr(run, "compare_cells", lambda *_: iter(()))
+    monkeypatch.setattr(run, "compare_cells", lambda *_: None)
     path = write_spec(sweep_dict, "sweep.json")
     result = CliRunner().invoke(main, ["-p", str(plugin), "sweep", str(path), "--jobs", "3", "--resume"])
     assert result.exit_code == 0, result.output
@@ -96,7 +97,7 @@ def test_cells_that_cannot_be_compared_are_a_failed_run(bound, sweep_dict, monke
     monkeypatch.setattr("mta_framework.sweeps.bound_sweep.is_reported", lambda run: True)
     monkeypatch.setattr(run, "compare", refuse)
     with pytest.raises(RunError, match="cannot be compared"):
-        list(run.compare_cells(bound_sweep))
+        run.compare_cells(bound_sweep)
 
 
 @pytest.mark.parametrize(

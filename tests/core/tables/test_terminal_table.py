@@ -32,6 +32,22 @@ def test_figures_stand_below_each_other_whatever_marks_they_have():
     ]
 
 
+def test_bold_is_of_the_first_line_of_a_cell_and_takes_no_room():
+    scores = Table(["", "dolly"], [["KL", "2.00"], ["MTA", TableCell("18.50", bold=True, below="[17, 19]")]])
+    assert list(terminal_table(scores, 80)) == [
+        "        dolly",
+        "KL       2.00",
+        "MTA     18.50",
+        "     [17, 19]",
+    ]
+    assert list(terminal_table(scores, 80, styled=True))[2] == "MTA     \x1b[1m18.50\x1b[0m"
+    assert [line for line in terminal_table(scores, 80, styled=True) if "\x1b" not in line] == [
+        "        dolly",
+        "KL       2.00",
+        "     [17, 19]",
+    ]
+
+
 def test_columns_that_find_no_room_go_below_the_others():
     assert [line for line in lines(FIGURES, 32) if "KL" in line or not line] == [
         "KL           20.00       10.00",
