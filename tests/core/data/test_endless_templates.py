@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mta_framework.data.prompts import render
+from mta_framework.data.prompts import render_prompts
 from mta_framework.data.rows import Message, Record
 from mta_framework.errors import InputError
 from mta_framework.models.turn_end import settle_turn_end
@@ -28,7 +28,7 @@ def short(monkeypatch):
 def test_an_endless_template_is_a_fault_of_the_first_row_alone(chat_tokenizer, supervise):
     chat_tokenizer.chat_template = LOOP
     with pytest.raises(InputError) as refusal:
-        render(ROWS, "chat", chat_tokenizer, supervise=supervise)
+        render_prompts(ROWS, "chat", chat_tokenizer, supervise=supervise)
     (fault,) = refusal.value.faults
     assert fault.where == "data.template"
     assert "does not end (it took more than 0.1 s on rows.jsonl:1)" in fault.problem
@@ -41,7 +41,7 @@ def test_a_template_that_is_endless_for_some_content_only_is_a_fault_too(chat_to
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     with pytest.raises(InputError, match="does not end"):
-        render(ROWS, "chat", chat_tokenizer)
+        render_prompts(ROWS, "chat", chat_tokenizer)
 
 
 def test_what_ends_a_turn_of_an_endless_template_is_not_settled(chat_tokenizer):

@@ -11,7 +11,7 @@ from sides import sides
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mta_framework.data.prompts import Sample, render
+from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.rows import Message, Record
 from mta_framework.data.tokens import encode, prompt_ids
 
@@ -126,7 +126,7 @@ def alone(tokenizer, text):
 def test_ids_of_a_conversation_are_those_that_the_chat_template_gives(kind, tokenizer, template, answer):
     tokenizer.chat_template = template
     record = Record((Message("user", "capital of it?"),), (answer,))
-    (sample,) = render([record], "chat", tokenizer)
+    (sample,) = render_prompts([record], "chat", tokenizer)
     (example,) = encode([sample], None, sides(400, tokenizer), 399).examples
     turns = [{"role": "user", "content": "capital of it?"}, {"role": "assistant", "content": answer}]
     opened, whole = of_the_template(tokenizer, turns[:1], prompt=True), of_the_template(tokenizer, turns)
@@ -143,7 +143,7 @@ def test_ids_of_a_conversation_are_those_that_the_chat_template_gives(kind, toke
 def test_prompts_of_training_are_those_of_generation(tokenizer, supervise):
     tokenizer.chat_template = CHATML
     record = Record((Message("user", "capital of it?"),), ("Paris",))
-    (sample,) = render([record], "chat", tokenizer, supervise=supervise)
+    (sample,) = render_prompts([record], "chat", tokenizer, supervise=supervise)
     turns = [{"role": "user", "content": "capital of it?"}]
     assert prompt_ids([sample], tokenizer) == [of_the_template(tokenizer, turns, prompt=True)]
 
@@ -153,7 +153,7 @@ def test_no_answer_begins_with_a_lone_space_under_a_tokenizer_that_marks_the_beg
 ):
     tokenizer = sentencepiece_tokenizer("normalizer")
     tokenizer.chat_template = LLAMA2
-    (sample,) = render([Record((Message("user", "it"),), ("the lamp",))], "chat", tokenizer)
+    (sample,) = render_prompts([Record((Message("user", "it"),), ("the lamp",))], "chat", tokenizer)
     (example,) = encode([sample], None, sides(400, tokenizer), 399).examples
     answer = tokenizer.convert_ids_to_tokens(example.input_ids[example.prompt_length :].tolist())
     assert answer == ["▁the", "▁lam", "p", "▁", "</s>"]
