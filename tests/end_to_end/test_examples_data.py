@@ -191,12 +191,12 @@ def test_data_of_the_paper_are_fetched_split_and_placed_where_the_specs_look(
     kept.write_text("mine", encoding="utf-8")
     prepare.main(tmp_path)
     counts = {"dolly/train": 11435, "dolly/dev": 1000, "dolly/test": 500, "self_inst/test": 242, "sni/test": 1694}
-    found = {name: read_rows(tmp_path, name) for name in counts}
-    assert {name: len(rows) for name, rows in found.items()} == counts
-    assert found["dolly/dev"][999]["instruction"] == "Ask 999."
-    assert found["dolly/train"][0] == {"instruction": "Ask 1000.", "input": "Here.", "output": ["Answer 1000."]}
-    assert found["sni/test"][0] == {"instruction": "Ask 0.", "input": "Here.", "output": ["Answer 0."]}
-    assert found["sni/test"][1]["input"] == ""
+    fetched = {name: read_rows(tmp_path, name) for name in counts}
+    assert {name: len(rows) for name, rows in fetched.items()} == counts
+    assert fetched["dolly/dev"][999]["instruction"] == "Ask 999."
+    assert fetched["dolly/train"][0] == {"instruction": "Ask 1000.", "input": "Here.", "output": ["Answer 1000."]}
+    assert fetched["sni/test"][0] == {"instruction": "Ask 0.", "input": "Here.", "output": ["Answer 0."]}
+    assert fetched["sni/test"][1]["input"] == ""
     assert kept.read_text(encoding="utf-8") == "mine"
     spec = json.loads((EXAMPLES / "paper" / "gpt2-distillm.json").read_text(encoding="utf-8"))
     sets = [*spec["evaluation"]["sets"].values(), spec["data"]["train"], spec["data"]["validation"]]
