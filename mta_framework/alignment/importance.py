@@ -110,6 +110,8 @@ class CheckedImportance:
         """
         with as_plugin_error(self._plugin):
             weight_BT = self._importance.weigh(states, layer, mask_BT)
+        if not isinstance(weight_BT, Tensor):
+            raise RunError(f"{self._plugin} must return a tensor of weights (got {type(weight_BT).__name__})")
         if weight_BT.shape != mask_BT.shape:
             shapes = f"got {tuple(weight_BT.shape)} for a mask of {tuple(mask_BT.shape)}"
             raise RunError(f"{self._plugin} must return weights of the shape of its mask ({shapes})")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -28,9 +29,11 @@ class Commands(click.Group):
             say_error(*faults, f"{len(faults)} fault{'s' if len(faults) != 1 else ''}; nothing was run.")
             context.exit(2)
         except RunError as error:
-            what = "The run" if context.invoked_subcommand == "run" else f"mta {context.invoked_subcommand}"
-            say_error(f"{what} failed: {error}")
-            context.exit(1)
+            self._end_failed(context, str(error))
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of the output has gone, which click handles
+                raise
+            self._end_failed(context, _os_error_text(error))
         except SystemExit as error:  # no command of this package ends this way
             say_error(f"The command was ended from within ({error_text(error)}), and is not finished.")
             context.exit(1)
@@ -38,9 +41,21 @@ class Commands(click.Group):
             say_error("Interrupted. To continue a run: mta run SPEC --resume; any other command: run it again.")
             context.exit(130)
 
+    def _end_failed(self, context: click.Context, reason: str) -> NoReturn:
+        what = "The run" if context.invoked_subcommand == "run" else f"mta {context.invoked_subcommand}"
+        say_error(f"{what} failed: {reason}")
+        context.exit(1)
+
     def list_commands(self, context: click.Context) -> list[str]:
         """Names of the commands in the order in which they were added, which is the order of use."""
         return list(self.commands)
+
+
+def _os_error_text(error: OSError) -> str:
+    if error.filename is None:
+        return error_text(error)
+    hint = "Check that it is there and that you may use it, then run the command again."
+    return f"{error.filename}: cannot be used ({error.strerror or error}). {hint}"
 
 
 def typed() -> str:

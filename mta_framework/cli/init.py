@@ -52,6 +52,7 @@ def init(
     output: Path,
 ) -> None:
     """Write a complete spec to edit, with every field at its default."""
+    from mta_framework.errors import writing_to
     from mta_framework.registry import discover
     from mta_framework.storage import write_atomically
 
@@ -71,7 +72,9 @@ def init(
         "training": {"epochs": _EPOCHS},
         "evaluation": {"sets": {"test": {"path": _TEST}}},
     }
-    write_atomically(output, json.dumps(_complete(given, registry), indent=2, ensure_ascii=False) + "\n")
+    document = json.dumps(_complete(given, registry), indent=2, ensure_ascii=False) + "\n"
+    with writing_to(output, "make room, or name another file with -o"):
+        write_atomically(output, document)
     say(*_explanation(output))
 
 

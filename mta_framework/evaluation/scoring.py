@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +12,9 @@ from collections.abc import Callable, Sequence
 from mta_framework.errors import Fault, FaultList, MTAError, RunError, error_text
 from mta_framework.interfaces import Metric
 from mta_framework.types import Generations, ScoreSet
+
+LARGEST = 1e100
+"""Largest size of a score or a weight: sums and squares of many stay finite."""
 
 
 def label_metrics(metrics: Sequence[Metric]) -> list[tuple[str, Metric]]:
@@ -73,11 +75,11 @@ def _checked(label: str, metric: Metric, generations: Generations) -> ScoreSet:
     except Exception as error:  # a metric is foreign code
         raise RunError(_fault(label, f"failed ({error_text(error)})")) from error
     count = len(generations.predictions)
-    _check(label, "score", scores, count, lambda value: not math.isfinite(value), "finite scores")
+    _check(label, "score", scores, count, lambda value: not abs(value) <= LARGEST, f"finite scores up to {LARGEST:g}")
     if metric.MEAN == "geometric":
         _check(label, "score", scores, count, lambda value: value <= 0, "scores above 0 for a geometric mean")
     if weights is not None:
-        _check(label, "weight", weights, count, lambda value: not 0 <= value < math.inf, "finite weights from 0 on")
+        _check(label, "weight", weights, count, lambda value: not 0 <= value <= LARGEST, "finite weights from 0 on")
     return ScoreSet(scores, weights)
 
 

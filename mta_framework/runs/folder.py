@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mta_framework.errors import RunError, explain_disk_full, writing_to
+from mta_framework.errors import MTAError, RunError, explain_disk_full, writing_to
 from mta_framework.spec.document import read_document
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.input_fields import absolute_document, portable_document
@@ -138,7 +138,24 @@ def open_run_folder(
         require_free()
         save_spec(spec)
         write_json(folder.inputs, contents)
+        with _explain_deletion(folder):
+            yield
+
+
+@contextmanager
+def _explain_deletion(folder: RunFolder) -> Iterator[None]:
+    """Raise a ``RunError`` where the folder was deleted inside, whatever else that led to."""
+    problem = f"{folder.path}: was deleted while this run was at work. Run it again, from the beginning"
+    try:
         yield
+    except MTAError:
+        raise
+    except Exception as error:  # each library raises one of its own
+        if folder.spec_file.is_file():
+            raise
+        raise RunError(problem) from error
+    if not folder.spec_file.is_file():
+        raise RunError(problem)
 
 
 def save_spec(spec: RunSpec | EvaluationSpec) -> None:

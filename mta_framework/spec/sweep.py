@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from mta_framework.errors import Fault, InputError
 from mta_framework.spec.document import read_document, shown
 from mta_framework.spec.section import Contradiction, Location, Name, Section, Text, exactly_one
 from mta_framework.spec.validation_faults import faults_of
+
+MOST_CELLS = 1_000
+"""Most cells of a sweep: each is a run, and all are checked before the first one starts."""
 
 _CELL_FIELDS = ("name", "output_dir")
 """Fields of a spec that the sweep sets for each cell."""
@@ -186,6 +190,10 @@ def read_sweep(path: Path) -> tuple[SweepSpec, list[Fault]]:
         sweep = SweepSpec.model_validate(document, strict=True, context=context)
     except ValidationError as error:
         raise InputError([*faults, *faults_of(error, SweepSpec.model_json_schema(), where, "field")]) from None
+    if (count := math.prod(len(axis.choices) for axis in sweep.axes)) > MOST_CELLS:
+        expected = f"at most {MOST_CELLS:,} combinations of their choices"
+        problem = f"make too many cells (got {count:,})"
+        raise InputError([*faults, Fault("axes", problem, expected, "Split the sweep, or drop choices.")])
     sections: list[tuple[tuple[str | int, ...], Section]] = [((), sweep)]
     sections += [(("axes", index), axis) for index, axis in enumerate(sweep.axes)]
     for key_path, section in sections:

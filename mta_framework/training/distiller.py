@@ -127,11 +127,21 @@ def _require_valid(terms: LossTerms, base_loss: BaseLoss, batch: Batch) -> None:
     if not terms:
         raise RunError(f"{label} must return at least one term")
     for term in terms:
+        if not isinstance(term, LossTerm):
+            raise RunError(f"{label} must return loss terms (got {type(term).__name__})")
+        if not isinstance(term.sum, Tensor):
+            got = type(term.sum).__name__
+            raise RunError(f"{label}: the sum of term {term.name!r} must be a tensor (got {got})")
         if term.sum.dim() != 0:
             raise RunError(f"{label}: the sum of term {term.name!r} must be a scalar (got {list(term.sum.shape)})")
         if term.unit not in batch.counts:
             units = ", ".join(map(repr, batch.counts))
             raise RunError(f"{label}: the unit of term {term.name!r} must be one of {units} (got {term.unit!r})")
+    weighted = [term for term in terms if term.weight and batch.counts[term.unit]]
+    has_gradient = any(term.sum.requires_grad for term in weighted)
+    if torch.is_grad_enabled() and batch.counts[TOKENS] and weighted and not has_gradient:
+        names = ", ".join(repr(term.name) for term in weighted)
+        raise RunError(f"{label} must return a term with a gradient (got {names}, detached from the student)")
 
 
 def contribution(terms: LossTerms, counts: dict[str, int]) -> Tensor:

@@ -91,6 +91,14 @@ def test_an_estimator_that_raises_is_named_with_the_line(make_batch):
         sums(alignment_with(importance), make_batch)
 
 
+@pytest.mark.parametrize("returned", [None, 1.0, [0.5]])
+def test_an_estimator_that_returns_no_tensor_is_named(make_batch, returned):
+    importance = Listed({})
+    importance.weigh = lambda *_: returned
+    with pytest.raises(RunError, match=rf"must return a tensor of weights \(got {type(returned).__name__}\)"):
+        sums(alignment_with(importance), make_batch)
+
+
 def test_nothing_is_asked_of_the_device_before_a_fault_is_looked_for(make_batch, monkeypatch):
     """A value that leaves the device goes through one of these."""
     asked = []

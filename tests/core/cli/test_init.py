@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,27 @@ def test_an_existing_file_is_never_overwritten(mta: Mta, spec_file: Path) -> Non
     assert result.exit_code == 2
     assert "already exists" in result.stderr
     assert spec_file.read_text() == before
+
+
+def test_a_full_disk_is_told_in_a_sentence(mta: Mta, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = mta("init", "-o", "new.json")
+    assert result.exit_code == 1
+    assert "mta init failed: cannot write to new.json (No space left on device)" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_error_of_the_system_names_its_path(mta: Mta, spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/b")
+
+    monkeypatch.setattr("mta_framework.runs.plugin_binding.bind", gone)
+    result = mta("check", spec_file)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("mta check failed: /a/b: cannot be used (No such file or directory). Check that")
 
 
 def test_local_models_are_written_relative_to_the_spec(mta: Mta, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Literal
 
 import pytest
@@ -57,9 +58,10 @@ def test_every_prediction_is_scored_by_every_metric():
     assert scores == {"one": ScoreSet((2.0, 0.0)), "two": ScoreSet((3.0, -1.0))}
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_metric_that_returns_no_finite_number_is_named_with_the_prediction(bad):
-    with pytest.raises(RunError, match=rf"metric mine: must return finite scores \(got {bad} for prediction 2\)"):
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e308, -1.1e100])
+def test_metric_that_returns_no_usable_number_is_named_with_the_prediction(bad):
+    expected = rf"metric mine: must return finite scores up to 1e\+100 \(got {re.escape(str(bad))} for prediction 2\)"
+    with pytest.raises(RunError, match=expected):
         score(Generations(["a", "b"], [["x"], ["y"]]), [("mine", Returning(1.0, bad))])
 
 
@@ -117,6 +119,7 @@ def test_weights_are_kept():
         ((1.0, 0.0), None, r"scores above 0 for a geometric mean \(got 0.0 for prediction 2\)"),
         ((1.0, 2.0), (1.0,), r"one weight per prediction, 2 \(got 1\)"),
         ((1.0, 2.0), (1.0, -1.0), r"finite weights from 0 on \(got -1.0 for prediction 2\)"),
+        ((1.0, 2.0), (1e308, 1.0), r"finite weights from 0 on \(got 1e\+308 for prediction 1\)"),
         ((1.0, 2.0), (math.inf, 1.0), r"finite weights from 0 on \(got inf for prediction 1\)"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,28 @@ def test_a_new_folder_is_free_and_then_holds_the_resolved_spec(tmp_path):
     saved = read_json(tmp_path / "a" / "spec.json")
     assert saved == {**spec.model_dump(mode="json"), "output_dir": ".."}
     assert sorted(path.name for path in (tmp_path / "a").glob("[!.]*")) == ["inputs.json", "spec.json"]
+
+
+@pytest.mark.parametrize("error", [None, FileNotFoundError("gone"), RuntimeError("no such folder")])
+def test_a_folder_that_is_deleted_while_the_run_is_at_work_ends_it_with_a_sentence(tmp_path, error):
+    spec = spec_in(tmp_path)
+
+    def work():
+        shutil.rmtree(tmp_path / "a")
+        if error is not None:
+            raise error
+
+    with (
+        pytest.raises(RunError, match=r"a: was deleted while this run was at work"),
+        open_run_folder(spec, lambda: None, contents(bound(spec))),
+    ):
+        work()
+
+
+def test_an_error_in_a_folder_that_is_there_is_left_as_it_is(tmp_path):
+    spec = spec_in(tmp_path)
+    with pytest.raises(KeyError), open_run_folder(spec, lambda: None, contents(bound(spec))):
+        raise KeyError
 
 
 def test_a_folder_with_a_run_is_refused_without_resume(tmp_path):

@@ -105,6 +105,16 @@ def test_fault_of_a_sweep_names_its_place(changes, field, problem, sweep_dict, b
     assert any(str(fault).startswith(field) and problem in str(fault) for fault in raised.value.faults), raised.value
 
 
+def test_a_sweep_of_more_cells_than_anybody_runs_is_refused_before_any_is_made(sweep_dict, bound, monkeypatch):
+    values = [{"name": f"axis{axis}", "field": f"training.f{axis}", "values": list(range(1000))} for axis in range(6)]
+    monkeypatch.setattr("mta_framework.sweeps.bound_sweep.cells_of", lambda _: pytest.fail("cells are made"))
+    with pytest.raises(InputError) as refusal:
+        bound({**sweep_dict, "axes": values, "baseline": None})
+    (fault,) = refusal.value.faults
+    assert (fault.where, fault.problem) == ("axes", f"make too many cells (got {10**18:,})")
+    assert fault.expected == "at most 1,000 combinations of their choices"
+
+
 def test_later_axis_that_replaces_what_an_earlier_sets_is_refused(sweep_dict, bound):
     sweep_dict["axes"].append({"name": "late", "cells": {"x": {"alignment": {"spans": {"name": "words"}}}}})
     sweep_dict["axes"][0]["cells"]["KL + MTA"] = {"alignment.lambda_hid": 1}

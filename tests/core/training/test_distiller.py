@@ -37,14 +37,23 @@ def compute(student, *terms):
 
 
 def test_sound_terms_pass(student):
-    term = LossTerm("own", torch.tensor(1.0), TOKENS)
+    term = LossTerm("own", torch.tensor(1.0, requires_grad=True), TOKENS)
     assert compute(student, term) == (term,)
+    logged = LossTerm("logged", torch.tensor(1.0), TOKENS, weight=0.0)
+    assert compute(student, term, logged) == (term, logged)
 
 
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
         ((), "base loss 'fixed' must return at least one term"),
+        ("loss", "base loss 'fixed' must return loss terms (got str)"),
+        ((1.5,), "base loss 'fixed' must return loss terms (got float)"),
+        ((LossTerm("own", 1.5, TOKENS),), "base loss 'fixed': the sum of term 'own' must be a tensor (got float)"),
+        (
+            (LossTerm("own", torch.tensor(1.0), TOKENS),),
+            "base loss 'fixed' must return a term with a gradient (got 'own', detached from the student)",
+        ),
         (
             (LossTerm("own", torch.zeros(2, 3), TOKENS),),
             "base loss 'fixed': the sum of term 'own' must be a scalar (got [2, 3])",
