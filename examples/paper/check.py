@@ -3,9 +3,10 @@
     python examples/paper/check.py RUN_FOLDER
     python examples/paper/check.py SPEC.json
 
-The settings are those of arXiv 2605.01374, and of its authors' code where the paper is silent. Settings that neither of
-them names are not compared. A run folder is judged by its ``report.json``; a spec by what it says, without the defaults
-of plugins and the sizes of data sets. The exit status is 1 where a setting differs, 2 where nothing can be compared.
+The settings are those of arXiv 2605.01374v2, and of its authors' code where the paper is silent. Settings that neither
+of them names are not compared. A run folder is judged by its ``report.json``; a spec by what it says, without the
+defaults of plugins and the sizes of data sets. The exit status is 1 where a setting differs, 2 where nothing can be
+compared.
 """
 
 from __future__ import annotations

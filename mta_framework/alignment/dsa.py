@@ -46,7 +46,7 @@ def structure_sum(
         Scalar; where no text has a pair it is 0 and still part of the graph. A text whose pairs all have weight 0
         adds 0.
 
-    Source: MTA (arXiv 2605.01374), Eq. 10-11.
+    Source: MTA (arXiv 2605.01374v2), Eq. 10-11.
     """
     if max_spans is not None and max(spans_per_text, default=0) > max_spans:
         kept_K = _heaviest(weight_S, spans_per_text, max_spans)

@@ -30,7 +30,7 @@ def hidden_sum(
     Returns:
         Scalar in float32; 0 with zero gradients where no text has a span.
 
-    Source: MTA (arXiv 2605.01374), Eq. 12-13.
+    Source: MTA (arXiv 2605.01374v2), Eq. 12-13.
     """
     projected_UD = projection(upcast(student_BTD.flatten(0, 1).index_select(0, index.token_U)))
     with torch.no_grad():

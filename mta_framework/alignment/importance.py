@@ -167,7 +167,7 @@ def span_weights(weight: Tensor, index: SpanIndex) -> Tensor:
         weight: Flat token weights, (B * T,).
         index: Spans of the batch.
 
-    Source: MTA (arXiv 2605.01374), Eq. 9, with the teacher's normalised weights.
+    Source: MTA (arXiv 2605.01374v2), Eq. 9, with the teacher's normalised weights.
     """
     return weight.new_zeros(len(index.text_S)).index_add(0, index.span_M, weight[index.token_M])
 
@@ -183,7 +183,7 @@ def span_vectors(hidden_BTD: Tensor, weight: Tensor, index: SpanIndex) -> Tensor
     Returns:
         vector_SD in at least float32. A span whose weights are all 0 has a zero vector without gradient.
 
-    Source: MTA (arXiv 2605.01374), Eq. 8.
+    Source: MTA (arXiv 2605.01374v2), Eq. 8.
     """
     share_M = weight[index.token_M] / _positive(span_weights(weight, index))[index.span_M]
     hidden_MD = upcast(hidden_BTD.flatten(0, 1).index_select(0, index.token_M))

@@ -44,7 +44,7 @@ class Alignment(nn.Module):
         max_spans: Most spans per text that DSA compares, see ``structure_sum``; None: all.
         hid_reduction: ``mean`` over the key layers (authors' code) or ``sum`` (the paper's equation).
 
-    Source: MTA (arXiv 2605.01374), Eq. 10-14.
+    Source: MTA (arXiv 2605.01374v2), Eq. 10-14.
     """
 
     def __init__(

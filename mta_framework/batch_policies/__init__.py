@@ -13,7 +13,8 @@ from typing import Annotated
 from pydantic import Field
 
 from mta_framework.batch_policies.adaptive import AdaptiveBatches
-from mta_framework.batch_policies.on_policy import FixedBatches, OnPolicyBatches
+from mta_framework.batch_policies.fixed import FixedBatches
+from mta_framework.batch_policies.on_policy import OnPolicyBatches
 from mta_framework.batch_policies.pairs import PairedBatches
 
 Batches = Annotated[FixedBatches | AdaptiveBatches | OnPolicyBatches, Field(discriminator="policy")]

@@ -1,4 +1,4 @@
-"""The data set's responses at every step, or student responses at a fixed share of the steps."""
+"""Student responses at a fixed share of the steps, otherwise those of the data set."""
 
 from __future__ import annotations
 
@@ -48,13 +48,3 @@ class OnPolicy(BatchPolicy):
 def step_rng(purpose: str, rollouts: Rollouts, progress: Progress) -> random.Random:
     """Create the random generator for one purpose at one step, the same in every process and after a resume."""
     return random.Random(f"{rollouts.seed} {purpose} {progress.step}")
-
-
-class FixedBatches(PluginParams):
-    """Options of the policy that trains on the responses of the data set."""
-
-    policy: Literal["fixed"] = Field("fixed", description="Train on the responses of the data set.")
-
-    def create(self) -> BatchPolicy | None:
-        """Return None: every step trains on the data set's responses."""
-        return None

@@ -41,7 +41,7 @@ class TrajectoryDistances:
         derivative: Weight of the derivative; at 0 it is not computed and its value is 0. Above 0, K must be
             at least 2.
 
-    Source: the FDD baseline of MTA (arXiv 2605.01374) and its authors' code.
+    Source: the FDD baseline of MTA (arXiv 2605.01374v2) and its authors' code.
     """
 
     temperature: float

@@ -226,12 +226,12 @@ class _Task:
     def _keys(self) -> dict[int, Key]:
         entry = self.entry
         ids = [[int(token_id) for token_id in prompt] for prompt in entry.prompt_ids]
-        settings = dataclasses.asdict(self.sampling)
-        sampling = {
+        settings = {**dataclasses.asdict(self.sampling), "engine": self.engine}
+        generation = {
             name: settings[name] for name in settings if effect_of(RunSpec, f"evaluation.{name}") == "responses"
         }
         stop_ids = list(self.candidate.stop_ids)
-        made_from = digest([self.candidate.fingerprint, list(entry.prompts), ids, stop_ids, sampling, self.engine])
+        made_from = digest([self.candidate.fingerprint, list(entry.prompts), ids, stop_ids, generation])
         metrics = [
             [label, type(metric).__qualname__, metric_source(metric), metric.params.model_dump(mode="json")]
             for label, metric in self.metrics

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mta_framework.models.loading import pretrained
+from mta_framework.models.loading import frozen
 from mta_framework.models.model_summary import ModelSummary, summarise_pretrained
 from mta_framework.models.sources import ModelSource, local_tokenizer, model_source
 from mta_framework.models.tokenizers import load_tokenizer
@@ -68,8 +68,7 @@ class EvaluatedModel:
         Raises:
             InputError: The model cannot be loaded.
         """
-        model = pretrained(self._source, getattr(torch, self._section.dtype)).eval().requires_grad_(False)
-        return model.to(self._device)  # type: ignore[arg-type]
+        return frozen(self._source, self._section.dtype, self._device)
 
     @cached_property
     def _source(self) -> ModelSource:

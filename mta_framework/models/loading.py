@@ -47,7 +47,7 @@ def load_teacher(section: TeacherSection, run_student_folder: Path | None, dtype
     else:
         source = model_source(section, "teacher")
     assert source is not None, "teacher.run goes with run_student_folder"
-    return pretrained(source, getattr(torch, dtype)).eval().requires_grad_(False)
+    return frozen(source, dtype)
 
 
 def load_student(
@@ -79,6 +79,21 @@ def load_student(
 def student_field(section: StudentSection) -> str:
     """Return the spec field that defines the student, e.g. ``student.path``."""
     return next(f"student.{name}" for name in ("hub", "path", "config", "teacher_layers") if getattr(section, name))
+
+
+def frozen(source: ModelSource, dtype: str, device: torch.device | str = "cpu") -> PreTrainedModel:
+    """Load a pretrained model in evaluation mode, without gradients.
+
+    Args:
+        source: The model.
+        dtype: Dtype of the loaded weights, e.g. ``bfloat16``.
+        device: Device that the model is moved to.
+
+    Raises:
+        InputError: The model could not be loaded, or lacks weights that transformers would initialise at random.
+    """
+    model = pretrained(source, getattr(torch, dtype)).eval().requires_grad_(False)
+    return model.to(device)  # type: ignore[arg-type]
 
 
 def pretrained(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import InputError
 from mta_framework.models.head_check import check_head
-from mta_framework.models.loading import load_student, load_teacher, pretrained, student_field, teacher_dtype
+from mta_framework.models.loading import frozen, load_student, load_teacher, student_field, teacher_dtype
 from mta_framework.models.model_summary import ModelSummary, summarise_student, summarise_teacher
 from mta_framework.models.sources import local_model
 from mta_framework.models.tokenizers import (
@@ -176,9 +176,8 @@ class RunModels:
         Raises:
             InputError: The student cannot be loaded.
         """
-        dtype = getattr(torch, DTYPE_OF_PRECISION[self._spec.training.precision])
-        model = pretrained(local_model(folder, str(folder)), dtype).eval().requires_grad_(False)
-        return model.to(self._device)  # type: ignore[arg-type]
+        dtype = DTYPE_OF_PRECISION[self._spec.training.precision]
+        return frozen(local_model(folder, str(folder)), dtype, self._device)
 
     def _load_teacher(self, section: TeacherSection, dtype: str) -> PreTrainedModel:
         return load_teacher(section, self._teacher_folder, dtype)

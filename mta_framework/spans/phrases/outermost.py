@@ -10,8 +10,8 @@ from mta_framework.types import Span
 def outermost_phrases(phrases: Iterable[Span]) -> list[Span]:
     """Drop phrases that lie inside other phrases.
 
-    As in the experiments of the MTA paper (arXiv 2605.01374), phrases are sorted by (start, -end), and one that ends no
-    later than the last kept one is dropped. The remaining phrases may still overlap partially.
+    As in the experiments of the MTA paper (arXiv 2605.01374v2), phrases are sorted by (start, -end), and one that ends
+    no later than the last kept one is dropped. The remaining phrases may still overlap partially.
 
     Args:
         phrases: Half-open ranges of characters or tokens, in any order; duplicates are dropped too.

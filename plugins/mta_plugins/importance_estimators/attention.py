@@ -22,7 +22,7 @@ class Attention(ImportanceEstimator):
     scaled dot products go through a softmax over the other tokens of the text. A token's weight is the mean of its
     column.
 
-    Source: MTA (arXiv 2605.01374), Eq. 5-7.
+    Source: MTA (arXiv 2605.01374v2), Eq. 5-7.
     """
 
     NAME = "attention"

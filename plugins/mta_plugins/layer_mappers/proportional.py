@@ -15,7 +15,7 @@ class Proportional(LayerMapper):
     ``round(l * n_teacher / n)``. The defaults give the paper's layers for GPT-2, 6 (words), 9 and 12 (phrases) of 12;
     its Qwen pair is ``phrases`` 5 with ``lowest_depth`` 14/24.
 
-    Source: MTA (arXiv 2605.01374), section 4.
+    Source: MTA (arXiv 2605.01374v2), section 4.
     """
 
     NAME = "proportional"

@@ -34,7 +34,7 @@ class SpacyPhrases(SpanExtractor):
     Phrases are noun chunks and verb groups ``AUX* ADV* VERB+ ADV*``, sorted by (start, -end); one that ends no later
     than the last kept one is dropped, so the rest may overlap partially. Words are the tokens inside these phrases,
     each extended to the start of the next token in its phrase, as in the experiments of the MTA paper (arXiv
-    2605.01374; but a range that two overlapping phrases share is listed once), or all tokens except punctuation.
+    2605.01374v2; but a range that two overlapping phrases share is listed once), or all tokens except punctuation.
 
     A text longer than the pipeline's ``max_length`` (1,000,000 characters) is parsed up to that length.
     """
