@@ -12,6 +12,7 @@ import pytest
 from mta_framework.evaluation.report import Report, ReportedMetric, ReportedModel
 from mta_framework.reporting.comparison_page import comparison_page
 from mta_framework.reporting.run_page import run_page
+from mta_framework.types.log_entries import BestCheckpoint
 
 VOID = {"meta", "input", "br"}
 ELSEWHERE = {"src", "srcset", "href", "xlink:href", "action", "data", "poster"}
@@ -126,6 +127,25 @@ def test_run_that_did_everything_has_every_section(report):
 def test_what_a_run_did_not_do_is_left_out(report, left_out, gone):
     whole, page = Reader(run_page(report)), Reader(run_page(dataclasses.replace(report, **left_out)))
     assert set(whole.headings) - set(page.headings) == gone
+
+
+def test_health_of_responses_is_drawn_and_a_collapse_is_said_first(report):
+    assert "Responses of the student" not in run_page(report)
+    health = {"response_length": 12.0, "response_cut": 0.97, "response_top_16_overlap": 0.4}
+    log = tuple({**entry, **health} if "kl" in entry else entry for entry in report.log)
+    warning = "From step 10, 97% of the student's responses are cut off at the limit."
+    page = run_page(dataclasses.replace(report, log=log, warnings=(warning,)))
+    assert page.index("Warning: From step 10, 97%") < page.index('id="scores"')
+    for title in ("length in tokens", "share cut off at the limit", "overlap of the 16 likeliest tokens"):
+        assert title in page
+    assert "entropy in nats" not in page
+
+
+def test_exported_step_is_marked_in_the_curve_of_its_metric(report):
+    best = BestCheckpoint("kl", 20, 2.3, 20)
+    page = run_page(dataclasses.replace(report, best=best))
+    assert "Dotted: step 20, whose student was exported." in page
+    assert "Dotted" not in run_page(report)
 
 
 def test_evaluation_without_a_run_says_nothing_of_training(evaluation):

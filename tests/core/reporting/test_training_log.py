@@ -14,6 +14,11 @@ def test_terms_of_the_loss_are_found_in_the_log(log):
     assert points(({"loss": math.nan, "step": 1}, {"loss": None, "step": 2}), "loss") == ([], [])
 
 
+def test_health_of_responses_is_no_term_of_the_loss(log):
+    entry = {**log[0], "response_length": 12.0, "response_entropy": 1.5}
+    assert terms((entry, *log[1:])) == ["kl", "dsa"]
+
+
 def test_single_term_is_the_loss_itself():
     assert loss_terms(({"loss": 1.0, "kl": 1.0, "step": 1},)) == []
 
