@@ -24,7 +24,9 @@ SYLLABLES = ("run", "ning", "walk", "ed", "es", "the", "a", "ly", "co", "tion", 
 
 def scores(rows, **options):
     predictions, references = zip(*rows, strict=True)
-    return RougeL(RougeL.Params(**options)).score(Generations(predictions, references)).scores
+    return (
+        RougeL(RougeL.Params(**{"words": "rouge_score", **options})).score(Generations(predictions, references)).scores
+    )
 
 
 def real(folder):
@@ -100,3 +102,8 @@ def words(text: str) -> list[str]:
     stem = PorterStemmer().stem
     tokens = re.findall("[a-z0-9]+", text.lower())
     return [stem(word) if len(word) > 3 else word for word in tokens]
+
+
+def test_words_of_english_references_are_those_of_the_package(paper_data):
+    rows = real(paper_data)
+    assert scores(rows, words="auto") == scores(rows)
