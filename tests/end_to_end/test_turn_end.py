@@ -19,7 +19,7 @@ from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.plugin_binding import bind, bind_evaluation
 from mta_framework.runs.preparation import prepare_run
-from mta_framework.spec.evaluate_request import Request, read_request
+from mta_framework.spec.evaluate_request import EvaluateRequest, read_request
 
 pytestmark = pytest.mark.usefixtures("no_page")
 
@@ -105,7 +105,7 @@ def test_all_models_stop_at_the_same_tokens_and_so_does_the_exported_student(spe
     assert stored_ends(exported) == [ENDOFTEXT, IM_END]
     stops.clear()
     output, data = str(tmp_path / "evaluated"), [f"test={tmp_path / 'chat.jsonl'}"]
-    request = Request(
+    request = EvaluateRequest(
         str(exported), data, "1", template="chat", output=output, overrides=["evaluation.max_new_tokens=4"]
     )
     pipeline.evaluate(bind_evaluation(read_request(request), discover()))
