@@ -32,6 +32,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from ("These key layers are placeholders; the actual ones are measured before the first step.", "")
     read = [("layer", str(student), str(teacher)) for student, teacher in plan.loss_layers]
     yield from _block(("base loss reads", "student", "teacher"), read)
+    if plan.supervised_tokens is not None:
+        yield from (f"All assistant turns are supervised: {plan.supervised_tokens:,} tokens of the training set.", "")
     if plan.trained_on:
         yield from (f"Trained on responses. {plan.trained_on}", "")
     if ends := response_ends(plan.response_ends):

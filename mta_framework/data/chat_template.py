@@ -58,11 +58,13 @@ class Written(NamedTuple):
         prompt: Everything before the answer, what the template writes between generation prompt and content included.
         response: The answer with what the template writes after it.
         lead: Number of characters that the template writes between prompt and content, e.g. white space.
+        as_asked: Whether a model is asked with the same prompt in generation.
     """
 
     prompt: str
     response: str
     lead: int = 0
+    as_asked: bool = True
 
 
 class ChatTemplate:
@@ -151,10 +153,11 @@ class ChatTemplate:
         whole = self.render(conversation.whole, conversation.tools)
         head = self._head(conversation)
         prompt = self._prompt(opened, head, conversation.answer)
+        asked = opened if self._asked_to_reason or self._opens(opened) else prompt
         for candidate in (prompt, opened):
             if whole.startswith(candidate):
                 lead = len(head) - len(candidate) if head and head.startswith(candidate) else 0
-                return Written(candidate, whole[len(candidate) :], lead)
+                return Written(candidate, whole[len(candidate) :], lead, candidate == asked)
         if self._marks and head and opened.startswith(head) and self._marks.opened_by(opened[len(head) :]):
             return self._after_opening(conversation, opened, head)
         raise ValueError("the conversation with the answer does not begin with the prompt for it")
@@ -177,7 +180,7 @@ class ChatTemplate:
             return Written(opened, rest)
         if reasoning:
             return Written(opened, f"{reasoning.strip()}\n{self._marks.close}\n\n{rest}")
-        return Written(head, rest)
+        return Written(head, rest, as_asked=False)
 
     def _head(self, conversation: Conversation) -> str | None:
         """What stands before the content of the answer, whatever it is."""

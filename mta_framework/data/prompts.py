@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -114,7 +115,16 @@ def render_prompts(
             hint = "Leave it out of the rows, or use a model whose chat template has it."
             faults.add(Fault(record.where or f"row {index}", problem, "only what the template writes", hint))
     faults.raise_any()
+    if writer.asked_otherwise:
+        _log.warning("%s: %d of %d %s", where, writer.asked_otherwise, len(samples), _ASKED_OTHERWISE)
     return samples
+
+
+_log = logging.getLogger(__name__)
+_ASKED_OTHERWISE = (
+    "answers have no reasoning, and are trained after another prompt than that of an evaluation, which begins or "
+    "allows it. Give them reasoning_content, or take another chat template or other template_options."
+)
 
 
 def training_samples(
@@ -168,6 +178,7 @@ class _ChatWriter:
         self._check = FieldCheck(self._template)
         self._split_fields = split_fields
         self._supervise = supervise
+        self.asked_otherwise = 0
 
     def write(self, messages: Sequence[Message], record: Record) -> tuple[Sample, list[str]]:
         """The sample of a row, and what the template leaves out of the row."""
@@ -178,6 +189,7 @@ class _ChatWriter:
             sample = Sample(self._template.prompt(conversation), "", self._references(conversation, record), True)
             return sample, left_out
         written = self._written(conversation)
+        self.asked_otherwise += not written.as_asked
         sample = Sample(written.prompt, written.response, record.references, templated=True)
         if self._supervise == "all":
             sample = self._with_all_turns(sample, conversation)

@@ -236,15 +236,30 @@ def _responses(
     responses = []
     wholes = _texts(samples, [sample.text for sample in samples], tokenizer)
     for sample, prompt, whole in zip(samples, prompts, wholes, strict=True):
-        length = len(prompt.ids)
-        # The range tells apart a token for unknown characters on both sides of the border, which has the same id.
-        within = whole.offsets[:length, 1].max(initial=0) <= len(sample.prompt)
-        if within and np.array_equal(whole.ids[:length], prompt.ids):
-            responses.append(Tokens(whole.ids[length:], whole.offsets[length:]))
+        later = [sample.text[:start] for start, _ in sample.supervised[1:]]
+        parts = zip([sample.prompt, *later], [prompt, *_texts([sample] * len(later), later, tokenizer)], strict=True)
+        if all(_begins_with(whole, part, len(text)) for text, part in parts):
+            responses.append(Tokens(whole.ids[len(prompt.ids) :], whole.offsets[len(prompt.ids) :]))
         else:
-            [(ids, offsets)] = tokenise([sample.response], tokenizer, add_special_tokens=False)
-            responses.append(Tokens(ids, offsets + len(sample.prompt)))
+            responses.append(_alone(sample, tokenizer))
     return responses
+
+
+def _begins_with(whole: Tokens, part: Tokens, end: int) -> bool:
+    """Whether the tokens of a text are those of its first ``end`` characters, and others after them."""
+    length = len(part.ids)
+    # The range tells apart a token for unknown characters on both sides of the border, which has the same id.
+    within = whole.offsets[:length, 1].max(initial=0) <= end
+    return bool(within and np.array_equal(whole.ids[:length], part.ids))
+
+
+def _alone(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """Tokenise a response without its prompt, and each later answer without what stands before it."""
+    starts = [len(sample.prompt), *(start for start, _ in sample.supervised[1:])]
+    texts = [sample.text[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
+    parts = tokenise(texts, tokenizer, add_special_tokens=False)
+    offsets = [part.offsets + start for part, start in zip(parts, starts, strict=True)]
+    return Tokens(np.concatenate([part.ids for part in parts]), np.concatenate(offsets))
 
 
 def _up_to_end(response: Tokens, turn_end: TurnEnd, start: int) -> Tokens:

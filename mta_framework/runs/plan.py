@@ -39,6 +39,7 @@ class Plan:
         unparsed: Number of text segments that the span extractor could not parse.
         loss_layers: Pairs of student layer and teacher layer that the base loss reads.
         trained_on: Description of the batch policy of the base loss; None where every step trains on the data.
+        supervised_tokens: Number of supervised tokens of the training set, where all assistant turns are supervised.
         measured: Whether ``layer_pairs`` only stand for those that will be measured before the first step.
         selection: How the exported student is chosen, in sentences; empty: it is that of the last step.
         response_ends: Tokens that end a response: that of training responses first, then the others that generation
@@ -54,6 +55,7 @@ class Plan:
     unparsed: int = 0
     loss_layers: tuple[tuple[int, int], ...] = ()
     trained_on: str | None = None
+    supervised_tokens: int | None = None
     measured: bool = False
     selection: str = ""
     response_ends: tuple[str, ...] = ()

@@ -99,6 +99,17 @@ def reported_data(data: PreparedData) -> dict[str, ReportedData]:
     }
 
 
+def supervised_tokens(data: PreparedData) -> int:
+    """Number of supervised tokens of the training set."""
+    examples = data.train.examples
+    return sum(
+        len(example.input_ids) - example.prompt_length
+        if example.supervised_T is None
+        else int(example.supervised_T[example.prompt_length :].sum())
+        for example in examples
+    )
+
+
 def reported_spans(encoded: EncodedSet) -> dict[str, ReportedSpans]:
     """Spans by granularity, without those that truncation removed."""
     granularities = encoded.examples[0].spans

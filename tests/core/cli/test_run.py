@@ -12,6 +12,8 @@ from click.testing import Result
 import mta_framework.runs
 from mta_framework import LayerPair, RunError
 from mta_framework.cli.plan import plan_lines
+from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
+from mta_framework.runs.plan import Plan
 
 Mta = Callable[..., Result]
 
@@ -70,21 +72,22 @@ def test_scores_are_printed_as_a_table(mta: Mta, spec_file: Path, pipeline: Simp
 
 
 def test_a_plan_is_printed_as_aligned_tables() -> None:
-    plan = SimpleNamespace(
-        models={"student": SimpleNamespace(parameters=1_234_567, trainable=1_000)},
-        data={"train": SimpleNamespace(used=9_000, left_out=12, cut=3)},
-        spans={"words": SimpleNamespace(spans=50_000, texts=9_000, texts_without=1)},
+    plan = Plan(
+        models={"student": ModelFacts(1_234_567, 1_000, 12)},
+        data={"train": DataFacts(9_000, 12, 3)},
+        spans={"words": SpanFacts(50_000, 9_000, 1)},
         layer_pairs=(LayerPair(6, 24, "words"), LayerPair(12, 48, "phrases")),
         steps=2_815,
         memory={"weights": 3 << 30, "gradients": 1 << 20},
         unparsed=1_200,
         loss_layers=((4, 16), (8, 32)),
         trained_on="Pairs.",
+        supervised_tokens=4_321,
         measured=True,
         response_ends=(),
         selection="Validation every epoch.",
     )
-    lines = list(plan_lines(plan))  # type: ignore[arg-type]
+    lines = list(plan_lines(plan))
     assert lines[:3] == ["model    parameters  trainable", "student   1,234,567      1,000", ""]
     assert "key layers  student  teacher" in lines
     assert "phrases          12       48" in lines
@@ -93,6 +96,7 @@ def test_a_plan_is_printed_as_aligned_tables() -> None:
     assert ["layer", "8", "32"] in [line.split() for line in lines]
     assert "Segments that could not be parsed and have no spans: 1,200; see `mta spans`." in lines
     assert "Trained on responses. Pairs." in lines
+    assert "All assistant turns are supervised: 4,321 tokens of the training set." in lines
     assert "These key layers are placeholders; the actual ones are measured before the first step." in lines
     assert "Validation every epoch." in lines
     assert lines[-1] == "2,815 optimiser steps. Nothing was trained."

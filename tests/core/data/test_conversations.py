@@ -242,6 +242,21 @@ def test_white_space_before_earlier_answers_is_supervised_like_that_before_the_l
     ]
 
 
+def test_no_token_reaches_from_the_template_into_an_answer(
+    rendered: Rendered, chat_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    chat_tokenizer.eos_token = "<|im_end|>"
+    template = "{% for m in messages %}{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
+    template += "{% if add_generation_prompt %}assistant {% endif %}"
+    (sample,) = rendered(template, CHAT, supervise="all")
+    joined = chat_tokenizer.tokenize(sample.text)
+    assert "Ġthe" in joined  # which would reach from the template into an answer
+    answers = ["the keeper<|im_end|>", "repair<|im_end|>", "the end<|im_end|>"]
+    assert supervised_text(chat_tokenizer, sample) == answers
+    (example,) = encode([sample], None, sides(400, chat_tokenizer), 399).examples
+    assert chat_tokenizer.decode(example.input_ids.tolist(), clean_up_tokenization_spaces=False) == sample.text
+
+
 def test_calls_are_answers(rendered: Rendered, chat_tokenizer: PreTrainedTokenizerFast) -> None:
     chat_tokenizer.eos_token = "<|im_end|>"
     row = {"messages": [USER, call({"city": "Oslo"}), turn("tool", "7"), ANSWER]}

@@ -15,7 +15,7 @@ from mta_framework.spec.evaluation_spec import EvaluationSpec
 RUN: dict[str, Any] = {
     "name": "kl",
     "student": {"hub": "gpt2"},
-    "data": {"template": "chat"},
+    "data": {"template": "chat", "template_options": {"date_string": "today"}},
     "training": {"precision": "bf16"},
     "evaluation": {
         "sets": {"dolly": {"path": "/data/dolly.jsonl"}},
@@ -149,3 +149,14 @@ def test_a_run_spec_that_was_edited_by_hand_is_checked_as_any_other(run_folder: 
     edited = {**RUN, "data": 3, "training": {"precision": [16]}, "evaluation": {**RUN["evaluation"], "seeds": "all"}}
     (run_folder / "spec.json").write_text(json.dumps(edited))
     assert [fault.split(" (got")[0] for fault in faults_of("runs/kl")] == ["evaluation.seeds: has the wrong type"]
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_template_options_are_those_of_the_run_or_set() -> None:
+    assert spec_of("runs/kl").template_options == {"date_string": "today"}
+    spec = spec_of("runs/kl", overrides=["template_options.enable_thinking=false"])
+    assert spec.template_options == {"date_string": "today", "enable_thinking": False}
+    assert spec_of("gpt2", data=["test=a.jsonl"]).template_options == {}
+    (fault,) = faults_of("gpt2", data=["test=a.jsonl"], overrides=["template_options.tokenize=true"])
+    assert "template_options.tokenize" in fault
+    assert "must not be given: it comes from rows, tokenizer or framework (got true)" in fault
