@@ -25,5 +25,6 @@ def supervised_tokens(offset_T2: NDArray[np.int32], ranges: Sequence[Span], leng
     start_T, end_T = offset_T2.T
     mask_T[: len(offset_T2)] = False
     for start, end in ranges:
-        mask_T[: len(offset_T2)] |= (start_T >= start) & (start_T < end) & (end_T <= end)
+        # A token without characters, as those of white space may be, belongs to the turn that has begun before it.
+        mask_T[: len(offset_T2)] |= (start_T >= start) & (start_T < end) & (end_T > start) & (end_T <= end)
     return mask_T
