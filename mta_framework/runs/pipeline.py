@@ -120,7 +120,7 @@ def plan(bound: BoundRun) -> Plan:
         inputs.data.unparsed,
         inputs.loss_layers,
         describe(policy) if policy else None,
-        summary.supervised_tokens(inputs.data) if bound.spec.data.supervise == "all" else None,
+        summary.count_supervised(inputs.data) if bound.spec.data.supervise == "all" else None,
         isinstance(bound.layers, MeasuringLayerMapper),
         _selection(bound, inputs),
         summary.run_ends(inputs),

@@ -99,7 +99,7 @@ def reported_data(data: PreparedData) -> dict[str, ReportedData]:
     }
 
 
-def supervised_tokens(data: PreparedData) -> int:
+def count_supervised(data: PreparedData) -> int:
     """Number of supervised tokens of the training set."""
     examples = data.train.examples
     return sum(

@@ -12,7 +12,7 @@ from click.testing import Result
 import mta_framework.runs
 from mta_framework import LayerPair, RunError
 from mta_framework.cli.plan import plan_lines
-from mta_framework.evaluation.report import DataFacts, ModelFacts, SpanFacts
+from mta_framework.evaluation.report import ReportedData, ReportedModel, ReportedSpans
 from mta_framework.runs.plan import Plan
 
 Mta = Callable[..., Result]
@@ -73,9 +73,9 @@ def test_scores_are_printed_as_a_table(mta: Mta, spec_file: Path, pipeline: Simp
 
 def test_a_plan_is_printed_as_aligned_tables() -> None:
     plan = Plan(
-        models={"student": ModelFacts(1_234_567, 1_000, 12)},
-        data={"train": DataFacts(9_000, 12, 3)},
-        spans={"words": SpanFacts(50_000, 9_000, 1)},
+        models={"student": ReportedModel(1_234_567, 1_000, 12)},
+        data={"train": ReportedData(9_000, 12, 3)},
+        spans={"words": ReportedSpans(50_000, 9_000, 1)},
         layer_pairs=(LayerPair(6, 24, "words"), LayerPair(12, 48, "phrases")),
         steps=2_815,
         memory={"weights": 3 << 30, "gradients": 1 << 20},
