@@ -73,8 +73,9 @@ class Distiller(nn.Module):
             RunError: The base loss or the importance estimator failed or broke its contract.
         """
         terms, student, teacher = self._terms(batch, progress)
-        with self.stopwatch.part(HEALTH):
-            self.health.measure(student, teacher, batch)
+        if self.health.is_measuring:
+            with self.stopwatch.part(HEALTH):
+                self.health.measure(student, teacher, batch)
         return terms
 
     def validate(self, batch: Batch, progress: Progress) -> LossTerms:

@@ -67,6 +67,11 @@ class ResponseHealth:
         if ids and self._measured is None:
             self._sums = torch.zeros(4, dtype=torch.float64, device=device)
 
+    @property
+    def is_measuring(self) -> bool:
+        """Whether the logits of the present step are measured."""
+        return self._sums is not None
+
     @torch.no_grad()
     def measure(self, student: States, teacher: States | None, batch: Batch) -> None:
         """Add entropy and overlap at the supervised positions of the student's responses, if this step is measured.

@@ -35,6 +35,17 @@ def test_lengths_ends_and_bigrams_are_those_of_all_responses_since_the_last_entr
     assert health.pop() == {}
 
 
+def test_only_steps_with_own_responses_are_measured():
+    health = ResponseHealth()
+    assert not health.is_measuring
+    health.begin_step([], has_ended)
+    assert not health.is_measuring
+    health.begin_step([text(3, END)], has_ended)
+    assert health.is_measuring
+    health.end_step(lambda sums: sums)
+    assert not health.is_measuring
+
+
 def states(width, seed, vocabulary=40, length=6):
     generator = torch.Generator().manual_seed(seed)
     hidden_BTD = torch.randn(2, length, width, generator=generator)
