@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -41,6 +42,11 @@ def write_rows(path: Path, count: int = 600) -> Path:
 
 def write_teacher(folder: Path, rows: Path) -> Path:
     """Write a model of SmolLM2-135M's shape with random weights, and a byte-level tokenizer trained on the texts."""
+    return write_model(folder, rows, SHAPE)
+
+
+def write_model(folder: Path, rows: Path, shape: dict[str, Any]) -> Path:
+    """Write a Llama of this shape with random weights, and a byte-level tokenizer trained on the texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -49,6 +55,6 @@ def write_teacher(folder: Path, rows: Path) -> Path:
     tokenizer.train([str(rows)], trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
     fast.save_pretrained(folder)
-    config = LlamaConfig(**SHAPE, eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id)
+    config = LlamaConfig(**shape, eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id)
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder

@@ -57,10 +57,6 @@ DAMAGES = {
         lambda run: garble(run / "inputs.json"),
         ["student/inputs.json: cannot be read (got JSONDecodeError"],
     ),
-    "other rows": (
-        lambda run: (run.parents[1] / "train.jsonl").write_text('{"instruction": "a", "output": "b"}\n'),
-        ["data.train.path: has other content than the run in "],
-    ),
     "no log": (lambda run: (run / "training.json").unlink(), ["student/training.json: is missing; "]),
     "a garbled log": (lambda run: garble(run / "training.json"), ["student/training.json: is not what a run writes"]),
     "an edited log": (
