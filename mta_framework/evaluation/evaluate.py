@@ -15,7 +15,8 @@ from mta_framework.evaluation.aggregation import Evaluation, SetResult
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Key, Prediction, digest, read_predictions, write_predictions
 from mta_framework.evaluation.report import ReportedMetric
-from mta_framework.evaluation.responses import Journal, TextResponse, respond
+from mta_framework.evaluation.response_journal import Journal, TextResponse
+from mta_framework.evaluation.responses import respond
 from mta_framework.evaluation.scoring import label_metrics, metric_source, score
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.engines import make_engine

@@ -22,7 +22,7 @@ from mta_framework.cli import main
 from mta_framework.registry import discover
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.plugin_binding import bind
-from mta_framework.sweeps import job
+from mta_framework.sweeps import pool
 
 pytestmark = pytest.mark.slow
 WORKER = Path(__file__).with_name("warm_sweep_worker.py")
@@ -118,7 +118,7 @@ def test_interrupted_sweep_ends_its_runs_and_goes_on(end, sweep, write_spec, tmp
     before = {name: (folder / name / "report.json").stat().st_mtime_ns for name in finished(folder)}
     assert len(before) < len(CELLS)
     if end is signal.SIGKILL:
-        monkeypatch.setattr(job, "launch", warm_python.launch)
+        monkeypatch.setattr(pool, "launch", warm_python.launch)
         done = CliRunner().invoke(main, ["sweep", str(path), "--resume", "--jobs", "2"])
         assert done.exit_code == 0, done.output
         assert finished(folder) == set(CELLS)

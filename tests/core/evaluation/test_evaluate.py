@@ -18,7 +18,7 @@ from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Prediction, read_rows
 from mta_framework.evaluation.report import ReportedMetric
-from mta_framework.evaluation.responses import TextResponse
+from mta_framework.evaluation.response_journal import TextResponse
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling_settings import Generation, Sampling, prompt_seeds

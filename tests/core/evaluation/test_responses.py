@@ -11,7 +11,7 @@ import pytest
 from warm_python import CPU, WarmProcess, WarmPython
 
 from mta_framework import RunError
-from mta_framework.evaluation.responses import Journal, TextResponse, Writer
+from mta_framework.evaluation.response_journal import Journal, TextResponse, Writer
 
 A, B = TextResponse("a\nb \u2028 ü", True, 3), TextResponse("", False, 0)
 

@@ -12,7 +12,7 @@ from mta_framework.cli import main
 from mta_framework.errors import InputError, RunError
 from mta_framework.storage import write_json
 from mta_framework.sweeps import run
-from mta_framework.sweeps.job import visible_devices
+from mta_framework.sweeps.pool import visible_devices
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from mta_framework.sweeps import job as job_module
-from mta_framework.sweeps.job import Job, Outcome, Pool, end, is_at_work
+from mta_framework.sweeps.job import Job, Outcome, end, is_at_work
+from mta_framework.sweeps.pool import Pool
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def commands(monkeypatch, tmp_path):
         started.append((process, arguments, environment))
         return process
 
-    monkeypatch.setattr(job_module, "launch", launch)
+    monkeypatch.setattr("mta_framework.sweeps.pool.launch", launch)
     return lines, started
 
 

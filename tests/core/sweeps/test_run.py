@@ -15,7 +15,8 @@ from mta_framework.runs.inputs import contents
 from mta_framework.storage import write_json
 from mta_framework.sweeps import run as run_module
 from mta_framework.sweeps.job import Job, Outcome
-from mta_framework.sweeps.run import RunnerOptions, duration, run_sweep
+from mta_framework.sweeps.run import RunnerOptions, run_sweep
+from mta_framework.sweeps.sweep_progress import duration
 
 
 def report_of(run):
