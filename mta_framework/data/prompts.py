@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 from mta_framework.data.chat_template import ChatTemplate, Conversation, Written
@@ -225,11 +226,20 @@ class _ChatWriter:
         if before is not None:
             start = len(before) - written.lead
             starts += [start] if text.startswith(before[:start]) else []
-        for start in starts:
-            if text.startswith(written.response, start):
-                return start, start + len(written.response)
+        for start, response in product(starts, self._closings(written.response)):
+            if text.startswith(response, start):
+                return start, start + len(response)
         problem = f"messages[{index}] is written in another way once other turns follow"
         raise ValueError(f"{problem}: set data.supervise to 'last', or give every answer a row of its own")
+
+    def _closings(self, response: str) -> Iterator[str]:
+        """An answer with all special tokens that follow it, and with ever fewer: some only end a conversation."""
+        special = sorted(_special_texts(self._tokenizer), key=len, reverse=True)
+        yield response
+        while last := next((text for text in special if text and response.endswith(text)), ""):
+            response = response.removesuffix(last).rstrip()
+            if _ends_turn(response, self._tokenizer):
+                yield response
 
     def _references(self, conversation: Conversation, record: Record) -> tuple[str, ...]:
         """The references; of an answer that calls tools, the text of the calls, without special tokens."""

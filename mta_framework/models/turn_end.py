@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -43,11 +43,14 @@ class TurnEnd:
 def settle_turn_end(tokenizer: PreTrainedTokenizerBase, stored_ids: Iterable[int]) -> TurnEnd:
     """Settle what ends a response of the models that use a tokenizer.
 
-    In a conversation the chat template decides: a response ends with the first end token that it writes after an
-    answer, or the first token of any kind that was added to the vocabulary. Where it writes nothing but white space,
-    and outside of conversations, the tokenizer's end token ends a response. Generation stops at both, and at the stored
-    end tokens that are special tokens of the tokenizer: chat models often stop at several tokens, which only their
-    generation settings list; but the default of a newly initialised model may be an ordinary word of its tokenizer.
+    In a conversation the chat template decides: a response ends with the first end token that it writes after every
+    answer, or else with the first token after every answer that was added to the vocabulary; where there is none, with
+    the first such token after the last answer. Where it writes nothing but white space, and outside of conversations,
+    the tokenizer's end token ends a response.
+
+    Generation stops at both, and at the stored end tokens that are special tokens of the tokenizer: chat models often
+    stop at several tokens, which only their generation settings list; but the default of a newly initialised model may
+    be an ordinary word of its tokenizer.
 
     Args:
         tokenizer: Tokenizer with an end token.
@@ -76,18 +79,41 @@ def _chat_end(tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> tupl
     conversations = [[question, {"role": "assistant", "content": answer}] for answer in _ANSWERS]
     try:
         with time_limit(TEMPLATE_SECONDS):
-            texts = [str(tokenizer.apply_chat_template(turns, tokenize=False)) for turns in conversations]
+            texts = [_rendered(tokenizer, turns) for turns in conversations]
     except Exception as error:  # a template is foreign code: it may raise anything
         return None, f"the chat template refuses a question with its answer ({error_message(error)})"
     if texts[0] == texts[1]:
         return None, "the chat template leaves out the answer"
-    shared = takewhile(lambda pair: pair[0] == pair[1], zip(*map(reversed, texts), strict=False))
-    after = "".join(character for character, _ in shared)[::-1]
+    after = _common_prefix(texts[0][::-1], texts[1][::-1])[::-1]
     if not after.strip():
         return tokenizer.eos_token_id, ""
-    ids = tokenizer(after, add_special_tokens=False)["input_ids"]
-    added = [index for index in ids if index in tokenizer.added_tokens_decoder]
+    answered = len(texts[0]) - len(after)
+    every_time = _common_prefix(texts[0], _rendered_longer(tokenizer, [*conversations[0], question]))[answered:]
+    added = _added_tokens(tokenizer, every_time) or _added_tokens(tokenizer, after)
     if not added:
         shown = after.strip()[:_LONGEST_SHOWN]
         return None, f"the chat template ends an answer with {shown!r}, which is no single token of the tokenizer"
     return next((index for index in added if index in ends), added[0]), ""
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, str]]) -> str:
+    return str(tokenizer.apply_chat_template([dict(turn) for turn in turns], tokenize=False))
+
+
+def _rendered_longer(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, str]]) -> str:
+    """The text of a conversation that goes on after its answer; empty where the template refuses it."""
+    try:
+        with time_limit(TEMPLATE_SECONDS):
+            return _rendered(tokenizer, turns)
+    except Exception:  # a template is foreign code: it may raise anything
+        return ""
+
+
+def _common_prefix(first: str, second: str) -> str:
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    return "".join(character for character, _ in pairs)
+
+
+def _added_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    return [index for index in ids if index in tokenizer.added_tokens_decoder]

@@ -218,6 +218,15 @@ def test_all_answers_are_supervised_up_to_the_end_of_their_turns_and_nothing_els
     assert sample.prompt.endswith("assistant\n") or sample.prompt.endswith("assistant\n\n")
 
 
+def test_a_token_that_ends_the_conversation_belongs_to_no_answer(
+    rendered: Rendered, chat_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    template = chat_templates.CHATML + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"  # Phi-3
+    (sample,) = rendered(template, CHAT, supervise="all")
+    answers = [f"{answer}<|im_end|>" for answer in ("the keeper", "repair", "the end")]
+    assert supervised_text(chat_tokenizer, sample) == answers
+
+
 def test_the_text_is_the_same_whichever_turns_are_supervised(rendered: Rendered) -> None:
     (last,), (both,) = (rendered(chat_templates.QWEN3, CHAT, supervise=supervise) for supervise in ("last", "all"))
     assert last.text == both.text

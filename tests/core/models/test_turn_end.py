@@ -54,6 +54,13 @@ def test_nothing_after_the_first_end_of_a_turn_belongs_to_the_answer():
     # Phi-3 ends each turn, and then the conversation.
     template = CHATML + "{{ eos_token }}"
     assert settle_turn_end(tokenizer(template), (0, 2)).chat_id == 2
+    assert settle_turn_end(tokenizer(template), ()).chat_id == 2
+
+
+def test_a_token_that_only_the_last_answer_ends_with_counts_where_there_is_no_other():
+    # gpt-oss ends the last answer with another token than those before.
+    template = CHATML.replace("<|im_end|>", "{{ '<|im_end|>' if loop.last else '<|eom|>' }}")
+    assert settle_turn_end(tokenizer(template), ()).chat_id == 2
 
 
 def test_a_token_that_only_closes_the_answer_is_passed_over_for_the_end_of_the_turn():
