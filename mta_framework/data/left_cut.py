@@ -90,7 +90,7 @@ def _parts(record: Record, prompt: str) -> list[Span]:
         if start >= 0:
             parts.append((start, start + len(text)))
             end = start
-    return parts or [(0, len(prompt))]
+    return parts[::-1] or [(0, len(prompt))]  # of texts of equal length the first is cut first
 
 
 def _texts(record: Record) -> Iterator[str]:

@@ -82,6 +82,14 @@ def test_the_longest_turn_is_cut_first_and_others_only_where_that_is_not_enough(
     assert contents(34) == ["", "", "x"]
 
 
+def test_of_turns_of_equal_length_the_first_is_cut_first(tokenizer: PreTrainedTokenizerFast) -> None:
+    record = conversation(("user", "zzzzz"), ("assistant", "yes"), ("user", "xxxxx"))
+    length = counted(shortened(record, tokenizer, 1000))
+    shown = text_of(shortened(record, tokenizer, length - 3), tokenizer)
+    assert "user\nzz<|im_end|>" in shown
+    assert "user\nxxxxx<|im_end|>" in shown
+
+
 def test_a_prompt_whose_template_leaves_no_room_for_the_question_cannot_be_shortened(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
