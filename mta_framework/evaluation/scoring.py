@@ -94,7 +94,7 @@ def _check(
 
 
 def _fault(label: str, problem: str) -> str:
-    hint = "The responses are kept: correct the metric or take it out of evaluation.metrics, then resume."
+    hint = "Correct the metric, or take it out of evaluation.metrics; then resume: responses and checkpoints are kept."
     return str(Fault(f"metric {label}", problem, "a finite number for every prediction", hint))
 
 
