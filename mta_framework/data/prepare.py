@@ -55,7 +55,7 @@ def prepare(
     extractor: SpanExtractor | None,
     cache_folder: Path,
     teacher: tuple[PreTrainedTokenizerBase, TurnEnd] | None = None,
-    parse: bool = True,
+    check_only: bool = False,
 ) -> PreparedData:
     """Read, render, parse and tokenise the training and validation sets.
 
@@ -68,18 +68,18 @@ def prepare(
         extractor: Span extractor; None without alignment.
         cache_folder: Directory of the span cache, kept across runs.
         teacher: The same two of the teacher where its tokenizer differs from the student's; None otherwise.
-        parse: Whether spans are parsed; False where another fault stops the run and only those of the data are wanted.
+        check_only: Whether a fault elsewhere stops the run, so that rows are read for their own faults, and no more.
 
     Raises:
-        InputError: The data sets are faulty; all faults are listed.
+        InputError: The data sets are faulty, all faults are listed; or ``check_only``, with as many as there are.
         RunError: The extractor fails or breaks its contract.
     """
-    cache = SpanCache(cache_folder, extractor, section.processes) if extractor and parse else None
+    cache = SpanCache(cache_folder, extractor, section.processes) if extractor else None
     sides = [SampleTokenizer(*side, section.max_length) for side in [(tokenizer, turn_end), teacher] if side]
     preparer = _Preparer(section, cache, sides)
     faults: list[Fault] = []
     rendered = [preparer.render(faults, name, part) for name, part in _parts(section)]
-    if faults:
+    if faults or check_only:
         raise InputError(faults)
     encoded = [preparer.encode(faults, samples) for samples in rendered]
     if faults:

@@ -10,7 +10,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from mta_framework.data.rows import RowError, decode_row, scan_row
 from mta_framework.errors import Fault, InputError, error_message
@@ -48,7 +48,7 @@ def file_rows(path: Path, where: str) -> Iterator[tuple[str, object]]:
                 yield from _parquet_rows(path, where)
             elif start.startswith(_GZIP):
                 with gzip.open(file) as unpacked:
-                    yield from _json_rows(unpacked, path)
+                    yield from _json_rows(cast(IO[bytes], unpacked), path)
             else:
                 yield from _json_rows(file, path)
     except (OSError, EOFError, zlib.error) as error:

@@ -54,7 +54,7 @@ def _templates(form: str) -> Environment:
         templates.globals |= {"style": lambda: Markup(stylesheet() + _source(templates, "style.css"))}
         templates.globals |= {"heat_rules": _rules}
     else:
-        renderers = {
+        renderers: dict[str, Callable[..., str]] = {
             "markdown_table": markdown.markdown_table,
             "sentence": markdown.sentence,
             "code": markdown.code_span,

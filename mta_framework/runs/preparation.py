@@ -101,7 +101,7 @@ def prepare_run(bound: BoundRun) -> RunInputs:
             bound.spans,
             folder,
             run_models.separate_teacher,
-            parse=not faults,
+            check_only=bool(faults),
         )
         sampler = sampler_for(data.train.examples, spec.training, spec.seed)
         if data.validation and (fault := validation_fault(len(data.validation.examples), processes().num_processes)):
