@@ -202,8 +202,15 @@ def _report(
 ) -> Report:
     """Write the report; ``fields`` are the fields that runs and evaluations fill in each in its own way."""
     versions = {**environment(processes().device, bound.packages), "processes": str(processes().num_processes)}
-    common = {"evaluation": scores, "timings": clock.seconds, "versions": versions, "command": command}
-    report = Report(bound.spec.name, inputs=known, **common, **fields)
+    report = Report(
+        bound.spec.name,
+        inputs=known,
+        evaluation=scores,
+        timings=clock.seconds,
+        versions=versions,
+        command=command,
+        **fields,
+    )
     if processes().is_main_process:
         write_report(RunFolder.of(bound.spec).path, report)
     processes().wait_for_everyone()

@@ -65,6 +65,7 @@ def require_same(bound: BoundRun) -> None:
     spec, folder = bound.spec, RunFolder.of(bound.spec)
     began, _ = read_document(folder.spec_file)
     now_is = spec.model_dump(mode="json")
+    before, after = _without_locations(spec, began, now_is)
     faults = [
         Fault(
             where,
@@ -72,7 +73,7 @@ def require_same(bound: BoundRun) -> None:
             f"{json.dumps(then)} as in its spec.json",
             "Set it back, choose another name, or delete the folder." + _hint(where, began, now_is),
         )
-        for where, then, now in differences(RunSpec, *_without_locations(spec, began, now_is), ("weights",))
+        for where, then, now in differences(RunSpec, before, after, ("weights",))
     ]
     if folder.inputs.is_file():
         faults += changed_inputs(bound, folder)
