@@ -60,6 +60,8 @@ class FieldCheck:
     def _rendered(self, turns: Sequence[Turn], tools: Sequence[Turn]) -> str | None:
         try:
             return self._template.render(turns, tools)
+        except TimeoutError:
+            raise
         except Exception:  # a template is foreign code
             return None
 
