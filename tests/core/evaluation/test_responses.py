@@ -22,7 +22,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mta_framework import Metric, ScoreSet
-from mta_framework.evaluation import responses
+from mta_framework.evaluation import response_journal
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate_models
 from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.distributed import shutdown
@@ -34,17 +34,17 @@ class Length(Metric):
 
 folder, last = Path(sys.argv[1]), int(sys.argv[2])
 written = 0
-plain = responses.Writer.add
+plain = response_journal.Writer.add
 
-def add(self, place, response):
+def add(self, position, response):
     global written
-    plain(self, place, response)
+    plain(self, position, response)
     written += 1
     if written == last:
         os.write(self._file.fileno(), b'\\n{"key": "torn')
         os.kill(os.getpid(), signal.SIGKILL)
 
-responses.Writer.add = add
+response_journal.Writer.add = add
 vocabulary = {f"w{number}": number for number in range(30)}
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="w0")))
 torch.manual_seed(1)
