@@ -23,6 +23,9 @@ from typing import Any
 
 import datasets
 import spacy
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.records import read_records
@@ -141,7 +144,9 @@ def samples_of(command: argparse.Namespace) -> list[Sample]:
         records = made_up(command.texts)
     else:
         records = read_records(DatasetSection(path=str(command.data), limit=command.texts), "data")
-    return render_prompts(records, "alpaca", None, split_fields=True)  # type: ignore[arg-type]
+    # The Alpaca template does not ask the tokenizer.
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"?": 0}, unk_token="?")))
+    return render_prompts(records, "alpaca", tokenizer, split_fields=True)
 
 
 def field_ranges(sample: Sample) -> Iterator[tuple[int, int]]:

@@ -128,7 +128,7 @@ def test_another_evaluation_in_the_same_folder_is_refused_with_all_that_differs(
     assert "evaluation.metrics: repeats a metric (got rouge_l twice)" in done.stderr
     where = [line.split(": ")[0] for line in done.stderr.splitlines()]
     assert where[:2] == ["evaluation.sets.a.path", "evaluation.temperature"]
-    assert "began with (got 1.0); 0.7 as in its spec.json" in done.stderr
+    assert "began with (got 1.0); expected 0.7 as in its spec.json" in done.stderr
     assert (tmp_path / "evaluations" / "tiny" / "report.json").read_bytes() == before
     assert mta("models/tiny", *changed, "--seeds", "1", *SHORT, "-o", "elsewhere").exit_code == 0
     assert read_report(tmp_path / "elsewhere").name == "elsewhere"
@@ -152,7 +152,7 @@ def test_faults_of_model_sets_and_metrics_come_at_once(mta, test_file, tmp_path)
     assert not (tmp_path / "evaluations").exists()
 
     done = mta("models/none", "--data", "a=none.jsonl", "--metric", "rouge_l", "--metric", "rogue_l")
-    assert [line.split(" (got")[0] for line in done.stderr.splitlines()[:3]] == [
+    assert [line.split(" (got")[0].split("; expected")[0] for line in done.stderr.splitlines()[:3]] == [
         "--metric: no metric is called 'rogue_l'",
         "--data a: does not exist",
         "model.path: does not exist",

@@ -173,9 +173,15 @@ def test_plan_trains_nothing_and_counts_what_would_be(spec_dict, write_spec, tmp
 @pytest.mark.parametrize(
     ("pairs", "got"),
     [
-        ("[]", r".*at least one pair, of the granularities words alone"),
-        ('[LayerPair(9, 1, "words")]', r"layers 1 to 4 of the student and 1 to 4 of the teacher \(got 9->1\)"),
-        ('[LayerPair(1, 1, "letters")]', r".*words \(got 1->1 letters\)"),
+        ("[]", r"return at least one pair, of the granularities words alone"),
+        (
+            '[LayerPair(9, 1, "words")]',
+            r"name pairs within layers 1 to 4 of the student and 1 to 4 of the teacher \(got 9->1\)",
+        ),
+        (
+            '[LayerPair(1, 1, "letters")]',
+            r"return at least one pair, of the granularities words alone \(got 1->1 letters\)",
+        ),
     ],
 )
 def test_mapper_that_breaks_its_contract_is_named_before_anything_is_trained(
@@ -197,6 +203,6 @@ def mta_register_layer_mappers():
     return (Odd,)
 """)
     spec_dict["alignment"] = {**spec_dict["alignment"], "layers": {"name": "odd"}}
-    with pytest.raises(RunError, match=rf"^layer mapper 'odd' must (return|name) pairs (of|within) {got}$"):
+    with pytest.raises(RunError, match=rf"^layer mapper 'odd' must {got}$"):
         pipeline.run(bind(write_spec(spec_dict), discover([plugin])))
     assert not list((tmp_path / "runs").glob("*/student"))
