@@ -14,6 +14,7 @@ from mta_framework.data.reasoning import marks_to_strip
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import SampleTokenizer, as_responses
 from mta_framework.distributed import gather, run_on_main, shard
+from mta_framework.errors import Fault, InputError
 from mta_framework.evaluation.aggregation import mean_over_prompts
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.scoring import score
@@ -109,6 +110,9 @@ def validation_answers(
         student: Student under training.
         tokenizer: Tokenizer of the student.
         turn_end: What ends a response in its tokens.
+
+    Raises:
+        InputError: No prompt is left.
     """
     section, data = spec.training.generation, spec.data
     assert data.validation is not None
@@ -118,6 +122,10 @@ def validation_answers(
     texts = SampleTokenizer(tokenizer, turn_end, None).tokenise(as_responses(samples))
     rows = [row for row, text in enumerate(texts) if text.prompt_length <= data.max_prompt_length]
     rows = rows[: spec.training.eval_prompts]
+    if not rows:
+        problem = f"every validation prompt is longer than {data.max_prompt_length} tokens ({len(texts)} rows)"
+        expected = f"at least one prompt that fits, to score answers by {metric.NAME}"
+        raise InputError([Fault("data.max_prompt_length", problem, expected, "Raise data.max_prompt_length.")])
     return ValidationAnswers(
         metric,
         engine,

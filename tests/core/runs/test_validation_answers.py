@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoTokenizer
 
-from mta_framework import Metric, ScoreSet
+from mta_framework import InputError, Metric, ScoreSet
 from mta_framework.generation.sampling_settings import Generation
 from mta_framework.models.turn_end import settle_turn_end
 from mta_framework.runs.validation_answers import validation_answers
@@ -71,3 +71,9 @@ def test_the_mean_is_the_metric_s_own_with_its_weights(build):
 def test_all_prompts_that_are_short_enough_are_answered_without_a_limit(build):
     answers, _ = build()
     assert len(answers.prompts) == len(answers.prompt_ids) == 6
+
+
+def test_a_set_without_a_prompt_that_fits_is_a_fault(build, spec_dict):
+    spec_dict["data"] = {**spec_dict["data"], "max_prompt_length": 10}
+    with pytest.raises(InputError, match=r"every validation prompt is longer than 10 tokens \(6 rows\)"):
+        build()
