@@ -169,14 +169,15 @@ class ChatTemplate:
         it in a whole conversation, unless the generation prompt closes the block itself.
         """
         assert self._marks is not None
-        reasoning, content = self._marks.split(conversation.answer.get("content") or "")
+        closed = self._marks.close in opened[len(head) :]
+        reasoning, content = self._marks.split(conversation.answer.get("content") or "", not closed)
         reasoning = conversation.answer.get(REASONING) or reasoning
         bare = {key: value for key, value in conversation.answer.items() if key != REASONING} | {"content": content}
         whole = self.render([*conversation.turns, bare], conversation.tools)
         if not whole.startswith(head):
             raise ValueError("the conversation with the answer does not begin with the prompt for it")
         rest = whole[len(head) :]
-        if self._marks.close in opened[len(head) :]:
+        if closed:
             return Written(opened, rest)
         if reasoning:
             return Written(opened, f"{reasoning.strip()}\n{self._marks.close}\n\n{rest}")
@@ -199,7 +200,7 @@ class ChatTemplate:
     def reasons(self, answer: Turn) -> bool:
         """Whether an answer has reasoning."""
         content = answer.get("content") or ""
-        return bool(answer.get(REASONING) or (self._marks and self._marks.close in content))
+        return bool(answer.get(REASONING) or (self._marks and self._marks.has_block(content)))
 
     def begins_reasoning(self, conversation: Conversation) -> bool:
         """Whether the generation prompt begins a reasoning block."""

@@ -27,10 +27,21 @@ class Marks(NamedTuple):
         """Whether a prompt ends with the beginning of a reasoning block."""
         return prompt.rstrip().endswith(self.open)
 
-    def split(self, text: str) -> tuple[str, str]:
-        """Split an answer into its reasoning, empty where there is none, and the rest."""
-        reasoning, close, rest = text.rpartition(self.close)
-        return (reasoning.rpartition(self.open)[2].strip(), rest.lstrip()) if close else ("", text)
+    def has_block(self, text: str) -> bool:
+        """Whether an answer begins with a whole reasoning block; marks further on are text."""
+        return self.opened_by(text) and self.close in text
+
+    def split(self, text: str, opened: bool = False) -> tuple[str, str]:
+        """Split an answer into its reasoning, empty where there is none, and the rest.
+
+        Args:
+            text: An answer.
+            opened: Whether the prompt has begun a reasoning block.
+        """
+        if self.close not in text or not (opened or self.opened_by(text)):
+            return "", text
+        reasoning, _, rest = text.partition(self.close)
+        return reasoning.strip().removeprefix(self.open).strip(), rest.lstrip()
 
     def answer(self, text: str, opened: bool = False, finished: bool = True) -> str:
         """Return an answer without its reasoning.
@@ -41,12 +52,13 @@ class Marks(NamedTuple):
             finished: Whether the response ended before the token limit.
 
         Returns:
-            What follows the last reasoning block. Nothing, where the block was cut off at the token limit. A finished
-            response that never ends the block that its prompt began is all answer.
+            What follows the reasoning block at the beginning. Nothing, where the block was cut off at the token limit.
+            A finished response that never ends the block that its prompt began is all answer, and so are marks that
+            stand further on.
         """
         if self.close in text:
-            return self.split(text)[1]
-        if self.open in text:
+            return self.split(text, opened)[1]
+        if self.opened_by(text) or (self.open in text and not finished):
             return text.partition(self.open)[0].rstrip()
         return "" if opened and not finished else text
 
