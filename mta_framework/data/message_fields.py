@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from mta_framework.data.chat_template import ChatTemplate, Conversation, Turn
-from mta_framework.data.rows import REASONING
+from mta_framework.data.rows import NOTHING, REASONING
 
 _CHANGED = "\ue000"
 
@@ -35,8 +35,8 @@ class FieldCheck:
         if tools and not self._known(("tools",), ((whole, tools), (whole, ()))):
             yield f"tools is left out by the chat template (got {len(tools)})"
         for index, turn in enumerate(whole):
-            shape = (turn["role"], index == 0, *((name, bool(value)) for name, value in sorted(turn.items())))
-            for name in (name for name, value in turn.items() if name != "role" and value):
+            shape = (turn["role"], index == 0, *((name, turn[name] not in NOTHING) for name in sorted(turn)))
+            for name in (name for name, value in turn.items() if name != "role" and value not in NOTHING):
                 if name == REASONING and turn is conversation.answer and self._template.begins_reasoning(conversation):
                     continue  # it goes into the block that the generation prompt begins
                 changed = (*whole[:index], _without(turn, name), *whole[index + 1 :])
@@ -67,9 +67,11 @@ class FieldCheck:
 
 
 def _without(turn: Turn, name: str) -> Turn:
-    """The turn without a field; with another content, as a turn has to have one."""
+    """The turn without a field; with another content, as a turn has to have one, and with true for 0 and false."""
     if name == "content":
         return {**turn, name: f"{turn[name]}{_CHANGED}"}
+    if not turn[name]:  # to many templates the same as no field at all
+        return {**turn, name: True}
     return {key: value for key, value in turn.items() if key != name}
 
 

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from mta_framework.data.chat_template import ChatTemplate, Conversation, Written
 from mta_framework.data.message_fields import FieldCheck
 from mta_framework.data.rows import ANSWERS, CALLS, Instruction, Message, Record
 from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError, error_message, nearest
+from mta_framework.models.turn_end import chat_end_text
 from mta_framework.spans.template_boundaries import chat_boundaries, fill_template
 from mta_framework.spec.data import DataSection
 from mta_framework.types import Span
@@ -198,11 +200,19 @@ class _ChatWriter:
             sample = replace(sample, boundaries=self._boundaries(sample, conversation))
         return sample, left_out
 
+    @cached_property
+    def _ends(self) -> tuple[str, ...]:
+        """Texts of the tokens that may end a turn: the special ones, and the one that the template ends answers with.
+
+        Other added tokens, such as those around calls of tools, are text of the answer.
+        """
+        return tuple(filter(None, {*_special_texts(self._tokenizer), chat_end_text(self._tokenizer)}))
+
     def _written(self, conversation: Conversation) -> Written:
         """Prompt and answer; what the template writes after the token that ends the turn is left out."""
         written = self._template.write(conversation)
         ended = written.response.rstrip()
-        return written._replace(response=ended) if _ends_turn(ended, self._tokenizer) else written
+        return written._replace(response=ended) if ended.endswith(self._ends) else written
 
     def _with_all_turns(self, sample: Sample, conversation: Conversation) -> Sample:
         """The sample with its response from the first answer of the conversation on, and all answers supervised.
@@ -238,14 +248,14 @@ class _ChatWriter:
         yield response
         while last := next((text for text in special if text and response.endswith(text)), ""):
             response = response.removesuffix(last).rstrip()
-            if _ends_turn(response, self._tokenizer):
+            if response.endswith(self._ends):
                 yield response
 
     def _references(self, conversation: Conversation, record: Record) -> tuple[str, ...]:
         """The references; of an answer that calls tools, the text of the calls, without special tokens."""
         if CALLS not in conversation.answer:
             return record.references
-        special = map(re.escape, sorted(_special_texts(self._tokenizer), key=len, reverse=True))
+        special = map(re.escape, sorted(self._ends, key=len, reverse=True))
         return (re.sub("|".join(special), "", self._template.write(conversation).response).strip(),)
 
     def _boundaries(self, sample: Sample, conversation: Conversation) -> tuple[int, ...]:
@@ -259,10 +269,6 @@ class _ChatWriter:
 
         boundaries = chat_boundaries(sample.text, [turns[index]["content"] for index in indices], render_contents)
         return tuple(sorted({len(sample.prompt), *boundaries}))
-
-
-def _ends_turn(response: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    return response.endswith(tuple(_special_texts(tokenizer)))
 
 
 def _special_texts(tokenizer: PreTrainedTokenizerBase) -> set[str]:

@@ -16,6 +16,9 @@ CALLS = "tool_calls"
 REASONING = "reasoning_content"
 """Field of a turn with the reasoning before its content."""
 
+NOTHING: tuple[object, ...] = (None, "", [], {})
+"""Values of fields that say nothing; 0 and false do."""
+
 
 @dataclass(frozen=True)
 class Instruction:
@@ -171,7 +174,7 @@ def scan_row(text: str, start: int) -> tuple[object, int]:
 def unused_keys(row: Mapping[str, Any]) -> list[str]:
     """Return the keys of a sound row that hold something and are not used."""
     kind = next(kind for kind in _KINDS if all(key in row for key in kind.keys))
-    return [key for key, value in row.items() if key not in (*kind.keys, *kind.more) and value not in _NOTHING]
+    return [key for key, value in row.items() if key not in (*kind.keys, *kind.more) and value not in NOTHING]
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -211,7 +214,7 @@ def _message(turn: object, name: str) -> Message:
     if not isinstance(turn, Mapping) or "role" not in turn or not ("content" in turn or turn.get(CALLS)):
         raise RowError(f"{name} must be an object with role and content (got {_short(turn)})", _TURNS)
     # A field that is null or empty says nothing: tables of rows have every field in each of them.
-    more = {key: value for key, value in turn.items() if key not in ("role", "content") and value not in _NOTHING}
+    more = {key: value for key, value in turn.items() if key not in ("role", "content") and value not in NOTHING}
     for key, value in more.items():
         _field(value, f"{name}.{key}", key)
     content = turn.get("content")
@@ -250,7 +253,7 @@ def _content(value: object, name: str) -> str:
 
 def _tools(value: object) -> tuple[Mapping[str, Any], ...]:
     """The tools of a row: a list of JSON schemas, or the text of one."""
-    if value in _NOTHING:
+    if value in NOTHING:
         return ()
     expected = "a list of JSON schemas"
     if isinstance(value, str):
@@ -303,5 +306,4 @@ _KINDS = (
 )
 _ROW_KINDS = "instruction and output (and input), or prompt and completion, or messages"
 _TURNS = "objects with role and content, the last of the assistant"
-_NOTHING: tuple[object, ...] = (None, "", [], {})
 _TEXT_FIELDS = (REASONING, "name", "tool_call_id")

@@ -114,14 +114,17 @@ class SampleTokenizer:
         if sample.templated:
             last = sample.supervised[-1][0] if sample.supervised else len(sample.prompt)
             response = _up_to_end(response, self.turn_end, last)
-            # Some templates end a call of a tool with another token than an answer.
-            end = None if response.ids[-1:].tolist() in [[index] for index in self.turn_end.stop_ids] else end
+        else:
+            response = _up_to_stop(response, self.turn_end, sample.text)
+        # Some templates end a call of a tool with another token than an answer, and a completion may hold its end.
+        end = None if np.isin(response.ids[-1:], self.turn_end.stop_ids).any() else end
         ids = join_response(prompt.ids, response.ids, end)
         offsets = np.concatenate([prompt.offsets, response.offsets])[: self._max_length]
         special = np.isin(ids[: len(offsets)], self._special)
+        marker = special | np.isin(ids[: len(offsets)], self.turn_end.stop_ids)
         truncated = len(ids) > len(ids[: self._max_length])
         ids = ids[: self._max_length]
-        supervised = supervised_tokens(offsets, sample.supervised, len(ids)) if sample.supervised else None
+        supervised = supervised_tokens(offsets, sample.supervised, len(ids), marker) if sample.supervised else None
         return TokenisedText(ids, offsets, len(prompt.ids), special, truncated, supervised)
 
 
@@ -266,6 +269,14 @@ def _up_to_end(response: Tokens, turn_end: TurnEnd, start: int) -> Tokens:
     """Leave out what a chat template writes after the end of the last answer, which begins at character ``start``."""
     ends = np.flatnonzero((response.ids == turn_end.chat_id) & (response.offsets[:, 0] >= start))
     return response if not len(ends) else Tokens(response.ids[: ends[-1] + 1], response.offsets[: ends[-1] + 1])
+
+
+def _up_to_stop(response: Tokens, turn_end: TurnEnd, text: str) -> Tokens:
+    """Leave out white space behind an end that a completion holds."""
+    for last in np.flatnonzero(np.isin(response.ids, turn_end.stop_ids))[-1:]:
+        if not text[response.offsets[last, 1] :].strip():
+            return Tokens(response.ids[: last + 1], response.offsets[: last + 1])
+    return response
 
 
 def _appends_end(ids: NDArray[np.int32], text: str, tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -64,6 +64,12 @@ def settle_turn_end(tokenizer: PreTrainedTokenizerBase, stored_ids: Iterable[int
     return TurnEnd(tokenizer.eos_token_id, chat_id, tuple(sorted(ends)), problem)
 
 
+def chat_end_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the text of the token that ends an answer in a conversation; empty where it is not settled."""
+    chat_id, _ = _chat_end(tokenizer, {tokenizer.eos_token_id})
+    return "" if chat_id is None else str(tokenizer.convert_ids_to_tokens(chat_id))
+
+
 def stored_end_ids(stored: GenerationConfig | None) -> tuple[int, ...]:
     """Return the end tokens of stored generation settings; none where there are no settings or they name none."""
     named = stored.eos_token_id if stored is not None else None

@@ -11,7 +11,7 @@ import chat_templates
 import numpy as np
 import pytest
 from sides import sides
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.records import read_records
@@ -128,6 +128,12 @@ USER, ANSWER = turn("user", "a"), turn("assistant", "b")
             "messages[1].reasoning_content is left out by the chat template (got \"c\" of role 'assistant')",
         ),
         ("QWEN3", {"messages": [turn("user", "a", name="Ann"), ANSWER]}, "messages[0].name is left out"),
+        (
+            "CHATML",
+            {"messages": [USER, turn("assistant", "b", weight=0), USER, ANSWER]},
+            "messages[1].weight is left out by the chat template (got 0 of role 'assistant')",
+        ),
+        ("CHATML", {"messages": [USER, turn("assistant", "b", train=False), USER, ANSWER]}, "(got false of role"),
         ("QWEN3", {"messages": [turn("developer", "d"), USER, ANSWER]}, "messages[0].content is left out"),
         ("QWEN3", {"messages": [USER, call({"a": 1}), turn("tool", "7", tool_call_id="x"), ANSWER]}, "tool_call_id"),
         ("R1", {"messages": [USER, turn("tool", "7"), ANSWER]}, "messages[1].content is left out"),
@@ -225,6 +231,36 @@ def test_a_token_that_ends_the_conversation_belongs_to_no_answer(
     (sample,) = rendered(template, CHAT, supervise="all")
     answers = [f"{answer}<|im_end|>" for answer in ("the keeper", "repair", "the end")]
     assert supervised_text(chat_tokenizer, sample) == answers
+
+
+def test_a_field_that_is_false_is_written_where_the_template_reads_it(rendered: Rendered) -> None:
+    template = chat_templates.CHATML.replace("{{ m.content }}", "{{ m.content }}{% if m.sure %}!{% endif %}")
+    (sample,) = rendered(template, {"messages": [turn("user", "a", sure=False), ANSWER]})
+    assert sample.prompt == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_an_end_that_takes_the_white_space_behind_it_is_supervised(
+    rendered: Rendered, chat_tokenizer: PreTrainedTokenizerFast, left: bool
+) -> None:
+    end = AddedToken("<|end|>", lstrip=left, rstrip=True, special=True, normalized=False)
+    chat_tokenizer.add_special_tokens({"additional_special_tokens": [end]})
+    (sample,) = rendered(chat_templates.CHATML.replace("<|im_end|>", "<|end|>"), CHAT, supervise="all")
+    answers = [f"{answer}<|end|>" for answer in ("the keeper", "repair", "the end")]
+    assert supervised_text(chat_tokenizer, sample) == answers
+
+
+def test_an_end_that_is_no_special_token_ends_turns_and_other_added_tokens_are_text(
+    rendered: Rendered, chat_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    chat_tokenizer.add_tokens(["<|end|>", "<tool_call>", "</tool_call>"])
+    (sample,) = rendered(chat_templates.CHATML.replace("<|im_end|>", "<|end|>"), CHAT, supervise="all")
+    answers = [f"{answer}<|end|>" for answer in ("the keeper", "repair", "the end")]
+    assert supervised_text(chat_tokenizer, sample) == answers
+    row = {"messages": [USER, call({"city": "Oslo"})]}
+    (asked,) = rendered(chat_templates.QWEN3.replace("<|im_end|>", "<|end|>"), row, supervise="none")
+    text = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+    assert asked.references == (text,)
 
 
 def test_the_text_is_the_same_whichever_turns_are_supervised(rendered: Rendered) -> None:

@@ -171,6 +171,8 @@ BYTE_LEVEL = {"GPT-2": byte_level(), "Llama 3": byte_level(LLAMA3_SPLIT)}
 def test_byte_level_tokenizers_give_prompt_and_response_the_ids_that_they_have_alone(kind, prompt, response):
     tokenizer = BYTE_LEVEL[kind]
     (example,) = encode([Sample(prompt, response, ("",))], None, sides(400, tokenizer), 399).examples
+    if response.rstrip().endswith(tokenizer.eos_token):  # white space behind the end is left out
+        response = response.rstrip()
     expected = alone(tokenizer, prompt) + alone(tokenizer, response)
     ends = [] if alone(tokenizer, response)[-1:] == [tokenizer.eos_token_id] else [tokenizer.eos_token_id]
     assert example.input_ids.tolist() == expected + ends

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import chat_templates
 import numpy as np
 import pytest
 from sides import sides
@@ -73,6 +74,17 @@ def test_an_end_that_stands_in_the_prompt_itself_is_kept(byte_tokenizer: Build) 
     tokenizer = byte_tokenizer()
     example = encode_one(sample("repair<|end|>", "x"), tokenizer)
     assert text_of(example.input_ids, tokenizer) == "repair<|end|>x<|end|>"
+
+
+@pytest.mark.parametrize("space", ["", "\n"])
+def test_a_completion_that_holds_the_end_of_a_turn_gets_no_other(
+    chat_tokenizer: PreTrainedTokenizerFast, space: str
+) -> None:
+    chat_tokenizer.chat_template = chat_templates.CHATML
+    assert chat_tokenizer.eos_token != "<|im_end|>"
+    row = Sample("<|im_start|>assistant\n", f"the lamp<|im_end|>{space}", ("",))
+    (example,) = encode([row], None, sides(50, chat_tokenizer), 49).examples
+    assert chat_tokenizer.decode(example.input_ids[example.prompt_length :]) == "the lamp<|im_end|>"
 
 
 def test_chat_prompts_get_no_second_set_of_special_tokens(chat_tokenizer: PreTrainedTokenizerFast) -> None:
