@@ -18,6 +18,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "chat": "errors storage",
         "batch_policies": "errors interfaces types",
         "chunked_loss": "errors types",
+        "divergence_loss": "chunked_loss interfaces types",
         "spans": "errors interfaces storage types",
         "models": "errors spec storage timers types",
         "data": "errors interfaces models spans spec storage timers types",
@@ -47,6 +48,14 @@ ROOMS: dict[str, frozenset[str]] = {
 """
 
 PUBLIC = frozenset(
-    {"batch_policies", "chat", "chunked_loss", "spans.phrases", "spans.segments", "spans.words_by_script"}
+    {
+        "batch_policies",
+        "chat",
+        "chunked_loss",
+        "divergence_loss",
+        "spans.phrases",
+        "spans.segments",
+        "spans.words_by_script",
+    }
 )
 """Packages and modules that plugins may import, besides the public names of ``mta_framework``."""

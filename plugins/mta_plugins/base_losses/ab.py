@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework import BatchPolicy, PluginParams
 from mta_framework.batch_policies import Batches, FixedBatches
+from mta_framework.divergence_loss import DivergenceLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class AB(BaseLoss):
+class AB(DivergenceLoss):
     """Alpha-beta divergence between teacher and student (ABKD), which contains both KL divergences and more.
 
     With teacher p, student q, alpha a and beta b, per supervised token:
@@ -49,16 +50,7 @@ class AB(BaseLoss):
         """The policy of the option ``batches``."""
         return self.params.batches.create()
 
-    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """Compute the term ``ab``, without unit, per supervised token."""
-        from mta_framework import chunked_loss
-
-        assert teacher is not None
-        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
-        total = chunked_loss.chunked_sum(self._values, *inputs)
-        return (LossTerm(self.NAME, total, TOKENS),)
-
-    def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         from mta_framework.chunked_loss import log_softmax
 
         a, b = self.params.alpha, self.params.beta

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework import BatchPolicy, PluginParams
 from mta_framework.batch_policies import Batches, FixedBatches
+from mta_framework.divergence_loss import DivergenceLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class AKL(BaseLoss):
+class AKL(DivergenceLoss):
     """Forward and reverse KL divergence, mixed at each position by the gaps in the head and tail of the teacher.
 
     The head are the teacher's likeliest tokens with a joint probability of at most ``head_mass``, at least one; the
@@ -39,16 +40,7 @@ class AKL(BaseLoss):
         """The policy of the option ``batches``."""
         return self.params.batches.create()
 
-    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """Compute the term ``akl``, in nats per supervised token."""
-        from mta_framework import chunked_loss
-
-        assert teacher is not None
-        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
-        total = chunked_loss.chunked_sum(self._values, *inputs)
-        return (LossTerm(self.NAME, total, TOKENS),)
-
-    def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         import torch
 
         from mta_framework.chunked_loss import log_softmax

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework import BatchPolicy, PluginParams
 from mta_framework.batch_policies import Batches, FixedBatches
+from mta_framework.divergence_loss import DivergenceLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class CSD(BaseLoss):
+class CSD(DivergenceLoss):
     """Squared differences of the log-ratios of student and teacher, over all pairs of tokens (concrete scores).
 
     With ``d_v = log q_v - log p_v`` of student q and teacher p, and weights w and w' without gradient, per supervised
@@ -44,16 +45,7 @@ class CSD(BaseLoss):
         """The policy of the option ``batches``."""
         return self.params.batches.create()
 
-    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """Compute the term ``csd``, without unit, per supervised token."""
-        from mta_framework import chunked_loss
-
-        assert teacher is not None
-        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
-        total = chunked_loss.chunked_sum(self._values, *inputs)
-        return (LossTerm(self.NAME, total, TOKENS),)
-
-    def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         import torch
 
         from mta_framework.chunked_loss import log_softmax

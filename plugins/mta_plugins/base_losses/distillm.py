@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework import BatchPolicy, PluginParams
 from mta_framework.batch_policies import AdaptiveBatches, Batches
+from mta_framework.divergence_loss import DivergenceLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class DistiLLM(BaseLoss):
+class DistiLLM(DivergenceLoss):
     """Skewed KL divergence, from a mixture of teacher and student, with DistiLLM's share of student responses.
 
     With teacher p, student q and skew a, per supervised token and in nats: ``reverse`` is
@@ -42,16 +43,7 @@ class DistiLLM(BaseLoss):
         """The policy of the option ``batches``."""
         return self.params.batches.create()
 
-    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """Compute the term ``distillm``, in nats per supervised token."""
-        from mta_framework import chunked_loss
-
-        assert teacher is not None
-        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
-        total = chunked_loss.chunked_sum(self._values, *inputs)
-        return (LossTerm(self.NAME, total, TOKENS),)
-
-    def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         from mta_framework import chunked_loss
 
         forward = self.params.divergence == "forward"

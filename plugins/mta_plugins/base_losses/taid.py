@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, JsonValue, model_validator
 
-from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework import Batch, BatchPolicy, LossTerms, PluginParams, Progress, States
 from mta_framework.batch_policies import Batches, FixedBatches
+from mta_framework.divergence_loss import DivergenceLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TAID(BaseLoss):
+class TAID(DivergenceLoss):
     """Cross-entropy to a target between student and teacher that moves to the teacher as training goes on (TAID).
 
     With logits z_q of the student and z_p of the teacher, the target is ``softmax((1 - t) z_q + t z_p)`` without
@@ -59,14 +60,9 @@ class TAID(BaseLoss):
         return self.params.batches.create()
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """Compute the term ``taid``, in nats per supervised token."""
-        from mta_framework import chunked_loss
-
-        assert teacher is not None
+        """Compute the term ``taid``, in nats per supervised token, for the present target."""
         self._done = progress.step / progress.total_steps
-        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
-        total = chunked_loss.chunked_sum(self._values, *inputs)
-        return (LossTerm(self.NAME, total, TOKENS),)
+        return super().compute(student, teacher, batch, progress)
 
     def observe(self, values: Mapping[str, float]) -> None:
         """Move the target, given the loss of the step."""
@@ -88,7 +84,7 @@ class TAID(BaseLoss):
         """Continue with the target of a checkpoint."""
         self._share, self._decrease, self._previous = state["share"], state["decrease"], state["previous"]
 
-    def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         from mta_framework.chunked_loss import log_softmax
 
         target = (1 - self._share) * student_logits.detach() + self._share * teacher_logits

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework import BatchPolicy, PluginParams
 from mta_framework.batch_policies import Batches, FixedBatches
+from mta_framework.divergence_loss import DivergenceLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class ToDi(BaseLoss):
+class ToDi(DivergenceLoss):
     """Forward and reverse KL divergence, mixed for each token of the vocabulary by the ratio of its probabilities.
 
     With teacher p, student q and ``a_v = sigmoid(log p_v - log q_v)`` without gradient, per supervised token and in
@@ -37,16 +38,7 @@ class ToDi(BaseLoss):
         """The policy of the option ``batches``."""
         return self.params.batches.create()
 
-    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """Compute the term ``todi``, in nats per supervised token."""
-        from mta_framework import chunked_loss
-
-        assert teacher is not None
-        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
-        total = chunked_loss.chunked_sum(self._values, *inputs)
-        return (LossTerm(self.NAME, total, TOKENS),)
-
-    def _values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         from mta_framework.chunked_loss import log_softmax
 
         log_p, log_q = log_softmax(teacher_logits), log_softmax(student_logits)
