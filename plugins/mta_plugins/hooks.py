@@ -9,6 +9,7 @@ from mta_plugins.base_losses.amid import AMiD
 from mta_plugins.base_losses.csd import CSD
 from mta_plugins.base_losses.distillm import DistiLLM
 from mta_plugins.base_losses.distillm2 import DistiLLM2
+from mta_plugins.base_losses.eopd import EOPD
 from mta_plugins.base_losses.fdd import FDD
 from mta_plugins.base_losses.jsd import JSD
 from mta_plugins.base_losses.kl import KL
@@ -18,6 +19,7 @@ from mta_plugins.base_losses.todi import ToDi
 from mta_plugins.base_losses.uld import ULD
 from mta_plugins.importance_estimators.attention import Attention
 from mta_plugins.importance_estimators.entropy import Entropy
+from mta_plugins.importance_estimators.last_token import LastToken
 from mta_plugins.importance_estimators.surprisal import Surprisal
 from mta_plugins.importance_estimators.uniform import Uniform
 from mta_plugins.layer_mappers.cka import CKA
@@ -43,7 +45,7 @@ def mta_register_span_extractors() -> Sequence[type[SpanExtractor]]:
 
 @hookimpl
 def mta_register_importance_estimators() -> Sequence[type[ImportanceEstimator]]:
-    return Attention, Uniform, Entropy, Surprisal
+    return Attention, LastToken, Uniform, Entropy, Surprisal
 
 
 @hookimpl
@@ -53,7 +55,7 @@ def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
 
 @hookimpl
 def mta_register_base_losses() -> Sequence[type[BaseLoss]]:
-    return SFT, KL, JSD, AB, AKL, ToDi, CSD, DistiLLM, DistiLLM2, AMiD, TAID, FDD, ULD
+    return SFT, KL, JSD, AB, AKL, ToDi, CSD, DistiLLM, DistiLLM2, AMiD, TAID, EOPD, FDD, ULD
 
 
 @hookimpl

@@ -15,6 +15,8 @@ from mta_plugins.base_losses.taid import TAID
 REGISTRY = discover()
 PROGRESS = Progress(step=0, total_steps=10, epoch=0.0)
 POSITION = [0, 2, 7]
+BETWEEN = 1.2
+"""Between the entropies of the teacher: 1.60, 0.95 and 1.53 nats."""
 
 
 def states(width, seed, vocabulary=11, scale=1.0):
@@ -82,6 +84,11 @@ def interpolated(q, p, share):
     return -(target / target.sum(-1, keepdim=True) * q.log()).sum(-1)
 
 
+def entropy_aware(q, p, threshold, weight=1.0):
+    is_uncertain = -(p * p.log()).sum(-1) >= threshold
+    return kl(q, p) + weight * is_uncertain * kl(p, q)
+
+
 CASES = {
     "csd of student and student": ("csd", {}, lambda q, p: concrete_scores(q, p, "student", "student")),
     "csd of teacher and student": (
@@ -123,6 +130,22 @@ CASES = {
         lambda q, p: kl(p, 0.1 * p + 0.9 * q),
     ),
     "amid at alpha 1 is geometric": ("amid", {"alpha": 1}, lambda q, p: kl(q, mixture(q, p, 0.1, 1))),
+    "eopd": ("eopd", {}, lambda q, p: entropy_aware(q, p, 0.8)),
+    "eopd with a threshold between the entropies": (
+        "eopd",
+        {"entropy_threshold": BETWEEN, "forward_weight": 0.3},
+        lambda q, p: entropy_aware(q, p, BETWEEN, 0.3),
+    ),
+    "eopd of a teacher below the threshold is reverse KL": (
+        "eopd",
+        {"entropy_threshold": 2.5},  # more than log 11
+        lambda q, p: kl(q, p),
+    ),
+    "eopd of a teacher above the threshold is the sum": (
+        "eopd",
+        {"entropy_threshold": 0},
+        lambda q, p: kl(q, p) + kl(p, q),
+    ),
     "taid": ("taid", {}, lambda q, p: interpolated(q, p, 0.4)),
     "taid at the end has the teacher as target": (
         "taid",
@@ -145,7 +168,7 @@ def test_term_is_the_formula_summed_over_supervised_tokens(case):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item())
 
 
-@pytest.mark.parametrize("name", ["csd", "akl", "todi", "ab", "amid"])
+@pytest.mark.parametrize("name", ["csd", "akl", "todi", "ab", "amid", "eopd"])
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 def test_divergence_of_a_model_from_itself_is_zero_without_gradient_also_where_tokens_are_ruled_out(name, scale):
     student = states(5, 0, scale=scale)
@@ -157,7 +180,7 @@ def test_divergence_of_a_model_from_itself_is_zero_without_gradient_also_where_t
     assert gradient.abs().max() < scale**2 * 2**-23 * 11
 
 
-@pytest.mark.parametrize("name", ["csd", "akl", "todi", "ab", "amid", "taid"])
+@pytest.mark.parametrize("name", ["csd", "akl", "todi", "ab", "amid", "taid", "eopd"])
 def test_values_stay_finite_where_the_models_rule_out_different_tokens(name):
     student = states(5, 0, scale=40.0)
     (term,) = REGISTRY.create("base_losses", name, {}).compute(student, states(6, 1, scale=40.0), batch(), PROGRESS)
@@ -207,6 +230,7 @@ def test_restored_loss_continues_as_if_nothing_had_happened():
         ("amid", {"skew": 1}, "skew"),
         ("akl", {"head_mass": 1}, "head_mass"),
         ("csd", {"first_weights": "both"}, "first_weights"),
+        ("eopd", {"forward_weight": 0}, "forward_weight"),
         ("taid", {"start": 0.9, "end": 0.5}, "start must be at most end"),
     ],
 )
