@@ -21,11 +21,14 @@ class BaseLoss(Plugin):
         NEEDS_TEACHER: Whether ``compute`` uses the teacher.
         NEEDS_SHARED_VOCABULARY: Whether it compares probabilities token by token, so that student and teacher must have
             the same vocabulary. If not, ``compute`` must handle a ``batch.teacher`` with tokens of its own.
+        NEEDS_ALIGNMENT: Whether ``compute`` returns no terms, so that a spec must have ``alignment``: then the student
+            is trained by that alone, and parameters that it does not reach get no gradient.
     """
 
     TITLE: ClassVar[str] = ""
     NEEDS_TEACHER: ClassVar[bool] = True
     NEEDS_SHARED_VOCABULARY: ClassVar[bool] = True
+    NEEDS_ALIGNMENT: ClassVar[bool] = False
 
     @abstractmethod
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
@@ -39,9 +42,10 @@ class BaseLoss(Plugin):
             progress: Finished steps, for schedules.
 
         Returns:
-            Loss terms whose units are keys of ``batch.counts``; the same names and units at every call. The sum is a
-            scalar in float32, usually in nats. Where the micro-batch has nothing of a term's unit (no supervised token,
-            say), the sum is 0 and still part of the student's graph: every trained parameter must get a gradient.
+            Loss terms, at least one unless ``NEEDS_ALIGNMENT``, whose units are keys of ``batch.counts``; the same
+            names and units at every call. The sum is a scalar in float32, usually in nats. Where the micro-batch has
+            nothing of a term's unit (no supervised token, say), the sum is 0 and still part of the student's graph:
+            every trained parameter must get a gradient.
         """
 
     def key_layers(self, student: ModelShape, teacher: ModelShape) -> Sequence[tuple[int, int]]:

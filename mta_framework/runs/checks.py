@@ -25,6 +25,7 @@ def teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None)
         return
     used = (
         base_loss.NEEDS_TEACHER
+        or base_loss.NEEDS_ALIGNMENT
         or draft.alignment is not None
         or student.teacher_layers is not None
         or (student.config is not None and student.tokenizer is None)
@@ -46,6 +47,16 @@ def _teacher_missing(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | Non
         problem = "must be given for a new student without teacher (got null)"
         hint = "Name a tokenizer, or add a teacher to take it from."
         yield Fault(reading.where(("student", "tokenizer")), problem, "a folder with tokenizer files", hint)
+
+
+def alignment_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
+    """The fault of a missing alignment where the base loss has no terms of its own."""
+    if base_loss is None or not base_loss.NEEDS_ALIGNMENT or draft.alignment is not None:
+        return
+    if reading.sound("alignment"):
+        problem = f"must be given, since base loss {draft.base_loss.name!r} has no terms of its own (got null)"
+        hint = "Add an alignment, or change base_loss."
+        yield Fault(reading.where(("alignment",)), problem, "an alignment section", hint)
 
 
 def policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:

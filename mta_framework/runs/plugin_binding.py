@@ -21,7 +21,7 @@ from mta_framework.interfaces import (
     SpanExtractor,
 )
 from mta_framework.registry import Registered, Registry, missing_fault, parts_of
-from mta_framework.runs.checks import policy_faults, span_faults, teacher_faults, tracker_faults
+from mta_framework.runs.checks import alignment_faults, policy_faults, span_faults, teacher_faults, tracker_faults
 from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.evaluation_spec import EvaluationSpec
@@ -121,6 +121,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     answer_metric = plugins.answer_metric(draft.training)
     faults = [*reading.faults, *plugins.faults]
     faults += teacher_faults(reading, draft, base_loss)
+    faults += alignment_faults(reading, draft, base_loss)
     faults += policy_faults(reading, draft, base_loss)
     faults += span_faults(reading, spans, layers)
     faults += missing_locations(reading)

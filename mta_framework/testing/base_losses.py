@@ -52,25 +52,27 @@ class BaseLossContract(PluginContract, BatchPolicyContract):
         for texts in _data(plugin):
             student, batch = self._student(texts)
             terms = self._terms(plugin, student, batch)
-            assert terms
+            assert bool(terms) is not plugin.NEEDS_ALIGNMENT
             for term in terms:
                 assert term.sum.shape == ()
                 assert term.sum.dtype == torch.float32
                 assert torch.isfinite(term.sum)
                 assert term.unit in batch.counts
-            gradients = _gradients(terms, student)
-            assert all(torch.isfinite(gradient).all() for gradient in gradients)
-            assert any(gradient.any() for gradient in gradients)
+            if terms:
+                gradients = _gradients(terms, student)
+                assert all(torch.isfinite(gradient).all() for gradient in gradients)
+                assert any(gradient.any() for gradient in gradients)
 
     def test_nothing_to_count_gives_zeros_that_hang_on_the_graph(self, plugin: BaseLoss) -> None:
         for texts in _data(plugin):
             student, batch = self._student(_unsupervised(texts))
-            for term in self._terms(plugin, student, batch):
+            terms = self._terms(plugin, student, batch)
+            for term in terms:
                 if batch.counts[term.unit] == 0:
                     assert term.sum.item() == 0
                     assert term.sum.requires_grad or term.weight == 0
-            gradients = _gradients(self._terms(plugin, student, batch), student)
-            assert all(torch.isfinite(gradient).all() for gradient in gradients)
+            if terms:
+                assert all(torch.isfinite(gradient).all() for gradient in _gradients(terms, student))
 
     def test_sums_do_not_depend_on_how_the_batch_is_cut_and_padded(self, plugin: BaseLoss) -> None:
         for texts in _data(plugin):
@@ -92,7 +94,8 @@ class BaseLossContract(PluginContract, BatchPolicyContract):
             dirty = self._terms(copy.deepcopy(plugin), with_garbage(student, batch.attention_mask_BT), batch)
             for clean_term, dirty_term in zip(clean, dirty, strict=True):
                 torch.testing.assert_close(clean_term.sum, dirty_term.sum)
-            assert not _gradients(clean, student)[0][batch.attention_mask_BT == 0].any()
+            if clean:
+                assert not _gradients(clean, student)[0][batch.attention_mask_BT == 0].any()
 
     def test_a_teacher_with_a_padded_vocabulary_is_taken(self, plugin: BaseLoss) -> None:
         student, batch = self._student(_data(plugin)[0])

@@ -31,7 +31,13 @@ def precision_fault(section: TrainingSection) -> Fault | None:
 
 
 def training_arguments(
-    section: TrainingSection, seed: int, folder: Path, validates: bool, higher_is_better: bool = False
+    section: TrainingSection,
+    seed: int,
+    folder: Path,
+    *,
+    validates: bool,
+    higher_is_better: bool,
+    unused_parameters: bool,
 ) -> TrainingArguments:
     """Make the trainer's arguments.
 
@@ -41,6 +47,7 @@ def training_arguments(
         folder: Folder of the run; its name is the run's name in trackers, and checkpoints are written to it.
         validates: Whether there is a validation set.
         higher_is_better: Whether a higher value of ``metric_for_best_model`` is better.
+        unused_parameters: Whether the loss may leave trained parameters without gradient.
     """
     state = processes()
     micro = micro_batch_size(section, state.num_processes)
@@ -72,7 +79,7 @@ def training_arguments(
         logging_first_step=True,
         logging_nan_inf_filter=False,
         report_to=[tracker for tracker in section.trackers if tracker != "tensorboard"],
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=unused_parameters,
         remove_unused_columns=False,
     )
     # One process trains on one device: without this, several visible GPUs would mean torch.nn.DataParallel.

@@ -63,7 +63,8 @@ class Distiller(nn.Module):
         """Compute the loss terms of one micro-batch, as sums.
 
         Every trained parameter takes part in every call, even where nothing is supervised or no text has a span, so
-        that gradients can be reduced over processes without a search for unused parameters.
+        that gradients can be reduced over processes without a search for unused parameters. The exception is a base
+        loss with ``NEEDS_ALIGNMENT``.
 
         Args:
             batch: Micro-batch on the device of the models.
@@ -125,7 +126,7 @@ class Distiller(nn.Module):
 def _require_valid(terms: LossTerms, base_loss: BaseLoss, batch: Batch) -> None:
     """Check the contract of ``BaseLoss.compute``, which may be anyone's code."""
     label = f"base loss {base_loss.NAME!r}"
-    if not terms:
+    if not terms and not base_loss.NEEDS_ALIGNMENT:
         raise RunError(f"{label} must return at least one term")
     for term in terms:
         if not isinstance(term, LossTerm):

@@ -94,8 +94,14 @@ def train(
     """
     if section.gradient_checkpointing:
         _checkpoint_activations(distiller.student)
-    higher_is_better = data.answers is not None and data.answers.higher_is_better
-    arguments = training_arguments(section, seed, folder, bool(data.validation), higher_is_better)
+    arguments = training_arguments(
+        section,
+        seed,
+        folder,
+        validates=bool(data.validation),
+        higher_is_better=data.answers is not None and data.answers.higher_is_better,
+        unused_parameters=distiller.base_loss.NEEDS_ALIGNMENT,
+    )
     checkpoint = _starting_point(folder / CHECKPOINTS, total_steps(section, data.sampler), data.sampler.steps_per_epoch)
     with tracked(section.trackers, folder) as trackers:
         callbacks = [*stopping(section), *trackers]

@@ -13,6 +13,7 @@ from mta_plugins.base_losses.eopd import EOPD
 from mta_plugins.base_losses.fdd import FDD
 from mta_plugins.base_losses.jsd import JSD
 from mta_plugins.base_losses.kl import KL
+from mta_plugins.base_losses.none import NoBaseLoss
 from mta_plugins.base_losses.sft import SFT
 from mta_plugins.base_losses.taid import TAID
 from mta_plugins.base_losses.todi import ToDi
@@ -55,7 +56,7 @@ def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
 
 @hookimpl
 def mta_register_base_losses() -> Sequence[type[BaseLoss]]:
-    return SFT, KL, JSD, AB, AKL, ToDi, CSD, DistiLLM, DistiLLM2, AMiD, TAID, EOPD, FDD, ULD
+    return SFT, KL, JSD, AB, AKL, ToDi, CSD, DistiLLM, DistiLLM2, AMiD, TAID, EOPD, FDD, ULD, NoBaseLoss
 
 
 @hookimpl

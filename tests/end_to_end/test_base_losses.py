@@ -28,6 +28,22 @@ def logged(report, name):
     return [entry[name] for entry in report.log if name in entry]
 
 
+def test_without_base_loss_the_alignment_is_the_loss_and_chooses_the_best_student(run):
+    best = {"load_best_model_at_end": True, "eval_steps": 1, "save_steps": 1}
+    report = run("none", training={"generation": None, **best})
+    entries = [entry for entry in report.log if "dsa" in entry]
+    assert len(entries) == 4
+    for entry in entries:
+        assert entry["loss"] == pytest.approx(2.0 * entry["dsa"] + 0.2 * entry["hid"], rel=1e-5)
+    validations = [entry for entry in report.log if "eval_loss" in entry]
+    for entry in validations:
+        assert entry["eval_loss"] == pytest.approx(2.0 * entry["eval_dsa"] + 0.2 * entry["eval_hid"], rel=1e-5)
+        assert entry["eval_cross_entropy"] > 0
+    assert report.best.value == min(entry["eval_loss"] for entry in validations) < validations[0]["eval_loss"]
+    assert entries[-1]["loss"] < entries[0]["loss"]
+    assert not [name for entry in report.log for name in entry if "none" in name]
+
+
 def test_eopd_trains_on_own_responses_with_the_last_token_as_importance(run, spec_dict):
     alignment = {**spec_dict["alignment"], "importance": {"name": "last_token"}}
     report = run("eopd", alignment=alignment)

@@ -62,11 +62,19 @@ BASES = {
     ),
     "fdd": ({"name": "fdd"}, None),
     "distillm2": ({"name": "distillm2"}, GENERATES),
+    "none": ({"name": "none"}, None),
 }
 
 
-@pytest.mark.parametrize("mta", [True, False], ids=["MTA on", "MTA off"])
-@pytest.mark.parametrize("base", BASES)
+CASES = [
+    pytest.param(base, mta, id=f"{base}, MTA {'on' if mta else 'off'}")
+    for base in BASES
+    for mta in (True, False)
+    if mta or base != "none"
+]
+
+
+@pytest.mark.parametrize(("base", "mta"), CASES)
 def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(
     base, mta, spec_dict, write_spec, tmp_path, one_step_on_two_ranks
 ):

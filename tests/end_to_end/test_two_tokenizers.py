@@ -75,7 +75,7 @@ def test_losses_on_tokens_are_refused_with_those_that_do_without(pair, write_spe
     assert str(fault).startswith("student.tokenizer: differs from the teacher's in ")
     assert str(fault).endswith(
         "expected one token for each id that both have, as base loss 'kl' compares tokens. "
-        "Take models of one family, or a base loss that does without: sft, uld."
+        "Take models of one family, or a base loss that does without: none, sft, uld."
     )
 
 

@@ -23,6 +23,7 @@ OTHER_MEANINGS = {
     "cka": "field of a record of layers",
     "code": "kind of a segment, and an element of HTML",
     "math": "kind of a segment",
+    "none": "how spans overlap, how a loss is reduced, which turns are supervised",
     "words": "granularity",
 }
 """Names that mean something else wherever they are a string in the core."""
