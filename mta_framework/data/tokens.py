@@ -221,14 +221,11 @@ class Tokens(NamedTuple):
 
 
 def _texts(samples: Sequence[Sample], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
-    """Tokenise texts that begin as the prompts of samples do, without an end token that the tokenizer appends."""
+    """Tokenise texts that begin as the prompts of samples do: in a templated one the template wrote special tokens."""
     tokenised: list[Tokens] = []
     for templated, run in groupby(zip(samples, texts, strict=True), key=lambda pair: pair[0].templated):
         parts = [text for _, text in run]
-        tokens = tokenise(parts, tokenizer, add_special_tokens=not templated)
-        if not templated and _appends_end(tokens[0].ids, parts[0], tokenizer):
-            tokens = [Tokens(ids[:-1], offsets[:-1]) for ids, offsets in tokens]
-        tokenised += tokens
+        tokenised += tokenise(parts, tokenizer, add_special_tokens=not templated)
     return tokenised
 
 
@@ -279,35 +276,41 @@ def _up_to_stop(response: Tokens, turn_end: TurnEnd, text: str) -> Tokens:
     return response
 
 
-def _appends_end(ids: NDArray[np.int32], text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
-    # Where one token both begins and ends a sequence (OPT), the last id alone does not tell.
-    plain = tokenise([text], tokenizer, add_special_tokens=False)[0].ids
-    ends = ids[-1:].tolist() == [tokenizer.eos_token_id]
-    return ends and ids[len(ids) - len(plain) :].tolist() != plain.tolist()
-
-
 def tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase, add_special_tokens: bool) -> list[Tokens]:
     """Tokenise texts without padding or truncation, whatever the tokenizer is set to.
 
     Args:
         texts: Any strings.
         tokenizer: A fast tokenizer.
-        add_special_tokens: Whether the tokenizer adds its special tokens, e.g. one that begins a sequence.
+        add_special_tokens: Whether a text gets the special tokens with which the tokenizer begins a sequence, unless it
+            begins with them itself. The end token that some tokenizers append is left out.
     """
     encoded = tokenizer(
         texts,
         add_special_tokens=add_special_tokens,
         return_offsets_mapping=True,
+        return_special_tokens_mask=True,
         return_attention_mask=False,
         return_token_type_ids=False,
         padding=False,
         truncation=False,
         verbose=False,
     )
-    return [
-        Tokens(np.array(ids, dtype=np.int32), np.array(offsets, dtype=np.int32).reshape(-1, 2))
-        for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-    ]
+    rows = zip(encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
+    tokenised = []
+    for ids, offsets, added in rows:
+        used = _used(ids, added, tokenizer.eos_token_id)
+        offset_T2 = np.array(offsets, dtype=np.int32).reshape(-1, 2)
+        tokenised.append(Tokens(np.array(ids, dtype=np.int32)[used], offset_T2[used]))
+    return tokenised
+
+
+def _used(ids: Sequence[int], added: Sequence[int], eos_token_id: int) -> slice:
+    """The tokens of a text without an appended end and without a second beginning, from a mask of the added ones."""
+    begin = next((index for index, flag in enumerate(added) if not flag), 1)
+    stop = len(ids) - 1 if len(ids) > begin and added[-1] and ids[-1] == eos_token_id else len(ids)
+    begins_itself = begin > 0 and ids[begin : 2 * begin] == ids[:begin]
+    return slice(begin if begins_itself else 0, stop)
 
 
 def join_response(prompt: NDArray[np.int32], response: NDArray[np.int32], end: int | None) -> NDArray[np.int32]:

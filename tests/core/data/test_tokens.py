@@ -70,6 +70,35 @@ def test_prompts_keep_the_beginning_and_lose_the_end_that_the_tokenizer_adds(
     assert prompt_ids([sample("repair", "x")], tokenizer) == [example.input_ids[:-2].tolist()]
 
 
+@pytest.mark.parametrize(
+    ("template", "prompt", "expected"),
+    [
+        ("<s> $A", "<s>repair", "<s>repair"),
+        ("<s> $A <|end|>", "<s>repair", "<s>repair"),
+        ("<s> $A", "repair<s>", "<s>repair<s>"),
+        ("<s> $A", "<s><s>repair", "<s><s>repair"),
+        ("<|im_start|> <s> $A", "<|im_start|><s>repair", "<|im_start|><s>repair"),
+        ("<|im_start|> <s> $A", "<s>repair", "<|im_start|><s><s>repair"),
+        ("$A", "<s>repair", "<s>repair"),
+    ],
+)
+def test_a_prompt_that_begins_as_the_tokenizer_begins_sequences_gets_no_second_beginning(
+    byte_tokenizer: Build, template: str, prompt: str, expected: str
+) -> None:
+    tokenizer = byte_tokenizer(template=template)
+    example = encode_one(sample(prompt, " the lamp"), tokenizer)
+    assert text_of(example.input_ids, tokenizer) == f"{expected} the lamp<|end|>"
+    assert prompt_ids([sample(prompt, "")], tokenizer) == [example.prompt_ids.tolist()]
+    assert text_of(example.prompt_ids, tokenizer) == expected
+
+
+def test_spans_of_a_prompt_that_begins_a_sequence_itself_keep_their_characters(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer(template="<s> $A")
+    row = sample("<s>zz", "q")
+    (example,) = encode([row], [{"words": [(3, 5)]}], sides(64, tokenizer), 32).examples
+    assert example.spans["words"].tolist() == [[1, 3]]
+
+
 def test_an_end_that_stands_in_the_prompt_itself_is_kept(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     example = encode_one(sample("repair<|end|>", "x"), tokenizer)
