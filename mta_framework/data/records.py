@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from mta_framework.data.row_files import file_rows
+from mta_framework.data.row_files import file_rows, table_rows
 from mta_framework.data.rows import Record, RowError, parse_row, unused_keys
 from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError, error_message
 from mta_framework.spec.data import DatasetSection
@@ -102,5 +102,5 @@ def _hub_rows(section: DatasetSection, where: str) -> Iterator[tuple[str, object
         problem = f"cannot load split {section.split!r} of {section.hub!r} from the hub ({reason})"
         hint = "Check the id, the split, the revision and the network, or download the set and give its path."
         raise InputError([Fault(where, problem, "a data set on the Hugging Face hub", hint)]) from error
-    for index, row in enumerate(islice(loaded, section.limit)):
+    for index, row in enumerate(islice(table_rows(loaded), section.limit)):
         yield f"{section.hub} row {index}", row

@@ -10,11 +10,14 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from mta_framework.data.rows import RowError, decode_row, scan_row
 from mta_framework.errors import Fault, InputError, error_message
 from mta_framework.spec.data import ROWS_EXPECTED
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
 
 MAX_ROW_BYTES = 2**25
 """Longest row that is read, in bytes or, in an array, characters: far beyond what any model reads at once."""
@@ -161,12 +164,34 @@ def _parquet_rows(path: Path, where: str) -> Iterator[tuple[str, object]]:
 
     try:
         rows = datasets.load_dataset("parquet", data_files=glob.escape(str(path)), split="train", streaming=True)
-        for index, row in enumerate(rows, start=1):
+        for index, row in enumerate(table_rows(rows), start=1):
             size = sum(len(value) for value in row.values() if isinstance(value, str))
             yield f"{path} row {index}", _too_large() if size > MAX_ROW_BYTES else row
     except Exception as error:  # datasets and arrow raise a dozen unrelated ones
         reason = (error_message(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError([Fault(where, f"cannot read {path} ({reason})", "sound Parquet", "Repair it.")]) from error
+
+
+def table_rows(table: Dataset | IterableDataset) -> Iterator[dict[str, Any]]:
+    """Iterate over the rows of a table without the nulls that it fills objects with.
+
+    The objects of a column have the keys of all rows, and null where a row has none. Columns of type ``Json`` keep the
+    keys of each row, and the nulls in them are the row's.
+
+    Args:
+        table: A table of ``datasets``.
+    """
+    for row in table:
+        yield {key: _without_nulls(value, (table.features or {}).get(key)) for key, value in row.items()}
+
+
+def _without_nulls(value: Any, feature: Any) -> Any:
+    """A value of a column without the keys of objects that are null, as far as its type has fixed keys."""
+    if isinstance(value, dict) and isinstance(feature, dict):
+        return {key: _without_nulls(entry, feature.get(key)) for key, entry in value.items() if entry is not None}
+    if isinstance(value, list) and hasattr(feature, "feature"):
+        return [_without_nulls(entry, feature.feature) for entry in value]
+    return value
 
 
 def _too_large() -> RowError:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
 from mta_framework.data.records import read_records
 from mta_framework.data.rows import Instruction, Message, Record
@@ -141,16 +142,25 @@ def test_missing_file_folder_and_empty_file_are_input_errors(tmp_path: Path) -> 
 def test_hub_rows_are_read_like_file_rows_and_named_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
-    def load_dataset(hub: str, **options: object) -> list[dict[str, str]]:
+    def load_dataset(hub: str, **options: object) -> Dataset:
         asked.update(options, hub=hub)
-        return [{"prompt": "a", "completion": "b"}, {"prompt": "c"}]
+        return Dataset.from_list([{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": None}])
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     section = DatasetSection(hub="someone/set", split="train", revision="v1", limit=1)
     assert read_records(section, "data.train") == [Record("a", ("b",))]
     assert asked == {"hub": "someone/set", "split": "train", "revision": "v1"}
-    with pytest.raises(InputError, match=r"data\.train: someone/set row 1: completion is missing"):
+    with pytest.raises(InputError, match=r"data\.train: someone/set row 1: completion has the wrong type"):
         read_records(section.model_copy(update={"limit": None}), "data.train")
+
+
+def test_nulls_with_which_the_hub_fills_objects_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = [[{"name": "f", "arguments": {name: 1}}] for name in ("a", "b")]
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]
+    rows = Dataset.from_list([{"messages": [turns[0], {**turns[1], "tool_calls": call}]} for call in calls])
+    monkeypatch.setattr("datasets.load_dataset", lambda hub, **options: rows)
+    records = read_records(DatasetSection(hub="someone/set", split="train"), "data.train")
+    assert [record.answer.fields["tool_calls"] for record in records if record.answer] == calls
 
 
 def test_a_hub_set_that_cannot_be_loaded_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:

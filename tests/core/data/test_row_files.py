@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import datasets
+import pyarrow.parquet
 import pytest
 
 from mta_framework import InputError
@@ -174,3 +175,45 @@ def test_a_row_of_200_mb_is_refused_by_its_size_in_bounded_memory(tmp_path, form
     assert shown[1] == f"{where} the row has more than {MAX_ROW_BYTES:,} bytes"
     assert shown[2:] == ([] if form == "array" else [f"{path}:3 5"])
     assert int(kilobytes) < 5 * MAX_ROW_BYTES / 1024
+
+
+CALLS = [{"city": "Oslo"}, {"unit": "C", "day": {"next": [{"hours": 1}, {"minutes": 2}]}}, {}]
+"""Arguments of calls that have different keys."""
+
+
+def calling(arguments):
+    calls = [{"function": {"name": "weather", "arguments": arguments}}]
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": calls}]
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"properties": arguments}}}
+    return {"messages": turns, "tools": [tool]}
+
+
+def arguments_and_properties(path):
+    records = read(path)
+    calls = [record.answer.fields["tool_calls"] for record in records]
+    tools = [record.tools for record in records]
+    return (
+        [call["function"]["arguments"] for [call] in calls],
+        [tool["function"]["parameters"]["properties"] for [tool] in tools],
+    )
+
+
+def test_nulls_with_which_a_table_fills_objects_of_different_keys_are_not_read(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([calling(arguments) for arguments in CALLS]), path)
+    assert arguments_and_properties(path) == (CALLS, CALLS)
+
+
+@pytest.mark.parametrize("form", ["lines", "json columns"])
+def test_a_null_that_a_row_itself_has_is_an_argument(tmp_path, form):
+    path = tmp_path / "rows"
+    written = [{"city": "Oslo", "unit": None}, {"city": None}, {}]
+    rows = [calling(arguments) for arguments in written]
+    if form == "lines":
+        path.write_bytes(lines(rows))
+    else:
+        text, of_any_kind = datasets.Value("string"), datasets.Json()
+        turn = {"role": text, "content": text, "tool_calls": datasets.List(of_any_kind)}
+        features = datasets.Features({"messages": datasets.List(turn), "tools": of_any_kind})
+        datasets.Dataset.from_list(rows, features=features).to_parquet(path)
+    assert arguments_and_properties(path) == (written, written)
