@@ -13,6 +13,7 @@ from mta_framework.data.reasoning import Marks, reasoning_marks
 from mta_framework.data.rows import CALLS, REASONING, Message
 from mta_framework.models.turn_end import TEMPLATE_SECONDS
 from mta_framework.timers import time_limit
+from mta_framework.types import Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,22 +74,31 @@ class ChatTemplate:
     Args:
         tokenizer: Tokenizer with a chat template.
         options: Variables of the template, by name.
+
+    Attributes:
+        marks: The marks of reasoning that the template knows; None where it knows none.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]):
         self._tokenizer = tokenizer
         self._options = options
-        self._marks: Marks | None = reasoning_marks(tokenizer)
+        self.marks: Marks | None = reasoning_marks(tokenizer)
         asked = any(options.get(name) is True for name in _REASONING_OPTIONS)
-        self._asked_to_reason = asked and self._marks is not None
+        self._asked_to_reason = asked and self.marks is not None
 
     def conversation(
-        self, messages: Sequence[Message], answer: Message, tools: Sequence[Mapping[str, Any]]
+        self, messages: Sequence[Message], answer: Message, tools: Sequence[Mapping[str, Any]], asked: bool = False
     ) -> Conversation:
         """Put messages into the form that the template reads.
 
         Calls of tools have arguments that are an object or its JSON text, and no content or an empty one: templates
         differ in which of these they take.
+
+        Args:
+            messages: Turns before the answer.
+            answer: The answer.
+            tools: JSON schemas of the tools.
+            asked: Whether the template has to take the prompt alone, where the answer calls no tools.
 
         Raises:
             Exception: The template refuses them in every form; it is foreign code, so it may be any exception.
@@ -100,7 +110,8 @@ class ChatTemplate:
             if not any(CALLS in turn for turn in turns):
                 return conversation
             try:
-                text = self.render(turns, tools)
+                prompt = asked and CALLS not in turns[-1]
+                text = self.render(turns[:-1] if prompt else turns, tools, prompt)
             except TimeoutError:
                 raise
             except Exception as error:
@@ -158,7 +169,7 @@ class ChatTemplate:
             if whole.startswith(candidate):
                 lead = len(head) - len(candidate) if head and head.startswith(candidate) else 0
                 return Written(candidate, whole[len(candidate) :], lead, candidate == asked)
-        if self._marks and head and opened.startswith(head) and self._marks.opened_by(opened[len(head) :]):
+        if self.marks and head and opened.startswith(head) and self.marks.opened_by(opened[len(head) :]):
             return self._after_opening(conversation, opened, head)
         raise ValueError("the conversation with the answer does not begin with the prompt for it")
 
@@ -168,9 +179,9 @@ class ChatTemplate:
         The reasoning of the answer goes into the block; an answer without any follows what the template writes before
         it in a whole conversation, unless the generation prompt closes the block itself.
         """
-        assert self._marks is not None
-        closed = self._marks.close in opened[len(head) :]
-        reasoning, content = self._marks.split(conversation.answer.get("content") or "", not closed)
+        assert self.marks is not None
+        closed = self.marks.close in opened[len(head) :]
+        reasoning, content = self.marks.split(conversation.answer.get("content") or "", not closed)
         reasoning = conversation.answer.get(REASONING) or reasoning
         bare = {key: value for key, value in conversation.answer.items() if key != REASONING} | {"content": content}
         whole = self.render([*conversation.turns, bare], conversation.tools)
@@ -180,7 +191,7 @@ class ChatTemplate:
         if closed:
             return Written(opened, rest)
         if reasoning:
-            return Written(opened, f"{reasoning.strip()}\n{self._marks.close}\n\n{rest}")
+            return Written(opened, f"{reasoning.strip()}\n{self.marks.close}\n\n{rest}")
         return Written(head, rest, as_asked=False)
 
     def _head(self, conversation: Conversation) -> str | None:
@@ -193,21 +204,21 @@ class ChatTemplate:
         White space there stays with the answer: it is tokenised with the word that follows.
         """
         inserted = head[len(opened) :] if head and head.startswith(opened) else ""
-        if self._marks and self.reasons(answer):
-            inserted = inserted.split(self._marks.open)[0]
+        if self.marks and self.reasons(answer):
+            inserted = inserted.split(self.marks.open)[0]
         return opened + inserted if inserted.strip() else opened
 
     def reasons(self, answer: Turn) -> bool:
         """Whether an answer has reasoning."""
         content = answer.get("content") or ""
-        return bool(answer.get(REASONING) or (self._marks and self._marks.has_block(content)))
+        return bool(answer.get(REASONING) or (self.marks and self.marks.has_block(content)))
 
     def begins_reasoning(self, conversation: Conversation) -> bool:
         """Whether the generation prompt begins a reasoning block."""
         return self._opens(self.render(conversation.turns, conversation.tools, prompt=True))
 
     def _opens(self, prompt: str) -> bool:
-        return self._marks is not None and self._marks.begun_by(prompt)
+        return self.marks is not None and self.marks.begun_by(prompt)
 
     def before(self, turns: Sequence[Turn], index: int, tools: Sequence[Turn]) -> str | None:
         """Render what stands before the content of one turn in a conversation.
@@ -215,14 +226,37 @@ class ChatTemplate:
         Returns:
             The text; None where the template refuses another content, or writes it never or several times.
         """
-        replaced = [*turns[:index], {"role": turns[index]["role"], "content": _CONTENT}, *turns[index + 1 :]]
+        parts = self._around({"role": turns[index]["role"]}, turns, index, tools)
+        return parts[0] if parts else None
+
+    def content_ranges(self, conversation: Conversation) -> Iterator[tuple[Turn, Span]]:
+        """Find where the generation prompt has the contents of turns, as the template writes them.
+
+        Yields:
+            Each turn whose content the template writes once and in one piece, with its half-open character range.
+        """
+        turns, tools = conversation.turns, conversation.tools
+        prompt = self.render(turns, tools, prompt=True)
+        for index, turn in enumerate(turns):
+            if not turn.get("content"):
+                continue
+            before, after = self._around(turn, turns, index, tools, prompt=True) or ("", prompt)
+            start, stop = len(before), len(prompt) - len(after)
+            if start < stop and prompt.startswith(before) and prompt.endswith(after):
+                yield turn, (start, stop)
+
+    def _around(
+        self, kept: Turn, turns: Sequence[Turn], index: int, tools: Sequence[Turn], prompt: bool = False
+    ) -> tuple[str, str] | None:
+        """What stands before and after the content of one turn, of which only some fields are kept."""
+        replaced = [*turns[:index], {**kept, "content": _CONTENT}, *turns[index + 1 :]]
         try:
-            parts = self.render(replaced, tools).split(_CONTENT)
+            parts = self.render(replaced, tools, prompt).split(_CONTENT)
         except TimeoutError:
             raise
         except Exception:  # a template is foreign code, and may refuse the placeholder
             return None
-        return parts[0] if len(parts) == 2 else None
+        return (parts[0], parts[1]) if len(parts) == 2 else None
 
 
 def _turn(message: Message, as_text: bool, empty: str | None) -> Turn:

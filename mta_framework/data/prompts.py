@@ -46,6 +46,7 @@ class Sample:
         boundaries: Character offsets at which the text is split before spans are extracted, ascending; empty: it is
             parsed as a whole.
         supervised: Character ranges of the text that are supervised, ascending; empty: the whole response.
+        as_asked: Whether a model is asked with the same prompt in generation.
     """
 
     prompt: str
@@ -54,6 +55,7 @@ class Sample:
     templated: bool = False
     boundaries: tuple[int, ...] = ()
     supervised: tuple[tuple[int, int], ...] = ()
+    as_asked: bool = True
 
     @property
     def text(self) -> str:
@@ -118,8 +120,6 @@ def render_prompts(
             hint = "Leave it out of the rows, or use a model whose chat template has it."
             faults.add(Fault(record.where or f"row {index}", problem, "only what the template writes", hint))
     faults.raise_any()
-    if writer.asked_otherwise:
-        _log.warning("%s: %d of %d %s", where, writer.asked_otherwise, len(samples), _ASKED_OTHERWISE)
     return samples
 
 
@@ -133,8 +133,11 @@ _ASKED_OTHERWISE = (
 def training_samples(
     records: Sequence[Record], section: DataSection, tokenizer: PreTrainedTokenizerBase
 ) -> list[Sample]:
-    """Render rows as the section ``data`` of a spec says; see ``render_prompts``."""
-    return render_prompts(
+    """Render rows as the section ``data`` of a spec says; see ``render_prompts``.
+
+    A warning says how many are trained after another prompt than that of an evaluation.
+    """
+    samples = render_prompts(
         records,
         section.template,
         tokenizer,
@@ -142,6 +145,9 @@ def training_samples(
         options=section.template_options,
         supervise=section.supervise,
     )
+    if asked_otherwise := sum(not sample.as_asked for sample in samples):
+        _log.warning("data.template: %d of %d %s", asked_otherwise, len(samples), _ASKED_OTHERWISE)
+    return samples
 
 
 def _plain(record: Record, split_fields: bool) -> Sample:
@@ -178,22 +184,21 @@ class _ChatWriter:
     ):
         self._tokenizer = tokenizer
         self._template = ChatTemplate(tokenizer, options)
-        self._check = FieldCheck(self._template)
+        self._asked = supervise == "none"
+        self._check = FieldCheck(self._template, self._asked)
         self._split_fields = split_fields
         self._supervise = supervise
-        self.asked_otherwise = 0
 
     def write(self, messages: Sequence[Message], record: Record) -> tuple[Sample, list[str]]:
         """The sample of a row, and what the template leaves out of the row."""
         answer = record.answer or Message(ANSWERS, record.references[0])
-        conversation = self._template.conversation(messages, answer, record.tools)
+        conversation = self._template.conversation(messages, answer, record.tools, self._asked)
         left_out = list(self._check.unwritten(conversation))
-        if self._supervise == "none":
+        if self._asked:
             sample = Sample(self._template.prompt(conversation), "", self._references(conversation, record), True)
             return sample, left_out
         written = self._written(conversation)
-        self.asked_otherwise += not written.as_asked
-        sample = Sample(written.prompt, written.response, record.references, templated=True)
+        sample = Sample(written.prompt, written.response, record.references, True, as_asked=written.as_asked)
         if self._supervise == "all":
             sample = self._with_all_turns(sample, conversation)
         if self._split_fields:

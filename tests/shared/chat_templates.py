@@ -115,3 +115,34 @@ LLAMA2 = """\
     {%- if m.role == 'user' %}{{- '<s>[INST] ' + m.content + ' [/INST]' }}
     {%- else %}{{- ' ' + m.content + ' <|im_end|>' }}{%- endif %}
 {%- endfor %}"""
+
+VICUNA = """\
+{%- for m in messages %}
+    {%- if m.role == 'system' %}{{- m.content | trim + '\\n' }}
+    {%- elif m.role == 'user' %}{{- 'USER: ' + m.content | trim + '\\n' }}
+    {%- else %}{{- 'ASSISTANT: ' + m.content | trim + '<|im_end|>\\n' }}{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- 'ASSISTANT:' }}{%- endif %}"""
+
+MISTRAL3 = """\
+{%- if messages[0].role == 'system' %}
+    {%- set system = messages[0].content %}{%- set messages = messages[1:] %}
+{%- endif %}
+{{- '<s>' }}
+{%- for m in messages %}
+    {%- if m.role == 'user' %}
+        {{- '[INST] ' }}{%- if loop.last and system is defined %}{{- system + '\\n\\n' }}{%- endif %}
+        {{- m.content + '[/INST]' }}
+    {%- else %}{{- ' ' + m.content | trim + '<|im_end|>' }}{%- endif %}
+{%- endfor %}"""
+"""In the manner of Mistral v0.3, which writes the system's turn where the last turn is the user's."""
+
+LAST_SYSTEM = """\
+{%- set ns = namespace(system='') %}
+{%- for m in messages %}{%- if m.role == 'system' %}{%- set ns.system = m.content %}{%- endif %}{%- endfor %}
+{{- '<s>' + ns.system }}
+{%- for m in messages %}
+    {%- if m.role != 'system' %}{{- '[' + m.role + ']' + m.content + '<|im_end|>' }}{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '[assistant]' }}{%- endif %}"""
+"""In the manner of DeepSeek-R1, which writes the last of several system's turns."""

@@ -6,9 +6,10 @@ import chat_templates
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from mta_framework.data.prompts import Sample, render_prompts
+from mta_framework.data.prompts import Sample, render_prompts, training_samples
 from mta_framework.data.rows import Message, Record
 from mta_framework.errors import InputError
+from mta_framework.spec.data import DataSection
 
 QUESTION = (Message("user", "capital of France"),)
 ASKED = "<|im_start|>user\ncapital of France<|im_end|>\n<|im_start|>assistant\n"
@@ -98,6 +99,18 @@ def test_white_space_before_an_answer_stays_with_it(chat_tokenizer: PreTrainedTo
     sample, prompt = both(chat_tokenizer, chat_templates.LLAMA2, Record(QUESTION, ("Paris",)))
     assert sample.prompt == prompt == "<s>[INST] capital of France [/INST]"
     assert sample.response == " Paris <|im_end|>"
+
+
+@pytest.mark.parametrize(("template", "count"), [(chat_templates.R1, 1), (chat_templates.CHATML, 0)])
+def test_answers_that_are_trained_after_another_prompt_than_that_of_an_evaluation_are_counted(
+    chat_tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture, template: str, count: int
+) -> None:
+    chat_tokenizer.chat_template = template
+    records = [Record(QUESTION, ("<think>\nWell.\n</think>\n\nParis",)), Record(QUESTION, ("Paris",))]
+    section = DataSection.model_validate({"train": {"path": "none"}, "template": "chat"})
+    samples = training_samples(records, section, chat_tokenizer)
+    assert sum(not sample.as_asked for sample in samples) == count
+    assert ("data.template: 1 of 2 answers have no reasoning" in caplog.text) == bool(count)
 
 
 def test_a_prompt_for_generation_needs_no_reference_that_renders(chat_tokenizer: PreTrainedTokenizerFast) -> None:

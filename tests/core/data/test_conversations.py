@@ -3,47 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import chat_templates
 import numpy as np
 import pytest
 from sides import sides
 from transformers import AddedToken, PreTrainedTokenizerFast
+from turns import ANSWER, TOOLS, USER, call, turn
 
-from mta_framework.data.prompts import Sample, render_prompts
-from mta_framework.data.records import read_records
+from mta_framework.data.prompts import Sample
 from mta_framework.data.tokens import encode
 from mta_framework.errors import InputError
-from mta_framework.spec.data import DatasetSection
-
-Write = Callable[[Sequence[object]], Path]
-Turn = Mapping[str, Any]
-
-TOOLS = [{"type": "function", "function": {"name": "weather"}}]
-
-
-def turn(role: str, content: Any, **fields: Any) -> Turn:
-    return {"role": role, "content": content, **fields}
-
-
-def call(arguments: Any, content: str | None = None) -> Turn:
-    return turn("assistant", content, tool_calls=[{"function": {"name": "weather", "arguments": arguments}}])
-
-
-@pytest.fixture
-def rendered(write_rows: Write, chat_tokenizer: PreTrainedTokenizerFast) -> Callable[..., list[Sample]]:
-    """Renders rows of a file by a template."""
-
-    def rendered(template: str, *rows: object, **settings: Any) -> list[Sample]:
-        chat_tokenizer.chat_template = template
-        records = read_records(DatasetSection(path=str(write_rows(rows))), "data.train")
-        return render_prompts(records, "chat", chat_tokenizer, **settings)
-
-    return rendered
-
 
 Rendered = Callable[..., list[Sample]]
 
@@ -111,81 +82,6 @@ def test_parts_of_type_text_are_joined(rendered: Rendered) -> None:
     parts = [{"type": "text", "text": "capital of "}, {"type": "text", "text": "France"}]
     (sample,) = rendered(chat_templates.CHATML, {"messages": [turn("user", parts), turn("assistant", "Paris")]})
     assert sample.prompt == "<|im_start|>user\ncapital of France<|im_end|>\n<|im_start|>assistant\n"
-
-
-USER, ANSWER = turn("user", "a"), turn("assistant", "b")
-
-
-@pytest.mark.parametrize(
-    ("template", "row", "problem"),
-    [
-        ("CHATML", {"messages": [USER, call({"a": 1}, ""), USER, ANSWER]}, "messages[1].tool_calls is left out"),
-        ("CHATML", {"messages": [USER, call({"a": 1})]}, "messages[1].tool_calls is left out"),
-        ("CHATML", {"messages": [USER, ANSWER], "tools": TOOLS}, "tools is left out by the chat template (got 1)"),
-        (
-            "CHATML",
-            {"messages": [USER, turn("assistant", "b", reasoning_content="c")]},
-            "messages[1].reasoning_content is left out by the chat template (got \"c\" of role 'assistant')",
-        ),
-        ("QWEN3", {"messages": [turn("user", "a", name="Ann"), ANSWER]}, "messages[0].name is left out"),
-        (
-            "CHATML",
-            {"messages": [USER, turn("assistant", "b", weight=0), USER, ANSWER]},
-            "messages[1].weight is left out by the chat template (got 0 of role 'assistant')",
-        ),
-        ("CHATML", {"messages": [USER, turn("assistant", "b", train=False), USER, ANSWER]}, "(got false of role"),
-        ("QWEN3", {"messages": [turn("developer", "d"), USER, ANSWER]}, "messages[0].content is left out"),
-        ("QWEN3", {"messages": [USER, call({"a": 1}), turn("tool", "7", tool_call_id="x"), ANSWER]}, "tool_call_id"),
-        ("R1", {"messages": [USER, turn("tool", "7"), ANSWER]}, "messages[1].content is left out"),
-        ("LLAMA31", {"messages": [USER, call({"a": 1}, "Let me look.")]}, "messages[1].content is left out"),
-        ("STRICT", {"messages": [turn("developer", "d"), USER, ANSWER]}, "messages[0].role 'developer'"),
-        (
-            "LLAMA31",
-            {"messages": [USER, turn("assistant", None, tool_calls=[{"function": {"name": "f"}}] * 2)]},
-            "one call at a time; it has messages[1].tool_calls",
-        ),
-    ],
-)
-@pytest.mark.parametrize("supervise", ["last", "none"])
-def test_what_a_template_drops_is_refused_with_field_file_and_line(
-    rendered: Rendered, template: str, row: Mapping[str, Any], problem: str, supervise: str
-) -> None:
-    good = {"messages": [turn("user", "a"), turn("assistant", "b")]}
-    with pytest.raises(InputError) as caught:
-        rendered(getattr(chat_templates, template), good, row, supervise=supervise)
-    assert problem in str(caught.value)
-    assert "rows.jsonl:2" in str(caught.value)
-    assert "rows.jsonl:1" not in str(caught.value)
-
-
-def test_reasoning_that_a_template_leaves_out_of_earlier_turns_is_its_own_affair(rendered: Rendered) -> None:
-    earlier = turn("assistant", "b", reasoning_content="c")
-    (sample,) = rendered(chat_templates.QWEN3, {"messages": [USER, earlier, USER, ANSWER]})
-    assert "<|im_start|>assistant\nb<|im_end|>" in sample.prompt
-
-
-@pytest.mark.parametrize(
-    ("row", "problem"),
-    [
-        ({"messages": [turn("user", [{"type": "image_url"}]), ANSWER]}, "messages[0].content[0] is no text"),
-        (
-            {"messages": [USER, turn("assistant", "b", tool_calls={"name": "f"})]},
-            "messages[1].tool_calls has",
-        ),
-        (
-            {"messages": [USER, turn("assistant", "b", reasoning_content=["c"])]},
-            "messages[1].reasoning_content has",
-        ),
-        ({"messages": [turn("user", None), ANSWER]}, "messages[0].content has the wrong type (got None)"),
-        ({"messages": [USER, ANSWER], "tools": "[{"}, "tools is a text that is no JSON"),
-        ({"messages": [USER, ANSWER], "tools": {"name": "f"}}, "tools has the wrong type"),
-        ({"messages": [USER, turn("assistant", "b", extra={"a": "\ud800"})]}, "half a character"),
-    ],
-)
-def test_fields_of_another_kind_are_refused(rendered: Rendered, row: object, problem: str) -> None:
-    with pytest.raises(InputError) as caught:
-        rendered(chat_templates.QWEN3, row)
-    assert problem in str(caught.value)
 
 
 def supervised_text(tokenizer: PreTrainedTokenizerFast, sample: Sample, max_length: int = 400) -> list[str]:
