@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mta_framework.data.chat_template import ChatTemplate
 from mta_framework.data.prompts import Sample
-from mta_framework.data.rows import Instruction, Record
+from mta_framework.data.rows import ANSWERS, Message, Record
 from mta_framework.spans.cross_tokenizer import TokenisedText
 from mta_framework.types import Span
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _KEPT_ROLES = ("system", "developer")
 """Turns that say how to answer, not what is asked."""
@@ -34,7 +38,8 @@ def shorten_prompts(
     samples: Sequence[Sample],
     texts: Sequence[TokenisedText],
     limit: int,
-    first_id: int | None,
+    tokenizer: PreTrainedTokenizerBase,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Prompt | None]:
     """Shorten prompts to a number of tokens; those that are short enough stay as they are.
 
@@ -48,24 +53,29 @@ def shorten_prompts(
         samples: The rows as text, of which only the prompts are used.
         texts: The rows as tokens, likewise.
         limit: Maximum number of tokens of a prompt.
-        first_id: Id of the token that begins a sequence; None: the tokenizer has none.
+        tokenizer: Tokenizer that the prompts were rendered and tokenised with.
+        options: Variables of its chat template by name, as the prompts were rendered with them.
 
     Returns:
         One prompt per row, in their order; None where nothing of what is asked fits beside what stays.
     """
-    rows = zip(records, samples, texts, strict=True)
-    return [
-        Prompt(sample.prompt, tokens.ids[: tokens.prompt_length].tolist())
-        if tokens.prompt_length <= limit
-        else _shortened(record, sample.prompt, tokens, limit, first_id)
-        for record, sample, tokens in rows
-    ]
+    template, first_id = ChatTemplate(tokenizer, options or {}), tokenizer.bos_token_id
+    prompts: list[Prompt | None] = []
+    for record, sample, tokens in zip(records, samples, texts, strict=True):
+        if tokens.prompt_length <= limit:
+            prompts.append(Prompt(sample.prompt, tokens.prompt_ids.tolist()))
+        else:
+            parts = _parts(record, sample.prompt, template)
+            prompts.append(_shortened(sample.prompt, parts, tokens, limit, first_id))
+    return prompts
 
 
-def _shortened(record: Record, prompt: str, tokens: TokenisedText, limit: int, first_id: int | None) -> Prompt | None:
-    ids, (start_T, end_T) = tokens.ids[: tokens.prompt_length], tokens.offsets[: tokens.prompt_length].T
+def _shortened(
+    prompt: str, ranges: Sequence[Span], tokens: TokenisedText, limit: int, first_id: int | None
+) -> Prompt | None:
+    ids, (start_T, end_T) = tokens.prompt_ids, tokens.offsets[: tokens.prompt_length].T
     kept_T = np.ones(len(ids), dtype=bool)
-    parts = [_tokens_within(part, start_T, end_T, first=int(ids[0] == first_id)) for part in _parts(record, prompt)]
+    parts = [_tokens_within(part, start_T, end_T, first=int(ids[0] == first_id)) for part in ranges]
     removed: list[Span] = []
     for part in sorted(parts, key=len, reverse=True):
         excess = int(kept_T.sum()) - limit
@@ -81,26 +91,37 @@ def _shortened(record: Record, prompt: str, tokens: TokenisedText, limit: int, f
     return Prompt(_without(prompt, removed), ids[kept_T].tolist())
 
 
-def _parts(record: Record, prompt: str) -> list[Span]:
-    """The character ranges of a prompt that may be cut. The texts of a row are searched from the last to the first."""
+def _parts(record: Record, prompt: str, template: ChatTemplate) -> list[Span]:
+    """The character ranges of a prompt that may be cut, without the white space around them."""
+    if isinstance(record.prompt, tuple):
+        parts = list(_contents(record, prompt, template))
+    else:
+        asked = record.prompt
+        parts = _text_ranges([asked] if isinstance(asked, str) else [asked.instruction, asked.input], prompt)
+    return parts or [(0, len(prompt))]  # of texts of equal length the first is cut first
+
+
+def _contents(record: Record, prompt: str, template: ChatTemplate) -> Iterator[Span]:
+    """Where a prompt has the turns of a conversation, as far as the template lets them be told."""
+    assert isinstance(record.prompt, tuple)
+    answer = record.answer or Message(ANSWERS, record.references[0])
+    conversation = template.conversation(record.prompt, answer, record.tools, asked=True)
+    for turn, (start, stop) in template.content_ranges(conversation):
+        content = prompt[start:stop]
+        if turn["role"] not in _KEPT_ROLES and content.strip():
+            yield start + len(content) - len(content.lstrip()), start + len(content.rstrip())
+
+
+def _text_ranges(texts: Sequence[str], prompt: str) -> list[Span]:
+    """Where a prompt has the texts of a row, which are searched from the last to the first."""
     parts: list[Span] = []
     end = len(prompt)
-    for text in reversed(list(_texts(record))):
+    for text in (text.strip() for text in reversed(texts)):
         start = prompt.rfind(text, 0, end) if text else -1
         if start >= 0:
             parts.append((start, start + len(text)))
             end = start
-    return parts[::-1] or [(0, len(prompt))]  # of texts of equal length the first is cut first
-
-
-def _texts(record: Record) -> Iterator[str]:
-    """What is asked in a row, in its order; white space around it belongs to the template, which may strip it."""
-    if isinstance(record.prompt, str):
-        yield record.prompt
-    elif isinstance(record.prompt, Instruction):
-        yield from (record.prompt.instruction.strip(), record.prompt.input.strip())
-    else:
-        yield from (turn.text.strip() for turn in record.prompt if turn.role not in _KEPT_ROLES)
+    return parts[::-1]
 
 
 def _tokens_within(part: Span, start_T: NDArray[np.int32], end_T: NDArray[np.int32], first: int) -> range:

@@ -154,13 +154,16 @@ def _example(
     )
 
 
-def as_responses(samples: Sequence[Sample]) -> list[Sample]:
-    """Return samples whose response is their first reference.
+class PromptedResponse(NamedTuple):
+    """Token ids of a prompt and of a response to it.
 
-    Args:
-        samples: Samples, of which prompt and references are used.
+    Attributes:
+        prompt: Token ids of the prompt.
+        response: Token ids of the response, with the end token.
     """
-    return [replace(sample, response=sample.references[0]) for sample in samples]
+
+    prompt: list[int]
+    response: list[int]
 
 
 def require_end(samples: Sequence[Sample], turn_end: TurnEnd, where: str = "data.template") -> None:

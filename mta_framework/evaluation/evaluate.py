@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mta_framework.data.reasoning import Marks, marks_to_strip
+from mta_framework.data.tokens import PromptedResponse
 from mta_framework.distributed import run_on_main
+from mta_framework.errors import InputError
 from mta_framework.evaluation.aggregation import Evaluation, SetResult
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Key, Prediction, digest, read_predictions, write_predictions
@@ -40,20 +42,22 @@ class EvaluationSet:
         prompts: Prompts as they are asked, shortened where they are too long.
         prompt_ids: Token ids of each prompt, as the model sees them.
         references: At least one reference for each prompt.
-        reference_ids: Token ids of each prompt's first reference as a response, with the end token.
+        measured: Texts whose likelihood metrics may ask for: prompt and first reference as training has them.
         questions: Instruction and input of each prompt, without the template around them.
         cut: Number of prompts that were shortened.
         unused: Keys of rows that are not used -> number of rows in which they hold something.
+        unmeasured: Why there are no texts to measure: training would not take the rows; None: there are.
     """
 
     name: str
     prompts: Sequence[str]
     prompt_ids: Sequence[Sequence[int]]
     references: Sequence[Sequence[str]]
-    reference_ids: Sequence[Sequence[int]]
+    measured: Sequence[PromptedResponse]
     questions: Sequence[str]
     cut: int = 0
     unused: Mapping[str, int] = field(default_factory=dict)
+    unmeasured: InputError | None = None
 
 
 @dataclass(frozen=True)
@@ -220,8 +224,10 @@ class _Task:
     @functools.cached_property
     def _likelihoods(self) -> Sequence[Likelihood]:
         """Likelihoods of the first references, which do not depend on the seed."""
-        entry, batch_tokens = self.entry, self.sampling.batch_tokens
-        return likelihoods(self.load(), self.candidate.tokenizer, entry.prompt_ids, entry.reference_ids, batch_tokens)
+        if self.entry.unmeasured:
+            raise self.entry.unmeasured
+        prompts, references = zip(*self.entry.measured, strict=True)
+        return likelihoods(self.load(), self.candidate.tokenizer, prompts, references, self.sampling.batch_tokens)
 
     @functools.cached_property
     def _keys(self) -> dict[int, Key]:
@@ -238,7 +244,8 @@ class _Task:
             for label, metric in self.metrics
         ]
         marks = [list(self.marks)] if self.marks else []
-        scored_from = digest([[list(texts) for texts in entry.references], list(entry.questions), metrics, *marks])
+        texts = [list(texts) for texts in entry.references], [list(map(list, text)) for text in entry.measured]
+        scored_from = digest([*texts, list(entry.questions), metrics, *marks])
         return {seed: Key(digest([made_from, seed]), scored_from) for seed in self.seeds}
 
     def _path(self, seed: int) -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from mta_framework.data.left_cut import shorten_prompts
-from mta_framework.data.prompts import render_prompts
-from mta_framework.data.records import read_records
-from mta_framework.data.tokens import SampleTokenizer, as_responses, require_end
-from mta_framework.errors import Fault, FaultList, collect_faults
+from mta_framework.data.left_cut import Prompt, shorten_prompts
+from mta_framework.data.prompts import Sample, render_prompts
+from mta_framework.data.records import Records, read_records
+from mta_framework.data.tokens import PromptedResponse, SampleTokenizer, require_end
+from mta_framework.errors import Fault, FaultList, InputError, collect_faults
 from mta_framework.evaluation.evaluate import EvaluationSet
 from mta_framework.models.turn_end import TurnEnd, settle_turn_end
 from mta_framework.spec.evaluation import ScoringSection
@@ -46,36 +47,102 @@ def read_sets(
     if section is None:
         return sets
     turn_end = turn_end or settle_turn_end(tokenizer, ())
+    reader = _SetReader(section, template, tokenizer, template_field, options or {}, turn_end)
     for name, part in section.sets.items():
         with collect_faults(faults):
-            records = read_records(part, f"evaluation.sets.{name}")
-            samples = render_prompts(
-                records, template, tokenizer, where=template_field, options=options, supervise="none"
-            )
-            require_end(samples, turn_end, template_field)
-            texts = SampleTokenizer(tokenizer, turn_end, None).tokenise(as_responses(samples))
-            limit = section.max_prompt_length
-            asked = shorten_prompts(records, samples, texts, limit, tokenizer.bos_token_id)
-            prompts = [prompt for prompt in asked if prompt is not None]
-            long = [text.prompt_length for text in texts if text.prompt_length > limit]
-            if long and section.long_prompts == "refuse":
-                faults.append(_too_long(name, long, limit))
-            elif len(prompts) < len(asked):
-                faults.append(_no_room(name, len(asked) - len(prompts), limit))
-            sets.append(
-                EvaluationSet(
-                    name,
-                    [prompt.text for prompt in prompts],
-                    [prompt.ids for prompt in prompts],
-                    [sample.references for sample in samples],
-                    [text.ids[text.prompt_length :].tolist() for text in texts],
-                    [record.question for record in records],
-                    len(long),
-                    records.unused,
-                )
-            )
+            evaluation_set, length_faults = reader.read(name, read_records(part, f"evaluation.sets.{name}"))
+            sets.append(evaluation_set)
+            faults += length_faults
     faults.raise_any()
     return sets
+
+
+class _Rows(NamedTuple):
+    """Rows as text and as tokens.
+
+    Attributes:
+        samples: The rows as text.
+        lengths: Number of tokens of each prompt.
+        prompts: The prompts, shortened where they are too long; None where nothing of what is asked fits.
+        responses: Token ids of the responses.
+    """
+
+    samples: list[Sample]
+    lengths: list[int]
+    prompts: list[Prompt | None]
+    responses: list[list[int]]
+
+
+@dataclass(frozen=True)
+class _SetReader:
+    section: ScoringSection
+    template: Literal["alpaca", "chat"]
+    tokenizer: PreTrainedTokenizerBase
+    template_field: str
+    options: Mapping[str, Any]
+    turn_end: TurnEnd
+
+    def read(self, name: str, records: Records) -> tuple[EvaluationSet, list[Fault]]:
+        """One set, and the faults of prompts that are too long."""
+        asked, limit = self._rows(records, "none"), self.section.max_prompt_length
+        long = [length for length in asked.lengths if length > limit]
+        measured, unmeasured = self._measured(name, records)
+        prompts = [prompt for prompt in asked.prompts if prompt is not None]
+        evaluation_set = EvaluationSet(
+            name,
+            [prompt.text for prompt in prompts],
+            [prompt.ids for prompt in prompts],
+            [sample.references for sample in asked.samples],
+            measured,
+            [record.question for record in records],
+            len(long),
+            records.unused,
+            unmeasured,
+        )
+        if long and self.section.long_prompts == "refuse":
+            return evaluation_set, [_too_long(name, long, limit)]
+        no_room = asked.prompts.count(None)
+        return evaluation_set, [_no_room(name, no_room, limit)] if no_room else []
+
+    def _measured(self, name: str, records: Records) -> tuple[list[PromptedResponse], InputError | None]:
+        """The rows as training would have them, with prompts that are shortened as in evaluation; or why not."""
+        faults = FaultList([_not_trained(name)])
+        with collect_faults(faults):
+            rows = self._rows(records, "last")
+            pairs = zip(rows.prompts, rows.responses, strict=True)
+            measured = [PromptedResponse(prompt.ids, response) for prompt, response in pairs if prompt is not None]
+            if len(measured) == len(records):
+                return measured, None
+            faults.append(_no_room(name, len(records) - len(measured), self.section.max_prompt_length))
+        return [], InputError(faults)
+
+    def _rows(self, records: Records, supervise: Literal["last", "none"]) -> _Rows:
+        samples = render_prompts(
+            records,
+            self.template,
+            self.tokenizer,
+            where=self.template_field,
+            options=self.options,
+            supervise=supervise,
+        )
+        require_end(samples, self.turn_end, self.template_field)
+        texts = SampleTokenizer(self.tokenizer, self.turn_end, None).tokenise(samples)
+        limit = self.section.max_prompt_length
+        return _Rows(
+            samples,
+            [text.prompt_length for text in texts],
+            shorten_prompts(records, samples, texts, limit, self.tokenizer, self.options),
+            [text.response_ids.tolist() for text in texts],
+        )
+
+
+def _not_trained(name: str) -> Fault:
+    return Fault(
+        f"evaluation.sets.{name}",
+        "has references whose likelihood cannot be measured, because training would refuse them",
+        "references that can be trained, where a metric asks for their likelihood",
+        "Correct the rows, or leave out the metric.",
+    )
 
 
 def _no_room(name: str, count: int, limit: int) -> Fault:

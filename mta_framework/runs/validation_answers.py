@@ -12,7 +12,7 @@ from torch import nn
 from mta_framework.data.prompts import render_prompts
 from mta_framework.data.reasoning import marks_to_strip
 from mta_framework.data.records import read_records
-from mta_framework.data.tokens import SampleTokenizer, as_responses
+from mta_framework.data.tokens import PromptedResponse, SampleTokenizer, prompt_ids
 from mta_framework.distributed import gather, run_on_main, shard
 from mta_framework.errors import Fault, InputError
 from mta_framework.evaluation.aggregation import mean_over_prompts
@@ -44,7 +44,7 @@ class ValidationAnswers:
         prompts: Validation prompts, as the evaluation would have them.
         prompt_ids: Token ids of each prompt.
         references: References of each prompt.
-        reference_ids: Token ids of each prompt's first reference as a response, with the end token.
+        measured: Each prompt with its first reference, as training has them, for likelihoods.
         questions: Instruction and input of each prompt.
         sampling: Limits of the answers; temperature 0.
         cache_dir: Directory for expensive results of metrics.
@@ -57,7 +57,7 @@ class ValidationAnswers:
     prompts: Sequence[str]
     prompt_ids: Sequence[Sequence[int]]
     references: Sequence[Sequence[str]]
-    reference_ids: Sequence[Sequence[int]]
+    measured: Sequence[PromptedResponse]
     questions: Sequence[str]
     sampling: Sampling
     cache_dir: Path
@@ -89,8 +89,8 @@ class ValidationAnswers:
         return mean_over_prompts(scores.scores, scores.weights or [1.0] * len(texts), self.metric.MEAN)
 
     def _likelihoods(self) -> list[Likelihood]:
-        texts = self.prompt_ids, self.reference_ids
-        return likelihoods(base_of(self.student), self.tokenizer, *texts, self.sampling.batch_tokens)
+        prompts, references = zip(*self.measured, strict=True)
+        return likelihoods(base_of(self.student), self.tokenizer, prompts, references, self.sampling.batch_tokens)
 
 
 def validation_answers(
@@ -119,8 +119,10 @@ def validation_answers(
     assert section is not None
     records = read_records(data.validation, "data.validation")
     samples = render_prompts(records, data.template, tokenizer, options=data.template_options, supervise="none")
-    texts = SampleTokenizer(tokenizer, turn_end, None).tokenise(as_responses(samples))
-    rows = [row for row, text in enumerate(texts) if text.prompt_length <= data.max_prompt_length]
+    asked = prompt_ids(samples, tokenizer)
+    trained = render_prompts(records, data.template, tokenizer, options=data.template_options)
+    texts = SampleTokenizer(tokenizer, turn_end, None).tokenise(trained)
+    rows = [row for row, ids in enumerate(asked) if len(ids) <= data.max_prompt_length]
     rows = rows[: spec.training.eval_prompts]
     if not rows:
         problem = f"every validation prompt is longer than {data.max_prompt_length} tokens ({len(texts)} rows)"
@@ -132,9 +134,9 @@ def validation_answers(
         student,
         tokenizer,
         prompts=[samples[row].prompt for row in rows],
-        prompt_ids=[texts[row].ids[: texts[row].prompt_length].tolist() for row in rows],
+        prompt_ids=[asked[row] for row in rows],
         references=[samples[row].references for row in rows],
-        reference_ids=[texts[row].ids[texts[row].prompt_length :].tolist() for row in rows],
+        measured=[PromptedResponse(texts[row].prompt_ids.tolist(), texts[row].response_ids.tolist()) for row in rows],
         questions=[records[row].question for row in rows],
         sampling=Sampling(0.0, 1.0, max_new_tokens(spec), section.batch_tokens),
         cache_dir=spec.metric_cache,

@@ -32,6 +32,16 @@ class TokenisedText:
     truncated: bool = False
     supervised: NDArray[np.bool_] | None = None
 
+    @property
+    def prompt_ids(self) -> NDArray[np.int32]:
+        """Token ids of the prompt."""
+        return self.ids[: self.prompt_length]
+
+    @property
+    def response_ids(self) -> NDArray[np.int32]:
+        """Token ids of the response, with its end token."""
+        return self.ids[self.prompt_length :]
+
     def token_ranges(self, text: str, span_set: SpanSet | Mapping[str, ArrayLike]) -> dict[str, NDArray[np.int32]]:
         """Convert character spans to token ranges.
 

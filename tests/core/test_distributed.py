@@ -34,7 +34,7 @@ torch.manual_seed(1)
 shape = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=30, eos_token_id=None, initializer_range=0.3, **shape))
 prompts = [[number, number + 1][: 1 + number % 2] for number in range(5)]
-entry = EvaluationSet("set", [str(ids) for ids in prompts], prompts, [["w1"]] * 5, [[1, 0]] * 5, ["?"] * 5)
+entry = EvaluationSet("set", [str(ids) for ids in prompts], prompts, [["w1"]] * 5, [[[1], [1, 0]]] * 5, ["?"] * 5)
 answer = {}
 for temperature in (0, 1.0):
     candidate = Candidate("student", str(temperature), tokenizer, (), lambda: model, [entry])
@@ -42,7 +42,7 @@ for temperature in (0, 1.0):
     folder = Path(sys.argv[1]) / str(temperature)
     evaluation = evaluate_models([candidate], [Length(Length.Params())], sampling, [10], folder)
     answer[str(temperature)] = [[row.prompt, row.prediction, row.scores] for row in evaluation.results[0].predictions]
-same = EvaluationSet("same", ["w3"] * 2, [[3]] * 2, [["w1"]] * 2, [[1, 0]] * 2, ["?"] * 2)
+same = EvaluationSet("same", ["w3"] * 2, [[3]] * 2, [["w1"]] * 2, [[[1], [1, 0]]] * 2, ["?"] * 2)
 candidate = Candidate("twins", "", tokenizer, (), lambda: model, [same])
 twins = evaluate_models([candidate], [Length(Length.Params())], Sampling(1.0, 1.0, 20, 1), [10], Path(sys.argv[1]))
 answer["twins"] = [row.prediction for row in twins.results[0].predictions]

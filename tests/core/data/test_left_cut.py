@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import chat_templates
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.left_cut import Prompt, shorten_prompts
 from mta_framework.data.prompts import render_prompts
 from mta_framework.data.rows import Instruction, Message, Record
-from mta_framework.data.tokens import SampleTokenizer, as_responses
+from mta_framework.data.tokens import SampleTokenizer
 from mta_framework.models.turn_end import settle_turn_end
 
 Build = Callable[..., PreTrainedTokenizerFast]
@@ -33,8 +34,8 @@ def shortened(record: Record, tokenizer: PreTrainedTokenizerFast, limit: int) ->
     samples = render_prompts(
         [record], "chat" if isinstance(record.prompt, tuple) else "alpaca", tokenizer, supervise="none"
     )
-    texts = SampleTokenizer(tokenizer, settle_turn_end(tokenizer, ()), None).tokenise(as_responses(samples))
-    [prompt] = shorten_prompts([record], samples, texts, limit, tokenizer.bos_token_id)
+    texts = SampleTokenizer(tokenizer, settle_turn_end(tokenizer, ()), None).tokenise(samples)
+    [prompt] = shorten_prompts([record], samples, texts, limit, tokenizer)
     return prompt
 
 
@@ -131,6 +132,27 @@ def test_a_character_of_several_tokens_is_cut_as_a_whole(tokenizer: PreTrainedTo
     cut = shortened(record, tokenizer, length - 4)
     assert counted(cut) == length - 6
     assert "user\n語<|im_end|>" in text_of(cut, tokenizer)
+
+
+@pytest.mark.parametrize("template", [chat_templates.R1, chat_templates.QWEN3])
+def test_an_earlier_answer_whose_reasoning_the_template_strips_is_cut_where_it_is_the_longest(
+    tokenizer: PreTrainedTokenizerFast, template: str
+) -> None:
+    tokenizer.chat_template = template
+    record = conversation(("user", "zzzz"), ("assistant", "<think>\nQQ\n</think>\n\n" + "y" * 20), ("user", "xxxxx"))
+    whole = shortened(record, tokenizer, 1000)
+    cut = shortened(record, tokenizer, counted(whole) - 15)
+    assert text_of(cut, tokenizer) == text_of(whole, tokenizer).replace("y" * 20, "y" * 5)
+
+
+def test_a_content_that_is_written_as_json_is_cut_within_its_quotes(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = chat_templates.LLAMA31
+    record = conversation(("user", "xx"), ("tool", 'z"' * 10))
+    whole = shortened(record, tokenizer, 1000)
+    cut = shortened(record, tokenizer, counted(whole) - 15)
+    written = 'z\\"' * 10
+    assert f'ipython\n\n"{written}"<|im_end|>' in text_of(whole, tokenizer)
+    assert f'ipython\n\n"{written[-15:]}"<|im_end|>' in text_of(cut, tokenizer)
 
 
 def test_a_turn_that_the_template_rewrites_is_cut_from_the_beginning_of_the_prompt(

@@ -13,7 +13,8 @@ from typing import ClassVar
 
 import pytest
 
-from mta_framework import Metric, RunError, ScoreSet
+from mta_framework import Fault, InputError, Metric, RunError, ScoreSet
+from mta_framework.data.tokens import PromptedResponse
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate_models
 from mta_framework.evaluation.likelihood import likelihoods
 from mta_framework.evaluation.predictions import Prediction, read_rows
@@ -49,12 +50,15 @@ class Faulty(Tokens):
 
 REFERENCE_IDS = ((1, 2, 40), (3, 40), (6, 40))
 """The first references, each with the end token."""
+MEASURED_IDS = ((9, 3, 4), (9, 5), (9, 6, 7, 8))
+"""The prompts that training has before them."""
 
 
 def entry(name="first", references=(("w1 w2",), ("w3", "w4 w5"), ("w6",))):
     questions = ("three four?", "five?", "six seven eight?")
     prompts, prompt_ids = ("w3 w4", "w5", "w6 w7 w8"), ((3, 4), (5,), (6, 7, 8))
-    return EvaluationSet(name, prompts, prompt_ids, references, REFERENCE_IDS, questions, cut=1)
+    measured = [PromptedResponse(*map(list, pair)) for pair in zip(MEASURED_IDS, REFERENCE_IDS, strict=True)]
+    return EvaluationSet(name, prompts, prompt_ids, references, measured, questions, cut=1)
 
 
 class Loader:
@@ -173,7 +177,7 @@ def test_metrics_see_questions_and_likelihoods_which_are_measured_once(run, llam
     run(metrics=(Tokens,))
     assert measured == []
     evaluation = run(metrics=(Surprise,))
-    expected = likelihoods(llama, tokenizer, entry().prompt_ids, REFERENCE_IDS, 20)
+    expected = likelihoods(llama, tokenizer, MEASURED_IDS, REFERENCE_IDS, 20)
     assert [rows for _, rows in Surprise.seen] == [expected, expected]
     assert len(measured) == 1
     assert Surprise.seen[0][0].questions == ("three four?", "five?", "six seven eight?")
@@ -182,6 +186,23 @@ def test_metrics_see_questions_and_likelihoods_which_are_measured_once(run, llam
     assert (row.scores, row.weights) == ({"surprise": expected[1].nats}, {"surprise": 2.0})
     nats = math.fsum(row.tokens * math.log(row.nats) for row in expected) / sum(row.tokens for row in expected)
     assert evaluation.results[0].mean(evaluation.metrics[0]) == pytest.approx(math.exp(nats))
+
+
+def test_a_metric_that_asks_for_likelihoods_which_cannot_be_measured_ends_with_the_reason(run):
+    reason = InputError(
+        [Fault("evaluation.sets.first", "has references that training would refuse", "others", "Mend.")]
+    )
+    unmeasured = dataclasses.replace(entry(), measured=(), unmeasured=reason)
+    assert len(run(metrics=(Tokens,), sets=(unmeasured,)).results) == 2
+    with pytest.raises(InputError, match="has references that training would refuse"):
+        run(metrics=(Surprise,), sets=(unmeasured,))
+
+
+def test_scores_are_computed_anew_where_the_texts_of_likelihoods_change(run):
+    Surprise.seen.clear()
+    for measured in (entry().measured, entry().measured, [PromptedResponse([3, 4], [1, 40])] * 3):
+        run(metrics=(Surprise,), sets=(dataclasses.replace(entry(), measured=measured),))
+    assert len(Surprise.seen) == 4  # two seeds, twice
 
 
 def test_batches_of_another_size_reuse_all(run, loader):
@@ -196,7 +217,7 @@ def test_batches_of_another_size_reuse_all(run, loader):
         {"fingerprint": "b"},
         {"sampling": Sampling(0.5, 1.0, 6, 20)},
         {"sampling": Sampling(1.0, 1.0, 5, 20)},
-        {"sets": (EvaluationSet("first", ("w3 w4",), ((3, 4),), (("w1",),), ((1, 40),), ("?",)),)},
+        {"sets": (EvaluationSet("first", ("w3 w4",), ((3, 4),), (("w1",),), ([[3, 4], [1, 40]],), ("?",)),)},
     ],
     ids=["weights", "temperature", "length", "prompts"],
 )

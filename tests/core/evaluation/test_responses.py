@@ -51,7 +51,7 @@ torch.manual_seed(1)
 shape = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
 model = LlamaForCausalLM(LlamaConfig(vocab_size=30, eos_token_id=None, initializer_range=0.3, **shape))
 prompts = [[number, number + 1][: 1 + number % 2] for number in range(7)]
-entry = EvaluationSet("set", [str(ids) for ids in prompts], prompts, [["w1"]] * 7, [[1, 0]] * 7, ["?"] * 7)
+entry = EvaluationSet("set", [str(ids) for ids in prompts], prompts, [["w1"]] * 7, [[[1], [1, 0]]] * 7, ["?"] * 7)
 candidate = Candidate("student", "weights", tokenizer, (), lambda: model, [entry])
 evaluate_models([candidate], [Length(Length.Params())], Sampling(1.0, 1.0, 5, 20), [10, 20, 30], folder)
 print(written)

@@ -27,7 +27,7 @@ class Lengths(Metric):
 
 @pytest.fixture
 def build(spec_dict, tokenizer_folder):
-    def build(**training):
+    def build(chat_template=None, **training):
         settings = {"load_best_model_at_end": True, "metric_for_best_model": "lengths", "generation": {}, **training}
         spec = {**spec_dict, "teacher": None, "alignment": None, "evaluation": None, "student": {"hub": "none"}}
         spec["training"] = {**spec["training"], **settings}
@@ -39,6 +39,9 @@ def build(spec_dict, tokenizer_folder):
 
         engine = SimpleNamespace(generate=generate)
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+        if chat_template:
+            tokenizer.chat_template = chat_template
+            spec["data"] = {**spec["data"], "template": "chat"}
         return validation_answers(
             RunSpec.model_validate(spec),
             Lengths(Lengths.Params()),
@@ -77,3 +80,13 @@ def test_a_set_without_a_prompt_that_fits_is_a_fault(build, spec_dict):
     spec_dict["data"] = {**spec_dict["data"], "max_prompt_length": 10}
     with pytest.raises(InputError, match=r"every validation prompt is longer than 10 tokens \(6 rows\)"):
         build()
+
+
+def test_measured_are_the_references_as_the_chat_template_writes_them(build):
+    answer = "{% if m.role == 'assistant' %} .{{ eos_token }}{% else %} : {% endif %}"
+    template = "{% for m in messages %}{{ m.content }}" + answer + "{% endfor %}"
+    answers, _ = build(template)
+    for references, prompt, measured in zip(answers.references, answers.prompt_ids, answers.measured, strict=True):
+        assert measured.prompt == prompt
+        written = answers.tokenizer(f"{references[0]} .", add_special_tokens=False)["input_ids"]
+        assert measured.response == [*written, answers.tokenizer.eos_token_id]
