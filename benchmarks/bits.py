@@ -53,8 +53,8 @@ WORDS = {
     "alignment.spans.name": "words",
     "alignment.importance.name": "uniform",
     "alignment.layers.params": {"words": 2, "phrases": 0},
-    "alignment.dsa_reduction": "batch",
-    "alignment.hid_reduction": "sum",
+    "alignment.terms.0.params.reduction": "batch",
+    "alignment.terms.1.params.reduction": "sum",
 }
 LORA = {"teacher_layers": [1, 2, 4, 6], "lora": {"rank": 4, "dropout": 0.1}}
 RUNS: dict[str, dict[str, Any]] = {

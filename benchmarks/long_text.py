@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from mta_framework.alignment.importance import normalise, span_vectors, span_weights
-from mta_framework.alignment.objective import Alignment
+from mta_framework.alignment.objective import Alignment, WeightedTerm
 from mta_framework.data.batches import collate
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.registry import discover
-from mta_framework.types import Batch, Example, Head, LayerPair, States
+from mta_framework.types import Batch, Example, Head, LayerPair, ModelShape, States
 
 MIB = 2**20
 WORDS = "words"
@@ -59,8 +59,9 @@ class Outcome:
 
 def ours(student: States, teacher: States, batch: Batch, weigh: ImportanceEstimator) -> Tensor:
     """Compute DSA of one key layer as training does."""
-    widths = {"student_width": student.final_BTD.shape[-1], "teacher_width": teacher.final_BTD.shape[-1]}
-    alignment = Alignment([LayerPair(1, 1, WORDS)], weigh, **widths, lambda_dsa=1.0, lambda_hid=0.0)
+    shapes = [ModelShape(1, states.final_BTD.shape[-1]) for states in (student, teacher)]
+    dsa = discover().create("alignment_terms", "dsa")
+    alignment = Alignment([LayerPair(1, 1, WORDS)], weigh, [WeightedTerm(dsa, 1.0)], *shapes)
     (term,) = alignment(student, teacher, batch)
     return term.sum
 

@@ -12,7 +12,7 @@ import naive
 import torch
 from torch import Tensor, nn
 
-from mta_framework.alignment.objective import Alignment
+from mta_framework.alignment.objective import Alignment, WeightedTerm
 from mta_framework.data.batches import GroupedSampler, collate
 from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.records import read_records
@@ -30,6 +30,7 @@ from mta_framework.training.distiller import Distiller, contribution
 from mta_framework.types import Batch, Progress, States
 
 PROGRESS = Progress(0, 1, 0.0)
+_TERMS = {"dsa": 2.0, "hid": 0.2}
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ class Workload:
         self.pairs = mapper.map(*shapes)
         self.loss_layers = {name: loss.key_layers(*shapes) for name, loss in self.bases.items()}
         torch.manual_seed(0)
-        widths = {"student_width": shapes[0].hidden_size, "teacher_width": shapes[1].hidden_size}
-        self.alignment = Alignment(self.pairs, weigh, **widths).to(self.device)
+        terms = [WeightedTerm(registry.create("alignment_terms", name), weight) for name, weight in _TERMS.items()]
+        self.alignment = Alignment(self.pairs, weigh, terms, *shapes).to(self.device)
         batches = sorted(self._batches(data, options), key=lambda batch: -len(batch[1].target_N))
         # The largest batch goes first, the others in random order.
         shuffled = [batches[0], *random.Random(0).sample(batches[1:], len(batches) - 1)]
@@ -186,7 +187,7 @@ class Workload:
 
     def _naive_loss(self, student_BTV, teacher_BTV, student, teacher, spans, texts: Texts) -> Tensor:  # type: ignore[no-untyped-def]
         """Loss from whole logits and from hidden states by layer."""
-        projections = self.alignment.projections
+        projections = self.alignment.term_modules["hid"]
         dsa, hid = naive.alignment(student, teacher, projections, self.pairs, spans, texts.mask_BT)
         return naive.kl(student_BTV, teacher_BTV, texts.supervised_BT) + 2.0 * dsa + 0.2 * hid
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import pluggy
 
-from mta_framework.interfaces import BaseLoss, ImportanceEstimator, LayerMapper, Metric, SpanExtractor
+from mta_framework.interfaces import AlignmentTerm, BaseLoss, ImportanceEstimator, LayerMapper, Metric, SpanExtractor
 
 PROJECT = "mta_framework"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -35,6 +35,11 @@ def mta_register_importance_estimators() -> Sequence[type[ImportanceEstimator]]:
 @hookspec
 def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
     """Return classes that choose the key layers; ``alignment.layers`` in a spec selects one by name."""
+
+
+@hookspec
+def mta_register_alignment_terms() -> Sequence[type[AlignmentTerm]]:
+    """Return classes that compare spans at the key layers; ``alignment.terms`` in a spec selects any number by name."""
 
 
 @hookspec

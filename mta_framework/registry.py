@@ -19,6 +19,7 @@ import pluggy
 from mta_framework import hookspecs
 from mta_framework.errors import Fault, InputError, error_message, nearest
 from mta_framework.interfaces import (
+    AlignmentTerm,
     BaseLoss,
     ImportanceEstimator,
     LayerMapper,
@@ -33,6 +34,7 @@ FAMILIES: dict[str, type[Plugin]] = {
     "span_extractors": SpanExtractor,
     "importance_estimators": ImportanceEstimator,
     "layer_mappers": LayerMapper,
+    "alignment_terms": AlignmentTerm,
     "base_losses": BaseLoss,
     "metrics": Metric,
 }

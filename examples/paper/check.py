@@ -79,9 +79,11 @@ _ALIGNED = (
     _Rule("alignment.spans.name", ("spacy_phrases",)),
     _Rule("alignment.spans.params.words", ("within_phrases",)),
     _Rule("alignment.importance.name", ("attention",)),
-    _Rule("alignment.dsa_reduction", ("batch",), "batch (authors' code)"),
-    _Rule("alignment.max_spans", (None,), "all"),
-    _Rule("alignment.hid_reduction", ("mean",), "mean (authors' code; the equation has a sum)"),
+    _Rule("alignment.terms.0.name", ("dsa",)),
+    _Rule("alignment.terms.0.params.reduction", ("batch",), "batch (authors' code)"),
+    _Rule("alignment.terms.0.params.max_spans", (None,), "all"),
+    _Rule("alignment.terms.1.name", ("hid",)),
+    _Rule("alignment.terms.1.params.reduction", ("mean",), "mean (authors' code; the equation has a sum)"),
     _Rule("alignment.projection_learning_rate", (5e-4,)),
 )
 _EVALUATED = (
@@ -160,9 +162,10 @@ def _of_models(spec: Mapping[str, Any], family: str | None) -> Iterator[_Rule]:
     yield _Rule("training.learning_rate", (rates[family],) if family else (), "" if family else label)
     if spec.get("alignment"):
         factor = {"OPT": 3.0, None: None}.get(family, 2.0)
-        yield _Rule("alignment.lambda_dsa", (2.0, 3.0) if factor is None else (factor,), "2; OPT 3" * (factor is None))
+        weights = (2.0, 3.0) if factor is None else (factor,)
+        yield _Rule("alignment.terms.0.weight", weights, "2; OPT 3" * (factor is None))
         tenth = (0.2, 0.3) if factor is None else (round(factor / 10, 1),)
-        yield _Rule("alignment.lambda_hid", tenth, "0.2; OPT 0.3" * (factor is None))
+        yield _Rule("alignment.terms.1.weight", tenth, "0.2; OPT 0.3" * (factor is None))
 
 
 def _of_base_loss(spec: Mapping[str, Any]) -> Iterator[_Rule]:

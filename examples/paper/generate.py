@@ -30,7 +30,7 @@ class Pair:
         student: As above.
         layers: Key layers of MTA, the first for words, the others for phrases.
         layers_with_fdd: Those of FDD, and of MTA where FDD is the base.
-        lambda_dsa: Weight of MTA's structural term; that of its other term is a tenth of it.
+        dsa_weight: Weight of MTA's structural term; that of its other term is a tenth of it.
         micro_batch_size: Texts per forward pass.
         learning_rate: Of the student.
         learning_rate_distillm2: Of the student with DistiLLM-2.
@@ -41,7 +41,7 @@ class Pair:
     student: str
     layers: Layers
     layers_with_fdd: Layers
-    lambda_dsa: float
+    dsa_weight: float
     micro_batch_size: int
     learning_rate: float
     learning_rate_distillm2: float
@@ -175,8 +175,10 @@ def alignment(pair: Pair, base: str) -> Spec:
         "spans": {"name": "spacy_phrases", "params": {"model": "en_core_web_sm", "words": "within_phrases"}},
         "importance": {"name": "attention"},
         "layers": {"name": "explicit", "params": {"pairs": pairs}},
-        "lambda_dsa": pair.lambda_dsa,
-        "lambda_hid": pair.lambda_dsa / 10,
+        "terms": [
+            {"name": "dsa", "weight": pair.dsa_weight, "params": {"reduction": "batch"}},
+            {"name": "hid", "weight": pair.dsa_weight / 10, "params": {"reduction": "mean"}},
+        ],
         "projection_learning_rate": 5e-4,
     }
 

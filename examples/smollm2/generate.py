@@ -28,8 +28,7 @@ ALIGNMENT: Spec = {
     "spans": {"name": "spacy_phrases"},
     "importance": {"name": "attention"},
     "layers": {"name": "proportional", "params": {"words": 1, "phrases": 2}},
-    "lambda_dsa": 2.0,
-    "lambda_hid": 0.2,
+    "terms": [{"name": "dsa", "weight": 2.0}, {"name": "hid", "weight": 0.2}],
 }
 DATA: Spec = {
     "train": {"path": f"{SETS}/dolly/train.jsonl"},

@@ -1,5 +1,5 @@
 """Multi-granular trajectory alignment: losses between the spans of student and teacher at their key layers."""
 
-from mta_framework.alignment.objective import Alignment
+from mta_framework.alignment.objective import Alignment, WeightedTerm
 
-__all__ = ["Alignment"]
+__all__ = ["Alignment", "WeightedTerm"]

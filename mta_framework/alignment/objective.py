@@ -1,78 +1,71 @@
-"""The two loss terms that MTA adds to a base loss, over all key layers."""
+"""The alignment loss that MTA adds to a base loss: the sum of its terms over the key layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mta_framework.alignment.dsa import Reduction, structure_sum
-from mta_framework.alignment.hid import hidden_sum, span_hidden_sum
-from mta_framework.alignment.importance import (
-    CheckedImportance,
-    TokenWeights,
-    span_vectors,
-    span_weights,
-    token_weights,
-)
-from mta_framework.interfaces import ImportanceEstimator
-from mta_framework.types import (
-    Batch,
-    LayerPair,
-    LossTerm,
-    LossTerms,
-    States,
-    texts_with_span_pairs,
-    texts_with_spans,
-)
+from mta_framework.alignment.importance import CheckedImportance, token_weights
+from mta_framework.alignment.key_layer import LayerSides, layer_sides
+from mta_framework.errors import as_plugin_error
+from mta_framework.interfaces import AlignmentTerm, ImportanceEstimator
+from mta_framework.types import Batch, LayerPair, LossTerm, LossTerms, ModelShape, States
+
+
+@dataclass(frozen=True)
+class WeightedTerm:
+    """An alignment term with its weight in the loss.
+
+    Args:
+        term: The term.
+        weight: Factor of its mean (or sum, see ``AlignmentTerm.divisor``) over key layers.
+    """
+
+    term: AlignmentTerm
+    weight: float
 
 
 class Alignment(nn.Module):
-    """MTA's alignment loss ``lambda_dsa * DSA + lambda_hid * Hid``; its only parameters are Hid's projections.
+    """MTA's alignment loss: the weighted sum of alignment terms; its only parameters are theirs.
 
     Args:
         pairs: Key layers.
         importance: Estimator of token weights, called with each model's own states unless it is ``BY_TEACHER``.
-        student_width: Width of the student's hidden states.
-        teacher_width: Width of the teacher's hidden states.
-        lambda_dsa: Weight of DSA; at 0 it is not computed.
-        lambda_hid: Weight of Hid; at 0 it is not computed, and there are no projections.
-        dsa_reduction: Normalisation of the pair weights, see ``structure_sum``.
-        max_spans: Most spans per text that DSA compares, see ``structure_sum``; None: all.
-        hid_reduction: ``mean`` over the key layers (authors' code) or ``sum`` (the paper's equation).
+        terms: Terms of the loss, of different names.
+        student: Depth and width of the student.
+        teacher: Depth and width of the teacher.
 
-    Source: MTA (arXiv 2605.01374v2), Eq. 10-14.
+    Raises:
+        ValueError: A term cannot be computed with these key layers.
+
+    Source: MTA (arXiv 2605.01374v2), Eq. 14.
     """
 
     def __init__(
         self,
         pairs: Sequence[LayerPair],
         importance: ImportanceEstimator,
-        *,
-        student_width: int,
-        teacher_width: int,
-        lambda_dsa: float = 2.0,
-        lambda_hid: float = 0.2,
-        dsa_reduction: Reduction = "example",
-        max_spans: int | None = None,
-        hid_reduction: Literal["mean", "sum"] = "mean",
+        terms: Sequence[WeightedTerm],
+        student: ModelShape,
+        teacher: ModelShape,
     ):
         super().__init__()
         self.pairs = tuple(pairs)
         self._importance = importance
         self._checked_importance = CheckedImportance(importance)
-        self.dsa_weight = lambda_dsa / len(self.pairs)
-        self.dsa_reduction = dsa_reduction
-        self.max_spans = max_spans
-        self.hid_weight = lambda_hid / (len(self.pairs) if hid_reduction == "mean" else 1)
-        count = len(self.pairs) if lambda_hid > 0 else 0
-        self.projections = nn.ModuleList(nn.Linear(student_width, teacher_width) for _ in range(count))
+        self.terms = tuple(_PlacedTerm(entry, self.pairs) for entry in terms)
+        self.term_modules = nn.ModuleDict()
+        """Name of a term -> its modules, one for each of its key layers; without terms that have none."""
+        for placed in self.terms:
+            made = [placed.term.make_module(student, teacher) for _ in placed.key_layers]
+            if modules := [module for module in made if module is not None]:
+                self.term_modules[placed.term.NAME] = nn.ModuleList(modules)
 
     def forward(self, student: States, teacher: States, batch: Batch) -> LossTerms:
-        """Compute both terms on one micro-batch.
+        """Compute all terms on one micro-batch.
 
         Args:
             student: The student's states, its key layers included; they get gradients.
@@ -80,25 +73,36 @@ class Alignment(nn.Module):
             batch: Micro-batch with the spans of every granularity of the pairs.
 
         Returns:
-            One term ``dsa`` and one term ``hid`` per key layer, as sums over texts, in the units
-            ``texts_with_span_pairs`` and ``texts_with_spans``. A text without spans adds nothing; every parameter gets
-            a gradient in any case, if only zeros.
+            For each key layer one loss term of every alignment term that is computed there, as a sum over texts. A text
+            without spans adds nothing; every parameter gets a gradient in any case, if only zeros.
+
+        Raises:
+            RunError: A term or the importance estimator failed or broke its contract.
         """
-        terms: list[LossTerm] = []
         weights = token_weights(self._checked_importance, student, teacher, batch)
-        for index, pair in enumerate(self.pairs):
-            layer = _KeyLayer(pair, student, teacher, batch, weights)
-            if self.dsa_weight > 0:
-                total = layer.structure_sum(self.dsa_reduction, self.max_spans)
-                terms.append(LossTerm("dsa", total, texts_with_span_pairs(pair.granularity), self.dsa_weight))
-            if self.hid_weight > 0:
-                total = layer.hidden_sum(self.projections[index])
-                terms.append(LossTerm("hid", total, texts_with_spans(pair.granularity), self.hid_weight))
-        return tuple(terms)
+        return tuple(
+            self._loss_term(placed, layer)
+            for layer in layer_sides(self.pairs, student, teacher, batch, weights)
+            for placed in self.terms
+            if layer.pair in placed.key_layers
+        )
+
+    def _loss_term(self, placed: _PlacedTerm, layer: LayerSides) -> LossTerm:
+        term, label = placed.term, f"alignment term {placed.term.NAME!r}"
+        with as_plugin_error(label):
+            needs = term.teacher_needs(layer.batch.teacher is None)
+            total = term.compute(layer.visible_to(needs, label), self._module(placed, layer.pair))
+            return LossTerm(term.NAME, total, term.unit(layer.pair.granularity), placed.weight)
+
+    def _module(self, placed: _PlacedTerm, pair: LayerPair) -> nn.Module | None:
+        if placed.term.NAME not in self.term_modules:
+            return None
+        modules = list(self.term_modules[placed.term.NAME].children())
+        return modules[placed.key_layers.index(pair)]
 
     @torch.no_grad()
-    def span_vectors(self, student: States, teacher: States, batch: Batch) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Compute the span vectors that DSA compares, without gradient, for each key layer.
+    def span_vectors(self, student: States, teacher: States, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """Compute the span vectors of both models, without gradient, for each key layer.
 
         Args:
             student: The student's states, as for ``forward``.
@@ -109,52 +113,18 @@ class Alignment(nn.Module):
             The student's and the teacher's vector_SD of each key layer.
         """
         weights = token_weights(CheckedImportance(self._importance), student, teacher, batch)
-        return [_KeyLayer(pair, student, teacher, batch, weights).span_vectors for pair in self.pairs]
+        layers = layer_sides(self.pairs, student, teacher, batch, weights)
+        return [(layer.student.span_vector_SD, layer.teacher.span_vector_SD) for layer in layers]
 
     def fault(self) -> str | None:
         """Describe the importance estimator's first unsound weight in a sentence; None if there was none."""
         return self._checked_importance.fault()
 
 
-class _KeyLayer:
-    """One key layer on one micro-batch: the parts of both terms, computed when they are first needed."""
+class _PlacedTerm:
+    """A term, the key layers at which it is computed, and its factor there."""
 
-    def __init__(
-        self,
-        pair: LayerPair,
-        student: States,
-        teacher: States,
-        batch: Batch,
-        weights: tuple[TokenWeights, TokenWeights],
-    ):
-        self._shared_tokenizer = batch.teacher is None
-        self._student_BTD = student.layers[pair.student]
-        self._teacher_BTD = teacher.layers[pair.teacher]
-        self._student_index = batch.spans[pair.granularity]
-        self._teacher_index = (batch.teacher or batch).spans[pair.granularity]
-        self._student_weight = partial(weights[0].at, pair.student, self._student_index)
-        self._teacher_weight = weights[1].at(pair.teacher, self._teacher_index)
-
-    @cached_property
-    def span_weights(self) -> torch.Tensor:
-        """weight_S from the teacher's token weights."""
-        return span_weights(self._teacher_weight, self._teacher_index)
-
-    @cached_property
-    def span_vectors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Student's and teacher's vector_SD, each pooled by that model's token weights."""
-        with torch.no_grad():
-            teacher_SD = span_vectors(self._teacher_BTD, self._teacher_weight, self._teacher_index)
-        return span_vectors(self._student_BTD, self._student_weight(), self._student_index), teacher_SD
-
-    def structure_sum(self, reduction: Reduction, max_spans: int | None) -> torch.Tensor:
-        """DSA of this key layer."""
-        spans_per_text = self._teacher_index.spans_per_text
-        return structure_sum(*self.span_vectors, self.span_weights, spans_per_text, reduction, max_spans)
-
-    def hidden_sum(self, projection: nn.Module) -> torch.Tensor:
-        """Hid of this key layer: over tokens, or over spans where the tokenizers differ."""
-        if self._shared_tokenizer:
-            states = self._student_BTD, self._teacher_BTD
-            return hidden_sum(projection, *states, self._teacher_weight, self._teacher_index)
-        return span_hidden_sum(projection, *self.span_vectors, self.span_weights)
+    def __init__(self, entry: WeightedTerm, pairs: tuple[LayerPair, ...]):
+        self.term = entry.term
+        self.key_layers = tuple(entry.term.key_layers(pairs))
+        self.weight = entry.weight / entry.term.divisor(len(self.key_layers))

@@ -45,6 +45,8 @@ def _summary(bound: BoundRun) -> Iterator[tuple[str, str]]:
     else:
         for name in ("spans", "importance", "layers"):
             yield name, _plugin(f"alignment.{name}", getattr(spec.alignment, name).name, bound)
+        for index, term in enumerate(spec.alignment.terms):
+            yield "term", f"{term.weight:g} x {_plugin(f'alignment.terms.{index}', term.name, bound)}"
     length = f"{spec.training.epochs} epochs" if spec.training.epochs else f"{spec.training.max_steps} steps"
     yield "training", f"{length} of batches of {spec.training.batch_size}, {spec.training.precision}"
     yield "evaluation", _evaluation(bound)

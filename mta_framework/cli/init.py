@@ -132,6 +132,8 @@ def _complete(given: dict[str, Any], registry: Registry) -> dict[str, Any]:
     if spec["alignment"]:
         for field, family in families.items():
             spec["alignment"][field] = _with_options(spec["alignment"][field], family, registry)
+        terms = spec["alignment"]["terms"]
+        spec["alignment"]["terms"] = [_with_options(term, "alignment_terms", registry) for term in terms]
     metrics = spec["evaluation"]["metrics"]
     spec["evaluation"]["metrics"] = [_with_options(metric, "metrics", registry) for metric in metrics]
     return spec
@@ -144,7 +146,7 @@ def _with_options(section: dict[str, Any], family: str, registry: Registry) -> d
         name: None if field.is_required() else field.get_default(call_default_factory=True)
         for name, field in params.model_fields.items()
     }
-    return {"name": section["name"], "params": params.model_construct(**options).model_dump(mode="json")}
+    return section | {"params": params.model_construct(**options).model_dump(mode="json")}
 
 
 def _explanation(output: Path) -> Iterator[str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mta_framework.errors import Fault
     from mta_framework.registry import Registry
 
-KINDS = ("span_extractor", "importance_estimator", "layer_mapper", "base_loss", "metric")
+KINDS = ("span_extractor", "importance_estimator", "layer_mapper", "alignment_term", "base_loss", "metric")
 _NAME = r"[a-z][a-z0-9_]{0,59}"
 
 
@@ -144,6 +144,8 @@ def _section(kind: str, name: str) -> dict[str, Any]:
         return {"base_loss": choice}
     if kind == "metric":
         return {"evaluation": {"metrics": [choice]}}
+    if kind == "alignment_term":
+        return {"alignment": {"terms": [{**choice, "weight": 1.0}]}}
     if kind == "span_extractor":
         # The extractor provides words only, and the default layer mapper also uses phrases.
         mapper = AlignmentSection.model_fields["layers"].default.name

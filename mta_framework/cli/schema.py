@@ -41,38 +41,41 @@ def schema_with_plugins(registry: Registry) -> dict[str, Any]:
     from mta_framework.spec.run import RunSpec
 
     definitions: dict[str, Any] = {}
-    document = _opened(RunSpec.model_json_schema(), registry, definitions)
+    schema = RunSpec.model_json_schema()
+    document = _opened(schema, registry, definitions, schema["$defs"])
     document["$defs"].update(definitions)
     return {"$schema": _DIALECT, **document}
 
 
-def _opened(node: Any, registry: Registry, definitions: dict[str, Any]) -> Any:
+def _opened(node: Any, registry: Registry, definitions: dict[str, Any], sections: dict[str, Any]) -> Any:
     if isinstance(node, list):
-        return [_opened(entry, registry, definitions) for entry in node]
+        return [_opened(entry, registry, definitions, sections) for entry in node]
     if not isinstance(node, dict):
         return node
-    opened = {key: _opened(entry, registry, definitions) for key, entry in node.items()}
+    opened = {key: _opened(entry, registry, definitions, sections) for key, entry in node.items()}
     if "patternProperties" in opened:
         # Names that match no pattern would pass otherwise.
         opened["additionalProperties"] = False
     family = opened.pop("plugin_family", None)
     if family is not None:
         # An empty oneOf is no schema; without any plugin, nothing is valid.
-        opened["oneOf"] = _choices(registry, family, definitions) or [{"not": {}}]
-        opened.pop("$ref", None)
+        section = sections[opened.pop("$ref").rsplit("/", 1)[-1]]
+        opened["oneOf"] = _choices(registry, family, definitions, section) or [{"not": {}}]
     return opened
 
 
-def _choices(registry: Registry, family: str, definitions: dict[str, Any]) -> list[dict[str, Any]]:
+def _choices(
+    registry: Registry, family: str, definitions: dict[str, Any], section: dict[str, Any]
+) -> list[dict[str, Any]]:
     choices = []
     for name in registry.names(family):
         offers = registry.families[family][name]
         if len(offers) == 1:
-            choices.append(_choice(family, offers[0], definitions))
+            choices.append(_choice(family, offers[0], definitions, section))
     return choices
 
 
-def _choice(family: str, offer: Registered, definitions: dict[str, Any]) -> dict[str, Any]:
+def _choice(family: str, offer: Registered, definitions: dict[str, Any], section: dict[str, Any]) -> dict[str, Any]:
     from mta_framework.registry import describe
 
     name = offer.plugin.NAME
@@ -82,7 +85,7 @@ def _choice(family: str, offer: Registered, definitions: dict[str, Any]) -> dict
     return {
         "type": "object",
         "description": describe(offer.plugin),
-        "properties": {"name": {"const": name}, "params": params},
-        "required": ["name", "params"] if params.get("required") else ["name"],
+        "properties": {**section["properties"], "name": {"const": name}, "params": params},
+        "required": [*section["required"], *(["params"] if params.get("required") else [])],
         "additionalProperties": False,
     }

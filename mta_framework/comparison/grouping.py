@@ -12,6 +12,7 @@ from typing import Any
 
 from mta_framework.comparison.finished_runs import Run, flat
 from mta_framework.errors import Fault, FaultList
+from mta_framework.spec.alignment import AlignmentSection
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.run import RunSpec
 
@@ -105,7 +106,7 @@ def distinct_labels(proposed: Sequence[str], runs: Sequence[Sequence[Run]]) -> l
 
 
 def _label(run: Run) -> str:
-    """``KL``, ``KL + MTA``, ``KL + DSA`` or ``KL + Hid``; the name of a run that trained nothing."""
+    """``KL``, ``KL + MTA``, or ``KL + DSA`` and so on by its terms; the name of a run that trained nothing."""
     spec = run.report.spec
     if "base_loss" not in spec or not spec.get("training"):
         return run.name
@@ -113,8 +114,10 @@ def _label(run: Run) -> str:
     alignment = spec.get("alignment")
     if alignment is None:
         return title
-    dsa, hid = alignment.get("lambda_dsa"), alignment.get("lambda_hid")
-    return f"{title} + {'DSA' if not hid else 'Hid' if not dsa else 'MTA'}"
+    terms = [term["name"] for term in alignment["terms"]]
+    if set(terms) == {term.name for term in AlignmentSection.model_fields["terms"].default}:
+        return f"{title} + MTA"
+    return " + ".join([title, *(run.report.term_titles.get(name, name) for name in terms)])
 
 
 def _shared_name(runs: Sequence[Run]) -> str:

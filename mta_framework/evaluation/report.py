@@ -225,6 +225,7 @@ class Report:
         inputs: Content of the data sets and models, as digests by dotted field, e.g. ``data.train.path``.
         warnings: Sentences on responses of the student that collapsed during training.
         base_loss_title: Name of the base loss in tables, as papers print it; empty: that in the spec.
+        term_titles: Name of an alignment term -> its name in tables, where that is another.
         format: Format of the file, see ``FORMAT``.
     """
 
@@ -251,6 +252,7 @@ class Report:
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     base_loss_title: str = ""
+    term_titles: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
 

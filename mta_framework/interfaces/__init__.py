@@ -6,6 +6,14 @@ error) and the methods of its family. It is created once per run, when the spec 
 
 from __future__ import annotations
 
+from mta_framework.interfaces.alignment_terms import (
+    AlignmentTerm,
+    KeyLayer,
+    SpanCosines,
+    StudentLayer,
+    TeacherLayer,
+    TeacherNeed,
+)
 from mta_framework.interfaces.base_losses import BaseLoss
 from mta_framework.interfaces.batch_policies import BatchPolicy, Rollouts
 from mta_framework.interfaces.importance_estimators import ImportanceEstimator
@@ -15,9 +23,11 @@ from mta_framework.interfaces.plugin import Plugin, PluginChoice, PluginParams
 from mta_framework.interfaces.span_extractors import SpanExtractor
 
 __all__ = [
+    "AlignmentTerm",
     "BaseLoss",
     "BatchPolicy",
     "ImportanceEstimator",
+    "KeyLayer",
     "LayerMapper",
     "MeasuringLayerMapper",
     "Metric",
@@ -26,5 +36,9 @@ __all__ = [
     "PluginChoice",
     "PluginParams",
     "Rollouts",
+    "SpanCosines",
     "SpanExtractor",
+    "StudentLayer",
+    "TeacherLayer",
+    "TeacherNeed",
 ]

@@ -78,12 +78,17 @@ def _alignment(report: Report) -> str:
     if not alignment:
         return ""
     pairs = ", ".join(f"{pair.student}→{pair.teacher} ({pair.granularity})" for pair in report.layer_pairs)
-    heaviest = f" over the {alignment['max_spans']:,} heaviest spans of a text" if alignment.get("max_spans") else ""
+    terms = ", ".join(_term(term) for term in alignment["terms"])
     return (
-        f" and MTA (spans `{alignment['spans']['name']}`, weights `{alignment['importance']['name']}`, "
-        f"λ_DSA {alignment['lambda_dsa']:g}{heaviest}, λ_Hid {alignment['lambda_hid']:g}; "
+        f" and alignment (terms {terms}; spans `{alignment['spans']['name']}`, token weights "
+        f"`{alignment['importance']['name']}`; "
         f"key layers student→teacher: {pairs})"
     )
+
+
+def _term(term: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{name} {value}" for name, value in term.get("params", {}).items() if value is not None)
+    return f"{term['weight']:g} × `{term['name']}`" + (f" ({options})" if options else "")
 
 
 def origin_text(section: Mapping[str, Any] | None) -> str:

@@ -12,16 +12,16 @@ import torch
 from torch import nn
 
 from mta_framework.alignment.layer_similarity import layer_similarity
-from mta_framework.alignment.objective import Alignment
+from mta_framework.alignment.objective import Alignment, WeightedTerm
 from mta_framework.data.batches import Collator, GroupedSampler
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.response_encoding import ResponseEncoder
 from mta_framework.distributed import run_on_main
-from mta_framework.errors import RunError, as_plugin_error, faults_at
+from mta_framework.errors import Fault, InputError, RunError, as_plugin_error, collect_faults, faults_at
 from mta_framework.generation.engine import Engine
 from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling_settings import Sampling
-from mta_framework.interfaces import BaseLoss, LayerMapper, MeasuringLayerMapper
+from mta_framework.interfaces import AlignmentTerm, BaseLoss, LayerMapper, MeasuringLayerMapper
 from mta_framework.models.run_models import RunModels
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.validation_answers import max_new_tokens, validation_answers
@@ -45,17 +45,35 @@ def alignment(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPair, ..
     section, teacher = bound.spec.alignment, run_models.teacher_summary
     if section is None or bound.importance is None or teacher is None:
         return None
-    return Alignment(
-        pairs,
-        bound.importance,
-        student_width=run_models.student_summary.shape.hidden_size,
-        teacher_width=teacher.shape.hidden_size,
-        lambda_dsa=section.lambda_dsa,
-        lambda_hid=section.lambda_hid,
-        dsa_reduction=section.dsa_reduction,
-        max_spans=section.max_spans,
-        hid_reduction=section.hid_reduction,
-    )
+    weights = [entry.weight for entry in section.terms]
+    terms = [WeightedTerm(term, weight) for term, weight in zip(bound.terms, weights, strict=True)]
+    return Alignment(pairs, bound.importance, terms, run_models.student_summary.shape, teacher.shape)
+
+
+def term_parameters(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPair, ...]) -> int:
+    """Number of parameters that the alignment terms train; none of them is allocated."""
+    with torch.device("meta"):
+        built = alignment(bound, run_models, pairs)
+    return 0 if built is None else sum(parameter.numel() for parameter in built.parameters())
+
+
+def require_terms(terms: Sequence[AlignmentTerm], pairs: tuple[LayerPair, ...]) -> None:
+    """Check that every alignment term can be computed at these key layers.
+
+    Raises:
+        InputError: The terms that cannot.
+    """
+    faults: list[Fault] = []
+    for index, term in enumerate(terms):
+        with collect_faults(faults), as_plugin_error(f"alignment term {term.NAME!r}"):
+            with faults_at(f"alignment.terms.{index}"):
+                chosen = tuple(term.key_layers(pairs))
+            if not chosen or not set(chosen) <= set(pairs):
+                raise RunError(
+                    f"alignment term {term.NAME!r} must choose at least one of the key layers, and no others"
+                )
+    if faults:
+        raise InputError(faults)
 
 
 def similarity(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from mta_framework.errors import Fault, InputError, faults_at
-from mta_framework.interfaces import BaseLoss, LayerMapper, SpanExtractor
+from mta_framework.interfaces import AlignmentTerm, BaseLoss, LayerMapper, SpanExtractor
+from mta_framework.spec.alignment import AlignmentSection
 from mta_framework.spec.document import shown
 from mta_framework.spec.reading import RawSpec
 from mta_framework.spec.run import RunSpec
@@ -108,6 +109,18 @@ def span_faults(reading: RawSpec, spans: SpanExtractor | None, layers: LayerMapp
         expected = f"granularities that {spans.NAME} gives: {', '.join(spans.granularities)}"
         hint = "Change the options of the layer mapper, or take another span extractor."
         yield Fault(reading.where(("alignment", "layers")), problem, expected, hint)
+
+
+def term_faults(reading: RawSpec, draft: RunSpec, terms: Sequence[AlignmentTerm]) -> Iterator[Fault]:
+    """The fault of a learning rate of parameters that no alignment term has."""
+    name, sound = "projection_learning_rate", reading.sound("alignment", "terms")
+    if draft.alignment is None or not sound or not reading.sound("alignment", name):
+        return
+    every = len(terms) == len(draft.alignment.terms)
+    rate, default = draft.alignment.projection_learning_rate, AlignmentSection.model_fields[name].default
+    if every and rate != default and not any(term.has_parameters for term in terms):
+        problem = f"has no effect where no term has parameters (got {shown(rate)})"
+        yield Fault(reading.where(("alignment", name)), problem, f"its default, {shown(default)}", "Remove it.")
 
 
 def tracker_faults(reading: RawSpec, draft: RunSpec) -> Iterator[Fault]:

@@ -74,6 +74,12 @@ def tokenizer_faults(bound: BoundRun, run_models: RunModels) -> list[Fault]:
         problem = f"trains on responses, which only their writer's tokenizer can read (got {bound.base_loss.NAME!r})"
         hint = "Train on the data, or take models of one family."
         faults.append(Fault("base_loss", problem, "one tokenizer for teacher and student", hint))
+    for index, term in enumerate(bound.terms):
+        if term.needs_shared_tokenizer:
+            problem = f"compares token by token (got {term.NAME!r})"
+            hint = "Leave it out, or take models of one family."
+            where = f"alignment.terms.{index}"
+            faults.append(Fault(where, problem, "one tokenizer for teacher and student", hint))
     if spec.student.teacher_layers is not None:
         problem = f"is not that of the teacher, whose embeddings the student takes (got {spec.student.tokenizer!r})"
         faults.append(Fault("student.tokenizer", problem, "the teacher's tokenizer", "Set it to null."))

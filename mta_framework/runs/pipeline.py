@@ -32,7 +32,7 @@ from mta_framework.models.run_models import RunModels
 from mta_framework.registry import describe
 from mta_framework.reporting.report_files import write_report
 from mta_framework.runs import summary
-from mta_framework.runs.build import alignment, measured_layers, similarity, training_data
+from mta_framework.runs.build import alignment, measured_layers, similarity, term_parameters, training_data
 from mta_framework.runs.candidates import evaluated_model, models_of_run
 from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.runs.inputs import contents
@@ -106,17 +106,19 @@ def evaluate(bound: BoundEvaluation, command: str = "") -> Report:
 def plan(bound: BoundRun) -> Plan:
     """Plan a run without training: spans are parsed and cached, but no weights are read."""
     inputs = prepare_run(bound)
+    run_models = inputs.run_models
     section, world_size = bound.spec.training, processes().num_processes
-    student, teacher = inputs.run_models.student_summary, inputs.run_models.teacher_summary
+    student, teacher = run_models.student_summary, run_models.teacher_summary
+    layers, projections = len(inputs.pairs) + len(inputs.loss_layers), term_parameters(bound, run_models, inputs.pairs)
     policy = bound.base_loss.batch_policy()
     micro = micro_batch_size(section, world_size) * (policy.TEXTS_PER_PROMPT if policy else 1)
     return Plan(
-        summary.reported_models(inputs.run_models),
+        summary.reported_models(run_models),
         summary.reported_data(inputs.data),
         summary.reported_spans(inputs.data.train),
         inputs.pairs,
         total_steps(section, inputs.sampler),
-        estimate_memory(bound.spec, student, teacher, len(inputs.pairs) + len(inputs.loss_layers), micro),
+        estimate_memory(bound.spec, student, teacher, layers, projections, micro),
         inputs.data.unparsed,
         inputs.loss_layers,
         describe(policy) if policy else None,

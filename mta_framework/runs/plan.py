@@ -84,15 +84,28 @@ def selection_text(section: TrainingSection, higher_is_better: bool, prompts: in
 
 
 def estimate_memory(
-    spec: RunSpec, student: ModelSummary, teacher: ModelSummary | None, pairs: int, micro_batch_size: int
+    spec: RunSpec,
+    student: ModelSummary,
+    teacher: ModelSummary | None,
+    layers: int,
+    projections: int,
+    micro_batch_size: int,
 ) -> dict[str, int]:
-    """Estimate the bytes per process by part: activations by a rule of thumb, all other parts by counting."""
-    projections = _projections(spec, student, teacher, pairs)
+    """Estimate the bytes per process by part: activations by a rule of thumb, all other parts by counting.
+
+    Args:
+        spec: The spec.
+        student: Size and shape of the student.
+        teacher: Those of the teacher; None without one.
+        layers: Number of pairs of layers whose states are kept besides the final ones.
+        projections: Number of parameters of the alignment terms.
+        micro_batch_size: Texts per forward pass.
+    """
     trained = student.trainable + projections
     value = 2 if spec.training.precision != "fp32" else 4
     tokens = micro_batch_size * spec.data.max_length
     blocks = 2 if spec.training.gradient_checkpointing else student.shape.num_layers * _ACTIVATIONS_PER_WIDTH
-    states = 1 + pairs
+    states = 1 + layers
     logits = 4 * _COPIES * tokens * student.config.get_text_config(decoder=True).vocab_size
     return {
         "student weights": 4 * (student.parameters + projections),
@@ -103,9 +116,3 @@ def estimate_memory(
         "teacher states": tokens * teacher.shape.hidden_size * (states + 4) * value if teacher else 0,
         "vocabulary chunks": min(logits, _VOCABULARY_CHUNKS),
     }
-
-
-def _projections(spec: RunSpec, student: ModelSummary, teacher: ModelSummary | None, pairs: int) -> int:
-    if spec.alignment is None or spec.alignment.lambda_hid == 0 or teacher is None:
-        return 0
-    return pairs * (student.shape.hidden_size + 1) * teacher.shape.hidden_size

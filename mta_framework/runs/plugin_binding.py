@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from mta_framework.errors import Fault, InputError, error_message
 from mta_framework.interfaces import (
+    AlignmentTerm,
     BaseLoss,
     ImportanceEstimator,
     LayerMapper,
@@ -21,7 +22,15 @@ from mta_framework.interfaces import (
     SpanExtractor,
 )
 from mta_framework.registry import Registered, Registry, missing_fault, parts_of
-from mta_framework.runs.checks import alignment_faults, policy_faults, span_faults, teacher_faults, tracker_faults
+from mta_framework.runs.checks import (
+    alignment_faults,
+    policy_faults,
+    span_faults,
+    teacher_faults,
+    term_faults,
+    tracker_faults,
+)
+from mta_framework.spec.alignment import AlignmentSection
 from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.evaluation_spec import EvaluationSpec
@@ -46,6 +55,7 @@ class BoundRun:
         spans: Span extractor; None, like ``importance`` and ``layers``, without alignment.
         importance: Importance estimator.
         layers: Layer mapper.
+        terms: Alignment terms in the order of ``alignment.terms``; empty without alignment.
         metrics: Metrics in the order of ``evaluation.metrics``; empty without evaluation.
         teacher: The bound spec of ``teacher.run``, whose exported student is the teacher.
         other_losses: Names of the installed base losses that need no vocabulary shared by teacher and student.
@@ -60,6 +70,7 @@ class BoundRun:
     spans: SpanExtractor | None = None
     importance: ImportanceEstimator | None = None
     layers: LayerMapper | None = None
+    terms: tuple[AlignmentTerm, ...] = ()
     metrics: tuple[Metric, ...] = ()
     teacher: BoundRun | None = None
     other_losses: tuple[str, ...] = ()
@@ -117,6 +128,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
         spans = plugins.create("span_extractors", alignment.spans, "alignment", "spans")
         importance = plugins.create("importance_estimators", alignment.importance, "alignment", "importance")
         layers = plugins.create("layer_mappers", alignment.layers, "alignment", "layers")
+    terms = plugins.terms(alignment)
     metrics = plugins.metrics(draft.evaluation)
     answer_metric = plugins.answer_metric(draft.training)
     faults = [*reading.faults, *plugins.faults]
@@ -124,6 +136,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     faults += alignment_faults(reading, draft, base_loss)
     faults += policy_faults(reading, draft, base_loss)
     faults += span_faults(reading, spans, layers)
+    faults += term_faults(reading, draft, terms)
     faults += missing_locations(reading)
     faults += tracker_faults(reading, draft)
     teacher = _bind_teacher(reading, draft, registry, (*above, reading.path), faults)
@@ -132,7 +145,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     assert reading.spec is not None
     assert base_loss is not None
     other_losses = tuple(name for name in registry.names("base_losses") if _needs_no_vocabulary(registry, name))
-    created = (base_loss, spans, importance, layers, metrics)
+    created = (base_loss, spans, importance, layers, terms, metrics)
     known = (teacher, other_losses, plugins.providers, answer_metric, plugins.packages)
     return BoundRun(reading.path, reading.spec, *created, *known)
 
@@ -170,6 +183,12 @@ class _Plugins:
         self.faults: list[Fault] = []
         self.providers: dict[str, str] = {}
         self.packages: tuple[str, ...] = ()
+
+    def terms(self, section: AlignmentSection | None) -> tuple[AlignmentTerm, ...]:
+        """The terms of ``alignment`` that have no fault."""
+        sections = section.terms if section else []
+        created = [self.create("alignment_terms", part, "alignment", "terms", i) for i, part in enumerate(sections)]
+        return tuple(term for term in created if term is not None)
 
     def metrics(self, section: ScoringSection | None) -> tuple[Metric, ...]:
         """The metrics of ``evaluation`` that have no fault."""

@@ -19,7 +19,7 @@ from mta_framework.evaluation.sets import read_sets
 from mta_framework.generation.engines import engine_fault
 from mta_framework.models.evaluated import EvaluatedModel
 from mta_framework.models.run_models import RunModels
-from mta_framework.runs.build import alignment_layers, base_loss_layers, span_cache_folder
+from mta_framework.runs.build import alignment_layers, base_loss_layers, require_terms, span_cache_folder
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.integrity import require_whole
 from mta_framework.runs.model_checks import (
@@ -76,6 +76,7 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: _evaluated_configs(bound, run_models))
     with collect_faults(faults):
         pairs = alignment_layers(bound.layers, run_models)
+        require_terms(bound.terms, pairs)
     loss_layers: tuple[tuple[int, int], ...] = ()
     with collect_faults(faults):
         loss_layers = base_loss_layers(bound.base_loss, run_models)

@@ -29,6 +29,7 @@ def run_fields(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
     return {
         "spec": resolved(bound),
         "base_loss_title": bound.base_loss.TITLE,
+        "term_titles": {term.NAME: term.TITLE for term in bound.terms if term.TITLE},
         "models": reported_models(inputs.run_models),
         "layer_pairs": recorded_layers(folder.key_layers) if folder.key_layers.is_file() else inputs.pairs,
         "data": reported_data(inputs.data),
@@ -76,6 +77,8 @@ def resolved(bound: BoundRun) -> dict[str, Any]:
     for name, plugin in sections.items():
         if plugin is not None:
             spec["alignment"][name]["params"] = plugin.params.model_dump(mode="json")
+    for index, term in enumerate(bound.terms):
+        spec["alignment"]["terms"][index]["params"] = term.params.model_dump(mode="json")
     return spec
 
 

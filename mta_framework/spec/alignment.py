@@ -1,9 +1,9 @@
-"""The section ``alignment``: MTA's terms."""
+"""The section ``alignment``: spans, key layers and terms of the alignment loss."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -11,9 +11,16 @@ from mta_framework.spec.section import (
     Contradiction,
     PluginSection,
     Section,
+    Text,
     plugin_family,
-    without_effect,
 )
+
+
+class TermSection(PluginSection):
+    """An alignment term by name, with its weight and options."""
+
+    name: Text = Field(description="Name of an installed alignment term; `mta plugins` lists them.", examples=["dsa"])
+    weight: float = Field(gt=0, description="Factor of the term in the loss.", examples=[2.0])
 
 
 class AlignmentSection(Section):
@@ -32,34 +39,17 @@ class AlignmentSection(Section):
         description="Layer mapper.",
         json_schema_extra=plugin_family("layer_mappers"),
     )
-    lambda_dsa: float = Field(2.0, ge=0, description="Weight of dynamic structural alignment; 0 leaves it out.")
-    lambda_hid: float = Field(0.2, ge=0, description="Weight of hidden alignment; 0 leaves it out.")
-    dsa_reduction: Literal["example", "batch"] = Field(
-        "example",
-        description="Normalise DSA by the pair weights of each text, or once per micro-batch (authors' code).",
+    terms: list[Annotated[TermSection, Field(json_schema_extra=plugin_family("alignment_terms"))]] = Field(
+        [TermSection(name="dsa", weight=2.0), TermSection(name="hid", weight=0.2)],
+        min_length=1,
+        description="Alignment terms, each once; by default the two of MTA.",
     )
-    max_spans: int | None = Field(
-        None,
-        ge=2,
-        description="Maximal number of spans of a text in DSA, those with the largest teacher weights; null: all.",
+    projection_learning_rate: float = Field(
+        5e-4, gt=0, description="Learning rate of the terms' own parameters, e.g. the linear maps of hid."
     )
-    hid_reduction: Literal["mean", "sum"] = Field(
-        "mean", description="Reduction of Hid over key layers: mean (authors' code) or sum."
-    )
-    projection_learning_rate: float = Field(5e-4, gt=0, description="Learning rate of Hid's linear maps.")
 
     def contradictions(self) -> Iterator[Contradiction]:
-        if self.lambda_dsa == 0 and self.lambda_hid == 0:
-            yield Contradiction(
-                "",
-                ("lambda_dsa", "lambda_hid"),
-                "has no effect where both weights are 0 (got lambda_dsa 0, lambda_hid 0)",
-                "at least one weight > 0",
-                "Raise one, or set alignment to null.",
-            )
-        elif self.lambda_dsa == 0:
-            for name in ("dsa_reduction", "max_spans"):
-                yield from without_effect(self, name, "lambda_dsa", "where lambda_dsa is 0")
-        elif self.lambda_hid == 0:
-            for name in ("hid_reduction", "projection_learning_rate"):
-                yield from without_effect(self, name, "lambda_hid", "where lambda_hid is 0")
+        names = [term.name for term in self.terms]
+        if len(set(names)) != len(names):
+            problem = f"repeats a term (got {', '.join(names)})"
+            yield Contradiction("terms", ("terms",), problem, "each term once", "Remove the repetition.")

@@ -25,6 +25,7 @@ pytest.register_assert_rewrite(
         f"{__name__}.{module}"
         for module in (
             "plugin",
+            "alignment_terms",
             "span_extractors",
             "importance_estimators",
             "layer_mappers",
@@ -35,16 +36,18 @@ pytest.register_assert_rewrite(
     )
 )
 
+from mta_framework.testing.alignment_terms import AlignmentTermContract  # noqa: E402
 from mta_framework.testing.base_losses import BaseLossContract  # noqa: E402
 from mta_framework.testing.importance_estimators import ImportanceEstimatorContract  # noqa: E402
 from mta_framework.testing.layer_mappers import LayerMapperContract  # noqa: E402
 from mta_framework.testing.metrics import MetricContract, PairwiseMetricContract  # noqa: E402
 from mta_framework.testing.rollouts import ScriptedRollouts  # noqa: E402
 from mta_framework.testing.span_extractors import ODD_TEXTS, SpanExtractorContract  # noqa: E402
-from mta_framework.testing.values import batch_of, random_example, random_states  # noqa: E402
+from mta_framework.testing.values import batch_of, random_example, random_states, term_sums  # noqa: E402
 
 __all__ = [
     "ODD_TEXTS",
+    "AlignmentTermContract",
     "BaseLossContract",
     "ImportanceEstimatorContract",
     "LayerMapperContract",
@@ -55,4 +58,5 @@ __all__ = [
     "batch_of",
     "random_example",
     "random_states",
+    "term_sums",
 ]

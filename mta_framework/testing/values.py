@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mta_framework.alignment import Alignment, WeightedTerm
 from mta_framework.data.batches import collate
-from mta_framework.types import Batch, Example, FinalLayers, Head, ModelShape, Span, States
+from mta_framework.interfaces import AlignmentTerm, ImportanceEstimator
+from mta_framework.types import Batch, Example, FinalLayers, Head, LayerPair, ModelShape, Span, States
 
 VOCABULARY = 11
 """Size of the vocabulary."""
@@ -72,6 +74,33 @@ def random_states(
     head = Head(leaf(vocabulary, shape.hidden_size))
     final_layers = FinalLayers(shape, norm=lambda hidden: functional.layer_norm(hidden, (shape.hidden_size,)))
     return States(layers[shape.num_layers], layers, head, final_layers, batch.input_ids_BT)
+
+
+class _Uniform(ImportanceEstimator):
+    NAME = "equal"
+
+    def weigh(self, states: States, layer: int, mask_BT: Tensor) -> Tensor:
+        return mask_BT.float()
+
+
+def term_sums(
+    term: AlignmentTerm, pairs: Sequence[LayerPair], student: States, teacher: States, batch: Batch
+) -> tuple[Tensor, ...]:
+    """Compute an alignment term on a micro-batch, with new modules and the same weight for all tokens of a text.
+
+    Args:
+        term: The term.
+        pairs: Key layers of the alignment.
+        student: States of the student, with those of its key layers.
+        teacher: States of the teacher, likewise.
+        batch: Micro-batch with the spans of every granularity of the pairs.
+
+    Returns:
+        The sum at each key layer at which the term is computed.
+    """
+    shapes = [ModelShape(max(states.layers), states.final_BTD.shape[-1]) for states in (student, teacher)]
+    alignment = Alignment(pairs, _Uniform(_Uniform.Params()), [WeightedTerm(term, 1.0)], *shapes)
+    return tuple(entry.sum for entry in alignment(student, teacher, batch))
 
 
 def leaves(states: States) -> tuple[Tensor, ...]:

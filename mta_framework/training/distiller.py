@@ -101,11 +101,16 @@ class Distiller(nn.Module):
         student, teacher = self._states(batch)
         with as_plugin_error(f"base loss {self.base_loss.NAME!r}"):
             terms = tuple(self.base_loss.compute(student, teacher, batch, progress))
-        _require_valid(terms, self.base_loss, batch)
+        if terms or not self.base_loss.NEEDS_ALIGNMENT:
+            _require_valid(terms, f"base loss {self.base_loss.NAME!r}", batch)
         if self.alignment is not None:
             assert teacher is not None
             with self.stopwatch.part(ALIGNMENT):
-                terms += self.alignment(student, teacher, batch)
+                aligned = self.alignment(student, teacher, batch)
+            for name in dict.fromkeys(term.name for term in aligned):
+                of_name = tuple(term for term in aligned if term.name == name)
+                _require_valid(of_name, f"alignment term {name!r}", batch)
+            terms += aligned
         return terms, student, teacher
 
     def _states(self, batch: Batch) -> tuple[States, States | None]:
@@ -123,10 +128,9 @@ class Distiller(nn.Module):
             return self._teacher_reader.read(batch.input_ids_BT, batch.attention_mask_BT)
 
 
-def _require_valid(terms: LossTerms, base_loss: BaseLoss, batch: Batch) -> None:
-    """Check the contract of ``BaseLoss.compute``, which may be anyone's code."""
-    label = f"base loss {base_loss.NAME!r}"
-    if not terms and not base_loss.NEEDS_ALIGNMENT:
+def _require_valid(terms: LossTerms, label: str, batch: Batch) -> None:
+    """Check the contract of ``compute`` of a base loss or an alignment term, which may be anyone's code."""
+    if not terms:
         raise RunError(f"{label} must return at least one term")
     for term in terms:
         if not isinstance(term, LossTerm):

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from mta_framework import BaseLoss, ImportanceEstimator, LayerMapper, Metric, SpanExtractor, hookimpl
+from mta_framework import AlignmentTerm, BaseLoss, ImportanceEstimator, LayerMapper, Metric, SpanExtractor, hookimpl
+from mta_plugins.alignment_terms.dsa import DSA
+from mta_plugins.alignment_terms.hid import Hid
 from mta_plugins.base_losses.ab import AB
 from mta_plugins.base_losses.akl import AKL
 from mta_plugins.base_losses.amid import AMiD
@@ -52,6 +54,11 @@ def mta_register_importance_estimators() -> Sequence[type[ImportanceEstimator]]:
 @hookimpl
 def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
     return Proportional, Explicit, CKA
+
+
+@hookimpl
+def mta_register_alignment_terms() -> Sequence[type[AlignmentTerm]]:
+    return DSA, Hid
 
 
 @hookimpl

@@ -9,6 +9,7 @@ import pytest
 from mta_framework import PairwiseMetric
 from mta_framework.registry import FAMILIES, discover
 from mta_framework.testing import (
+    AlignmentTermContract,
     BaseLossContract,
     ImportanceEstimatorContract,
     LayerMapperContract,
@@ -46,6 +47,10 @@ class TestImportanceEstimators(ImportanceEstimatorContract):
 
 class TestLayerMappers(LayerMapperContract):
     plugin = all_of("layer_mappers")
+
+
+class TestAlignmentTerms(AlignmentTermContract):
+    plugin = all_of("alignment_terms")
 
 
 class TestBaseLosses(BaseLossContract):

@@ -36,6 +36,7 @@ def test_spec_is_valid_with_its_plugins_and_their_options(spec, workplace, monke
     if checked.alignment:
         chosen += [("span_extractors", checked.alignment.spans), ("layer_mappers", checked.alignment.layers)]
         chosen += [("importance_estimators", checked.alignment.importance)]
+        chosen += [("alignment_terms", term) for term in checked.alignment.terms]
     for family, section in chosen:
         plugin = registry.find(family, section.name, family).plugin
         plugin.Params.model_validate_json(json.dumps(section.params), strict=True)

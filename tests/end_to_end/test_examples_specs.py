@@ -178,7 +178,8 @@ def test_paper_settings_are_the_published_ones(name: str) -> None:
     pair, base = name.split("-")
     spec = read("paper", f"{name}-mta")
     weights = {"gpt2": (2.0, 0.2), "qwen": (2.0, 0.2), "opt": (3.0, 0.3)}[pair]
-    assert (spec["alignment"]["lambda_dsa"], spec["alignment"]["lambda_hid"]) == weights
+    dsa, hid = spec["alignment"]["terms"]
+    assert (dsa["name"], hid["name"], dsa["weight"], hid["weight"]) == ("dsa", "hid", *weights)
     assert spec["alignment"]["projection_learning_rate"] == 5e-4
     assert spec["alignment"]["spans"]["params"]["words"] == "within_phrases"
     rates = {"gpt2": 1e-4, "qwen": 5e-5 if base == "distillm2" else 1e-4, "opt": 5e-4}

@@ -20,8 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_p
 def spec(spec_dict, write_spec):
     layers = {"name": "cka", "params": {"texts": 12}}
     alignment = {"spans": {"name": "spacy_phrases"}, "importance": {"name": "surprisal"}, "layers": layers}
+    terms = [{"name": "dsa", "weight": 2.0, "params": {"max_spans": 4}}, {"name": "hid", "weight": 0.2}]
     training = {**spec_dict["training"], "max_steps": 2}
-    changes = {"alignment": {**alignment, "max_spans": 4}, "training": training, "evaluation": None}
+    changes = {"alignment": {**alignment, "terms": terms}, "training": training, "evaluation": None}
     return write_spec({**spec_dict, **changes})
 
 

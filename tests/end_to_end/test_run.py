@@ -95,7 +95,7 @@ VARIANTS = {
             "spans": {"name": "words"},
             "layers": {"name": "proportional", "params": {"words": 2, "phrases": 0}},
             "importance": {"name": "uniform"},
-            "lambda_hid": 0,
+            "terms": [{"name": "dsa", "weight": 2.0}],
         }
     },
     "no alignment": {"alignment": None},
@@ -114,7 +114,13 @@ VARIANTS = {
         "student": {"teacher_layers": [1, 2, 3, 4], "lora": {"rank": 2, "target_modules": ["q_proj"]}},
     },
     "batch reduction, sum over layers": {
-        "alignment": {"spans": {"name": "spacy_phrases"}, "dsa_reduction": "batch", "hid_reduction": "sum"}
+        "alignment": {
+            "spans": {"name": "spacy_phrases"},
+            "terms": [
+                {"name": "dsa", "weight": 2.0, "params": {"reduction": "batch"}},
+                {"name": "hid", "weight": 0.2, "params": {"reduction": "sum"}},
+            ],
+        }
     },
 }
 

@@ -105,7 +105,8 @@ def test_geometry_shows_one_text_at_every_key_layer_before_and_after(run):
 def test_training_on_structure_makes_the_student_agree_with_the_teacher(run, spec_dict):
     alignment = {"spans": {"name": "words"}, "layers": {"name": "proportional", "params": {"words": 2, "phrases": 0}}}
     training = {**spec_dict["training"], "max_steps": 60, "learning_rate": 5e-3}
-    report = run(alignment={**alignment, "lambda_dsa": 20.0}, training=training)
+    terms = [{"name": "dsa", "weight": 20.0}, {"name": "hid", "weight": 0.2}]
+    report = run(alignment={**alignment, "terms": terms}, training=training)
     assert all(entry.agreement_after > entry.agreement_before + 0.1 for entry in report.geometry)
 
 

@@ -37,7 +37,7 @@ ROOMS: dict[str, frozenset[str]] = {
         ),
         "inspection": "alignment data errors interfaces models reporting runs spans tables types",
         "sweeps": "comparison distributed errors evaluation registry reporting runs spec",
-        "testing": "data interfaces registry spans types",
+        "testing": "alignment data errors interfaces registry spans types",
         "cli": "comparison distributed errors evaluation inspection registry reporting runs spec storage sweeps tables",
     }.items()
 }
@@ -49,6 +49,7 @@ ROOMS: dict[str, frozenset[str]] = {
 
 PUBLIC = frozenset(
     {
+        "alignment.pairwise_cosines",
         "batch_policies",
         "chat",
         "chunked_loss",

@@ -9,7 +9,7 @@ from sources import CORE, files, module_of, tree
 from mta_framework.registry import discover
 
 NAMED = {
-    "spec/alignment.py": {"attention", "proportional"},  # defaults of alignment.importance and alignment.layers
+    "spec/alignment.py": {"attention", "proportional", "dsa", "hid"},  # defaults of the section alignment
     "spec/evaluation.py": {"rouge_l"},  # default of evaluation.metrics
     "spec/run.py": {"kl"},  # example of a base loss in the schema
     "spec/section.py": {"kl"},  # example of a plugin in the schema

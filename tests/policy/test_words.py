@@ -42,7 +42,8 @@ BANNED = {
 NUMERIC_FILES = {"arithmetic.py", "exact_match.py", "html_text.py", "math.py", "test_math.py"}
 """Files in which a number is a number."""
 
-FAMILIES = {"base_losses", "batch_policies", "importance_estimators", "layer_mappers", "metrics", "span_extractors"}
+FAMILIES = {"alignment_terms", "base_losses", "batch_policies", "importance_estimators", "layer_mappers", "metrics"}
+FAMILIES |= {"span_extractors"}
 COMMANDS = {"compare", "evaluate", "plan", "run", "scores", "sweep"}
 PARALLEL_STEMS = {"__init__", "plugin", "rollouts", *FAMILIES, *COMMANDS}
 """File names that may occur more than once in the core and the plugins: packages, a contract and its tests, a command

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from mta_framework import ImportanceEstimator, RunError
-from mta_framework.alignment import Alignment
-from mta_framework.types import LayerPair, States
+from mta_framework.alignment import Alignment, WeightedTerm
+from mta_framework.types import LayerPair, ModelShape, States
+from mta_plugins.alignment_terms.dsa import DSA
+from mta_plugins.alignment_terms.hid import Hid
 
 LENGTHS, SPANS = [4, 3], [[(0, 2), (2, 4)], [(0, 1), (1, 3)]]
 
@@ -44,7 +46,8 @@ def sums(alignment, make_batch):
 
 
 def alignment_with(importance):
-    return Alignment([LayerPair(1, 2, "words")], importance, student_width=4, teacher_width=6)
+    terms = [WeightedTerm(DSA(DSA.Params()), 2.0), WeightedTerm(Hid(Hid.Params()), 0.2)]
+    return Alignment([LayerPair(1, 2, "words")], importance, terms, ModelShape(2, 4), ModelShape(2, 6))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.5])

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mta_framework.alignment import Alignment
-from mta_framework.types import LayerPair
+from mta_framework.alignment import Alignment, WeightedTerm
+from mta_framework.types import LayerPair, ModelShape
+from mta_plugins.alignment_terms.dsa import DSA
+from mta_plugins.alignment_terms.hid import Hid
 from mta_plugins.importance_estimators.attention import Attention
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "span_losses.json").read_text())
@@ -32,13 +34,14 @@ def _losses(case, make_batch, make_states):
     alignment = Alignment(
         [LayerPair(1, 1, "words")],
         Attention(Attention.Params(padding_rows=True)),
-        student_width=student.shape[-1],
-        teacher_width=teacher.shape[-1],
-        dsa_reduction="batch",
+        [WeightedTerm(DSA(DSA.Params(reduction="batch")), 2.0), WeightedTerm(Hid(Hid.Params()), 0.2)],
+        ModelShape(1, student.shape[-1]),
+        ModelShape(1, teacher.shape[-1]),
     )
+    (projection,) = alignment.term_modules["hid"]
     with torch.no_grad():
-        alignment.projections[0].weight.copy_(_tensor(case["projector_weight"]))
-        alignment.projections[0].bias.copy_(_tensor(case["projector_bias"]))
+        projection.weight.copy_(_tensor(case["projector_weight"]))
+        projection.bias.copy_(_tensor(case["projector_bias"]))
     terms = alignment(make_states(student), make_states(teacher), batch)
     return {term.name: term.sum / batch.counts[term.unit] for term in terms}, student
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from mta_framework import ImportanceEstimator
-from mta_framework.alignment import Alignment
-from mta_framework.types import LayerPair, States
+from mta_framework.alignment import Alignment, WeightedTerm
+from mta_framework.types import LayerPair, ModelShape, States
+from mta_plugins.alignment_terms.dsa import DSA
 
 LENGTHS = [5, 4]
 SPANS = [[(0, 2), (2, 5), (1, 3)], [(0, 1), (1, 4)]]
@@ -41,7 +42,8 @@ def _states(width, seed, length=5):
 
 
 def _alignment(importance, pairs=PAIRS):
-    return Alignment(pairs, importance, student_width=4, teacher_width=6, lambda_hid=0)
+    terms = [WeightedTerm(DSA(DSA.Params()), 2.0)]
+    return Alignment(pairs, importance, terms, ModelShape(2, 4), ModelShape(2, 6))
 
 
 def test_each_model_is_weighed_once_at_each_of_its_key_layers(make_batch):

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_framework import ImportanceEstimator, RunError
-from mta_framework.alignment import Alignment
-from mta_framework.types import LayerPair, States, texts_with_span_pairs, texts_with_spans
+from mta_framework.alignment import Alignment, WeightedTerm
+from mta_framework.types import LayerPair, ModelShape, States, texts_with_span_pairs, texts_with_spans
+from mta_plugins.alignment_terms.dsa import DSA
+from mta_plugins.alignment_terms.hid import Hid
 from mta_plugins.importance_estimators.attention import Attention
 from mta_plugins.importance_estimators.uniform import Uniform
 
@@ -42,10 +44,20 @@ def _hidden(width, seed, texts=8, length=9):
     return torch.randn(texts, length, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _alignment(importance=FromStates, pairs=PAIRS, **options):
+def _alignment(importance=FromStates, pairs=PAIRS, *, dsa=2.0, hid=0.2, over_layers="mean", width=TEACHER, **options):
+    """MTA's terms, those of weight 0 left out; ``over_layers`` is an option of Hid, others are of DSA."""
     torch.manual_seed(0)
-    widths = {"student_width": STUDENT, "teacher_width": TEACHER}
-    return Alignment(pairs, importance(importance.Params()), **(widths | options)).double()
+    terms = [
+        WeightedTerm(DSA(DSA.Params(**options)), dsa),
+        WeightedTerm(Hid(Hid.Params(reduction=over_layers)), hid),
+    ]
+    shapes = ModelShape(9, STUDENT), ModelShape(9, width)
+    chosen = [entry for entry in terms if entry.weight]
+    return Alignment(pairs, importance(importance.Params()), chosen, *shapes).double()
+
+
+def _projections(alignment):
+    return alignment.term_modules["hid"]
 
 
 def _sums(terms):
@@ -64,7 +76,7 @@ def test_sums_equal_loops_over_spans_and_tokens_in_float64(make_batch, make_stat
     batch = make_batch([length] * len(spans), spans, length)
     sums = _sums(alignment(make_states(student), make_states(teacher), batch))
     with torch.no_grad():
-        dsa, hid = slow_reference(student, teacher, *weights, spans, alignment.projections[0])
+        dsa, hid = slow_reference(student, teacher, *weights, spans, _projections(alignment)[0])
     assert sums["dsa"].item() == pytest.approx(sum(dsa), rel=1e-5, abs=1e-9)
     assert sums["hid"].item() == pytest.approx(sum(hid), rel=1e-5)
     assert (len(dsa), len(hid)) == (
@@ -94,7 +106,7 @@ def test_sums_do_not_depend_on_how_a_batch_is_cut_and_padded(make_batch, make_st
 
 def test_batch_reduction_divides_once_and_is_scaled_to_its_count(make_batch, make_states):
     student, teacher = _hidden(STUDENT, 1), _hidden(TEACHER, 2)
-    alignment = _alignment(Uniform, dsa_reduction="batch", lambda_hid=0)
+    alignment = _alignment(Uniform, reduction="batch", hid=0)
     batch = make_batch(LENGTHS, SPANS, 9)
     above = below = 0.0
     for text, ranges in enumerate(SPANS):
@@ -141,7 +153,7 @@ def test_padding_gets_no_gradient_and_garbage_in_it_changes_nothing(make_batch, 
 @pytest.mark.parametrize("reduction", ["example", "batch"])
 def test_without_pairs_dsa_is_zero_and_every_gradient_is_there(make_batch, make_states, spans, reduction):
     student, teacher = _hidden(STUDENT, 1, 2, 4).requires_grad_(), _hidden(TEACHER, 2, 2, 4)
-    alignment = _alignment(dsa_reduction=reduction)
+    alignment = _alignment(reduction=reduction)
     sums = _sums(alignment(make_states(student), make_states(teacher), make_batch([4, 4], spans, 4)))
     assert sums["dsa"].item() == 0
     (gradient,) = torch.autograd.grad(sums["dsa"], student, retain_graph=True)
@@ -157,7 +169,7 @@ def test_dsa_is_zero_when_the_student_is_the_teacher_rotated_and_scaled(make_bat
     teacher = _hidden(STUDENT, 2)
     rotation = torch.linalg.qr(_hidden(STUDENT, 5, 1, STUDENT)[0])[0]
     batch = make_batch(LENGTHS, SPANS, 9)
-    options = {"teacher_width": STUDENT, "lambda_hid": 0}
+    options = {"width": STUDENT, "hid": 0}
     (same,) = _alignment(Uniform, **options)(make_states(3 * teacher @ rotation), make_states(teacher), batch)
     (bent,) = _alignment(Uniform, **options)(make_states(teacher.abs() @ rotation), make_states(teacher), batch)
     assert same.sum.item() < 1e-9
@@ -165,17 +177,17 @@ def test_dsa_is_zero_when_the_student_is_the_teacher_rotated_and_scaled(make_bat
 
 
 def test_hid_is_zero_when_the_map_hits_the_direction_of_the_teacher(make_batch, make_states):
-    student, alignment = _hidden(STUDENT, 1), _alignment(lambda_dsa=0)
-    teacher = 5 * alignment.projections[0](student).detach()
+    student, alignment = _hidden(STUDENT, 1), _alignment(dsa=0)
+    teacher = 5 * _projections(alignment)[0](student).detach()
     (term,) = alignment(make_states(student), make_states(teacher), make_batch(LENGTHS, SPANS, 9))
     assert term.name == "hid"
     assert abs(term.sum.item()) < 1e-9
 
 
-def test_terms_of_weight_zero_are_left_out_with_their_maps(make_batch, make_states):
+def test_terms_that_are_left_out_leave_no_maps(make_batch, make_states):
     states = make_states(_hidden(STUDENT, 1)), make_states(_hidden(TEACHER, 2))
     batch = make_batch(LENGTHS, SPANS, 9)
-    only_structure, only_hidden = _alignment(lambda_hid=0), _alignment(lambda_dsa=0)
+    only_structure, only_hidden = _alignment(hid=0), _alignment(dsa=0)
     assert [term.name for term in only_structure(*states, batch)] == ["dsa"]
     assert list(only_structure.parameters()) == []
     assert [term.name for term in only_hidden(*states, batch)] == ["hid"]
@@ -185,7 +197,7 @@ def test_terms_of_weight_zero_are_left_out_with_their_maps(make_batch, make_stat
 @pytest.mark.parametrize(("reduction", "hid_weight"), [("mean", 0.3 / 2), ("sum", 0.3)])
 def test_weights_average_over_key_layers_or_sum_hid_as_asked(make_batch, make_states, reduction, hid_weight):
     pairs = [LayerPair(1, 3, "words"), LayerPair(2, 4, "words")]
-    alignment = _alignment(pairs=pairs, lambda_dsa=4.0, lambda_hid=0.3, hid_reduction=reduction)
+    alignment = _alignment(pairs=pairs, dsa=4.0, hid=0.3, over_layers=reduction)
     head = make_states(_hidden(1, 0)).head
     student = States(_hidden(STUDENT, 0), {1: _hidden(STUDENT, 1), 2: _hidden(STUDENT, 2)}, head)
     teacher = States(_hidden(TEACHER, 0), {3: _hidden(TEACHER, 3), 4: _hidden(TEACHER, 4)}, head)
@@ -193,7 +205,7 @@ def test_weights_average_over_key_layers_or_sum_hid_as_asked(make_batch, make_st
     assert [(term.name, term.weight) for term in terms] == [("dsa", 2.0), ("hid", hid_weight)] * 2
     assert {term.unit for term in terms} == {texts_with_span_pairs("words"), texts_with_spans("words")}
     alone = _alignment(pairs=pairs[1:])
-    alone.projections[0].load_state_dict(alignment.projections[1].state_dict())
+    _projections(alone)[0].load_state_dict(_projections(alignment)[1].state_dict())
     for term, expected in zip(terms[2:], alone(student, teacher, make_batch(LENGTHS, SPANS, 9)), strict=True):
         torch.testing.assert_close(term.sum, expected.sum)
 
@@ -271,7 +283,7 @@ def test_bf16_autocast_and_a_teacher_of_inference_tensors_stay_near_float32(make
     assert {value.dtype for value in mixed.values()} == {torch.float32}
     sum(mixed.values()).backward()
     assert student.grad.isfinite().all()
-    assert alignment.projections[0].weight.grad.dtype == torch.float32
+    assert _projections(alignment)[0].weight.grad.dtype == torch.float32
 
 
 def test_an_estimator_that_gives_another_shape_is_named(make_batch, make_states):

@@ -6,7 +6,7 @@ import torch
 
 from mta_framework import ImportanceEstimator
 from mta_framework.alignment import Alignment
-from mta_framework.types import LayerPair
+from mta_framework.types import LayerPair, ModelShape
 
 LENGTHS = [9, 5, 7]
 SPANS = [[(0, 2), (2, 6), (4, 9)], [(1, 3), (3, 5)], []]
@@ -28,7 +28,7 @@ def hidden(width, seed):
 def test_span_vectors_are_pooled_as_the_loss_pools_them(make_batch, make_states):
     student_BTD, teacher_BTD = hidden(4, 0), hidden(6, 1)
     importance = FromStates(FromStates.Params())
-    alignment = Alignment([LayerPair(1, 1, "words")], importance, student_width=4, teacher_width=6)
+    alignment = Alignment([LayerPair(1, 1, "words")], importance, [], ModelShape(1, 4), ModelShape(1, 6))
     batch = make_batch(LENGTHS, SPANS, 9)
     ((student_SD, teacher_SD),) = alignment.span_vectors(make_states(student_BTD), make_states(teacher_BTD), batch)
     for vector_SD, states_BTD in ((student_SD, student_BTD), (teacher_SD, teacher_BTD)):

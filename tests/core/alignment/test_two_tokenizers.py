@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mta_framework.alignment import Alignment
-from mta_framework.types import LayerPair
+from mta_framework.alignment import Alignment, WeightedTerm
+from mta_framework.types import LayerPair, ModelShape
+from mta_plugins.alignment_terms.dsa import DSA
+from mta_plugins.alignment_terms.hid import Hid
 from mta_plugins.importance_estimators.uniform import Uniform
 
 STUDENT_SPANS, TEACHER_SPANS = [[(0, 2), (2, 5)], [(1, 2)], []], [[(0, 1), (1, 7)], [(2, 6)], []]
@@ -20,10 +22,11 @@ def _hidden(texts, tokens, width, seed):
     return torch.randn(texts, tokens, width, generator=generator, dtype=torch.float64)
 
 
-def _alignment(**options):
+def _alignment():
     torch.manual_seed(0)
-    widths = {"student_width": 4, "teacher_width": 6}
-    return Alignment((LayerPair(1, 1, "words"),), Uniform(Uniform.Params()), **widths, **options).double()
+    terms = [WeightedTerm(DSA(DSA.Params()), 2.0), WeightedTerm(Hid(Hid.Params()), 0.2)]
+    shapes = ModelShape(1, 4), ModelShape(1, 6)
+    return Alignment((LayerPair(1, 1, "words"),), Uniform(Uniform.Params()), terms, *shapes).double()
 
 
 @pytest.fixture
@@ -42,8 +45,9 @@ def test_terms_are_those_of_span_vectors(two_sided, make_states):
 
     student_vectors, teacher_vectors = vectors(student_BTD, STUDENT_SPANS), vectors(teacher_BTD, TEACHER_SPANS)
     # All tokens weigh the same: a span weighs as many tokens as the teacher has in it.
+    (projection,) = alignment.term_modules["hid"]
     distance = [
-        [1 - functional.cosine_similarity(alignment.projections[0](u), v, dim=0) for u, v in zip(*text, strict=True)]
+        [1 - functional.cosine_similarity(projection(u), v, dim=0) for u, v in zip(*text, strict=True)]
         for text in zip(student_vectors, teacher_vectors, strict=True)
     ]
     expected = (distance[0][0] * 1 + distance[0][1] * 6) / 7 + distance[1][0]

@@ -89,6 +89,7 @@ def test_the_section_in_the_readme_names_the_plugin_where_a_spec_has_it(mta: Mta
         "span_extractor": lambda: checked.alignment.spans,
         "importance_estimator": lambda: checked.alignment.importance,
         "layer_mapper": lambda: checked.alignment.layers,
+        "alignment_term": lambda: checked.alignment.terms[0],
         "base_loss": lambda: checked.base_loss,
         "metric": lambda: checked.evaluation.metrics[0],
     }

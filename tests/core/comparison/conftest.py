@@ -36,7 +36,8 @@ BASE: dict[str, Any] = {
 TITLES = {"kl": "KL", "fdd": "FDD", "jsd": "JSD", "distillm2": "DistiLLM-2"}
 """Base losses that have a title of their own."""
 
-MTA = {"spans": {"name": "words"}, "lambda_dsa": 2.0, "lambda_hid": 0.2}
+DSA, HID = {"name": "dsa", "weight": 2.0}, {"name": "hid", "weight": 0.2}
+MTA = {"spans": {"name": "words"}, "terms": [DSA, HID]}
 
 Scores = Mapping[str, Sequence[Sequence[float]]]
 """Set -> for each seed the scores of its prompts."""
@@ -93,7 +94,8 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
                     results.append(SetResult(model, name, seed, 0, tuple(rows)))
         evaluation = aggregate(Evaluation(tuple(results), tuple(metrics)))
         title = TITLES.get((spec.get("base_loss") or {}).get("name"), "")
-        (path / "report.json").write_bytes(report_json(Report(spec["name"], spec, evaluation, base_loss_title=title)))
+        titles = {"base_loss_title": title, "term_titles": {"dsa": "DSA", "hid": "Hid"}}
+        (path / "report.json").write_bytes(report_json(Report(spec["name"], spec, evaluation, **titles)))
         return path
 
     return make

@@ -37,7 +37,7 @@ def test_a_row_with_alignment_is_compared_to_its_base_loss_above_it(groups):
         {"base_loss": FDD, "alignment": MTA},
         {"base_loss": FDD},
         {},
-        {"alignment": {**MTA, "lambda_hid": 0}},
+        {"alignment": {**MTA, "terms": MTA["terms"][:1]}},
     )
     assert table(with_baselines(rows, None)) == [
         ("FDD", None),

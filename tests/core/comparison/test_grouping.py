@@ -37,8 +37,8 @@ def test_rows_are_called_after_base_loss_and_alignment(run):
     runs = [
         run(),
         run(name="b", alignment=MTA),
-        run(name="c", alignment={**MTA, "lambda_hid": 0.0}),
-        run(name="d", alignment={**MTA, "lambda_dsa": 0.0}),
+        run(name="c", alignment={**MTA, "terms": MTA["terms"][:1]}),
+        run(name="d", alignment={**MTA, "terms": MTA["terms"][1:]}),
         run(name="e", base_loss={"name": "distillm2", "params": {}}),
         run(name="f", base_loss={"name": "my_loss", "params": {}}, alignment=MTA),
     ]

@@ -40,8 +40,7 @@ SPEC = {
     "alignment": {
         "spans": {"name": "spacy_phrases"},
         "importance": {"name": "attention"},
-        "lambda_dsa": 2.0,
-        "lambda_hid": 0.2,
+        "terms": [{"name": "dsa", "weight": 2.0}, {"name": "hid", "weight": 0.2}],
     },
     "training": {"batch_size": 16},
 }

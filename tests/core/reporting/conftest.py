@@ -54,8 +54,7 @@ def spec():
         "alignment": {
             "spans": {"name": "spacy_phrases"},
             "importance": {"name": "attention"},
-            "lambda_dsa": 2.0,
-            "lambda_hid": 0.2,
+            "terms": [{"name": "dsa", "weight": 2.0}, {"name": "hid", "weight": 0.2}],
         },
         "training": {"batch_size": 16, "learning_rate": 1e-4, "epochs": 4},
         "evaluation": {"seeds": [10, 20], "sets": {"dolly": {"hub": "org/dolly"}}, "metrics": [{"name": "rouge_l"}]},

@@ -43,7 +43,7 @@ def test_card_has_scores_data_method_command_and_spec(report):
         "`train.jsonl`",
         "| train | 9,568 | 1,867 | 120 |",
         "mta run spec.json --set output_dir=runs",
-        '"lambda_dsa": 2.0',
+        '"name": "dsa"',
     ):
         assert text in page, text
 

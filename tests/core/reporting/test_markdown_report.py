@@ -62,7 +62,7 @@ def test_costs_of_a_metric_are_reported(report):
 
 
 def test_page_says_what_was_trained_on_what(page, settings_text):
-    assert "trained for 20 steps of 16 texts with the base loss `kl` and MTA" in page
+    assert "trained for 20 steps of 16 texts with the base loss `kl` and alignment (terms" in page
     assert "6→24 (words), 12→48 (phrases)" in page
     assert "| teacher | org/teacher at v2 | 1,557,611,200 | 0 |" in page
     assert "| student | layers 1, 3 of the teacher | 124,439,808 | 124,439,808 |" in page
@@ -76,11 +76,12 @@ def test_page_says_what_was_trained_on_what(page, settings_text):
     assert settings_text in page
 
 
-def test_page_says_how_many_spans_were_compared_where_that_is_limited(report, page):
-    assert "heaviest" not in page
-    limited = {**report.spec, "alignment": {**report.spec["alignment"], "max_spans": 1200}}
+def test_page_names_the_terms_with_their_weights_and_options(report, page):
+    assert "terms 2 × `dsa`, 0.2 × `hid`;" in page
+    terms = [{"name": "dsa", "weight": 2.0, "params": {"max_spans": 1200, "reduction": "batch"}}]
+    limited = {**report.spec, "alignment": {**report.spec["alignment"], "terms": terms}}
     page = report_markdown(dataclasses.replace(report, spec=limited))
-    assert "λ_DSA 2 over the 1,200 heaviest spans of a text, λ_Hid 0.2;" in page
+    assert "terms 2 × `dsa` (max_spans 1200, reduction batch);" in page
 
 
 def test_foreign_text_cannot_break_the_table_of_samples(report):

@@ -21,7 +21,7 @@ FULL: dict[str, Any] = {
     "student": {"config": {"model_type": "llama"}, "tokenizer": "tok", "lora": {"rank": 4, "target_modules": ["q"]}},
     "data": {"train": {"hub": "rows", "split": "train"}, "validation": {"path": "valid.jsonl", "limit": 3}},
     "base_loss": {"name": "kl", "params": {"temperature": 2}},
-    "alignment": {"spans": {"name": "words"}, "lambda_dsa": 1, "hid_reduction": "sum"},
+    "alignment": {"spans": {"name": "words"}, "terms": [{"name": "dsa", "weight": 1}]},
     "training": {"epochs": 1, "batch_size": 16, "micro_batch_size": 8, "trackers": ["wandb", "mlflow"]},
     "evaluation": {
         "sets": {"a": {"path": "a.jsonl"}, "b": {"path": "b.jsonl"}},

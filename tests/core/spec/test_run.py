@@ -19,8 +19,8 @@ def test_contradictions_are_refused_without_a_file_as_well() -> None:
 
 def test_the_defaults_are_those_of_the_paper() -> None:
     alignment, training = AlignmentSection(spans={"name": "words"}), TrainingSection(epochs=5)
-    assert (alignment.lambda_dsa, alignment.lambda_hid, alignment.projection_learning_rate) == (2.0, 0.2, 5e-4)
-    assert (alignment.dsa_reduction, alignment.hid_reduction) == ("example", "mean")
+    assert [(term.name, term.weight) for term in alignment.terms] == [("dsa", 2.0), ("hid", 0.2)]
+    assert alignment.projection_learning_rate == 5e-4
     assert (training.batch_size, training.learning_rate, training.weight_decay) == (16, 1e-4, 0.01)
     assert (training.schedule, training.max_grad_norm, training.warmup_ratio) == ("cosine", 1.0, 0.0)
     evaluation = EvaluationSection(sets={"test": {"path": "test.jsonl"}})
@@ -43,7 +43,7 @@ def test_a_dumped_spec_with_all_defaults_spelt_out_is_valid_again() -> None:
             "student": {"hub": "b"},
             "data": {"train": {"path": "r.jsonl"}},
             "base_loss": {"name": "kl"},
-            "alignment": {"spans": {"name": "words"}, "lambda_hid": 0},
+            "alignment": {"spans": {"name": "words"}, "terms": [{"name": "dsa", "weight": 1}]},
             "training": {"epochs": 1},
             "evaluation": greedy,
         }

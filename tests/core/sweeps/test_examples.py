@@ -91,12 +91,12 @@ def test_quick_start_takes_the_terms_apart_from_three_seeds(copies):
     weights = {}
     for cell in sweep.cells:
         alignment = cell.run.spec.alignment
-        weights.setdefault(cell.cell.row, []).append(alignment and (alignment.lambda_dsa, alignment.lambda_hid))
+        weights.setdefault(cell.cell.row, []).append(alignment and {term.name: term.weight for term in alignment.terms})
     assert weights == {
         "KL": [None] * 3,
-        "KL + DSA": [(2.0, 0)] * 3,
-        "KL + Hid": [(0, 0.2)] * 3,
-        "KL + MTA": [(2.0, 0.2)] * 3,
+        "KL + DSA": [{"dsa": 2.0}] * 3,
+        "KL + Hid": [{"hid": 0.2}] * 3,
+        "KL + MTA": [{"dsa": 2.0, "hid": 0.2}] * 3,
     }
     assert [cell.run.spec.seed for cell in sweep.cells] == [1, 2, 3] * 4
     assert len(sweep.teachers) == 1
@@ -122,8 +122,8 @@ def test_ablations_change_one_thing_each(copies):
     }
     assert {name for name, run in runs.items() if run.spec.alignment is None} == {"DistiLLM"}
     alignments = {name: run.spec.alignment for name, run in runs.items() if run.spec.alignment}
-    assert {name for name, section in alignments.items() if section.lambda_hid == 0} == {"DSA-only"}
-    assert {name for name, section in alignments.items() if section.lambda_dsa == 0} == {"Hid-only"}
+    alone = {name: section.terms[0].name for name, section in alignments.items() if len(section.terms) == 1}
+    assert alone == {"DSA-only": "dsa", "Hid-only": "hid"}
     assert {name for name, section in alignments.items() if section.importance.name == "uniform"} == {"no-weights"}
     assert {run.spec.base_loss.name for run in runs.values()} == {"distillm"}
     assert {run.spec.seed for run in runs.values()} == {42}

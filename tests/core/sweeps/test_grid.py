@@ -14,7 +14,7 @@ from mta_framework.sweeps.grid import cells_of, rows_of
 def sweep(**changes):
     axes = [
         {"name": "base", "cells": {"KL": {}, "JSD": {"base_loss": {"name": "jsd"}}}},
-        {"name": "terms", "cells": {"alone": {"alignment": None}, "+ MTA": {"alignment.lambda_dsa": 3}}},
+        {"name": "terms", "cells": {"alone": {"alignment": None}, "+ MTA": {"alignment.terms.0.weight": 3}}},
         {"name": "seed", "field": "seed", "values": [1, 2]},
     ]
     document = {"name": "s", "output_dir": "/out", "spec": "/spec.json", "axes": axes, "baseline": "alone", **changes}
@@ -40,7 +40,7 @@ def test_cell_has_common_settings_first_and_the_folder_of_the_sweep_last():
     assert cell.overrides == (
         "training.epochs=2",
         'base_loss={"name": "jsd"}',
-        "alignment.lambda_dsa=3",
+        "alignment.terms.0.weight=3",
         "seed=2",
         'name="JSD-MTA-seed-2"',
         'output_dir="/out/s"',
@@ -117,14 +117,14 @@ def test_a_sweep_of_more_cells_than_anybody_runs_is_refused_before_any_is_made(s
 
 def test_later_axis_that_replaces_what_an_earlier_sets_is_refused(sweep_dict, bound):
     sweep_dict["axes"].append({"name": "late", "cells": {"x": {"alignment": {"spans": {"name": "words"}}}}})
-    sweep_dict["axes"][0]["cells"]["KL + MTA"] = {"alignment.lambda_hid": 1}
+    sweep_dict["axes"][0]["cells"]["KL + MTA"] = {"alignment.terms.1.weight": 1}
     with pytest.raises(InputError, match="since axis 'late' sets alignment"):
         bound(sweep_dict)
 
 
 def test_faults_of_all_cells_come_at_once_and_say_which_cells_have_them(sweep_dict, bound):
     cells = sweep_dict["axes"][0]["cells"]
-    cells["KL + MTA"] = {"alignment.lambda_hdi": 0}
+    cells["KL + MTA"] = {"alignment.trems": 0}
     cells["JSD"] = {"base_loss": {"name": "jds"}, "alignment": None}
     sweep_dict["set"]["training.batch_size"] = 0
     with pytest.raises(InputError) as raised:
@@ -132,7 +132,7 @@ def test_faults_of_all_cells_come_at_once_and_say_which_cells_have_them(sweep_di
     faults = sorted(str(fault) for fault in raised.value.faults)
     assert len(faults) == 3
     assert faults[0].startswith("cells JSD-seed-3, JSD-seed-4: base_loss.name: ")
-    assert faults[1].startswith("cells KL-MTA-seed-3, KL-MTA-seed-4: alignment.lambda_hdi: ")
+    assert faults[1].startswith("cells KL-MTA-seed-3, KL-MTA-seed-4: alignment.trems: ")
     assert faults[2].startswith("every cell: training.batch_size: ")
 
 
@@ -148,13 +148,13 @@ def test_cell_s_resolved_spec_binds_to_the_same_run(sweep_dict, bound, tmp_path)
 
 
 def test_setting_that_would_lose_its_effect_is_set_back_to_its_default(sweep_dict, bound):
-    sweep_dict["set"]["alignment.hid_reduction"] = "sum"
-    sweep_dict["axes"][0]["cells"] = {"DSA": {"alignment.lambda_hid": 0}}
+    sweep_dict["set"]["alignment.projection_learning_rate"] = 1e-3
+    sweep_dict["axes"][0]["cells"] = {"DSA": {"alignment.terms": [{"name": "dsa", "weight": 2.0}]}}
     sweep_dict["baseline"] = None
-    with pytest.raises(InputError, match="hid_reduction: has no effect"):
+    with pytest.raises(InputError, match="projection_learning_rate: has no effect"):
         bound(sweep_dict)
-    sweep_dict["axes"][0]["cells"]["DSA"]["alignment.hid_reduction"] = "mean"
-    sweep_dict["set"].pop("alignment.hid_reduction")
+    sweep_dict["axes"][0]["cells"]["DSA"]["alignment.projection_learning_rate"] = 5e-4
+    sweep_dict["set"].pop("alignment.projection_learning_rate")
     assert len(bound(sweep_dict).cells) == 2
 
 

@@ -1,4 +1,4 @@
-"""Dynamic structural alignment (DSA): difference of the pairwise cosines of a text's spans in both models."""
+"""Differences of the pairwise cosines of a text's spans in two models, as in dynamic structural alignment (DSA)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,45 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from mta_framework.interfaces import SpanCosines
+
 Reduction = Literal["example", "batch"]
 
 _EPSILON = 1e-6
 
 
+class VectorGeometry:
+    """The cosines between spans whose vectors are at hand; computed block by block, never all at once.
+
+    Args:
+        vector_SD: Span vectors, text by text; of a zero vector all cosines are 0. No gradient.
+    """
+
+    def __init__(self, vector_SD: Tensor):
+        with torch.no_grad(), torch.autocast(vector_SD.device.type, enabled=False):
+            self._direction_SD = functional.normalize(vector_SD, dim=-1, eps=_EPSILON)
+
+    def select(self, span_K: Tensor) -> VectorGeometry:
+        """Restrict it to some spans; see ``SpanCosines``."""
+        selected = VectorGeometry.__new__(VectorGeometry)
+        selected._direction_SD = self._direction_SD.index_select(0, span_K)
+        return selected
+
+    def subtract_from(self, cosine_RS: Tensor, text: slice, rows: slice) -> None:
+        """Subtract the cosines of some spans with all spans of their text, in place; see ``SpanCosines``."""
+        direction_SD = self._direction_SD.to(cosine_RS.dtype)
+        cosine_RS.addmm_(direction_SD[rows], direction_SD[text].T, alpha=-1)
+
+
 def structure_sum(
     student_SD: Tensor,
-    teacher_SD: Tensor,
+    teacher: SpanCosines,
     weight_S: Tensor,
     spans_per_text: Sequence[int],
     reduction: Reduction,
     max_spans: int | None = None,
 ) -> Tensor:
-    """Compute DSA of one key layer, summed over the texts that have a pair of spans.
+    """Compare the pairwise cosines of spans in both models, summed over the texts that have a pair of spans.
 
     The value of a text is the mean of ``(cos(U^S_i, U^S_j) - cos(U^T_i, U^T_j))^2`` over all ordered pairs i != j of
     its spans, with weights ``w_i w_j``. Spans of two texts are never compared. The pairs of a long text are never
@@ -33,7 +58,7 @@ def structure_sum(
 
     Args:
         student_SD: The student's span vectors in float32, text by text; they get gradients.
-        teacher_SD: The teacher's vectors of the same spans, of any width; no gradient.
+        teacher: The teacher's cosines of the same spans.
         weight_S: The teacher's span weights; no gradient.
         spans_per_text: Number of rows that belong to each text.
         reduction: ``example``: divide by the sum of pair weights of each text, so that the value does not depend on how
@@ -50,15 +75,15 @@ def structure_sum(
     """
     if max_spans is not None and max(spans_per_text, default=0) > max_spans:
         kept_K = _heaviest(weight_S, spans_per_text, max_spans)
-        student_SD, teacher_SD, weight_S = (rows.index_select(0, kept_K) for rows in (student_SD, teacher_SD, weight_S))
+        student_SD, weight_S = (rows.index_select(0, kept_K) for rows in (student_SD, weight_S))
+        teacher = teacher.select(kept_K)
         spans_per_text = [min(count, max_spans) for count in spans_per_text]
     texts = [text for text in _texts(spans_per_text) if text.stop - text.start > 1]
     with torch.autocast(student_SD.device.type, enabled=False):
         student_direction_SD = functional.normalize(student_SD, dim=-1, eps=_EPSILON)
         with torch.no_grad():
-            teacher_direction_SD = functional.normalize(teacher_SD, dim=-1, eps=_EPSILON)
             share_S = _shares(weight_S, texts, reduction)
-        return cosine_difference_sum(student_direction_SD, teacher_direction_SD, share_S, texts)
+        return cosine_difference_sum(student_direction_SD, teacher, share_S, texts)
 
 
 def _heaviest(weight_S: Tensor, spans_per_text: Sequence[int], count: int) -> Tensor:
@@ -98,16 +123,16 @@ _BLOCK_PAIRS = 2**22
 
 
 def cosine_difference_sum(
-    student_SD: Tensor, teacher_SD: Tensor, weight_S: Tensor, texts: Sequence[slice], block_pairs: int = _BLOCK_PAIRS
+    student_SD: Tensor, teacher: SpanCosines, weight_S: Tensor, texts: Sequence[slice], block_pairs: int = _BLOCK_PAIRS
 ) -> Tensor:
-    """Sum ``w_i w_j (u_i u_j - v_i v_j)^2`` over all ordered pairs i != j of spans of the same text.
+    """Sum ``w_i w_j (u_i u_j - c_ij)^2`` over all ordered pairs i != j of spans of the same text.
 
-    The gradient, ``4 w_i sum_j w_j (u_i u_j - v_i v_j) u_j``, is formed in the forward pass: the backward pass needs
+    The gradient, ``4 w_i sum_j w_j (u_i u_j - c_ij) u_j``, is formed in the forward pass: the backward pass needs
     no more memory than ``student_SD``.
 
     Args:
         student_SD: The student's unit vectors u; they get gradients.
-        teacher_SD: The teacher's unit vectors v of the same spans, of any width; no gradient.
+        teacher: The teacher's cosines c of the same spans.
         weight_S: Weights w of the spans; no gradient.
         texts: The rows of each text; rows outside of all texts have no pairs.
         block_pairs: Number of pairs in memory at once; at least those of a single span.
@@ -117,18 +142,18 @@ def cosine_difference_sum(
         once.
     """
     if torch.is_grad_enabled() and student_SD.requires_grad:
-        return _CosineDifferenceSum.apply(student_SD, teacher_SD, weight_S, texts, block_pairs)
+        return _CosineDifferenceSum.apply(student_SD, teacher, weight_S, texts, block_pairs)
     with torch.no_grad():
-        return _sum(student_SD, teacher_SD, weight_S, texts, block_pairs, None)
+        return _sum(student_SD, teacher, weight_S, texts, block_pairs, None)
 
 
 class _CosineDifferenceSum(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, student_SD: Tensor, teacher_SD: Tensor, weight_S: Tensor, texts: Sequence[slice], block_pairs: int
+        ctx: Any, student_SD: Tensor, teacher: SpanCosines, weight_S: Tensor, texts: Sequence[slice], block_pairs: int
     ) -> Tensor:
         gradient_SD = torch.zeros_like(student_SD)
-        total = _sum(student_SD, teacher_SD, weight_S, texts, block_pairs, gradient_SD)
+        total = _sum(student_SD, teacher, weight_S, texts, block_pairs, gradient_SD)
         ctx.save_for_backward(gradient_SD)
         return total
 
@@ -141,21 +166,21 @@ class _CosineDifferenceSum(torch.autograd.Function):
 
 def _sum(
     student_SD: Tensor,
-    teacher_SD: Tensor,
+    teacher: SpanCosines,
     weight_S: Tensor,
     texts: Sequence[slice],
     block_pairs: int,
     gradient_SD: Tensor | None,
 ) -> Tensor:
     """The sum; fills ``gradient_SD`` where given."""
-    teacher_SD, weight_S = teacher_SD.to(student_SD.dtype), weight_S.to(student_SD.dtype)
+    weight_S = weight_S.to(student_SD.dtype)
     row_S = torch.zeros_like(weight_S)
     weighted_SD = None if gradient_SD is None else student_SD * weight_S[:, None]
     for text in texts:
         rows = max(1, block_pairs // (text.stop - text.start))
         for start in range(text.start, text.stop, rows):
             block = slice(start, min(start + rows, text.stop))
-            difference = _differences(student_SD, teacher_SD, text, block)
+            difference = _differences(student_SD, teacher, text, block)
             if gradient_SD is not None and weighted_SD is not None:
                 torch.mm(difference, weighted_SD[text], out=gradient_SD[block])
             torch.mv(difference.square_(), weight_S[text], out=row_S[block])
@@ -164,9 +189,9 @@ def _sum(
     return weight_S @ row_S
 
 
-def _differences(student_SD: Tensor, teacher_SD: Tensor, text: slice, block: slice) -> Tensor:
-    """``u_i u_j - v_i v_j`` of some spans i with all spans j of their text; 0 where i = j."""
+def _differences(student_SD: Tensor, teacher: SpanCosines, text: slice, block: slice) -> Tensor:
+    """``u_i u_j - c_ij`` of some spans i with all spans j of their text; 0 where i = j."""
     difference = student_SD[block] @ student_SD[text].T
-    difference.addmm_(teacher_SD[block], teacher_SD[text].T, alpha=-1)
+    teacher.subtract_from(difference, text, block)
     difference.diagonal(block.start - text.start).zero_()
     return difference

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
-from mta_framework.alignment.dsa import cosine_difference_sum, structure_sum
+from mta_framework.alignment.pairwise_cosines import VectorGeometry, cosine_difference_sum, structure_sum
 
 MIB = 2**20
 
@@ -45,7 +45,7 @@ counts_of_texts = st.lists(st.integers(0, 9), min_size=1, max_size=5)
 @given(counts=counts_of_texts, reduction=st.sampled_from(["example", "batch"]), seed=st.integers(0, 99))
 def test_value_and_gradient_are_those_of_the_dense_definition(counts, reduction, seed):
     student, teacher, weight = spans(counts, seed)
-    value = structure_sum(student, teacher, weight, counts, reduction)
+    value = structure_sum(student, VectorGeometry(teacher), weight, counts, reduction)
     (gradient,) = torch.autograd.grad(3 * value, student)
     expected = dense(student, teacher, weight, counts, reduction)
     assert value.item() == pytest.approx(expected.item(), rel=1e-10, abs=1e-14)
@@ -63,7 +63,7 @@ def test_blocks_of_any_size_give_the_same_value_and_gradient(count, block_pairs,
     texts = [slice(0, count), slice(count, count + 3)]
     results = []
     for size in (block_pairs, 10**6):
-        value = cosine_difference_sum(student, teacher, weight, texts, size)
+        value = cosine_difference_sum(student, VectorGeometry(teacher), weight, texts, size)
         results.append((value, *torch.autograd.grad(value, student)))
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
 
@@ -74,7 +74,7 @@ def test_float32_stays_near_float64_also_where_the_student_is_almost_there():
     expected = dense(student, teacher, weight, [300, 200], "example")
     (slope,) = torch.autograd.grad(expected, student)
     narrow = student.detach().float().requires_grad_()
-    value = structure_sum(narrow, teacher.float(), weight.float(), [300, 200], "example")
+    value = structure_sum(narrow, VectorGeometry(teacher.float()), weight.float(), [300, 200], "example")
     (gradient,) = torch.autograd.grad(value, narrow)
     assert expected.item() < 1e-6
     assert value.item() == pytest.approx(expected.item(), rel=1e-3)
@@ -84,16 +84,16 @@ def test_float32_stays_near_float64_also_where_the_student_is_almost_there():
 def test_one_span_with_nearly_all_the_weight_loses_no_pair():
     student, teacher, _ = spans([4], dtype=torch.float32)
     weight = torch.tensor([1.0, 1e-12, 2e-12, 1e-20])
-    value = structure_sum(student, teacher, weight, [4], "example")
+    value = structure_sum(student, VectorGeometry(teacher), weight, [4], "example")
     assert value.item() == pytest.approx(dense(student, teacher, weight, [4], "example").item(), rel=1e-5)
 
 
 def test_without_gradient_the_value_is_the_same():
     student, teacher, weight = spans([6, 4])
     with torch.no_grad():
-        value = structure_sum(student, teacher, weight, [6, 4], "example")
+        value = structure_sum(student, VectorGeometry(teacher), weight, [6, 4], "example")
     assert not value.requires_grad
-    assert value.item() == structure_sum(student, teacher, weight, [6, 4], "example").item()
+    assert value.item() == structure_sum(student, VectorGeometry(teacher), weight, [6, 4], "example").item()
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -106,7 +106,7 @@ def test_only_the_heaviest_spans_are_compared_earlier_ones_where_weights_are_equ
         order = sorted(range(first, first + count), key=lambda span: (-weight[span].item(), span))
         kept += sorted(order[:limit])
         first += count
-    value = structure_sum(student, teacher, weight, counts, "example", limit)
+    value = structure_sum(student, VectorGeometry(teacher), weight, counts, "example", limit)
     (gradient,) = torch.autograd.grad(value, student)
     expected = dense(student[kept], teacher[kept], weight[kept], [min(count, limit) for count in counts], "example")
     assert value.item() == pytest.approx(expected.item(), rel=1e-10, abs=1e-14)
@@ -117,7 +117,7 @@ def test_only_the_heaviest_spans_are_compared_earlier_ones_where_weights_are_equ
 def test_six_thousand_spans_take_a_small_part_of_the_memory_of_their_pairs():
     student, teacher, weight = spans([6000], widths=(24, 32), dtype=torch.float32)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        structure_sum(student, teacher, weight, [6000], "example").backward()
+        structure_sum(student, VectorGeometry(teacher), weight, [6000], "example").backward()
     changes = sorted(
         (event.start_ns(), event.nbytes())
         for event in recorded.profiler.kineto_results.events()

@@ -1,0 +1,227 @@
+"""Key layers on one micro-batch, as alignment terms see them; everything is computed when it is first read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from mta_framework.alignment.importance import TokenWeights, span_vectors, span_weights, upcast
+from mta_framework.alignment.pairwise_cosines import VectorGeometry
+from mta_framework.errors import RunError
+from mta_framework.interfaces import TeacherLayer, TeacherNeed
+from mta_framework.types import Batch, FinalLayers, Head, LayerPair, SpanIndex, States
+
+_NEED_OF: dict[str, TeacherNeed | None] = {
+    "index": None,
+    "hidden_BTD": "states",
+    "span_token_UD": "span_tokens",
+    "span_vector_SD": "span_vectors",
+    "token_weight_U": "token_weights",
+    "span_weight_S": "span_weights",
+    "geometry": "geometry",
+    "change_geometry": "change_geometry",
+    "head": "head",
+    "final_layers": "head",
+}
+"""Attribute of ``TeacherLayer`` -> what a term has to declare before it reads it; None: nothing."""
+
+
+class ModelLayer:
+    """One model's side of a key layer; implements ``StudentLayer``.
+
+    Args:
+        states: States of the model.
+        layer: 1-based layer of the model.
+        index: Spans in the model's tokens.
+        weights: Token weights by the model's states.
+    """
+
+    def __init__(self, states: States, layer: int, index: SpanIndex, weights: TokenWeights):
+        self.index = index
+        self._states = states
+        self._layer = layer
+        self._weights = weights
+
+    @property
+    def hidden_BTD(self) -> Tensor:
+        """Hidden states of all tokens."""
+        return self._states.layers[self._layer]
+
+    @cached_property
+    def span_token_UD(self) -> Tensor:
+        """States of the distinct tokens of spans."""
+        return upcast(self.hidden_BTD.flatten(0, 1).index_select(0, self.index.token_U))
+
+    @cached_property
+    def span_vector_SD(self) -> Tensor:
+        """Span vectors, pooled by token weights."""
+        return span_vectors(self.hidden_BTD, self._token_weight, self.index)
+
+    @cached_property
+    def _token_weight(self) -> Tensor:
+        """Flat token weights, (B * T,)."""
+        return self._weights.at(self._layer, self.index)
+
+    @property
+    def head(self) -> Head:
+        """Head of the model."""
+        return self._states.head
+
+    @property
+    def final_layers(self) -> FinalLayers:
+        """Modules before the head."""
+        assert self._states.final_layers is not None
+        return self._states.final_layers
+
+
+class LiveTeacherLayer(ModelLayer):
+    """The teacher's side of a key layer, by the states of a teacher that was just run; implements ``TeacherLayer``.
+
+    Args:
+        states: States of the teacher; no gradient. They may be inference tensors.
+        layer: 1-based layer of the teacher.
+        index: Spans in the teacher's tokens.
+        weights: Token weights by the teacher's states.
+        previous: The side of the key layer of the same granularity below; None at the lowest.
+    """
+
+    def __init__(
+        self, states: States, layer: int, index: SpanIndex, weights: TokenWeights, previous: LiveTeacherLayer | None
+    ):
+        super().__init__(states, layer, index, weights)
+        self._previous = previous
+
+    @cached_property
+    def token_weight_U(self) -> Tensor:
+        """Weights of the distinct tokens of spans, times the number of their spans."""
+        return self._token_weight[self.index.token_U] * self.index.multiplicity_U
+
+    @cached_property
+    def span_weight_S(self) -> Tensor:
+        """Weights of spans."""
+        return span_weights(self._token_weight, self.index)
+
+    @cached_property
+    def geometry(self) -> VectorGeometry:
+        """Cosines between the span vectors of each text."""
+        return VectorGeometry(self.span_vector_SD)
+
+    @cached_property
+    def change_geometry(self) -> VectorGeometry:
+        """Cosines between the changes of span vectors from the previous key layer to this one."""
+        if self._previous is None:
+            raise RunError("change_geometry does not exist at the lowest key layer of a granularity")
+        return VectorGeometry(self.span_vector_SD - self._previous.span_vector_SD)
+
+
+class _DeclaredTeacherLayer:
+    """A teacher's side that refuses what its term has not declared, and computes everything without gradient."""
+
+    def __init__(self, layer: LiveTeacherLayer, needs: Collection[TeacherNeed], label: str):
+        self._layer = layer
+        self._needs = needs
+        self._label = label
+
+    def __getattr__(self, name: str) -> Any:
+        need = _NEED_OF.get(name)
+        if need is not None and need not in self._needs:
+            declared = ", ".join(map(repr, self._needs)) or "nothing"
+            raise RunError(f"{self._label} must declare {need!r} to read {name} of the teacher (got {declared})")
+        with torch.no_grad():
+            return getattr(self._layer, name)
+
+
+@dataclass(frozen=True)
+class VisibleKeyLayer:
+    """A key layer as one term sees it; implements ``KeyLayer``.
+
+    Args:
+        pair: Layers of student and teacher, and the granularity of their spans.
+        student: The student's side.
+        teacher: The teacher's side, restricted to what the term declared.
+        batch: The micro-batch.
+        previous: The key layer of the same granularity below; None at the lowest.
+    """
+
+    pair: LayerPair
+    student: ModelLayer
+    teacher: TeacherLayer
+    batch: Batch
+    previous: VisibleKeyLayer | None
+
+    @property
+    def has_shared_tokenizer(self) -> bool:
+        """Whether both models read the same tokens."""
+        return self.batch.teacher is None
+
+    @property
+    def spans_per_text(self) -> tuple[int, ...]:
+        """Number of spans of each text."""
+        return self.teacher.index.spans_per_text
+
+
+@dataclass(frozen=True)
+class LayerSides:
+    """Both sides of a key layer on one micro-batch, shared by all terms.
+
+    Args:
+        pair: Layers of student and teacher, and the granularity of their spans.
+        student: The student's side.
+        teacher: The teacher's side.
+        batch: The micro-batch.
+        previous: Both sides of the key layer of the same granularity below; None at the lowest.
+    """
+
+    pair: LayerPair
+    student: ModelLayer
+    teacher: LiveTeacherLayer
+    batch: Batch
+    previous: LayerSides | None
+
+    def visible_to(self, needs: Collection[TeacherNeed], label: str) -> VisibleKeyLayer:
+        """Restrict the teacher's side to what a term declared.
+
+        Args:
+            needs: What it declared.
+            label: Name of the term in messages.
+        """
+        teacher = cast(TeacherLayer, _DeclaredTeacherLayer(self.teacher, needs, label))
+        previous = None if self.previous is None else self.previous.visible_to(needs, label)
+        return VisibleKeyLayer(self.pair, self.student, teacher, self.batch, previous)
+
+
+def layer_sides(
+    pairs: tuple[LayerPair, ...],
+    student: States,
+    teacher: States,
+    batch: Batch,
+    weights: tuple[TokenWeights, TokenWeights],
+) -> list[LayerSides]:
+    """Both sides of each key layer, in the order of ``pairs``; nothing is computed yet.
+
+    Args:
+        pairs: Key layers.
+        student: The student's states.
+        teacher: The teacher's states; no gradient.
+        batch: Micro-batch with the spans of every granularity of the pairs.
+        weights: Token weights of student and teacher.
+    """
+    sides: dict[LayerPair, LayerSides] = {}
+    below: dict[str, LayerSides] = {}
+    for pair in sorted(pairs):
+        previous = below.get(pair.granularity)
+        index, teacher_index = batch.spans[pair.granularity], (batch.teacher or batch).spans[pair.granularity]
+        teacher_below = None if previous is None else previous.teacher
+        sides[pair] = below[pair.granularity] = LayerSides(
+            pair,
+            ModelLayer(student, pair.student, index, weights[0]),
+            LiveTeacherLayer(teacher, pair.teacher, teacher_index, weights[1], teacher_below),
+            batch,
+            previous,
+        )
+    return [sides[pair] for pair in pairs]

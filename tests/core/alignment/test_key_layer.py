@@ -1,0 +1,107 @@
+"""What an alignment term sees of a key layer, and that it sees nothing of the teacher that it has not declared."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mta_framework import AlignmentTerm, RunError
+from mta_framework.alignment import Alignment, WeightedTerm
+from mta_framework.types import LayerPair, ModelShape, States
+from mta_plugins.importance_estimators.uniform import Uniform
+
+PAIRS = LayerPair(1, 1, "words"), LayerPair(2, 3, "words")
+LENGTHS, SPANS = [5, 4], [[(0, 2), (2, 5), (1, 3)], [(0, 1), (1, 4)]]
+ATTRIBUTES = {
+    "hidden_BTD": "states",
+    "span_token_UD": "span_tokens",
+    "span_vector_SD": "span_vectors",
+    "token_weight_U": "token_weights",
+    "span_weight_S": "span_weights",
+    "geometry": "geometry",
+    "change_geometry": "change_geometry",
+    "head": "head",
+    "final_layers": "head",
+}
+
+
+class Reader(AlignmentTerm):
+    """Keeps what it sees of each key layer."""
+
+    NAME = "reader"
+
+    def __init__(self, read, needs=(), chosen=None):
+        super().__init__(self.Params())
+        self.read, self.needs, self.chosen, self.layers = read, needs, chosen, []
+
+    def teacher_needs(self, has_shared_tokenizer):
+        return self.needs
+
+    def key_layers(self, pairs):
+        return pairs if self.chosen is None else self.chosen
+
+    def compute(self, layer, module):
+        self.layers.append(layer)
+        self.read(layer)
+        return layer.student.hidden_BTD.sum()
+
+
+def states(width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    layers = {layer: torch.randn(2, 5, width, generator=generator) for layer in (1, 2, 3)}
+    return States(layers[3], layers, "head", "final layers")
+
+
+def computed(term, make_batch, pairs=PAIRS):
+    alignment = Alignment(
+        pairs, Uniform(Uniform.Params()), [WeightedTerm(term, 3.0)], ModelShape(3, 4), ModelShape(3, 6)
+    )
+    return alignment(states(4, 1), states(6, 2), make_batch(LENGTHS, SPANS, 5))
+
+
+@pytest.mark.parametrize(("attribute", "need"), ATTRIBUTES.items())
+def test_undeclared_parts_of_the_teacher_are_refused_and_declared_ones_are_there(make_batch, attribute, need):
+    def read(layer):
+        return getattr(layer.teacher, attribute)
+
+    upper = [LayerPair(2, 3, "words")]
+    with pytest.raises(RunError, match=f"^alignment term 'reader' must declare '{need}' to read {attribute} of the te"):
+        computed(Reader(read, [other for other in ATTRIBUTES.values() if other != need], upper), make_batch)
+    computed(Reader(read, [need], upper), make_batch)
+
+
+def test_a_layer_knows_the_one_of_its_granularity_below_it_whatever_the_order_of_the_pairs(make_batch):
+    term = Reader(lambda layer: None)
+    computed(term, make_batch, (LayerPair(3, 3, "words"), LayerPair(1, 2, "words")))
+    assert [layer.pair.student for layer in term.layers] == [3, 1]
+    assert [layer.previous and layer.previous.pair.student for layer in term.layers] == [1, None]
+
+
+def test_changes_at_the_lowest_layer_are_refused(make_batch):
+    with pytest.raises(RunError, match="does not exist at the lowest key layer"):
+        computed(Reader(lambda layer: layer.teacher.change_geometry, ["change_geometry"]), make_batch)
+
+
+def test_weights_are_divided_by_the_number_of_layers_at_which_the_term_is_computed(make_batch):
+    terms = computed(Reader(lambda layer: None), make_batch)
+    assert [term.weight for term in terms] == [1.5, 1.5]
+    (term,) = computed(Reader(lambda layer: None, chosen=[LayerPair(2, 3, "words")]), make_batch)
+    assert term.weight == 3.0
+
+
+def test_weights_of_a_text_sum_to_one_over_spans_and_over_memberships(make_batch):
+    sums = {}
+
+    def read(layer):
+        text_U = layer.teacher.index.token_U // 5
+        sums["span"] = torch.zeros(2).index_add(0, layer.teacher.index.text_S, layer.teacher.span_weight_S)
+        sums["token"] = torch.zeros(2).index_add(0, text_U, layer.teacher.token_weight_U)
+
+    computed(Reader(read, ["span_weights", "token_weights"]), make_batch)
+    for total_B in sums.values():
+        torch.testing.assert_close(total_B, torch.ones(2))
+
+
+def test_a_term_that_fails_is_named_with_its_line(make_batch):
+    with pytest.raises(RunError, match=r"^alignment term 'reader' failed \(ZeroDivisionError: .*test_key_layer.py:\d+"):
+        computed(Reader(lambda layer: 1 / 0), make_batch)
