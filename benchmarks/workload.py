@@ -99,6 +99,7 @@ class Workload:
         torch.manual_seed(0)
         terms = [WeightedTerm(registry.create("alignment_terms", name), weight) for name, weight in _TERMS.items()]
         self.alignment = Alignment(self.pairs, weigh, terms, *shapes).to(self.device)
+        self._registry, self._weigh, self._shapes = registry, weigh, shapes
         batches = sorted(self._batches(data, options), key=lambda batch: -len(batch[1].target_N))
         # The largest batch goes first, the others in random order.
         shuffled = [batches[0], *random.Random(0).sample(batches[1:], len(batches) - 1)]
@@ -155,6 +156,15 @@ class Workload:
             whole = Distiller(self.student, self.teacher, loss, self.alignment, self.pairs, layers)
             losses |= {f"{name}, MTA off": self._ours(plain), f"{name}, MTA on": self._ours(whole)}
         return losses | ({"naive kl, MTA on": self._naive} if "kl" in self.bases else {})
+
+    def aligned_by(self, terms: Sequence[str]) -> LossFunction:
+        """KL with some alignment terms, each of weight 1 and default options; no alignment where there are none."""
+        kl = self.bases["kl"]
+        if not terms:
+            return self._ours(Distiller(self.student, self.teacher, kl))
+        weighted = [WeightedTerm(self._registry.create("alignment_terms", name), 1.0) for name in terms]
+        alignment = Alignment(self.pairs, self._weigh, weighted, *self._shapes).to(self.device)
+        return self._ours(Distiller(self.student, self.teacher, kl, alignment, self.pairs))
 
     def _ours(self, distiller: Distiller) -> LossFunction:
         return lambda texts: contribution(distiller(texts.batch, PROGRESS), dict(texts.batch.counts))
