@@ -59,12 +59,14 @@ class Written(NamedTuple):
         prompt: Everything before the answer, what the template writes between generation prompt and content included.
         response: The answer with what the template writes after it.
         lead: Number of characters that the template writes between prompt and content, e.g. white space.
+        tail: What the template writes after the content; empty where that is not known.
         as_asked: Whether a model is asked with the same prompt in generation.
     """
 
     prompt: str
     response: str
     lead: int = 0
+    tail: str = ""
     as_asked: bool = True
 
 
@@ -143,6 +145,15 @@ class ChatTemplate:
         assert isinstance(text, str)
         return text
 
+    def try_render(self, turns: Sequence[Turn], tools: Sequence[Turn] = (), prompt: bool = False) -> str | None:
+        """Render turns as text, as ``render`` does; None where the template refuses them."""
+        try:
+            return self.render(turns, tools, prompt)
+        except TimeoutError:
+            raise
+        except Exception:  # a template is foreign code: it may raise anything
+            return None
+
     def prompt(self, conversation: Conversation) -> str:
         """Write the prompt that a model answers in generation.
 
@@ -152,7 +163,7 @@ class ChatTemplate:
         opened = self.render(conversation.turns, conversation.tools, prompt=True)
         if self._asked_to_reason or self._opens(opened):
             return opened
-        return self._prompt(opened, self._head(conversation), conversation.answer)
+        return self._prompt(conversation, opened, self._frame(conversation)[0])
 
     def write(self, conversation: Conversation) -> Written:
         """Write prompt and answer for training.
@@ -162,15 +173,20 @@ class ChatTemplate:
         """
         opened = self.render(conversation.turns, conversation.tools, prompt=True)
         whole = self.render(conversation.whole, conversation.tools)
-        head = self._head(conversation)
-        prompt = self._prompt(opened, head, conversation.answer)
+        head, tail = self._frame(conversation)
+        prompt = self._prompt(conversation, opened, head)
         asked = opened if self._asked_to_reason or self._opens(opened) else prompt
         for candidate in (prompt, opened):
             if whole.startswith(candidate):
                 lead = len(head) - len(candidate) if head and head.startswith(candidate) else 0
-                return Written(candidate, whole[len(candidate) :], lead, candidate == asked)
+                return Written(candidate, whole[len(candidate) :], lead, tail, candidate == asked)
         if self.marks and head and opened.startswith(head) and self.marks.opened_by(opened[len(head) :]):
-            return self._after_opening(conversation, opened, head)
+            return self._after_opening(conversation, opened, head)._replace(tail=tail)
+        # Where generation begins reasoning, an answer without any may have an empty block.
+        if head and whole.startswith(head) and self._opens(opened):
+            return Written(head, whole[len(head) :], tail=tail, as_asked=False)
+        if self.marks and self.reasons(conversation.answer) and opened.rstrip().endswith(self.marks.close):
+            raise ValueError("the answer has reasoning, and the prompt for it ends with a block that is closed")
         raise ValueError("the conversation with the answer does not begin with the prompt for it")
 
     def _after_opening(self, conversation: Conversation, opened: str, head: str) -> Written:
@@ -194,19 +210,28 @@ class ChatTemplate:
             return Written(opened, f"{reasoning.strip()}\n{self.marks.close}\n\n{rest}")
         return Written(head, rest, as_asked=False)
 
-    def _head(self, conversation: Conversation) -> str | None:
-        """What stands before the content of the answer, whatever it is."""
-        return self.before(conversation.whole, len(conversation.turns), conversation.tools)
+    def _frame(self, conversation: Conversation) -> tuple[str | None, str]:
+        """What stands before and after the content of the answer, whatever it is; None and "" where it is not known."""
+        role = {"role": conversation.answer["role"]}
+        around = self._around(role, conversation.whole, len(conversation.turns), conversation.tools)
+        return around or (None, "")
 
-    def _prompt(self, opened: str, head: str | None, answer: Turn) -> str:
-        """The generation prompt, and what the template writes between it and the content of an answer.
+    def _prompt(self, conversation: Conversation, opened: str, head: str | None) -> str:
+        """The generation prompt, and what the template writes between it and the content of an answer of its kind.
 
         White space there stays with the answer: it is tokenised with the word that follows.
         """
+        answer = conversation.answer
         inserted = head[len(opened) :] if head and head.startswith(opened) else ""
         if self.marks and self.reasons(answer):
             inserted = inserted.split(self.marks.open)[0]
-        return opened + inserted if inserted.strip() else opened
+        if not inserted.strip():
+            return opened
+        if REASONING in answer or CALLS in answer:  # some templates write another header before them than before a text
+            whole = self.try_render(conversation.whole, conversation.tools)
+            if whole is not None and not whole.startswith(opened + inserted):
+                return opened
+        return opened + inserted
 
     def reasons(self, answer: Turn) -> bool:
         """Whether an answer has reasoning."""
@@ -250,12 +275,7 @@ class ChatTemplate:
     ) -> tuple[str, str] | None:
         """What stands before and after the content of one turn, of which only some fields are kept."""
         replaced = [*turns[:index], {**kept, "content": _CONTENT}, *turns[index + 1 :]]
-        try:
-            parts = self.render(replaced, tools, prompt).split(_CONTENT)
-        except TimeoutError:
-            raise
-        except Exception:  # a template is foreign code, and may refuse the placeholder
-            return None
+        parts = (self.try_render(replaced, tools, prompt) or "").split(_CONTENT)
         return (parts[0], parts[1]) if len(parts) == 2 else None
 
 

@@ -101,20 +101,13 @@ class FieldCheck:
         """Whether a field is written, as far as the template takes the conversations as they stand."""
         if key in self._written:
             return True
-        texts = [(self._rendered(whole), self._rendered(changed)) for whole, changed in pairs]
+        render = self._template.try_render
+        texts = [(render(*whole), render(*changed)) for whole, changed in pairs]
         taken = [(whole, changed) for whole, changed in texts if whole is not None]
         if any(whole != changed for whole, changed in taken):
             self._written.add(key)
             return True
         return not taken
-
-    def _rendered(self, conversation: _Input) -> str | None:
-        try:
-            return self._template.render(*conversation)
-        except TimeoutError:
-            raise
-        except Exception:  # a template is foreign code
-            return None
 
 
 def _neighbourhood(conversation: Conversation, index: int) -> Hashable:

@@ -206,18 +206,25 @@ class _ChatWriter:
         return sample, left_out
 
     @cached_property
+    def _end(self) -> str:
+        return chat_end_text(self._tokenizer)
+
+    @cached_property
     def _ends(self) -> tuple[str, ...]:
         """Texts of the tokens that may end a turn: the special ones, and the one that the template ends answers with.
 
         Other added tokens, such as those around calls of tools, are text of the answer.
         """
-        return tuple(filter(None, {*_special_texts(self._tokenizer), chat_end_text(self._tokenizer)}))
+        return tuple(filter(None, {*_special_texts(self._tokenizer), self._end}))
 
     def _written(self, conversation: Conversation) -> Written:
         """Prompt and answer; what the template writes after the token that ends the turn is left out."""
         written = self._template.write(conversation)
-        ended = written.response.rstrip()
-        return written._replace(response=ended) if ended.endswith(self._ends) else written
+        response, (between, end, further) = written.response, written.tail.partition(self._end or "\n")
+        if self._end and self._end in further and response.endswith(written.tail):  # it ends the conversation as well
+            response = response.removesuffix(written.tail) + between + end
+        ended = response.rstrip()
+        return written._replace(response=ended if ended.endswith(self._ends) else response)
 
     def _with_all_turns(self, sample: Sample, conversation: Conversation) -> Sample:
         """The sample with its response from the first answer of the conversation on, and all answers supervised.

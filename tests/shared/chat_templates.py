@@ -146,3 +146,31 @@ LAST_SYSTEM = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '[assistant]' }}{%- endif %}"""
 """In the manner of DeepSeek-R1, which writes the last of several system's turns."""
+
+EMPTY_BLOCK = """\
+{%- for m in messages %}
+    {%- if m.role == 'assistant' %}
+        {%- set content = m.content if '</think>' in m.content else '<think></think>' + m.content %}
+        {{- '<|im_start|>assistant\\n' + content + '<|im_end|>\\n' }}
+    {%- else %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"""
+"""In the manner of Nemotron 3: generation begins reasoning, and an answer without any has an empty block."""
+
+PHI3 = """\
+{%- for m in messages %}{{- '<|' + m.role + '|>\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|assistant|>\\n' }}{%- else %}{{- eos_token }}{%- endif %}"""
+"""In the manner of Phi-3, which ends a conversation with the end token of the tokenizer as well."""
+
+CHANNELS = """\
+{%- for m in messages %}
+    {{- '<|im_start|>' + m.role }}
+    {%- if m.tool_calls %}{{- ' to=' + m.tool_calls[0].function.name + '<|im_sep|>' }}
+        {{- m.tool_calls[0].function.arguments | tojson }}
+    {%- elif m.role == 'assistant' %}
+        {%- if m.reasoning_content %}{{- '<|analysis|>' + m.reasoning_content + '<|im_start|>assistant' }}{%- endif %}
+        {{- '<|final|>' + m.content }}
+    {%- else %}{{- '<|im_sep|>' + m.content }}{%- endif %}{{- '<|im_end|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant' }}{%- endif %}"""
+"""In the manner of gpt-oss, where the header of an answer says what follows."""

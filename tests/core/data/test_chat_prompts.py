@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import chat_templates
 import pytest
+from sides import sides
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.prompts import Sample, render_prompts, training_samples
 from mta_framework.data.rows import Message, Record
+from mta_framework.data.tokens import encode
 from mta_framework.errors import InputError
 from mta_framework.spec.data import DataSection
 
@@ -99,6 +103,61 @@ def test_white_space_before_an_answer_stays_with_it(chat_tokenizer: PreTrainedTo
     sample, prompt = both(chat_tokenizer, chat_templates.LLAMA2, Record(QUESTION, ("Paris",)))
     assert sample.prompt == prompt == "<s>[INST] capital of France [/INST]"
     assert sample.response == " Paris <|im_end|>"
+
+
+def test_an_answer_without_reasoning_has_the_empty_block_of_a_template_whose_generation_prompt_begins_one(
+    chat_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    sample, prompt = both(chat_tokenizer, chat_templates.EMPTY_BLOCK, Record(QUESTION, ("Paris",)))
+    assert (sample.prompt, sample.response) == (f"{ASKED}<think></think>", "Paris<|im_end|>")
+    assert prompt == f"{ASKED}<think>\n"
+    assert not sample.as_asked
+    reasoned = Record(QUESTION, ("<think>\nWell.\n</think>\n\nParis",))
+    sample, prompt = both(chat_tokenizer, chat_templates.EMPTY_BLOCK, reasoned)
+    assert (sample.prompt, sample.response) == (f"{ASKED}<think>\n", "Well.\n</think>\n\nParis<|im_end|>")
+    assert prompt == sample.prompt
+
+
+def test_reasoning_after_a_prompt_that_leaves_no_room_for_it_is_refused_by_what_is_wrong(
+    chat_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    chat_tokenizer.chat_template = chat_templates.QWEN3
+    record = Record(QUESTION, ("<think>\nWell.\n</think>\n\nParis",))
+    problem = "the answer has reasoning, and the prompt for it ends with a block that is closed"
+    with pytest.raises(InputError, match=problem):
+        render_prompts([record], "chat", chat_tokenizer, options={"enable_thinking": False})
+
+
+@pytest.mark.parametrize("eos", ["<|im_end|>", "<|end|>"])
+@pytest.mark.parametrize("supervise", ["last", "all"])
+def test_an_end_that_is_written_after_the_conversation_as_well_is_trained_once(
+    chat_tokenizer: PreTrainedTokenizerFast, eos: str, supervise: Literal["last", "all"]
+) -> None:
+    chat_tokenizer.chat_template, chat_tokenizer.eos_token = chat_templates.PHI3, eos
+    turns = (*QUESTION, Message("assistant", "Paris"), Message("user", "and?"))
+    (sample,) = render_prompts([Record(turns, ("It is <|im_end|>.",))], "chat", chat_tokenizer, supervise=supervise)
+    (example,) = encode([sample], None, sides(400, chat_tokenizer), 399).examples
+    assert chat_tokenizer.decode(example.input_ids).endswith("<|assistant|>\nIt is <|im_end|>.<|im_end|>")
+    assert chat_tokenizer.decode(example.input_ids).count("<|im_end|>") == 5
+
+
+def test_calls_and_reasoning_are_asked_after_a_header_that_leaves_them_open(
+    chat_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    calls = {"tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]}
+    opened = "<|im_start|>user<|im_sep|>capital of France<|im_end|><|im_start|>assistant"
+    for answer, header, response in [
+        (None, "<|final|>", "Paris<|im_end|>"),
+        (Message("assistant", None, calls), "", ' to=f<|im_sep|>{"a": 1}<|im_end|>'),
+        (
+            Message("assistant", "Paris", {"reasoning_content": "Well."}),
+            "",
+            "<|analysis|>Well.<|im_start|>assistant<|final|>Paris<|im_end|>",
+        ),
+    ]:
+        sample, prompt = both(chat_tokenizer, chat_templates.CHANNELS, Record(QUESTION, ("Paris",), answer))
+        assert sample.prompt == prompt == opened + header
+        assert sample.response == response
 
 
 @pytest.mark.parametrize(("template", "count"), [(chat_templates.R1, 1), (chat_templates.CHATML, 0)])
