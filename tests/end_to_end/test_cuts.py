@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mta_framework.registry import discover
+
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_page")]
 WORKER = Path(__file__).with_name("gradient_worker.py")
 
@@ -72,11 +74,32 @@ CASES = [
     for mta in (True, False)
     if mta or base != "none"
 ]
+REGISTRY = discover()
+OTHERS = [name for name in REGISTRY.names("base_losses") if name not in {base["name"] for base, _ in BASES.values()}]
+TERM_OPTIONS = {"hidden_mse": {"projection": "linear"}}
+"""Options of alignment terms that the models of the tests need."""
+
+
+@pytest.fixture
+def require_one_loss(tmp_path, one_step_on_two_ranks):
+    """Compares the losses and gradients of a spec of one step over all cuts of its batch."""
+
+    def require(path):
+        one_step_here(path, tmp_path / "1x8", 8)
+        one_step_here(path, tmp_path / "2x4", 4)
+        one_step_here(path, tmp_path / "8x1", 1)
+        one_step_on_two_ranks(path, tmp_path / "two-ranks", 2)
+        whole = outcome(tmp_path / "1x8")
+        for name in ("2x4", "8x1", "two-ranks"):
+            require_same(outcome(tmp_path / name), whole)
+        return whole[0]
+
+    return require
 
 
 @pytest.mark.parametrize(("base", "mta"), CASES)
 def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(
-    base, mta, spec_dict, write_spec, tmp_path, one_step_on_two_ranks
+    base, mta, spec_dict, write_spec, tmp_path, require_one_loss
 ):
     spec_dict["base_loss"], generation = BASES[base]
     training = {**spec_dict["training"], "max_steps": 1, "batch_size": 8, "generation": generation}
@@ -87,12 +110,22 @@ def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(
             changes["teacher"] = None
             student = json.loads((tmp_path / "teacher.json").read_text())["student"]
             changes["student"] = {**spec_dict["student"], "tokenizer": student["tokenizer"]}
-    path = write_spec({**spec_dict, **changes})
-    one_step_here(path, tmp_path / "1x8", 8)
-    one_step_here(path, tmp_path / "2x4", 4)
-    one_step_here(path, tmp_path / "8x1", 1)
-    one_step_on_two_ranks(path, tmp_path / "two-ranks", 2)
-    whole = outcome(tmp_path / "1x8")
-    assert ("hid" in whole[0]) == mta
-    for name in ("2x4", "8x1", "two-ranks"):
-        require_same(outcome(tmp_path / name), whole)
+    assert ("hid" in require_one_loss(write_spec({**spec_dict, **changes}))) == mta
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_base_loss_is_the_same_however_a_batch_is_cut(name, spec_dict, write_spec, require_one_loss):
+    generation = GENERATES if REGISTRY.create("base_losses", name).batch_policy() else None
+    training = {**spec_dict["training"], "max_steps": 1, "batch_size": 8, "generation": generation}
+    changes = {"training": training, "evaluation": None, "base_loss": {"name": name}}
+    assert "dsa" in require_one_loss(write_spec({**spec_dict, **changes}))
+
+
+def test_all_alignment_terms_are_the_same_however_a_batch_is_cut(spec_dict, write_spec, require_one_loss):
+    names = REGISTRY.names("alignment_terms")
+    layers = {"name": "proportional", "params": {"words": 3, "phrases": 0}}
+    terms = [{"name": name, "weight": 0.5, "params": TERM_OPTIONS.get(name, {})} for name in names]
+    training = {**spec_dict["training"], "max_steps": 1, "batch_size": 8}
+    changes = {"training": training, "evaluation": None}
+    changes["alignment"] = {**spec_dict["alignment"], "layers": layers, "terms": terms}
+    assert set(names) <= set(require_one_loss(write_spec({**spec_dict, **changes})))
