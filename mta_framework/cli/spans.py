@@ -60,9 +60,9 @@ def spans(
         faults.append(Fault("alignment", "must be given to find spans (got null)", "an alignment section", hint))
     if faults:
         raise InputError(faults)
-    from mta_framework.inspection.inspection import Wanted, inspect
+    from mta_framework.inspection.inspection import inspect
 
-    inspection = inspect(bound, Wanted(text, limit or 5, whole, tokens, importance))
+    inspection = inspect(bound, text, limit or 5, whole, tokens, importance)
     if html is None:
         say(*_lines(inspection), styled=True)
     else:
@@ -82,16 +82,15 @@ def _text_faults(text: str) -> Iterator[Fault]:
 
 def _lines(inspection: Inspection) -> Iterator[str]:
     from mta_framework.inspection.terminal_text import lines
-    from mta_framework.reporting.span_statistics import statistics_notes, statistics_table
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for count, text in enumerate(inspection.texts, start=1):
         yield click.style(f"text {count}", bold=True) if colour else f"text {count}"
         yield from lines(text, terminal_width(), colour)
         yield ""
-    yield from terminal_table(statistics_table(inspection.statistics))
+    yield from terminal_table(inspection.table)
     yield ""
-    yield from statistics_notes(inspection.statistics)
+    yield from inspection.notes
 
 
 def _write(path: Path, title: str, inspection: Inspection) -> None:
@@ -100,7 +99,7 @@ def _write(path: Path, title: str, inspection: Inspection) -> None:
     from mta_framework.storage import write_atomically
 
     try:
-        write_atomically(path, spans_page(f"Spans of {title}", inspection.texts, inspection.statistics))
+        write_atomically(path, spans_page(f"Spans of {title}", inspection.texts, inspection.table, inspection.notes))
     except OSError as error:
         raise RunError(f"--html: cannot write {path} ({error.strerror or error}); name another file") from error
     say(f"Written: {path}")

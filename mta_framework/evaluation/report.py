@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,6 +186,12 @@ class Geometry:
     texts: int
     agreement_before: float | None
     agreement_after: float | None
+
+    @property
+    def similarities(self) -> list[float]:
+        """All similarities that are finite, of the three models."""
+        rows = (*self.teacher, *self.before, *self.after)
+        return [value for row in rows for value in row if math.isfinite(value)]
 
 
 @dataclass(frozen=True)

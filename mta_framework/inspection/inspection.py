@@ -20,7 +20,7 @@ from mta_framework.interfaces import ImportanceEstimator, MeasuringLayerMapper, 
 from mta_framework.models.run_models import RunModels
 from mta_framework.models.state_reader import StateReader
 from mta_framework.reporting.annotated_text import AnnotatedText
-from mta_framework.reporting.span_statistics import SpanStatistics, Speed, span_statistics
+from mta_framework.reporting.span_statistics import Speed, statistics_notes, statistics_table
 from mta_framework.runs.build import alignment_layers, recorded_layers, span_cache_folder
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.plugin_binding import BoundRun
@@ -29,42 +29,36 @@ from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.cross_tokenizer import TokenisedText
 from mta_framework.spans.extraction import SpanArrays, extract
 from mta_framework.spans.field_extraction import Extract, extract_by_field, part_ranges
+from mta_framework.tables.table import Table
 from mta_framework.types import LayerPair
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The options of an inspection.
+class Inspection:
+    """The texts to show; a table of their spans or of all spans of the training set, and what it does not say."""
+
+    texts: tuple[AnnotatedText, ...]
+    table: Table
+    notes: tuple[str, ...]
+
+
+def inspect(
+    bound: BoundRun,
+    text: str | None = None,
+    limit: int = 5,
+    whole: bool = False,
+    tokens: bool = False,
+    importance: bool = False,
+) -> Inspection:
+    """Collect the texts of a spec with their spans, and what else is wanted of them.
 
     Args:
+        bound: Spec with an alignment.
         text: Text to show instead of the training set; None: the training set.
         limit: Number of texts of the training set to show, from the first.
         whole: Whether the statistics are over the whole training set instead of the texts shown.
         tokens: Whether to show the token boundaries of the student's tokenizer.
         importance: Whether to show the weights of the tokens, for which the teacher is loaded.
-    """
-
-    text: str | None = None
-    limit: int = 5
-    whole: bool = False
-    tokens: bool = False
-    importance: bool = False
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """The texts to show, and statistics of their spans or of all spans of the training set."""
-
-    texts: tuple[AnnotatedText, ...]
-    statistics: SpanStatistics
-
-
-def inspect(bound: BoundRun, wanted: Wanted) -> Inspection:
-    """Collect the texts of a spec with their spans, and what else is wanted of them.
-
-    Args:
-        bound: Spec with an alignment.
-        wanted: Options of the inspection.
 
     Raises:
         InputError: The texts cannot be read, or the teacher has not been trained yet.
@@ -72,31 +66,29 @@ def inspect(bound: BoundRun, wanted: Wanted) -> Inspection:
     """
     assert bound.spans is not None
     run_models = summarised_models(bound)
-    if wanted.importance:
+    if importance:
         _require_teacher(bound)
-    samples = _samples(bound, run_models, wanted)
-    spans, speed = _parsed(samples[: wanted.limit], bound.spans)
+    samples = _samples(bound, run_models, None if whole else limit) if text is None else [Sample("", text, (text,))]
+    spans, speed = _parsed(samples[:limit], bound.spans)
     count = partial(_counted_failures, bound.spans)
-    if wanted.whole:
+    if whole:
         cache = SpanCache(span_cache_folder(bound.spec), bound.spans, bound.spec.data.processes)
         spans, count = _spans(samples, cache.spans), partial(_cached_failures, cache)
     failures = _failures(samples, count)
-    tokens: Sequence[TokenisedText | None] = [None] * len(samples)
-    if wanted.tokens:
+    tokenised: Sequence[TokenisedText | None] = [None] * len(samples)
+    if tokens:
         student = run_models.tokenizer, run_models.turn_end
-        tokens = SampleTokenizer(*student, bound.spec.data.max_length).tokenise(samples)
-    weights = _weights(bound, run_models, samples[: wanted.limit]) if wanted.importance else []
+        tokenised = SampleTokenizer(*student, bound.spec.data.max_length).tokenise(samples)
+    weights = _weights(bound, run_models, samples[:limit]) if importance else []
     weights += [{}] * (len(samples) - len(weights))
-    texts = [_marked(*parts) for parts in zip(samples, spans, tokens, weights, strict=True)]
-    return Inspection(tuple(texts[: wanted.limit]), span_statistics(texts, failures, speed))
+    texts = [_marked(*parts) for parts in zip(samples, spans, tokenised, weights, strict=True)]
+    notes = tuple(statistics_notes(len(texts), failures, speed))
+    return Inspection(tuple(texts[:limit]), statistics_table(texts), notes)
 
 
-def _samples(bound: BoundRun, run_models: RunModels, wanted: Wanted) -> list[Sample]:
-    if wanted.text is not None:
-        return [Sample("", wanted.text, (wanted.text,))]
+def _samples(bound: BoundRun, run_models: RunModels, limit: int | None) -> list[Sample]:
     section = bound.spec.data
-    records = read_records(section.train, "data.train")[: None if wanted.whole else wanted.limit]
-    return training_samples(records, section, run_models.tokenizer)
+    return training_samples(read_records(section.train, "data.train")[:limit], section, run_models.tokenizer)
 
 
 def _parsed(samples: Sequence[Sample], extractor: SpanExtractor) -> tuple[list[SpanArrays], Speed]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mta_framework.comparison.comparison_tables import (
     comparison_table,
@@ -22,36 +22,9 @@ from mta_framework.evaluation.report import ReportedMetric, read_report
 from mta_framework.reporting.page import Plot, render_template
 from mta_framework.reporting.plots import Estimate, axis_of, intervals, overlaid, svg
 from mta_framework.reporting.training_log import Log, points
-from mta_framework.tables.table import Table, TableCell
+from mta_framework.tables.table import Table
 
 _QUANTITIES = {"loss": "loss (total)", "eval_loss": "validation loss", "grad_norm": "gradient norm"}
-
-
-@dataclass(frozen=True)
-class MarkedDifference:
-    """How a row differs from its baseline, shown under its score, and whether that is ``better`` or ``worse``."""
-
-    label: str
-    kind: str
-
-
-@dataclass(frozen=True)
-class MetricBlock:
-    """All that is shown of one metric.
-
-    Args:
-        scores: The scores.
-        lines: Label of each row, whether it has a baseline, and for each set the score and the difference or None.
-        tests: The paired tests.
-        differences: For each set, the differences with their intervals.
-        contrasts: For each set, the pairs of rows that are compared.
-    """
-
-    scores: Table
-    lines: list[tuple[str, bool, list[tuple[TableCell, MarkedDifference | None]]]]
-    tests: Table
-    differences: list[Plot]
-    contrasts: list[tuple[str, list[Contrast]]]
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -80,20 +53,20 @@ def comparison_page(comparison: Comparison) -> str:
     )
 
 
-def _block(comparison: Comparison, metric: ReportedMetric, index: int) -> MetricBlock:
+def _block(comparison: Comparison, metric: ReportedMetric, index: int) -> dict[str, Any]:
+    """All that is shown of one metric."""
     scores, contrasts = comparison_table(comparison, metric), list(_by_set(comparison, metric))
-    return MetricBlock(
-        scores,
-        list(_lines(comparison, metric, scores)),
-        contrast_table(comparison, metric),
-        list(_differences(contrasts, metric, index)),
-        contrasts,
-    )
+    return {
+        "scores": scores,
+        "lines": list(_lines(comparison, metric, scores)),
+        "tests": contrast_table(comparison, metric),
+        "differences": list(_differences(contrasts, metric, index)),
+        "contrasts": contrasts,
+    }
 
 
-def _lines(
-    comparison: Comparison, metric: ReportedMetric, scores: Table
-) -> Iterator[tuple[str, bool, list[tuple[TableCell, MarkedDifference | None]]]]:
+def _lines(comparison: Comparison, metric: ReportedMetric, scores: Table) -> Iterator[tuple[str, bool, list[Any]]]:
+    """Of each row its label, whether it has a baseline, and for each set the score and the marked difference."""
     compared = {row.label for row in comparison.rows if row.baseline is not None}
     for label, *cells in scores.cells:
         contrasts = [comparison.contrast((metric.label, column), label.text) for column in comparison.columns]
@@ -101,10 +74,10 @@ def _lines(
         yield label.text, label.text in compared, list(zip(cells, differences, strict=True))
 
 
-def _difference(contrast: Contrast, metric: ReportedMetric) -> MarkedDifference:
+def _difference(contrast: Contrast, metric: ReportedMetric) -> tuple[str, str]:
+    """The difference as text, and ``better`` or ``worse``."""
     gain = contrast.difference if metric.higher_is_better else -contrast.difference
-    kind = "better" if gain > 0 else "worse" if gain < 0 else ""
-    return MarkedDifference(signed(contrast.difference), kind)
+    return signed(contrast.difference), "better" if gain > 0 else "worse" if gain < 0 else ""
 
 
 def _by_set(comparison: Comparison, metric: ReportedMetric) -> Iterator[tuple[str, list[Contrast]]]:

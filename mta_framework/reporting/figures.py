@@ -1,69 +1,18 @@
-"""The figures of a run's page: plots, and what the templates draw themselves (bars, key layers, heat maps)."""
+"""The figures of a run's page: plots, and what the templates draw themselves (bars, key layers)."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from mta_framework.evaluation.report import Geometry, Report, ReportedEvaluation, ReportedMetric, Score
+from mta_framework.evaluation.report import Report, ReportedEvaluation, ReportedMetric, Score
 from mta_framework.reporting.page import Plot
 from mta_framework.reporting.plots import Estimate, axis_of, curve, intervals, svg
-from mta_framework.reporting.training_log import loss_terms, points, validation_points
+from mta_framework.reporting.training_log import EVAL, loss_terms, points
 from mta_framework.types import LayerPair
 from mta_framework.types.log_entries import RESPONSE_HEALTH
 
 _QUANTITIES = {"grad_norm": "gradient norm, before it is clipped", "learning_rate": "learning rate"}
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A part of a whole.
-
-    Args:
-        name: What the part is.
-        width: Length of the bar in per cent of the longest one.
-        value: Amount and share, as text.
-    """
-
-    name: str
-    width: float
-    value: str
-
-
-@dataclass(frozen=True)
-class LayerMap:
-    """Which layers of student and teacher are compared.
-
-    Args:
-        layers: Number of decoder blocks of ``student`` and ``teacher``.
-        pairs: Granularity -> its key layers.
-    """
-
-    layers: Mapping[str, int]
-    pairs: Mapping[str, Sequence[LayerPair]]
-
-
-@dataclass(frozen=True)
-class HeatMaps:
-    """The similarities of spans at one key layer.
-
-    Args:
-        title: Name of the key layer.
-        agreement: How well the student agrees with the teacher, as a sentence.
-        labels: The spans.
-        maps: Model -> its matrix of similarities.
-        low: Value of the darkest colour, the same in all maps.
-        high: Value of the brightest colour.
-    """
-
-    title: str
-    agreement: str
-    labels: Sequence[str]
-    maps: Mapping[str, Sequence[Sequence[float]]]
-    low: float
-    high: float
 
 
 def score_plots(evaluation: ReportedEvaluation, metric: str, index: int) -> Iterator[Plot]:
@@ -99,7 +48,7 @@ def curves(report: Report) -> Iterator[Plot]:
     terms = loss_terms(report.log)
     titles = {"loss": "loss (total)" if terms else "loss"} | {name: name for name in terms} | _QUANTITIES
     for index, (name, title) in enumerate(titles.items()):
-        if points(report.log, name)[0] or validation_points(report.log, name)[0]:
+        if points(report.log, name)[0] or points(report.log, EVAL + name)[0]:
             chosen = report.best.step if report.best and report.best.metric == name else None
             yield Plot(title, svg(curve(report.log, name, chosen), f"curve{index}", f"{title} by step"))
 
@@ -111,17 +60,23 @@ def response_curves(report: Report) -> Iterator[Plot]:
             yield Plot(title, svg(curve(report.log, name), f"responses{index}", f"{title} by step"))
 
 
-def step_bars(report: Report) -> list[Bar]:
-    """The mean time of a training step by part, the longest first; parts that took none are left out."""
+def step_bars(report: Report) -> list[tuple[str, float, str]]:
+    """The mean time of a training step by part, the longest first; parts that took none are left out.
+
+    Returns:
+        Name of each part, its time in per cent of the longest, and its time and share of the whole as text.
+    """
     parts = sorted(((seconds, name) for name, seconds in report.step_time.items() if seconds > 0), reverse=True)
     total = sum(seconds for seconds, _ in parts)
-    return [
-        Bar(name, 100 * seconds / parts[0][0], f"{seconds:.3g} s · {seconds / total:.0%}") for seconds, name in parts
-    ]
+    return [(name, 100 * seconds / parts[0][0], f"{seconds:.3g} s · {seconds / total:.0%}") for seconds, name in parts]
 
 
-def layer_map(report: Report) -> LayerMap | None:
-    """The key layers; None where nothing was aligned. A model of unknown depth ends at its last key layer."""
+def layer_map(report: Report) -> tuple[dict[str, int], dict[str, list[LayerPair]]] | None:
+    """The key layers; None where nothing was aligned. A model of unknown depth ends at its last key layer.
+
+    Returns:
+        Number of decoder blocks of ``student`` and ``teacher``, and granularity -> its key layers.
+    """
     if not report.layer_pairs:
         return None
     layers, pairs = {}, defaultdict(list)
@@ -130,25 +85,4 @@ def layer_map(report: Report) -> LayerMap | None:
         layers[role] = max(counted, *(getattr(pair, role) for pair in report.layer_pairs))
     for pair in report.layer_pairs:
         pairs[pair.granularity].append(pair)
-    return LayerMap(layers, pairs)
-
-
-def heat_maps(geometry: Sequence[Geometry]) -> Iterator[HeatMaps]:
-    """Similarities in the teacher, and in the student before and after training, key layer by key layer."""
-    for layer in geometry:
-        maps = {
-            f"teacher, layer {layer.pair.teacher}": layer.teacher,
-            f"student before training, layer {layer.pair.student}": layer.before,
-            f"student after training, layer {layer.pair.student}": layer.after,
-        }
-        values = [value for matrix in maps.values() for row in matrix for value in row if math.isfinite(value)]
-        if values:
-            title = f"Key layer {layer.pair}".replace("->", "→")
-            yield HeatMaps(title, _agreement(layer), layer.labels, maps, min(values), max(values))
-
-
-def _agreement(layer: Geometry) -> str:
-    before, after = (
-        "not measured" if value is None else f"{value:.3f}" for value in (layer.agreement_before, layer.agreement_after)
-    )
-    return f"Agreement with the teacher over {layer.texts:,} texts: {before} before training, {after} after."
+    return layers, pairs

@@ -51,8 +51,7 @@ def _templates(form: str) -> Environment:
     )
     if is_html:
         templates.filters |= {"code": _code, "heat": _heat, "html_table": lambda table: Markup(html_table(table))}
-        templates.globals |= {"style": lambda: Markup(stylesheet() + _source(templates, "style.css"))}
-        templates.globals |= {"heat_rules": _rules}
+        templates.globals |= {"custom_properties": lambda: Markup(stylesheet()), "heat_rules": _rules}
     else:
         renderers: dict[str, Callable[..., str]] = {
             "markdown_table": markdown.markdown_table,
@@ -70,11 +69,6 @@ def _escaped_for_markdown(value: object) -> object:
 
 def _as_markup(renderer: Callable[..., str]) -> Callable[..., Markup]:
     return lambda *values: Markup(renderer(*values))
-
-
-def _source(templates: Environment, name: str) -> str:
-    assert templates.loader is not None
-    return templates.loader.get_source(templates, name)[0]
 
 
 def _code(text: str) -> Markup:

@@ -15,25 +15,6 @@ from mta_framework.reporting.summary_text import summary
 from mta_framework.tables.table import Table
 
 
-@dataclasses.dataclass(frozen=True)
-class Tile:
-    """A number that stands out, and what belongs to it."""
-
-    name: str
-    value: str
-    detail: str
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoreBlock:
-    """One metric: its table, the plot of each set, and how to read them."""
-
-    metric: str
-    table: Table
-    plots: list[Plot]
-    note: str
-
-
 def run_page(report: Report) -> str:
     """The page, as HTML."""
     texts = [AnnotatedText(sample.text, sample.spans) for sample in report.span_samples]
@@ -44,7 +25,7 @@ def run_page(report: Report) -> str:
         "response_curves": list(figures.response_curves(report)),
         "step_bars": figures.step_bars(report),
         "layer_map": figures.layer_map(report),
-        "geometry": list(figures.heat_maps(report.geometry)),
+        "geometry": [layer for layer in report.geometry if layer.similarities],
         "marked_texts": texts,
         "strips": strips(texts) if texts else None,
     }
@@ -61,14 +42,16 @@ def run_page(report: Report) -> str:
     return render_template("run.html", title=report.name, sections=listed, shown=sections, **values)
 
 
-def _blocks(evaluation: ReportedEvaluation) -> Iterator[ScoreBlock]:
+def _blocks(evaluation: ReportedEvaluation) -> Iterator[tuple[str, Table, list[Plot], str]]:
+    """Of each metric its label, its table, the plot of each set, and how to read these."""
     for index, metric in enumerate(metrics(evaluation)):
         table = dataclasses.replace(score_table(evaluation, metric), caption="By model and set")
         plots = list(figures.score_plots(evaluation, metric, index))
-        yield ScoreBlock(metric, table, plots, figures.score_note(evaluation, metric))
+        yield metric, table, plots, figures.score_note(evaluation, metric)
 
 
-def _tiles(report: Report) -> Iterator[Tile]:
+def _tiles(report: Report) -> Iterator[tuple[str, str, str]]:
+    """Numbers that stand out: the name, the value, and what belongs to it."""
     evaluation = report.evaluation
     for metric in metrics(evaluation) if evaluation else []:
         assert evaluation is not None
@@ -78,14 +61,14 @@ def _tiles(report: Report) -> Iterator[Tile]:
         cell = cell_of(score)
         value, _, deviation = cell.text.partition(" ")
         detail = f"{deviation} {cell.below}".strip()
-        yield Tile(f"{metric}, {model}, {score.set or 'average of the sets'}", value, detail)
+        yield f"{metric}, {model}, {score.set or 'average of the sets'}", value, detail
     if report.steps:
         pace = "" if report.seconds_per_step is None else f"{report.seconds_per_step:.3g} s each"
-        yield Tile("steps", f"{report.steps:,}", pace)
+        yield "steps", f"{report.steps:,}", pace
     sizes = {role: model.parameters for role, model in report.models.items()}
     if "student" in sizes:
         share = f"{sizes['student'] / sizes['teacher']:.0%} of the teacher's" if sizes.get("teacher") else ""
-        yield Tile("parameters", _short(sizes["student"]), share)
+        yield "parameters", _short(sizes["student"]), share
 
 
 def _short(count: int) -> str:

@@ -8,25 +8,10 @@ from itertools import pairwise
 
 from mta_framework.reporting.annotated_text import AnnotatedText, edges, tracks
 from mta_framework.reporting.page import render_template
-from mta_framework.reporting.span_statistics import SpanStatistics, statistics_notes, statistics_table
+from mta_framework.tables.table import Table
 
 _COLOURS = (("#0b7fab", "#57b8dc"), ("#b26a00", "#e5a23c"), ("#8a3fa8", "#c58be0"), ("#2e7d32", "#7cc47f"))
 """By granularity, for its spans in turn: two that touch can be distinguished."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of a text in which nothing begins or ends.
-
-    Args:
-        text: Its characters.
-        classes: ``s``, and ``t0a`` or ``t0b`` for each strip under it; empty: nothing is marked there.
-        weights: Its weight by granularity, from 0 to 1.
-    """
-
-    text: str
-    classes: str
-    weights: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -48,8 +33,13 @@ class Strips:
         """The two colours of a granularity, given by its index."""
         return _COLOURS[index % len(_COLOURS)]
 
-    def pieces(self, text: AnnotatedText) -> Iterator[Piece]:
-        """One text, cut wherever anything begins or ends."""
+    def pieces(self, text: AnnotatedText) -> Iterator[tuple[str, str, tuple[float, ...]]]:
+        """One text, cut wherever anything begins or ends.
+
+        Yields:
+            A piece of the text, its classes (``s``, and ``t0a`` or ``t0b`` for each strip under it; empty where nothing
+            is marked), and its weight by granularity, from 0 to 1.
+        """
         marks: list[list[str]] = [[] for _ in text.text]
         for name, spans in text.spans.items():
             for line, track in zip(self.lines[name], tracks(spans), strict=False):
@@ -61,7 +51,7 @@ class Strips:
         for start, end in pairwise(edges(text)):
             weights = tuple(weight[start] for weight in text.weights.values())
             classes = ["s", *dict.fromkeys(marks[start])] if marks[start] or weights else []
-            yield Piece(text.text[start:end], " ".join(classes), weights)
+            yield text.text[start:end], " ".join(classes), weights
 
 
 def strips(texts: Sequence[AnnotatedText]) -> Strips:
@@ -74,20 +64,14 @@ def strips(texts: Sequence[AnnotatedText]) -> Strips:
     return Strips(lines)
 
 
-def spans_page(title: str, texts: Sequence[AnnotatedText], statistics: SpanStatistics) -> str:
+def spans_page(title: str, texts: Sequence[AnnotatedText], table: Table, notes: Sequence[str]) -> str:
     """The page, as HTML.
 
     Args:
         title: Title of the page.
         texts: The texts to show, at least one; all have the same granularities.
-        statistics: Statistics of these texts, or of more.
+        table: Statistics of these texts, or of more.
+        notes: What the table does not say, a sentence each.
     """
-    return render_template(
-        "spans.html",
-        title=title,
-        sections=[],
-        strips=strips(texts),
-        texts=texts,
-        table=statistics_table(statistics),
-        notes=list(statistics_notes(statistics)),
-    )
+    values = {"strips": strips(texts), "texts": texts, "table": table, "notes": notes}
+    return render_template("spans.html", title=title, sections=[], **values)

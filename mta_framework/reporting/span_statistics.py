@@ -11,25 +11,6 @@ from mta_framework.types import Span
 
 
 @dataclass(frozen=True)
-class Granularity:
-    """The spans of one granularity.
-
-    Args:
-        name: Name of the granularity.
-        spans: Number of spans.
-        characters: Share of all characters that lie in some span, from 0 to 1.
-        tokens: Share of all tokens that lie in some span; None where the texts were not tokenized.
-        texts_without: Number of texts without such a span.
-    """
-
-    name: str
-    spans: int
-    characters: float
-    tokens: float | None
-    texts_without: int
-
-
-@dataclass(frozen=True)
 class Speed:
     """How long one process took to parse texts, without the time that loading its parser takes."""
 
@@ -38,75 +19,46 @@ class Speed:
     seconds: float
 
 
-@dataclass(frozen=True)
-class SpanStatistics:
-    """Statistics of the spans in some texts.
+def statistics_table(texts: Sequence[AnnotatedText]) -> Table:
+    """Count the spans of some texts, in a table with a row for each granularity.
 
     Args:
-        texts: Number of texts.
-        granularities: One entry per granularity, in the order of the extractor.
-        failures: Number of text segments that could not be parsed.
-        texts_with_failures: Number of texts with such a segment.
-        speed: Speed of parsing.
+        texts: The texts, at least one; where all of them have tokens, the tokens in spans are counted too.
     """
-
-    texts: int
-    granularities: tuple[Granularity, ...]
-    failures: int
-    texts_with_failures: int
-    speed: Speed
-
-
-def span_statistics(texts: Sequence[AnnotatedText], failures: Sequence[int], speed: Speed) -> SpanStatistics:
-    """Count the spans of some texts.
-
-    Args:
-        texts: The texts, at least one.
-        failures: For each text, the number of its segments that could not be parsed.
-        speed: Speed of parsing, which is passed on.
-    """
-    granularities = tuple(_granularity(name, texts) for name in texts[0].spans)
-    return SpanStatistics(len(texts), granularities, sum(failures), sum(count > 0 for count in failures), speed)
-
-
-def statistics_table(statistics: SpanStatistics) -> Table:
-    """The statistics as a table with a row for each granularity."""
-    tokenized = all(row.tokens is not None for row in statistics.granularities)
-    tokens = ["tokens in them"] if tokenized else []
-    rows = [list(_cells(row, statistics.texts)) for row in statistics.granularities]
-    header = ["spans", "number", "per text", "characters in them", *tokens, "texts without"]
+    tokenized = all(text.tokens is not None for text in texts)
+    header = ["spans", "number", "per text", "characters in them", *["tokens in them"] * tokenized, "texts without"]
+    rows = [[name, *_cells(name, texts, tokenized)] for name in texts[0].spans]
     return Table(header, rows, "Spans by granularity")
 
 
-def statistics_notes(statistics: SpanStatistics) -> Iterator[str]:
-    """What the table does not say, a sentence each."""
-    yield f"Counted over {_counted(statistics.texts, 'text')}."
-    if statistics.failures:
-        failed = _counted(statistics.failures, "segment")
-        yield f"Could not be parsed and have no spans: {failed} in {_counted(statistics.texts_with_failures, 'text')}."
+def statistics_notes(texts: int, failures: Sequence[int], speed: Speed) -> Iterator[str]:
+    """What the table does not say, a sentence each.
+
+    Args:
+        texts: Number of texts of the table.
+        failures: For each text, the number of its segments that could not be parsed.
+        speed: Speed of parsing.
+    """
+    yield f"Counted over {_counted(texts, 'text')}."
+    if any(failures):
+        failed, in_texts = _counted(sum(failures), "segment"), _counted(sum(map(bool, failures)), "text")
+        yield f"Could not be parsed and have no spans: {failed} in {in_texts}."
     else:
         yield "Everything could be parsed."
-    speed = statistics.speed
     if speed.seconds > 0:
         rates = f"{_rate(speed.texts / speed.seconds)} texts/s, {_rate(speed.characters / speed.seconds)} characters/s"
         yield f"Parsing: {rates} in one process with its parser loaded ({_counted(speed.texts, 'text')})."
 
 
-def _cells(row: Granularity, texts: int) -> Iterator[str]:
-    yield from (row.name, f"{row.spans:,}", f"{row.spans / texts:.1f}", f"{row.characters:.1%}")
-    if row.tokens is not None:
-        yield f"{row.tokens:.1%}"
-    yield f"{row.texts_without:,} ({row.texts_without / texts:.1%})"
-
-
-def _granularity(name: str, texts: Sequence[AnnotatedText]) -> Granularity:
+def _cells(name: str, texts: Sequence[AnnotatedText], tokenized: bool) -> Iterator[str]:
     spans = [text.spans[name] for text in texts]
-    characters = _share(sum(map(_covered, spans)), sum(len(text.text) for text in texts))
-    tokens = None
-    if all(text.tokens is not None for text in texts):
-        inside = sum(text.tokens_in_spans[name] for text in texts)
-        tokens = _share(inside, sum(len(text.tokens or ()) for text in texts))
-    return Granularity(name, sum(map(len, spans)), characters, tokens, sum(not some for some in spans))
+    yield f"{sum(map(len, spans)):,}"
+    yield f"{sum(map(len, spans)) / len(texts):.1f}"
+    yield _share(sum(map(_covered, spans)), sum(len(text.text) for text in texts))
+    if tokenized:
+        yield _share(sum(text.tokens_in_spans[name] for text in texts), sum(len(text.tokens or ()) for text in texts))
+    without = sum(not some for some in spans)
+    yield f"{without:,} ({without / len(texts):.1%})"
 
 
 def _covered(spans: Sequence[Span]) -> int:
@@ -118,8 +70,8 @@ def _covered(spans: Sequence[Span]) -> int:
     return covered
 
 
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole if whole else 0.0:.1%}"
 
 
 def _rate(value: float) -> str:

@@ -13,19 +13,18 @@ Points = tuple[list[int], list[float]]
 
 # Numbers of a log entry that are no terms of the loss; all other numbers beside a loss are.
 NO_TERMS = frozenset({"loss", "learning_rate", "grad_norm", "epoch", "step", "total_flos", "runtime"})
-_EVAL = "eval_"
-
-
-def terms(log: Log) -> list[str]:
-    """Names of the loss terms in the order of their first occurrence, those of validation alone last."""
-    trained = [name for entry in log if "loss" in entry for name in entry]
-    validated = [name.removeprefix(_EVAL) for entry in log for name in entry if name.startswith(_EVAL)]
-    return [name for name in dict.fromkeys(trained + validated) if name not in NO_TERMS | {*RESPONSE_HEALTH}]
+EVAL = "eval_"
+"""Prefix of the name of a quantity on the validation set."""
 
 
 def loss_terms(log: Log) -> list[str]:
-    """Names of the terms that are shown beside the loss; none where a single term is the loss itself."""
-    names = terms(log)
+    """Names of the loss terms in the order of their first occurrence, those of validation alone last.
+
+    None are named where a single term is the loss itself.
+    """
+    trained = [name for entry in log if "loss" in entry for name in entry]
+    validated = [name.removeprefix(EVAL) for entry in log for name in entry if name.startswith(EVAL)]
+    names = [name for name in dict.fromkeys(trained + validated) if name not in NO_TERMS | {*RESPONSE_HEALTH}]
     return names if len(names) > 1 else []
 
 
@@ -37,11 +36,6 @@ def points(log: Log, name: str) -> Points:
         if "step" in entry and isinstance(entry.get(name), (int, float)) and math.isfinite(entry[name])
     ]
     return [step for step, _ in pairs], [value for _, value in pairs]
-
-
-def validation_points(log: Log, name: str) -> Points:
-    """Steps and values of one quantity on the validation set."""
-    return points(log, f"{_EVAL}{name}")
 
 
 def share_by_student(log: Log) -> float | None:

@@ -180,12 +180,12 @@ def test_key_layers_that_are_yet_to_be_measured_cannot_weigh(mta: Mta, with_teac
 
 def test_weights_of_the_page_are_those_of_the_estimator(with_teacher: Path) -> None:
     """A uniform estimator weighs all tokens alike: every character of a token has weight 1."""
-    from mta_framework.inspection.inspection import Wanted, inspect
+    from mta_framework.inspection.inspection import inspect
     from mta_framework.registry import discover
     from mta_framework.runs.plugin_binding import bind
 
     overrides = ('alignment.spans={"name": "spacy_phrases"}', 'alignment.importance={"name": "uniform"}')
-    inspection = inspect(bind(with_teacher, discover(), overrides), Wanted(text="The old keeper", importance=True))
+    inspection = inspect(bind(with_teacher, discover(), overrides), text="The old keeper", importance=True)
     assert inspection.texts[0].weights == {"words": [1.0] * 14, "phrases": [1.0] * 14}
 
 

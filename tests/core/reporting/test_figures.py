@@ -7,15 +7,15 @@ import math
 import re
 
 from mta_framework import LayerPair
-from mta_framework.reporting.figures import curves, heat_maps, layer_map, step_bars
+from mta_framework.reporting.figures import curves, layer_map, step_bars
 from mta_framework.reporting.run_page import run_page
 
 
 def test_parts_of_a_step_are_sorted_and_what_took_no_time_is_left_out(report):
-    bars = step_bars(report)
-    assert [bar.name for bar in bars] == ["student", "backward", "teacher"]
-    assert [bar.value for bar in bars] == ["0.2 s · 44%", "0.15 s · 33%", "0.1 s · 22%"]
-    assert [round(bar.width) for bar in bars] == [100, 75, 50]
+    names, widths, values = zip(*step_bars(report), strict=True)
+    assert names == ("student", "backward", "teacher")
+    assert values == ("0.2 s · 44%", "0.15 s · 33%", "0.1 s · 22%")
+    assert [round(width) for width in widths] == [100, 75, 50]
     assert "Mean over the steps: 0.45 s in all." in run_page(report)
     assert step_bars(dataclasses.replace(report, step_time={})) == []
 
@@ -43,17 +43,20 @@ def test_layers_are_joined_where_they_were_compared(report):
 
 
 def test_models_without_a_count_are_as_deep_as_their_key_layers(report):
-    assert layer_map(report).layers == {"student": 12, "teacher": 48}
-    assert layer_map(dataclasses.replace(report, models={})).layers == {"student": 12, "teacher": 48}
+    assert layer_map(report)[0] == {"student": 12, "teacher": 48}
+    assert layer_map(dataclasses.replace(report, models={}))[0] == {"student": 12, "teacher": 48}
     assert layer_map(dataclasses.replace(report, layer_pairs=())) is None
 
 
-def test_heat_maps_of_a_layer_share_their_colours(report):
-    first = next(heat_maps(report.geometry))
-    assert (first.low, first.high) == (-0.5, 1.0)
-    assert first.agreement == "Agreement with the teacher over 16 texts: 0.412 before training, 0.934 after."
-    unknown = dataclasses.replace(report.geometry[0], agreement_before=None)
-    assert "not measured before training" in next(heat_maps([unknown])).agreement
+def test_heat_maps_of_a_layer_share_their_colours_and_say_how_well_the_student_agrees(report):
+    page = run_page(report)
+    assert page.count('<p class="scale"><span>-0.50</span><i></i><span>1.00</span></p>') == len(report.geometry)
+    assert "<p>Agreement with the teacher over 16 texts: 0.412 before training, 0.934 after.</p>" in page
+    layer = dataclasses.replace(report.geometry[0], agreement_before=None, texts=1600)
+    page = run_page(dataclasses.replace(report, geometry=(layer,)))
+    assert "over 1,600 texts: not measured before training, 0.934 after." in page
+    empty = dataclasses.replace(layer, **dict.fromkeys(("teacher", "before", "after"), ((math.nan,),)))
+    assert "Similarities of spans" not in run_page(dataclasses.replace(report, geometry=(empty,)))
 
 
 def test_cells_of_a_heat_map_have_a_colour_and_their_value(report):

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 
-from mta_framework.reporting.training_log import loss_terms, points, share_by_student, terms, validation_points
+from mta_framework.reporting.training_log import EVAL, loss_terms, points, share_by_student
 
 
 def test_terms_of_the_loss_are_found_in_the_log(log):
-    assert terms(log) == ["kl", "dsa"]
+    assert loss_terms(log) == ["kl", "dsa"]
     assert points(log, "kl") == ([10, 20], [3.0, 2.0])
-    assert validation_points(log, "loss") == ([20], [2.5])
+    assert points(log, EVAL + "loss") == ([20], [2.5])
     assert points(({"loss": math.nan, "step": 1}, {"loss": None, "step": 2}), "loss") == ([], [])
 
 
 def test_health_of_responses_is_no_term_of_the_loss(log):
     entry = {**log[0], "response_length": 12.0, "response_entropy": 1.5}
-    assert terms((entry, *log[1:])) == ["kl", "dsa"]
+    assert loss_terms((entry, *log[1:])) == ["kl", "dsa"]
 
 
 def test_single_term_is_the_loss_itself():
