@@ -51,18 +51,16 @@ def compare(
     """
     from mta_framework.comparison import compare as comparing
     from mta_framework.comparison.finished_runs import find_runs
-    from mta_framework.comparison.renderings import write
     from mta_framework.comparison.win_rates import read_judge
     from mta_framework.registry import discover
 
     chosen = None if judge is None else read_judge(judge, discover(plugin_files))
-    entries = [comparing.Entry(folder) for folder in find_runs(runs)]
-    comparison = comparing.compare(entries, baseline, metrics, despite_differences, chosen)
+    comparison = comparing.compare(find_runs(runs), baseline, metrics, despite_differences, chosen)
     written: list[Path] = []
     if output is not None:
         from mta_framework.reporting.report_files import write_comparison
 
-        written = [*write(output, comparison), write_comparison(output, comparison)]
+        written = write_comparison(output, comparison)
     show_comparison(comparison, written)
 
 

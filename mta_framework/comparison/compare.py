@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mta_framework.comparison.baselines import with_baselines
@@ -19,30 +18,24 @@ from mta_framework.errors import FaultList, collect_faults
 from mta_framework.interfaces import PairwiseMetric
 
 
-@dataclass(frozen=True)
-class Entry:
-    """The folder of a finished run, and the label of its row; None: the spec of the run decides."""
-
-    folder: Path
-    row: str | None = None
-
-
 def compare(
-    entries: Sequence[Entry],
+    folders: Sequence[Path],
     baselines: Mapping[str, str] | str | None = None,
     metrics: Sequence[str] = (),
     despite_differences: bool = False,
     judge: PairwiseMetric | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Comparison:
     """Compare finished runs that were evaluated alike.
 
     Args:
-        entries: At least one run, in the order of the table.
+        folders: Folders of finished runs, at least one, in the order of the table.
         baselines: Label of a row -> label of the row that it is compared with; or the label of the baseline of all;
             None: the same base loss without alignment, and where there is no such pair, the first row.
         metrics: Labels of the metrics to compare; empty: all.
         despite_differences: Whether runs that were evaluated differently are compared by what they have in common.
         judge: Metric that compares the responses of exactly two rows.
+        labels: Label of the row of each run; None: the specs of the runs decide.
 
     Raises:
         InputError: A run is not finished or its predictions are not those of its report; runs were evaluated
@@ -50,13 +43,13 @@ def compare(
     """
     faults = FaultList()
     runs = []
-    for entry in entries:
+    for folder in folders:
         with collect_faults(faults):
-            runs.append(read_run(entry.folder))
+            runs.append(read_run(folder))
     faults.raise_any()
     shared = common(runs, despite_differences).only(metrics)
-    methods = group(runs, [entry.row for entry in entries])
-    groups = with_baselines([*methods, *references(runs, [entry.label for entry in methods])], baselines)
+    methods = group(runs, labels)
+    groups = with_baselines([*methods, *references(runs, [method.label for method in methods])], baselines)
     scores = read_scores(groups, shared)
     pairs = tuple(prompt_pairs(groups, scores, shared))
     judged = list(verdicts(judge, groups, shared)) if judge else []

@@ -41,22 +41,23 @@ class Group:
         return self.model != self.runs[0].models[0]
 
 
-def group(runs: Sequence[Run], labels: Sequence[str | None]) -> list[Group]:
+def group(runs: Sequence[Run], labels: Sequence[str] | None = None) -> list[Group]:
     """Group runs by method: runs with one label, or else runs that differ in nothing but their seed.
 
     Args:
         runs: Runs in the order of the table.
-        labels: Label for each run; None where its spec decides.
+        labels: Label for each run; None: their specs decide.
 
     Raises:
         InputError: A method has two runs of one seed.
     """
     methods: dict[str, list[int]] = {}
-    for index, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        methods.setdefault(f"={label}" if label is not None else _method(run), []).append(index)
+    for index, key in enumerate(map(_method, runs) if labels is None else labels):
+        methods.setdefault(key, []).append(index)
     members = [[runs[index] for index in indices] for indices in methods.values()]
     FaultList(fault for row in members for fault in _repetitions(row)).raise_any()
-    names = [labels[indices[0]] or _label(runs[indices[0]]) for indices in methods.values()]
+    proposed = list(map(_label, runs)) if labels is None else labels
+    names = [proposed[indices[0]] for indices in methods.values()]
     rows = zip(distinct_labels(names, members), members, strict=True)
     return [Group(name, tuple(row), row[0].models[0]) for name, row in rows]
 

@@ -1,4 +1,4 @@
-"""A comparison as lines of a terminal, and as files: Markdown, LaTeX, CSV and JSON."""
+"""A comparison as lines of a terminal, LaTeX, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -6,25 +6,17 @@ import dataclasses
 import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from mta_framework.comparison.comparison_tables import notes_with_bold, run_table, set_name, table_groups
-from mta_framework.comparison.results import Comparison, Interval, SideBySide
-from mta_framework.errors import writing_to
-from mta_framework.storage import write_atomically
+from mta_framework.comparison.comparison_tables import notes_with_bold, set_name, table_groups
+from mta_framework.comparison.results import Comparison, Interval
 from mta_framework.tables.csv_text import csv_table
 from mta_framework.tables.latex import latex_table
-from mta_framework.tables.markdown import escape, markdown_table
 from mta_framework.tables.table import Table
 from mta_framework.tables.terminal import terminal_table, terminal_width
 from mta_framework.tables.terminal_chars import visible
-
-STEM = "comparison"
-LONGEST_TEXT = 600
-"""Characters of a text that a page of Markdown shows."""
 
 _SCORES = ("metric", "set", "row", "runs", "mean", "deviation", "over", "seeds", "low", "high")
 _COMPARED = ("compared_with", "difference", "difference_low", "difference_high", "p", "p_holm")
@@ -44,23 +36,6 @@ def terminal_lines(comparison: Comparison, columns: int | None = None, styled: b
         yield from (visible(table.caption), *terminal_table(table, columns, "  ", styled), "")
     for note in notes_with_bold(comparison) if styled else comparison.notes:
         yield from textwrap.wrap(visible(note), columns or terminal_width())
-
-
-def comparison_markdown(comparison: Comparison) -> str:
-    """The tables of every metric with the notes below them, then texts side by side, then the runs."""
-    sections = ["# Comparison"]
-    for group in table_groups(comparison):
-        for table in group:
-            sections += [f"## {escape(table.caption)}", markdown_table(table)]
-        sections += ["\n".join(f"- {escape(note)}" for note in notes_with_bold(comparison))] * bool(group)
-    if comparison.examples:
-        sections += ["## Side by side"]
-        sections += [
-            "Where rows lie furthest apart: the clearest wins, then the clearest losses. "
-            "Scores are means over all seeds; texts are of the first run and its first sampling seed."
-        ]
-    sections += [*map(_example, comparison.examples), "## Runs", markdown_table(run_table(comparison))]
-    return "\n\n".join(sections) + "\n"
 
 
 def latex(comparison: Comparison) -> str:
@@ -111,54 +86,6 @@ def comparison_json(comparison: Comparison) -> bytes:
     parts = {field.name: getattr(comparison, field.name) for field in dataclasses.fields(comparison)}
     del parts["pairs"]
     return TypeAdapter(dict[str, Any]).dump_json({**parts, "rows": rows}, indent=2) + b"\n"
-
-
-def write(folder: Path, comparison: Comparison) -> list[Path]:
-    """Write ``comparison.md``, ``.csv``, ``.tex``, ``.json`` and ``wins.csv`` (every prompt); each appears whole.
-
-    Returns:
-        Paths of the files.
-
-    Raises:
-        RunError: The folder cannot be written to.
-    """
-    contents: dict[str, str | bytes] = {
-        f"{STEM}.md": comparison_markdown(comparison),
-        f"{STEM}.csv": scores_csv(comparison),
-        f"{STEM}.tex": latex(comparison),
-        f"{STEM}.json": comparison_json(comparison),
-        "wins.csv": wins_csv(comparison),
-    }
-    for name, content in contents.items():
-        put(folder / name, content)
-    return [folder / name for name in contents]
-
-
-def put(path: Path, content: str | bytes) -> None:
-    """Write one file of a comparison; it appears whole.
-
-    Raises:
-        RunError: Its folder cannot be written to.
-    """
-    with writing_to(path.parent, "make room, or name another folder"):
-        write_atomically(path, content)
-
-
-def _example(example: SideBySide) -> str:
-    pair = example.pair
-    outcome = {1: "better", -1: "worse", 0: "as good"}[pair.outcome]
-    title = f"### {pair.set}, prompt {pair.position}: {pair.row} is {outcome} than {pair.baseline} by {pair.metric}"
-    rows = [
-        ["prompt", "", _shortened(example.prompt)],
-        ["reference", "", _shortened(example.reference)],
-        [pair.baseline, f"{pair.baseline_score:.2f}", _shortened(example.baseline_text)],
-        [pair.row, f"{pair.row_score:.2f}", _shortened(example.row_text)],
-    ]
-    return f"{escape(title)}\n\n{markdown_table(Table(['', 'score', 'text'], rows, alignment='lrl'))}"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ..."
 
 
 def _csv(header: tuple[str, ...], rows: Sequence[Sequence[object]]) -> str:

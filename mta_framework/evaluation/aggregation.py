@@ -90,11 +90,6 @@ def prompt_scores(metric: ReportedMetric, over_seeds: Sequence[Sequence[Predicti
     return PromptScores(scores_SP, None if weights is None else np.array(weights, dtype=np.float64), metric.mean)
 
 
-def prompts_digest(predictions: Sequence[Prediction]) -> str:
-    """A digest of the rendered prompts: equal where two models were asked the same, in the same template."""
-    return digest([row.prompt for row in predictions])
-
-
 def rows_digest(predictions: Sequence[Prediction]) -> str:
     """A digest of questions and references: equal where two evaluations used the same rows, whatever the template."""
     return digest([[row.question, list(row.references)] for row in predictions])
@@ -137,7 +132,7 @@ def _unscored(label: str, over_seeds: Sequence[SetResult]) -> int:
 def _reported_set(over_seeds: Sequence[SetResult]) -> ReportedSet:
     one = over_seeds[0]
     finished = statistics.fmean(row.finished for row in over_seeds)
-    digests = rows_digest(one.predictions), prompts_digest(one.predictions)
+    digests = rows_digest(one.predictions), digest([row.prompt for row in one.predictions])
     return ReportedSet(one.model, one.set, len(one.predictions), one.cut, finished, *digests)
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from mta_framework.errors import writing_to
 from mta_framework.evaluation.predictions import digest
+
+_HINT = "every response so far is kept: make room, then resume"
 
 ResponseKey = tuple[str, int]
 """Digest of everything that a response was made from (``predictions.Key.responses``), and the index of its prompt."""
@@ -49,9 +50,34 @@ class Journal:
             entry for path in self._files() for line in path.read_bytes().split(b"\n") for entry in _entries(line)
         )
 
-    def writer(self, rank: int) -> Writer:
-        """The writer for the process of this rank."""
-        return Writer(self._folder / f"{self._name}.unfinished-{rank}.jsonl")
+    @contextmanager
+    def writer(self, rank: int) -> Iterator[Callable[[ResponseKey, TextResponse], None]]:
+        """Open the file of the process of this rank.
+
+        Yields:
+            Function that appends a response, which is on disk before the next is written.
+
+        Raises:
+            RunError: A response could not be written, e.g. because the disk is full.
+        """
+        path = self._folder / f"{self._name}.unfinished-{rank}.jsonl"
+
+        def add(key: ResponseKey, response: TextResponse) -> None:
+            entry = {"key": key[0], "row": key[1], **asdict(response)}
+            line = json.dumps({**entry, "sha256": digest(entry)})
+            with writing_to(path, _HINT):
+                # The last line of an earlier attempt may have been cut off: this one starts on a new line.
+                file.write(b"\n" + line.encode())
+                file.flush()
+
+        with writing_to(path, _HINT):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab")
+        try:
+            yield add
+        finally:
+            with suppress(OSError):  # a line that could not be written has been reported by ``add``
+                file.close()
 
     def remove(self) -> None:
         """Delete the files, once the responses are kept elsewhere."""
@@ -61,39 +87,6 @@ class Journal:
     def _files(self) -> list[Path]:
         pattern = re.compile(rf"{re.escape(self._name)}\.unfinished-\d+\.jsonl")
         return [path for path in sorted(self._folder.glob("*.jsonl")) if pattern.fullmatch(path.name)]
-
-
-class Writer:
-    """Context manager that appends responses to a file, each flushed before the next is written."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def __enter__(self) -> Self:
-        with self._writing():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("ab")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with suppress(OSError):  # a line that could not be written has been reported by ``add``
-            self._file.close()
-
-    def add(self, key: ResponseKey, response: TextResponse) -> None:
-        """Append one response.
-
-        Raises:
-            RunError: It could not be written, e.g. because the disk is full.
-        """
-        entry = {"key": key[0], "row": key[1], **asdict(response)}
-        line = json.dumps({**entry, "sha256": digest(entry)})
-        with self._writing():
-            # The last line of an earlier attempt may have been cut off: this one starts on a new line.
-            self._file.write(b"\n" + line.encode())
-            self._file.flush()
-
-    def _writing(self) -> AbstractContextManager[None]:
-        return writing_to(self._path, "every response so far is kept: make room, then resume")
 
 
 def _entries(line: bytes) -> Iterator[tuple[ResponseKey, TextResponse]]:

@@ -42,11 +42,11 @@ def respond(
         """For each of this process's prompts its responses, in the order of its seeds."""
         rows = [(index, seed) for index, seeds in share for seed in seeds]
         prompts, seeds = [prompt_ids[index] for index, _ in rows], [draws[seed][index] for index, seed in rows]
-        with journal.writer(processes().process_index) as writer:
+        with journal.writer(processes().process_index) as add:
 
             def done(row: int, generation: Generation) -> None:
                 index, seed = rows[row]
-                writer.add((keys[seed], index), _response(generation))
+                add((keys[seed], index), _response(generation))
 
             made = engine().generate(model, prompts, sampling, seeds, progress_label=label, on_finished=done)
         responses = map(_response, made)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mta_framework.comparison.renderings import put
+from mta_framework.comparison import renderings
 from mta_framework.comparison.results import Comparison
+from mta_framework.errors import writing_to
 from mta_framework.evaluation.report import REPORT_FILE, Report, report_json
 from mta_framework.storage import write_atomically
 
 REPORT_PAGE = "report.html"
-COMPARISON_PAGE = "comparison.html"
 
 # Matplotlib and Jinja are slow to import: a command that only trains does not wait for them.
 
@@ -35,20 +35,33 @@ def write_report(folder: Path, report: Report) -> None:
     write_atomically(folder / REPORT_FILE, report_json(report))
 
 
-def write_comparison(folder: Path, comparison: Comparison) -> Path:
-    """Write ``comparison.html``; its loss curves are read from the reports of the runs.
+def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
+    """Write ``comparison.md``, ``.csv``, ``.tex``, ``.json`` and ``.html``, and ``wins.csv``, a line for each prompt.
+
+    Each file appears whole. The loss curves of the page are read from the reports of the runs.
 
     Args:
         folder: Folder to write to.
         comparison: The comparison.
 
     Returns:
-        Path of the page.
+        Paths of the files.
 
     Raises:
         RunError: The folder cannot be written to.
     """
     from mta_framework.reporting.comparison_page import comparison_page
+    from mta_framework.reporting.markdown_report import comparison_markdown
 
-    put(folder / COMPARISON_PAGE, comparison_page(comparison))
-    return folder / COMPARISON_PAGE
+    contents = {
+        "comparison.md": comparison_markdown(comparison),
+        "comparison.csv": renderings.scores_csv(comparison),
+        "comparison.tex": renderings.latex(comparison),
+        "comparison.json": renderings.comparison_json(comparison),
+        "wins.csv": renderings.wins_csv(comparison),
+        "comparison.html": comparison_page(comparison),
+    }
+    with writing_to(folder, "make room, or name another folder"):
+        for name, content in contents.items():
+            write_atomically(folder / name, content)
+    return [folder / name for name in contents]

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from mta_framework.comparison.compare import Entry, compare
-from mta_framework.comparison.renderings import write
+from mta_framework.comparison.compare import compare
 from mta_framework.comparison.results import Comparison
 from mta_framework.distributed import processes
 from mta_framework.errors import Fault, FaultList, InputError, RunError, collect_faults
@@ -101,14 +100,14 @@ def compare_cells(bound: BoundSweep) -> tuple[Comparison, list[Path]] | None:
         return None
     rows = {cell.cell.row for cell in cells}
     baselines = {row: base for row, base in rows_of(bound.sweep).items() if base and {row, base} <= rows}
-    entries = [Entry(cell.folder.path, cell.cell.row) for cell in cells]
+    folders, labels = [cell.folder.path for cell in cells], [cell.cell.row for cell in cells]
+    given = baselines if bound.sweep.baseline else None
     try:
         # What the cells were evaluated on differs where an axis says so, and nowhere else.
-        comparison = compare(entries, baselines if bound.sweep.baseline else None, despite_differences=True)
+        comparison = compare(folders, given, despite_differences=True, labels=labels)
     except InputError as error:
         raise RunError(f"the finished cells cannot be compared: {error}") from error
-    folder = bound.sweep.folder
-    return comparison, [*write(folder, comparison), write_comparison(folder, comparison)]
+    return comparison, write_comparison(bound.sweep.folder, comparison)
 
 
 def _await_others(bound: BoundSweep, tell: Callable[[str], None]) -> None:

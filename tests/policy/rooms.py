@@ -29,7 +29,7 @@ ROOMS: dict[str, frozenset[str]] = {
             "types"
         ),
         "evaluation": "chunked_loss data distributed errors generation interfaces models spec storage tables types",
-        "comparison": "errors evaluation interfaces registry spec storage tables types",
+        "comparison": "errors evaluation interfaces registry spec tables types",
         "reporting": "comparison errors evaluation storage tables types",
         "runs": (
             "alignment data distributed errors evaluation generation interfaces models registry reporting spans spec "

@@ -21,7 +21,7 @@ def groups(make_run):
 
     def make(*changes, scores=SCORES):
         runs = [read_run(make_run(scores, **{"name": f"run{index}", **change})) for index, change in enumerate(changes)]
-        methods = group(runs, [None] * len(runs))
+        methods = group(runs)
         return [*methods, *references(runs, [entry.label for entry in methods])]
 
     return make

@@ -8,7 +8,7 @@ import statistics
 import pytest
 from scipy.stats import ttest_ind
 
-from mta_framework.comparison.compare import Entry, compare
+from mta_framework.comparison.compare import compare
 from mta_framework.comparison.comparison_tables import contrast_table
 from mta_framework.errors import InputError
 from mta_framework.evaluation.statistics import holm
@@ -26,7 +26,7 @@ def compared(make_run):
 
     def make(metrics=(ROUGE,), **options):
         folders = [make_run(BASE, metrics), make_run(OTHER, metrics, name="mta", alignment=MTA)]
-        return compare([Entry(folder) for folder in folders], **options)
+        return compare(folders, **options)
 
     return make
 
@@ -47,7 +47,7 @@ def test_the_average_counts_sets_alike_and_deviates_over_the_averages_of_seeds(c
 def test_several_runs_have_the_deviation_over_their_training_seeds(make_run):
     scores = [{"dolly": [[1.0, 2.0], [3.0, 4.0]]}, {"dolly": [[5.0, 6.0], [7.0, 8.0]]}]
     runs = [make_run(of_run, name=f"run{seed}", seed=seed) for seed, of_run in enumerate(scores)]
-    comparison = compare([Entry(run) for run in runs])
+    comparison = compare(runs)
     cell = comparison.rows[0].cells["rouge_l", "dolly"]
     assert (cell.mean, cell.over, cell.count) == (pytest.approx(4.5), "training seeds", 2)
     assert cell.deviation == pytest.approx(statistics.stdev([2.5, 6.5]))
@@ -55,7 +55,7 @@ def test_several_runs_have_the_deviation_over_their_training_seeds(make_run):
 
 
 def test_one_set_has_no_average(make_run):
-    comparison = compare([Entry(make_run({"dolly": [[1.0, 2.0], [3.0, 4.0]]}))])
+    comparison = compare([make_run({"dolly": [[1.0, 2.0], [3.0, 4.0]]})])
     assert (comparison.columns, list(comparison.rows[0].cells)) == (("dolly",), [("rouge_l", "dolly")])
 
 
@@ -118,7 +118,7 @@ def seeded(make_run):
             for seed, gain in enumerate(gains):
                 scores = {"dolly": [[level + gain for level in levels]]}
                 run = make_run(scores, name=f"run{len(entries)}", alignment=alignment, seed=seed, seeds=(10,))
-                entries.append(Entry(run))
+                entries.append(run)
         return compare(entries)
 
     return make
@@ -149,7 +149,7 @@ def test_a_row_that_was_trained_once_has_no_probability_over_training_seeds(seed
 
 def test_one_metric_can_be_compared_alone(make_run):
     folder = make_run(BASE, BOTH)
-    comparison = compare([Entry(folder)], metrics=["perplexity"])
+    comparison = compare([folder], metrics=["perplexity"])
     assert {metric for metric, _ in comparison.rows[0].cells} == {"perplexity"}
 
 
@@ -170,7 +170,7 @@ def test_rows_that_were_trained_once_are_named(compared):
 
 
 def test_a_single_sampling_seed_is_said_to_tell_nothing(make_run):
-    comparison = compare([Entry(make_run({"dolly": [[1.0, 2.0]]}, seeds=(10,)))])
+    comparison = compare([make_run({"dolly": [[1.0, 2.0]]}, seeds=(10,))])
     assert comparison.rows[0].cells["rouge_l", "dolly"].deviation is None
     assert any("nothing is known of the spread" in note for note in comparison.notes)
 
@@ -178,8 +178,8 @@ def test_a_single_sampling_seed_is_said_to_tell_nothing(make_run):
 def test_differences_that_were_accepted_stand_in_the_notes(make_run):
     folders = [make_run(BASE), make_run({"dolly": OTHER["dolly"]}, name="b", alignment=MTA, evaluation__top_p=0.5)]
     with pytest.raises(InputError):
-        compare([Entry(folder) for folder in folders])
-    comparison = compare([Entry(folder) for folder in folders], despite_differences=True)
+        compare(folders)
+    comparison = compare(folders, despite_differences=True)
     assert comparison.sets == ("dolly",)
     accepted = [note for note in comparison.notes if note.startswith("Accepted")]
     assert accepted[0] == "Accepted: evaluation.top_p differs (1.0 in kl; 0.5 in b)."
@@ -189,14 +189,14 @@ def test_differences_that_were_accepted_stand_in_the_notes(make_run):
 
 def test_what_differs_beside_the_alignment_stands_in_the_notes(make_run):
     folders = [make_run(BASE), make_run(OTHER, name="b", alignment=MTA, training__epochs=9)]
-    comparison = compare([Entry(folder) for folder in folders])
+    comparison = compare(folders)
     assert "KL + MTA differs from KL in more than alignment: training.epochs." in comparison.notes
 
 
 def test_a_metric_that_weighs_prompts_differently_is_reported(make_run):
     folders = [make_run({"plain": BASE}, BOTH, name="plain", training=None)]
     folders.append(make_run({"wordy": BASE}, BOTH, name="wordy", training=None))
-    notes = [note for note in compare([Entry(folder) for folder in folders]).notes if "tokenizers" in note]
+    notes = [note for note in compare(folders).notes if "tokenizers" in note]
     assert len(notes) == 1
     assert notes[0].startswith("perplexity gives prompts other weights in wordy and plain")
 
@@ -208,8 +208,7 @@ def test_a_metric_that_weighs_prompts_alike_needs_no_word(compared):
 def test_labels_and_baselines_of_a_caller_decide(make_run):
     folders = [make_run(BASE), make_run(OTHER, name="b", training__epochs=9), make_run(BASE, name="c", seed=5)]
     labels = ("plain", "long", "plain")
-    entries = [Entry(folder, label) for folder, label in zip(folders, labels, strict=True)]
-    comparison = compare(entries, {"long": "plain"})
+    comparison = compare(folders, {"long": "plain"}, labels=labels)
     assert [(row.label, row.baseline, row.runs) for row in comparison.rows] == [
         ("plain", None, ("kl", "c")),
         ("long", "plain", ("b",)),
@@ -221,19 +220,19 @@ def test_faults_of_all_runs_are_reported_at_once(make_run, tmp_path):
     for folder in folders:
         (folder / "predictions" / "student" / "dolly-seed20.jsonl").unlink()
     with pytest.raises(InputError) as caught:
-        compare([Entry(folder) for folder in folders])
+        compare(folders)
     assert len(caught.value.faults) == 2
 
 
 def test_reports_that_cannot_be_read_are_reported_at_once(tmp_path):
     with pytest.raises(InputError) as caught:
-        compare([Entry(tmp_path / "a"), Entry(tmp_path / "b")])
+        compare([tmp_path / "a", tmp_path / "b"])
     assert len(caught.value.faults) == 2
 
 
 def test_teachers_stand_above_the_methods_and_are_compared_to_nothing(make_run):
     folder = make_run({"student": BASE, "teacher": OTHER})
-    comparison = compare([Entry(folder)])
+    comparison = compare([folder])
     assert [(row.label, row.reference, row.baseline) for row in comparison.rows] == [
         ("teacher", True, None),
         ("KL", False, None),

@@ -11,7 +11,7 @@ import re
 import pytest
 
 from mta_framework.comparison import comparison_tables
-from mta_framework.comparison.renderings import comparison_markdown, latex, scores_csv, terminal_lines, wins_csv, write
+from mta_framework.comparison.renderings import comparison_json, latex, scores_csv, terminal_lines, wins_csv
 from mta_framework.comparison.results import (
     Comparison,
     Contrast,
@@ -23,6 +23,8 @@ from mta_framework.comparison.results import (
     Verdict,
 )
 from mta_framework.errors import RunError
+from mta_framework.reporting.markdown_report import comparison_markdown
+from mta_framework.reporting.report_files import write_comparison
 from mta_framework.tables.table import TableCell
 
 from .conftest import PERPLEXITY, ROUGE
@@ -185,19 +187,20 @@ class TestSpreadsheet:
 
 class TestWriting:
     def test_writes_all_forms(self, tmp_path):
-        written = write(tmp_path / "new", COMPARISON)
-        names = {path.name for path in written}
-        assert {"comparison.md", "comparison.csv", "comparison.tex", "comparison.json", "wins.csv"} <= names
+        written = write_comparison(tmp_path / "new" / "folder", COMPARISON)
+        endings = ("md", "csv", "tex", "json", "html")
+        assert {path.name for path in written} == {"wins.csv", *(f"comparison.{ending}" for ending in endings)}
         assert all(path.is_file() for path in written)
+        assert (tmp_path / "new" / "folder" / "comparison.html").read_text().startswith("<!DOCTYPE html>")
 
-    def test_json_holds_cells_as_a_list_and_no_nan(self, tmp_path):
+    def test_json_holds_cells_as_a_list_and_no_nan(self):
         nan = dataclasses.replace(COMPARISON.contrasts[0], difference=float("nan"))
-        write(tmp_path, dataclasses.replace(COMPARISON, contrasts=(nan,)))
+        content = comparison_json(dataclasses.replace(COMPARISON, contrasts=(nan,)))
 
         def refuse(constant):
             raise AssertionError(constant)
 
-        written = json.loads((tmp_path / "comparison.json").read_text(), parse_constant=refuse)
+        written = json.loads(content, parse_constant=refuse)
         assert written["contrasts"][0]["difference"] is None
         assert written["rows"][0]["cells"][0] == {
             "metric": "rouge_l",
@@ -212,7 +215,7 @@ class TestWriting:
     def test_a_folder_that_cannot_be_written_to_is_named(self, tmp_path):
         (tmp_path / "file").write_text("x")
         with pytest.raises(RunError, match="file"):
-            write(tmp_path / "file", COMPARISON)
+            write_comparison(tmp_path / "file", COMPARISON)
 
 
 class TestWidth:

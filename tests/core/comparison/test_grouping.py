@@ -20,7 +20,7 @@ def run(make_run):
 
 
 def rows(runs, labels=None):
-    return {entry.label: [run.name for run in entry.runs] for entry in group(runs, labels or [None] * len(runs))}
+    return {entry.label: [run.name for run in entry.runs] for entry in group(runs, labels)}
 
 
 def test_runs_that_differ_in_nothing_but_their_seed_are_one_row(run):
@@ -67,7 +67,7 @@ def test_what_trained_nothing_is_called_by_its_name(run):
 
 def test_given_labels_decide(run):
     runs = [run(), run(name="b", training__epochs=9, seed=2), run(name="c", seed=3)]
-    assert rows(runs, ["all", "all", None]) == {"all": ["kl", "b"], "KL": ["c"]}
+    assert rows(runs, ["all", "all", "third"]) == {"all": ["kl", "b"], "third": ["c"]}
 
 
 def test_two_runs_of_one_method_and_seed_are_refused(run):

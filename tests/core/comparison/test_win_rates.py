@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mta_framework.comparison.compare import Entry, compare
+from mta_framework.comparison.compare import compare
 from mta_framework.comparison.win_rates import read_judge
 from mta_framework.errors import InputError, RunError
 from mta_framework.interfaces import PairwiseMetric
@@ -43,7 +43,7 @@ class Longer(PairwiseMetric):
 @pytest.fixture
 def entries(make_run):
     """KL against KL + MTA."""
-    return [Entry(make_run(BASE)), Entry(make_run(BASE, name="mta", alignment=MTA))]
+    return [make_run(BASE), make_run(BASE, name="mta", alignment=MTA)]
 
 
 def judge(**options):
@@ -73,7 +73,7 @@ def test_sees_question_references_and_the_responses_of_the_first_seed_base_first
     assert first.questions[0] == "dolly question 1"
     assert list(first.references[3]) == ["dolly reference 4"]
     assert first.predictions[0] == second.predictions[0] == "student answers dolly 1 under 10"
-    folder = entries[0].folder.parent
+    folder = entries[0].parent
     assert first.cache_dir == folder / "metric-cache" / "longer"
 
 
@@ -82,7 +82,7 @@ def test_what_it_took_stands_in_the_notes(entries):
 
 
 def test_more_than_two_rows_are_refused(entries, make_run):
-    third = Entry(make_run(BASE, name="fdd", base_loss={"name": "fdd", "params": {}}))
+    third = make_run(BASE, name="fdd", base_loss={"name": "fdd", "params": {}})
     with pytest.raises(InputError, match=r"--judge: compares two rows \(got 3: KL, KL \+ MTA, FDD\)"):
         compare([*entries, third], judge=judge())
 
@@ -147,6 +147,6 @@ def test_a_faulty_file_is_reported(tmp_path, registry, text, message):
 
 def test_answers_are_kept_beside_the_runs_wherever_the_command_is_given(entries, monkeypatch):
     chosen = judge()
-    monkeypatch.chdir(entries[0].folder)
-    compare([Entry(Path()), entries[1]], judge=chosen)
-    assert chosen.seen[0][0].cache_dir == entries[0].folder.parent / "metric-cache" / "longer"
+    monkeypatch.chdir(entries[0])
+    compare([Path(), entries[1]], judge=chosen)
+    assert chosen.seen[0][0].cache_dir == entries[0].parent / "metric-cache" / "longer"

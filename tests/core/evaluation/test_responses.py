@@ -11,19 +11,20 @@ import pytest
 from warm_python import CPU, WarmProcess, WarmPython
 
 from mta_framework import RunError
-from mta_framework.evaluation.response_journal import Journal, TextResponse, Writer
+from mta_framework.evaluation.response_journal import Journal, TextResponse
 
 A, B = TextResponse("a\nb \u2028 ü", True, 3), TextResponse("", False, 0)
 
 PROGRAM = """
 import os, signal, sys
 import torch
+from contextlib import contextmanager
 from pathlib import Path
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from mta_framework import Metric, ScoreSet
-from mta_framework.evaluation import response_journal
 from mta_framework.evaluation.evaluate import Candidate, EvaluationSet, evaluate_models
+from mta_framework.evaluation.response_journal import Journal
 from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.distributed import shutdown
 
@@ -34,17 +35,23 @@ class Length(Metric):
 
 folder, last = Path(sys.argv[1]), int(sys.argv[2])
 written = 0
-plain = response_journal.Writer.add
+plain = Journal.writer
 
-def add(self, position, response):
-    global written
-    plain(self, position, response)
-    written += 1
-    if written == last:
-        os.write(self._file.fileno(), b'\\n{"key": "torn')
-        os.kill(os.getpid(), signal.SIGKILL)
+@contextmanager
+def writer(self, rank):
+    def counted(position, response):
+        global written
+        add(position, response)
+        written += 1
+        if written == last:
+            with open(folder / "student" / f"set.unfinished-{rank}.jsonl", "ab") as file:
+                file.write(b'\\n{"key": "torn')
+            os.kill(os.getpid(), signal.SIGKILL)
 
-response_journal.Writer.add = add
+    with plain(self, rank) as add:
+        yield counted
+
+Journal.writer = writer
 vocabulary = {f"w{number}": number for number in range(30)}
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="w0")))
 torch.manual_seed(1)
@@ -83,25 +90,25 @@ def finished(process: WarmProcess) -> int:
 def test_responses_are_read_back_whichever_process_wrote_them(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "set.a")
     with journal.writer(0) as first, journal.writer(1) as second:
-        first.add(("key", 0), A)
-        second.add(("key", 7), B)
+        first(("key", 0), A)
+        second(("key", 7), B)
         assert journal.read() == {("key", 0): A, ("key", 7): B}
     with journal.writer(0) as again:
-        again.add(("other", 0), B)
+        again(("other", 0), B)
     assert journal.read() == {("key", 0): A, ("other", 0): B, ("key", 7): B}
 
 
 @pytest.mark.parametrize("kept", range(0, 60, 7))
 def test_a_torn_line_is_dropped_and_the_next_one_begins_anew(tmp_path: Path, kept: int) -> None:
     journal = Journal(tmp_path, "set")
-    with journal.writer(0) as writer:
-        writer.add(("key", 0), A)
+    with journal.writer(0) as add:
+        add(("key", 0), A)
         whole = (tmp_path / "set.unfinished-0.jsonl").stat().st_size
-        writer.add(("key", 1), A)
+        add(("key", 1), A)
     os.truncate(tmp_path / "set.unfinished-0.jsonl", whole + kept)
     assert journal.read() == {("key", 0): A}
-    with journal.writer(0) as writer:
-        writer.add(("key", 2), B)
+    with journal.writer(0) as add:
+        add(("key", 2), B)
     assert journal.read() == {("key", 0): A, ("key", 2): B}
 
 
@@ -116,9 +123,9 @@ def test_lines_of_another_making_are_dropped(tmp_path: Path) -> None:
 )
 def test_a_line_that_was_edited_is_dropped(tmp_path: Path, edit: tuple[str, str]) -> None:
     journal, file = Journal(tmp_path, "set"), tmp_path / "set.unfinished-0.jsonl"
-    with journal.writer(0) as writer:
-        writer.add(("key", 0), A)
-        writer.add(("key", 2), B)
+    with journal.writer(0) as add:
+        add(("key", 0), A)
+        add(("key", 2), B)
     edited = file.read_text().replace(*edit)
     assert edited != file.read_text()
     file.write_text(edited)
@@ -128,20 +135,21 @@ def test_a_line_that_was_edited_is_dropped(tmp_path: Path, edit: tuple[str, str]
 def test_a_set_called_like_a_journal_keeps_its_own(tmp_path: Path) -> None:
     names = ["a", "a.unfinished-0", "a.unfinished-1.jsonl"]
     for index, name in enumerate(names):
-        with Journal(tmp_path, name).writer(0) as writer:
-            writer.add(("key", index), A)
+        with Journal(tmp_path, name).writer(0) as add:
+            add(("key", index), A)
     assert [Journal(tmp_path, name).read() for name in names] == [{("key", index): A} for index in range(3)]
     Journal(tmp_path, "a").remove()
     assert [len(Journal(tmp_path, name).read()) for name in names] == [0, 1, 1]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
-def test_a_full_disk_is_a_run_error() -> None:
+def test_a_full_disk_is_a_run_error(tmp_path: Path) -> None:
+    (tmp_path / "set.unfinished-0.jsonl").symlink_to("/dev/full")
     with (
-        pytest.raises(RunError, match=r"cannot write to /dev/full \(No space left"),
-        Writer(Path("/dev/full")) as writer,
+        pytest.raises(RunError, match=r"cannot write to .*/set\.unfinished-0\.jsonl \(No space left"),
+        Journal(tmp_path, "set").writer(0) as add,
     ):
-        writer.add(("key", 0), A)
+        add(("key", 0), A)
 
 
 @pytest.mark.slow

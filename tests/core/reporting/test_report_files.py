@@ -9,7 +9,7 @@ import pytest
 
 from mta_framework.evaluation.report import Report, read_report
 from mta_framework.reporting import report_files
-from mta_framework.reporting.report_files import write_comparison, write_report
+from mta_framework.reporting.report_files import write_report
 
 
 def test_report_is_written_whole(tmp_path, report):
@@ -43,9 +43,3 @@ def test_page_that_cannot_be_made_leaves_the_earlier_report(tmp_path, report):
         write_report(tmp_path, broken)
     assert (tmp_path / "report.json").read_bytes() == before["report.json"]
     assert (tmp_path / "report.html").read_bytes() == before["report.html"]
-
-
-def test_comparison_is_one_file(tmp_path, comparison):
-    path = write_comparison(tmp_path / "new" / "folder", comparison)
-    assert path == tmp_path / "new" / "folder" / "comparison.html"
-    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
