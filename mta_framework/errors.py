@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 MAX_LISTED = 20
 """Number of faults of a data set that are listed, so that a broken file does not fill the screen."""
@@ -96,6 +99,20 @@ def collect_faults(faults: list[Fault]) -> Iterator[None]:
         yield
     except InputError as error:
         faults.extend(error.faults)
+
+
+def apply_to_all(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Apply a function to each item, and return the results.
+
+    Raises:
+        InputError: The faults of all calls at once.
+    """
+    faults, results = FaultList(), []
+    for item in items:
+        with collect_faults(faults):
+            results.append(function(item))
+    faults.raise_any()
+    return results
 
 
 @contextmanager

@@ -45,10 +45,10 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
         say(*_plan(bound))
         return
     warnings.simplefilter("ignore", FutureWarning)  # as `mta run`
-    from mta_framework.sweeps.run import RunnerOptions, compare_cells, run_sweep
+    from mta_framework.sweeps.run import compare_cells, run_sweep, runner
 
     try:
-        failed = run_sweep(bound, RunnerOptions(jobs, ray, plugin_files), resume, say)
+        failed = run_sweep(bound, runner(jobs, ray), resume, say, plugin_files)
     except KeyboardInterrupt:
         say_error(f"Interrupted. To continue: mta sweep {sweep} --resume")
         context.exit(130)

@@ -28,7 +28,7 @@ class UnequalSetting:
     values: dict[str, list[str]]
 
     def __str__(self) -> str:
-        return "; ".join(f"{value} in {_listed(names)}" for value, names in self.values.items())
+        return "; ".join(f"{value} in {first_of(names)}" for value, names in self.values.items())
 
 
 @dataclass(frozen=True)
@@ -60,24 +60,18 @@ class Common:
         compared = {f"{_SETS}{name}" for name in self.sets} | {f"{_METRICS}{metric.label}" for metric in self.metrics}
         return {entry.where for entry in self.differences if entry.where.startswith((_SETS, _METRICS))} - compared
 
-    def only(self, labels: Sequence[str]) -> Common:
-        """The same with these metrics alone; with all if no label is given.
 
-        Raises:
-            InputError: A label that no metric, or not every run, has.
-        """
-        known = [metric.label for metric in self.metrics]
-        require_known("--metric", "metric of all runs", labels, known)
-        metrics = tuple(metric for metric in self.metrics if not labels or metric.label in labels)
-        return dataclasses.replace(self, metrics=metrics)
-
-
-def common(runs: Sequence[Run], despite_differences: bool = False) -> Common:
+def common(runs: Sequence[Run], despite_differences: bool = False, labels: Sequence[str] = ()) -> Common:
     """Find what all runs were evaluated on.
+
+    Args:
+        runs: The runs.
+        despite_differences: Whether runs that were evaluated differently are compared by what they have in common.
+        labels: Labels of the metrics to compare; empty: all.
 
     Raises:
         InputError: The runs were evaluated differently (every difference), unless ``despite_differences``; or they have
-            no set or no metric in common.
+            no set or no metric in common; or a label that no metric, or not every run, has.
     """
     differences = [difference for difference in _settings_by_value(runs) if len(difference.values) > 1]
     uneven = {difference.where for difference in differences}
@@ -89,7 +83,9 @@ def common(runs: Sequence[Run], despite_differences: bool = False) -> Common:
     metrics = tuple(dataclasses.replace(entry, usage={}) for entry in defined)
     shared = {"set": sets, "metric": metrics}
     FaultList(_nothing_common(noun, runs) for noun in shared if not shared[noun]).raise_any()
-    return Common(metrics, sets, tuple(differences))
+    require_known("--metric", "metric of all runs", labels, [metric.label for metric in metrics])
+    chosen = tuple(metric for metric in metrics if not labels or metric.label in labels)
+    return Common(chosen, sets, tuple(differences))
 
 
 def _settings_by_value(runs: Sequence[Run]) -> Iterator[UnequalSetting]:
@@ -146,10 +142,11 @@ def _fault(difference: UnequalSetting) -> Fault:
 
 
 def _nothing_common(noun: str, runs: Sequence[Run]) -> Fault:
-    problem = f"the runs have no {noun} in common (got {_listed([run.name for run in runs])})"
+    problem = f"the runs have no {noun} in common (got {first_of([run.name for run in runs])})"
     return Fault(f"evaluation.{noun}s", problem, f"at least one {noun}, the same in all", "Evaluate them alike.")
 
 
-def _listed(names: Sequence[str]) -> str:
+def first_of(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

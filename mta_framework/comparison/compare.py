@@ -14,7 +14,7 @@ from mta_framework.comparison.notes import notes
 from mta_framework.comparison.results import Comparison, Row, RunRef
 from mta_framework.comparison.scores import cells, read_scores
 from mta_framework.comparison.win_rates import verdict_notes, verdicts
-from mta_framework.errors import FaultList, collect_faults
+from mta_framework.errors import apply_to_all
 from mta_framework.interfaces import PairwiseMetric
 
 
@@ -41,13 +41,8 @@ def compare(
         InputError: A run is not finished or its predictions are not those of its report; runs were evaluated
             differently; a label is unknown.
     """
-    faults = FaultList()
-    runs = []
-    for folder in folders:
-        with collect_faults(faults):
-            runs.append(read_run(folder))
-    faults.raise_any()
-    shared = common(runs, despite_differences).only(metrics)
+    runs = apply_to_all(read_run, folders)
+    shared = common(runs, despite_differences, metrics)
     methods = group(runs, labels)
     groups = with_baselines([*methods, *references(runs, [method.label for method in methods])], baselines)
     scores = read_scores(groups, shared)

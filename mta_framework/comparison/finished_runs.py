@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mta_framework.errors import Fault, FaultList, InputError, collect_faults
+from mta_framework.errors import Fault, FaultList, InputError, apply_to_all
 from mta_framework.evaluation.aggregation import SetResult, prompt_scores, rows_digest
 from mta_framework.evaluation.predictions import Prediction, read_rows
 from mta_framework.evaluation.report import (
@@ -98,12 +99,7 @@ class Run:
         Raises:
             InputError: The faults that ``rows`` finds, of all seeds at once.
         """
-        faults = FaultList()
-        by_seed: list[list[Prediction]] = []
-        for seed in self.evaluation.seeds:
-            with collect_faults(faults):
-                by_seed.append(self.rows(model, entry, seed))
-        faults.raise_any()
+        by_seed = apply_to_all(lambda seed: self.rows(model, entry, seed), self.evaluation.seeds)
         return {metric.label: prompt_scores(metric, by_seed) for metric in metrics}
 
     def _faults(self, path: Path, result: SetResult) -> Iterator[Fault]:
@@ -166,16 +162,13 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     Raises:
         InputError: Every path without a finished run.
     """
-    faults = FaultList()
-    folders: list[Path] = []
-    for path in paths:
-        with collect_faults(faults):
-            folders += [path] if (path / REPORT_FILE).is_file() else _evaluated_in(path)
-    faults.raise_any()
+    folders = itertools.chain.from_iterable(apply_to_all(_runs_in, paths))
     return list({folder.resolve(): folder for folder in folders}.values())
 
 
-def _evaluated_in(path: Path) -> list[Path]:
+def _runs_in(path: Path) -> list[Path]:
+    if (path / REPORT_FILE).is_file():
+        return [path]
     finished = sorted(file.parent for file in path.glob(f"*/{REPORT_FILE}"))
     evaluated = [folder for folder in finished if read_report(folder).evaluation is not None]
     begun = sorted(file.parent.name for file in path.glob("*/spec.json") if file.parent not in finished)

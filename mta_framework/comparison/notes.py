@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mta_framework.comparison.comparability import Common, UnequalSetting
+from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import SIGNIFICANT, Row
 from mta_framework.comparison.scores import Scores, pooled
@@ -26,7 +26,9 @@ def notes(groups: Sequence[Group], scores: Mapping[str, Scores], rows: Sequence[
     yield from _training(groups)
     yield from _compared(groups, common)
     yield from _weights(groups, scores, common)
-    yield from (_accepted(difference, common) for difference in common.differences)
+    for difference in common.differences:
+        consequence = " It is left out." if difference.where in common.left_out else ""
+        yield f"Accepted: {difference.where} differs ({difference}).{consequence}"
 
 
 def _scores(rows: Sequence[Row]) -> Iterator[str]:
@@ -90,8 +92,3 @@ def _unlike(first: Scores, second: Scores, metric: ReportedMetric, common: Commo
     sides = [[part.weight_by_prompt() for part in pooled(side, metric, None, common)] for side in (first, second)]
     pairs = [(one, another) for one, another in zip(*sides, strict=True) if one is not None and another is not None]
     return not all(np.allclose(one, another) for one, another in pairs)
-
-
-def _accepted(difference: UnequalSetting, common: Common) -> str:
-    consequence = "" if difference.where not in common.left_out else " It is left out."
-    return f"Accepted: {difference.where} differs ({difference}).{consequence}"

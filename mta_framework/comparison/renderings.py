@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mta_framework.comparison.comparison_tables import notes_with_bold, set_name, table_groups
-from mta_framework.comparison.results import Comparison, Interval
+from mta_framework.comparison.results import Comparison
 from mta_framework.tables.csv_text import csv_table
 from mta_framework.tables.latex import latex_table
 from mta_framework.tables.table import Table
@@ -21,6 +21,7 @@ from mta_framework.tables.terminal_chars import visible
 _SCORES = ("metric", "set", "row", "runs", "mean", "deviation", "over", "seeds", "low", "high")
 _COMPARED = ("compared_with", "difference", "difference_low", "difference_high", "p", "p_holm")
 _OUTCOMES = ("wins", "ties", "losses", "p_seeds")
+_NO_ENDS = (None, None)
 _PROMPTS = ("metric", "set", "prompt", "row", "score", "compared_with", "compared_score", "outcome")
 
 
@@ -53,9 +54,9 @@ def scores_csv(comparison: Comparison) -> str:
             for name in comparison.columns:
                 cell, contrast = row.cells[metric.label, name], comparison.contrast((metric.label, name), row.label)
                 values: list[object] = [metric.label, set_name(name), row.label, len(row.runs)]
-                values += [cell.mean, cell.deviation, cell.over, cell.count, *_ends(cell.interval)]
+                values += [cell.mean, cell.deviation, cell.over, cell.count, *(cell.interval or _NO_ENDS)]
                 if contrast is not None:
-                    values += [contrast.baseline, contrast.difference, *_ends(contrast.interval)]
+                    values += [contrast.baseline, contrast.difference, *(contrast.interval or _NO_ENDS)]
                     values += [contrast.p, contrast.p_holm]
                     values += [contrast.wins, contrast.ties, contrast.losses, contrast.p_seeds]
                 rows.append(values)
@@ -83,16 +84,12 @@ def comparison_json(comparison: Comparison) -> bytes:
         }
         for row in comparison.rows
     ]
-    parts = {field.name: getattr(comparison, field.name) for field in dataclasses.fields(comparison)}
+    parts = {**vars(comparison), "rows": rows}
     del parts["pairs"]
-    return TypeAdapter(dict[str, Any]).dump_json({**parts, "rows": rows}, indent=2) + b"\n"
+    return TypeAdapter(dict[str, Any]).dump_json(parts, indent=2) + b"\n"
 
 
 def _csv(header: tuple[str, ...], rows: Sequence[Sequence[object]]) -> str:
     empty = [""] * len(header)
     cells = [["" if value is None else str(value) for value in row] for row in rows]
     return csv_table(Table(header, [[*row, *empty[len(row) :]] for row in cells]))
-
-
-def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
-    return (None, None) if interval is None else interval

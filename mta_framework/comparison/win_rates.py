@@ -60,7 +60,11 @@ def verdicts(judge: PairwiseMetric, groups: Sequence[Group], common: Common) -> 
     sides = _sides(groups)
     parts = {name: _preferences(judge, sides, name) for name in common.sets}
     for column in common.columns:
-        yield _verdict(judge, sides, column, [parts[name] for name in common.sets_of(column)])
+        shown = [parts[name] for name in common.sets_of(column)]
+        turned = [PromptScores(1 - part.scores_SP) for part in shown]
+        counts = [sum(int((part.scores_SP == value).sum()) for part in shown) for value in (1.0, 0.5, 0.0)]
+        labels = (judge.NAME, column, *(group.label for group in sides))
+        yield Verdict(*labels, mean(shown), interval(shown), difference(turned, shown).p, *counts)
 
 
 def verdict_notes(judge: PairwiseMetric, groups: Sequence[Group]) -> Iterator[str]:
@@ -98,13 +102,6 @@ def _generations(judge: PairwiseMetric, group: Group, name: str) -> Generations:
     folder = run.folder.resolve().parent / METRIC_CACHE / judge.NAME
     texts = [row.scored_text for row in rows]
     return Generations(texts, [row.references for row in rows], [row.question for row in rows], cache_dir=folder)
-
-
-def _verdict(judge: PairwiseMetric, sides: Sequence[Group], name: str | None, parts: Sequence[PromptScores]) -> Verdict:
-    turned = [PromptScores(1 - part.scores_SP) for part in parts]
-    counts = [sum(int((part.scores_SP == value).sum()) for part in parts) for value in (1.0, 0.5, 0.0)]
-    p = difference(turned, parts).p
-    return Verdict(judge.NAME, name, sides[0].label, sides[1].label, mean(parts), interval(parts), p, *counts)
 
 
 def _where(path: Path, *keys: Any) -> str:

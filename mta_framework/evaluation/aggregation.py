@@ -140,10 +140,9 @@ def _samples(by_set: Sequence[Sequence[SetResult]]) -> tuple[SampleResponses, ..
     """The first rows of each set in turn: no choice that could flatter a model."""
     longest = max(len(results[0].predictions) for results in by_set)
     rows = [(results, row) for row in range(longest) for results in by_set if row < len(results[0].predictions)]
-    return tuple(_sample(results, row) for results, row in rows[:SAMPLES])
-
-
-def _sample(results: Sequence[SetResult], row: int) -> SampleResponses:
-    one = results[0].predictions[row]
-    responses = {result.model: result.predictions[row].prediction for result in results}
-    return SampleResponses(results[0].set, one.prompt, one.references[0], responses)
+    samples = []
+    for results, row in rows[:SAMPLES]:
+        one = results[0].predictions[row]
+        responses = {result.model: result.predictions[row].prediction for result in results}
+        samples.append(SampleResponses(results[0].set, one.prompt, one.references[0], responses))
+    return tuple(samples)

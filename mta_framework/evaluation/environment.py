@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
@@ -23,19 +23,17 @@ def environment(device: torch.device | str, packages: Iterable[str] = ()) -> dic
     Returns:
         Name -> version or description, ready to print; packages that are not installed are left out.
     """
+    versions = {}
+    for package in (*_PACKAGES, *packages):
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
     return {
         "python": platform.python_version(),
-        **dict(_versions([*_PACKAGES, *packages])),
+        **versions,
         "platform": platform.platform(),
         "device": _device(torch.device(device)),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
     }
-
-
-def _versions(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for package in packages:
-        with suppress(PackageNotFoundError):
-            yield package, version(package)
 
 
 def _device(device: torch.device) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mta_framework.chunked_loss import chunked_values, cross_entropy, select_positions
@@ -96,7 +95,9 @@ def _batches(order: Sequence[int], lengths: Sequence[int], batch_tokens: int) ->
 
 
 def _batch_likelihoods(reader: StateReader, texts: Sequence[_Text], device: torch.device) -> list[Likelihood]:
-    ids_BT, mask_BT = _padded(texts)
+    # Without the last id of each text, after which nothing is scored.
+    ids = [torch.from_numpy(text.ids[:-1].astype(np.int64)) for text in texts]
+    ids_BT, mask_BT = (pad_sequence(rows, batch_first=True) for rows in (ids, list(map(torch.ones_like, ids))))
     width = ids_BT.shape[1]
     rows = [(row * width, text) for row, text in enumerate(texts)]
     position_N = torch.cat([torch.arange(first + text.start - 1, first + len(text.ids) - 1) for first, text in rows])
@@ -106,10 +107,3 @@ def _batch_likelihoods(reader: StateReader, texts: Sequence[_Text], device: torc
     counts = [len(text.ids) - text.start for text in texts]
     sums = [float(part.sum()) for part in nats_N.cpu().double().split(counts)]
     return [Likelihood(nats, tokens) for nats, tokens in zip(sums, counts, strict=True)]
-
-
-def _padded(texts: Sequence[_Text]) -> tuple[Tensor, Tensor]:
-    """Ids and their mask, without the last id of each text, after which nothing is scored."""
-    ids = [torch.from_numpy(text.ids[:-1].astype(np.int64)) for text in texts]
-    masks = [torch.ones_like(row) for row in ids]
-    return pad_sequence(ids, batch_first=True), pad_sequence(masks, batch_first=True)

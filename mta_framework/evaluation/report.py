@@ -139,11 +139,6 @@ class ReportedData:
     cut: int
     unused: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def unused_keys(self) -> str:
-        """The keys that are not used, the most frequent first; empty where there is none."""
-        return listed_keys(self.unused)
-
 
 def listed_keys(unused: Mapping[str, int]) -> str:
     """List keys with the number of rows that have them, the most frequent first."""

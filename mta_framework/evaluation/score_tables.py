@@ -15,18 +15,17 @@ def metrics(evaluation: ReportedEvaluation) -> list[str]:
     return list(dict.fromkeys(score.metric for score in evaluation.scores))
 
 
-def heading(evaluation: ReportedEvaluation, metric: str) -> str:
-    """``perplexity (lower is better)``, or the label alone where higher scores are."""
-    lower = any(entry.label == metric and not entry.higher_is_better for entry in evaluation.metrics)
-    return f"{metric} (lower is better)" if lower else metric
-
-
 def score_table(evaluation: ReportedEvaluation, metric: str) -> Table:
-    """The scores by one metric, a row for each model and a column for each set, with intervals below them."""
+    """The scores by one metric, a row for each model and a column for each set, with intervals below them.
+
+    The caption is ``perplexity (lower is better)``, or the label alone where higher scores are.
+    """
     scores = {(score.model, score.set): score for score in evaluation.scores if score.metric == metric}
     models, sets = (list(dict.fromkeys(names)) for names in zip(*scores, strict=True))
     rows = [[model, *(cell_of(scores[model, name]) for name in sets)] for model in models]
-    return Table(["model", *("average" if name is None else name for name in sets)], rows, heading(evaluation, metric))
+    lower = any(entry.label == metric and not entry.higher_is_better for entry in evaluation.metrics)
+    header = ["model", *("average" if name is None else name for name in sets)]
+    return Table(header, rows, f"{metric} (lower is better)" if lower else metric)
 
 
 def cell_of(score: Score) -> TableCell:

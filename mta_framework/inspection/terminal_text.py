@@ -75,7 +75,10 @@ class _Painted:
             yield from zip([name, *[""] * len(brackets)], brackets, strict=False)
         for name, weights in self._text.weights.items():
             cells = zip(weights[start:end], map(width, shown), strict=True)
-            yield f"{name} weight", "".join(_shade(weight) * wide for weight, wide in cells)
+            yield (
+                f"{name} weight",
+                "".join(_SHADES[round(weight * (len(_SHADES) - 1))] * wide for weight, wide in cells),
+            )
 
     def _letters(self, shown: Sequence[str], start: int) -> str:
         if not self._colour:
@@ -109,7 +112,3 @@ def _bracket(cells: int, begins: bool, ends: bool) -> str:
         return "┴"
     inner = "─" * (cells - begins - ends)
     return f"{'╰' if begins else ''}{inner}{'╯' if ends else ''}"[:cells]
-
-
-def _shade(weight: float) -> str:
-    return _SHADES[round(weight * (len(_SHADES) - 1))]

@@ -16,7 +16,7 @@ from mta_framework.comparison.comparison_tables import (
     signed,
     verdict_table,
 )
-from mta_framework.comparison.results import Comparison, Contrast, SideBySide
+from mta_framework.comparison.results import Comparison, Contrast
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import ReportedMetric, read_report
 from mta_framework.reporting.page import Plot, render_template
@@ -47,7 +47,6 @@ def comparison_page(comparison: Comparison) -> str:
         blocks=blocks,
         notes=notes_with_bold(comparison),
         verdicts=verdict_table(comparison),
-        examples=[(_example_title(example), example) for example in comparison.examples],
         curves=curves,
         runs=run_table(comparison),
     )
@@ -55,7 +54,10 @@ def comparison_page(comparison: Comparison) -> str:
 
 def _block(comparison: Comparison, metric: ReportedMetric, index: int) -> dict[str, Any]:
     """All that is shown of one metric."""
-    scores, contrasts = comparison_table(comparison, metric), list(_by_set(comparison, metric))
+    scores = comparison_table(comparison, metric)
+    of_metric = [contrast for contrast in comparison.contrasts if contrast.metric == metric.label]
+    by_set = [(set_name(name), [entry for entry in of_metric if entry.set == name]) for name in comparison.columns]
+    contrasts = [(name, entries) for name, entries in by_set if entries]
     return {
         "scores": scores,
         "lines": list(_lines(comparison, metric, scores)),
@@ -80,13 +82,6 @@ def _difference(contrast: Contrast, metric: ReportedMetric) -> tuple[str, str]:
     return signed(contrast.difference), "better" if gain > 0 else "worse" if gain < 0 else ""
 
 
-def _by_set(comparison: Comparison, metric: ReportedMetric) -> Iterator[tuple[str, list[Contrast]]]:
-    for column in comparison.columns:
-        contrasts = [entry for entry in comparison.contrasts if (entry.metric, entry.set) == (metric.label, column)]
-        if contrasts:
-            yield set_name(column), contrasts
-
-
 def _differences(by_set: list[tuple[str, list[Contrast]]], metric: ReportedMetric, index: int) -> Iterator[Plot]:
     estimates = {
         name: [Estimate(f"{entry.row} − {entry.baseline}", entry.difference, entry.interval) for entry in contrasts]
@@ -95,13 +90,7 @@ def _differences(by_set: list[tuple[str, list[Contrast]]], metric: ReportedMetri
     axis = axis_of([row for rows in estimates.values() for row in rows], zero=True)
     for position, (name, rows) in enumerate(estimates.items()):
         description = f"Difference in {metric.label} on {name}, with 95 % intervals"
-        yield Plot(name, svg(intervals(rows, axis), f"difference{index}x{position}", description))
-
-
-def _example_title(example: SideBySide) -> str:
-    pair = example.pair
-    outcome = {1: "better", 0: "as good", -1: "worse"}[pair.outcome]
-    return f"{pair.set}, prompt {pair.position}: {pair.row} is {outcome} by {pair.metric}"
+        yield name, svg(intervals(rows, axis), f"difference{index}x{position}", description)
 
 
 def _logs(comparison: Comparison) -> dict[str, list[Log]]:
@@ -118,4 +107,4 @@ def _logs(comparison: Comparison) -> dict[str, list[Log]]:
 def _curves(rows: Mapping[str, list[Log]]) -> Iterator[Plot]:
     for name, title in _QUANTITIES.items():
         if any(points(log, name)[0] for logs in rows.values() for log in logs):
-            yield Plot(title, svg(overlaid(rows, name), f"curves-{name}", f"{title} by step, run by run"))
+            yield title, svg(overlaid(rows, name), f"curves-{name}", f"{title} by step, run by run")

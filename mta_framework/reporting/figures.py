@@ -22,7 +22,7 @@ def score_plots(evaluation: ReportedEvaluation, metric: str, index: int) -> Iter
     for position, name in enumerate(dict.fromkeys(score.set for score in scores)):
         rows = [_estimate(score) for score in scores if score.set == name]
         shown = name or "average"
-        yield Plot(shown, svg(intervals(rows, axis), f"scores{index}x{position}", f"{metric} on {shown} by model"))
+        yield shown, svg(intervals(rows, axis), f"scores{index}x{position}", f"{metric} on {shown} by model")
 
 
 def score_note(evaluation: ReportedEvaluation, metric: str) -> str:
@@ -50,14 +50,14 @@ def curves(report: Report) -> Iterator[Plot]:
     for index, (name, title) in enumerate(titles.items()):
         if points(report.log, name)[0] or points(report.log, EVAL + name)[0]:
             chosen = report.best.step if report.best and report.best.metric == name else None
-            yield Plot(title, svg(curve(report.log, name, chosen), f"curve{index}", f"{title} by step"))
+            yield title, svg(curve(report.log, name, chosen), f"curve{index}", f"{title} by step")
 
 
 def response_curves(report: Report) -> Iterator[Plot]:
     """The health of the student's own responses by step; empty where steps trained on none."""
     for index, (name, title) in enumerate(RESPONSE_HEALTH.items()):
         if points(report.log, name)[0]:
-            yield Plot(title, svg(curve(report.log, name), f"responses{index}", f"{title} by step"))
+            yield title, svg(curve(report.log, name), f"responses{index}", f"{title} by step")
 
 
 def step_bars(report: Report) -> list[tuple[str, float, str]]:
@@ -79,10 +79,9 @@ def layer_map(report: Report) -> tuple[dict[str, int], dict[str, list[LayerPair]
     """
     if not report.layer_pairs:
         return None
-    layers, pairs = {}, defaultdict(list)
-    for role in ("student", "teacher"):
-        counted = report.models[role].layers if role in report.models else 0
-        layers[role] = max(counted, *(getattr(pair, role) for pair in report.layer_pairs))
+    layers = {role: max(getattr(pair, role) for pair in report.layer_pairs) for role in ("student", "teacher")}
+    layers |= {role: max(depth, report.models[role].layers) for role, depth in layers.items() if role in report.models}
+    pairs = defaultdict(list)
     for pair in report.layer_pairs:
         pairs[pair.granularity].append(pair)
     return layers, pairs

@@ -6,7 +6,6 @@ import functools
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,12 +18,8 @@ from mta_framework.tables.html_text import html_table
 _HEAT_STEPS = 32
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A plot of a page and its title."""
-
-    title: str
-    image: Markup
+Plot = tuple[str, Markup]
+"""The title of a plot of a page, and its image."""
 
 
 def render_template(template: str, **values: Any) -> str:
@@ -43,28 +38,19 @@ def _templates(form: str) -> Environment:
     templates = Environment(
         loader=PackageLoader("mta_framework", "reporting/templates"),
         autoescape=is_html,
-        finalize=None if is_html else _escaped_for_markdown,
+        finalize=None if is_html else lambda value: value if isinstance(value, Markup) else markdown.escape(str(value)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     if is_html:
-        templates.filters |= {"code": _code, "heat": _heat, "html_table": lambda table: Markup(html_table(table))}
+        templates.filters |= {"code": _code, "heat": _heat, "html_table": _as_markup(html_table)}
         templates.globals |= {"custom_properties": lambda: Markup(stylesheet()), "heat_rules": _rules}
     else:
-        renderers: dict[str, Callable[..., str]] = {
-            "markdown_table": markdown.markdown_table,
-            "sentence": markdown.sentence,
-            "code": markdown.code_span,
-            "code_block": markdown.code_block,
-        }
-        templates.filters |= {name: _as_markup(renderer) for name, renderer in renderers.items()}
+        renderers = (markdown.markdown_table, markdown.sentence, markdown.code_span, markdown.code_block)
+        templates.filters |= {renderer.__name__: _as_markup(renderer) for renderer in renderers}
     return templates
-
-
-def _escaped_for_markdown(value: object) -> object:
-    return value if isinstance(value, Markup) else markdown.escape(str(value))
 
 
 def _as_markup(renderer: Callable[..., str]) -> Callable[..., Markup]:

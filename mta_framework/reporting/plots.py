@@ -92,7 +92,11 @@ def intervals(rows: Sequence[Estimate], axis: Axis) -> Figure:
     if axis.zero:
         axes.axvline(0, color=INK, linewidth=1)
     for index, row in enumerate(rows):
-        _estimate(axes, index, row, series(0) if axis.zero else series(index))
+        colour = series(0) if axis.zero else series(index)
+        if row.interval is not None:
+            axes.plot(row.interval, (index, index), color=colour, linewidth=2.4, solid_capstyle="round")
+        axes.plot(row.single, [index] * len(row.single), color=FAINT, linestyle="", marker="|", markersize=7)
+        axes.plot(row.value, index, color=colour, marker="o", markersize=6.5)
     axes.set_yticks(range(len(rows)), [label(row.name, 30) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     if axis.ratios:
@@ -166,13 +170,6 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
 def _figure(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
-
-
-def _estimate(axes: Axes, index: int, row: Estimate, colour: str) -> None:
-    if row.interval is not None:
-        axes.plot(row.interval, (index, index), color=colour, linewidth=2.4, solid_capstyle="round")
-    axes.plot(row.single, [index] * len(row.single), color=FAINT, linestyle="", marker="|", markersize=7)
-    axes.plot(row.value, index, color=colour, marker="o", markersize=6.5)
 
 
 def _by_step(axes: Axes) -> None:

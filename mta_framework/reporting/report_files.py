@@ -10,8 +10,6 @@ from mta_framework.errors import writing_to
 from mta_framework.evaluation.report import REPORT_FILE, Report, report_json
 from mta_framework.storage import write_atomically
 
-REPORT_PAGE = "report.html"
-
 # Matplotlib and Jinja are slow to import: a command that only trains does not wait for them.
 
 
@@ -30,7 +28,7 @@ def write_report(folder: Path, report: Report) -> None:
 
     if report.steps and (folder / report.student_folder).is_dir():
         write_atomically(folder / report.student_folder / CARD, card(report))
-    write_atomically(folder / REPORT_PAGE, run_page(report))
+    write_atomically(folder / "report.html", run_page(report))
     write_atomically(folder / "report.md", report_markdown(report))
     write_atomically(folder / REPORT_FILE, report_json(report))
 

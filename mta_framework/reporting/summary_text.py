@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mta_framework.evaluation.report import Report, ReportedEvaluation
+from mta_framework.evaluation.report import Report, ReportedEvaluation, listed_keys
 from mta_framework.evaluation.score_tables import metrics, score_table, scores_note
 from mta_framework.reporting.training_log import share_by_student
 from mta_framework.tables.table import Table
@@ -110,8 +110,8 @@ def unparsed(report: Report) -> str:
 
 def unused_keys_text(report: Report) -> str:
     """The keys of training rows that nothing reads; empty where there is none."""
-    sets = {name: section.unused_keys for name, section in report.data.items() if section.unused}
-    listed = "; ".join(f"{name}: {keys}" for name, keys in sets.items())
+    sets = {name: section.unused for name, section in report.data.items() if section.unused}
+    listed = "; ".join(f"{name}: {listed_keys(unused)}" for name, unused in sets.items())
     return f"Keys of rows that are not used: {listed}." if listed else ""
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mta_framework.comparison.comparability import first_of
 from mta_framework.errors import Fault, FaultList, InputError, collect_faults
 from mta_framework.registry import Registry
 from mta_framework.runs.folder import RunFolder
@@ -18,9 +19,6 @@ from mta_framework.spec.effects import differences
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.sweep import SweepSpec, read_sweep
 from mta_framework.sweeps.grid import SweepCell, cells_of, name_faults
-
-_NAMED = 3
-"""Number of cells that a message names before it counts the rest."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,7 @@ class CellFaults:
     def _names(self, cells: Sequence[str]) -> str:
         if len(cells) == self._cells:
             return "every cell"
-        named = ", ".join(cells[:_NAMED]) + (f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else "")
-        return f"cell{'s' if len(cells) > 1 else ''} {named}"
+        return f"cell{'s' if len(cells) > 1 else ''} {first_of(cells)}"
 
 
 def bind_sweep(path: Path, registry: Registry) -> BoundSweep:

@@ -48,7 +48,7 @@ class Cluster:
         self._needs = {"num_cpus": max(1, cores // max(self._slots, gpus)), "num_gpus": 1 if gpus else 0}
 
     def outcomes(self, jobs: Sequence[Job], started: Callable[[Job], None]) -> Iterator[Outcome]:
-        """Run all jobs as tasks; see ``Runner.outcomes``. A job counts as started when it is submitted."""
+        """Run all jobs as tasks; see ``Pool.outcomes``. A job counts as started when it is submitted."""
         # Not by decorator: Ray is an optional library. A machine that is lost must not begin the run a second time.
         task = self._ray.remote(max_retries=0, **self._needs)(work)
         waiting, running = list(jobs), dict[Any, tuple[Job, float]]()

@@ -76,7 +76,8 @@ def _cell(sweep: SweepSpec, choices: Sequence[Choice]) -> SweepCell | None:
     if spec is None:
         return None
     labels = tuple(choice.label for choice in choices)
-    name = "-".join(part for label in labels if (part := _slug(label)))
+    slugs = (re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-._") for label in labels)
+    name = "-".join(filter(None, slugs))
     location = {"name": name, "output_dir": str(sweep.folder)}
     changes = (sweep.set, *(choice.settings for choice in choices), location)
     settings = tuple(item for change in changes for item in change.items())
@@ -86,7 +87,3 @@ def _cell(sweep: SweepSpec, choices: Sequence[Choice]) -> SweepCell | None:
 def _row(sweep: SweepSpec, labels: Sequence[str]) -> str:
     pairs = zip(sweep.axes, labels, strict=True)
     return " ".join(label for axis, label in pairs if not axis.is_seeds) or sweep.name
-
-
-def _slug(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-._")

@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 try:
     import fcntl
@@ -98,19 +98,6 @@ class Outcome:
         # The count of faults says less than the fault before it.
         messages = [line.strip() for line in lines if line.strip() and not line.endswith("; nothing was run.")]
         return messages[-1] if messages else f"ended with {self.code}"
-
-
-class Runner(Protocol):
-    """Runs jobs, several at once where there is room."""
-
-    def outcomes(self, jobs: Sequence[Job], started: Callable[[Job], None]) -> Iterator[Outcome]:
-        """Run all jobs and yield each outcome as it comes; closing the iterator ends the jobs that are running.
-
-        Args:
-            jobs: Jobs in the order in which they are started.
-            started: Callback that gets each job when it starts.
-        """
-        ...
 
 
 def launch(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -25,7 +25,12 @@ class Pool:
         self._cores = cores
 
     def outcomes(self, jobs: Sequence[Job], started: Callable[[Job], None]) -> Iterator[Outcome]:
-        """Run all jobs in the slots; see ``Runner.outcomes``."""
+        """Run all jobs and yield each outcome as it comes; closing the iterator ends the jobs that are running.
+
+        Args:
+            jobs: Jobs in the order in which they are started.
+            started: Callback that gets each job when it starts.
+        """
         waiting, running = list(jobs), dict[int, tuple[Job, subprocess.Popen[bytes], float]]()
         try:
             while waiting or running:

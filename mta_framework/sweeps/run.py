@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -20,42 +19,43 @@ from mta_framework.runs import pipeline
 from mta_framework.runs.folder import RunFolder, locked
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.sweeps.bound_sweep import BoundCell, BoundSweep, CellFaults, require_free_sweep
-from mta_framework.sweeps.cluster import cluster
+from mta_framework.sweeps.cluster import Cluster, cluster
 from mta_framework.sweeps.grid import rows_of
-from mta_framework.sweeps.job import PAUSE, Job, Outcome, Runner, is_at_work
+from mta_framework.sweeps.job import PAUSE, Job, Outcome, is_at_work
 from mta_framework.sweeps.pool import Pool, usable_cores, visible_devices
 from mta_framework.sweeps.sweep_progress import SweepProgress
 
+Runner = Pool | Cluster
+"""Runs jobs, several at once where there is room."""
 
-@dataclass(frozen=True)
-class RunnerOptions:
-    """How the runs of a sweep are started.
+
+def runner(slots: int | None, address: str | None) -> AbstractContextManager[Runner]:
+    """The runner that the runs of a sweep are given to.
 
     Args:
         slots: Number of runs at once; None: one, or as many as a cluster has room for.
         address: Address of a Ray cluster; None: this machine.
-        plugin_files: Plugin files that every run loads besides the installed plugins.
     """
-
-    slots: int | None = None
-    address: str | None = None
-    plugin_files: tuple[Path, ...] = ()
-
-    def runner(self) -> AbstractContextManager[Runner]:
-        """The runner that the runs are given to."""
-        if self.address is not None:
-            return cluster(self.address, self.slots)
-        return nullcontext(Pool(self.slots or 1, visible_devices(), usable_cores()))
+    if address is not None:
+        return cluster(address, slots)
+    return nullcontext(Pool(slots or 1, visible_devices(), usable_cores()))
 
 
-def run_sweep(bound: BoundSweep, options: RunnerOptions, resume: bool, tell: Callable[[str], None]) -> list[str]:
+def run_sweep(
+    bound: BoundSweep,
+    runner: AbstractContextManager[Runner],
+    resume: bool,
+    tell: Callable[[str], None],
+    plugin_files: tuple[Path, ...] = (),
+) -> list[str]:
     """Run every cell that is not finished; one that fails doesn't stop the others.
 
     Args:
         bound: A sound sweep.
-        options: How the runs are started.
+        runner: Starts the runs.
         resume: Whether to go on with a sweep that was interrupted.
         tell: Called with a line for everything that happens.
+        plugin_files: Plugin files that every run loads besides the installed plugins.
 
     Returns:
         Names of the runs that failed.
@@ -75,14 +75,14 @@ def run_sweep(bound: BoundSweep, options: RunnerOptions, resume: bool, tell: Cal
             tell(f"{len(bound.cells) - len(waiting)} of {len(bound.cells)} cells are finished")
         if not waiting:
             return []
-        with options.runner() as runner:
+        with runner as started:
             tell("checking models and data, parsing spans")
             _check_and_parse(waiting, teachers, len(bound.cells))
             progress = SweepProgress(len(teachers) + len(waiting), tell)
-            lost = _train_teachers(teachers, runner, options, progress)
-            jobs = [Job(cell.cell.name, cell.run, options.plugin_files) for cell in waiting]
+            lost = _train_teachers(teachers, started, plugin_files, progress)
+            jobs = [Job(cell.cell.name, cell.run, plugin_files) for cell in waiting]
             jobs = [job for job in jobs if not progress.is_lost(job, lost)]
-            _run(jobs, runner, progress)
+            _run(jobs, started, progress)
         return progress.failed
 
 
@@ -145,7 +145,7 @@ def _check_and_parse(cells: Sequence[BoundCell], teachers: Sequence[BoundRun], c
 
 
 def _train_teachers(
-    teachers: Sequence[BoundRun], runner: Runner, options: RunnerOptions, progress: SweepProgress
+    teachers: Sequence[BoundRun], runner: Runner, plugin_files: tuple[Path, ...], progress: SweepProgress
 ) -> set[Path]:
     """Train the teachers, those that others start from first.
 
@@ -158,7 +158,7 @@ def _train_teachers(
         behind = {run.spec.folder for run in waiting}
         ready = [run for run in waiting if run.teacher is None or run.teacher.spec.folder not in behind]
         waiting = [run for run in waiting if run not in ready]
-        jobs = [Job(f"teacher {run.spec.name}", run, options.plugin_files) for run in ready]
+        jobs = [Job(f"teacher {run.spec.name}", run, plugin_files) for run in ready]
         left = [job for job in jobs if not progress.is_lost(job, lost)]
         done = {outcome.job.run.spec.folder for outcome in _run(left, runner, progress) if outcome.finished}
         lost |= {run.spec.folder for run in ready} - done

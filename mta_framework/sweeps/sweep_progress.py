@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import read_report
+from mta_framework.evaluation.score_tables import cell_of
 from mta_framework.runs.folder import RunFolder
 from mta_framework.sweeps.job import Job, Outcome
 
@@ -72,5 +73,4 @@ def _score(folder: RunFolder) -> str:
     if not scores:
         return ""
     score = next((average for average in scores if average.set is None), scores[0])
-    spread = "" if score.deviation is None else f" ± {score.deviation:.2f}"
-    return f": {score.metric} {score.mean:.2f}{spread}"
+    return f": {score.metric} {cell_of(score).text}"

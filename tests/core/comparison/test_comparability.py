@@ -122,11 +122,11 @@ def test_a_metric_that_is_not_there_is_named_with_those_that_are(make_run):
     with pytest.raises(
         InputError, match=r"'rouge'; expected one of the metrics of all runs: rouge_l.*Did you mean 'rouge_l'"
     ):
-        common([read_run(make_run(ONE))]).only(["rouge"])
+        common([read_run(make_run(ONE))], labels=["rouge"])
 
 
 def test_one_metric_can_be_chosen(make_run):
-    shared = common([read_run(make_run(ONE, metrics=(ROUGE, PERPLEXITY)))]).only(["perplexity"])
+    shared = common([read_run(make_run(ONE, metrics=(ROUGE, PERPLEXITY)))], labels=["perplexity"])
     assert [metric.label for metric in shared.metrics] == ["perplexity"]
 
 

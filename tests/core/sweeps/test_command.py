@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 from click.testing import CliRunner
@@ -78,12 +79,14 @@ def test_options_reach_the_sweep_and_plugin_files_its_runs(sweep_dict, write_spe
     hook = "from mta_framework import hookimpl\n\n@hookimpl\ndef mta_register_metrics():\n    return []\n"
     plugin.write_text(hook)
     seen = []
-    monkeypatch.setattr(run, "run_sweep", lambda bound, means, resume, tell: seen.append((means, resume)) or [])
+    monkeypatch.setattr(run, "runner", lambda *options: options)
+    monkeypatch.setattr(run, "run_sweep", lambda bound, *options: seen.append(options) or [])
     monkeypatch.setattr(run, "compare_cells", lambda *_: None)
     path = write_spec(sweep_dict, "sweep.json")
     result = CliRunner().invoke(main, ["-p", str(plugin), "sweep", str(path), "--jobs", "3", "--resume"])
     assert result.exit_code == 0, result.output
-    assert seen == [(run.RunnerOptions(3, None, (plugin,)), True)]
+    ((runner, resume, _, plugin_files),) = seen
+    assert (runner, resume, plugin_files) == ((3, None), True, (plugin,))
 
 
 def test_cells_that_cannot_be_compared_are_a_failed_run(bound, sweep_dict, monkeypatch):
@@ -121,4 +124,4 @@ def test_launcher_with_several_processes_is_refused(bound, sweep_dict, monkeypat
 
     monkeypatch.setattr(run, "processes", Two)
     with pytest.raises(InputError, match="starts processes itself"):
-        run.run_sweep(bound(sweep_dict), run.RunnerOptions(), False, lambda line: None)
+        run.run_sweep(bound(sweep_dict), nullcontext(), False, lambda line: None)

@@ -15,7 +15,7 @@ from mta_framework.runs.inputs import contents
 from mta_framework.storage import write_json
 from mta_framework.sweeps import run as run_module
 from mta_framework.sweeps.job import Job, Outcome
-from mta_framework.sweeps.run import RunnerOptions, run_sweep
+from mta_framework.sweeps.run import run_sweep
 from mta_framework.sweeps.sweep_progress import duration
 
 
@@ -49,15 +49,13 @@ class Pretence:
 
 @pytest.fixture
 def runner(monkeypatch):
-    pretence = Pretence()
-    monkeypatch.setattr(RunnerOptions, "runner", lambda means: nullcontext(pretence))
     monkeypatch.setattr(run_module.pipeline, "plan", lambda run: None)
-    return pretence
+    return Pretence()
 
 
 def test_teacher_is_trained_once_and_before_all_cells(sweep_dict, bound, runner):
     lines = []
-    assert run_sweep(bound(sweep_dict), RunnerOptions(), False, lines.append) == []
+    assert run_sweep(bound(sweep_dict), nullcontext(runner), False, lines.append) == []
     cells = ["KL-seed-3", "KL-seed-4", "KL-MTA-seed-3", "KL-MTA-seed-4"]
     assert runner.done == ["teacher teacher", *cells]
     assert lines[-1] == "[5/5] finished KL-MTA-seed-4 in 1 min 5 s"
@@ -72,7 +70,7 @@ def test_teachers_of_teachers_come_first_and_lost_ones_take_their_cells_along(
     write_spec(second, "second.json")
     sweep_dict["axes"][1] = {"name": "from", "cells": {"one": {}, "two": {"teacher.run": "second.json"}}}
     runner.failing = ("teacher second",)
-    failed = run_sweep(bound(sweep_dict), RunnerOptions(), False, lambda line: None)
+    failed = run_sweep(bound(sweep_dict), nullcontext(runner), False, lambda line: None)
     assert runner.done == ["teacher teacher", "teacher first", "teacher second", "KL-one", "KL-MTA-one"]
     assert failed == ["teacher second", "KL-two", "KL-MTA-two"]
 
@@ -80,49 +78,49 @@ def test_teachers_of_teachers_come_first_and_lost_ones_take_their_cells_along(
 def test_failed_cell_stops_no_other_and_is_the_only_one_to_run_again(sweep_dict, bound, runner):
     runner.failing = ("KL-seed-4",)
     lines = []
-    assert run_sweep(bound(sweep_dict), RunnerOptions(), False, lines.append) == ["KL-seed-4"]
+    assert run_sweep(bound(sweep_dict), nullcontext(runner), False, lines.append) == ["KL-seed-4"]
     log = bound(sweep_dict).sweep.folder / "KL-seed-4" / "run.log"
     assert f"[3/5] failed KL-seed-4: The run failed: on purpose (see {log})" in lines
     with pytest.raises(InputError, match="4 of its 4 cells begun"):
-        run_sweep(bound(sweep_dict), RunnerOptions(), False, lines.append)
+        run_sweep(bound(sweep_dict), nullcontext(runner), False, lines.append)
     runner.failing, runner.done = (), []
-    assert run_sweep(bound(sweep_dict), RunnerOptions(), True, lines.append) == []
+    assert run_sweep(bound(sweep_dict), nullcontext(runner), True, lines.append) == []
     assert runner.done == ["KL-seed-4"]
 
 
 def test_run_that_ends_with_0_and_without_a_report_has_failed(sweep_dict, bound, runner):
     runner.vanishing = ("teacher teacher",)
     lines = []
-    failed = run_sweep(bound(sweep_dict), RunnerOptions(), False, lines.append)
+    failed = run_sweep(bound(sweep_dict), nullcontext(runner), False, lines.append)
     assert failed == ["teacher teacher", "KL-seed-3", "KL-seed-4", "KL-MTA-seed-3", "KL-MTA-seed-4"]
     assert runner.done == ["teacher teacher"]
     assert any("failed teacher teacher: ended with 0 before its report was written (see " in line for line in lines)
 
 
 def test_report_of_an_earlier_evaluation_does_not_finish_a_run(sweep_dict, bound, runner):
-    run_sweep(bound(sweep_dict), RunnerOptions(), False, lambda line: None)
+    run_sweep(bound(sweep_dict), nullcontext(runner), False, lambda line: None)
     sweep_dict["set"]["evaluation.temperature"] = 1.0
     runner.vanishing = ("KL-seed-3",)
-    assert run_sweep(bound(sweep_dict), RunnerOptions(), True, lambda line: None) == ["KL-seed-3"]
+    assert run_sweep(bound(sweep_dict), nullcontext(runner), True, lambda line: None) == ["KL-seed-3"]
     assert [cell.cell.name for cell in bound(sweep_dict).cells if cell.state != "finished"] == ["KL-seed-3"]
 
 
 def test_cell_that_is_evaluated_anew_is_gone_on_with_and_another_spec_is_refused(sweep_dict, bound, runner):
-    run_sweep(bound(sweep_dict), RunnerOptions(), False, lambda line: None)
+    run_sweep(bound(sweep_dict), nullcontext(runner), False, lambda line: None)
     runner.done.clear()
     sweep_dict["set"]["evaluation.temperature"] = 1.0
-    run_sweep(bound(sweep_dict), RunnerOptions(), True, lambda line: None)
+    run_sweep(bound(sweep_dict), nullcontext(runner), True, lambda line: None)
     assert runner.done == ["KL-seed-3", "KL-seed-4", "KL-MTA-seed-3", "KL-MTA-seed-4"]
     sweep_dict["set"]["training.batch_size"] = 4
     with pytest.raises(InputError, match=r"cell KL-seed-3: training\.batch_size: is not what the run in"):
-        run_sweep(bound(sweep_dict), RunnerOptions(), True, lambda line: None)
+        run_sweep(bound(sweep_dict), nullcontext(runner), True, lambda line: None)
 
 
 def test_new_cells_join_a_sweep_that_is_finished(sweep_dict, bound, runner):
-    run_sweep(bound(sweep_dict), RunnerOptions(), False, lambda line: None)
+    run_sweep(bound(sweep_dict), nullcontext(runner), False, lambda line: None)
     runner.done.clear()
     sweep_dict["axes"][1]["values"].append(5)
-    run_sweep(bound(sweep_dict), RunnerOptions(), True, lambda line: None)
+    run_sweep(bound(sweep_dict), nullcontext(runner), True, lambda line: None)
     assert runner.done == ["KL-seed-5", "KL-MTA-seed-5"]
 
 
@@ -140,7 +138,7 @@ def test_runs_that_others_are_at_work_on_are_waited_for_and_not_begun_again(swee
 
     monkeypatch.setattr(run_module, "is_at_work", is_at_work)
     lines = []
-    assert run_sweep(sweep, RunnerOptions(), False, lines.append) == []
+    assert run_sweep(sweep, nullcontext(runner), False, lines.append) == []
     assert lines[0] == "waiting for KL-seed-3, KL-seed-4: another process is at work there"
     assert runner.done == ["KL-seed-3", "teacher teacher", "KL-seed-4", "KL-MTA-seed-3", "KL-MTA-seed-4"]
 
@@ -148,7 +146,7 @@ def test_runs_that_others_are_at_work_on_are_waited_for_and_not_begun_again(swee
 def test_models_and_data_are_looked_at_once_for_cells_that_share_them(sweep_dict, bound, runner, monkeypatch):
     planned = []
     monkeypatch.setattr(run_module.pipeline, "plan", lambda run: planned.append(run.spec.name))
-    run_sweep(bound(sweep_dict), RunnerOptions(), False, lambda line: None)
+    run_sweep(bound(sweep_dict), nullcontext(runner), False, lambda line: None)
     assert planned == ["teacher", "KL-seed-3", "KL-MTA-seed-3"]
 
 
@@ -156,7 +154,7 @@ def test_termination_is_taken_as_an_interruption(sweep_dict, bound, runner, monk
     monkeypatch.setattr(run_module.pipeline, "plan", lambda run: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(bound(sweep_dict), RunnerOptions(), False, lambda line: None)
+        run_sweep(bound(sweep_dict), nullcontext(runner), False, lambda line: None)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -166,7 +164,7 @@ def test_sweep_that_another_process_holds_is_refused(sweep_dict, bound, runner):
     bound_sweep = bound(sweep_dict)
     bound_sweep.sweep.folder.mkdir(parents=True)
     with FileLock(bound_sweep.sweep.folder / ".lock"), pytest.raises(RunError, match="another process is at work"):
-        run_sweep(bound_sweep, RunnerOptions(), False, lambda line: None)
+        run_sweep(bound_sweep, nullcontext(runner), False, lambda line: None)
 
 
 def test_state_follows_the_folder(sweep_dict, bound):
