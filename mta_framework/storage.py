@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,107 @@ def _large_file_digest(path: str, size: int, changed_ns: int, inode: int) -> str
 def _read_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+MANIFEST = "files.json"
+"""Name of the manifest of a folder: names of files that lie there -> size in bytes, and digest."""
+
+_MANIFEST_KEYS = {"bytes": int, "sha256": str}
+
+
+def inner_files(folder: Path) -> dict[str, Path]:
+    """Return the files inside of a folder, except its manifest, by their names relative to it."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST)
+    return {path.relative_to(folder).as_posix(): path for path in files}
+
+
+def write_manifest(folder: Path, files: Mapping[str, Path]) -> None:
+    """Write the manifest of a folder, with sizes and digests by which damage is noticed when the files are used again.
+
+    Args:
+        folder: Folder of the files.
+        files: Name relative to ``folder``, with ``/`` -> the file, where it lies now.
+    """
+    (folder / MANIFEST).unlink(missing_ok=True)
+    write_json(folder / MANIFEST, {name: _entry(path) for name, path in files.items()})
+
+
+def add_to_manifest(folder: Path, name: str) -> None:
+    """Note the present content of a file in the manifest of its folder; other entries stay as they are.
+
+    Args:
+        folder: Folder with a manifest or, up to now, without one.
+        name: Name of the file relative to ``folder``.
+    """
+    try:
+        entries = _read_manifest(folder) if (folder / MANIFEST).exists() else {}
+    except (OSError, ValueError):  # whoever reads it reports the damage
+        return
+    write_json(folder / MANIFEST, entries | {name: _entry(folder / name)})
+
+
+def damaged_files(folder: Path, names: tuple[str, ...] = ("",), contents: bool = True) -> Iterator[tuple[str, str]]:
+    """Yield the name of each file that is not as the manifest has it, and the problem as part of a sentence.
+
+    Args:
+        folder: Folder with a manifest; one that is missing or damaged is the only problem.
+        names: Names of the files that are checked, or their beginnings.
+        contents: Whether contents are read, and not only sizes.
+    """
+    try:
+        entries = _read_manifest(folder)
+    except FileNotFoundError:
+        yield MANIFEST, "is missing"
+        return
+    except (OSError, ValueError) as error:
+        yield MANIFEST, f"cannot be read ({error})"
+        return
+    intact = []
+    for name in (name for name in entries if name.startswith(names)):
+        if problem := _size_problem(folder / name, entries[name]["bytes"]):
+            yield name, problem
+        else:
+            intact.append(name)
+    for name in intact if contents else ():
+        if problem := _content_problem(folder / name, entries[name]["sha256"]):
+            yield name, problem
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+
+
+def _size_problem(path: Path, size: int) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    actual = path.stat().st_size
+    return f"has {actual:,} bytes instead of {size:,}" if actual != size else None
+
+
+def _content_problem(path: Path, expected: str) -> str | None:
+    try:
+        return "has another content than was written" if file_digest(path) != expected else None
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Entries by name of the file.
+
+    Raises:
+        OSError: There is no manifest, or it cannot be read.
+        ValueError: It holds something else.
+    """
+    try:
+        entries: dict[str, dict[str, Any]] = read_json(folder / MANIFEST)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"a {type(entries).__name__} in place of an object")
+    for name, entry in entries.items():
+        if not isinstance(entry, dict) or {key: type(entry.get(key)) for key in _MANIFEST_KEYS} != _MANIFEST_KEYS:
+            raise ValueError(f"no size and digest of {name}")
+    return entries
 
 
 class Shards:

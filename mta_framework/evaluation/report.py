@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mta_framework.errors import Fault, InputError, error_message
+from mta_framework.storage import MANIFEST, damaged_files
 from mta_framework.types import LayerPair, MeanKind, Span
 from mta_framework.types.log_entries import BestCheckpoint
 
@@ -267,11 +268,14 @@ def read_report(folder: Path) -> Report:
     """Read the report of a run.
 
     Raises:
-        InputError: The file is missing, holds no report, or was written by a newer version.
+        InputError: The file is missing, holds no report, was changed or was written by a newer version.
     """
     path, hint = folder / REPORT_FILE, "Write it again: mta run SPEC --resume."
     if newer := newer_fault(folder):
         raise InputError([newer])
+    if (folder / MANIFEST).is_file() and path.is_file():
+        for name, problem in damaged_files(folder, (REPORT_FILE,)):
+            raise InputError([Fault(str(folder / name), problem, "the file as the run wrote it", hint)])
     try:
         return _adapter().validate_json(path.read_bytes())
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from mta_framework.alignment.importance import CheckedImportance
 from mta_framework.data.prompts import Sample, training_samples
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import SampleTokenizer
-from mta_framework.errors import Fault, InputError, RunError, as_plugin_error
+from mta_framework.errors import Fault, FaultList, InputError, RunError, as_plugin_error
 from mta_framework.interfaces import ImportanceEstimator, MeasuringLayerMapper, SpanExtractor
 from mta_framework.models.run_models import RunModels
 from mta_framework.models.state_reader import StateReader
@@ -23,6 +23,7 @@ from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.reporting.span_statistics import Speed, statistics_notes, statistics_table
 from mta_framework.runs.build import alignment_layers, recorded_layers, span_cache_folder
 from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.manifest import export_faults, input_faults
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import summarised_models
 from mta_framework.spans.cache import SpanCache
@@ -146,6 +147,10 @@ def _require_teacher(bound: BoundRun) -> None:
         problem = f"has not been trained yet (got {bound.teacher.path})"
         hint = f"Run it first: mta run {bound.teacher.path}, or leave out --importance."
         raise InputError([Fault("teacher.run", problem, "a trained teacher with --importance", hint)])
+    faults = FaultList(input_faults(bound.spec))
+    if bound.teacher is not None:
+        faults.extend(export_faults(RunFolder.of(bound.teacher.spec)))
+    faults.raise_any()
 
 
 def _marked(

@@ -8,7 +8,7 @@ from mta_framework.comparison import renderings
 from mta_framework.comparison.results import Comparison
 from mta_framework.errors import writing_to
 from mta_framework.evaluation.report import REPORT_FILE, Report, report_json
-from mta_framework.storage import write_atomically
+from mta_framework.storage import add_to_manifest, write_atomically
 
 # Matplotlib and Jinja are slow to import: a command that only trains does not wait for them.
 
@@ -31,6 +31,7 @@ def write_report(folder: Path, report: Report) -> None:
     write_atomically(folder / "report.html", run_page(report))
     write_atomically(folder / "report.md", report_markdown(report))
     write_atomically(folder / REPORT_FILE, report_json(report))
+    add_to_manifest(folder, REPORT_FILE)
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:

@@ -29,7 +29,7 @@ from mta_framework.spans.cache import SpanCache
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.training import DTYPE_OF_PRECISION, GenerationSection
-from mta_framework.storage import read_json, write_json
+from mta_framework.storage import MANIFEST, add_to_manifest, read_json, write_json
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.selection import AnswerScore
 from mta_framework.training.train import total_steps
@@ -211,8 +211,10 @@ def measured_layers(
             return recorded_layers(file)
         similarity = compare()
         pairs = _checked_pairs(mapper, run_models, lambda: mapper.choose(similarity))
+        (file.parent / MANIFEST).unlink(missing_ok=True)  # that of an earlier attempt
         entries = [asdict(pair) | {"cka": similarity.across[pair.student - 1][pair.teacher - 1]} for pair in pairs]
         write_json(file, {"pairs": entries, **asdict(similarity)})
+        add_to_manifest(file.parent, file.name)
         listed = ", ".join(f"{pair} (CKA {entry['cka']:.2f})" for pair, entry in zip(pairs, entries, strict=True))
         print(f"Key layers, measured: {listed}")
         return pairs

@@ -25,7 +25,7 @@ class RunFolder:
     ``spec.json`` (resolved), ``inputs.json`` (digests of data and models), ``key-layers.json`` (where they are
     measured), ``geometry.json`` (of spans, with an alignment), ``checkpoints/``, ``tensorboard/``, ``training.json``
     (log), ``student/`` (the export; it exists once training is done), ``predictions/``, ``report.json``, ``report.md``,
-    ``report.html``.
+    ``report.html``, ``files.json`` (sizes and digests of export, log, records and report).
 
     Args:
         path: The directory.

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mta_framework.data.records import hub_fingerprint
-from mta_framework.errors import Fault
+from mta_framework.errors import Fault, FaultList
 from mta_framework.models.fingerprint import Content, model_content, source_contents
 from mta_framework.runs.folder import RunFolder, saved_spec
+from mta_framework.runs.manifest import export_faults
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.spec.data import DatasetSection
 from mta_framework.spec.evaluation_spec import EvaluationSpec
@@ -25,6 +26,9 @@ def contents(bound: BoundRun | BoundEvaluation) -> dict[str, Content]:
 
     What lies on the hub is identified by commit (models) or fingerprint (data sets). Left out is what cannot be known
     now: the student of a ``teacher.run`` that is not trained, and everything that is missing.
+
+    Raises:
+        InputError: The student of ``teacher.run`` is damaged.
     """
     known = data_contents(bound.spec)
     for where, section in model_inputs(bound.spec):
@@ -32,6 +36,7 @@ def contents(bound: BoundRun | BoundEvaluation) -> dict[str, Content]:
     if isinstance(bound, BoundRun) and bound.teacher is not None:
         teacher = RunFolder.of(bound.teacher.spec)
         if teacher.is_trained:
+            FaultList(export_faults(teacher)).raise_any()
             known["teacher.run"] = model_content(teacher.student)
     return known
 

@@ -36,6 +36,7 @@ from mta_framework.runs.build import alignment, measured_layers, similarity, ter
 from mta_framework.runs.candidates import evaluated_model, models_of_run
 from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.runs.inputs import contents
+from mta_framework.runs.manifest import publish_student
 from mta_framework.runs.plan import Plan, estimate_memory, selection_text
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.preparation import RunInputs, prepare_evaluation, prepare_run
@@ -179,7 +180,9 @@ def _train(bound: BoundRun, inputs: RunInputs, run_models: RunModels, folder: Ru
     geometry.after()
     if processes().is_main_process:
         write_json(folder.training_log, asdict(log))
-        save_student(student, run_models.tokenizer, run_models.turn_end.stop_ids, folder.student)
+        unpublished = folder.path / "student.unpublished"
+        save_student(student, run_models.tokenizer, run_models.turn_end.stop_ids, unpublished)
+        publish_student(folder, unpublished)
     processes().wait_for_everyone()
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 
 from mta_framework.data.batches import GroupedSampler, validation_fault
 from mta_framework.data.prepare import PreparedData, prepare
-from mta_framework.distributed import processes
+from mta_framework.distributed import processes, run_on_main
 from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.evaluation.evaluate import EvaluationSet
 from mta_framework.evaluation.sets import read_sets
@@ -22,6 +22,7 @@ from mta_framework.models.run_models import RunModels
 from mta_framework.runs.build import alignment_layers, base_loss_layers, require_terms, span_cache_folder
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.integrity import require_whole
+from mta_framework.runs.manifest import input_faults
 from mta_framework.runs.model_checks import (
     block_faults,
     evaluation_faults,
@@ -124,6 +125,7 @@ def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[Eva
     model = EvaluatedModel(spec.model, processes().device)
     with collect_faults(faults):
         require_same_evaluation(bound)
+    faults += run_on_main(lambda: list(input_faults(spec)))
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: [model.summary.config])
     with collect_faults(faults):
         template = spec.template, model.tokenizer, "template", spec.template_options

@@ -76,7 +76,8 @@ def require_same(bound: BoundRun) -> None:
         for where, then, now in differences(RunSpec, before, after, ("weights",))
     ]
     if folder.inputs.is_file():
-        faults += changed_inputs(bound, folder)
+        with collect_faults(faults):
+            faults += changed_inputs(bound, folder)
     else:
         with collect_faults(faults):
             _require_empty(folder, folder.inputs, "the digests of the inputs that the run began with")

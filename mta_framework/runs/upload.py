@@ -9,8 +9,9 @@ import huggingface_hub
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from mta_framework.errors import Fault, InputError, RunError, error_message
+from mta_framework.errors import Fault, FaultList, InputError, RunError, error_message
 from mta_framework.runs.folder import RunFolder
+from mta_framework.runs.manifest import export_faults
 
 
 def open_repository(name: str, where: str, public: bool = False) -> str:
@@ -65,14 +66,15 @@ def upload(folder: RunFolder, repository: str) -> str:
 
 
 def require_pushable(folder: RunFolder) -> None:
-    """Refuse a folder without a finished run.
+    """Refuse a folder without a finished run, or whose exported student is damaged.
 
     Raises:
-        InputError: It holds none.
+        InputError: It holds none, or files of the student are not as the run wrote them.
     """
     if not folder.is_finished:
         hint = "Name the folder runs/NAME; a run that is not finished goes on by mta run SPEC --resume."
         raise InputError([Fault("RUN", f"holds no finished run (got {folder.path})", "the folder of a run", hint)])
+    FaultList(export_faults(folder)).raise_any()
 
 
 def _fault(name: str, where: str) -> Fault | None:

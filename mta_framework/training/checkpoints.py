@@ -29,7 +29,7 @@ from transformers import TrainerState
 from mta_framework.errors import Fault, InputError, MTAError, RunError, as_plugin_error, error_text
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.models.export import load_weights, save_weights
-from mta_framework.storage import bring_to_disk, file_digest, write_atomically
+from mta_framework.storage import bring_to_disk, damaged_files, inner_files, write_manifest
 from mta_framework.training.distiller import Distiller, plugin_label
 
 STUDENT = "student"
@@ -37,8 +37,6 @@ STUDENT = "student"
 PROJECTIONS = "projections.safetensors"
 
 STATE = "memory.json"
-
-MANIFEST = "files.json"
 
 TRAINER_STATE = "trainer_state.json"
 
@@ -183,7 +181,7 @@ def _problem(checkpoint: Path) -> str | None:
 
 def complete_checkpoints(folder: Path) -> list[Path]:
     """List the checkpoints whose files are all there and of the right size, oldest first; contents are not read."""
-    return [path for path in _checkpoints(folder) if _incompleteness(path) is None]
+    return [path for path in _checkpoints(folder) if damage(path, contents=False) is None]
 
 
 def trainer_state(checkpoint: Path) -> TrainerState:
@@ -241,7 +239,7 @@ def publish(folder: Path, step: int, keep: int, best_step: int | None = None) ->
     """
     target = path_of(folder, step)
     partial = folder / "partial" / target.name
-    write_manifest(partial)
+    write_manifest(partial, inner_files(partial))
     bring_to_disk(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
@@ -250,7 +248,7 @@ def publish(folder: Path, step: int, keep: int, best_step: int | None = None) ->
     kept = [path for path in complete_checkpoints(folder) if _step(path) <= step][-keep:]
     for path in _checkpoints(folder):
         if path not in kept and _step(path) != best_step:
-            if problem := _incompleteness(path):
+            if problem := damage(path, contents=False):
                 _log.warning("%s is damaged (%s) and is deleted", path, problem)
             shutil.rmtree(path)
 
@@ -275,51 +273,11 @@ def _require_json(state: JsonValue) -> JsonValue:
     return state
 
 
-def write_manifest(folder: Path) -> None:
-    """Write the list of a folder's files, with their sizes and digests."""
-    (folder / MANIFEST).unlink(missing_ok=True)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    entries = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-        for path in files
-    }
-    write_atomically(folder / MANIFEST, json.dumps(entries, indent=2))
+def damage(checkpoint: Path, contents: bool = True) -> str | None:
+    """Describe the damage to a checkpoint, as part of a sentence; None: its files are as they were written.
 
-
-def damage(folder: Path) -> str | None:
-    """Describe the damage to a folder with a manifest, as part of a sentence; None: its files are as written."""
-    return _incompleteness(folder) or _changed_content(folder)
-
-
-def _incompleteness(folder: Path) -> str | None:
-    """What is wrong with the files of a folder by their sizes; None: they are all there."""
-    try:
-        for name, entry in _manifest(folder).items():
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if (actual := path.stat().st_size) != entry["bytes"]:
-                return f"{name} has {actual:,} bytes instead of {entry['bytes']:,}"
-            if not isinstance(entry["sha256"], str):
-                raise TypeError(f"digest {entry['sha256']}")
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
-        return f"{MANIFEST} cannot be read ({error})"
-    return None
-
-
-def _changed_content(folder: Path) -> str | None:
-    """Which file of a complete folder has another content than was written; None: none has."""
-    for name, entry in _manifest(folder).items():
-        try:
-            if file_digest(folder / name) != entry["sha256"]:
-                return f"{name} has another content than was written"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-    return None
-
-
-def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    entries: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return entries
+    Args:
+        checkpoint: Folder of the checkpoint.
+        contents: Whether contents are read, and not only sizes.
+    """
+    return next((f"{name} {problem}" for name, problem in damaged_files(checkpoint, contents=contents)), None)

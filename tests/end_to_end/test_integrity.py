@@ -33,6 +33,12 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def edit(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
@@ -57,44 +63,85 @@ DAMAGES = {
         lambda run: garble(run / "inputs.json"),
         ["student/inputs.json: cannot be read (got JSONDecodeError"],
     ),
-    "no log": (lambda run: (run / "training.json").unlink(), ["student/training.json: is missing; "]),
-    "a garbled log": (lambda run: garble(run / "training.json"), ["student/training.json: is not what a run writes"]),
-    "an edited log": (
-        lambda run: edit(run / "training.json", history="none"),
-        ["student/training.json: is not what a run writes (got history: Input should be"],
+    "no log": (
+        lambda run: (run / "training.json").unlink(),
+        ["student/training.json: is missing; expected the file as the run wrote it. Put it back; or delete "],
+    ),
+    "a garbled log": (lambda run: garble(run / "training.json"), ["student/training.json: has 9 bytes instead of "]),
+    "a flipped bit in the log": (
+        lambda run: flip(run / "training.json"),
+        [
+            "student/training.json: has another content than was written; expected the file as the run wrote it. "
+            "Put it back; or delete ",
+            "student/training.json and ",
+            "/student/student, then resume that run: it is made anew from the last checkpoint.",
+        ],
     ),
     "no key layers": (lambda run: (run / "key-layers.json").unlink(), ["student/key-layers.json: is missing; "]),
-    "edited key layers": (
-        lambda run: edit(run / "key-layers.json", pairs=[{"student": 1}]),
+    "a flipped bit in the key layers": (
+        lambda run: flip(run / "key-layers.json"),
+        ["student/key-layers.json: has another content than was written"],
+    ),
+    "edited key layers before training is done": (
+        lambda run: [
+            shutil.rmtree(run / "student"),
+            edit(run / "key-layers.json", pairs=[{"student": 1}]),
+        ],
+        ["student/key-layers.json: has ", "1 fault; nothing was run."],
+    ),
+    "edited key layers, and no manifest, before training is done": (
+        lambda run: [
+            shutil.rmtree(run / "student"),
+            (run / "files.json").unlink(),
+            edit(run / "key-layers.json", pairs=[{"student": 1}]),
+        ],
         ["student/key-layers.json: is not what a run writes (got KeyError: 'teacher')"],
     ),
-    "a garbled geometry": (lambda run: garble(run / "geometry.json"), ["student/geometry.json: is not what a run"]),
+    "a flipped bit in the key layers before training is done": (
+        lambda run: [shutil.rmtree(run / "student"), flip(run / "key-layers.json")],
+        ["student/key-layers.json: has another content than was written"],
+    ),
+    "a garbled geometry": (lambda run: garble(run / "geometry.json"), ["student/geometry.json: has 9 bytes instead"]),
+    "a garbled geometry before training is done": (
+        lambda run: [shutil.rmtree(run / "student"), garble(run / "geometry.json")],
+        ["student/geometry.json: is not what a run writes (got JSONDecodeError"],
+    ),
     "no weights": (
         lambda run: (run / "student" / "model.safetensors").unlink(),
-        ["student/student: has no weights, i.e. no .safetensors file"],
+        ["student/student/model.safetensors: is missing"],
     ),
     "weights cut off": (
         lambda run: cut(run / "student" / "model.safetensors"),
-        ["student/student: has a damaged file (got model.safetensors: SafetensorError"],
+        ["student/student/model.safetensors: has ", " bytes instead of "],
+    ),
+    "a flipped bit in the weights": (
+        lambda run: flip(run / "student" / "model.safetensors"),
+        ["student/student/model.safetensors: has another content than was written"],
     ),
     "no tokenizer": (
         lambda run: (run / "student" / "tokenizer.json").unlink(),
-        ["student/student: lacks tokenizer.json"],
+        ["student/student/tokenizer.json: is missing"],
     ),
-    "a garbled configuration": (
-        lambda run: garble(run / "student" / "config.json"),
-        ["student/student: has a damaged file (got config.json: JSONDecodeError"],
+    "a flipped bit in the configuration": (
+        lambda run: flip(run / "student" / "config.json"),
+        ["student/student/config.json: has another content than was written"],
     ),
-    "weights of the teacher cut off": (
-        lambda run: cut(run.with_name("teacher") / "student" / "model.safetensors"),
-        ["teacher.run: has other content than the run in ", "(got model.safetensors "],
+    "no manifest": (lambda run: (run / "files.json").unlink(), ["student/files.json: is missing"]),
+    "a garbled manifest": (lambda run: garble(run / "files.json"), ["student/files.json: cannot be read (Expecting"]),
+    "a flipped bit in the weights of the teacher": (
+        lambda run: flip(run.with_name("teacher") / "student" / "model.safetensors"),
+        [
+            "teacher/student/model.safetensors: has another content than was written",
+            "Put it back; or delete ",
+            "/teacher/student, then resume that run",
+        ],
     ),
     "no log of the teacher, and no weights": (
         lambda run: [
             (run.with_name("teacher") / "training.json").unlink(),
             (run / "student" / "model.safetensors").unlink(),
         ],
-        ["teacher/training.json: is missing", "student/student: has no weights", "2 faults"],
+        ["teacher/training.json: is missing", "student/student/model.safetensors: is missing", "2 faults"],
     ),
     "a report of a newer version": (
         lambda run: edit(run / "report.json", format=99),
@@ -182,10 +229,7 @@ def test_one_flipped_bit_in_a_checkpoint_is_noticed_and_an_earlier_one_used(name
     run = tmp_path / "runs" / "student"
     weights = (run / "student" / "model.safetensors").read_bytes()
     shutil.rmtree(run / "student")
-    file = run / "checkpoints" / "checkpoint-2" / name
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+    flip(run / "checkpoints" / "checkpoint-2" / name)
     result = resume(spec)
     assert result.exit_code == 0, result.output
     reason = f"checkpoint-2 is damaged ({name} has another content than was written); continuing from checkpoint-1"
@@ -193,14 +237,53 @@ def test_one_flipped_bit_in_a_checkpoint_is_noticed_and_an_earlier_one_used(name
     assert (run / "student" / "model.safetensors").read_bytes() == weights
 
 
-def test_an_export_that_does_not_load_is_named_by_its_folder(spec_dict, write_spec, run_once, tmp_path):
-    spec = write_spec(
-        {**spec_dict, "alignment": None, "evaluation": {**spec_dict["evaluation"], "models": ["student"]}}
-    )
+@pytest.mark.parametrize(
+    "reuse", ["evaluate the run", "evaluate the export", "push", "teacher.path", "teacher weights"]
+)
+def test_a_flipped_bit_in_an_export_is_noticed_by_whoever_reuses_it(
+    reuse, spec, spec_dict, write_spec, run_once, tmp_path
+):
     run_once(spec)
     run = tmp_path / "runs" / "student"
-    shutil.rmtree(run / "predictions")
-    edit(run / "student" / "config.json", num_hidden_layers=5)
-    result = resume(spec)
+    flip(run / "student" / "model.safetensors")
+    short = ("--set", "evaluation.max_new_tokens=6", "-o", tmp_path / "scores")
+    rows = ("--data", f"test={tmp_path / 'train.jsonl'}", *short)
+    arguments = {
+        "evaluate the run": ("evaluate", run, *rows),
+        "evaluate the export": ("evaluate", run / "student", *rows),
+        "push": ("push", run, "small"),
+    }
+    if reuse == "teacher.path":
+        document = {**spec_dict, "name": "next", "teacher": {"path": str(run / "student")}, "alignment": None}
+        arguments[reuse] = ("run", write_spec({**document, "evaluation": None}, "next.json"))
+    if reuse == "teacher weights":
+        flip(run.with_name("teacher") / "student" / "model.safetensors")
+        run = run.with_name("teacher")
+        arguments[reuse] = ("spans", spec, "--importance")
+    result = CliRunner().invoke(main, list(map(str, arguments[reuse])))
+    assert result.exit_code == 2, result.output
+    fault = f"{run / 'student' / 'model.safetensors'}: has another content than was written; expected"
+    assert fault in result.output.replace("\n", "")
+    assert "1 fault" in result.output
+
+
+def test_a_flipped_bit_in_a_report_is_noticed_where_runs_are_compared(spec_dict, write_spec, run_once, tmp_path):
+    run_once(write_spec({**spec_dict, "alignment": None}))
+    report = tmp_path / "runs" / "student" / "report.json"
+    text = report.read_text()
+    report.write_text(text.replace('"seed": 1', '"seed": 3', 1))
+    result = CliRunner().invoke(main, ["compare", str(report.parent)])
     assert result.exit_code == 2
-    assert f"{run / 'student'}: lacks weights, or has them in another shape" in result.output
+    assert "report.json: has another content than was written" in result.output
+    assert "Write it again: mta run SPEC --resume." in result.output
+    report.write_text(text)
+    assert CliRunner().invoke(main, ["compare", str(report.parent)]).exit_code == 0
+
+
+def test_a_changed_copy_of_an_export_is_a_model_of_its_own(spec, run_once, tmp_path):
+    run_once(spec)
+    copy = shutil.copytree(tmp_path / "runs" / "student" / "student", tmp_path / "copy")
+    edit(copy / "generation_config.json", temperature=0.5)
+    rows, short = f"test={tmp_path / 'train.jsonl'}", ("--seeds", "1", "--set", "evaluation.max_new_tokens=2")
+    arguments = ["evaluate", str(copy), "--data", rows, "-o", str(tmp_path / "scores"), *short]
+    assert CliRunner().invoke(main, arguments).exit_code == 0

@@ -57,9 +57,13 @@ class FinishedRuns:
         unfinished.rename(source)
 
     def _copy_from(self, source: Path) -> None:
+        from mta_framework.storage import add_to_manifest
+
         shutil.copytree(source / "runs", self.folder / "runs", dirs_exist_ok=True)
         made_in = (source / "made-in").read_text(encoding="utf-8")
         for path in (self.folder / "runs").rglob("*.json"):
             # What lies in a checkpoint is of a size that the checkpoint knows.
             if "checkpoints" not in path.parts and made_in in (text := path.read_text(encoding="utf-8")):
                 path.write_text(text.replace(made_in, str(self.folder)), encoding="utf-8")
+                if path.name == "report.json":
+                    add_to_manifest(path.parent, path.name)

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
+from mta_framework.storage import inner_files, write_manifest
+
 
 class Hub:
     """Stands in for ``HfApi``: keeps what it is asked, and fails on demand."""
@@ -42,6 +44,8 @@ def finish(folder):
     for name in ("config.json", "model.safetensors", "README.md"):
         (folder / "student" / name).write_text("{}")
     (folder / "report.json").write_text("{}")
+    exported = inner_files(folder / "student")
+    write_manifest(folder, {f"student/{name}": path for name, path in exported.items()})
     return folder
 
 
@@ -52,6 +56,15 @@ def test_a_finished_run_is_uploaded_with_its_card_to_a_private_repository(mta, h
     assert hub.created == [("small", private, True)]
     files = ["README.md", "config.json", "model.safetensors"]
     assert hub.uploaded == [("me/small", files, "Upload small, distilled with mta-framework")]
+
+
+def test_a_damaged_student_is_not_pushed(mta, hub, tmp_path):
+    run = finish(tmp_path / "runs" / "small")
+    (run / "student" / "model.safetensors").write_text("{]")
+    result = mta("push", run, "small")
+    assert result.exit_code == 2
+    assert "model.safetensors: has another content than was written; expected the file as the run" in result.stderr
+    assert (hub.created, hub.uploaded) == ([], [])
 
 
 def test_an_unfinished_run_is_not_pushed(mta, hub, tmp_path):

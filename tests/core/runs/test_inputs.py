@@ -13,14 +13,15 @@ import pytest
 
 from mta_framework.errors import InputError
 from mta_framework.models.fingerprint import evaluated_fingerprint, fingerprints, model_content
-from mta_framework.runs.folder import open_run_folder
+from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.runs.inputs import contents
+from mta_framework.runs.manifest import publish_student
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.resume import require_free, require_same_evaluation
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.reading import read_spec
 from mta_framework.spec.run import RunSpec
-from mta_framework.storage import read_json
+from mta_framework.storage import read_json, write_manifest
 
 
 @pytest.fixture
@@ -152,12 +153,15 @@ def test_the_student_of_a_teachers_run_is_an_input_once_it_is_trained(project):
     run = bound(project, 'teacher={"run": "spec.json"}')
     run = replace(run, teacher=teacher)
     assert "teacher.run" not in contents(run)
-    shutil.copytree(project / "model", project / "runs" / "teacher" / "student")
+    exported = RunFolder.of(teacher.spec)
+    publish_student(exported, shutil.copytree(project / "model", exported.path / "student.unpublished"))
     begin(run)
     assert faults(run) == []
-    (project / "runs" / "teacher" / "student" / "model.safetensors").write_bytes(b"trained again")
-    assert [fault.partition(":")[0] for fault in faults(run)] == ["teacher.run"]
-    shutil.rmtree(project / "runs" / "teacher" / "student")
+    (exported.student / "model.safetensors").write_bytes(b"damaged")
+    assert [fault.partition(": ")[0] for fault in faults(run)] == [str(exported.student / "model.safetensors")]
+    write_manifest(exported.path, {"student/model.safetensors": exported.student / "model.safetensors"})
+    assert [fault.partition(":")[0] for fault in faults(run)] == ["teacher.run"]  # trained again
+    shutil.rmtree(exported.student)
     assert faults(run) == []
 
 

@@ -10,6 +10,7 @@ import pytest
 from transformers import TrainerState
 
 from mta_framework.errors import InputError
+from mta_framework.storage import inner_files, write_manifest
 from mta_framework.training import checkpoints
 from mta_framework.training.checkpoints import (
     complete_checkpoints,
@@ -17,7 +18,6 @@ from mta_framework.training.checkpoints import (
     latest,
     publish,
     require_same_plan,
-    write_manifest,
 )
 
 
@@ -26,7 +26,7 @@ def folder(tmp_path):
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "weights").write_bytes(b"12345")
     (tmp_path / "state.json").write_bytes(b"{}")
-    write_manifest(tmp_path)
+    write_manifest(tmp_path, inner_files(tmp_path))
     return tmp_path
 
 
