@@ -7,16 +7,19 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils.hub import cached_file
 
 from mta_framework.errors import Fault, InputError, error_message, nearest
 from mta_framework.models.decoder import shape_of
 from mta_framework.models.sources import ModelSource, loading_faults_at
 from mta_framework.models.tokenizers import vocabulary_size
 from mta_framework.models.turn_end import stored_end_ids
+from mta_framework.spec.model_files import GENERATION_CONFIG, generation_fault
 
 _WHERE = "student.config"
 _LONGEST_REASON = 300
@@ -56,15 +59,21 @@ def read_end_ids(source: ModelSource, config: PreTrainedConfig) -> tuple[int, ..
     Args:
         source: The model.
         config: Its configuration, which names the end tokens where the model comes without generation settings.
+
+    Raises:
+        InputError: The settings hold values that transformers cannot use.
     """
     if source.gguf_file is not None:
         return config_end_ids(config)
     with loading_faults_at(source):
+        revision = source.revision or "main"
         try:
-            stored = GenerationConfig.from_pretrained(source.location, revision=source.revision or "main")
-        except (OSError, ValueError):  # most base models have none
+            file = cached_file(source.location, GENERATION_CONFIG, revision=revision)
+        except OSError:  # most base models have none
             return config_end_ids(config)
-    return stored_end_ids(stored)
+        if fault := generation_fault(Path(str(file)), source.where):
+            raise InputError([fault])
+        return stored_end_ids(GenerationConfig.from_pretrained(source.location, revision=revision))
 
 
 def config_end_ids(config: PreTrainedConfig) -> tuple[int, ...]:

@@ -8,6 +8,15 @@ from pathlib import Path
 from mta_framework.errors import Fault
 
 _GGUF_MAGIC = b"GGUF"
+GENERATION_CONFIG = "generation_config.json"
+_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+_SWITCHES = ("do_sample", "use_cache")
+_NUMBERS = (
+    *("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+    *("repetition_penalty", "length_penalty", "no_repeat_ngram_size", "num_beams", "num_return_sequences"),
+    *("max_length", "max_new_tokens", "min_length", "min_new_tokens"),
+)
+_LONGEST_SHOWN = 60
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
 
 
@@ -21,7 +30,45 @@ def model_fault(path: Path, where: str, missing_hint: str = "Check the path.") -
     """
     problem = _file_problem(path) if path.is_file() else _folder_problem(path)
     expected = "a folder with config.json and safetensors weights, or a .gguf file"
+    settings = path / GENERATION_CONFIG
+    if problem is None and path.is_dir() and settings.is_file():
+        return generation_fault(settings, where)
     return _fault(path, where, problem, expected, missing_hint)
+
+
+def generation_fault(file: Path, where: str) -> Fault | None:
+    """The fault of generation settings that hold a value of another type than transformers writes.
+
+    Args:
+        file: A generation_config.json.
+        where: Field that names the model.
+    """
+    if problem := _json_problem(file):
+        return Fault(where, f"{problem} (got {file})", "one JSON object", "Correct the file, or delete it.")
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    for names, fits, expected in (
+        (_TOKEN_IDS, _is_token_ids, "the id of a token, a list of ids, or null"),
+        (_NUMBERS, _is_number, "a number, or null"),
+        (_SWITCHES, lambda value: isinstance(value, bool), "true, false or null"),
+    ):
+        for name in names:
+            if (value := settings.get(name)) is not None and not fits(value):
+                problem = f"has an unusable {name} in its {file.name} (got {_shown(value)})"
+                return Fault(where, problem, expected, f"Correct {file}.")
+    return None
+
+
+def _is_token_ids(value: object) -> bool:
+    return all(type(entry) is int for entry in (value if isinstance(value, list) else [value]))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def tokenizer_fault(path: Path, where: str, missing_hint: str = "Check the path.") -> Fault | None:
@@ -53,8 +100,7 @@ def _folder_problem(path: Path) -> str | None:
         adapter = (path / "adapter_config.json").is_file()
         return "holds an adapter without its model: merge it first" if adapter else "has no config.json"
     if any(file.is_file() for file in path.glob("*.safetensors")):
-        generation = path / "generation_config.json"
-        return _json_problem(config) or (_json_problem(generation) if generation.is_file() else None)
+        return _json_problem(config)
     if any(path.glob("*.bin")) or any(path.glob("*.pt")):
         return "has its weights in .bin or .pt files only, which can run code"
     return "has no weights"

@@ -8,9 +8,11 @@ from peft import PeftModel
 from torch import nn
 
 from mta_framework import InputError
+from mta_framework.models.configs import read_end_ids
 from mta_framework.models.export import save_student
 from mta_framework.models.loading import load_student, load_teacher, teacher_dtype
 from mta_framework.models.model_summary import summarise_student
+from mta_framework.models.sources import ModelSource
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 
@@ -263,6 +265,50 @@ def test_a_file_of_settings_that_is_no_json_object_is_an_input_error(folder, tok
     (folder / name).write_text(content)
     with pytest.raises(InputError, match=rf"student\.path: has a {name} that is not"):
         summarise_student(StudentSection(path=str(folder)), None, tokenizer)
+
+
+ODD_SETTINGS = {
+    "an end as text": (
+        {"eos_token_id": "2"},
+        'eos_token_id in its generation_config.json (got "2"); expected the id of',
+    ),
+    "ends as text": ({"eos_token_id": [2, "3"]}, 'unusable eos_token_id in its generation_config.json (got [2, "3"])'),
+    "nested ends": ({"eos_token_id": [[2]]}, "unusable eos_token_id in its generation_config.json (got [[2]])"),
+    "an end that is no whole number": ({"eos_token_id": 2.0}, "unusable eos_token_id"),
+    "an end that is true": ({"eos_token_id": True}, "unusable eos_token_id"),
+    "padding as text": ({"pad_token_id": "x"}, "unusable pad_token_id"),
+    "temperature as text": ({"temperature": "hot"}, 'unusable temperature in its generation_config.json (got "hot")'),
+    "list of temperatures": ({"temperature": [1]}, "expected a number, or null. Correct "),
+    "length as text": ({"max_new_tokens": "5"}, "unusable max_new_tokens"),
+    "a switch as text": ({"do_sample": "yes"}, "unusable do_sample"),
+    "an unknown cache": ({"cache_implementation": "none such"}, "could not be loaded (got "),
+    "a name of the class itself": ({"validate": 3}, "could not be loaded (got "),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), ODD_SETTINGS.values(), ids=ODD_SETTINGS)
+def test_generation_settings_of_odd_values_are_an_input_error_at_the_models_field(folder, tokenizer, fields, message):
+    (folder / "generation_config.json").write_text(json.dumps(fields))
+    with pytest.raises(InputError) as raised:
+        summarise_student(StudentSection(path=str(folder)), None, tokenizer)
+    (fault,) = faults_of(raised)
+    assert fault.startswith("student.path: ")
+    assert message in fault
+
+
+def test_generation_settings_of_the_hub_are_held_to_the_same(tmp_path, monkeypatch):
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": ["2"]}')
+    monkeypatch.setattr(
+        "mta_framework.models.configs.cached_file", lambda *_, **__: str(tmp_path / "generation_config.json")
+    )
+    with pytest.raises(InputError, match=r"^teacher\.hub: has an unusable eos_token_id"):
+        read_end_ids(ModelSource("somebody/model", "teacher.hub"), None)
+
+
+def test_generation_settings_as_they_are_published_are_read(folder, tokenizer):
+    published = {"eos_token_id": [2, 5], "pad_token_id": -1, "temperature": 0.6, "top_k": None, "do_sample": True}
+    (folder / "generation_config.json").write_text(json.dumps({**published, "_from_model_config": True}))
+    assert summarise_student(StudentSection(path=str(folder)), None, tokenizer).end_ids == (2, 5)
 
 
 def test_missing_weights_are_refused_instead_of_drawn_at_random(folder, tokenizer):
