@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from mta_framework.errors import Fault, InputError, error_message, nearest
+from mta_framework.errors import Fault, FaultList, InputError, error_message, nearest
 from mta_framework.spec.student import LoraSection
 
 _WHERE = "student.lora.target_modules"
+_LINEAR = (nn.Linear, Conv1D)
 
 
 def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
@@ -24,10 +26,20 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
             the head).
 
     Raises:
-        InputError: A target is no linear module of the model, or is its head; or peft refuses the architecture.
+        InputError: A target is no linear module of the model, or is its head; there is no default for this
+            architecture; or peft refuses it.
     """
-    if section.target_modules is not None:
-        _check_targets(model, section.target_modules)
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, _LINEAR)}
+    head = model.get_output_embeddings()
+    adaptable = {_last(name) for name, module in linear.items() if module is not head}
+    # An adapter stands in for a linear map; routers of experts, for one, compute something else.
+    odd = {_last(name): module for name, module in linear.items() if not _is_plain(module)}
+    adaptable -= odd.keys()
+    if section.target_modules is None:
+        FaultList(_default_faults(odd, adaptable)).raise_any()
+    else:
+        plain = {name: module for name, module in linear.items() if _last(name) not in odd}
+        FaultList(_target_faults(section.target_modules, plain, head, adaptable)).raise_any()
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=section.rank,
@@ -38,25 +50,44 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
     )
     try:
         adapted = get_peft_model(model, config)
-    except ValueError as error:
-        problem = f"is refused by peft for this model (got: {' '.join(error_message(error).split())})"
+    except Exception as error:  # peft raises errors of many kinds, and has lists of architectures
+        reason = " ".join(error_message(error).split())
+        problem = f"is refused by peft for this model (got: {reason})"
         expected = "modules and options that peft can adapt in this architecture"
-        hint = "Name other modules in target_modules, or set student.lora to null."
-        raise InputError([Fault("student.lora", problem, expected, hint)]) from error
+        left = {name for name in adaptable if f"'{name}'" not in reason}
+        raise InputError([Fault("student.lora", problem, expected, _proposal(left))]) from error
     assert isinstance(adapted, PeftModel)
     return adapted
 
 
-def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
-    head = model.get_output_embeddings()
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
-    names = sorted({name.rsplit(".", 1)[-1] for name, module in linear.items() if module is not head})
-    faults = []
+def _last(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
+
+
+def _is_plain(module: nn.Module) -> bool:
+    return type(module).forward in [kind.forward for kind in _LINEAR]
+
+
+def _default_faults(odd: Mapping[str, nn.Module], adaptable: Iterable[str]) -> Iterator[Fault]:
+    if odd:
+        got = ", ".join(f"{name}: {type(module).__name__}" for name, module in sorted(odd.items()))
+        problem = f"has no default for this model, since not all of its linear modules can be adapted (got {got})"
+        yield Fault(_WHERE, problem, f"names among {', '.join(sorted(adaptable))}", _proposal(adaptable))
+
+
+def _proposal(names: Iterable[str]) -> str:
+    if not (listed := sorted(names)):
+        return "Set student.lora to null."
+    return f"Set {_WHERE}, e.g. to {json.dumps(listed)}, or student.lora to null."
+
+
+def _target_faults(
+    targets: Sequence[str], linear: Mapping[str, nn.Module], head: nn.Module | None, adaptable: Iterable[str]
+) -> Iterator[Fault]:
+    names = sorted(adaptable)
     for target in targets:
         matched = [module for name, module in linear.items() if f".{name}".endswith(f".{target}")]
         if not matched or head in matched:
             problem = "is the frozen head" if matched else "names no linear module of the student"
             hint = nearest(target, names) or "Choose among these, or give null for all of them."
-            faults.append(Fault(_WHERE, f"{problem} (got {target!r})", f"any of {', '.join(names)}", hint))
-    if faults:
-        raise InputError(faults)
+            yield Fault(_WHERE, f"{problem} (got {target!r})", f"any of {', '.join(names)}", hint)

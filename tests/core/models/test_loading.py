@@ -337,8 +337,36 @@ def test_unreachable_hub_id_is_an_input_error(monkeypatch, tokenizer):
         load_student(StudentSection(hub="nobody/nothing"), None, tokenizer, seed=0)
 
 
-def test_lora_that_peft_refuses_is_a_fault_of_the_spec(tokenizer):
-    config = {"model_type": "mamba", "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
-    section = StudentSection(config=config, lora={"target_modules": ["out_proj"]})
-    with pytest.raises(InputError, match=r"^student\.lora: is refused by peft .*out_proj.*"):
-        load_student(section, None, tokenizer, seed=0)
+MAMBA = {"model_type": "mamba", "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}
+
+
+@pytest.mark.parametrize("targets", [["out_proj"], None])
+def test_lora_that_peft_refuses_is_a_fault_that_says_what_to_set(tokenizer, targets):
+    with pytest.raises(InputError) as raised:
+        summarise_student(StudentSection(config=MAMBA, lora={"target_modules": targets}), None, tokenizer)
+    (fault,) = faults_of(raised)
+    assert fault.startswith("student.lora: is refused by peft for this model (got: ")
+    proposed = ["dt_proj", "in_proj", "x_proj"]
+    assert fault.endswith(f"Set student.lora.target_modules, e.g. to {json.dumps(proposed)}, or student.lora to null.")
+    summarise_student(StudentSection(config=MAMBA, lora={"target_modules": proposed}), None, tokenizer)
+
+
+def test_lora_has_no_default_where_a_linear_module_computes_something_else(tiny, tokenizer, tmp_path):
+    tiny("llama4").save_pretrained(tmp_path / "llama4")
+    with pytest.raises(InputError) as raised:
+        summarise_student(StudentSection(path=str(tmp_path / "llama4"), lora={}), None, tokenizer)
+    names = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert faults_of(raised) == [
+        "student.lora.target_modules: has no default for this model, since not all of its linear modules can be "
+        f"adapted (got router: Llama4Router); expected names among {', '.join(names)}. "
+        f"Set student.lora.target_modules, e.g. to {json.dumps(names)}, or student.lora to null."
+    ]
+    with pytest.raises(InputError, match=r"names no linear module of the student \(got 'router'\)"):
+        summarise_student(
+            StudentSection(path=str(tmp_path / "llama4"), lora={"target_modules": ["router"]}), None, tokenizer
+        )
+    section = StudentSection(path=str(tmp_path / "llama4"), lora={"target_modules": names})
+    student = load_student(section, None, tokenizer, seed=0)
+    logits_BTV = student(input_ids=torch.tensor([[1, 2, 3]]), attention_mask=torch.ones(1, 3)).logits
+    logits_BTV.sum().backward()
+    assert all(parameter.grad is not None for parameter in student.parameters() if parameter.requires_grad)
