@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import threading
 import time
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def time_limit(seconds: float) -> Iterator[None]:
     """End the block with an exception once it has taken too long, e.g. in an endless loop of foreign Python code.
 
-    There is no limit outside of the main thread, nor on systems without alarms.
+    In the main thread a wait for the system ends, too. In other threads, and on systems without alarms, the limit is
+    noticed when Python code goes on.
 
     Args:
         seconds: Longest time that the block may take.
@@ -26,12 +28,16 @@ def time_limit(seconds: float) -> Iterator[None]:
     Raises:
         TimeoutError: The block has taken longer.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    limit = _by_alarm if in_main_thread and hasattr(signal, "SIGALRM") else _by_thread
+    with limit(seconds, f"it took more than {seconds:g} s"):
         yield
-        return
 
+
+@contextmanager
+def _by_alarm(seconds: float, message: str) -> Iterator[None]:
     def stop(signum: int, frame: object) -> None:
-        raise TimeoutError(f"it took more than {seconds:g} s")
+        raise TimeoutError(message)
 
     start = time.monotonic()
     handler = signal.signal(signal.SIGALRM, stop)
@@ -43,6 +49,39 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, handler)
         if remaining:  # somebody else's alarm goes on
             signal.setitimer(signal.ITIMER_REAL, max(remaining - (time.monotonic() - start), 1e-3), interval)
+
+
+@contextmanager
+def _by_thread(seconds: float, message: str) -> Iterator[None]:
+    """Have another thread raise the exception in this one."""
+
+    class Expired(TimeoutError):
+        def __str__(self) -> str:
+            return message
+
+    raise_in, thread = ctypes.pythonapi.PyThreadState_SetAsyncExc, ctypes.c_ulong(threading.get_ident())
+    lock, running, expired = threading.Lock(), False, False
+
+    def stop() -> None:
+        nonlocal expired
+        with lock:
+            if running:
+                expired = True
+                raise_in(thread, ctypes.py_object(Expired))
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        running = True
+        yield
+    finally:
+        running = False
+        with lock:  # whoever is about to raise it has done so
+            pass
+        if expired:
+            raise_in(thread, None)  # it may not have arrived, and must not later
+        timer.cancel()
 
 
 class Clock:

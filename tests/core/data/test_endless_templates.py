@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_what_ends_a_turn_of_an_endless_template_is_not_settled(chat_tokenizer):
     assert "it took more than 0.1 s" in settle_turn_end(chat_tokenizer, []).chat_problem
 
 
-def test_a_limit_leaves_other_alarms_and_other_threads_alone():
+def test_a_limit_leaves_other_alarms_alone():
     rang = []
     before = signal.signal(signal.SIGALRM, lambda *_: rang.append(True))
     try:
@@ -63,14 +64,47 @@ def test_a_limit_leaves_other_alarms_and_other_threads_alone():
         assert rang == [True]
     finally:
         signal.signal(signal.SIGALRM, before)
-    done = []
 
-    def work():
-        with time_limit(0.01):
-            time.sleep(0.05)
-            done.append(True)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert done == [True]
+def in_thread(work):
+    """What the work returns or raises in a thread of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result(timeout=60)
+
+
+def test_an_endless_template_is_a_fault_in_a_worker_thread_too(chat_tokenizer):
+    chat_tokenizer.chat_template = LOOP
+    with pytest.raises(InputError, match=r"does not end \(it took more than 0.1 s on rows.jsonl:1\)"):
+        in_thread(lambda: render_prompts(ROWS, "chat", chat_tokenizer))
+    assert "it took more than 0.1 s" in in_thread(lambda: settle_turn_end(chat_tokenizer, [])).chat_problem
+
+
+def test_a_limit_in_a_worker_thread_ends_with_its_block():
+    def late():
+        """Reach the end of a block at about the moment of its limit, many times; then outlive them all."""
+        ends = []
+        for _ in range(200):
+            try:
+                with time_limit(0.002):
+                    end = time.monotonic() + 0.002
+                    while time.monotonic() < end:
+                        pass
+                ends.append("in time")
+            except TimeoutError as error:
+                ends.append(str(error))
+        end = time.monotonic() + 0.05
+        while time.monotonic() < end:
+            pass
+        return set(ends)
+
+    assert in_thread(late) <= {"in time", "it took more than 0.002 s"}
+
+
+def test_a_limit_in_a_worker_thread_passes_on_what_the_block_raises():
+    def own():
+        with time_limit(60):
+            raise TimeoutError("of the block")
+
+    with pytest.raises(TimeoutError, match="of the block"):
+        in_thread(own)
+    assert threading.active_count() < 20
