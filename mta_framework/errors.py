@@ -198,7 +198,23 @@ def writing_to(path: Path, hint: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"cannot write to {path} ({error.strerror}); {hint}") from error
+        raise RunError(f"cannot write to {path} ({refusal(error, path)}); {hint}") from error
+
+
+def refusal(error: OSError, path: Path) -> str:
+    """Why the system refused a path, in its words; a link that leads nowhere is named, for which it has none.
+
+    Args:
+        error: Error of the system.
+        path: File or folder that was asked for.
+    """
+    link = broken_link(path)
+    return error.strerror or str(error) if link is None else f"{link} is a link that leads nowhere"
+
+
+def broken_link(path: Path) -> Path | None:
+    """Find the symbolic link without a target that stands for a path or one of its parents; None: there is none."""
+    return next((part for part in (path, *path.parents) if part.is_symlink() and not part.exists()), None)
 
 
 def _is_disk_full(error: BaseException) -> bool:

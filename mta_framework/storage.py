@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mta_framework.errors import RunError
+from mta_framework.errors import RunError, refusal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -252,7 +252,7 @@ class Shards:
             raise self._failure("create", error) from error
 
     def _failure(self, doing: str, error: OSError) -> RunError:
-        problem = f"cannot {doing} {self._folder} ({error.strerror or error}); make room, or set {self._setting}"
+        problem = f"cannot {doing} {self._folder} ({refusal(error, self._folder)}); make room, or set {self._setting}"
         return RunError(f"{self._cache}: {problem}")
 
     def _read(self, path: Path) -> pa.Table | None:

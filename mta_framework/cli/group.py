@@ -6,12 +6,13 @@ import errno
 import os
 import shlex
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from mta_framework.cli.visible_records import show_foreign_text
-from mta_framework.errors import InputError, RunError, error_text
+from mta_framework.errors import InputError, RunError, error_text, refusal
 from mta_framework.tables.terminal_chars import visible
 
 
@@ -55,7 +56,7 @@ def _os_error_text(error: OSError) -> str:
     if error.filename is None:
         return error_text(error)
     hint = "Check that it is there and that you may use it, then run the command again."
-    return f"{error.filename}: cannot be used ({error.strerror or error}). {hint}"
+    return f"{error.filename}: cannot be used ({refusal(error, Path(error.filename))}). {hint}"
 
 
 def typed() -> str:

@@ -41,7 +41,7 @@ def new(plugin_files: tuple[Path, ...], kind: str, name: str, folder: Path | Non
 
     KIND is the family, NAME the name of the plugin in a spec.
     """
-    from mta_framework.errors import Fault, InputError
+    from mta_framework.errors import Fault, InputError, refusal
     from mta_framework.registry import discover
 
     distribution = f"mta-{name.replace('_', '-').strip('-')}"
@@ -53,7 +53,7 @@ def new(plugin_files: tuple[Path, ...], kind: str, name: str, folder: Path | Non
     try:
         _write(folder, content)
     except OSError as error:
-        problem = f"cannot be written (got {folder}: {error.strerror or error})"
+        problem = f"cannot be written (got {folder}: {refusal(error, folder)})"
         raise InputError([Fault("--folder", problem, "a folder that can be created", "Choose another.")]) from error
     say(f"Wrote {folder}:", *terminal_list(_descriptions(content, kind)))
     say("Next, in that folder:", '  python -m pip install -e ".[test]"', "  python -m pytest")

@@ -94,12 +94,12 @@ def _lines(inspection: Inspection) -> Iterator[str]:
 
 
 def _write(path: Path, title: str, inspection: Inspection) -> None:
-    from mta_framework.errors import RunError
+    from mta_framework.errors import RunError, refusal
     from mta_framework.reporting.span_html import spans_page
     from mta_framework.storage import write_atomically
 
     try:
         write_atomically(path, spans_page(f"Spans of {title}", inspection.texts, inspection.table, inspection.notes))
     except OSError as error:
-        raise RunError(f"--html: cannot write {path} ({error.strerror or error}); name another file") from error
+        raise RunError(f"--html: cannot write {path} ({refusal(error, path)}); name another file") from error
     say(f"Written: {path}")

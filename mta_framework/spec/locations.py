@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from mta_framework.errors import Fault
+from mta_framework.errors import Fault, broken_link
 from mta_framework.spec.data import ROWS_EXPECTED, DatasetSection
 from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation import ScoringSection
@@ -33,6 +33,9 @@ def missing_locations(reading: RawSpec[RunSpec]) -> Iterator[Fault]:
         if reading.sound(*key_path) and folder:
             yield from _output(reading.where(key_path), Path(folder), _HINT)
     yield from _checked(tokenizer_fault, reading, ("student", "tokenizer"), reading.draft.student.tokenizer, _HINT)
+    if reading.sound("output_dir") and reading.sound("name") and (link := broken_link(reading.draft.folder)):
+        problem, hint = f"names a link that leads nowhere (got {link})", "Remove the link, or choose another name."
+        yield Fault(reading.where(("name",)), problem, "the folder of a run, new or existing", hint)
 
 
 def missing_evaluation_locations(reading: RawSpec[EvaluationSpec]) -> Iterator[Fault]:

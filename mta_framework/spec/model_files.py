@@ -11,7 +11,7 @@ _GGUF_MAGIC = b"GGUF"
 GENERATION_CONFIG = "generation_config.json"
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 _SWITCHES = ("do_sample", "use_cache")
-_NUMBERS = (
+_NUMERIC = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
     *("repetition_penalty", "length_penalty", "no_repeat_ngram_size", "num_beams", "num_return_sequences"),
     *("max_length", "max_new_tokens", "min_length", "min_new_tokens"),
@@ -48,7 +48,7 @@ def generation_fault(file: Path, where: str) -> Fault | None:
     settings = json.loads(file.read_text(encoding="utf-8"))
     for names, fits, expected in (
         (_TOKEN_IDS, _is_token_ids, "the id of a token, a list of ids, or null"),
-        (_NUMBERS, _is_number, "a number, or null"),
+        (_NUMERIC, _is_numeric, "a number, or null"),
         (_SWITCHES, lambda value: isinstance(value, bool), "true, false or null"),
     ):
         for name in names:
@@ -62,7 +62,7 @@ def _is_token_ids(value: object) -> bool:
     return all(type(entry) is int for entry in (value if isinstance(value, list) else [value]))
 
 
-def _is_number(value: object) -> bool:
+def _is_numeric(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, model_validator
 
+from mta_framework.errors import broken_link
 from mta_framework.spec.document import shown
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -29,10 +30,14 @@ def _absolute(path: str, info: ValidationInfo) -> str:
     if folder is None:
         return path
     try:
-        absolute = (Path(folder) / Path(path).expanduser()).resolve()
+        given = Path(folder) / Path(path).expanduser()
+        absolute = given.resolve()
         absolute.exists()
+        link = broken_link(given)
     except (OSError, RuntimeError) as error:  # too long, or in a closed folder; an unknown home, links in a circle
         raise ValueError(f"is not a usable path ({_reason(error)})") from None
+    if link is not None:
+        raise ValueError(f"is not a usable path ({link} is a link that leads nowhere)")
     return str(absolute)
 
 

@@ -101,10 +101,10 @@ def test_a_limit_in_a_worker_thread_ends_with_its_block():
 
 
 def test_a_limit_in_a_worker_thread_passes_on_what_the_block_raises():
-    def own():
+    def failing():
         with time_limit(60):
             raise TimeoutError("of the block")
 
     with pytest.raises(TimeoutError, match="of the block"):
-        in_thread(own)
+        in_thread(failing)
     assert threading.active_count() < 20
