@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         SpanIndex,
         SpanSet,
         States,
+        span_memberships,
         texts_with_span_pairs,
         texts_with_spans,
     )
@@ -112,6 +113,7 @@ __all__ = [
     "TeacherNeed",
     "__version__",
     "hookimpl",
+    "span_memberships",
     "texts_with_span_pairs",
     "texts_with_spans",
 ]

@@ -18,6 +18,12 @@ def token_weights(
     """Make the token weights of student and teacher, to be computed when they are first needed.
 
     They are the same object where the estimator is ``BY_TEACHER`` and both models have the same tokens.
+
+    Args:
+        importance: Estimator of the weights.
+        student: The student's states.
+        teacher: The teacher's states.
+        batch: Micro-batch that both sets of states are of.
     """
     of_teacher = TokenWeights(importance, teacher, batch.teacher or batch, "teacher", batch.index_B)
     if importance.by_teacher and batch.teacher is None:
@@ -76,14 +82,14 @@ class CheckedImportance:
     """
 
     def __init__(self, importance: ImportanceEstimator):
-        self._importance = importance
+        self.estimator = importance
         self._plugin = f"importance estimator {importance.NAME!r}"
         self._records: dict[str, Tensor] = {}
 
     @property
     def by_teacher(self) -> bool:
         """The estimator's ``BY_TEACHER``."""
-        return self._importance.BY_TEACHER
+        return self.estimator.BY_TEACHER
 
     def weigh(
         self,
@@ -109,7 +115,7 @@ class CheckedImportance:
             RunError: The estimator fails, or its weights have another shape than ``mask_BT``.
         """
         with as_plugin_error(self._plugin):
-            weight_BT = self._importance.weigh(states, layer, mask_BT)
+            weight_BT = self.estimator.weigh(states, layer, mask_BT)
         if not isinstance(weight_BT, Tensor):
             raise RunError(f"{self._plugin} must return a tensor of weights (got {type(weight_BT).__name__})")
         if weight_BT.shape != mask_BT.shape:

@@ -38,14 +38,14 @@ class ModelLayer:
         states: States of the model.
         layer: 1-based layer of the model.
         index: Spans in the model's tokens.
-        weights: Token weights by the model's states.
+        pooling: Token weights that pool the model's states to span vectors.
     """
 
-    def __init__(self, states: States, layer: int, index: SpanIndex, weights: TokenWeights):
+    def __init__(self, states: States, layer: int, index: SpanIndex, pooling: TokenWeights):
         self.index = index
         self._states = states
         self._layer = layer
-        self._weights = weights
+        self._pooling = pooling
 
     @property
     def hidden_BTD(self) -> Tensor:
@@ -60,12 +60,7 @@ class ModelLayer:
     @cached_property
     def span_vector_SD(self) -> Tensor:
         """Span vectors, pooled by token weights."""
-        return span_vectors(self.hidden_BTD, self._token_weight, self.index)
-
-    @cached_property
-    def _token_weight(self) -> Tensor:
-        """Flat token weights, (B * T,)."""
-        return self._weights.at(self._layer, self.index)
+        return span_vectors(self.hidden_BTD, self._pooling.at(self._layer, self.index), self.index)
 
     @property
     def head(self) -> Head:
@@ -86,15 +81,28 @@ class LiveTeacherLayer(ModelLayer):
         states: States of the teacher; no gradient. They may be inference tensors.
         layer: 1-based layer of the teacher.
         index: Spans in the teacher's tokens.
-        weights: Token weights by the teacher's states.
+        pooling: Token weights that pool the teacher's states to span vectors.
+        importance: Token weights by the teacher's states that weigh tokens and spans.
         previous: The side of the key layer of the same granularity below; None at the lowest.
     """
 
     def __init__(
-        self, states: States, layer: int, index: SpanIndex, weights: TokenWeights, previous: LiveTeacherLayer | None
+        self,
+        states: States,
+        layer: int,
+        index: SpanIndex,
+        pooling: TokenWeights,
+        importance: TokenWeights,
+        previous: LiveTeacherLayer | None,
     ):
-        super().__init__(states, layer, index, weights)
+        super().__init__(states, layer, index, pooling)
+        self._importance = importance
         self._previous = previous
+
+    @cached_property
+    def _token_weight(self) -> Tensor:
+        """Flat token weights, (B * T,)."""
+        return self._importance.at(self._layer, self.index)
 
     @cached_property
     def token_weight_U(self) -> Tensor:
@@ -200,7 +208,8 @@ def layer_sides(
     student: States,
     teacher: States,
     batch: Batch,
-    weights: tuple[TokenWeights, TokenWeights],
+    pooling: tuple[TokenWeights, TokenWeights],
+    importance: TokenWeights,
 ) -> list[LayerSides]:
     """Both sides of each key layer, in the order of ``pairs``; nothing is computed yet.
 
@@ -209,7 +218,8 @@ def layer_sides(
         student: The student's states.
         teacher: The teacher's states; no gradient.
         batch: Micro-batch with the spans of every granularity of the pairs.
-        weights: Token weights of student and teacher.
+        pooling: Token weights of student and teacher that pool states to span vectors.
+        importance: Token weights of the teacher that weigh tokens and spans.
     """
     sides: dict[LayerPair, LayerSides] = {}
     below: dict[str, LayerSides] = {}
@@ -219,8 +229,8 @@ def layer_sides(
         teacher_below = None if previous is None else previous.teacher
         sides[pair] = below[pair.granularity] = LayerSides(
             pair,
-            ModelLayer(student, pair.student, index, weights[0]),
-            LiveTeacherLayer(teacher, pair.teacher, teacher_index, weights[1], teacher_below),
+            ModelLayer(student, pair.student, index, pooling[0]),
+            LiveTeacherLayer(teacher, pair.teacher, teacher_index, pooling[1], importance, teacher_below),
             batch,
             previous,
         )

@@ -37,6 +37,7 @@ class Alignment(nn.Module):
         terms: Terms of the loss, of different names.
         student: Depth and width of the student.
         teacher: Depth and width of the teacher.
+        pooling: Estimator of the token weights that pool states to span vectors; None: ``importance``.
 
     Raises:
         ValueError: A term cannot be computed with these key layers.
@@ -51,11 +52,12 @@ class Alignment(nn.Module):
         terms: Sequence[WeightedTerm],
         student: ModelShape,
         teacher: ModelShape,
+        pooling: ImportanceEstimator | None = None,
     ):
         super().__init__()
         self.pairs = tuple(pairs)
-        self._importance = importance
-        self._checked_importance = CheckedImportance(importance)
+        self._importance = CheckedImportance(importance)
+        self._pooling = self._importance if pooling is None else CheckedImportance(pooling)
         self.terms = tuple(_PlacedTerm(entry, self.pairs) for entry in terms)
         self.term_modules = nn.ModuleDict()
         """Name of a term -> its modules, one for each of its key layers; without terms that have none."""
@@ -77,12 +79,14 @@ class Alignment(nn.Module):
             without spans adds nothing; every parameter gets a gradient in any case, if only zeros.
 
         Raises:
-            RunError: A term or the importance estimator failed or broke its contract.
+            RunError: A term or an importance estimator failed or broke its contract.
         """
-        weights = token_weights(self._checked_importance, student, teacher, batch)
+        pooling = weights = token_weights(self._pooling, student, teacher, batch)
+        if self._importance is not self._pooling:
+            weights = token_weights(self._importance, student, teacher, batch)
         return tuple(
             self._loss_term(placed, layer)
-            for layer in layer_sides(self.pairs, student, teacher, batch, weights)
+            for layer in layer_sides(self.pairs, student, teacher, batch, pooling, weights[1])
             for placed in self.terms
             if layer.pair in placed.key_layers
         )
@@ -112,13 +116,13 @@ class Alignment(nn.Module):
         Returns:
             The student's and the teacher's vector_SD of each key layer.
         """
-        weights = token_weights(CheckedImportance(self._importance), student, teacher, batch)
-        layers = layer_sides(self.pairs, student, teacher, batch, weights)
+        pooling = token_weights(CheckedImportance(self._pooling.estimator), student, teacher, batch)
+        layers = layer_sides(self.pairs, student, teacher, batch, pooling, pooling[1])
         return [(layer.student.span_vector_SD, layer.teacher.span_vector_SD) for layer in layers]
 
     def fault(self) -> str | None:
-        """Describe the importance estimator's first unsound weight in a sentence; None if there was none."""
-        return self._checked_importance.fault()
+        """Describe the first unsound weight of an importance estimator in a sentence; None if there was none."""
+        return self._pooling.fault() or self._importance.fault()
 
 
 class _PlacedTerm:

@@ -43,8 +43,10 @@ def _summary(bound: BoundRun) -> Iterator[tuple[str, str]]:
     if spec.alignment is None:
         yield "alignment", "none"
     else:
-        for name in ("spans", "importance", "layers"):
-            yield name, _plugin(f"alignment.{name}", getattr(spec.alignment, name).name, bound)
+        for name in ("spans", "importance", "pooling", "layers"):
+            section = getattr(spec.alignment, name)
+            if section is not None:
+                yield name, _plugin(f"alignment.{name}", section.name, bound)
         for index, term in enumerate(spec.alignment.terms):
             yield "term", f"{term.weight:g} x {_plugin(f'alignment.terms.{index}', term.name, bound)}"
     length = f"{spec.training.epochs} epochs" if spec.training.epochs else f"{spec.training.max_steps} steps"

@@ -20,6 +20,7 @@ from mta_framework.types import (
     Batch,
     Example,
     SpanIndex,
+    span_memberships,
     texts_with_span_pairs,
     texts_with_spans,
 )
@@ -71,6 +72,7 @@ def collate(
         spans[granularity] = index
         counts[texts_with_spans(granularity)] = sum(count >= 1 for count in index.spans_per_text)
         counts[texts_with_span_pairs(granularity)] = sum(count >= 2 for count in index.spans_per_text)
+        counts[span_memberships(granularity)] = len(index.token_M)
     teacher, matched = _teacher_batch(examples, width, teacher_pad_token_id, granularities)
     if matched is not None:
         counts[MATCHED_POSITIONS] = len(matched[0])

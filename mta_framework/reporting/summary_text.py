@@ -79,9 +79,10 @@ def _alignment(report: Report) -> str:
         return ""
     pairs = ", ".join(f"{pair.student}→{pair.teacher} ({pair.granularity})" for pair in report.layer_pairs)
     terms = ", ".join(_term(term) for term in alignment["terms"])
+    pooling = f", pooled by `{alignment['pooling']['name']}`" if alignment.get("pooling") else ""
     return (
         f" and alignment (terms {terms}; spans `{alignment['spans']['name']}`, token weights "
-        f"`{alignment['importance']['name']}`; "
+        f"`{alignment['importance']['name']}`{pooling}; "
         f"key layers student→teacher: {pairs})"
     )
 

@@ -47,7 +47,8 @@ def alignment(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPair, ..
         return None
     weights = [entry.weight for entry in section.terms]
     terms = [WeightedTerm(term, weight) for term, weight in zip(bound.terms, weights, strict=True)]
-    return Alignment(pairs, bound.importance, terms, run_models.student_summary.shape, teacher.shape)
+    student = run_models.student_summary.shape
+    return Alignment(pairs, bound.importance, terms, student, teacher.shape, bound.pooling)
 
 
 def term_parameters(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPair, ...]) -> int:

@@ -54,6 +54,7 @@ class BoundRun:
         base_loss: The base loss that the alignment is added to.
         spans: Span extractor; None, like ``importance`` and ``layers``, without alignment.
         importance: Importance estimator.
+        pooling: Importance estimator that pools states to span vectors; None: ``importance`` does.
         layers: Layer mapper.
         terms: Alignment terms in the order of ``alignment.terms``; empty without alignment.
         metrics: Metrics in the order of ``evaluation.metrics``; empty without evaluation.
@@ -69,6 +70,7 @@ class BoundRun:
     base_loss: BaseLoss
     spans: SpanExtractor | None = None
     importance: ImportanceEstimator | None = None
+    pooling: ImportanceEstimator | None = None
     layers: LayerMapper | None = None
     terms: tuple[AlignmentTerm, ...] = ()
     metrics: tuple[Metric, ...] = ()
@@ -123,10 +125,13 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     base_loss: BaseLoss | None = plugins.create("base_losses", draft.base_loss, "base_loss")
     spans: SpanExtractor | None = None
     importance: ImportanceEstimator | None = None
+    pooling: ImportanceEstimator | None = None
     layers: LayerMapper | None = None
     if alignment is not None:
         spans = plugins.create("span_extractors", alignment.spans, "alignment", "spans")
         importance = plugins.create("importance_estimators", alignment.importance, "alignment", "importance")
+        if alignment.pooling is not None:
+            pooling = plugins.create("importance_estimators", alignment.pooling, "alignment", "pooling")
         layers = plugins.create("layer_mappers", alignment.layers, "alignment", "layers")
     terms = plugins.terms(alignment)
     metrics = plugins.metrics(draft.evaluation)
@@ -145,7 +150,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     assert reading.spec is not None
     assert base_loss is not None
     other_losses = tuple(name for name in registry.names("base_losses") if _needs_no_vocabulary(registry, name))
-    created = (base_loss, spans, importance, layers, terms, metrics)
+    created = (base_loss, spans, importance, pooling, layers, terms, metrics)
     known = (teacher, other_losses, plugins.providers, answer_metric, plugins.packages)
     return BoundRun(reading.path, reading.spec, *created, *known)
 

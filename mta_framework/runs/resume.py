@@ -107,7 +107,8 @@ def _shallow(document: Mapping[str, Any]) -> dict[str, Any]:
     """A document without the options of base loss and alignment, which a report has with all defaults."""
     plain = copy.deepcopy(dict(document))
     alignment = plain.get("alignment") or {}
-    sections = [alignment.get(name) for name in ("spans", "importance", "layers")] + alignment.get("terms", [])
+    named = [alignment.get(name) for name in ("spans", "importance", "pooling", "layers")]
+    sections = named + alignment.get("terms", [])
     for section in (plain.get("base_loss"), *sections):
         if isinstance(section, dict):
             section.pop("params", None)

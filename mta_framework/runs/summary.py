@@ -72,7 +72,12 @@ def _ends(tokenizer: PreTrainedTokenizerBase, first: int, stop_ids: Sequence[int
 def resolved(bound: BoundRun) -> dict[str, Any]:
     """The spec of a run with every option of its base loss and alignment, defaults included."""
     spec = bound.spec.model_dump(mode="json")
-    sections = {"spans": bound.spans, "importance": bound.importance, "layers": bound.layers}
+    sections = {
+        "spans": bound.spans,
+        "importance": bound.importance,
+        "pooling": bound.pooling,
+        "layers": bound.layers,
+    }
     spec["base_loss"]["params"] = bound.base_loss.params.model_dump(mode="json")
     for name, plugin in sections.items():
         if plugin is not None:

@@ -31,8 +31,12 @@ class AlignmentSection(Section):
     )
     importance: PluginSection = Field(
         PluginSection(name="attention"),
-        description="Importance estimator.",
+        description="Importance estimator: weighs the tokens and spans that the terms compare.",
         json_schema_extra=plugin_family("importance_estimators"),
+    )
+    pooling: Annotated[PluginSection, Field(json_schema_extra=plugin_family("importance_estimators"))] | None = Field(
+        None,
+        description="Importance estimator whose weights pool the states of a span's tokens; null: that of importance.",
     )
     layers: PluginSection = Field(
         PluginSection(name="proportional"),
@@ -49,6 +53,9 @@ class AlignmentSection(Section):
     )
 
     def contradictions(self) -> Iterator[Contradiction]:
+        if self.pooling == self.importance:
+            problem = f"has no effect: it is that of importance (got {self.importance.name!r})"
+            yield Contradiction("pooling", ("pooling", "importance"), problem, "another one, or null", "Remove it.")
         names = [term.name for term in self.terms]
         if len(set(names)) != len(names):
             problem = f"repeats a term (got {', '.join(names)})"

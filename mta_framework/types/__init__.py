@@ -66,6 +66,11 @@ def texts_with_span_pairs(granularity: str) -> str:
     return f"texts with pairs of {granularity}"
 
 
+def span_memberships(granularity: str) -> str:
+    """Unit of a loss term: (token, span) memberships of ``granularity``, in the student's tokens."""
+    return f"memberships in {granularity}"
+
+
 @dataclass(frozen=True)
 class ModelShape:
     """Depth and width of a model.

@@ -53,6 +53,12 @@ class TestAlignmentTerms(AlignmentTermContract):
     plugin = all_of("alignment_terms")
 
 
+class TestAlignmentTermsWithEqualWeights(AlignmentTermContract):
+    @pytest.fixture(params=["dsa", "hid"])
+    def plugin(self, request):
+        return REGISTRY.create("alignment_terms", request.param, {"weights": "equal"})
+
+
 class TestBaseLosses(BaseLossContract):
     plugin = all_of("base_losses")
 

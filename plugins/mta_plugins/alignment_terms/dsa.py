@@ -33,17 +33,22 @@ class DSA(AlignmentTerm):
             "example",
             description="Normalise by the pair weights of each text, or once per micro-batch (authors' code).",
         )
+        weights: Literal["importance", "equal"] = Field(
+            "importance",
+            description="Weights of pairs: the products of their spans' weights, or equal (the paper's ablation).",
+        )
         max_spans: int | None = Field(
             None,
             ge=2,
-            description="Maximal number of spans of a text, those with the largest teacher weights; null: all.",
+            description="Maximal number of spans of a text, those with the largest weights and of equal ones the "
+            "first; null: all.",
         )
 
     params: Params
 
     def teacher_needs(self, has_shared_tokenizer: bool) -> Collection[TeacherNeed]:
-        """Angles and span weights alone."""
-        return ("geometry", "span_weights")
+        """Angles, and span weights where pairs are weighed by them."""
+        return ("geometry", "span_weights") if self.params.weights == "importance" else ("geometry",)
 
     def unit(self, granularity: str) -> str:
         """Texts with at least two spans."""
@@ -53,10 +58,12 @@ class DSA(AlignmentTerm):
         """Compute DSA of one key layer, summed over the texts with at least two spans."""
         from mta_framework.alignment.pairwise_cosines import structure_sum
 
+        vector_SD, weighed = layer.student.span_vector_SD, self.params.weights == "importance"
+        weight_S = layer.teacher.span_weight_S if weighed else vector_SD.new_ones(len(vector_SD))
         return structure_sum(
-            layer.student.span_vector_SD,
+            vector_SD,
             layer.teacher.geometry,
-            layer.teacher.span_weight_S,
+            weight_S,
             layer.spans_per_text,
             self.params.reduction,
             self.params.max_spans,

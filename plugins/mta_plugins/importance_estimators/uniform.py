@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Uniform(ImportanceEstimator):
-    """Weight 1 on every token: the paper's ablation without token weights."""
+    """Weight 1 on every token: span vectors are plain means, and a span weighs as much as it has tokens."""
 
     NAME = "uniform"
 

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from mta_framework.types import Batch, Head, SpanIndex, States, texts_with_span_pairs, texts_with_spans
+from mta_framework.types import (
+    Batch,
+    Head,
+    SpanIndex,
+    States,
+    span_memberships,
+    texts_with_span_pairs,
+    texts_with_spans,
+)
 
 
 def span_index(spans: Sequence[Sequence[tuple[int, int]]], length: int) -> SpanIndex:
@@ -38,6 +46,7 @@ def batch_of(lengths: Sequence[int], spans: Sequence[Sequence[tuple[int, int]]],
     counts = {
         texts_with_spans("words"): sum(len(ranges) > 0 for ranges in spans),
         texts_with_span_pairs("words"): sum(len(ranges) > 1 for ranges in spans),
+        span_memberships("words"): sum(end - start for ranges in spans for start, end in ranges),
     }
     return Batch(mask, mask, nothing, nothing, {"words": span_index(spans, padded)}, counts)
 

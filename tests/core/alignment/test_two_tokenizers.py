@@ -22,9 +22,9 @@ def _hidden(texts, tokens, width, seed):
     return torch.randn(texts, tokens, width, generator=generator, dtype=torch.float64)
 
 
-def _alignment():
+def _alignment(weights="importance"):
     torch.manual_seed(0)
-    terms = [WeightedTerm(DSA(DSA.Params()), 2.0), WeightedTerm(Hid(Hid.Params()), 0.2)]
+    terms = [WeightedTerm(DSA(DSA.Params()), 2.0), WeightedTerm(Hid(Hid.Params(weights=weights)), 0.2)]
     shapes = ModelShape(1, 4), ModelShape(1, 6)
     return Alignment((LayerPair(1, 1, "words"),), Uniform(Uniform.Params()), terms, *shapes).double()
 
@@ -35,9 +35,10 @@ def two_sided(make_batch):
     return replace(make_batch([5, 2, 4], STUDENT_SPANS, 5), teacher=teacher_batch)
 
 
-def test_terms_are_those_of_span_vectors(two_sided, make_states):
+@pytest.mark.parametrize("weights", ["importance", "equal"])
+def test_terms_are_those_of_span_vectors(two_sided, make_states, weights):
     student_BTD, teacher_BTD = _hidden(3, 5, 4, seed=1), _hidden(3, 7, 6, seed=2)
-    alignment = _alignment()
+    alignment = _alignment(weights)
     dsa, hid = alignment(make_states(student_BTD.requires_grad_()), make_states(teacher_BTD), two_sided)
 
     def vectors(hidden_BTD, spans):
@@ -51,6 +52,9 @@ def test_terms_are_those_of_span_vectors(two_sided, make_states):
         for text in zip(student_vectors, teacher_vectors, strict=True)
     ]
     expected = (distance[0][0] * 1 + distance[0][1] * 6) / 7 + distance[1][0]
+    if weights == "equal":  # as often as the student has tokens in the span, over all texts
+        expected = distance[0][0] * 2 + distance[0][1] * 3 + distance[1][0] * 1
+        assert two_sided.counts[hid.unit] == 6
     assert hid.sum.item() == pytest.approx(expected.item(), rel=1e-6)
     turn = functional.cosine_similarity(*student_vectors[0], dim=0) - functional.cosine_similarity(
         *teacher_vectors[0], dim=0

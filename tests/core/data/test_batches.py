@@ -19,6 +19,7 @@ from mta_framework import (
     TEXTS_BY_STUDENT,
     TOKENS,
     InputError,
+    span_memberships,
     texts_with_span_pairs,
     texts_with_spans,
 )
@@ -96,6 +97,7 @@ def test_spans_are_numbered_text_by_text_and_tokens_flat() -> None:
     assert batch.counts[texts_with_span_pairs("words")] == 1
     assert batch.counts[texts_with_spans("phrases")] == 2
     assert batch.counts[texts_with_span_pairs("phrases")] == 0
+    assert batch.counts[span_memberships("words")] == len(batch.spans["words"].token_M)
 
 
 @st.composite

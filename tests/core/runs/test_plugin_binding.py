@@ -153,9 +153,22 @@ def test_a_bound_run_holds_the_plugins_with_their_options(write: Write, registry
         "even_test",
         "of_letters_test",
     )
-    assert set(bound.providers) == {"base_loss", "alignment.spans", "alignment.importance", "alignment.layers"}
+    sections = {f"alignment.{name}" for name in ("spans", "importance", "layers", "terms.0", "terms.1")}
+    assert set(bound.providers) == {"base_loss", *sections}
     assert bound.providers["base_loss"].endswith("plugins.py")
     assert bound.packages == ("pluggy",)
+
+
+def test_spans_are_pooled_by_the_estimator_of_importance_unless_another_is_named(
+    write: Write, registry: Registry
+) -> None:
+    named = {"importance": {"name": "entropy"}, "pooling": {"name": "even_test"}}
+    bound = bind(write(alignment=ALIGNMENT | named, teacher={"hub": "teacher"}), registry)
+    assert bound.importance is not None
+    assert bound.pooling is not None
+    assert (bound.importance.NAME, bound.pooling.NAME) == ("entropy", "even_test")
+    assert "alignment.pooling" in bound.providers
+    assert bind(write(alignment=ALIGNMENT, teacher={"hub": "teacher"}), registry).pooling is None
 
 
 def test_without_alignment_and_evaluation_there_is_only_the_base_loss(write: Write, registry: Registry) -> None:

@@ -124,6 +124,8 @@ def test_ablations_change_one_thing_each(copies):
     alignments = {name: run.spec.alignment for name, run in runs.items() if run.spec.alignment}
     alone = {name: section.terms[0].name for name, section in alignments.items() if len(section.terms) == 1}
     assert alone == {"DSA-only": "dsa", "Hid-only": "hid"}
-    assert {name for name, section in alignments.items() if section.importance.name == "uniform"} == {"no-weights"}
+    weights = {name: [term.params.weights for term in run.terms] for name, run in runs.items() if run.terms}
+    assert {name for name, each in weights.items() if set(each) == {"equal"}} == {"no-weights"}
+    assert {name for name, each in weights.items() if "equal" in each} == {"no-weights"}
     assert {run.spec.base_loss.name for run in runs.values()} == {"distillm"}
     assert {run.spec.seed for run in runs.values()} == {42}
