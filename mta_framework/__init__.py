@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from mta_framework.types import (
         ATTENDED_TOKENS,
+        CHUNKS,
         MATCHED_POSITIONS,
         TEXTS,
         TEXTS_BY_OTHERS,
@@ -66,6 +67,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ATTENDED_TOKENS",
+    "CHUNKS",
     "MATCHED_POSITIONS",
     "TEXTS",
     "TEXTS_BY_OTHERS",

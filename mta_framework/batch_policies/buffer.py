@@ -16,6 +16,7 @@ class _Text(BaseModel):
     input_ids: list[int]
     prompt_length: int
     spans: dict[str, list[tuple[int, int]]]
+    log_probs: list[float] | None = None
 
 
 _TEXTS = TypeAdapter(list[_Text])
@@ -59,10 +60,11 @@ class ReplayBuffer:
                 input_ids=text.input_ids.tolist(),
                 prompt_length=text.prompt_length,
                 spans={granularity: ranges_K2.tolist() for granularity, ranges_K2 in text.spans.items()},
+                log_probs=None if text.log_probs is None else text.log_probs.tolist(),
             )
             for text in self._texts
         ]
-        dumped: JsonValue = _TEXTS.dump_python(texts, mode="json")
+        dumped: JsonValue = _TEXTS.dump_python(texts, mode="json", exclude_none=True)
         return dumped
 
     def restore(self, state: JsonValue) -> None:
@@ -72,4 +74,6 @@ class ReplayBuffer:
         self._texts.clear()
         for text in _TEXTS.validate_python(state):
             spans = {name: np.array(pairs, np.int32).reshape(-1, 2) for name, pairs in text.spans.items()}
-            self._texts.append(Example(np.array(text.input_ids, np.int32), text.prompt_length, spans, by_student=True))
+            log_probs = None if text.log_probs is None else np.array(text.log_probs, np.float32)
+            ids = np.array(text.input_ids, np.int32)
+            self._texts.append(Example(ids, text.prompt_length, spans, by_student=True, log_probs=log_probs))

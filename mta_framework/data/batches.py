@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 from mta_framework.errors import Fault, InputError
 from mta_framework.types import (
     ATTENDED_TOKENS,
+    CHUNKS,
     MATCHED_POSITIONS,
     TEXTS,
     TEXTS_BY_OTHERS,
@@ -76,7 +78,7 @@ def collate(
     teacher, matched = _teacher_batch(examples, width, teacher_pad_token_id, granularities)
     if matched is not None:
         counts[MATCHED_POSITIONS] = len(matched[0])
-    return Batch(
+    batch = Batch(
         input_ids_BT=torch.from_numpy(input_ids_BT),
         attention_mask_BT=torch.from_numpy(mask_BT.astype(np.int64)),
         position_N=torch.from_numpy(target - 1),
@@ -88,7 +90,20 @@ def collate(
         matched_R=None if matched is None else matched[0],
         matched_teacher_R=None if matched is None else matched[1],
         index_B=torch.tensor([example.index for example in examples]),
+        log_prob_N=_log_probs(examples, width, target),
     )
+    return batch if teacher is None else _with_chunks(batch, [example.truncated for example in examples])
+
+
+def _log_probs(examples: Sequence[Example], width: int, target: NDArray[np.int64]) -> torch.Tensor | None:
+    """The log-probability with which each supervised token was written; NaN where there is none."""
+    if all(example.log_probs is None for example in examples):
+        return None
+    log_prob_BT = np.full((len(examples), width), np.nan, dtype=np.float32)
+    for row_T, example in zip(log_prob_BT, examples, strict=True):
+        if example.log_probs is not None:
+            row_T[example.prompt_length :][: len(example.log_probs)] = example.log_probs
+    return torch.from_numpy(log_prob_BT.ravel()[target])
 
 
 def _teacher_batch(
@@ -105,6 +120,33 @@ def _teacher_batch(
     widths = width, teacher.input_ids_BT.shape[1]
     student_R, teacher_R = (torch.from_numpy(text_R * wide + token_R2[:, side]) for side, wide in enumerate(widths))
     return teacher, (student_R, teacher_R)
+
+
+def _with_chunks(batch: Batch, truncated: Sequence[bool]) -> Batch:
+    """The batch with the chunk of each supervised token, in both tokenizations, and their number."""
+    assert batch.teacher is not None
+    assert batch.matched_R is not None
+    assert batch.matched_teacher_R is not None
+    text_R = batch.matched_R.numpy() // batch.input_ids_BT.shape[1]
+    is_last_R = np.append(text_R[1:] != text_R[:-1], True)[: len(text_R)]
+    # Both sides of a cut text go on after their last matched position, but to different characters.
+    is_chunk_R = ~(is_last_R & np.array(truncated)[text_R])
+    student_N = _chunks(batch, batch.matched_R, text_R, is_chunk_R)
+    teacher_N = _chunks(batch.teacher, batch.matched_teacher_R, text_R, is_chunk_R)
+    teacher = replace(batch.teacher, chunk_N=teacher_N)
+    counts = {**batch.counts, CHUNKS: int(is_chunk_R.sum())}
+    return replace(batch, chunk_N=student_N, teacher=teacher, counts=counts)
+
+
+def _chunks(
+    batch: Batch, matched_R: torch.Tensor, text_R: NDArray[np.int64], is_chunk_R: NDArray[np.bool_]
+) -> torch.Tensor:
+    """The chunk of each supervised token: that which begins at the last matched position up to its own."""
+    chunk_N = np.searchsorted(matched_R.numpy(), batch.position_N.numpy(), side="right") - 1
+    # A further entry, for tokens before the first matched position of the batch: -1 points to it.
+    text_C, is_chunk_C = np.append(text_R, -1), np.append(is_chunk_R, False)
+    is_inside_N = is_chunk_C[chunk_N] & (text_C[chunk_N] == batch.text_N.numpy())
+    return torch.from_numpy(np.where(is_inside_N, chunk_N, len(text_R)).astype(np.int64))
 
 
 def _span_index(ranges: Sequence[NDArray[np.int32]], width: int) -> SpanIndex:

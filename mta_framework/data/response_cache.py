@@ -16,6 +16,9 @@ from mta_framework.types import Example
 _SCHEMA = pa.schema({"prompt": pa.binary(), "response": pa.list_(pa.int32()), "finished": pa.bool_()})
 """A prompt is the bytes of its int32 ids."""
 
+_LOG_PROBS = pa.field("log_probs", pa.list_(pa.float32()))
+"""A further column where log-probabilities were kept."""
+
 
 class ResponseCache:
     """Responses on disk, by the token ids of their prompt.
@@ -60,12 +63,14 @@ class ResponseCache:
         """
         rows = [
             {"prompt": _key(prompt), "response": response.ids, "finished": response.finished}
+            | ({"log_probs": response.log_probs} if response.log_probs else {})
             for prompt, response in zip(prompts, responses, strict=True)
         ]
         if not rows:
             return
         self._read()
-        table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+        has_log_probs = any("log_probs" in row for row in rows)
+        table = pa.Table.from_pylist(rows, schema=_SCHEMA.append(_LOG_PROBS) if has_log_probs else _SCHEMA)
         self._shards.add(table)
         self._add_rows(table)
 
@@ -84,4 +89,7 @@ def _key(prompt: Example) -> bytes:
 
 
 def _response(batch: pa.RecordBatch, row: int) -> TokenResponse:
-    return TokenResponse(tuple(batch.column("response")[row].as_py()), batch.column("finished")[row].as_py())
+    has_log_probs = _LOG_PROBS.name in batch.schema.names
+    log_probs = batch.column(_LOG_PROBS.name)[row].as_py() if has_log_probs else None
+    response, finished = batch.column("response")[row].as_py(), batch.column("finished")[row].as_py()
+    return TokenResponse(tuple(response), finished, tuple(log_probs or ()))

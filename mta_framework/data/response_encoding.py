@@ -31,10 +31,12 @@ class TokenResponse:
     Args:
         ids: Token ids, without the end token.
         finished: Whether the model generated an end token; False: the response was truncated at its maximum length.
+        log_probs: Log-probability of each token when it was drawn, and possibly of the end token; empty: not kept.
     """
 
     ids: tuple[int, ...]
     finished: bool
+    log_probs: tuple[float, ...] = ()
 
 
 class ResponseEncoder:
@@ -123,7 +125,10 @@ class ResponseEncoder:
     def _unparsed(self, prompt: Example, response: TokenResponse, by_student: bool) -> Example:
         ids = np.array(response.ids, dtype=np.int32)
         whole = join_response(prompt.prompt_ids, ids, self._end_id if response.finished else None)
-        return replace(prompt, input_ids=whole[: self._max_length], spans={}, by_student=by_student)
+        room = self._max_length - prompt.prompt_length
+        log_probs = np.array(response.log_probs[:room], dtype=np.float32) if response.log_probs else None
+        ids = whole[: self._max_length]
+        return replace(prompt, input_ids=ids, spans={}, by_student=by_student, log_probs=log_probs)
 
     def _offsets(
         self, prompts: Sequence[Example], responses: Sequence[TokenResponse], texts: Sequence[str]

@@ -151,6 +151,7 @@ def _example(
         spans=student_spans,
         teacher=Example(teacher.ids, teacher.prompt_length, teacher_spans, supervised_T=teacher.supervised),
         matched_R2=matched_tokens(sample.text, len(sample.prompt), student, teacher),
+        truncated=student.truncated or teacher.truncated,
     )
 
 

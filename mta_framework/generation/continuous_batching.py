@@ -17,7 +17,7 @@ from mta_framework.generation.kv_cache import RowCache
 from mta_framework.generation.left_padding import pad_left
 from mta_framework.generation.limits import depends_on_batch_length
 from mta_framework.generation.request import DecodingConfig, GenerationRequest
-from mta_framework.generation.token_sampling import sample_tokens
+from mta_framework.generation.token_sampling import log_probs_of, sample_tokens
 
 _REFILL_FRACTION = 8
 """Waiting requests enter when one slot in so many is free."""
@@ -100,6 +100,10 @@ class _Batch:
         token_B = sample_tokens(logits_BV, self._config.sampling, [row.generator for row in rows], self._config.size)
         for row, token_id in zip(rows, token_B.tolist(), strict=True):
             row.ids.append(token_id)
+        if self._config.keep_log_probs:
+            log_prob_B = log_probs_of(token_B, logits_BV, self._config.sampling, self._config.size)
+            for row, log_prob in zip(rows, log_prob_B.tolist(), strict=True):
+                row.log_probs.append(log_prob)
 
     def _forward(self, ids: Sequence[Sequence[int]], lengths: Sequence[int], cache: Cache, width: int = 0) -> Tensor:
         """Logits of the next token; ``lengths`` include the cached tokens, ``width`` is the columns of the cache."""

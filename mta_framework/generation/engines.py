@@ -23,6 +23,8 @@ def make_engine(
     tokenizer: PreTrainedTokenizerBase,
     stop_ids: Sequence[int],
     folder: Path,
+    *,
+    keep_log_probs: bool = False,
 ) -> Engine:
     """Create the generation engine that a spec names; ``engine_fault`` checks beforehand whether it can run here.
 
@@ -32,6 +34,7 @@ def make_engine(
         tokenizer: Tokenizer of all models.
         stop_ids: Ids of the tokens that end a response.
         folder: Folder for exported weights, made when an engine needs it.
+        keep_log_probs: Whether to keep the log-probability of every generated token; only ``transformers`` can.
     """
     # Engines are imported only when chosen, so that neither needs the dependencies of the other.
     if name == "vllm":
@@ -40,7 +43,7 @@ def make_engine(
         return VllmEngine(models, tokenizer, stop_ids, folder)
     from mta_framework.generation.transformers_engine import TransformersEngine
 
-    return TransformersEngine(models, tokenizer, stop_ids)
+    return TransformersEngine(models, tokenizer, stop_ids, keep_log_probs)
 
 
 def engine_fault(name: EngineName, where: str) -> Fault | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -34,6 +35,8 @@ def generate(
     seeds: Sequence[int],
     progress_label: str | None,
     on_finished: Callable[[int, Generation], None] | None = None,
+    *,
+    keep_log_probs: bool = False,
 ) -> list[Generation]:
     """Generate a response to every prompt.
 
@@ -56,6 +59,7 @@ def generate(
         progress_label: Label of a progress bar on standard error, shown by the main process only; None: no bar.
         on_finished: Called once for each prompt, with its index and response, as soon as the response is finished, in
             no particular order. It must not modify the model.
+        keep_log_probs: Whether to keep the log-probability of every generated token.
 
     Returns:
         One generation per prompt, in the order of the prompts; empty for no prompts.
@@ -70,14 +74,14 @@ def generate(
     fault = room_fault(base.config, max(map(len, prompt_ids)), sampling.max_new_tokens)
     if fault:
         raise InputError([fault])
-    config = _decoding_config(base, tokenizer, stop_ids, sampling)
+    config = replace(_decoding_config(base, tokenizer, stop_ids, sampling), keep_log_probs=keep_log_probs)
     parameters = list(inspect.signature(base.forward).parameters)
     generate_requests = generate_continuous if supports_continuous_batching(base, parameters) else generate_static
     generations: dict[int, Generation] = {}
     hidden = progress_label is None or not processes().is_main_process
     with tqdm(total=len(prompt_ids), desc=progress_label, unit="prompt", disable=hidden) as bar, isolated(base):
         for row in generate_requests(base, _requests(prompt_ids, seeds, first_id(tokenizer)), config):
-            generations[row.index] = Generation.from_ids(row.ids, config.ends, tokenizer)
+            generations[row.index] = Generation.from_ids(row.ids, config.ends, tokenizer, row.log_probs)
             if on_finished is not None:
                 on_finished(row.index, generations[row.index])
             bar.update()

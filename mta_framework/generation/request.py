@@ -18,12 +18,14 @@ class DecodingConfig:
         ends: Ids of tokens that end a response.
         size: Number of ids of the tokenizer; further ids pad the model's vocabulary and are never chosen.
         padding: Id used for padding, which is masked.
+        keep_log_probs: Whether the log-probabilities of generated tokens are kept.
     """
 
     sampling: Sampling
     ends: Sequence[int]
     size: int
     padding: int
+    keep_log_probs: bool = False
 
 
 @dataclass
@@ -35,12 +37,14 @@ class GenerationRequest:
         prompt: Token ids of the prompt, at least one.
         generator: Random generator of this request alone, from which one number per token is drawn.
         ids: Token ids generated so far.
+        log_probs: Log-probability of each of ``ids`` when it was drawn; empty unless they are kept.
     """
 
     index: int
     prompt: tuple[int, ...]
     generator: random.Random
     ids: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
 
     @property
     def length(self) -> int:

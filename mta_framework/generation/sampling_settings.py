@@ -45,25 +45,37 @@ class Generation:
         ids: Token ids, without the end token.
         text: Text, without special tokens.
         finished: Whether the model generated an end token; False: the response was truncated at its maximum length.
+        log_probs: Log-probability of each token in the distribution that it was drawn from, followed by that of the end
+            token if only one token can end a response; empty where they were not kept.
     """
 
     ids: tuple[int, ...]
     text: str
     finished: bool
+    log_probs: tuple[float, ...] = ()
 
     @classmethod
-    def from_ids(cls, ids: Sequence[int], ends: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Generation:
+    def from_ids(
+        cls,
+        ids: Sequence[int],
+        ends: Sequence[int],
+        tokenizer: PreTrainedTokenizerBase,
+        log_probs: Sequence[float] = (),
+    ) -> Generation:
         """Truncate generated token ids at the first end token and decode them.
 
         Args:
             ids: Token ids that a model generated.
             ends: Ids of tokens that end a response.
             tokenizer: Tokenizer that decodes.
+            log_probs: Log-probability of each of ``ids``; empty: not kept.
         """
         end = next((position for position, token_id in enumerate(ids) if token_id in ends), None)
         kept = tuple(ids[:end])
         text = tokenizer.decode(list(kept), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return cls(kept, str(text), finished=end is not None)
+        # Whichever token ended a response, it is trained with the same one: its log-probability may be another's.
+        known = len(kept) + (end is not None and len(ends) == 1)
+        return cls(kept, str(text), finished=end is not None, log_probs=tuple(log_probs[:known]))
 
 
 def prompt_seeds(seed: int | str, count: int) -> list[int]:

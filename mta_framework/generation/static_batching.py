@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
@@ -34,12 +35,12 @@ def generate_static(
     size = config.sampling.batch_size(len(rows[0].prompt))
     for first in range(0, len(rows), size):
         batch = rows[first : first + size]
-        for row, ids in zip(batch, _responses(model, batch, config), strict=True):
-            row.ids += ids
-            yield row
+        _respond(model, batch, config)
+        yield from batch
 
 
-def _responses(model: PreTrainedModel, rows: Sequence[GenerationRequest], config: DecodingConfig) -> list[list[int]]:
+def _respond(model: PreTrainedModel, rows: Sequence[GenerationRequest], config: DecodingConfig) -> None:
+    """Append the generated tokens to the ``ids`` of all rows, and padding behind the end of a response."""
     input_ids_BP = pad_left([row.prompt for row in rows], config.padding)
     attention_mask_BP = pad_left([[1] * len(row.prompt) for row in rows], 0)
     generation_config = GenerationConfig(
@@ -49,11 +50,16 @@ def _responses(model: PreTrainedModel, rows: Sequence[GenerationRequest], config
         use_cache=True,
         do_sample=False,
     )
-    processor = SamplingProcessor(config.sampling, [row.generator for row in rows], config.size)
+    generators = [row.generator for row in rows]
+    processor = SamplingProcessor(config.sampling, generators, config.size, config.keep_log_probs)
     output_BPR: Tensor = model.generate(  # type: ignore[operator, assignment]
         input_ids=input_ids_BP.to(model.device),
         attention_mask=attention_mask_BP.to(model.device),
         generation_config=generation_config,
         logits_processor=LogitsProcessorList([processor]),
     )
-    return output_BPR[:, input_ids_BP.shape[1] :].tolist()
+    for row, ids in zip(rows, output_BPR[:, input_ids_BP.shape[1] :].tolist(), strict=True):
+        row.ids += ids
+    if processor.log_probs:
+        for row, log_probs in zip(rows, torch.stack(processor.log_probs, dim=1).tolist(), strict=True):
+            row.log_probs += log_probs

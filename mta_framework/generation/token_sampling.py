@@ -34,16 +34,39 @@ def sample_tokens(logits_BV: Tensor, sampling: Sampling, generators: Sequence[ra
     Raises:
         RunError: The logits of a row are NaN or infinite.
     """
-    score_BV = logits_BV[:, :size].float()
     if sampling.temperature == 0:
-        largest_B, token_B = score_BV.max(dim=-1)
+        largest_B, token_B = logits_BV[:, :size].float().max(dim=-1)
         _require_finite(largest_B)
         return token_B
-    score_BV = score_BV / sampling.temperature
-    if sampling.top_p < 1:
-        score_BV = TopPLogitsWarper(sampling.top_p)(None, score_BV)  # type: ignore[arg-type]
+    score_BV = _scores(logits_BV, sampling, size)
     uniforms = [generator.random() for generator in generators]
     return sample_inverse_cdf(score_BV, torch.tensor(uniforms, dtype=torch.float64).to(score_BV.device))
+
+
+def log_probs_of(token_B: Tensor, logits_BV: Tensor, sampling: Sampling, size: int) -> Tensor:
+    """Compute the log-probability of each row's chosen token in the distribution that ``sample_tokens`` draws from.
+
+    Args:
+        token_B: The chosen ids, int64.
+        logits_BV: Logits of any floating dtype; computation is in float32.
+        sampling: Temperature and top-p.
+        size: Number of ids of the tokenizer; further ids pad the vocabulary and are never chosen.
+
+    Returns:
+        log_prob_B, float32, in nats; 0 at temperature 0.
+    """
+    if sampling.temperature == 0:
+        return torch.zeros_like(token_B, dtype=torch.float32)
+    log_prob_BV = _scores(logits_BV, sampling, size).log_softmax(dim=-1)
+    return log_prob_BV.gather(1, token_B.unsqueeze(1)).squeeze(1)
+
+
+def _scores(logits_BV: Tensor, sampling: Sampling, size: int) -> Tensor:
+    """Logits of the distribution that tokens are drawn from, float32; minus infinity at tokens outside top-p."""
+    score_BV = logits_BV[:, :size].float() / sampling.temperature
+    if sampling.top_p < 1:
+        score_BV = TopPLogitsWarper(sampling.top_p)(None, score_BV)  # type: ignore[arg-type]
+    return score_BV
 
 
 class SamplingProcessor(LogitsProcessor):
@@ -53,16 +76,26 @@ class SamplingProcessor(LogitsProcessor):
         sampling: Temperature and top-p.
         generators: Random generator of each row.
         size: Number of ids of the tokenizer; further ids are never chosen.
+        keep_log_probs: Whether to compute the log-probabilities of chosen tokens.
+
+    Attributes:
+        log_probs: log_prob_B of the tokens chosen at each step so far; empty unless they are computed.
     """
 
-    def __init__(self, sampling: Sampling, generators: Sequence[random.Random], size: int):
+    def __init__(
+        self, sampling: Sampling, generators: Sequence[random.Random], size: int, keep_log_probs: bool = False
+    ):
+        self.log_probs: list[Tensor] = []
         self._sampling = sampling
         self._generators = generators
         self._size = size
+        self._keep_log_probs = keep_log_probs
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores that are 0 at the chosen token and minus infinity elsewhere."""
         token_B = sample_tokens(scores, self._sampling, self._generators, self._size)
+        if self._keep_log_probs:
+            self.log_probs.append(log_probs_of(token_B, scores, self._sampling, self._size))
         return torch.full_like(scores, -torch.inf).scatter_(1, token_B.unsqueeze(1), 0.0)
 
 

@@ -24,6 +24,7 @@ class TransformersEngine(Engine):
         models: Live models by name.
         tokenizer: Tokenizer of all models.
         stop_ids: Ids of the tokens that end a response.
+        keep_log_probs: Whether to keep the log-probability of every generated token.
     """
 
     name = "transformers"
@@ -33,10 +34,12 @@ class TransformersEngine(Engine):
         models: Mapping[str, nn.Module | SavedModel],
         tokenizer: PreTrainedTokenizerBase,
         stop_ids: Sequence[int],
+        keep_log_probs: bool = False,
     ):
         self._models = models
         self._tokenizer = tokenizer
         self._stop_ids = stop_ids
+        self._keep_log_probs = keep_log_probs
 
     def _generate(
         self,
@@ -50,5 +53,5 @@ class TransformersEngine(Engine):
     ) -> list[Generation]:
         model = self._models[by]
         assert not isinstance(model, SavedModel), "transformers generates with a loaded model"
-        requests = prompt_ids, sampling, seeds
-        return generate(model, self._tokenizer, self._stop_ids, *requests, progress_label, on_finished)
+        requests = prompt_ids, sampling, seeds, progress_label, on_finished
+        return generate(model, self._tokenizer, self._stop_ids, *requests, keep_log_probs=self._keep_log_probs)

@@ -23,12 +23,14 @@ class BaseLoss(Plugin):
             the same vocabulary. If not, ``compute`` must handle a ``batch.teacher`` with tokens of its own.
         NEEDS_ALIGNMENT: Whether ``compute`` returns no terms, so that a spec must have ``alignment``: then the student
             is trained by that alone, and parameters that it does not reach get no gradient.
+        NEEDS_LOG_PROBS: Whether it uses ``batch.log_prob_N``, so that generation keeps log-probabilities.
     """
 
     TITLE: ClassVar[str] = ""
     NEEDS_TEACHER: ClassVar[bool] = True
     NEEDS_SHARED_VOCABULARY: ClassVar[bool] = True
     NEEDS_ALIGNMENT: ClassVar[bool] = False
+    NEEDS_LOG_PROBS: bool = False
 
     @abstractmethod
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:

@@ -37,7 +37,7 @@ class Rollouts(ABC):
         Returns:
             One text per prompt, in their order, with its spans. The response is supervised from its first token on. A
             finished response ends with exactly one end-of-text token, and may consist of it alone; a response that was
-            cut off at the length limit has none.
+            cut off at the length limit has none. The student's have ``log_probs`` if the base loss needs them.
         """
 
     @abstractmethod

@@ -100,7 +100,7 @@ def training_data(
     teacher_padding = (run_models.teacher_tokenizer or run_models.tokenizer).pad_token_id
     policy = bound.base_loss.batch_policy()
     section = bound.spec.training.generation
-    engine = None if section is None else _engine(bound.spec, section, run_models, student, teacher)
+    engine = None if section is None else _engine(bound, section, run_models, student, teacher)
     return TrainingData(
         train=data.train.examples,
         validation=data.validation.examples if data.validation else [],
@@ -113,11 +113,11 @@ def training_data(
 
 
 def _engine(
-    spec: RunSpec, section: GenerationSection, run_models: RunModels, student: nn.Module, teacher: nn.Module | None
+    bound: BoundRun, section: GenerationSection, run_models: RunModels, student: nn.Module, teacher: nn.Module | None
 ) -> Engine:
-    models = _named(student, teacher)
-    stop_ids = run_models.turn_end.stop_ids
-    return make_engine(section.engine, models, run_models.tokenizer, stop_ids, spec.folder / "engine")
+    models, folder = _named(student, teacher), bound.spec.folder / "engine"
+    arguments = section.engine, models, run_models.tokenizer, run_models.turn_end.stop_ids, folder
+    return make_engine(*arguments, keep_log_probs=bound.base_loss.NEEDS_LOG_PROBS)
 
 
 def _named(student: nn.Module, teacher: nn.Module | None) -> dict[str, nn.Module]:
@@ -161,6 +161,7 @@ def _rollouts(
             "max_new_tokens": longest,
             "stop_ids": run_models.turn_end.stop_ids,
             "precision": spec.training.precision,
+            **({"log_probs": True} if bound.base_loss.NEEDS_LOG_PROBS else {}),
         },
         span_cache=SpanCache(span_cache_folder(spec), bound.spans, spec.data.processes) if bound.spans else None,
         autocast=None if dtype == "float32" else getattr(torch, dtype),

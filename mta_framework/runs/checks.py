@@ -81,6 +81,10 @@ def policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) 
         problem = f"must be given, since {scored} scores answers that are written during training (got null)"
         hint = 'Add it, e.g. {"engine": "transformers"}, or set training.metric_for_best_model to loss.'
         yield Fault(where, problem, "a generation section", hint)
+    if base_loss.NEEDS_LOG_PROBS and generation is not None and generation.engine == "vllm":
+        problem = f"gives no log-probabilities of its tokens, which {label} needs (got 'vllm')"
+        where = reading.where(("training", "generation", "engine"))
+        yield Fault(where, problem, "'transformers'", "Choose it, or change base_loss.")
     if policy is not None and draft.data.supervise == "all" and reading.sound("data", "supervise"):
         problem = f"has no effect: {label} trains on responses to prompts (got 'all')"
         hint = "Set it to 'last', or choose other batches in the options of the base loss."

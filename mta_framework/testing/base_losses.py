@@ -144,6 +144,8 @@ class BaseLossContract(PluginContract, BatchPolicyContract):
 def _data(plugin: BaseLoss) -> Sequence[list[Example]]:
     """Three texts, the first with two answers, the second by the student, the third without response.
 
+    The log-probabilities of the student's first two tokens are known.
+
     They are also given in two tokenizations where the loss takes them.
     """
     lengths = ((7, 2), (5, 2), (2, 2))
@@ -154,6 +156,7 @@ def _data(plugin: BaseLoss) -> Sequence[list[Example]]:
             seed=index,
             spans={"words": [(0, 1), (1, 2)]},
             by_student=index == 1,
+            log_probs=(-2.0, -0.5) if index == 1 else None,
             gap=(4, 5) if index == 0 else None,
         )
         for index, (length, prompt) in enumerate(lengths)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mta_framework.interfaces import BaseLoss, BatchPolicy
 from mta_framework.testing.plugin import copied_state
 from mta_framework.testing.rollouts import ScriptedRollouts
@@ -51,4 +54,8 @@ def _drawn(policy: BatchPolicy, rollouts: ScriptedRollouts, steps: Sequence[int]
 
 
 def _plain(texts: Sequence[Example]) -> list[Any]:
-    return [(text.input_ids.tolist(), text.prompt_length, text.by_student) for text in texts]
+    return [(text.input_ids.tolist(), text.prompt_length, text.by_student, _listed(text.log_probs)) for text in texts]
+
+
+def _listed(log_probs: NDArray[np.float32] | None) -> list[float] | None:
+    return None if log_probs is None else log_probs.tolist()

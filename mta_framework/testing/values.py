@@ -27,6 +27,7 @@ def random_example(
     spans: Mapping[str, Sequence[Span]] | None = None,
     by_student: bool = False,
     gap: Span | None = None,
+    log_probs: Sequence[float] | None = None,
 ) -> Example:
     """Make a text of random tokens.
 
@@ -37,11 +38,13 @@ def random_example(
         spans: Half-open token ranges by granularity.
         by_student: Whether the student wrote the response.
         gap: Half-open range of tokens after the prompt that are not supervised, as those of a later question.
+        log_probs: Log-probabilities with which the student wrote the first tokens of the response; None: not kept.
     """
     input_ids = np.random.default_rng(seed).integers(0, VOCABULARY, length).astype(np.int32)
     offset_T2 = np.array([[token, token + 1] for token in range(prompt_length)], dtype=np.int32).reshape(-1, 2)
     ranges = {name: np.array(pairs, dtype=np.int32).reshape(-1, 2) for name, pairs in (spans or {}).items()}
-    example = Example(input_ids, prompt_length, ranges, by_student, "p" * prompt_length, offset_T2)
+    written = None if log_probs is None else np.array(log_probs, dtype=np.float32)
+    example = Example(input_ids, prompt_length, ranges, by_student, "p" * prompt_length, offset_T2, log_probs=written)
     if gap is None:
         return example
     token_T = np.arange(length)

@@ -164,7 +164,8 @@ class TrainingRollouts(Rollouts):
         new: dict[int, TokenResponse] = {}
 
         def done(row: int, generation: Generation) -> None:
-            new[row] = TokenResponse(generation.ids, generation.finished)
+            log_probs = generation.log_probs if by == "student" else ()
+            new[row] = TokenResponse(generation.ids, generation.finished, log_probs)
             if len(new) == size:
                 take(tuple(new), list(new.values()))
                 new.clear()

@@ -46,6 +46,10 @@ MATCHED_POSITIONS = "matched positions"
 """Unit of a loss term: positions of a response up to which two different tokenizations cover the same text, so that
 student and teacher predict the same continuation."""
 
+CHUNKS = "chunks"
+"""Unit of a loss term: segments of text between consecutive matched positions of a response, each of which has whole
+tokens of both tokenizations. What a tokenization cut off after the last matched position is none."""
+
 TEXTS_BY_STUDENT = "texts by the student"
 """Unit of a loss term: texts with at least one supervised position whose response the student wrote."""
 
@@ -210,12 +214,16 @@ class Example:
             share a tokenizer.
         matched_R2: int32, pairs of a token of this text and a token of ``teacher`` that are predicted from the same
             text; None where the models share a tokenizer.
+        truncated: Whether this text or ``teacher`` was cut off at its maximum length, so that they may end at different
+            characters; False where the models share a tokenizer.
         prompt_boundaries: Character offsets at which prompt and response are cut into pieces that are parsed one by
             one; empty: the text is parsed as a whole.
         supervised_T: bool, whether each token is supervised, where not all tokens after the prompt are: other turns may
             stand between several answers; None: they all are.
         index: 0-based position of the text in its data set, for messages; -1 where it is unknown. A response that is
             written during training has the index of its prompt.
+        log_probs: float32, the log-probability of each token after the prompt in the distribution that it was drawn
+            from when the student wrote it; further tokens have none. None: no token has one.
     """
 
     input_ids: NDArray[np.int32]
@@ -226,9 +234,11 @@ class Example:
     prompt_offsets: NDArray[np.int32] | None = None
     teacher: Example | None = None
     matched_R2: NDArray[np.int32] | None = None
+    truncated: bool = False
     prompt_boundaries: tuple[int, ...] = ()
     supervised_T: NDArray[np.bool_] | None = None
     index: int = -1
+    log_probs: NDArray[np.float32] | None = None
 
     @property
     def prompt_ids(self) -> NDArray[np.int32]:
@@ -256,6 +266,11 @@ class Batch:
             where the models share a tokenizer.
         matched_teacher_R: int64, flat positions of ``teacher``, likewise.
         index_B: int64, ``Example.index`` of each text; None: all are unknown.
+        chunk_N: int64, the chunk that each supervised token belongs to, by the index of the matched position at which
+            it begins; R for tokens in none. ``teacher.chunk_N`` has the same chunks. None where the models share a
+            tokenizer.
+        log_prob_N: float32, the log-probability of each of ``target_N`` in the distribution that it was drawn from
+            when the student wrote it (``Example.log_probs``); NaN where there is none. None: there is none at all.
     """
 
     input_ids_BT: Tensor
@@ -269,6 +284,8 @@ class Batch:
     matched_R: Tensor | None = None
     matched_teacher_R: Tensor | None = None
     index_B: Tensor | None = None
+    chunk_N: Tensor | None = None
+    log_prob_N: Tensor | None = None
 
     @property
     def text_N(self) -> Tensor:

@@ -7,6 +7,7 @@ from mta_plugins.alignment_terms.dsa import DSA
 from mta_plugins.alignment_terms.hid import Hid
 from mta_plugins.base_losses.ab import AB
 from mta_plugins.base_losses.akl import AKL
+from mta_plugins.base_losses.alm import ALM
 from mta_plugins.base_losses.amid import AMiD
 from mta_plugins.base_losses.csd import CSD
 from mta_plugins.base_losses.distillm import DistiLLM
@@ -16,6 +17,7 @@ from mta_plugins.base_losses.fdd import FDD
 from mta_plugins.base_losses.jsd import JSD
 from mta_plugins.base_losses.kl import KL
 from mta_plugins.base_losses.none import NoBaseLoss
+from mta_plugins.base_losses.policy_gradient import PolicyGradient
 from mta_plugins.base_losses.sft import SFT
 from mta_plugins.base_losses.taid import TAID
 from mta_plugins.base_losses.todi import ToDi
@@ -63,7 +65,25 @@ def mta_register_alignment_terms() -> Sequence[type[AlignmentTerm]]:
 
 @hookimpl
 def mta_register_base_losses() -> Sequence[type[BaseLoss]]:
-    return SFT, KL, JSD, AB, AKL, ToDi, CSD, DistiLLM, DistiLLM2, AMiD, TAID, EOPD, FDD, ULD, NoBaseLoss
+    return (
+        SFT,
+        KL,
+        JSD,
+        AB,
+        AKL,
+        ToDi,
+        CSD,
+        DistiLLM,
+        DistiLLM2,
+        AMiD,
+        TAID,
+        EOPD,
+        PolicyGradient,
+        FDD,
+        ULD,
+        ALM,
+        NoBaseLoss,
+    )
 
 
 @hookimpl

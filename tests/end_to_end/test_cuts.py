@@ -65,6 +65,7 @@ BASES = {
     "fdd": ({"name": "fdd"}, None),
     "distillm2": ({"name": "distillm2"}, GENERATES),
     "none": ({"name": "none"}, None),
+    "policy_gradient": ({"name": "policy_gradient"}, GENERATES),
 }
 
 

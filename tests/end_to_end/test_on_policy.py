@@ -22,6 +22,10 @@ BASES = {
         "params": {"batches": {"policy": "adaptive", "initial_threshold": 0.8, "capacity": 16}},
     },
     "on_policy": {"name": "jsd", "params": {"batches": {"policy": "on_policy", "fraction": 0.6}}},
+    "replay of policy_gradient": {
+        "name": "policy_gradient",
+        "params": {"batches": {"policy": "adaptive", "initial_threshold": 0.8, "capacity": 16}},
+    },
     "pairs": {
         "name": "distillm2",
         "params": {"anchor_steps": 3, "batches": {"every_epochs": None, "every_steps": 3}},

@@ -53,7 +53,7 @@ def one_step():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("trained_teacher")
-@pytest.mark.parametrize("base_loss", ["uld", "sft"])
+@pytest.mark.parametrize("base_loss", ["alm", "uld", "sft"])
 def test_run_with_alignment_ends_with_scores_of_both(base_loss, pair, write_spec, tmp_path):
     report = pipeline.run(bind(write_spec({**pair, "base_loss": {"name": base_loss}}), discover()))
     logged = [entry for entry in report.log if base_loss in entry]
@@ -75,7 +75,7 @@ def test_losses_on_tokens_are_refused_with_those_that_do_without(pair, write_spe
     assert str(fault).startswith("student.tokenizer: differs from the teacher's in ")
     assert str(fault).endswith(
         "expected one token for each id that both have, as base loss 'kl' compares tokens. "
-        "Take models of one family, or a base loss that does without: none, sft, uld."
+        "Take models of one family, or a base loss that does without: alm, none, sft, uld."
     )
 
 
@@ -91,9 +91,10 @@ def test_chat_template_and_layers_of_the_teacher_are_refused(pair, write_spec):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("trained_teacher")
-def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(pair, write_spec, tmp_path, one_step):
+@pytest.mark.parametrize("base_loss", ["alm", "uld"])
+def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(base_loss, pair, write_spec, tmp_path, one_step):
     training = {**pair["training"], "max_steps": 1}
-    path = write_spec({**pair, "base_loss": {"name": "uld"}, "training": training, "evaluation": None})
+    path = write_spec({**pair, "base_loss": {"name": base_loss}, "training": training, "evaluation": None})
     losses, gradients = one_step(path, tmp_path / "1x8", 8)
     for size in (4, 1):
         cut_losses, cut_gradients = one_step(path, tmp_path / f"cut-{size}", size)

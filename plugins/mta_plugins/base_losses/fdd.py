@@ -101,6 +101,7 @@ class FDD(BaseLoss):
         if isinstance(output, FDD):
             raise ValueError("output must be another loss than fdd itself, whose terms have the same names")
         self.output = output
+        self.NEEDS_LOG_PROBS = output.NEEDS_LOG_PROBS
 
     def key_layers(self, student: ModelShape, teacher: ModelShape) -> Sequence[tuple[int, int]]:
         """The pairs of key layers, lowest first, followed by those of the output loss.

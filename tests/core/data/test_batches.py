@@ -67,6 +67,17 @@ def test_texts_by_the_student_are_marked_and_counted_where_they_are_supervised()
     assert batch.attended_A.tolist() == [0, 1, 3, 4, 5, 6, 7]
 
 
+def test_log_probabilities_stand_beside_the_tokens_that_were_written_with_them() -> None:
+    written = replace(example([1, 2, 3, 4], 2), log_probs=np.array([-0.5], dtype=np.float32))
+    batch = collate([example([6, 7], 1), written], PAD, ())
+    assert batch.target_N.tolist() == [7, 3, 4]
+    assert batch.log_prob_N is not None
+    assert batch.log_prob_N.dtype == torch.float32
+    assert batch.log_prob_N.isnan().tolist() == [True, False, True]
+    assert batch.log_prob_N[1].item() == -0.5
+    assert collate([example([6, 7], 1)], PAD, ()).log_prob_N is None
+
+
 def test_a_batch_in_which_nothing_is_supervised_and_no_span_lies_works() -> None:
     batch = collate([example([1], 0), example([2, 3], 2)], PAD, ("words",))
     assert batch.position_N.shape == batch.target_N.shape == (0,)

@@ -40,6 +40,14 @@ def test_responses_come_back_as_they_were_from_the_same_and_another_cache(tmp_pa
         assert again.lookup([]) == []
 
 
+def test_log_probabilities_come_back_where_they_were_kept(tmp_path: Path) -> None:
+    cache = ResponseCache(tmp_path, "state")
+    kept = [TokenResponse((5, 9), True, (-0.5, -2.25, -0.125)), TokenResponse((), True, (-1.5,)), RESPONSES[2]]
+    cache.add(PROMPTS[:3], kept)
+    cache.add(PROMPTS[3:], RESPONSES[3:])
+    assert ResponseCache(tmp_path, "state").lookup(PROMPTS) == [*kept, RESPONSES[3]]
+
+
 def test_only_the_prompt_of_a_text_counts(tmp_path: Path) -> None:
     cache = ResponseCache(tmp_path, "state")
     cache.add([prompt(1, 2, response=(8, 9))], RESPONSES[:1])

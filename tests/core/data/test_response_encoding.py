@@ -325,3 +325,28 @@ def test_threads_may_encode_while_others_use_the_tokenizer(byte_tokenizer: Build
     for examples in actual:
         for example, original in zip(examples, expected, strict=True):
             assert_same(example, original)
+
+
+@pytest.mark.parametrize(
+    ("log_probs", "max_length", "expected"),
+    [
+        ((-0.5, -1.5, -0.25), 100, [-0.5, -1.5, -0.25]),
+        ((-0.5, -1.5), 100, [-0.5, -1.5]),
+        ((-0.5, -1.5, -0.25), 1, [-0.5]),
+    ],
+    ids=["with the end", "without the end", "cut"],
+)
+def test_log_probabilities_go_with_the_tokens_that_are_left(
+    byte_tokenizer: Build, log_probs: tuple[float, ...], max_length: int, expected: list[float]
+) -> None:
+    tokenizer = byte_tokenizer(False)
+    prompt, ids = prompt_of("Say: ", tokenizer), ids_of("xy", tokenizer)
+    encoder = encoder_of(tokenizer, None, prompt.prompt_length + max_length)
+    plain = TokenResponse(ids[:2], True)
+    (written,) = encoder.encode([prompt], [TokenResponse(ids[:2], True, log_probs)], by_student=True)
+    (without,) = encoder.encode([prompt], [plain], by_student=True)
+    assert written.log_probs is not None
+    assert written.log_probs.dtype == np.float32
+    assert written.log_probs.tolist() == expected
+    assert without.log_probs is None
+    assert without.input_ids.tolist() == written.input_ids.tolist()

@@ -1,0 +1,70 @@
+"""On-policy distillation by a policy gradient: the teacher's and the student's log-probability of what was written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework.batch_policies import AdaptiveBatches, OnPolicyBatches
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PolicyGradient(BaseLoss):
+    """Policy gradient on tokens that the student wrote, with the teacher's log-probability minus its own as advantage.
+
+    With teacher p, student q and a token y that the student drew from b when it wrote it, per supervised token and in
+    nats: ``-(q(y) / b(y)) A`` with the advantage ``A = log p(y) - log q(y)`` without gradient, and without discount.
+    Its expected gradient is that of KL(q || p) at the position. Where no log b(y) was kept (responses of the data set)
+    it is that divergence itself.
+
+    Source: On-Policy Distillation (Lu and Thinking Machines Lab, 2025), Tinker's ``importance_sampling`` and verl's
+    ``docs/algo/opd.md``. Differences: the ratio is not clipped (verl); the advantage has the present log q(y) (Tinker:
+    that at the time of writing).
+    """
+
+    NAME = "policy_gradient"
+    TITLE = "On-policy PG"
+    NEEDS_LOG_PROBS = True
+
+    class Params(PluginParams):
+        """Options."""
+
+        batches: Annotated[OnPolicyBatches | AdaptiveBatches, Field(discriminator="policy")] = Field(
+            OnPolicyBatches(fraction=1.0), description="Texts that each step is trained on."
+        )
+
+    params: Params
+
+    def batch_policy(self) -> BatchPolicy | None:
+        """The policy of the option ``batches``."""
+        return self.params.batches.create()
+
+    def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
+        """Compute the term ``policy_gradient`` per supervised token."""
+        import torch
+
+        from mta_framework import chunked_loss
+
+        assert teacher is not None
+        written = batch.log_prob_N
+        if written is None:
+            written = torch.full_like(batch.target_N, torch.nan, dtype=torch.float32)
+        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
+        return (LossTerm(self.NAME, chunked_loss.chunked_sum(_values, *inputs, batch.target_N, written), TOKENS),)
+
+
+def _values(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, written: Tensor) -> Tensor:
+    import torch
+
+    from mta_framework.chunked_loss import log_softmax
+
+    log_q = log_softmax(student_logits)
+    difference = log_q - log_softmax(teacher_logits)
+    log_q_y, difference_y = (values.gather(-1, targets[:, None]).squeeze(-1) for values in (log_q, difference))
+    is_known = ~written.isnan()
+    ratio = (log_q_y - torch.where(is_known, written, log_q_y.detach())).exp()
+    return torch.where(is_known, ratio * difference_y.detach(), (log_q.exp() * difference).sum(-1))
