@@ -195,7 +195,10 @@ class _Task:
             return predictions
         entry, answers = self.entry, [self._answer(row) for row in predictions]
         texts = [row.prediction if answer is None else answer for row, answer in zip(predictions, answers, strict=True)]
-        references = [[self.marks.answer(text) if self.marks else text for text in some] for some in entry.references]
+        references = entry.references
+        if marks := self.marks:
+            pairs = zip(entry.prompts, references, strict=True)
+            references = [[marks.answer(text, marks.begun_by(prompt)) for text in some] for prompt, some in pairs]
         generations = Generations(texts, references, entry.questions, lambda: self._likelihoods, self.cache_dir)
         scores = score(generations, self.metrics)
         weights = {label: values.weights for label, values in scores.items() if values.weights is not None}

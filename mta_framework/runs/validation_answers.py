@@ -82,7 +82,8 @@ class ValidationAnswers:
         if (marks := marks_to_strip(self.tokenizer, None)) is not None:
             rows = zip(self.prompts, answers, strict=True)
             texts = [marks.answer(row.text, marks.begun_by(prompt), row.finished) for prompt, row in rows]
-            references = [[marks.answer(text) for text in some] for some in references]
+            pairs = zip(self.prompts, references, strict=True)
+            references = [[marks.answer(text, marks.begun_by(prompt)) for text in some] for prompt, some in pairs]
         label = self.metric.NAME
         generations = Generations(texts, references, self.questions, self._likelihoods, self.cache_dir)
         scores = score(generations, [(label, self.metric)])[label]

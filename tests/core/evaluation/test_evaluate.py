@@ -361,3 +361,16 @@ def test_metrics_see_answers_without_reasoning_and_files_keep_it(tmp_path, monke
     (raw,) = evaluated(False).results
     assert [row.scores["seen"] for row in raw.predictions] == [0.0, 1.0, 0.0]
     assert [row.scored_text for row in raw.predictions] == written
+
+
+def test_a_reference_goes_on_in_the_reasoning_block_that_its_prompt_begins(tmp_path, monkeypatch, tokenizer):
+    monkeypatch.setattr(Seen, "texts", [])
+    reasoner = copy.deepcopy(tokenizer)
+    reasoner.chat_template = "<think>"
+    responses = [TextResponse("w1</think> w2", True, 3)] * 3
+    monkeypatch.setattr("mta_framework.evaluation.evaluate.respond", lambda *_: {10: responses})
+    rows = entry(references=(("w9</think> w2",), ("<think>w9</think> w2",), ("w9</think> w2",)))
+    rows = dataclasses.replace(rows, prompts=("w3<think>\n", "w5<think>\n", "w6"))
+    candidates = [Candidate("student", "a", reasoner, (40,), lambda: None, (rows,))]
+    evaluate_models(candidates, [Seen(Seen.Params())], SAMPLING, [10], tmp_path, strip_reasoning=None)
+    assert Seen.texts == [(["w2", "w2", "w1</think> w2"], [["w2"], ["w2"], ["w9</think> w2"]])]
