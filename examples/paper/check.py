@@ -3,10 +3,10 @@
     python examples/paper/check.py RUN_FOLDER
     python examples/paper/check.py SPEC.json
 
-The settings are those of arXiv 2605.01374v2, and of its authors' code where the paper is silent. Settings that neither
-of them names are not compared. A run folder is judged by its ``report.json``; a spec by what it says, without the
-defaults of plugins and the sizes of data sets. The exit status is 1 where a setting differs, 2 where nothing can be
-compared.
+The settings are those of arXiv 2605.01374v2, and of its authors' code where the paper is silent or the code, which made
+the numbers, does something else; such rows say so. Settings that neither of them names are not compared. A run folder
+is judged by its ``report.json``; a spec by what it says, without defaults of plugins and sizes of data sets. The exit
+status is 1 where a setting differs, 2 where nothing can be compared.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ _ALWAYS = (
     _Rule("data.template", ("alpaca",)),
     _Rule("data.max_length", (256,)),
     _Rule("data.max_prompt_length", (128,)),
+    _Rule("data.long_prompts", ("first_tokens",), "first_tokens (authors' code)"),
     _Rule("data.parse", ("text",)),
     _Rule("training.epochs", (5,)),
     _Rule("training.weight_decay", (0.01,)),
@@ -79,11 +80,15 @@ _ALIGNED = (
     _Rule("alignment.spans.name", ("spacy_phrases",)),
     _Rule("alignment.spans.params.words", ("within_phrases",)),
     _Rule("alignment.importance.name", ("attention",)),
+    _Rule("alignment.importance.params.padding_rows", (True,), "true (authors' code)"),
+    _Rule("alignment.pooling", (None,), "that of importance"),
     _Rule("alignment.terms.0.name", ("dsa",)),
     _Rule("alignment.terms.0.params.reduction", ("batch",), "batch (authors' code)"),
+    _Rule("alignment.terms.0.params.weights", ("importance",)),
     _Rule("alignment.terms.0.params.max_spans", (None,), "all"),
     _Rule("alignment.terms.1.name", ("hid",)),
     _Rule("alignment.terms.1.params.reduction", ("mean",), "mean (authors' code; the equation has a sum)"),
+    _Rule("alignment.terms.1.params.weights", ("importance",)),
     _Rule("alignment.projection_learning_rate", (5e-4,)),
 )
 _EVALUATED = (
@@ -179,6 +184,9 @@ def _of_base_loss(spec: Mapping[str, Any]) -> Iterator[_Rule]:
         yield _Rule("base_loss.params.skew", (0.1,))
     if name == "distillm":
         yield _Rule("base_loss.params.batches.policy", ("adaptive",))
+    if paired:
+        yield _Rule("base_loss.params.curriculum", (False,), "false (authors' code; DistiLLM-2's paper has one)")
+        yield _Rule("base_loss.params.gradual_beta", (None, 0.5), "off, or 0.5 where it is on (authors' code)")
     if name == "fdd":
         yield _Rule("base_loss.params.temperature", (2.0,) if spec.get("alignment") else (5.0,))
 
@@ -186,8 +194,8 @@ def _of_base_loss(spec: Mapping[str, Any]) -> Iterator[_Rule]:
 def _counted(report: Report, family: str | None) -> Iterator[Setting]:
     """Settings that are no single field: key layers, sizes of the data sets."""
     if train := report.data.get("train"):
-        rows = train.used + train.left_out
-        yield Setting("training set", f"{rows:,} rows", "Dolly-15k, 11,435 rows", _SAME if rows == 11435 else "differs")
+        here = f"{train.used:,} rows used, {train.left_out:,} left out, {train.cut_prompts:,} with a cut prompt"
+        yield Setting("training set", here, "Dolly-15k, 11,435 rows used", _SAME if train.used == 11435 else "differs")
     if report.layer_pairs:
         yield _layers(report, family)
     if report.evaluation is not None:
@@ -226,6 +234,8 @@ def _setting(rule: _Rule, value: Any) -> Setting | None:
 def _shown(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -77,8 +77,8 @@ DISTILLM2: Spec = {
     "name": "distillm2",
     "params": {
         "skew": 0.1,
-        "curriculum": True,
-        "gradual_beta": False,
+        "curriculum": False,
+        "gradual_beta": None,
         "batches": {"policy": "pairs", "every_epochs": 1, "temperature": 0.8},
     },
 }
@@ -90,6 +90,7 @@ DATA: Spec = {
     "template": "alpaca",
     "max_length": 256,
     "max_prompt_length": 128,
+    "long_prompts": "first_tokens",
 }
 OPTIMISER: Spec = {"weight_decay": 0.01, "schedule": "cosine", "max_grad_norm": 1.0, "precision": "bf16"}
 EVALUATION: Spec = {
@@ -173,7 +174,7 @@ def alignment(pair: Pair, base: str) -> Spec:
     ]
     return {
         "spans": {"name": "spacy_phrases", "params": {"model": "en_core_web_sm", "words": "within_phrases"}},
-        "importance": {"name": "attention"},
+        "importance": {"name": "attention", "params": {"padding_rows": True}},
         "layers": {"name": "explicit", "params": {"pairs": pairs}},
         "terms": [
             {"name": "dsa", "weight": pair.dsa_weight, "params": {"reduction": "batch"}},

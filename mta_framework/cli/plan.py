@@ -20,6 +20,9 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from _block(("model", "parameters", "trainable"), models)
     data = [(name, f"{entry.used:,}", f"{entry.left_out:,}", f"{entry.cut:,}") for name, entry in plan.data.items()]
     yield from _block(("data", "used", "left out (prompt too long)", "cut (response too long)"), data)
+    for name, entry in plan.data.items():
+        if entry.cut_prompts:
+            yield from (f"Prompts of {name} that are cut to their first tokens: {entry.cut_prompts:,}.", "")
     spans = [
         (name, f"{entry.spans:,}", f"{entry.texts:,}", f"{entry.texts_without:,}") for name, entry in plan.spans.items()
     ]

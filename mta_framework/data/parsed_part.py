@@ -19,7 +19,7 @@ _CONTEXT = 20_000
 
 
 def parsed_part(
-    sample: Sample, tokenizers: Sequence[PreTrainedTokenizerBase], max_length: int, max_prompt_length: int
+    sample: Sample, tokenizers: Sequence[PreTrainedTokenizerBase], max_length: int, max_prompt_length: int | None
 ) -> tuple[str, tuple[int, ...]]:
     """Return the beginning of a sample's text that can matter for its spans, and the boundaries of fields within it.
 
@@ -28,12 +28,15 @@ def parsed_part(
         tokenizers: Tokenizers of student and teacher.
         max_length: Maximum number of tokens of prompt and response; longer responses are truncated.
         max_prompt_length: Maximum number of tokens of the prompt; of a sample with a longer one nothing is parsed.
+            None: no limit.
     """
     text = sample.text
     if len(text) <= _LONG:
         return text, sample.boundaries
-    if any(len(prompt_ids([sample], tokenizer)[0]) > max_prompt_length for tokenizer in tokenizers):
-        return "", ()
+    if max_prompt_length is not None:
+        lengths = [len(prompt_ids([sample], tokenizer)[0]) for tokenizer in tokenizers]
+        if max(lengths) > max_prompt_length:
+            return "", ()
     ends = [_end(sample.response, tokenizer, max_length) for tokenizer in tokenizers]
     part = text[: len(sample.prompt) + max(ends) + _CONTEXT]
     return part, tuple(boundary for boundary in sample.boundaries if boundary <= len(part))

@@ -75,7 +75,8 @@ def prepare(
         RunError: The extractor fails or breaks its contract.
     """
     cache = SpanCache(cache_folder, extractor, section.processes) if extractor else None
-    sides = [SampleTokenizer(*side, section.max_length) for side in [(tokenizer, turn_end), teacher] if side]
+    limits = section.max_length, section.cut_prompts_to
+    sides = [SampleTokenizer(*side, *limits) for side in [(tokenizer, turn_end), teacher] if side]
     preparer = _Preparer(section, cache, sides)
     faults: list[Fault] = []
     rendered = [preparer.render(faults, name, part) for name, part in _parts(section)]
@@ -130,7 +131,8 @@ class _Preparer:
 
     def _parse(self, samples: Sequence[Sample], cache: SpanCache) -> list[SpanArrays]:
         tokenizers = [side.tokenizer for side in self._sides]
-        limits = self._section.max_length, self._section.max_prompt_length
+        section = self._section
+        limits = section.max_length, None if section.cut_prompts_to else section.max_prompt_length
         texts, boundaries = zip(*(parsed_part(sample, tokenizers, *limits) for sample in samples), strict=True)
         spans = extract_by_field(texts, boundaries, cache.spans)
         self.parsed += cache.parsed

@@ -37,12 +37,14 @@ class EncodedSet:
         examples: Examples, in the order of the samples.
         too_long: Number of samples left out because their prompt was too long.
         truncated: Number of responses that were truncated.
+        cut_prompts: Number of prompts that kept only their first tokens.
         end_id: Id of the token that ends a response in the student's tokens.
     """
 
     examples: list[Example]
     too_long: int
     truncated: int
+    cut_prompts: int
     end_id: int
 
 
@@ -68,7 +70,7 @@ def encode(
         InputError: No sample is left, or it cannot be settled what ends a response.
     """
     examples: list[Example] = []
-    too_long = truncated = 0
+    too_long = truncated = cut_prompts = 0
     for first in range(0, len(samples), _CHUNK):
         chunk = samples[first : first + _CHUNK]
         texts = zip(*(side.tokenise(chunk) for side in tokenizers), strict=True)
@@ -77,10 +79,11 @@ def encode(
                 too_long += 1
                 continue
             truncated += any(text.truncated for text in both)
+            cut_prompts += any(text.prompt_cut for text in both)
             examples.append(_example(sample, index, both, span_sets[index] if span_sets else {}))
     if not examples:
         raise InputError([_no_examples(len(samples), max_prompt_length)])
-    return EncodedSet(examples, too_long, truncated, end_id(samples[0], tokenizers[0].turn_end))
+    return EncodedSet(examples, too_long, truncated, cut_prompts, end_id(samples[0], tokenizers[0].turn_end))
 
 
 class SampleTokenizer:
@@ -90,12 +93,20 @@ class SampleTokenizer:
         tokenizer: Fast tokenizer.
         turn_end: What ends a response in its tokens.
         max_length: Maximum number of tokens of prompt and response; longer responses are truncated. None: no limit.
+        cut_prompts_to: Number of first tokens that are kept of longer prompts; None: prompts are not cut.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, turn_end: TurnEnd, max_length: int | None):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        turn_end: TurnEnd,
+        max_length: int | None,
+        cut_prompts_to: int | None = None,
+    ):
         self.tokenizer = tokenizer
         self.turn_end = turn_end
         self._max_length = max_length
+        self._cut_prompts_to = cut_prompts_to
         self._special = special_ids(tokenizer)
 
     def tokenise(self, samples: Sequence[Sample]) -> list[TokenisedText]:
@@ -111,6 +122,8 @@ class SampleTokenizer:
 
     def _text(self, sample: Sample, prompt: Tokens, response: Tokens) -> TokenisedText:
         end: int | None = end_id(sample, self.turn_end)
+        whole_length = len(prompt.ids)
+        prompt = Tokens(prompt.ids[: self._cut_prompts_to], prompt.offsets[: self._cut_prompts_to])
         if sample.templated:
             last = sample.supervised[-1][0] if sample.supervised else len(sample.prompt)
             response = _up_to_end(response, self.turn_end, last)
@@ -125,7 +138,8 @@ class SampleTokenizer:
         truncated = len(ids) > len(ids[: self._max_length])
         ids = ids[: self._max_length]
         supervised = supervised_tokens(offsets, sample.supervised, len(ids), marker) if sample.supervised else None
-        return TokenisedText(ids, offsets, len(prompt.ids), special, truncated, supervised)
+        prompt_cut = len(prompt.ids) < whole_length
+        return TokenisedText(ids, offsets, len(prompt.ids), special, truncated, supervised, prompt_cut)
 
 
 def _example(

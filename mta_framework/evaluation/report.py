@@ -133,12 +133,14 @@ class ReportedData:
         left_out: Number of rows left out for a long prompt.
         cut: Number of rows used with a truncated response.
         unused: Keys of rows that are not used -> number of rows in which they hold something.
+        cut_prompts: Number of rows used with the first tokens of a longer prompt.
     """
 
     used: int
     left_out: int
     cut: int
     unused: Mapping[str, int] = field(default_factory=dict)
+    cut_prompts: int = 0
 
 
 def listed_keys(unused: Mapping[str, int]) -> str:

@@ -147,9 +147,11 @@ def _models(report: Report) -> Table:
 
 
 def _data(report: Report) -> Table:
-    rows = [[name, f"{row.used:,}", f"{row.left_out:,}", f"{row.cut:,}"] for name, row in report.data.items()]
-    header = ("set", "rows used", "left out (prompt too long)", "used with a cut response")
-    return Table(header, rows, "The training texts")
+    entries = report.data.items()
+    rows = [[name, *(f"{n:,}" for n in (row.used, row.left_out, row.cut, row.cut_prompts))] for name, row in entries]
+    shown = 5 if any(row.cut_prompts for row in report.data.values()) else 4
+    header = ("set", "rows used", "left out (prompt too long)", "used with a cut response", "used with a cut prompt")
+    return Table(header[:shown], [row[:shown] for row in rows], "The training texts")
 
 
 def _spans(report: Report) -> Table:

@@ -101,7 +101,13 @@ def reported_data(data: PreparedData) -> dict[str, ReportedData]:
     """Rows of the training and the validation set: used, left out and truncated."""
     sets = {"train": data.train, "validation": data.validation}
     return {
-        name: ReportedData(len(part.examples), part.too_long, part.truncated, data.unused.get(f"data.{name}", {}))
+        name: ReportedData(
+            used=len(part.examples),
+            left_out=part.too_long,
+            cut=part.truncated,
+            unused=data.unused.get(f"data.{name}", {}),
+            cut_prompts=part.cut_prompts,
+        )
         for name, part in sets.items()
         if part
     }

@@ -102,7 +102,7 @@ def validation_answers(
     tokenizer: PreTrainedTokenizerBase,
     turn_end: TurnEnd,
 ) -> ValidationAnswers:
-    """Read prompts and references of the validation set; prompts that are too long for training are left out.
+    """Read prompts and references of the validation set; too long prompts are left out or cut, as in training.
 
     Args:
         spec: Spec of the run.
@@ -120,9 +120,9 @@ def validation_answers(
     assert section is not None
     records = read_records(data.validation, "data.validation")
     samples = render_prompts(records, data.template, tokenizer, options=data.template_options, supervise="none")
-    asked = prompt_ids(samples, tokenizer)
+    asked = [ids[: data.cut_prompts_to] for ids in prompt_ids(samples, tokenizer)]
     trained = render_prompts(records, data.template, tokenizer, options=data.template_options)
-    texts = SampleTokenizer(tokenizer, turn_end, None).tokenise(trained)
+    texts = SampleTokenizer(tokenizer, turn_end, None, data.cut_prompts_to).tokenise(trained)
     rows = [row for row, ids in enumerate(asked) if len(ids) <= data.max_prompt_length]
     rows = rows[: spec.training.eval_prompts]
     if not rows:

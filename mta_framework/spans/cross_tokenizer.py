@@ -23,6 +23,7 @@ class TokenisedText:
         special: Boolean mask over the offsets, True on special tokens.
         truncated: Whether the response was truncated to the maximum length.
         supervised: Boolean mask over the ids, see ``Example.supervised_T``.
+        prompt_cut: Whether the prompt has lost its last tokens.
     """
 
     ids: NDArray[np.int32]
@@ -31,6 +32,7 @@ class TokenisedText:
     special: NDArray[np.bool_]
     truncated: bool = False
     supervised: NDArray[np.bool_] | None = None
+    prompt_cut: bool = False
 
     @property
     def prompt_ids(self) -> NDArray[np.int32]:

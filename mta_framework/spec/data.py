@@ -93,7 +93,12 @@ class DataSection(Section):
         256, ge=2, description="Maximal number of tokens of prompt and response; longer responses are cut."
     )
     max_prompt_length: int = Field(
-        128, ge=1, description="Maximal number of tokens of a prompt; rows with longer prompts are left out."
+        128, ge=1, description="Maximal number of tokens of a prompt; what becomes of longer ones, long_prompts says."
+    )
+    long_prompts: Literal["leave_out", "first_tokens"] = Field(
+        "leave_out",
+        description="What becomes of rows with longer prompts: they are left out, or keep the first tokens of their "
+        "prompts (authors' code of MTA), which may cut off the end of the template.",
     )
     parse: Literal["text", "fields"] = Field(
         "text",
@@ -109,6 +114,11 @@ class DataSection(Section):
     cache_dir: Location | None = Field(
         None, description="Folder of the span cache; null: output_dir/span-cache.", json_schema_extra=affects("nothing")
     )
+
+    @property
+    def cut_prompts_to(self) -> int | None:
+        """Number of tokens that longer prompts are cut to; None where they are left out."""
+        return self.max_prompt_length if self.long_prompts == "first_tokens" else None
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from reserved_options(self.template_options)

@@ -189,6 +189,9 @@ def test_paper_settings_are_the_published_ones(name: str) -> None:
     assert (training["epochs"], training["weight_decay"], training["max_grad_norm"]) == (5, 0.01, 1.0)
     assert (training["schedule"], spec["seed"]) == ("cosine", 42)
     assert (spec["data"]["max_length"], spec["data"]["max_prompt_length"]) == (256, 128)
+    assert spec["data"]["long_prompts"] == "first_tokens"
+    assert spec["alignment"]["importance"] == {"name": "attention", "params": {"padding_rows": True}}
+    assert base != "distillm2" or spec["base_loss"]["params"]["curriculum"] is False
     assert ("lora" in spec["student"]) == (pair == "opt")
 
 

@@ -51,7 +51,7 @@ def reported(spec):
         spec,
         ReportedEvaluation((10,), (), sets, ()),
         layer_pairs=tuple(LayerPair(**pair) for pair in pairs),
-        data={"train": ReportedData(9568, 1867, 0)},
+        data={"train": ReportedData(11435, 0, 0, cut_prompts=1867)},
         steps=1,
     )
 
@@ -101,6 +101,19 @@ def test_key_layers_data_and_sets_are_compared_too(check):
     )
     differing = [row.name for row in check.settings(changed) if row.verdict == "differs"]
     assert differing == ["training set", "key layers", "evaluation sets"]
+
+
+def test_rows_that_are_left_out_and_the_curriculum_are_named_as_differences(check):
+    spec = paper_specs()["gpt2-distillm2-mta"]
+    spec["data"]["long_prompts"] = "leave_out"
+    spec["base_loss"]["params"]["curriculum"] = True
+    report = dataclasses.replace(reported(spec), data={"train": ReportedData(9568, 1867, 0)})
+    differing = {row.name: row.here for row in check.settings(report) if row.verdict == "differs"}
+    assert differing == {
+        "data.long_prompts": "leave_out",
+        "base_loss.params.curriculum": "true",
+        "training set": "9,568 rows used, 1,867 left out, 0 with a cut prompt",
+    }
 
 
 def test_models_of_ones_own_have_no_counterpart(check):

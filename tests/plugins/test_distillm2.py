@@ -236,8 +236,10 @@ def test_computing_moves_no_anchor():
 
 
 def test_gradual_beta_moves_weight_from_the_teachers_to_the_students_responses():
-    loss = DistiLLM2(DistiLLM2.Params(gradual_beta=True))
-    for step, beta in ((0, 1.0), (4, 1.2), (10, 1.5)):
+    whole, half = ((0, 1.0), (4, 1.2), (10, 1.5)), ((0, 1.0), (2, 1.2), (5, 1.5), (8, 1.5))
+    cases = [(share, *entry) for share, entries in ((1.0, whole), (0.5, half)) for entry in entries]
+    for share, step, beta in cases:
+        loss = DistiLLM2(DistiLLM2.Params(gradual_beta=share))
         terms = _compute(loss, progress=Progress(step, 10, 0.0))
         weights = terms["distillm2_teacher"].weight, terms["distillm2_student"].weight
         assert weights == pytest.approx((2 - beta, beta))
@@ -263,6 +265,7 @@ def test_it_brings_pairs_along():
         ({"skew": 0.01}, "curriculum must be false"),
         ({"skew": 1}, "skew"),
         ({"anchor_steps": 0}, "anchor_steps"),
+        ({"gradual_beta": 0}, "gradual_beta"),
         ({"batches": {"policy": "fixed"}}, "policy"),
     ],
 )

@@ -68,10 +68,12 @@ class DistiLLM2(BaseLoss):
         anchor_steps: int = Field(
             10, ge=1, description="Number of first steps whose mean lead is the anchor of the curriculum."
         )
-        gradual_beta: bool = Field(
-            False,
-            description="Whether the weight of the student's term grows over training from 1 to 1.5, and that of the "
-            "teacher's falls from 1 to 0.5.",
+        gradual_beta: float | None = Field(
+            None,
+            gt=0,
+            le=1,
+            description="Share of training over which the weight of the student's term grows from 1 to 1.5, and that "
+            "of the teacher's falls from 1 to 0.5 (authors' code: 0.5); null: both stay 1.",
         )
         batches: PairedBatches = Field(PairedBatches(), description="When and how pairs of responses are written.")
 
@@ -99,11 +101,18 @@ class DistiLLM2(BaseLoss):
         With the curriculum there are also ``teacher_lead`` and ``student_lead``, of weight 0 and without gradient.
         """
         assert teacher is not None
-        grown = 0.5 * progress.step / max(progress.total_steps, 1) if self.params.gradual_beta else 0.0
+        grown = self._growth(progress)
         return (
             *self._terms("teacher", _responses(batch, by_student=False), student, teacher, 1 - grown),
             *self._terms("student", _responses(batch, by_student=True), student, teacher, 1 + grown),
         )
+
+    def _growth(self, progress: Progress) -> float:
+        """What is added to the weight of the student's term and taken from the teacher's."""
+        share = self.params.gradual_beta
+        if share is None:
+            return 0.0
+        return min(0.5, 0.5 * progress.step / max(progress.total_steps, 1) / share)
 
     def observe(self, values: Mapping[str, float]) -> None:
         """Collect the leads for the anchors; a lead of exactly 0 means that the step had no such response."""

@@ -74,7 +74,7 @@ def test_scores_are_printed_as_a_table(mta: Mta, spec_file: Path, pipeline: Simp
 def test_a_plan_is_printed_as_aligned_tables() -> None:
     plan = Plan(
         models={"student": ReportedModel(1_234_567, 1_000, 12)},
-        data={"train": ReportedData(9_000, 12, 3)},
+        data={"train": ReportedData(9_000, 12, 3, cut_prompts=1_867)},
         spans={"words": ReportedSpans(50_000, 9_000, 1)},
         layer_pairs=(LayerPair(6, 24, "words"), LayerPair(12, 48, "phrases")),
         steps=2_815,
@@ -96,6 +96,7 @@ def test_a_plan_is_printed_as_aligned_tables() -> None:
     assert ["layer", "8", "32"] in [line.split() for line in lines]
     assert "Segments that could not be parsed and have no spans: 1,200; see `mta spans`." in lines
     assert "Trained on responses. Pairs." in lines
+    assert "Prompts of train that are cut to their first tokens: 1,867." in lines
     assert "All assistant turns are supervised: 4,321 tokens of the training set." in lines
     assert "These key layers are placeholders; the actual ones are measured before the first step." in lines
     assert "Validation every epoch." in lines

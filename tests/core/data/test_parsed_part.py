@@ -148,3 +148,19 @@ def test_unused_keys_are_reported_once_for_each_set(spec_dict, write_spec, tmp_p
         "evaluation.sets.more: keys of its rows are not used (got context in 2 rows)",
     ]
     assert reported_data(inputs.data)["train"].unused == {"context": 9, "id": 1}
+
+
+def test_texts_whose_long_prompts_are_cut_are_parsed_up_to_their_last_used_token(tokenizer):
+    one = sample("repair " * 10_000, "lamp")
+    assert parsed_part(one, [tokenizer], 16, 8) == ("", ())
+    assert parsed_part(one, [tokenizer], 16, None) == (one.text, ())
+
+
+def test_rows_with_long_prompts_are_trained_on_their_first_tokens_where_asked(tmp_path, tokenizer):
+    rows = [{"prompt": "repair ", "completion": "the lamp"}, {"prompt": "open the door " * 9, "completion": "yes"}]
+    data = section(tmp_path, rows, max_length=64, max_prompt_length=8, long_prompts="first_tokens")
+    prepared = prepare(data, tokenizer, settle_turn_end(tokenizer, ()), Recorder(), tmp_path / "cache")
+    assert (len(prepared.train.examples), prepared.train.too_long, prepared.train.cut_prompts) == (2, 0, 1)
+    whole = tokenizer(rows[1]["prompt"])["input_ids"]
+    assert prepared.train.examples[1].prompt_ids.tolist() == whole[:8]
+    assert tokenizer.decode(prepared.train.examples[1].input_ids[8:].tolist()).startswith("yes")

@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.rows import Message, Record
-from mta_framework.data.tokens import encode, prompt_ids
+from mta_framework.data.tokens import SampleTokenizer, encode, prompt_ids
 from mta_framework.errors import InputError
+from mta_framework.models.turn_end import settle_turn_end
 from mta_framework.types import Example
 
 Build = Callable[..., PreTrainedTokenizerFast]
@@ -133,6 +134,21 @@ def test_long_responses_are_cut_and_long_prompts_left_out(byte_tokenizer: Build)
     assert (encoded.too_long, encoded.truncated) == (2, 1)
     assert [text_of(example.input_ids, tokenizer) for example in encoded.examples] == ["zzzzqqq<|end|>", "zzzzqqqq"]
     assert [example.prompt_length for example in encoded.examples] == [4, 4]
+
+
+def test_long_prompts_keep_their_first_tokens_where_asked(byte_tokenizer: Build) -> None:
+    tokenizer = byte_tokenizer()
+    samples = [sample("abcde", "xy"), sample("abc", "xyz"), sample("abcdefg", "xyz")]
+    spans = [{"words": [(0, 2), (3, 5), (2, 5), (4, 5), (5, 7)]}, {"words": [(0, 3)]}, {"words": [(1, 7), (7, 9)]}]
+    side = SampleTokenizer(tokenizer, settle_turn_end(tokenizer, ()), 7, cut_prompts_to=4)
+    encoded = encode(samples, spans, [side], 4)
+    assert (encoded.too_long, encoded.truncated, encoded.cut_prompts) == (0, 1, 2)
+    texts = [text_of(example.input_ids, tokenizer) for example in encoded.examples]
+    assert texts == ["abcdxy<|end|>", "abcxyz<|end|>", "abcdxyz"]
+    assert [example.prompt_length for example in encoded.examples] == [4, 3, 4]
+    # Spans keep what is left of them, and those of which nothing is left are gone.
+    assert encoded.examples[0].spans["words"].tolist() == [[0, 2], [3, 4], [2, 4], [4, 6]]
+    assert encoded.examples[2].spans["words"].tolist() == [[1, 4], [4, 6]]
 
 
 def test_texts_keep_their_number_in_the_data_set_where_others_are_left_out(byte_tokenizer: Build) -> None:
