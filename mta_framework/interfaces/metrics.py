@@ -18,11 +18,14 @@ class Metric(Plugin):
     Attributes:
         HIGHER_IS_BETTER: Whether a higher score is better.
         MEAN: How scores are averaged over prompts; a geometric mean needs scores above 0.
+        NEEDS_LIKELIHOODS: Whether ``score`` asks for the likelihoods of references. References that training would
+            refuse have none, and are then a fault before anything starts.
         HUB_NAME: Id of the metric on the Hugging Face hub, for the model card; empty: the same as ``NAME``.
     """
 
     HIGHER_IS_BETTER: ClassVar[bool] = True
     MEAN: ClassVar[MeanKind] = "arithmetic"
+    NEEDS_LIKELIHOODS: ClassVar[bool] = False
     HUB_NAME: ClassVar[str] = ""
 
     @abstractmethod

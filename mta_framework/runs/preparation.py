@@ -17,6 +17,7 @@ from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.evaluation.evaluate import EvaluationSet
 from mta_framework.evaluation.sets import read_sets
 from mta_framework.generation.engines import engine_fault
+from mta_framework.interfaces import Metric
 from mta_framework.models.evaluated import EvaluatedModel
 from mta_framework.models.run_models import RunModels
 from mta_framework.runs.build import alignment_layers, base_loss_layers, require_terms, span_cache_folder
@@ -94,6 +95,7 @@ def prepare_run(bound: BoundRun) -> RunInputs:
         if teacher := run_models.separate_teacher:
             tokenizer, end = teacher
             teacher_sets = read_sets(spec.evaluation, template, tokenizer, options=options, turn_end=end)
+        faults += _likelihood_faults(bound.metrics, [*sets, *(teacher_sets if teacher else [])])
     with collect_faults(faults), processes().main_process_first():  # the others read its spans from the cache
         folder = span_cache_folder(spec)
         data = prepare(
@@ -130,10 +132,17 @@ def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[Eva
     with collect_faults(faults):
         template = spec.template, model.tokenizer, "template", spec.template_options
         sets = read_sets(spec.evaluation, *template, model.turn_end)
+        faults += _likelihood_faults(bound.metrics, sets)
     if faults:
         raise InputError(faults)
     warn_of_unused_keys(_unused_in(sets))
     return model, sets
+
+
+def _likelihood_faults(metrics: Iterable[Metric], sets: Iterable[EvaluationSet]) -> list[Fault]:
+    if not any(metric.NEEDS_LIKELIHOODS for metric in metrics):
+        return []
+    return [fault for part in sets if part.unmeasured for fault in part.unmeasured.faults]
 
 
 def _unused_in(sets: Iterable[EvaluationSet]) -> dict[str, Mapping[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Sequence
@@ -51,6 +52,16 @@ class MetricContract(PluginContract):
         scored, reversed_ = plugin.score(_generations(_ALL)), plugin.score(_generations(_ALL[::-1]))
         assert reversed_.scores == scored.scores[::-1]
         assert (reversed_.weights or ())[::-1] == (scored.weights or ())
+
+    def test_it_says_whether_it_asks_for_likelihoods(self, plugin: Metric) -> None:
+        asked = []
+
+        def likelihoods() -> Sequence[Likelihood]:
+            asked.append(True)
+            return _LIKELIHOODS
+
+        plugin.score(dataclasses.replace(_generations(_ALL), likelihoods=likelihoods))
+        assert bool(asked) == plugin.NEEDS_LIKELIHOODS
 
     def test_nothing_to_score_gives_no_scores(self, plugin: Metric) -> None:
         assert plugin.score(_EMPTY).scores == ()

@@ -6,8 +6,10 @@ import json
 
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from mta_framework.cli import main
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.plugin_binding import bind
@@ -85,6 +87,30 @@ def test_every_answer_is_trained_and_nothing_else(chat, write_spec, tmp_path):
     logged = next(entry["sft"] for entry in report.log if "sft" in entry)
     # float32 sums of some 200 logarithms of at most ln 500
     assert logged == pytest.approx(expected, rel=1e-5)
+
+
+def test_references_that_training_would_refuse_are_a_fault_where_a_metric_needs_their_likelihood(chat, tmp_path):
+    chat(1)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    refusal = "{% if messages[-1].content == 'map 1' %}{{ raise_exception('no maps') }}{% endif %}"
+    tokenizer.chat_template = refusal + TEMPLATE
+    tokenizer.save_pretrained(tmp_path / "model")
+    data = f"test={tmp_path / 'chat.jsonl'}"
+    command = [
+        "evaluate",
+        str(tmp_path / "model"),
+        "--data",
+        data,
+        "--template",
+        "chat",
+        "-o",
+        str(tmp_path / "scores"),
+    ]
+    result = CliRunner().invoke(main, [*command, "--metric", "perplexity"])
+    assert result.exit_code == 2
+    assert "evaluation.sets.test: has references whose likelihood cannot be measured" in result.output
+    assert "chat.jsonl:2 (no maps)" in result.output
+    assert not (tmp_path / "scores" / "predictions").exists()
 
 
 @pytest.mark.slow

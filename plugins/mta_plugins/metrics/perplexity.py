@@ -19,6 +19,7 @@ class Perplexity(Metric):
     NAME = "perplexity"
     HIGHER_IS_BETTER = False
     MEAN = "geometric"
+    NEEDS_LIKELIHOODS = True
 
     def score(self, generations: Generations) -> ScoreSet:
         """Score the references; the predictions have no effect on the score.
