@@ -16,6 +16,9 @@ from mta_framework.errors import RunError
 from mta_framework.interfaces import TeacherLayer, TeacherNeed
 from mta_framework.types import Batch, FinalLayers, Head, LayerPair, SpanIndex, States
 
+SharedVocabulary = tuple[Tensor, Tensor]
+"""Ids of the tokens that two vocabularies have, int64: the student's and, in the same order, the teacher's."""
+
 _NEED_OF: dict[str, TeacherNeed | None] = {
     "index": None,
     "hidden_BTD": "states",
@@ -154,6 +157,7 @@ class VisibleKeyLayer:
         teacher: The teacher's side, restricted to what the term declared.
         batch: The micro-batch.
         previous: The key layer of the same granularity below; None at the lowest.
+        token_ids: What ``shared_vocabulary`` is, but for the check that it is not empty.
     """
 
     pair: LayerPair
@@ -161,6 +165,14 @@ class VisibleKeyLayer:
     teacher: TeacherLayer
     batch: Batch
     previous: VisibleKeyLayer | None
+    token_ids: SharedVocabulary | None
+
+    @property
+    def shared_vocabulary(self) -> SharedVocabulary | None:
+        """Ids of the tokens that both vocabularies have."""
+        if self.token_ids is not None and not len(self.token_ids[0]):
+            raise RunError("the vocabularies of student and teacher share no token, so that no token can be compared")
+        return self.token_ids
 
     @property
     def has_shared_tokenizer(self) -> bool:
@@ -191,16 +203,19 @@ class LayerSides:
     batch: Batch
     previous: LayerSides | None
 
-    def visible_to(self, needs: Collection[TeacherNeed], label: str) -> VisibleKeyLayer:
+    def visible_to(
+        self, needs: Collection[TeacherNeed], label: str, token_ids: SharedVocabulary | None
+    ) -> VisibleKeyLayer:
         """Restrict the teacher's side to what a term declared.
 
         Args:
             needs: What it declared.
             label: Name of the term in messages.
+            token_ids: Ids of the tokens that both vocabularies have; None where they agree.
         """
         teacher = cast(TeacherLayer, _DeclaredTeacherLayer(self.teacher, needs, label))
-        previous = None if self.previous is None else self.previous.visible_to(needs, label)
-        return VisibleKeyLayer(self.pair, self.student, teacher, self.batch, previous)
+        previous = None if self.previous is None else self.previous.visible_to(needs, label, token_ids)
+        return VisibleKeyLayer(self.pair, self.student, teacher, self.batch, previous, token_ids)
 
 
 def layer_sides(

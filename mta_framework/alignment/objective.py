@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mta_framework.alignment.importance import CheckedImportance, token_weights
-from mta_framework.alignment.key_layer import LayerSides, layer_sides
-from mta_framework.errors import as_plugin_error
+from mta_framework.alignment.key_layer import LayerSides, SharedVocabulary, VisibleKeyLayer, layer_sides
+from mta_framework.errors import as_plugin_error, faults_at
 from mta_framework.interfaces import AlignmentTerm, ImportanceEstimator
 from mta_framework.types import Batch, LayerPair, LossTerm, LossTerms, ModelShape, States
 
@@ -38,9 +38,11 @@ class Alignment(nn.Module):
         student: Depth and width of the student.
         teacher: Depth and width of the teacher.
         pooling: Estimator of the token weights that pool states to span vectors; None: ``importance``.
+        shared_vocabulary: Ids of the tokens that both vocabularies have: the student's and the teacher's, int64; None
+            where an id means the same token to both models.
 
     Raises:
-        ValueError: A term cannot be computed with these key layers.
+        ValueError: A term cannot be computed with these key layers or models.
 
     Source: MTA (arXiv 2605.01374v2), Eq. 14.
     """
@@ -53,18 +55,24 @@ class Alignment(nn.Module):
         student: ModelShape,
         teacher: ModelShape,
         pooling: ImportanceEstimator | None = None,
+        shared_vocabulary: SharedVocabulary | None = None,
     ):
         super().__init__()
         self.pairs = tuple(pairs)
         self._importance = CheckedImportance(importance)
         self._pooling = self._importance if pooling is None else CheckedImportance(pooling)
-        self.terms = tuple(_PlacedTerm(entry, self.pairs) for entry in terms)
+        self.terms = tuple(PlacedTerm(entry, self.pairs) for entry in terms)
         self.term_modules = nn.ModuleDict()
         """Name of a term -> its modules, one for each of its key layers; without terms that have none."""
         for placed in self.terms:
             made = [placed.term.make_module(student, teacher) for _ in placed.key_layers]
             if modules := [module for module in made if module is not None]:
                 self.term_modules[placed.term.NAME] = nn.ModuleList(modules)
+        student_ids, teacher_ids = shared_vocabulary or (None, None)
+        self._student_ids: Tensor | None
+        self._teacher_ids: Tensor | None
+        self.register_buffer("_student_ids", student_ids, persistent=False)
+        self.register_buffer("_teacher_ids", teacher_ids, persistent=False)
 
     def forward(self, student: States, teacher: States, batch: Batch) -> LossTerms:
         """Compute all terms on one micro-batch.
@@ -81,24 +89,53 @@ class Alignment(nn.Module):
         Raises:
             RunError: A term or an importance estimator failed or broke its contract.
         """
-        pooling = weights = token_weights(self._pooling, student, teacher, batch)
-        if self._importance is not self._pooling:
-            weights = token_weights(self._importance, student, teacher, batch)
         return tuple(
             self._loss_term(placed, layer)
-            for layer in layer_sides(self.pairs, student, teacher, batch, pooling, weights[1])
+            for layer in self._layers(student, teacher, batch)
             for placed in self.terms
             if layer.pair in placed.key_layers
         )
 
-    def _loss_term(self, placed: _PlacedTerm, layer: LayerSides) -> LossTerm:
-        term, label = placed.term, f"alignment term {placed.term.NAME!r}"
-        with as_plugin_error(label):
-            needs = term.teacher_needs(layer.batch.teacher is None)
-            total = term.compute(layer.visible_to(needs, label), self._module(placed, layer.pair))
+    def _layers(self, student: States, teacher: States, batch: Batch) -> list[LayerSides]:
+        pooling = weights = token_weights(self._pooling, student, teacher, batch)
+        if self._importance is not self._pooling:
+            weights = token_weights(self._importance, student, teacher, batch)
+        return layer_sides(self.pairs, student, teacher, batch, pooling, weights[1])
+
+    def _loss_term(self, placed: PlacedTerm, layer: LayerSides) -> LossTerm:
+        term = placed.term
+        with as_plugin_error(placed.label):
+            total = term.compute(self._visible(placed, layer), self._module(placed, layer.pair))
             return LossTerm(term.NAME, total, term.unit(layer.pair.granularity), placed.weight)
 
-    def _module(self, placed: _PlacedTerm, pair: LayerPair) -> nn.Module | None:
+    @torch.no_grad()
+    def fit(self, placed: PlacedTerm, texts: Iterable[tuple[States, States, Batch]]) -> None:
+        """Fit a term: see ``AlignmentTerm.collect``.
+
+        Args:
+            placed: One of ``terms``.
+            texts: Micro-batches, each after the student's and the teacher's states on it.
+
+        Raises:
+            InputError: It cannot be fitted on these texts.
+            RunError: The term or the importance estimator failed.
+        """
+        for states in texts:
+            for layer in self._layers(*states):
+                if layer.pair in placed.key_layers:
+                    with as_plugin_error(placed.label):
+                        placed.term.collect(self._visible(placed, layer), self._module(placed, layer.pair))
+        for pair in placed.key_layers:
+            with as_plugin_error(placed.label), faults_at(f"alignment.terms.{self.terms.index(placed)}"):
+                placed.term.fit(self._module(placed, pair))
+
+    def _visible(self, placed: PlacedTerm, layer: LayerSides) -> VisibleKeyLayer:
+        needs = placed.term.teacher_needs(layer.batch.teacher is None)
+        token_ids = self._student_ids, self._teacher_ids
+        shared = None if token_ids[0] is None or token_ids[1] is None else (token_ids[0], token_ids[1])
+        return layer.visible_to(needs, placed.label, shared)
+
+    def _module(self, placed: PlacedTerm, pair: LayerPair) -> nn.Module | None:
         if placed.term.NAME not in self.term_modules:
             return None
         modules = list(self.term_modules[placed.term.NAME].children())
@@ -125,10 +162,16 @@ class Alignment(nn.Module):
         return self._pooling.fault() or self._importance.fault()
 
 
-class _PlacedTerm:
-    """A term, the key layers at which it is computed, and its factor there."""
+class PlacedTerm:
+    """A term, the key layers at which it is computed, its factor there, and its name in messages.
+
+    Args:
+        entry: The term with its weight.
+        pairs: Key layers of the alignment.
+    """
 
     def __init__(self, entry: WeightedTerm, pairs: tuple[LayerPair, ...]):
         self.term = entry.term
         self.key_layers = tuple(entry.term.key_layers(pairs))
         self.weight = entry.weight / entry.term.divisor(len(self.key_layers))
+        self.label = f"alignment term {entry.term.NAME!r}"

@@ -125,6 +125,14 @@ class KeyLayer(Protocol):
         """Whether both models read the same tokens, so that token t of one is token t of the other."""
 
     @property
+    def shared_vocabulary(self) -> tuple[Tensor, Tensor] | None:
+        """Ids of the tokens that both vocabularies have, int64: the student's and, in the same order, the teacher's.
+
+        None where an id means the same token to both models, apart from ids that only one of them has. It is never
+        empty: reading it where the vocabularies share no token stops the run.
+        """
+
+    @property
     def spans_per_text(self) -> tuple[int, ...]:
         """Number of spans of each text; span vectors and weights have the rows of one text after another."""
 
@@ -150,6 +158,11 @@ class AlignmentTerm(Plugin):
     def needs_shared_tokenizer(self) -> bool:
         """Whether it compares token by token, with the options of this instance; False by default."""
         return False
+
+    @property
+    def num_texts(self) -> int:
+        """Number of texts of the training set that it is fitted on before the first step; by default 0, not fitted."""
+        return 0
 
     @abstractmethod
     def teacher_needs(self, has_shared_tokenizer: bool) -> Collection[TeacherNeed]:
@@ -203,10 +216,39 @@ class AlignmentTerm(Plugin):
         """Make what the term needs at one key layer besides the states, e.g. a projection; by default None.
 
         Parameters are trained at ``alignment.projection_learning_rate``; they and the buffers are saved in checkpoints
-        and left out of the export. It is called once for each key layer, in their order, after torch was seeded.
+        and left out of the export. It is called once for each key layer, in their order, after torch was seeded; and
+        once on the meta device before any weights are read.
 
         Args:
             student: Depth and width of the student.
             teacher: Depth and width of the teacher.
+
+        Raises:
+            ValueError: It cannot be computed with models of these shapes. Its message is as that of ``key_layers``.
         """
         return None
+
+    def collect(self, layer: KeyLayer, module: nn.Module | None) -> None:
+        """Collect what ``fit`` needs of some of the ``num_texts`` texts at one key layer; by default nothing.
+
+        It is called before the first step, on the main process alone, with the texts of the data and an untrained
+        student in evaluation mode, without gradient; not for a dry run, and not for a run that resumes from a
+        checkpoint. The texts are drawn at random by the seed of the run.
+
+        Args:
+            layer: The key layer on a few of the texts. Keep sums of its states, not the states.
+            module: What ``make_module`` returned for this key layer, on the device of the states. Sums may be kept in
+                an attribute of it.
+        """
+
+    def fit(self, module: nn.Module | None) -> None:
+        """Set the buffers of ``module`` by what was collected at its key layer; by default nothing.
+
+        Every process gets the buffers of the main process, and checkpoints hold them.
+
+        Args:
+            module: What ``make_module`` returned for a key layer.
+
+        Raises:
+            ValueError: It cannot be fitted on these texts. Its message is as that of ``key_layers``.
+        """

@@ -19,6 +19,7 @@ from mta_framework.models.tokenizers import (
     check_vocabulary,
     load_student_tokenizer,
     load_teacher_tokenizer,
+    shared_tokens,
     vocabulary_difference,
 )
 from mta_framework.models.turn_end import TurnEnd, settle_turn_end
@@ -70,6 +71,12 @@ class RunModels:
     def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The teacher's tokenizer where it differs from the student's; None otherwise."""
         return None if self.tokenizer_difference is None else self._teacher_tokenizer
+
+    @cached_property
+    def shared_tokens(self) -> list[tuple[int, int]] | None:
+        """The student's and the teacher's id of each token of both; None where an id means the same to both."""
+        teacher = self.teacher_tokenizer
+        return None if teacher is None else shared_tokens(self.tokenizer, teacher)
 
     @cached_property
     def _teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from pathlib import Path
 from typing import cast
 
+from tokenizers.decoders import ByteLevel
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -118,6 +120,33 @@ def vocabulary_difference(student: PreTrainedTokenizerBase, teacher: PreTrainedT
         for index in different[:_NAMED_DIFFERENCES]
     )
     return f"in {len(different)} tokens (got {examples})"
+
+
+def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> list[tuple[int, int]]:
+    """Find the tokens that two vocabularies have both, by the text that they stand for, leading white space included.
+
+    ``Ġthe`` of a byte-level vocabulary is ``▁the`` of a SentencePiece one. Tokens that are only a part of a character
+    are left out.
+
+    Args:
+        student: Tokenizer of the student.
+        teacher: Tokenizer of the teacher.
+
+    Returns:
+        The student's and the teacher's id of each, ascending by the student's. Of several ids for one text the lowest
+        counts.
+    """
+    student_ids, teacher_ids = (_ids_by_text(tokenizer) for tokenizer in (student, teacher))
+    return sorted((index, teacher_ids[text]) for text, index in student_ids.items() if text in teacher_ids)
+
+
+def _ids_by_text(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    tokens = sorted(tokenizer.get_vocab().items(), key=itemgetter(1), reverse=True)
+    decoder = tokenizer.backend_tokenizer.decoder  # type: ignore[attr-defined]
+    if isinstance(decoder, ByteLevel):
+        texts = {decoder.decode([token]): index for token, index in tokens}
+        return {text: index for text, index in texts.items() if "\ufffd" not in text}
+    return {token.replace("▁", " "): index for token, index in tokens}
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: nn.Module, where: str) -> Fault | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from mta_framework.alignment.layer_similarity import layer_similarity
 from mta_framework.alignment.objective import Alignment, WeightedTerm
+from mta_framework.alignment.term_fitting import fit_terms
 from mta_framework.data.batches import Collator, GroupedSampler
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.response_encoding import ResponseEncoder
@@ -30,11 +32,12 @@ from mta_framework.spec.effects import effect_of
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.training import DTYPE_OF_PRECISION, GenerationSection
 from mta_framework.storage import MANIFEST, add_to_manifest, read_json, write_json
+from mta_framework.training.checkpoints import require_intact
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.selection import AnswerScore
 from mta_framework.training.train import total_steps
 from mta_framework.training.training_data import TrainingData
-from mta_framework.types import LayerPair, LayerSimilarity
+from mta_framework.types import Batch, LayerPair, LayerSimilarity, ModelShape
 
 _BATCH_TEXTS = 8
 """Texts per batch when layers are compared: the states of all layers of both models are held in memory."""
@@ -47,8 +50,11 @@ def alignment(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPair, ..
         return None
     weights = [entry.weight for entry in section.terms]
     terms = [WeightedTerm(term, weight) for term, weight in zip(bound.terms, weights, strict=True)]
-    student = run_models.student_summary.shape
-    return Alignment(pairs, bound.importance, terms, student, teacher.shape, bound.pooling)
+    student, shared = run_models.student_summary.shape, None
+    if run_models.shared_tokens is not None:
+        student_ids, teacher_ids = torch.tensor(run_models.shared_tokens, dtype=torch.int64).reshape(-1, 2).unbind(1)
+        shared = student_ids, teacher_ids
+    return Alignment(pairs, bound.importance, terms, student, teacher.shape, bound.pooling, shared)
 
 
 def term_parameters(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPair, ...]) -> int:
@@ -58,8 +64,10 @@ def term_parameters(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPa
     return 0 if built is None else sum(parameter.numel() for parameter in built.parameters())
 
 
-def require_terms(terms: Sequence[AlignmentTerm], pairs: tuple[LayerPair, ...]) -> None:
-    """Check that every alignment term can be computed at these key layers.
+def require_terms(
+    terms: Sequence[AlignmentTerm], pairs: tuple[LayerPair, ...], student: ModelShape, teacher: ModelShape
+) -> None:
+    """Check that every alignment term can be computed at these key layers, on models of these shapes.
 
     Raises:
         InputError: The terms that cannot.
@@ -67,8 +75,9 @@ def require_terms(terms: Sequence[AlignmentTerm], pairs: tuple[LayerPair, ...]) 
     faults: list[Fault] = []
     for index, term in enumerate(terms):
         with collect_faults(faults), as_plugin_error(f"alignment term {term.NAME!r}"):
-            with faults_at(f"alignment.terms.{index}"):
+            with faults_at(f"alignment.terms.{index}"), torch.device("meta"):
                 chosen = tuple(term.key_layers(pairs))
+                term.make_module(student, teacher)
             if not chosen or not set(chosen) <= set(pairs):
                 raise RunError(
                     f"alignment term {term.NAME!r} must choose at least one of the key layers, and no others"
@@ -81,10 +90,32 @@ def similarity(
     mapper: MeasuringLayerMapper, data: TrainingData, seed: int, student: nn.Module, teacher: nn.Module
 ) -> LayerSimilarity:
     """Similarity of all student and teacher layers, on as many random training texts as the mapper asks for."""
-    sample = np.random.default_rng(seed).permutation(len(data.train))[: mapper.num_texts].tolist()
-    groups = [sample[first : first + _BATCH_TEXTS] for first in range(0, len(sample), _BATCH_TEXTS)]
-    batches = (data.collator([data.train[index] for index in group]) for group in groups)
+    batches = _random_texts(data, seed, mapper.num_texts)
     return layer_similarity(student, teacher, batches, mapper.granularities)
+
+
+def fit_alignment(
+    aligner: Alignment, data: TrainingData, seed: int, student: nn.Module, teacher: nn.Module, checkpoints: Path
+) -> None:
+    """Fit the alignment terms that ask for it, on the main process; all processes get the same buffers.
+
+    Nothing is done for a run that resumes: its checkpoint holds the buffers.
+    """
+    if not any(placed.term.num_texts for placed in aligner.terms) or require_intact(checkpoints):
+        return
+
+    def compute() -> dict[str, torch.Tensor]:
+        fit_terms(aligner, student, teacher, partial(_random_texts, data, seed))
+        return {name: value.cpu() for name, value in aligner.state_dict().items()}
+
+    aligner.load_state_dict(run_on_main(compute))
+
+
+def _random_texts(data: TrainingData, seed: int, num_texts: int) -> Iterator[Batch]:
+    """Some texts of the training set, the same for each seed."""
+    sample = np.random.default_rng(seed).permutation(len(data.train))[:num_texts].tolist()
+    groups = [sample[first : first + _BATCH_TEXTS] for first in range(0, len(sample), _BATCH_TEXTS)]
+    return (data.collator([data.train[index] for index in group]) for group in groups)
 
 
 def training_data(

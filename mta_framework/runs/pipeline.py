@@ -32,7 +32,14 @@ from mta_framework.models.run_models import RunModels
 from mta_framework.registry import describe
 from mta_framework.reporting.report_files import write_report
 from mta_framework.runs import summary
-from mta_framework.runs.build import alignment, measured_layers, similarity, term_parameters, training_data
+from mta_framework.runs.build import (
+    alignment,
+    fit_alignment,
+    measured_layers,
+    similarity,
+    term_parameters,
+    training_data,
+)
 from mta_framework.runs.candidates import evaluated_model, models_of_run
 from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.runs.inputs import contents
@@ -44,7 +51,7 @@ from mta_framework.runs.resume import require_free, require_same, require_same_e
 from mta_framework.runs.span_geometry import SpanGeometry
 from mta_framework.storage import write_json
 from mta_framework.timers import Clock
-from mta_framework.training.arguments import micro_batch_size
+from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.train import total_steps, train
 
@@ -172,6 +179,8 @@ def _train(bound: BoundRun, inputs: RunInputs, run_models: RunModels, folder: Ru
         compare = partial(similarity, bound.layers, data, spec.seed, student, teacher)
         pairs = measured_layers(bound.layers, run_models, compare, folder.key_layers)
     aligner = alignment(bound, run_models, pairs)
+    if aligner is not None and teacher is not None:
+        fit_alignment(aligner, data, spec.seed, student, teacher, folder.path / CHECKPOINTS)
     distiller = Distiller(student, teacher, base_loss, aligner, pairs, inputs.loss_layers)
     rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0
     geometry = SpanGeometry(distiller, data, run_models.tokenizer, folder.geometry)

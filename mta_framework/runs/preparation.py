@@ -78,7 +78,8 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: _evaluated_configs(bound, run_models))
     with collect_faults(faults):
         pairs = alignment_layers(bound.layers, run_models)
-        require_terms(bound.terms, pairs)
+        if teacher_summary := run_models.teacher_summary:
+            require_terms(bound.terms, pairs, run_models.student_summary.shape, teacher_summary.shape)
     loss_layers: tuple[tuple[int, int], ...] = ()
     with collect_faults(faults):
         loss_layers = base_loss_layers(bound.base_loss, run_models)

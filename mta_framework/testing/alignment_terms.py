@@ -29,6 +29,9 @@ _SPANS: tuple[tuple[Span, ...], ...] = (
 
 _LENGTHS = (7, 5, 2, 6)
 
+_STUDENT_IDS, _TEACHER_IDS = torch.tensor([0, 2, 3, 7, 10]), torch.tensor([4, 0, 9, 1, 3])
+"""The tokens that both vocabularies have, where the teacher has another tokenizer."""
+
 
 class _FirstEntry(ImportanceEstimator):
     """Weighs a token by the first entry of its state."""
@@ -87,7 +90,7 @@ class AlignmentTermContract(PluginContract):
     def test_without_spans_every_gradient_is_there_and_finite(self, plugin: AlignmentTerm) -> None:
         for texts in _data(plugin):
             bare = [_without_spans(text) for text in texts]
-            alignment, student, batch = self._made(plugin, bare)
+            alignment, student, batch = self._made(plugin, bare, fitted_on=texts)
             terms = alignment(student, self._teacher(bare), batch)
             for term in terms:
                 assert term.sum.requires_grad
@@ -129,6 +132,15 @@ class AlignmentTermContract(PluginContract):
                 with pytest.raises(RunError, match=f"must declare '{need}'"):
                     alignment(student, self._teacher(texts), batch)
 
+    def test_checkpoints_hold_all_that_its_modules_need(self, plugin: AlignmentTerm) -> None:
+        for texts in _data(plugin):
+            alignment, student, batch = self._made(plugin, texts)
+            restored, _, _ = self._made(plugin, [*reversed(texts)])
+            restored.load_state_dict(alignment.state_dict())
+            values = [made(student, self._teacher(texts), batch) for made in (alignment, restored)]
+            for term, again in zip(*values, strict=True):
+                assert term.sum.item() == again.sum.item()
+
     def test_it_runs_under_autocast_with_a_teacher_of_inference_tensors(self, plugin: AlignmentTerm) -> None:
         for texts in _data(plugin):
             alignment, student, batch = self._made(plugin, texts)
@@ -139,11 +151,19 @@ class AlignmentTermContract(PluginContract):
             assert {term.sum.dtype for term in terms} == {torch.float32}
             assert all(torch.isfinite(gradient).all() for gradient in _gradients(terms, alignment, student))
 
-    def _made(self, plugin: AlignmentTerm, texts: Sequence[Example]) -> tuple[Alignment, States, Batch]:
+    def _made(
+        self, plugin: AlignmentTerm, texts: Sequence[Example], fitted_on: Sequence[Example] | None = None
+    ) -> tuple[Alignment, States, Batch]:
         torch.manual_seed(0)
         term, importance = WeightedTerm(copy.copy(plugin), 1.0), _FirstEntry(_FirstEntry.Params())
         batch = batch_of(*texts)
-        alignment = Alignment(self.PAIRS, importance, [term], self.STUDENT, self.TEACHER)
+        ids = (_STUDENT_IDS, _TEACHER_IDS) if batch.teacher else None
+        alignment = Alignment(self.PAIRS, importance, [term], self.STUDENT, self.TEACHER, shared_vocabulary=ids)
+        if plugin.num_texts:
+            sample = texts if fitted_on is None else fitted_on
+            of_sample = batch_of(*sample)
+            states = random_states(of_sample, self.STUDENT), self._teacher(sample)
+            alignment.fit(alignment.terms[0], [(*states, of_sample)])
         return alignment, random_states(batch, self.STUDENT, gradient=True), batch
 
     def _teacher(self, texts: Sequence[Example], part: slice = slice(None)) -> States:

@@ -87,9 +87,16 @@ class _Uniform(ImportanceEstimator):
 
 
 def term_sums(
-    term: AlignmentTerm, pairs: Sequence[LayerPair], student: States, teacher: States, batch: Batch
+    term: AlignmentTerm,
+    pairs: Sequence[LayerPair],
+    student: States,
+    teacher: States,
+    batch: Batch,
+    shared_vocabulary: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
     """Compute an alignment term on a micro-batch, with new modules and the same weight for all tokens of a text.
+
+    A term that is fitted before the first step is fitted on this micro-batch.
 
     Args:
         term: The term.
@@ -97,12 +104,16 @@ def term_sums(
         student: States of the student, with those of its key layers.
         teacher: States of the teacher, likewise.
         batch: Micro-batch with the spans of every granularity of the pairs.
+        shared_vocabulary: What ``KeyLayer.shared_vocabulary`` is.
 
     Returns:
         The sum at each key layer at which the term is computed.
     """
-    shapes = [ModelShape(max(states.layers), states.final_BTD.shape[-1]) for states in (student, teacher)]
-    alignment = Alignment(pairs, _Uniform(_Uniform.Params()), [WeightedTerm(term, 1.0)], *shapes)
+    one, two = (ModelShape(max(states.layers), states.final_BTD.shape[-1]) for states in (student, teacher))
+    terms = [WeightedTerm(term, 1.0)]
+    alignment = Alignment(pairs, _Uniform(_Uniform.Params()), terms, one, two, shared_vocabulary=shared_vocabulary)
+    if term.num_texts:
+        alignment.fit(alignment.terms[0], [(student, teacher, batch)])
     return tuple(entry.sum for entry in alignment(student, teacher, batch))
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from mta_framework import AlignmentTerm, BaseLoss, ImportanceEstimator, LayerMapper, Metric, SpanExtractor, hookimpl
 from mta_plugins.alignment_terms.dsa import DSA
 from mta_plugins.alignment_terms.hid import Hid
+from mta_plugins.alignment_terms.hidden_mse import HiddenMSE
+from mta_plugins.alignment_terms.span_logits import SpanLogits
 from mta_plugins.base_losses.ab import AB
 from mta_plugins.base_losses.akl import AKL
 from mta_plugins.base_losses.alm import ALM
@@ -60,7 +62,7 @@ def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
 
 @hookimpl
 def mta_register_alignment_terms() -> Sequence[type[AlignmentTerm]]:
-    return DSA, Hid
+    return DSA, Hid, HiddenMSE, SpanLogits
 
 
 @hookimpl

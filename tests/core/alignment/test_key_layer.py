@@ -52,10 +52,12 @@ def states(width, seed):
     return States(layers[3], layers, "head", "final layers")
 
 
-def computed(term, make_batch, pairs=PAIRS):
+def computed(term, make_batch, pairs=PAIRS, shared_vocabulary=None):
+    shapes = ModelShape(3, 4), ModelShape(3, 6)
     alignment = Alignment(
-        pairs, Uniform(Uniform.Params()), [WeightedTerm(term, 3.0)], ModelShape(3, 4), ModelShape(3, 6)
+        pairs, Uniform(Uniform.Params()), [WeightedTerm(term, 3.0)], *shapes, shared_vocabulary=shared_vocabulary
     )
+    assert not alignment.state_dict()
     return alignment(states(4, 1), states(6, 2), make_batch(LENGTHS, SPANS, 5))
 
 
@@ -105,3 +107,16 @@ def test_weights_of_a_text_sum_to_one_over_spans_and_over_memberships(make_batch
 def test_a_term_that_fails_is_named_with_its_line(make_batch):
     with pytest.raises(RunError, match=r"^alignment term 'reader' failed \(ZeroDivisionError: .*test_key_layer.py:\d+"):
         computed(Reader(lambda layer: 1 / 0), make_batch)
+
+
+def test_shared_tokens_are_those_of_the_run_at_every_layer_and_none_at_all_are_refused(make_batch):
+    ids = torch.tensor([1, 2]), torch.tensor([7, 0])
+    term = Reader(lambda layer: None)
+    computed(term, make_batch, shared_vocabulary=ids)
+    lower, upper = term.layers
+    for layer in (lower, upper, upper.previous):
+        assert all(torch.equal(got, given) for got, given in zip(layer.shared_vocabulary, ids, strict=True))
+    nothing = torch.tensor([], dtype=torch.int64)
+    with pytest.raises(RunError, match=r"^the vocabularies of student and teacher share no token"):
+        computed(Reader(lambda layer: layer.shared_vocabulary), make_batch, shared_vocabulary=(nothing, nothing))
+    computed(Reader(lambda layer: None), make_batch, shared_vocabulary=(nothing, nothing))

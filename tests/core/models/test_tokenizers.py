@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from mta_framework import InputError
@@ -11,6 +11,7 @@ from mta_framework.models.tokenizers import (
     check_vocabulary,
     load_student_tokenizer,
     load_teacher_tokenizer,
+    shared_tokens,
     vocabulary_difference,
 )
 from mta_framework.spec.student import StudentSection
@@ -92,6 +93,19 @@ def test_tokenizers_that_differ_by_trailing_tokens_agree(tokenizer):
 def test_first_differing_tokens_are_named():
     message = vocabulary_difference(words("x", "a", "b", "c"), words("x", "a", "c", "b", "d"))
     assert message == "in 2 tokens (got id 2: 'b' and 'c', id 3: 'c' and 'b')"
+
+
+def test_shared_tokens_are_those_of_the_same_text_whatever_stands_for_white_space():
+    byte_level = words("x", "Ġthe", "the", "Ã", "Ã©", "Ġ")
+    byte_level.backend_tokenizer.decoder = decoders.ByteLevel()
+    pieces = words("<unk>", "the", "▁a", "▁the", "é", "<0xC3>", "▁")
+    assert shared_tokens(byte_level, pieces) == [(1, 3), (2, 1), (4, 4), (5, 6)]
+    assert shared_tokens(pieces, byte_level) == [(1, 2), (3, 1), (4, 4), (6, 5)]
+
+
+def test_of_tokens_of_one_text_the_first_is_shared():
+    assert shared_tokens(words("x", "▁a", " a", "b"), words("b", " a")) == [(1, 1), (3, 0)]
+    assert shared_tokens(words("x"), words("y")) == []
 
 
 def test_vocabulary_must_embed_every_token(tiny, tokenizer):
