@@ -37,7 +37,7 @@ TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
 """What two runs never have in common in their logs."""
 
 WRITING = {"max_new_tokens": 6, "batch_tokens": 4800}
-WORDS = {"spans": {"name": "words"}, "layers": {"name": "proportional", "params": {"words": 1, "phrases": 0}}}
+WORDS = {"spans": {"name": "words"}, "layers": {"name": "cka", "params": {"texts": 8, "words": 2, "phrases": 0}}}
 PAIRS = {"batches": {"every_steps": 3}, "anchor_steps": 2}
 ADAPTIVE = {"batches": {"policy": "adaptive", "initial_threshold": 0.8, "capacity": 8}}
 KINDS: dict[str, dict[str, Any]] = {

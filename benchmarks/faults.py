@@ -42,12 +42,14 @@ LONGEST = 10.0
 
 DAMAGED = (
     "checkpoints/**/*",
+    "student/*",
+    "*.json",
     "predictions/**/*",
     "report.*",
     "../span-cache/**/*.arrow",
     "../response-cache/**/*.arrow",
 )
-"""Files of an output folder that are damaged, relative to the run."""
+"""Files of an output folder that are damaged, relative to the run; each pattern as often as the others."""
 
 
 @dataclass
@@ -143,15 +145,15 @@ def disks(work: Workload, draw: random.Random, rounds: int) -> Iterator[Promise]
 
 def damage(work: Workload, draw: random.Random, rounds: int) -> Iterator[Promise]:
     """Flip a bit or cut off the end of a file of a finished run, and resume it from its checkpoints or from its end."""
-    promise = Promise("damage to a checkpoint, cache, response or report is reported with its file, or changes nothing")
+    promise = Promise("damage to any file of a finished run is reported with its file, or changes nothing")
     for index, kind in enumerate(kinds(draw, rounds)):
         name = f"damaged-{index}"
         shutil.copytree(work.output(kind, "straight"), work.output(kind, name))
         run = work.output(kind, name) / "run"
-        files = sorted(path for pattern in DAMAGED for path in run.glob(pattern) if path.is_file())
-        file = draw.choice([path for path in files if path.stat().st_size])
+        kinds_of_files = [sorted(path for path in run.glob(pattern) if _has_content(path)) for pattern in DAMAGED]
+        file = draw.choice(draw.choice([files for files in kinds_of_files if files]))
         fault = f"{kind}, {_damage(file, draw)} of {os.path.relpath(file, run)}"
-        if "checkpoints" in file.parts or draw.random() < 0.5:
+        if "checkpoints" in file.parts or (file.parent.name != "student" and draw.random() < 0.5):
             shutil.rmtree(run / "student")
         ended = work.run(kind, name).wait()
         problem = sentence_missing(ended)
@@ -162,6 +164,10 @@ def damage(work: Workload, draw: random.Random, rounds: int) -> Iterator[Promise
         promise.count(fault, problem)
         work.clear(kind, name)
     yield promise
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _damage(file: Path, draw: random.Random) -> str:

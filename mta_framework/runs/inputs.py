@@ -81,7 +81,7 @@ def _fault(where: str, then: Mapping[str, str], now: Mapping[str, str], folder: 
     named = ", ".join(f"{name} {now.get(name, 'absent')[:12]}" for name in differing[:_MOST_NAMED])
     expected = ", ".join(f"{name} {then.get(name, 'absent')[:12]}" for name in differing[:_MOST_NAMED])
     more = f" and {len(differing) - _MOST_NAMED} more" if len(differing) > _MOST_NAMED else ""
-    problem = f"has other content than the run in {folder.path} began with (got {named}{more})"
+    problem = f"has other content than the run began with by {folder.inputs} (got {named}{more})"
     hint = "Put it back, choose another name, or delete the folder."
     if where.startswith("evaluation."):
         hint = "Put it back, or give the set another name."

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,19 +98,47 @@ class SpanCache:
         columns = {_KEY: datasets.Value("binary"), _FAILURES: datasets.Value("int32")}
         features = {**columns, **dict.fromkeys(self._extractor.granularities, flat)}
         processes = min(self._processes, len(texts) // _TEXTS_PER_PROCESS)
-        parsed = datasets.Dataset.from_dict({"text": texts, "index": text_indices, _KEY: keys}).map(
-            partial(_parse_batch, extractor=self._extractor),
-            batched=True,
-            batch_size=_BATCH,
-            remove_columns=["text", "index"],
-            features=datasets.Features(features),
-            num_proc=processes if processes > 1 else None,
-            load_from_cache_file=False,
-            new_fingerprint="spans",  # given, so that the extractor is not pickled to compute one
-            desc="Parsing spans",
-        )
+        with _uninterrupted_workers() if processes > 1 else nullcontext():
+            parsed = datasets.Dataset.from_dict({"text": texts, "index": text_indices, _KEY: keys}).map(
+                partial(_parse_batch, extractor=self._extractor),
+                batched=True,
+                batch_size=_BATCH,
+                remove_columns=["text", "index"],
+                features=datasets.Features(features),
+                num_proc=processes if processes > 1 else None,
+                load_from_cache_file=False,
+                new_fingerprint="spans",  # given, so that the extractor is not pickled to compute one
+                desc="Parsing spans",
+            )
         table: pa.Table = parsed.with_format("arrow")[:]
         return table.replace_schema_metadata(None)
+
+
+@contextmanager
+def _uninterrupted_workers() -> Iterator[None]:
+    """Processes that are started inside do not see Ctrl-C, which a terminal sends to all of them.
+
+    This process does, and ends them; they would each print a traceback, or wait for one another for ever. It learns of
+    the signal by a thread that, unlike the main thread and what that starts, has it not blocked.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    finished = threading.Event()
+    listener = threading.Thread(target=finished.wait, daemon=True)
+    listener.start()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # datasets asks the workers once more, without an answer
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        finished.set()
+        listener.join()
 
 
 class _Rows(NamedTuple):

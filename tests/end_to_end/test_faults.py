@@ -25,7 +25,7 @@ def test_the_short_campaign_holds_every_promise():
         "a run that is killed at an operation on a file ends as a straight one": ("2", "2"),
         "a full disk ends a run with a sentence, and without a traceback": ("2", "2"),
         "with room again, it ends as a straight one": ("2", "2"),
-        "damage to a checkpoint, cache, response or report is reported with its file, or changes nothing": ("2", "2"),
+        "damage to any file of a finished run is reported with its file, or changes nothing": ("2", "2"),
         "a mutated spec is sound, or refused with a sentence for each fault, in bounded time": ("200", "200"),
     }
 

@@ -87,7 +87,7 @@ def test_another_content_under_the_same_path_is_refused_with_the_field_and_what_
     os.utime(project / "train.jsonl", ns=(before.st_atime_ns, before.st_mtime_ns))
     digests = [hashlib.sha256(text).hexdigest()[:12] for text in (b"ROWS\n", b"rows\n")]
     assert faults(bound(project)) == [
-        f"data.train.path: has other content than the run in {project / 'runs' / 'a'} began with "
+        f"data.train.path: has other content than the run began with by {project / 'runs' / 'a' / 'inputs.json'} "
         f"(got sha256 {digests[0]}); expected sha256 {digests[1]}. "
         "Put it back, choose another name, or delete the folder."
     ]
@@ -138,7 +138,7 @@ def test_a_set_of_the_evaluation_may_be_another_one_but_not_changed_in_place(pro
     assert faults(bound(project, "evaluation.sets.test.path=other.jsonl")) == []
     (project / "test.jsonl").write_text("changed questions\n")
     (fault,) = faults(bound(project))
-    assert fault.startswith("evaluation.sets.test.path: has other content than the run in ")
+    assert fault.startswith("evaluation.sets.test.path: has other content than the run began with by ")
     assert fault.endswith(" Put it back, or give the set another name.")
     assert faults(bound(project, 'evaluation.sets={"new": {"path": "test.jsonl"}}')) == []
 
