@@ -82,6 +82,6 @@ class ScriptedRollouts(Rollouts):
         text = random_example(row % 3 + 4, 2, seed=VOCABULARY * seed + row, spans={"words": [(2, 4)]})
         input_ids = text.input_ids.copy()
         input_ids[:2] = row
-        log_probs = -np.abs(input_ids[2:]).astype(np.float32) / 8 if by_student else None
+        log_probs = (-np.abs(input_ids[2:]) / 8).astype(np.float32) if by_student else None
         label = f"prompt {row}"
         return replace(text, input_ids=input_ids, by_student=by_student, prompt_text=label, log_probs=log_probs)

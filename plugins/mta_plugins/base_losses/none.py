@@ -9,7 +9,7 @@ from mta_framework.batch_policies import Batches, FixedBatches
 
 
 class NoBaseLoss(BaseLoss):
-    """No loss on the output: the student is trained by the alignment alone, and no head is applied to a text.
+    """No loss on the output: the student is trained by the alignment alone.
 
     What the alignment's key layers do not depend on keeps its weights: blocks above the highest of them, and an output
     embedding that is not tied to the input's. The validation loss is the alignment's.
