@@ -24,6 +24,8 @@ Turn = Mapping[str, Any]
 _CONTENT = "\ue000content\ue000"
 """Stands for the content of an answer; of private-use characters, so that no template contains or strips it."""
 
+_NO_ROOM_TO_REASON = "the answer has reasoning, and the prompt for it ends with a block that is closed"
+
 _REASONING_OPTIONS = ("enable_thinking", "thinking")
 """Template options that ask for reasoning where they are true."""
 
@@ -186,7 +188,7 @@ class ChatTemplate:
         if head and whole.startswith(head) and self._opens(opened):
             return Written(head, whole[len(head) :], tail=tail, as_asked=False)
         if self.marks and self.reasons(conversation.answer) and opened.rstrip().endswith(self.marks.close):
-            raise ValueError("the answer has reasoning, and the prompt for it ends with a block that is closed")
+            raise ValueError(_NO_ROOM_TO_REASON)
         raise ValueError("the conversation with the answer does not begin with the prompt for it")
 
     def _after_opening(self, conversation: Conversation, opened: str, head: str) -> Written:
@@ -204,6 +206,8 @@ class ChatTemplate:
         if not whole.startswith(head):
             raise ValueError("the conversation with the answer does not begin with the prompt for it")
         rest = whole[len(head) :]
+        if closed and reasoning:
+            raise ValueError(_NO_ROOM_TO_REASON)
         if closed:
             return Written(opened, rest)
         if reasoning:

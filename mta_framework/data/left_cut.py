@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mta_framework.data.chat_template import ChatTemplate
 from mta_framework.data.prompts import Sample
-from mta_framework.data.rows import ANSWERS, Message, Record
+from mta_framework.data.rows import ANSWERS, Instruction, Message, Record
 from mta_framework.spans.cross_tokenizer import TokenisedText
 from mta_framework.types import Span
 
@@ -92,13 +92,13 @@ def _shortened(
 
 
 def _parts(record: Record, prompt: str, template: ChatTemplate) -> list[Span]:
-    """The character ranges of a prompt that may be cut, without the white space around them."""
+    """The character ranges of a prompt that may be cut; white space around texts belongs to the template."""
+    parts: list[Span] = []
     if isinstance(record.prompt, tuple):
         parts = list(_contents(record, prompt, template))
-    else:
-        asked = record.prompt
-        parts = _text_ranges([asked] if isinstance(asked, str) else [asked.instruction, asked.input], prompt)
-    return parts or [(0, len(prompt))]  # of texts of equal length the first is cut first
+    elif isinstance(record.prompt, Instruction):
+        parts = _text_ranges([record.prompt.instruction.strip(), record.prompt.input.strip()], prompt)
+    return parts or [(0, len(prompt))]
 
 
 def _contents(record: Record, prompt: str, template: ChatTemplate) -> Iterator[Span]:
@@ -116,12 +116,12 @@ def _text_ranges(texts: Sequence[str], prompt: str) -> list[Span]:
     """Where a prompt has the texts of a row, which are searched from the last to the first."""
     parts: list[Span] = []
     end = len(prompt)
-    for text in (text.strip() for text in reversed(texts)):
+    for text in reversed(texts):
         start = prompt.rfind(text, 0, end) if text else -1
         if start >= 0:
             parts.append((start, start + len(text)))
             end = start
-    return parts[::-1]
+    return parts[::-1]  # of texts of equal length the first is cut first
 
 
 def _tokens_within(part: Span, start_T: NDArray[np.int32], end_T: NDArray[np.int32], first: int) -> range:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from mta_framework.data.chat_template import ChatTemplate, Conversation, Turn
@@ -62,9 +63,13 @@ class FieldCheck:
         """Name the fields that the template leaves out, each with its value."""
         if conversation.tools and not self._known(("tools",), [self._without_tools(conversation)]):
             yield f"tools is left out by the chat template (got {len(conversation.tools)})"
+        begins_reasoning = cache(lambda: self._template.begins_reasoning(conversation))
         for index, turn in enumerate(conversation.whole):
             around = _neighbourhood(conversation, index)
             for part in self._parts(conversation, index):
+                # It goes into the block that the generation prompt begins, where its turn is the last.
+                if part.reasoning and turn["role"] == ANSWERS and begins_reasoning():
+                    continue
                 pairs = list(self._pairs(conversation, index, part.changed))
                 if not self._known((part.kind, around), pairs):
                     how = "is left out" if part.whole else "is left out in part"
@@ -76,10 +81,7 @@ class FieldCheck:
         turn = conversation.whole[index]
         is_reference = self._asked and turn is conversation.answer and CALLS not in turn
         for part in _parts(turn, self._template.marks):
-            if part.label == "content" and is_reference:  # it is taken from the row
-                continue
-            # It goes into the block that the generation prompt begins, where its turn is the last.
-            if not (part.reasoning and turn["role"] == ANSWERS and self._template.begins_reasoning(conversation)):
+            if not (part.label == "content" and is_reference):  # it is taken from the row
                 yield part
 
     def _without_tools(self, conversation: Conversation) -> tuple[_Input, _Input]:

@@ -121,11 +121,13 @@ def test_an_answer_without_reasoning_has_the_empty_block_of_a_template_whose_gen
 def test_reasoning_after_a_prompt_that_leaves_no_room_for_it_is_refused_by_what_is_wrong(
     chat_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    chat_tokenizer.chat_template = chat_templates.QWEN3
     record = Record(QUESTION, ("<think>\nWell.\n</think>\n\nParis",))
     problem = "the answer has reasoning, and the prompt for it ends with a block that is closed"
-    with pytest.raises(InputError, match=problem):
-        render_prompts([record], "chat", chat_tokenizer, options={"enable_thinking": False})
+    closed = chat_templates.CHATML.replace("assistant\n{%", f"assistant\n{EMPTY}{{%")
+    for template, options in [(chat_templates.QWEN3, {"enable_thinking": False}), (closed, {})]:
+        chat_tokenizer.chat_template = template
+        with pytest.raises(InputError, match=problem):
+            render_prompts([record], "chat", chat_tokenizer, options=options)
 
 
 @pytest.mark.parametrize("eos", ["<|im_end|>", "<|end|>"])

@@ -121,6 +121,12 @@ def test_a_complete_prompt_loses_its_beginning_but_not_the_token_that_begins_a_s
     assert shortened(record, tokenizer, 1) is None
 
 
+def test_a_complete_prompt_loses_white_space_at_its_beginning_as_any_other_text(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    assert text_of(shortened(Record("\n\nzzzzyy\n", ("yes",)), tokenizer, 5), tokenizer) == "<s>zyy\n"
+
+
 def test_a_tokenizer_without_such_a_token_keeps_the_last_tokens(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     assert text_of(shortened(Record("zzzzzzzzzzyyyxx", ("yes",)), tokenizer, 4), tokenizer) == "yyxx"
