@@ -64,9 +64,9 @@ def generated(monkeypatch):
 
     counts = []
 
-    def counting(model, tokenizer, stop_ids, prompt_ids, *rest):
+    def counting(model, tokenizer, stop_ids, prompt_ids, *rest, **named):
         counts.append(len(prompt_ids))
-        return generate(model, tokenizer, stop_ids, prompt_ids, *rest)
+        return generate(model, tokenizer, stop_ids, prompt_ids, *rest, **named)
 
     monkeypatch.setattr(transformers_engine, "generate", counting)
     return counts
