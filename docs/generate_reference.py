@@ -75,7 +75,7 @@ def _region(name: str, path: Path, registry: Registry) -> str:
         "evaluation": _evaluation,
         "commands": _commands,
         "plugins": lambda: _plugins(registry, path),
-        "options": lambda: _options(registry, rest),
+        "options": lambda: _options(registry, *rest.split()),
         "contract": lambda: _contract(rest),
         "checks": lambda: _checks(rest),
     }
@@ -194,15 +194,28 @@ def _help(title: str, command: click.Command, context: click.Context) -> Iterato
 def _plugins(registry: Registry, path: Path) -> Iterator[str]:
     pages_folder = Path(os.path.relpath(PLUGIN_PAGES, path.parent)).as_posix()
     rows = (
-        (noun_of(family), f"[`{name}`]({pages_folder}/{name}.md)", describe(offers[0].plugin))
+        (
+            noun_of(family),
+            f"[`{name}`]({pages_folder}/{page_of(registry, family, name)}.md)",
+            describe(offers[0].plugin),
+        )
         for family, named in registry.families.items()
         for name, offers in sorted(named.items())
     )
     return _table(("family", "name", "what it does"), rows)
 
 
-def _options(registry: Registry, name: str) -> Iterator[str]:
-    offer = next(named[name][0] for named in registry.families.values() if name in named)
+def page_of(registry: Registry, family: str, name: str) -> str:
+    """The page of a plugin: its name, after the noun of its family where several families have one of this name."""
+    shared = sum(name in named for named in registry.families.values()) > 1
+    return f"{noun_of(family).replace(' ', '_')}_{name}" if shared else name
+
+
+def _options(registry: Registry, *plugin: str) -> Iterator[str]:
+    """The options of a plugin: ``NAME``, or ``FAMILY NAME`` where several families have one of this name."""
+    *family, name = plugin
+    named = [registry.families[key] for key in family or registry.families]
+    (offer,) = (offers[name][0] for offers in named if name in offers)
     rows = list(_option_rows(offer.schema, offer.schema, ""))
     return _table(("option", "value", "default", "what it does"), rows) if rows else iter(("No options.",))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mta_framework.alignment.importance import TokenWeights, span_vectors, span_weights, upcast
-from mta_framework.alignment.pairwise_cosines import VectorGeometry
+from mta_framework.alignment.pairwise_cosines import VectorGeometry, directions
 from mta_framework.errors import RunError
 from mta_framework.interfaces import TeacherLayer, TeacherNeed
 from mta_framework.types import Batch, FinalLayers, Head, LayerPair, SpanIndex, States
@@ -124,10 +124,10 @@ class LiveTeacherLayer(ModelLayer):
 
     @cached_property
     def change_geometry(self) -> VectorGeometry:
-        """Cosines between the changes of span vectors from the previous key layer to this one."""
+        """Cosines between the changes of the directions of spans from the previous key layer to this one."""
         if self._previous is None:
             raise RunError("change_geometry does not exist at the lowest key layer of a granularity")
-        return VectorGeometry(self.span_vector_SD - self._previous.span_vector_SD)
+        return VectorGeometry(directions(self.span_vector_SD) - directions(self._previous.span_vector_SD))
 
 
 class _DeclaredTeacherLayer:

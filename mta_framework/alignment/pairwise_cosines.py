@@ -19,6 +19,16 @@ Reduction = Literal["example", "batch"]
 _EPSILON = 1e-6
 
 
+def directions(vector_SD: Tensor) -> Tensor:
+    """Scale vectors to length 1; a zero vector stays zero.
+
+    Args:
+        vector_SD: Vectors in at least float32; they get gradients.
+    """
+    with torch.autocast(vector_SD.device.type, enabled=False):
+        return functional.normalize(vector_SD, dim=-1, eps=_EPSILON)
+
+
 class VectorGeometry:
     """The cosines between spans whose vectors are at hand; computed block by block, never all at once.
 
@@ -27,8 +37,8 @@ class VectorGeometry:
     """
 
     def __init__(self, vector_SD: Tensor):
-        with torch.no_grad(), torch.autocast(vector_SD.device.type, enabled=False):
-            self._direction_SD = functional.normalize(vector_SD, dim=-1, eps=_EPSILON)
+        with torch.no_grad():
+            self._direction_SD = directions(vector_SD)
 
     def select(self, span_K: Tensor) -> VectorGeometry:
         """Restrict it to some spans; see ``SpanCosines``."""
@@ -80,10 +90,9 @@ def structure_sum(
         spans_per_text = [min(count, max_spans) for count in spans_per_text]
     texts = [text for text in _texts(spans_per_text) if text.stop - text.start > 1]
     with torch.autocast(student_SD.device.type, enabled=False):
-        student_direction_SD = functional.normalize(student_SD, dim=-1, eps=_EPSILON)
         with torch.no_grad():
             share_S = _shares(weight_S, texts, reduction)
-        return cosine_difference_sum(student_direction_SD, teacher, share_S, texts)
+        return cosine_difference_sum(directions(student_SD), teacher, share_S, texts)
 
 
 def _heaviest(weight_S: Tensor, spans_per_text: Sequence[int], count: int) -> Tensor:

@@ -74,6 +74,7 @@ def collate(
         spans[granularity] = index
         counts[texts_with_spans(granularity)] = sum(count >= 1 for count in index.spans_per_text)
         counts[texts_with_span_pairs(granularity)] = sum(count >= 2 for count in index.spans_per_text)
+        counts[texts_with_spans(granularity, 4)] = sum(count >= 4 for count in index.spans_per_text)
         counts[span_memberships(granularity)] = len(index.token_M)
     teacher, matched = _teacher_batch(examples, width, teacher_pad_token_id, granularities)
     if matched is not None:

@@ -94,7 +94,10 @@ class TeacherLayer(StudentLayer, Protocol):
 
     @property
     def change_geometry(self) -> SpanCosines:
-        """Cosines between the changes of span vectors from the previous key layer to this one (``change_geometry``)."""
+        """Cosines between the changes of spans from the previous key layer to this one (``change_geometry``).
+
+        The change of a span is the difference of the directions of its two vectors: ``U' / |U'| - U / |U|``.
+        """
 
 
 class KeyLayer(Protocol):

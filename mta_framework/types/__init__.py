@@ -60,9 +60,9 @@ Responder = Literal["student", "teacher"]
 """The model that writes a response during training."""
 
 
-def texts_with_spans(granularity: str) -> str:
-    """Unit of a loss term: texts with at least one span of ``granularity`` (that of Hid)."""
-    return f"texts with {granularity}"
+def texts_with_spans(granularity: str, fewest: Literal[1, 4] = 1) -> str:
+    """Unit of a loss term: texts with at least one span of ``granularity`` (that of Hid), or at least four (CKA)."""
+    return f"texts with {granularity}" if fewest == 1 else f"texts with {fewest} {granularity} or more"
 
 
 def texts_with_span_pairs(granularity: str) -> str:

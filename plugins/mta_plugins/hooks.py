@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 
 from mta_framework import AlignmentTerm, BaseLoss, ImportanceEstimator, LayerMapper, Metric, SpanExtractor, hookimpl
+from mta_plugins.alignment_terms.cka import LinearCKA
 from mta_plugins.alignment_terms.dsa import DSA
 from mta_plugins.alignment_terms.hid import Hid
 from mta_plugins.alignment_terms.hidden_mse import HiddenMSE
 from mta_plugins.alignment_terms.span_logits import SpanLogits
+from mta_plugins.alignment_terms.trajectory import Trajectory
+from mta_plugins.alignment_terms.transitions import Transitions
 from mta_plugins.base_losses.ab import AB
 from mta_plugins.base_losses.akl import AKL
 from mta_plugins.base_losses.alm import ALM
@@ -62,7 +65,7 @@ def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
 
 @hookimpl
 def mta_register_alignment_terms() -> Sequence[type[AlignmentTerm]]:
-    return DSA, Hid, HiddenMSE, SpanLogits
+    return DSA, Hid, Trajectory, Transitions, HiddenMSE, SpanLogits, LinearCKA
 
 
 @hookimpl

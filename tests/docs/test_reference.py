@@ -30,15 +30,29 @@ def test_generated_regions_are_up_to_date(generator):
     assert outdated == [], "run: python docs/generate_reference.py"
 
 
-def test_every_built_in_plugin_has_a_page_and_every_page_a_plugin(generator):
-    families = generator.built_in(discover()).families.values()
-    names = {name for named in families for name in named}
-    assert {path.stem for path in PLUGIN_PAGES.glob("*.md")} - {"README"} == names
+@pytest.fixture(scope="module")
+def plugin_pages(generator: ModuleType) -> dict[str, tuple[str, str]]:
+    """Name of a page -> family and name of its plugin."""
+    registry = generator.built_in(discover())
+    plugins = [(family, name) for family, named in registry.families.items() for name in named]
+    return {generator.page_of(registry, *plugin): plugin for plugin in plugins}
+
+
+def test_every_built_in_plugin_has_a_page_and_every_page_a_plugin(plugin_pages):
+    assert {path.stem for path in PLUGIN_PAGES.glob("*.md")} - {"README"} == set(plugin_pages)
+
+
+def test_plugins_of_one_name_have_pages_that_name_their_families(plugin_pages):
+    assert plugin_pages["layer_mapper_cka"] == ("layer_mappers", "cka")
+    assert plugin_pages["alignment_term_cka"] == ("alignment_terms", "cka")
+    assert plugin_pages["dsa"] == ("alignment_terms", "dsa")
 
 
 @pytest.mark.parametrize("page", sorted(set(PLUGIN_PAGES.glob("*.md")) - {PLUGIN_PAGES / "README.md"}))
-def test_plugin_page_has_its_name_its_own_options_and_its_source(page):
+def test_plugin_page_has_its_name_its_own_options_and_its_source(plugin_pages, page):
     text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"# `{page.stem}`\n")
-    assert re.findall(r"<!-- generated: (.+?) -->", text) == [f"options {page.stem}"]
+    family, name = plugin_pages[page.stem]
+    assert text.startswith(f"# `{name}`\n")
+    region = f"options {name}" if name == page.stem else f"options {family} {name}"
+    assert re.findall(r"<!-- generated: (.+?) -->", text) == [region]
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Options", "Source and differences"]

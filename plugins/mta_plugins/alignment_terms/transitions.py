@@ -1,0 +1,129 @@
+"""Transitions: how hidden states move from one span token of a text to the next, in student and teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from mta_framework import AlignmentTerm, KeyLayer, ModelShape, PluginParams, TeacherNeed
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_EPSILON = 1e-6
+
+
+class Transitions(AlignmentTerm):
+    """Directions of the moves between neighbouring span tokens, and the angles between these directions.
+
+    For the span tokens t_1 < ... < t_m of a text, the moves are ``h(t_{i+1}) - h(t_i)`` and d_i their directions. The
+    value of a text is the mean of two parts. Direction: the mean of ``1 - cos(A d^S_i, d^T_i)``, where the linear map A
+    of each key layer is trained. Geometry: the mean of ``(d^S_i d^S_j - d^T_i d^T_j)^2`` over all pairs i != j of moves
+    within a window of tokens, which needs no map.
+
+    Source: after PHF (arXiv 2606.29340v1), Eq. 4-8; the reference page lists the differences.
+    """
+
+    NAME = "transitions"
+    TITLE = "transitions"
+
+    class Params(PluginParams):
+        """Options."""
+
+        parts: Literal["both", "direction", "geometry"] = Field(
+            "both", description="The mean of both parts (PHF), or one alone; geometry has no parameters."
+        )
+        window: int = Field(
+            128,
+            ge=3,
+            le=512,
+            description="Number of consecutive span tokens among which moves are compared with each other (geometry).",
+        )
+
+    params: Params
+
+    @property
+    def has_parameters(self) -> bool:
+        """Whether directions are compared through a linear map, one for each key layer."""
+        return self.params.parts != "geometry"
+
+    @property
+    def needs_shared_tokenizer(self) -> bool:
+        """True: moves are compared token by token."""
+        return True
+
+    def teacher_needs(self, has_shared_tokenizer: bool) -> Collection[TeacherNeed]:
+        """States of span tokens."""
+        return ["span_tokens"]
+
+    def make_module(self, student: ModelShape, teacher: ModelShape) -> nn.Module | None:
+        """Make the linear map from the student's width to the teacher's, which needs no bias: moves are differences."""
+        from torch import nn
+
+        return nn.Linear(student.hidden_size, teacher.hidden_size, bias=False) if self.has_parameters else None
+
+    def compute(self, layer: KeyLayer, module: nn.Module | None) -> Tensor:
+        """Compute the term at one key layer, summed over the texts; one with too few span tokens for a part adds 0."""
+        import torch
+
+        texts, length = layer.batch.input_ids_BT.shape
+        text_U = layer.student.index.token_U // length
+        # A move from one text to the next belongs to none, and is kept under the index ``texts``.
+        text_N = torch.where(text_U[1:] == text_U[:-1], text_U[1:], texts)
+        student_ND, teacher_ND = (side.span_token_UD.diff(dim=0) for side in (layer.student, layer.teacher))
+        parts = []
+        if module is not None:
+            parts.append(_direction(module(student_ND).to(teacher_ND.dtype), teacher_ND, text_N, texts))
+        if self.params.parts != "direction":
+            reach = max(1, min(self.params.window, length) - 2)
+            with torch.autocast(student_ND.device.type, enabled=False):
+                parts.append(_geometry(student_ND, teacher_ND, text_N, texts, reach))
+        return torch.stack(parts).mean()
+
+
+def _direction(student_ND: Tensor, teacher_ND: Tensor, text_N: Tensor, texts: int) -> Tensor:
+    """Mean of 1 - cos over the moves of each text, summed over the texts."""
+    from torch.nn import functional
+
+    cosine_N = functional.cosine_similarity(student_ND, teacher_ND, dim=-1, eps=_EPSILON)
+    share_N = _per_text((text_N < texts).to(cosine_N.dtype), text_N, texts)
+    return (share_N * (1 - cosine_N)).sum()
+
+
+def _geometry(student_ND: Tensor, teacher_ND: Tensor, text_N: Tensor, texts: int, reach: int) -> Tensor:
+    """Mean of the squared differences between the cosines of moves at most ``reach`` apart, summed over the texts.
+
+    Each block of ``reach`` moves is compared with itself and the block before it, so that no matrix is larger than
+    the number of moves times twice ``reach``.
+    """
+    import torch
+    from torch.nn import functional
+
+    from mta_framework.alignment.pairwise_cosines import directions
+
+    padding = reach - len(text_N) % reach  # at least one, so that there is a block
+    text_KR = functional.pad(text_N, (0, padding), value=texts).view(-1, reach)
+    text_KC = torch.cat([functional.pad(text_KR[:-1], (0, 0, 1, 0), value=texts), text_KR], dim=1)
+    distance_RC = reach + torch.arange(reach, device=text_N.device)[:, None]
+    distance_RC = distance_RC - torch.arange(2 * reach, device=text_N.device)
+    is_pair_KRC = (text_KR[:, :, None] == text_KC[:, None]) & (distance_RC >= 1) & (distance_RC <= reach)
+    is_pair_KRC &= (text_KR < texts)[:, :, None]
+    pairs_N = is_pair_KRC.sum(2).flatten().to(student_ND.dtype)
+    share_N = _per_text(pairs_N, text_KR.flatten(), texts) / pairs_N.clamp_min(1)
+
+    cosines = []
+    for move_ND in (student_ND, teacher_ND):
+        direction_ND = functional.pad(directions(move_ND), (0, 0, 0, padding))
+        direction_KRD = direction_ND.view(-1, reach, direction_ND.shape[1])
+        before_KRR = functional.pad(direction_KRD[1:] @ direction_KRD[:-1].mT, (0, 0, 0, 0, 1, 0))
+        cosines.append(torch.cat([before_KRR, direction_KRD @ direction_KRD.mT], dim=2))
+    difference_KRC = (cosines[0] - cosines[1]) * is_pair_KRC
+    return (share_N * difference_KRC.square().sum(2).flatten()).sum()
+
+
+def _per_text(weight_N: Tensor, text_N: Tensor, texts: int) -> Tensor:
+    """Scale weights to a sum of 1 over each text; those of the index ``texts`` must be 0."""
+    total_B = weight_N.new_zeros(texts + 1).index_add(0, text_N, weight_N)
+    return weight_N / total_B.clamp_min(1).index_select(0, text_N)
