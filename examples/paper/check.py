@@ -77,8 +77,9 @@ _ALWAYS = (
     _Rule("training.precision", ("bf16", "fp16")),
 )
 _ALIGNED = (
+    _Rule("data.leading_character", ("any",), "any (authors' code)"),
     _Rule("alignment.spans.name", ("spacy_phrases",)),
-    _Rule("alignment.spans.params.words", ("within_phrases",)),
+    _Rule("alignment.spans.params.words", ("within_each_phrase",), "within_each_phrase (authors' code)"),
     _Rule("alignment.importance.name", ("attention",)),
     _Rule("alignment.importance.params.padding_rows", (True,), "true (authors' code)"),
     _Rule("alignment.pooling", (None,), "that of importance"),
@@ -164,6 +165,8 @@ def _of_models(spec: Mapping[str, Any], family: str | None) -> Iterator[_Rule]:
     rates = {"GPT-2": 1e-4, "Qwen1.5": 5e-5 if paired else 1e-4, "OPT": 5e-4}
     label = f"{', '.join(f'{name} {rate:g}' for name, rate in rates.items())} with LoRA"
     yield _Rule("student.hub", tuple(_STUDENTS), "GPT-2 120M, Qwen1.5 0.5B, OPT 1.3B")
+    if family == "OPT":  # the other tokenizers have no such tokens
+        yield _Rule("data.add_special_tokens", (False,), "false (authors' code)")
     yield _Rule("training.learning_rate", (rates[family],) if family else (), "" if family else label)
     if spec.get("alignment"):
         factor = {"OPT": 3.0, None: None}.get(family, 2.0)

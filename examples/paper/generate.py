@@ -91,6 +91,8 @@ DATA: Spec = {
     "max_length": 256,
     "max_prompt_length": 128,
     "long_prompts": "first_tokens",
+    "add_special_tokens": False,
+    "leading_character": "any",
 }
 OPTIMISER: Spec = {"weight_decay": 0.01, "schedule": "cosine", "max_grad_norm": 1.0, "precision": "bf16"}
 EVALUATION: Spec = {
@@ -173,7 +175,7 @@ def alignment(pair: Pair, base: str) -> Spec:
         for (of_student, of_teacher), granularity in zip(layers, granularities, strict=True)
     ]
     return {
-        "spans": {"name": "spacy_phrases", "params": {"model": "en_core_web_sm", "words": "within_phrases"}},
+        "spans": {"name": "spacy_phrases", "params": {"model": "en_core_web_sm", "words": "within_each_phrase"}},
         "importance": {"name": "attention", "params": {"padding_rows": True}},
         "layers": {"name": "explicit", "params": {"pairs": pairs}},
         "terms": [

@@ -47,6 +47,7 @@ class Sample:
             parsed as a whole.
         supervised: Character ranges of the text that are supervised, ascending; empty: the whole response.
         as_asked: Whether a model is asked with the same prompt in generation.
+        add_special_tokens: Whether the tokens that begin a sequence are added to the prompt, unless it is templated.
     """
 
     prompt: str
@@ -56,6 +57,7 @@ class Sample:
     boundaries: tuple[int, ...] = ()
     supervised: tuple[tuple[int, int], ...] = ()
     as_asked: bool = True
+    add_special_tokens: bool = True
 
     @property
     def text(self) -> str:
@@ -71,6 +73,7 @@ def render_prompts(
     where: str = "data.template",
     options: Mapping[str, Any] | None = None,
     supervise: Literal["last", "all", "none"] = "last",
+    add_special_tokens: bool = True,
 ) -> list[Sample]:
     """Render records as prompts and responses.
 
@@ -85,6 +88,7 @@ def render_prompts(
         options: Variables of the chat template by name; None: none.
         supervise: The turns of a conversation that are trained: the last, or all of the assistant; ``none`` writes
             prompts for generation, and has no response in a conversation.
+        add_special_tokens: Whether the tokens that begin a sequence are added to prompts that no chat template writes.
 
     Returns:
         One sample per record, in their order.
@@ -99,7 +103,7 @@ def render_prompts(
     for index, record in enumerate(records):
         messages = _messages(record, template)
         if messages is None:
-            samples.append(_plain(record, split_fields))
+            samples.append(_plain(record, split_fields, add_special_tokens))
             continue
         if not tokenizer.chat_template:
             raise InputError([_no_template(tokenizer, where)])
@@ -144,13 +148,14 @@ def training_samples(
         split_fields=section.parse == "fields",
         options=section.template_options,
         supervise=section.supervise,
+        add_special_tokens=section.add_special_tokens,
     )
     if asked_otherwise := sum(not sample.as_asked for sample in samples):
         _log.warning("data.template: %d of %d %s", asked_otherwise, len(samples), _ASKED_OTHERWISE)
     return samples
 
 
-def _plain(record: Record, split_fields: bool) -> Sample:
+def _plain(record: Record, split_fields: bool, add_special_tokens: bool) -> Sample:
     prompt = record.prompt
     if isinstance(prompt, Instruction):
         template = _ALPACA_WITH_INPUT if prompt.input else _ALPACA
@@ -158,7 +163,13 @@ def _plain(record: Record, split_fields: bool) -> Sample:
     else:
         assert isinstance(prompt, str)
         boundaries = (len(prompt),)
-    return Sample(prompt, record.references[0], record.references, boundaries=boundaries if split_fields else ())
+    return Sample(
+        prompt,
+        record.references[0],
+        record.references,
+        boundaries=boundaries if split_fields else (),
+        add_special_tokens=add_special_tokens,
+    )
 
 
 def _messages(record: Record, template: str) -> tuple[Message, ...] | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mta_framework.data.tokens import join_response, special_ids, tokenise
 from mta_framework.interfaces import SpanExtractor
+from mta_framework.spans.char_to_token import LeadingCharacter
 from mta_framework.spans.cross_tokenizer import TokenisedText
 from mta_framework.spans.extraction import SpanArrays, extract
 from mta_framework.spans.field_extraction import extract_by_field
@@ -47,10 +48,16 @@ class ResponseEncoder:
         end_id: Id of the token that ends a response.
         extractor: Span extractor; None without alignment.
         max_length: Maximum number of tokens of prompt and response; longer responses are truncated.
+        leading: Character that a token may have before a span that it belongs to.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, end_id: int, extractor: SpanExtractor | None, max_length: int
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        end_id: int,
+        extractor: SpanExtractor | None,
+        max_length: int,
+        leading: LeadingCharacter = "space",
     ):
         # Each call changes the padding and truncation settings of a tokenizer, under the feet of other threads.
         self._tokenizer = copy.deepcopy(tokenizer)
@@ -59,6 +66,7 @@ class ResponseEncoder:
         self._end_id = end_id
         self._extractor = extractor
         self._max_length = max_length
+        self._leading = leading
 
     def texts(self, prompts: Sequence[Example], responses: Sequence[TokenResponse]) -> list[str]:
         """Return prompts with their responses as text, which spans are extracted from.
@@ -120,7 +128,7 @@ class ResponseEncoder:
 
     def _tokenised(self, example: Example, offset_T2: NDArray[np.int32]) -> TokenisedText:
         special_T = np.isin(example.input_ids[: len(offset_T2)], self._special_ids)
-        return TokenisedText(example.input_ids, offset_T2, example.prompt_length, special_T)
+        return TokenisedText(example.input_ids, offset_T2, example.prompt_length, special_T, leading=self._leading)
 
     def _unparsed(self, prompt: Example, response: TokenResponse, by_student: bool) -> Example:
         ids = np.array(response.ids, dtype=np.int32)

@@ -19,6 +19,7 @@ from mta_framework.data.prompts import Sample
 from mta_framework.data.supervision import supervised_tokens
 from mta_framework.errors import Fault, InputError
 from mta_framework.models.turn_end import TurnEnd
+from mta_framework.spans.char_to_token import LeadingCharacter
 from mta_framework.spans.cross_tokenizer import TokenisedText, common_spans, matched_tokens
 from mta_framework.types import Example, SpanSet
 
@@ -94,6 +95,7 @@ class SampleTokenizer:
         turn_end: What ends a response in its tokens.
         max_length: Maximum number of tokens of prompt and response; longer responses are truncated. None: no limit.
         cut_prompts_to: Number of first tokens that are kept of longer prompts; None: prompts are not cut.
+        leading: Character that a token may have before a span that it belongs to.
     """
 
     def __init__(
@@ -102,11 +104,13 @@ class SampleTokenizer:
         turn_end: TurnEnd,
         max_length: int | None,
         cut_prompts_to: int | None = None,
+        leading: LeadingCharacter = "space",
     ):
         self.tokenizer = tokenizer
         self.turn_end = turn_end
         self._max_length = max_length
         self._cut_prompts_to = cut_prompts_to
+        self._leading = leading
         self._special = special_ids(tokenizer)
 
     def tokenise(self, samples: Sequence[Sample]) -> list[TokenisedText]:
@@ -139,7 +143,7 @@ class SampleTokenizer:
         ids = ids[: self._max_length]
         supervised = supervised_tokens(offsets, sample.supervised, len(ids), marker) if sample.supervised else None
         prompt_cut = len(prompt.ids) < whole_length
-        return TokenisedText(ids, offsets, len(prompt.ids), special, truncated, supervised, prompt_cut)
+        return TokenisedText(ids, offsets, len(prompt.ids), special, truncated, supervised, prompt_cut, self._leading)
 
 
 def _example(
@@ -241,9 +245,9 @@ class Tokens(NamedTuple):
 def _texts(samples: Sequence[Sample], texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
     """Tokenise texts that begin as the prompts of samples do: in a templated one the template wrote special tokens."""
     tokenised: list[Tokens] = []
-    for templated, run in groupby(zip(samples, texts, strict=True), key=lambda pair: pair[0].templated):
-        parts = [text for _, text in run]
-        tokenised += tokenise(parts, tokenizer, add_special_tokens=not templated)
+    adds = [sample.add_special_tokens and not sample.templated for sample in samples]
+    for add_special_tokens, run in groupby(zip(adds, texts, strict=True), key=lambda pair: pair[0]):
+        tokenised += tokenise([text for _, text in run], tokenizer, add_special_tokens)
     return tokenised
 
 

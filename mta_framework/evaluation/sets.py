@@ -26,6 +26,7 @@ def read_sets(
     template_field: str = "data.template",
     options: Mapping[str, Any] | None = None,
     turn_end: TurnEnd | None = None,
+    add_special_tokens: bool = True,
 ) -> list[EvaluationSet]:
     """Read and tokenise all evaluation sets.
 
@@ -38,6 +39,7 @@ def read_sets(
         template_field: Field of the spec that names the template, for errors.
         options: Variables of the chat template by name.
         turn_end: What ends a response of the model; None: what its tokenizer alone says.
+        add_special_tokens: Whether the tokens that begin a sequence are added to prompts that no chat template writes.
 
     Raises:
         InputError: All faults of all files.
@@ -47,7 +49,7 @@ def read_sets(
     if section is None:
         return sets
     turn_end = turn_end or settle_turn_end(tokenizer, ())
-    reader = _SetReader(section, template, tokenizer, template_field, options or {}, turn_end)
+    reader = _SetReader(section, template, tokenizer, template_field, options or {}, turn_end, add_special_tokens)
     for name, part in section.sets.items():
         with collect_faults(faults):
             evaluation_set, length_faults = reader.read(name, read_records(part, f"evaluation.sets.{name}"))
@@ -81,6 +83,7 @@ class _SetReader:
     template_field: str
     options: Mapping[str, Any]
     turn_end: TurnEnd
+    add_special_tokens: bool
 
     def read(self, name: str, records: Records) -> tuple[EvaluationSet, list[Fault]]:
         """One set, and the faults of prompts that are too long."""
@@ -124,6 +127,7 @@ class _SetReader:
             where=self.template_field,
             options=self.options,
             supervise=supervise,
+            add_special_tokens=self.add_special_tokens,
         )
         require_end(samples, self.turn_end, self.template_field)
         texts = SampleTokenizer(self.tokenizer, self.turn_end, None).tokenise(samples)

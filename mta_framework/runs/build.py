@@ -181,7 +181,7 @@ def _rollouts(
         engine,
         _named(student, teacher),
         Sampling(temperature=1.0, top_p=1.0, max_new_tokens=longest, batch_tokens=section.batch_tokens),
-        ResponseEncoder(tokenizer, data.train.end_id, bound.spans, spec.data.max_length),
+        ResponseEncoder(tokenizer, data.train.end_id, bound.spans, spec.data.max_length, spec.data.leading_character),
         data.train.examples,
         sampler,
         seed=spec.seed,

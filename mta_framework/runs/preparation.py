@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from mta_framework.data.batches import GroupedSampler, validation_fault
 from mta_framework.data.prepare import PreparedData, prepare
@@ -20,6 +20,7 @@ from mta_framework.generation.engines import engine_fault
 from mta_framework.interfaces import Metric
 from mta_framework.models.evaluated import EvaluatedModel
 from mta_framework.models.run_models import RunModels
+from mta_framework.models.turn_end import TurnEnd
 from mta_framework.runs.build import alignment_layers, base_loss_layers, require_terms, span_cache_folder
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.integrity import require_whole
@@ -35,6 +36,7 @@ from mta_framework.runs.model_checks import (
 )
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.resume import require_same_evaluation
+from mta_framework.spec.run import RunSpec
 from mta_framework.training.arguments import precision_fault
 from mta_framework.training.train import sampler_for
 from mta_framework.types import LayerPair
@@ -90,12 +92,9 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     with collect_faults(faults):
         faults += tokenizer_faults(bound, run_models)
     with collect_faults(faults):
-        template, options = spec.data.template, spec.data.template_options
-        tokenizer, end = run_models.tokenizer, run_models.turn_end
-        sets = teacher_sets = read_sets(spec.evaluation, template, tokenizer, options=options, turn_end=end)
+        sets = teacher_sets = _sets(spec, run_models.tokenizer, run_models.turn_end)
         if teacher := run_models.separate_teacher:
-            tokenizer, end = teacher
-            teacher_sets = read_sets(spec.evaluation, template, tokenizer, options=options, turn_end=end)
+            teacher_sets = _sets(spec, *teacher)
         faults += _likelihood_faults(bound.metrics, [*sets, *(teacher_sets if teacher else [])])
     with collect_faults(faults), processes().main_process_first():  # the others read its spans from the cache
         folder = span_cache_folder(spec)
@@ -118,6 +117,12 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     return RunInputs(run_models, pairs, loss_layers, data, sampler, sets, teacher_sets)
 
 
+def _sets(spec: RunSpec, tokenizer: PreTrainedTokenizerBase, turn_end: TurnEnd) -> list[EvaluationSet]:
+    data = spec.data
+    template = data.template, tokenizer, "data.template", data.template_options
+    return read_sets(spec.evaluation, *template, turn_end, data.add_special_tokens)
+
+
 def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[EvaluationSet]]:
     """Summarise a model that is evaluated by itself, and read its evaluation sets.
 
@@ -132,7 +137,7 @@ def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[Eva
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: [model.summary.config])
     with collect_faults(faults):
         template = spec.template, model.tokenizer, "template", spec.template_options
-        sets = read_sets(spec.evaluation, *template, model.turn_end)
+        sets = read_sets(spec.evaluation, *template, model.turn_end, spec.add_special_tokens)
         faults += _likelihood_faults(bound.metrics, sets)
     if faults:
         raise InputError(faults)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,10 +120,17 @@ def validation_answers(
     assert data.validation is not None
     assert section is not None
     records = read_records(data.validation, "data.validation")
-    samples = render_prompts(records, data.template, tokenizer, options=data.template_options, supervise="none")
+    render = partial(
+        render_prompts,
+        records,
+        data.template,
+        tokenizer,
+        options=data.template_options,
+        add_special_tokens=data.add_special_tokens,
+    )
+    samples = render(supervise="none")
     asked = [ids[: data.cut_prompts_to] for ids in prompt_ids(samples, tokenizer)]
-    trained = render_prompts(records, data.template, tokenizer, options=data.template_options)
-    texts = SampleTokenizer(tokenizer, turn_end, None, data.cut_prompts_to).tokenise(trained)
+    texts = SampleTokenizer(tokenizer, turn_end, None, data.cut_prompts_to).tokenise(render())
     rows = [row for row, ids in enumerate(asked) if len(ids) <= data.max_prompt_length]
     rows = rows[: spec.training.eval_prompts]
     if not rows:

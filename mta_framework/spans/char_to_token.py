@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+LeadingCharacter = Literal["space", "any"]
+"""Character that a token of a span may have before the span: one space, or any."""
 
 _LAST_SPACE = 0x3000
 _IS_SPACE = np.array([chr(code).isspace() for code in range(_LAST_SPACE + 1)] + [False])
@@ -14,19 +19,29 @@ class TokenOffsets:
 
     A token lies in a span if all its characters do. A token that begins with exactly one whitespace character and is
     longer than it may begin one character before the span: in byte-level vocabularies the space before a word belongs
-    to the token of the word. Special tokens and tokens without characters lie in no span.
+    to the token of the word. With the leading character ``any`` every token may. Special tokens and tokens without
+    characters lie in no span.
 
     Args:
         text: The whole text, prompt and response.
         offset_T2: Half-open character range of each token, ascending; empty for tokens without characters.
         special_T: True on special tokens, which may have characters (those that a chat template writes).
+        leading: Character that a token may have before a span that it belongs to.
+
+    Source: ``any`` is the rule in the code of MTA's authors.
     """
 
-    def __init__(self, text: str, offset_T2: NDArray[np.integer], special_T: NDArray[np.bool_]):
+    def __init__(
+        self,
+        text: str,
+        offset_T2: NDArray[np.integer],
+        special_T: NDArray[np.bool_],
+        leading: LeadingCharacter = "space",
+    ):
         start_T, end_T = offset_T2[:, 0], offset_T2[:, 1]
         self._token = np.flatnonzero((end_T > start_T) & ~special_T)
         start, self._end = start_T[self._token], end_T[self._token]
-        self._start = start + _leading_spaces(text, start, self._end)
+        self._start = start + (_leading_spaces(text, start, self._end) if leading == "space" else 1)
         self._specials_before = np.cumsum(special_T)
 
     def token_ranges(self, spans: ArrayLike) -> NDArray[np.int32]:

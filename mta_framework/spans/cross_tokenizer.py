@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mta_framework.spans.char_to_token import TokenOffsets
+from mta_framework.spans.char_to_token import LeadingCharacter, TokenOffsets
 from mta_framework.types import SpanSet
 
 
@@ -24,6 +24,7 @@ class TokenisedText:
         truncated: Whether the response was truncated to the maximum length.
         supervised: Boolean mask over the ids, see ``Example.supervised_T``.
         prompt_cut: Whether the prompt has lost its last tokens.
+        leading: Character that a token may have before a span that it belongs to, see ``TokenOffsets``.
     """
 
     ids: NDArray[np.int32]
@@ -33,6 +34,7 @@ class TokenisedText:
     truncated: bool = False
     supervised: NDArray[np.bool_] | None = None
     prompt_cut: bool = False
+    leading: LeadingCharacter = "space"
 
     @property
     def prompt_ids(self) -> NDArray[np.int32]:
@@ -44,6 +46,14 @@ class TokenisedText:
         """Token ids of the response, with its end token."""
         return self.ids[self.prompt_length :]
 
+    def token_offsets(self, text: str) -> TokenOffsets:
+        """Index the character ranges of the tokens.
+
+        Args:
+            text: The whole text, prompt and response.
+        """
+        return TokenOffsets(text, self.offsets, self.special, self.leading)
+
     def token_ranges(self, text: str, span_set: SpanSet | Mapping[str, ArrayLike]) -> dict[str, NDArray[np.int32]]:
         """Convert character spans to token ranges.
 
@@ -54,7 +64,7 @@ class TokenisedText:
         Returns:
             Granularity -> half-open token ranges, see ``TokenOffsets.token_ranges``.
         """
-        tokens = TokenOffsets(text, self.offsets, self.special)
+        tokens = self.token_offsets(text)
         return {granularity: tokens.token_ranges(spans) for granularity, spans in span_set.items()}
 
 
@@ -72,7 +82,7 @@ def common_spans(
     Returns:
         Two dictionaries, granularity -> half-open token ranges: the student's and the teacher's, in the same order.
     """
-    sides = [TokenOffsets(text, side.offsets, side.special) for side in (student, teacher)]
+    sides = [side.token_offsets(text) for side in (student, teacher)]
     ranges: tuple[dict[str, NDArray[np.int32]], dict[str, NDArray[np.int32]]] = ({}, {})
     for granularity, spans in span_set.items():
         (student_K2, student_mask), (teacher_K2, teacher_mask) = (side.token_ranges_with_mask(spans) for side in sides)

@@ -83,7 +83,9 @@ def _arrays(span_set: Any, overlaps: Mapping[str, Overlap], length: int) -> Span
 
 def _check_overlap(span_K2: NDArray[np.int32], granularity: str, overlap: Overlap) -> None:
     """Check that spans overlap no more than the extractor declares."""
-    if overlap == "any":
+    if overlap != "repeated":
+        _check_distinct(span_K2, granularity)
+    if overlap in ("any", "repeated"):
         return
     # Sorted spans are disjoint if neighbours are: the fast path for almost all texts.
     if (span_K2[1:, 0] >= span_K2[:-1, 1]).all():
@@ -113,6 +115,10 @@ def _array(spans: Any, granularity: str, length: int) -> NDArray[np.int32]:
         raise ValueError(f"{granularity} must satisfy 0 <= start < end <= {length} (got {got})")
     if (start_K[1:] < start_K[:-1]).any():
         raise ValueError(f"{granularity} must be sorted by start")
+    return span_K2.astype(np.int32)
+
+
+def _check_distinct(span_K2: NDArray[np.int32], granularity: str) -> None:
+    start_K, end_K = span_K2.astype(np.int64).T
     if len(np.unique(start_K << 32 | end_K)) < len(span_K2):
         raise ValueError(f"{granularity} must not repeat a span")
-    return span_K2.astype(np.int32)

@@ -62,6 +62,11 @@ _RESERVED_OPTIONS = frozenset(
 TemplateOptions = dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Any]
 """Variables of a chat template by name."""
 
+ADD_SPECIAL_TOKENS = (
+    "Whether prompts get the tokens with which the tokenizer begins a sequence; a chat template writes its own."
+)
+"""Description of the fields that decide about these tokens."""
+
 TEMPLATE_OPTIONS = "Variables of the tokenizer's chat template by name, e.g. enable_thinking."
 """Description of the fields of this type."""
 
@@ -86,6 +91,7 @@ class DataSection(Section):
         description="Template that turns instruction rows into prompts: Alpaca's, or the tokenizer's chat template.",
     )
     template_options: TemplateOptions = Field(default_factory=dict, description=TEMPLATE_OPTIONS)
+    add_special_tokens: bool = Field(True, description=ADD_SPECIAL_TOKENS)
     supervise: Literal["last", "all"] = Field(
         "last", description="Turns of a conversation that are trained: the last one, or all of the assistant."
     )
@@ -104,6 +110,11 @@ class DataSection(Section):
         "text",
         description="Units that are parsed for spans: whole texts, as in the paper, or the fields of a prompt and the "
         "response separately.",
+    )
+    leading_character: Literal["space", "any"] = Field(
+        "space",
+        description="Character before a span with which a token of the span may begin: one space, or any, line breaks "
+        "included (authors' code of MTA).",
     )
     processes: int | None = Field(
         None,

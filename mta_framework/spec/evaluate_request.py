@@ -127,6 +127,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
         "model": {"path": str(folder / "student"), "dtype": dtype},
         "template": data.get("template", "alpaca"),
         "template_options": data.get("template_options", {}),
+        "add_special_tokens": data.get("add_special_tokens", True),
         "evaluation": {name: value for name, value in evaluation.items() if name != "models"},
     }
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mta_framework.spec.data import TEMPLATE_OPTIONS, TemplateOptions, reserved_options
+from mta_framework.spec.data import ADD_SPECIAL_TOKENS, TEMPLATE_OPTIONS, TemplateOptions, reserved_options
 from mta_framework.spec.effects import affects
 from mta_framework.spec.evaluation import METRIC_CACHE, ScoringSection
 from mta_framework.spec.section import (
@@ -60,6 +60,7 @@ class EvaluationSpec(Section):
     template_options: TemplateOptions = Field(
         default_factory=dict, description=TEMPLATE_OPTIONS, json_schema_extra=affects("responses")
     )
+    add_special_tokens: bool = Field(True, description=ADD_SPECIAL_TOKENS, json_schema_extra=affects("responses"))
     evaluation: ScoringSection = Field(
         description="Data sets, metrics and sampling.",
         examples=[{"sets": {"test": {"path": "test.jsonl"}}}],

@@ -181,7 +181,7 @@ def test_paper_settings_are_the_published_ones(name: str) -> None:
     dsa, hid = spec["alignment"]["terms"]
     assert (dsa["name"], hid["name"], dsa["weight"], hid["weight"]) == ("dsa", "hid", *weights)
     assert spec["alignment"]["projection_learning_rate"] == 5e-4
-    assert spec["alignment"]["spans"]["params"]["words"] == "within_phrases"
+    assert spec["alignment"]["spans"]["params"]["words"] == "within_each_phrase"
     rates = {"gpt2": 1e-4, "qwen": 5e-5 if base == "distillm2" else 1e-4, "opt": 5e-4}
     training = spec["training"]
     assert training["learning_rate"] == rates[pair]

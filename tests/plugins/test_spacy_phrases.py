@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from mta_framework import RunError, SpanSet
+from mta_framework.spans.extraction import extract
 from mta_plugins.span_extractors import spacy_phrases
 from mta_plugins.span_extractors.spacy_phrases import SpacyPhrases
 
@@ -48,6 +49,14 @@ def test_odd_texts_are_normal(extractor: SpacyPhrases) -> None:
 
 def test_no_texts_are_normal(extractor: SpacyPhrases) -> None:
     assert extractor.extract([]) == []
+
+
+@pytest.mark.parametrize(("words", "times"), [("within_phrases", 1), ("within_each_phrase", 2)])
+def test_a_word_of_two_phrases_is_repeated_where_asked(words: str, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor = SpacyPhrases(SpacyPhrases.Params(words=words))
+    monkeypatch.setattr(spacy_phrases, "_phrases", lambda doc: [(0, 3), (1, 4)])
+    (spans,) = extract(extractor, ["one two three four"])
+    assert spans["words"].tolist().count([4, 8]) == times
 
 
 def test_overlapping_phrases_list_a_word_anew_only_where_its_range_differs() -> None:

@@ -26,18 +26,19 @@ def outermost_phrases(phrases: Iterable[Span]) -> list[Span]:
     return kept
 
 
-def words_within(tokens: Sequence[Span], phrases: Iterable[Span]) -> list[Span]:
+def words_within(tokens: Sequence[Span], phrases: Iterable[Span], repeat: bool = False) -> list[Span]:
     """List the words of phrases: each token extends to the start of the next in its phrase, the last one to its end.
 
     Args:
         tokens: Character ranges of all tokens of the text.
         phrases: Half-open, non-empty ranges of token indices.
+        repeat: Whether a word that two phrases share is listed twice, as by the code of MTA's authors.
 
     Returns:
-        Character ranges, sorted by (start, -end); a word that two phrases share is listed once.
+        Character ranges, sorted by (start, -end); without ``repeat`` each once.
     """
-    words: set[Span] = set()
+    words: list[Span] = []
     for first, end in phrases:
-        words.update((tokens[index][0], tokens[index + 1][0]) for index in range(first, end - 1))
-        words.add(tokens[end - 1])
-    return sorted(words, key=lambda word: (word[0], -word[1]))
+        words += [(tokens[index][0], tokens[index + 1][0]) for index in range(first, end - 1)]
+        words.append(tokens[end - 1])
+    return sorted(words if repeat else set(words), key=lambda word: (word[0], -word[1]))

@@ -62,7 +62,7 @@ class Math(SpanExtractor):
     def overlap(self, granularity: str) -> Overlap:
         kinds: list[Overlap] = ["nested" if granularity == "phrases" else "none"]
         kinds += [self.prose.overlap(granularity)] if granularity in self.prose.granularities else []
-        return max(kinds, key=["none", "nested", "any"].index)
+        return max(kinds, key=["none", "nested", "any", "repeated"].index)
 
     def fingerprint(self) -> str:
         return json.dumps([super().fingerprint(), self.prose.fingerprint()])

@@ -77,7 +77,7 @@ class Mixed(SpanExtractor):
 
     def overlap(self, granularity: str) -> Overlap:
         kinds: list[Overlap] = [part.overlap(granularity) for part in self._parts if granularity in part.granularities]
-        return max(kinds, key=["none", "nested", "any"].index, default="any")
+        return max(kinds, key=["none", "nested", "any", "repeated"].index, default="any")
 
     def fingerprint(self) -> str:
         return json.dumps([super().fingerprint(), *(part.fingerprint() for part in self._parts)])

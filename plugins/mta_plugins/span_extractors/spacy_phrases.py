@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from mta_framework import PluginParams, RunError, Span, SpanExtractor, SpanSet
+from mta_framework import Overlap, PluginParams, RunError, Span, SpanExtractor, SpanSet
 from mta_framework.spans.phrases import outermost_phrases, words_within
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class SpacyPhrases(SpanExtractor):
     Phrases are noun chunks and verb groups ``AUX* ADV* VERB+ ADV*``, sorted by (start, -end); one that ends no later
     than the last kept one is dropped, so the rest may overlap partially. Words are the tokens inside these phrases,
     each extended to the start of the next token in its phrase, as in the experiments of the MTA paper (arXiv
-    2605.01374v2; but a range that two overlapping phrases share is listed once), or all tokens except punctuation.
+    2605.01374v2; a range that two overlapping phrases share is listed once, or twice as there), or all tokens except
+    punctuation.
 
     A text longer than the pipeline's ``max_length`` (1,000,000 characters) is parsed up to that length.
     """
@@ -52,9 +53,10 @@ class SpacyPhrases(SpanExtractor):
             max_length=100,
             description="Name of an installed spaCy pipeline with tagger and parser.",
         )
-        words: Literal["within_phrases", "all"] = Field(
+        words: Literal["within_phrases", "within_each_phrase", "all"] = Field(
             "within_phrases",
-            description="Which tokens are words: those inside phrases (as in the paper), or all but punctuation.",
+            description="Which tokens are words: those inside phrases (as in the paper), the same once for each phrase "
+            "that has them (authors' code), or all but punctuation.",
         )
 
     params: Params
@@ -62,6 +64,9 @@ class SpacyPhrases(SpanExtractor):
     @property
     def granularities(self) -> tuple[str, ...]:
         return ("words", "phrases")
+
+    def overlap(self, granularity: str) -> Overlap:
+        return "repeated" if granularity == "words" and self.params.words == "within_each_phrase" else "any"
 
     def fingerprint(self) -> str:
         installed = _installed(self.params.model)
@@ -91,7 +96,7 @@ class SpacyPhrases(SpanExtractor):
         if self.params.words == "all":
             words = [span for span, token in zip(tokens, doc, strict=True) if not (token.is_punct or token.is_space)]
         else:
-            words = words_within(tokens, phrases)
+            words = words_within(tokens, phrases, repeat=self.params.words == "within_each_phrase")
         return {"words": words, "phrases": [(tokens[first][0], tokens[end - 1][1]) for first, end in phrases]}
 
 

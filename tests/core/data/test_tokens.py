@@ -127,6 +127,17 @@ def test_chat_prompts_get_no_second_set_of_special_tokens(chat_tokenizer: PreTra
     assert (chat.input_ids == chat_tokenizer.convert_tokens_to_ids("<|im_end|>")).sum() == 2
 
 
+def test_prompts_get_no_special_tokens_where_they_are_not_asked_for(chat_tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = [Record("plain", ("x",)), Record((Message("user", "Hi"),), ("the lamp",))]
+    usual = render_prompts(rows, "chat", chat_tokenizer)
+    without = render_prompts(rows, "chat", chat_tokenizer, add_special_tokens=False)
+    texts = [text_of(np.array(ids), chat_tokenizer) for ids in prompt_ids(without, chat_tokenizer)]
+    assert texts == ["plain", usual[1].prompt]
+    assert prompt_ids(usual, chat_tokenizer)[1] == prompt_ids(without, chat_tokenizer)[1]
+    assert text_of(np.array(prompt_ids(usual, chat_tokenizer)[0]), chat_tokenizer) == "<s>plain"
+    assert text_of(encode_one(without[0], chat_tokenizer).input_ids, chat_tokenizer) == "plainx<|end|>"
+
+
 def test_long_responses_are_cut_and_long_prompts_left_out(byte_tokenizer: Build) -> None:
     tokenizer = byte_tokenizer()
     samples = [sample("z" * 4, "q" * 3), sample("z" * 4, "q" * 4), sample("z" * 5, "q"), sample("z" * 10_000, "q")]

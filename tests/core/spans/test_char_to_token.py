@@ -14,15 +14,18 @@ from transformers import PreTrainedTokenizerFast
 from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.rows import Message, Record
 from mta_framework.data.tokens import encode
-from mta_framework.spans.char_to_token import TokenOffsets
+from mta_framework.spans.char_to_token import LeadingCharacter, TokenOffsets
 
 Build = Callable[..., PreTrainedTokenizerFast]
+
 Range = tuple[int, int]
 
 TEXT = st.text(alphabet="ab the\n\t日本😀é'-\u3000\u0301", max_size=25)
 
 
-def reference(text: str, offsets: list[Range], special: list[bool], spans: list[Range]) -> list[Range]:
+def reference(
+    text: str, offsets: list[Range], special: list[bool], spans: list[Range], leading: str = "space"
+) -> list[Range]:
     """The rule, span by span and token by token."""
     ranges = []
     for start, end in spans:
@@ -32,7 +35,7 @@ def reference(text: str, offsets: list[Range], special: list[bool], spans: list[
             if not characters or special[token]:
                 continue
             one_space = len(characters) > 1 and characters[0].isspace() and not characters[1].isspace()
-            if first >= start - one_space and last <= end:
+            if first >= start - (one_space or leading == "any") and last <= end:
                 inside.append(token)
         if inside and not any(special[inside[0] : inside[-1] + 1]):
             ranges.append((inside[0], inside[-1] + 1))
@@ -70,14 +73,16 @@ def test_token_ranges_are_those_of_the_plain_double_loop(byte_tokenizer: Build, 
 
 
 @settings(max_examples=300, deadline=None)
-@given(data=st.data(), text=TEXT)
-def test_any_ascending_offsets_give_the_ranges_of_the_plain_double_loop(data: st.DataObject, text: str) -> None:
+@given(data=st.data(), text=TEXT, leading=st.sampled_from(["space", "any"]))
+def test_any_ascending_offsets_give_the_ranges_of_the_plain_double_loop(
+    data: st.DataObject, text: str, leading: LeadingCharacter
+) -> None:
     bounds = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=10)))
     offsets = list(zip([0, *bounds], [*bounds, len(text)], strict=True))
     special = data.draw(st.lists(st.booleans(), min_size=len(offsets), max_size=len(offsets)))
     spans = [(start, end) for start in range(len(text)) for end in range(start + 1, len(text) + 1)]
-    ranges = TokenOffsets(text, np.array(offsets), np.array(special)).token_ranges(spans)
-    assert [tuple(pair) for pair in ranges.tolist()] == reference(text, offsets, special, spans)
+    ranges = TokenOffsets(text, np.array(offsets), np.array(special), leading).token_ranges(spans)
+    assert [tuple(pair) for pair in ranges.tolist()] == reference(text, offsets, special, spans, leading)
 
 
 def ranges_of(text: str, offsets: list[Range], spans: list[Range], special: tuple[int, ...] = ()) -> list[list[int]]:
@@ -92,6 +97,13 @@ def test_a_token_with_one_leading_space_may_begin_one_character_early() -> None:
 def test_a_token_with_two_leading_spaces_or_a_leading_letter_may_not() -> None:
     assert ranges_of("a  bc", [(0, 1), (1, 5)], [(2, 5), (3, 5)]) == []
     assert ranges_of("axbc", [(0, 1), (1, 4)], [(2, 4)]) == []
+
+
+def test_a_line_break_before_a_span_belongs_to_it_where_any_character_may() -> None:
+    text, mask = "a\nbc", np.zeros(3, dtype=bool)
+    offsets = np.array([(0, 1), (1, 2), (2, 4)])
+    assert TokenOffsets(text, offsets, mask).token_ranges([(2, 4)]).tolist() == [[2, 3]]
+    assert TokenOffsets(text, offsets, mask, "any").token_ranges([(2, 4)]).tolist() == [[1, 3]]
 
 
 def test_a_token_that_is_one_space_lies_inside_only_where_it_lies() -> None:

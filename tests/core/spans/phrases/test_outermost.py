@@ -28,3 +28,10 @@ def test_a_word_runs_to_the_next_one_in_its_phrase_and_the_last_to_its_end() -> 
     assert words_within(tokens, [(0, 3)]) == [(0, 4), (4, 9), (9, 12)]
     assert words_within(tokens, [(0, 3), (2, 4)]) == [(0, 4), (4, 9), (9, 13), (9, 12), (13, 18)]
     assert words_within(tokens, []) == []
+
+
+def test_a_word_of_two_phrases_is_listed_once_or_once_for_each() -> None:
+    tokens = [(0, 3), (4, 7), (8, 11), (12, 15)]
+    overlapping = [(0, 3), (1, 4)]
+    assert words_within(tokens, overlapping) == [(0, 4), (4, 8), (8, 12), (8, 11), (12, 15)]
+    assert words_within(tokens, overlapping, repeat=True) == [(0, 4), (4, 8), (4, 8), (8, 12), (8, 11), (12, 15)]
