@@ -56,6 +56,11 @@ def instruction_rows() -> list[dict[str, str]]:
     return rows
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``longest`` begin first, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+
+
 @pytest.fixture(scope="session")
 def warm_python() -> Iterator[WarmPython]:
     """Starts Python processes in which torch and the framework are already imported."""

