@@ -78,7 +78,11 @@ def common(runs: Sequence[Run], despite_differences: bool = False, labels: Seque
     sets = tuple(name for name in runs[0].reported_sets(runs[0].models[0]) if f"{_SETS}{name}" not in uneven)
     differences += [prompts for name in sets if len((prompts := _prompts(name, runs)).values) > 1]
     if differences and not despite_differences:
-        raise InputError(_fault(difference) for difference in differences)
+        expected = "the same value in all runs that are compared"
+        hint = "Evaluate them alike by `mta evaluate`, or compare what they have in common with --despite-differences."
+        raise InputError(
+            Fault(entry.where, f"differs between the runs (got {entry})", expected, hint) for entry in differences
+        )
     defined = [entry for entry in runs[0].evaluation.metrics if f"{_METRICS}{entry.label}" not in uneven]
     metrics = tuple(dataclasses.replace(entry, usage={}) for entry in defined)
     shared = {"set": sets, "metric": metrics}
@@ -133,12 +137,6 @@ def _prompts(name: str, runs: Sequence[Run]) -> UnequalSetting:
     """The prompts of a set as they were rendered for each run: other templates ask the same question otherwise."""
     rendered = [f"digest {run.reported_sets(run.models[0])[name].prompts_digest[:12]}" for run in runs]
     return _by_value(f"rendered prompts of {name}", rendered, runs)
-
-
-def _fault(difference: UnequalSetting) -> Fault:
-    problem, expected = f"differs between the runs (got {difference})", "the same value in all runs that are compared"
-    hint = "Evaluate them alike by `mta evaluate`, or compare what they have in common with --despite-differences."
-    return Fault(difference.where, problem, expected, hint)
 
 
 def _nothing_common(noun: str, runs: Sequence[Run]) -> Fault:

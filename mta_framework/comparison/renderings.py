@@ -49,17 +49,14 @@ def latex(comparison: Comparison) -> str:
 def scores_csv(comparison: Comparison) -> str:
     """A line for each score, with all digits, and with its difference from the baseline beside it."""
     rows = []
-    for metric in comparison.metrics:
-        for row in comparison.rows:
-            for name in comparison.columns:
-                cell, contrast = row.cells[metric.label, name], comparison.contrast((metric.label, name), row.label)
-                values: list[object] = [metric.label, set_name(name), row.label, len(row.runs)]
-                values += [cell.mean, cell.deviation, cell.over, cell.count, *(cell.interval or _NO_ENDS)]
-                if contrast is not None:
-                    values += [contrast.baseline, contrast.difference, *(contrast.interval or _NO_ENDS)]
-                    values += [contrast.p, contrast.p_holm]
-                    values += [contrast.wins, contrast.ties, contrast.losses, contrast.p_seeds]
-                rows.append(values)
+    for metric, row, name in itertools.product(comparison.metrics, comparison.rows, comparison.columns):
+        cell, contrast = row.cells[metric.label, name], comparison.contrast((metric.label, name), row.label)
+        values: list[object] = [metric.label, set_name(name), row.label, len(row.runs)]
+        values += [cell.mean, cell.deviation, cell.over, cell.count, *(cell.interval or _NO_ENDS)]
+        if contrast is not None:
+            values += [contrast.baseline, contrast.difference, *(contrast.interval or _NO_ENDS)]
+            values += [contrast.p, contrast.p_holm, contrast.wins, contrast.ties, contrast.losses, contrast.p_seeds]
+        rows.append(values)
     return _csv((*_SCORES, *_COMPARED, *_OUTCOMES), rows)
 
 

@@ -150,17 +150,14 @@ class _Task:
 
     def results(self) -> list[SetResult]:
         """The scored predictions of each seed."""
-        predictions = self._predictions()
+        keys = self._keys
+        on_disk = run_on_main(lambda: {seed: read_predictions(self._path(seed), keys[seed]) for seed in self.seeds})
+        predictions = {seed: rows for seed, rows in on_disk.items() if rows is not None}
+        if missing := [seed for seed in self.seeds if seed not in predictions]:
+            predictions |= self._generated(missing)
         scored = run_on_main(lambda: {seed: self._scored(seed, predictions[seed]) for seed in self.seeds})
         model, entry = self.candidate.name, self.entry
         return [SetResult(model, entry.name, seed, entry.cut, tuple(scored[seed])) for seed in self.seeds]
-
-    def _predictions(self) -> dict[int, list[Prediction]]:
-        keys = self._keys
-        on_disk = run_on_main(lambda: {seed: read_predictions(self._path(seed), keys[seed]) for seed in self.seeds})
-        complete = {seed: rows for seed, rows in on_disk.items() if rows is not None}
-        missing = [seed for seed in self.seeds if seed not in complete]
-        return complete | (self._generated(missing) if missing else {})
 
     def _generated(self, seeds: Sequence[int]) -> dict[int, list[Prediction]]:
         model, entry = self.candidate.name, self.entry

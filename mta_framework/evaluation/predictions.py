@@ -70,8 +70,11 @@ def digest(value: Any) -> str:
 
 def write_predictions(path: Path, predictions: Sequence[Prediction], key: Key) -> None:
     """Write the rows, then the key file that makes them valid."""
-    rows = [json.dumps(_row(prediction), ensure_ascii=False) for prediction in predictions]
-    content = "".join(f"{row}\n" for row in rows).encode()
+    rows = [dataclasses.asdict(prediction) for prediction in predictions]
+    for row in rows:
+        if row["answer"] is None:
+            del row["answer"]
+    content = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
     write_atomically(path, content)
     record = {**dataclasses.asdict(key), "sha256": hashlib.sha256(content).hexdigest()}
     write_atomically(_key_path(path), json.dumps(record))
@@ -122,11 +125,6 @@ def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
     if not isinstance(record, dict) or record.get("sha256") != hashlib.sha256(content).hexdigest():
         raise ValueError(f"rows that do not match the digest in {_key_path(path).name}")
     return content, record
-
-
-def _row(prediction: Prediction) -> dict[str, Any]:
-    row = dataclasses.asdict(prediction)
-    return row if prediction.answer is not None else {name: row[name] for name in row if name != "answer"}
 
 
 def _rows(content: bytes) -> list[Prediction]:

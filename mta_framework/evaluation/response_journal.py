@@ -32,6 +32,7 @@ class TextResponse:
     tokens: int
 
 
+@dataclass(frozen=True)
 class Journal:
     """The unfinished responses of one model to one set.
 
@@ -40,9 +41,8 @@ class Journal:
         name: Name of the set.
     """
 
-    def __init__(self, folder: Path, name: str):
-        self._folder = folder
-        self._name = name
+    folder: Path
+    name: str
 
     def read(self) -> dict[ResponseKey, TextResponse]:
         """The responses that all processes have written."""
@@ -60,7 +60,7 @@ class Journal:
         Raises:
             RunError: A response could not be written, e.g. because the disk is full.
         """
-        path = self._folder / f"{self._name}.unfinished-{rank}.jsonl"
+        path = self.folder / f"{self.name}.unfinished-{rank}.jsonl"
 
         def add(key: ResponseKey, response: TextResponse) -> None:
             entry = {"key": key[0], "row": key[1], **asdict(response)}
@@ -71,7 +71,7 @@ class Journal:
                 file.flush()
 
         with writing_to(path, _HINT):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             file = path.open("ab")
         try:
             yield add
@@ -85,8 +85,8 @@ class Journal:
             path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
-        pattern = re.compile(rf"{re.escape(self._name)}\.unfinished-\d+\.jsonl")
-        return [path for path in sorted(self._folder.glob("*.jsonl")) if pattern.fullmatch(path.name)]
+        pattern = re.compile(rf"{re.escape(self.name)}\.unfinished-\d+\.jsonl")
+        return [path for path in sorted(self.folder.glob("*.jsonl")) if pattern.fullmatch(path.name)]
 
 
 def _entries(line: bytes) -> Iterator[tuple[ResponseKey, TextResponse]]:

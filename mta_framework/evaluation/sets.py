@@ -10,7 +10,7 @@ from mta_framework.data.left_cut import Prompt, shorten_prompts
 from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.records import Records, read_records
 from mta_framework.data.tokens import PromptedResponse, SampleTokenizer, require_end
-from mta_framework.errors import Fault, FaultList, InputError, collect_faults
+from mta_framework.errors import Fault, FaultList, InputError, apply_to_all, collect_faults
 from mta_framework.evaluation.evaluate import EvaluationSet
 from mta_framework.models.turn_end import TurnEnd, settle_turn_end
 from mta_framework.spec.evaluation import ScoringSection
@@ -44,19 +44,11 @@ def read_sets(
     Raises:
         InputError: All faults of all files.
     """
-    faults = FaultList()
-    sets: list[EvaluationSet] = []
     if section is None:
-        return sets
+        return []
     turn_end = turn_end or settle_turn_end(tokenizer, ())
     reader = _SetReader(section, template, tokenizer, template_field, options or {}, turn_end, add_special_tokens)
-    for name, part in section.sets.items():
-        with collect_faults(faults):
-            evaluation_set, length_faults = reader.read(name, read_records(part, f"evaluation.sets.{name}"))
-            sets.append(evaluation_set)
-            faults += length_faults
-    faults.raise_any()
-    return sets
+    return apply_to_all(reader.read, section.sets)
 
 
 class _Rows(NamedTuple):
@@ -85,13 +77,22 @@ class _SetReader:
     turn_end: TurnEnd
     add_special_tokens: bool
 
-    def read(self, name: str, records: Records) -> tuple[EvaluationSet, list[Fault]]:
-        """One set, and the faults of prompts that are too long."""
+    def read(self, name: str) -> EvaluationSet:
+        """Read one set.
+
+        Raises:
+            InputError: Its rows are faulty, or its prompts too long.
+        """
+        records = read_records(self.section.sets[name], f"evaluation.sets.{name}")
         asked, limit = self._rows(records, "none"), self.section.max_prompt_length
         long = [length for length in asked.lengths if length > limit]
-        measured, unmeasured = self._measured(name, records)
+        if long and self.section.long_prompts == "refuse":
+            raise InputError([_too_long(name, long, limit)])
         prompts = [prompt for prompt in asked.prompts if prompt is not None]
-        evaluation_set = EvaluationSet(
+        if len(prompts) < len(records):
+            raise InputError([_no_room(name, len(records) - len(prompts), limit)])
+        measured, unmeasured = self._measured(name, records)
+        return EvaluationSet(
             name,
             [prompt.text for prompt in prompts],
             [prompt.ids for prompt in prompts],
@@ -102,10 +103,6 @@ class _SetReader:
             records.unused,
             unmeasured,
         )
-        if long and self.section.long_prompts == "refuse":
-            return evaluation_set, [_too_long(name, long, limit)]
-        no_room = asked.prompts.count(None)
-        return evaluation_set, [_no_room(name, no_room, limit)] if no_room else []
 
     def _measured(self, name: str, records: Records) -> tuple[list[PromptedResponse], InputError | None]:
         """The rows as training would have them, with prompts that are shortened as in evaluation; or why not."""
@@ -141,28 +138,20 @@ class _SetReader:
 
 
 def _not_trained(name: str) -> Fault:
-    return Fault(
-        f"evaluation.sets.{name}",
-        "has references whose likelihood cannot be measured, because training would refuse them",
-        "references that can be trained, where a metric asks for their likelihood",
-        "Correct the rows, or leave out the metric.",
-    )
+    problem = "has references whose likelihood cannot be measured, because training would refuse them"
+    expected = "references that can be trained, where a metric asks for their likelihood"
+    return Fault(f"evaluation.sets.{name}", problem, expected, "Correct the rows, or leave out the metric.")
 
 
 def _no_room(name: str, count: int, limit: int) -> Fault:
-    return Fault(
-        f"evaluation.sets.{name}",
-        f"has prompts whose template and system's turn leave no room for what is asked (got {count})",
-        f"room for it within the {limit} tokens of evaluation.max_prompt_length",
-        "Raise evaluation.max_prompt_length.",
-    )
+    problem = f"has prompts whose template and system's turn leave no room for what is asked (got {count})"
+    expected = f"room for it within the {limit} tokens of evaluation.max_prompt_length"
+    return Fault(f"evaluation.sets.{name}", problem, expected, "Raise evaluation.max_prompt_length.")
 
 
 def _too_long(name: str, lengths: Sequence[int], limit: int) -> Fault:
     got = f"{len(lengths)} longer one{'s' if len(lengths) > 1 else ''}, up to {max(lengths)} tokens"
-    return Fault(
-        f"evaluation.sets.{name}",
-        f"has prompts of more than evaluation.max_prompt_length (got {got})",
-        f"at most {limit} tokens where evaluation.long_prompts is 'refuse'",
-        "Raise evaluation.max_prompt_length, or set evaluation.long_prompts to 'cut'.",
-    )
+    problem = f"has prompts of more than evaluation.max_prompt_length (got {got})"
+    expected = f"at most {limit} tokens where evaluation.long_prompts is 'refuse'"
+    hint = "Raise evaluation.max_prompt_length, or set evaluation.long_prompts to 'cut'."
+    return Fault(f"evaluation.sets.{name}", problem, expected, hint)

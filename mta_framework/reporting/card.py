@@ -14,12 +14,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from mta_framework.evaluation.report import Report, ReportedEvaluation
 from mta_framework.evaluation.score_tables import metrics
 from mta_framework.reporting.page import render_template
-from mta_framework.reporting.summary_text import loading, summary, unparsed
+from mta_framework.reporting.summary_text import loading, summary
 from mta_framework.tables.terminal_chars import visible
 
 CARD = "README.md"
 _TASK = "text-generation"
-
 
 _PATH = re.compile(r"""(?<![\w.:/\\~])(?:~?/|[A-Za-z]:[\\/])[^\s"',;={}\[\]]*""")
 """An absolute path within a command. A path with a space matches up to the space, and again from the next slash."""
@@ -29,7 +28,7 @@ def card(report: Report) -> str:
     """The card, as Markdown with its metadata in front; no absolute path is left in it."""
     shared = redact(report)
     values = summary(shared) | {"loading": loading("path/to/this/folder")}
-    body = render_template("card.md", limits=list(_limits(shared)), **values)
+    body = render_template("card.md", **values)
     template = "---\n{{ card_data }}\n---\n\n{{ body }}"
     # YAML leaves some characters as they are that reorder a line.
     return visible(str(ModelCard.from_template(_metadata(shared), template_str=template, body=body)))
@@ -72,28 +71,6 @@ def _results(spec: Any, evaluation: ReportedEvaluation) -> Iterator[EvalResult]:
 def _hub_name(evaluation: ReportedEvaluation, label: str) -> str:
     name = next((metric.hub_name for metric in evaluation.metrics if metric.label == label), "")
     return name or label.partition("(")[0]
-
-
-def _limits(report: Report) -> Iterator[str]:
-    """What the scores do not show, a sentence each."""
-    evaluation = report.evaluation
-    if evaluation is None:
-        yield "It was not evaluated: nothing is known of its quality."
-    else:
-        measured = ", ".join(f"`{metric}`" for metric in metrics(evaluation))
-        yield f"It was measured by {measured} on the sets above alone: not for truth, not for harm, on no other task."
-        if not any(score.model == "teacher" for score in evaluation.scores):
-            yield "Its teacher was not evaluated in the same way, so how much was lost is not known."
-        if not any(score.interval for score in evaluation.scores):
-            yield "The scores come without intervals over prompts."
-        cut = sum(entry.cut for entry in evaluation.sets if entry.model == "student")
-        if cut:
-            yield f"{cut:,} prompts were longer than the limit and lost their beginning."
-    yield from report.warnings
-    yield f"One training run, from seed {report.spec.get('seed')}: what another seed would give is not known."
-    if sentence := unparsed(report):
-        yield sentence
-    yield "Licences and biases of its teacher, its base model and its data apply to it too; none was checked."
 
 
 def _names(value: Any) -> Any:

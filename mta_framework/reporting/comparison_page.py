@@ -22,7 +22,6 @@ from mta_framework.evaluation.report import ReportedMetric, read_report
 from mta_framework.reporting.page import Plot, render_template
 from mta_framework.reporting.plots import Estimate, axis_of, intervals, overlaid, svg
 from mta_framework.reporting.training_log import Log, points
-from mta_framework.tables.table import Table
 
 _QUANTITIES = {"loss": "loss (total)", "eval_loss": "validation loss", "grad_norm": "gradient norm"}
 
@@ -45,6 +44,8 @@ def comparison_page(comparison: Comparison) -> str:
         sections=[(name, heading) for name, heading in sections.items() if heading],
         comparison=comparison,
         blocks=blocks,
+        compared={row.label for row in comparison.rows if row.baseline is not None},
+        signed=signed,
         notes=notes_with_bold(comparison),
         verdicts=verdict_table(comparison),
         curves=curves,
@@ -54,32 +55,16 @@ def comparison_page(comparison: Comparison) -> str:
 
 def _block(comparison: Comparison, metric: ReportedMetric, index: int) -> dict[str, Any]:
     """All that is shown of one metric."""
-    scores = comparison_table(comparison, metric)
     of_metric = [contrast for contrast in comparison.contrasts if contrast.metric == metric.label]
     by_set = [(set_name(name), [entry for entry in of_metric if entry.set == name]) for name in comparison.columns]
     contrasts = [(name, entries) for name, entries in by_set if entries]
     return {
-        "scores": scores,
-        "lines": list(_lines(comparison, metric, scores)),
+        "metric": metric,
+        "scores": comparison_table(comparison, metric),
         "tests": contrast_table(comparison, metric),
         "differences": list(_differences(contrasts, metric, index)),
         "contrasts": contrasts,
     }
-
-
-def _lines(comparison: Comparison, metric: ReportedMetric, scores: Table) -> Iterator[tuple[str, bool, list[Any]]]:
-    """Of each row its label, whether it has a baseline, and for each set the score and the marked difference."""
-    compared = {row.label for row in comparison.rows if row.baseline is not None}
-    for label, *cells in scores.cells:
-        contrasts = [comparison.contrast((metric.label, column), label.text) for column in comparison.columns]
-        differences = [None if contrast is None else _difference(contrast, metric) for contrast in contrasts]
-        yield label.text, label.text in compared, list(zip(cells, differences, strict=True))
-
-
-def _difference(contrast: Contrast, metric: ReportedMetric) -> tuple[str, str]:
-    """The difference as text, and ``better`` or ``worse``."""
-    gain = contrast.difference if metric.higher_is_better else -contrast.difference
-    return signed(contrast.difference), "better" if gain > 0 else "worse" if gain < 0 else ""
 
 
 def _differences(by_set: list[tuple[str, list[Contrast]]], metric: ReportedMetric, index: int) -> Iterator[Plot]:

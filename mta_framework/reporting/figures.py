@@ -25,15 +25,6 @@ def score_plots(evaluation: ReportedEvaluation, metric: str, index: int) -> Iter
         yield shown, svg(intervals(rows, axis), f"scores{index}x{position}", f"{metric} on {shown} by model")
 
 
-def score_note(evaluation: ReportedEvaluation, metric: str) -> str:
-    """How to read the plots of a metric."""
-    scores = [score for score in evaluation.scores if score.metric == metric]
-    lines = " Lines: 95 % intervals over prompts." if any(score.interval for score in scores) else ""
-    ticks = " Ticks: single seeds." if len(evaluation.seeds) > 1 else ""
-    better = "Higher" if _metric(evaluation, metric).higher_is_better else "Lower"
-    return f"Dots: means.{lines}{ticks} {better} is better."
-
-
 def _metric(evaluation: ReportedEvaluation, metric: str) -> ReportedMetric:
     return next((entry for entry in evaluation.metrics if entry.label == metric), ReportedMetric(metric))
 

@@ -46,7 +46,8 @@ def _templates(form: str) -> Environment:
     )
     if is_html:
         templates.filters |= {"code": _code, "heat": _heat, "html_table": _as_markup(html_table)}
-        templates.globals |= {"custom_properties": lambda: Markup(stylesheet()), "heat_rules": _rules}
+        templates.globals["custom_properties"] = lambda: Markup(stylesheet())
+        templates.globals["heat_colours"] = [heat(step / _HEAT_STEPS) for step in range(_HEAT_STEPS + 1)]
     else:
         renderers = (markdown.markdown_table, markdown.sentence, markdown.code_span, markdown.code_block)
         templates.filters |= {renderer.__name__: _as_markup(renderer) for renderer in renderers}
@@ -68,11 +69,3 @@ def _heat(value: float, low: float, high: float) -> Markup:
         return Markup("")
     step = round((value - low) / (high - low or 1.0) * _HEAT_STEPS)
     return Markup(f' class="h{step}" title="{value:.2f}"')
-
-
-def _rules() -> Markup:
-    """The colours of the cells of heat maps, and of their scale."""
-    colours = [heat(step / _HEAT_STEPS) for step in range(_HEAT_STEPS + 1)]
-    rules = [f".h{step} {{ background: {colour}; }}" for step, colour in enumerate(colours)]
-    scale = f".scale i {{ background: linear-gradient(to right, {', '.join(colours)}); }}"
-    return Markup("\n".join([*rules, scale]))

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-LIGHT = {
-    "ink": "#1c2024",
-    "paper": "#ffffff",
-    "faint": "#5b6470",
-    "rule": "#d8dce2",
-    "shade": "#f2f4f7",
-    "series-1": "#2563a8",
-    "series-2": "#bd4b1c",
-    "series-3": "#7a3e9d",
-    "series-4": "#2e7d33",
-    "series-5": "#8a6d00",
-    "series-6": "#0d7680",
+COLOURS = {
+    "ink": ("#1c2024", "#e4e7eb"),
+    "paper": ("#ffffff", "#14171b"),
+    "faint": ("#5b6470", "#9aa3af"),
+    "rule": ("#d8dce2", "#343a43"),
+    "shade": ("#f2f4f7", "#1d2127"),
+    "series-1": ("#2563a8", "#6aabf0"),
+    "series-2": ("#bd4b1c", "#f09668"),
+    "series-3": ("#7a3e9d", "#c896e8"),
+    "series-4": ("#2e7d33", "#7cc481"),
+    "series-5": ("#8a6d00", "#d8b94a"),
+    "series-6": ("#0d7680", "#5cc3cd"),
 }
-DARK = {
-    "ink": "#e4e7eb",
-    "paper": "#14171b",
-    "faint": "#9aa3af",
-    "rule": "#343a43",
-    "shade": "#1d2127",
-    "series-1": "#6aabf0",
-    "series-2": "#f09668",
-    "series-3": "#c896e8",
-    "series-4": "#7cc481",
-    "series-5": "#d8b94a",
-    "series-6": "#5cc3cd",
-}
-"""The same names; each stands out from ``paper`` by 4.5 to 1 at least, but for rules and shades."""
+"""Name -> the colour on white paper and on a dark screen.
 
+Each stands out from ``paper`` by 4.5 to 1 at least, but for rules and shades.
+"""
+
+LIGHT, DARK = ({name: pair[side] for name, pair in COLOURS.items()} for side in (0, 1))
 INK, FAINT, RULE = LIGHT["ink"], LIGHT["faint"], LIGHT["rule"]
 SERIES = tuple(colour for name, colour in LIGHT.items() if name.startswith("series"))
 

@@ -42,12 +42,11 @@ def run_page(report: Report) -> str:
     return render_template("run.html", title=report.name, sections=listed, shown=sections, **values)
 
 
-def _blocks(evaluation: ReportedEvaluation) -> Iterator[tuple[str, Table, list[Plot], str]]:
-    """Of each metric its label, its table, the plot of each set, and how to read these."""
+def _blocks(evaluation: ReportedEvaluation) -> Iterator[tuple[str, Table, list[Plot]]]:
+    """Of each metric its label, its table, and the plot of each set."""
     for index, metric in enumerate(metrics(evaluation)):
         table = dataclasses.replace(score_table(evaluation, metric), caption="By model and set")
-        plots = list(figures.score_plots(evaluation, metric, index))
-        yield metric, table, plots, figures.score_note(evaluation, metric)
+        yield metric, table, list(figures.score_plots(evaluation, metric, index))
 
 
 def _tiles(report: Report) -> Iterator[tuple[str, str, str]]:

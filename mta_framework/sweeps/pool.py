@@ -6,10 +6,12 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from mta_framework.sweeps.job import PAUSE, Job, Outcome, end, launch
 
 
+@dataclass(frozen=True)
 class Pool:
     """A fixed number of slots with one process each at a time.
 
@@ -19,10 +21,9 @@ class Pool:
         cores: Number of cores, which the slots share.
     """
 
-    def __init__(self, slots: int, devices: Sequence[str], cores: int) -> None:
-        self._slots = slots
-        self._devices = devices
-        self._cores = cores
+    slots: int
+    devices: Sequence[str]
+    cores: int
 
     def outcomes(self, jobs: Sequence[Job], started: Callable[[Job], None]) -> Iterator[Outcome]:
         """Run all jobs and yield each outcome as it comes; closing the iterator ends the jobs that are running.
@@ -34,7 +35,7 @@ class Pool:
         waiting, running = list(jobs), dict[int, tuple[Job, subprocess.Popen[bytes], float]]()
         try:
             while waiting or running:
-                for slot in range(self._slots):
+                for slot in range(self.slots):
                     if waiting and slot not in running:
                         job = waiting.pop(0)
                         job.prepare()
@@ -51,10 +52,10 @@ class Pool:
     def environment(self, slot: int) -> dict[str, str]:
         """Variables of a process: accelerators are dealt in turn, and so are threads unless the user has set them."""
         variables = dict(os.environ)
-        if self._devices:
-            variables["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
-        if self._slots > 1:
-            variables.setdefault("OMP_NUM_THREADS", str(max(1, self._cores // self._slots)))
+        if self.devices:
+            variables["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
+        if self.slots > 1:
+            variables.setdefault("OMP_NUM_THREADS", str(max(1, self.cores // self.slots)))
         return variables
 
 
