@@ -20,7 +20,7 @@ from mta_framework.interfaces import ImportanceEstimator, MeasuringLayerMapper, 
 from mta_framework.models.run_models import RunModels
 from mta_framework.models.state_reader import StateReader
 from mta_framework.reporting.annotated_text import AnnotatedText
-from mta_framework.reporting.span_statistics import Speed, statistics_notes, statistics_table
+from mta_framework.reporting.span_statistics import statistics_notes, statistics_table
 from mta_framework.runs.build import alignment_layers, recorded_layers, span_cache_folder
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.manifest import export_faults, input_faults
@@ -70,7 +70,7 @@ def inspect(
     if importance:
         _require_teacher(bound)
     samples = _samples(bound, run_models, None if whole else limit) if text is None else [Sample("", text, (text,))]
-    spans, speed = _parsed(samples[:limit], bound.spans)
+    spans, seconds = _parsed(samples[:limit], bound.spans)
     count = partial(_counted_failures, bound.spans)
     if whole:
         cache = SpanCache(span_cache_folder(bound.spec), bound.spans, bound.spec.data.processes)
@@ -84,7 +84,7 @@ def inspect(
     weights = _weights(bound, run_models, samples[:limit]) if importance else []
     weights += [{}] * (len(samples) - len(weights))
     texts = [_marked(*parts) for parts in zip(samples, spans, tokenised, weights, strict=True)]
-    notes = tuple(statistics_notes(len(texts), failures, speed))
+    notes = tuple(statistics_notes(failures, texts[:limit], seconds))
     return Inspection(tuple(texts[:limit]), statistics_table(texts), notes)
 
 
@@ -93,12 +93,11 @@ def _samples(bound: BoundRun, run_models: RunModels, limit: int | None) -> list[
     return training_samples(read_records(section.train, "data.train")[:limit], section, run_models.tokenizer)
 
 
-def _parsed(samples: Sequence[Sample], extractor: SpanExtractor) -> tuple[list[SpanArrays], Speed]:
+def _parsed(samples: Sequence[Sample], extractor: SpanExtractor) -> tuple[list[SpanArrays], float]:
     extract(extractor, [""])  # loads its parser, which is left out of the time
     start = time.perf_counter()
     spans = _spans(samples, partial(extract, extractor))
-    seconds = time.perf_counter() - start
-    return spans, Speed(len(samples), sum(len(sample.text) for sample in samples), seconds)
+    return spans, time.perf_counter() - start
 
 
 def _spans(samples: Sequence[Sample], parse: Extract) -> list[SpanArrays]:

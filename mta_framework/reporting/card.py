@@ -36,7 +36,8 @@ def card(report: Report) -> str:
 
 def redact(report: Report) -> Report:
     """A copy of the report in which absolute paths of the spec and the command are cut down to their last part."""
-    return dataclasses.replace(report, spec=_names(report.spec), command=_PATH.sub(_last, report.command))
+    command = _PATH.sub(lambda path: re.split(r"[\\/]", path[0].rstrip("\\/"))[-1], report.command)
+    return dataclasses.replace(report, spec=_names(report.spec), command=command)
 
 
 def _metadata(report: Report) -> ModelCardData:
@@ -84,7 +85,3 @@ def _names(value: Any) -> Any:
         if kind(value).is_absolute():
             return kind(value).name
     return value
-
-
-def _last(path: re.Match[str]) -> str:
-    return re.split(r"[\\/]", path[0].rstrip("\\/"))[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from mta_framework.evaluation.report import Report, ReportedEvaluation, ReportedMetric, Score
+from mta_framework.evaluation.report import Report, ReportedEvaluation, Score
 from mta_framework.reporting.page import Plot
 from mta_framework.reporting.plots import Estimate, axis_of, curve, intervals, svg
 from mta_framework.reporting.training_log import EVAL, loss_terms, points
@@ -18,15 +18,12 @@ _QUANTITIES = {"grad_norm": "gradient norm, before it is clipped", "learning_rat
 def score_plots(evaluation: ReportedEvaluation, metric: str, index: int) -> Iterator[Plot]:
     """The scores of one metric as dots with their intervals, set by set on the same axis."""
     scores = [score for score in evaluation.scores if score.metric == metric]
-    axis = axis_of([_estimate(score) for score in scores], ratios=_metric(evaluation, metric).mean == "geometric")
+    geometric = any(entry.label == metric and entry.mean == "geometric" for entry in evaluation.metrics)
+    axis = axis_of([_estimate(score) for score in scores], ratios=geometric)
     for position, name in enumerate(dict.fromkeys(score.set for score in scores)):
         rows = [_estimate(score) for score in scores if score.set == name]
         shown = name or "average"
         yield shown, svg(intervals(rows, axis), f"scores{index}x{position}", f"{metric} on {shown} by model")
-
-
-def _metric(evaluation: ReportedEvaluation, metric: str) -> ReportedMetric:
-    return next((entry for entry in evaluation.metrics if entry.label == metric), ReportedMetric(metric))
 
 
 def _estimate(score: Score) -> Estimate:

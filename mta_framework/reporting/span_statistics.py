@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.tables.table import Table
 from mta_framework.types import Span
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How long one process took to parse texts, without the time that loading its parser takes."""
-
-    texts: int
-    characters: int
-    seconds: float
 
 
 def statistics_table(texts: Sequence[AnnotatedText]) -> Table:
@@ -31,23 +21,24 @@ def statistics_table(texts: Sequence[AnnotatedText]) -> Table:
     return Table(header, rows, "Spans by granularity")
 
 
-def statistics_notes(texts: int, failures: Sequence[int], speed: Speed) -> Iterator[str]:
+def statistics_notes(failures: Sequence[int], parsed: Sequence[AnnotatedText], seconds: float) -> Iterator[str]:
     """What the table does not say, a sentence each.
 
     Args:
-        texts: Number of texts of the table.
-        failures: For each text, the number of its segments that could not be parsed.
-        speed: Speed of parsing.
+        failures: For each text of the table, the number of its segments that could not be parsed.
+        parsed: Texts whose parsing was timed.
+        seconds: How long one process took to parse these, without the time that loading its parser takes.
     """
-    yield f"Counted over {_counted(texts, 'text')}."
+    yield f"Counted over {_counted(len(failures), 'text')}."
     if any(failures):
         failed, in_texts = _counted(sum(failures), "segment"), _counted(sum(map(bool, failures)), "text")
         yield f"Could not be parsed and have no spans: {failed} in {in_texts}."
     else:
         yield "Everything could be parsed."
-    if speed.seconds > 0:
-        rates = f"{_rate(speed.texts / speed.seconds)} texts/s, {_rate(speed.characters / speed.seconds)} characters/s"
-        yield f"Parsing: {rates} in one process with its parser loaded ({_counted(speed.texts, 'text')})."
+    if seconds > 0:
+        characters = sum(len(text.text) for text in parsed)
+        rates = f"{_rate(len(parsed) / seconds)} texts/s, {_rate(characters / seconds)} characters/s"
+        yield f"Parsing: {rates} in one process with its parser loaded ({_counted(len(parsed), 'text')})."
 
 
 def _cells(name: str, texts: Sequence[AnnotatedText], tokenized: bool) -> Iterator[str]:

@@ -66,7 +66,9 @@ def run_sweep(
         KeyboardInterrupt: All processes were ended.
     """
     require_free_sweep(bound, resume)
-    _require_alone()
+    if (count := processes().num_processes) > 1:
+        problem = f"starts processes itself (got {count} that were launched together)"
+        raise InputError([Fault("mta sweep", problem, "a single process", "Start it without a launcher, with --jobs.")])
     with locked(bound.sweep.folder, "this sweep", "set output_dir"), _ended_by_request():
         _await_others(bound, tell)
         waiting = [cell for cell in bound.cells if cell.state != "finished"]
@@ -171,12 +173,6 @@ def _run(jobs: Sequence[Job], runner: Runner, progress: SweepProgress) -> list[O
         progress.ended(outcome)
         outcomes.append(outcome)
     return outcomes
-
-
-def _require_alone() -> None:
-    if processes().num_processes > 1:
-        problem = f"starts processes itself (got {processes().num_processes} that were launched together)"
-        raise InputError([Fault("mta sweep", problem, "a single process", "Start it without a launcher, with --jobs.")])
 
 
 @contextmanager

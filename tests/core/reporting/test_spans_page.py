@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.reporting.span_html import spans_page
-from mta_framework.reporting.span_statistics import Speed, statistics_notes, statistics_table
+from mta_framework.reporting.span_statistics import statistics_notes, statistics_table
 
 VOID = {"meta", "input", "br"}
 
@@ -44,7 +44,7 @@ class Reader(HTMLParser):
 
 
 def written(*texts: AnnotatedText, title: str = "spec.json") -> str:
-    notes = list(statistics_notes(len(texts), [0] * len(texts), Speed(1, 1, 1.0)))
+    notes = list(statistics_notes([0] * len(texts), texts, 1.0))
     return spans_page(title, texts, statistics_table(texts), notes)
 
 
