@@ -63,8 +63,8 @@ def verdicts(judge: PairwiseMetric, groups: Sequence[Group], common: Common) -> 
         shown = [parts[name] for name in common.sets_of(column)]
         turned = [PromptScores(1 - part.scores_SP) for part in shown]
         counts = [sum(int((part.scores_SP == value).sum()) for part in shown) for value in (1.0, 0.5, 0.0)]
-        labels = (judge.NAME, column, *(group.label for group in sides))
-        yield Verdict(*labels, mean(shown), interval(shown), difference(turned, shown).p, *counts)
+        labels, p = (sides[0].label, sides[1].label), difference(turned, shown).p
+        yield Verdict(judge.NAME, column, *labels, mean(shown), interval(shown), p, *counts)
 
 
 def verdict_notes(judge: PairwiseMetric, groups: Sequence[Group]) -> Iterator[str]:

@@ -52,7 +52,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
     from mta_framework.reporting.comparison_page import comparison_page
     from mta_framework.reporting.markdown_report import comparison_markdown
 
-    contents = {
+    contents: dict[str, str | bytes] = {
         "comparison.md": comparison_markdown(comparison),
         "comparison.csv": renderings.scores_csv(comparison),
         "comparison.tex": renderings.latex(comparison),
