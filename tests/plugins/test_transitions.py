@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from mta_framework import LayerPair, ModelShape, States
 from mta_framework.alignment import Alignment, WeightedTerm
@@ -70,7 +71,8 @@ def test_parts_are_those_of_loops_over_moves_in_float64(window):
     student, teacher, values = _states(4, 1), _states(7, 2), {}
     for parts in ("direction", "geometry", "both"):
         torch.manual_seed(0)
-        term = WeightedTerm(_term(parts=parts, window=window), 1.0)
+        options = {} if parts == "direction" else {"window": window}
+        term = WeightedTerm(_term(parts=parts, **options), 1.0)
         alignment = Alignment(PAIRS, Uniform(Uniform.Params()), [term], ModelShape(2, 4), ModelShape(2, 7))
         (values[parts],) = (entry.sum.item() for entry in alignment(student, teacher, _batch()))
         if parts == "direction":
@@ -118,6 +120,24 @@ def test_tokens_outside_of_spans_have_no_effect_and_get_no_gradient():
     value.backward()
     touched = [sorted(set(row.nonzero()[:, 0].tolist())) for row in student.layers[1].grad]
     assert touched == [TOKENS[0], [], [], [], TOKENS[4]]
+
+
+def test_directions_of_models_of_one_width_can_be_compared_as_they_are():
+    student, teacher = _states(4, 1), _states(4, 2)
+    (value,) = term_sums(_term(parts="direction", projection="none"), PAIRS, student, teacher, _batch())
+    expected, _ = _expected(student, teacher, torch.eye(4, dtype=torch.float64), 3)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_models_of_two_widths_need_a_map_for_directions():
+    with pytest.raises(ValueError, match=r"\(got 4 and 7\); expected models of one width, or a projection"):
+        _term(projection="none").make_module(ModelShape(2, 4), ModelShape(2, 7))
+
+
+@pytest.mark.parametrize("options", [{"parts": "geometry", "projection": "none"}, {"parts": "direction", "window": 9}])
+def test_options_of_the_part_that_is_left_out_are_refused(options):
+    with pytest.raises(ValidationError, match="has no effect where parts is"):
+        _term(**options)
 
 
 def test_only_directions_have_a_map_and_all_parts_compare_tokens():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mta_framework import AlignmentTerm, KeyLayer, ModelShape, PluginParams, TeacherNeed
 
@@ -19,9 +19,9 @@ class Transitions(AlignmentTerm):
     """Directions of the moves between neighbouring span tokens, and the angles between these directions.
 
     For the span tokens t_1 < ... < t_m of a text, the moves are ``h(t_{i+1}) - h(t_i)`` and d_i their directions. The
-    value of a text is the mean of two parts. Direction: the mean of ``1 - cos(A d^S_i, d^T_i)``, where the linear map A
-    of each key layer is trained. Geometry: the mean of ``(d^S_i d^S_j - d^T_i d^T_j)^2`` over all pairs i != j of moves
-    within a window of tokens, which needs no map.
+    value of a text is the mean of two parts. Direction: the mean of ``1 - cos(A d^S_i, d^T_i)``, where A is a linear map
+    for each key layer that is trained, or the identity. Geometry: the mean of ``(d^S_i d^S_j - d^T_i d^T_j)^2`` over all
+    pairs i != j of moves within a window of tokens, which needs no map.
 
     Source: after PHF (arXiv 2606.29340v1), Eq. 4-8; the reference page lists the differences.
     """
@@ -35,6 +35,11 @@ class Transitions(AlignmentTerm):
         parts: Literal["both", "direction", "geometry"] = Field(
             "both", description="The mean of both parts (PHF), or one alone; geometry has no parameters."
         )
+        projection: Literal["linear", "none"] = Field(
+            "linear",
+            description="What lies between the directions of both models: a trained linear map of the student's, or "
+            "nothing (PHF), which takes equal widths.",
+        )
         window: int = Field(
             128,
             ge=3,
@@ -42,12 +47,20 @@ class Transitions(AlignmentTerm):
             description="Number of consecutive span tokens among which moves are compared with each other (geometry).",
         )
 
+        @model_validator(mode="after")
+        def _every_setting_counts(self) -> Self:
+            for name, parts in (("projection", "geometry"), ("window", "direction")):
+                value = getattr(self, name)
+                if self.parts == parts and value != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} has no effect where parts is {parts!r} (got {value!r})")
+            return self
+
     params: Params
 
     @property
     def has_parameters(self) -> bool:
         """Whether directions are compared through a linear map, one for each key layer."""
-        return self.params.parts != "geometry"
+        return self.params.parts != "geometry" and self.params.projection == "linear"
 
     @property
     def needs_shared_tokenizer(self) -> bool:
@@ -59,10 +72,22 @@ class Transitions(AlignmentTerm):
         return ["span_tokens"]
 
     def make_module(self, student: ModelShape, teacher: ModelShape) -> nn.Module | None:
-        """Make the linear map from the student's width to the teacher's, which needs no bias: moves are differences."""
+        """Make the linear map from the student's width to the teacher's, which needs no bias: moves are differences.
+
+        Raises:
+            ValueError: Directions are to be compared without a map, and the widths differ.
+        """
         from torch import nn
 
-        return nn.Linear(student.hidden_size, teacher.hidden_size, bias=False) if self.has_parameters else None
+        widths = student.hidden_size, teacher.hidden_size
+        if self.has_parameters:
+            return nn.Linear(*widths, bias=False)
+        if self.params.parts != "geometry" and widths[0] != widths[1]:
+            raise ValueError(
+                f"compares directions of different widths (got {widths[0]} and {widths[1]}); expected models of one width, "
+                "or a projection. Set projection to linear, or parts to geometry."
+            )
+        return None
 
     def compute(self, layer: KeyLayer, module: nn.Module | None) -> Tensor:
         """Compute the term at one key layer, summed over the texts; one with too few span tokens for a part adds 0."""
@@ -74,8 +99,9 @@ class Transitions(AlignmentTerm):
         text_N = torch.where(text_U[1:] == text_U[:-1], text_U[1:], texts)
         student_ND, teacher_ND = (side.span_token_UD.diff(dim=0) for side in (layer.student, layer.teacher))
         parts = []
-        if module is not None:
-            parts.append(_direction(module(student_ND).to(teacher_ND.dtype), teacher_ND, text_N, texts))
+        if self.params.parts != "geometry":
+            mapped_ND = student_ND if module is None else module(student_ND).to(teacher_ND.dtype)
+            parts.append(_direction(mapped_ND, teacher_ND, text_N, texts))
         if self.params.parts != "direction":
             reach = max(1, min(self.params.window, length) - 2)
             with torch.autocast(student_ND.device.type, enabled=False):
