@@ -141,7 +141,7 @@ def test_script_reads_a_run_folder(check, tmp_path, capsys):
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "seed: differs (here: 1; paper: 42)"
     assert shown[1].endswith("settings are as in the paper.")
-    assert len(shown) == 2
+    assert [line.split(":")[0] for line in shown[2:]] == ["Differs in every run"] * 2
 
 
 def test_script_reads_a_spec(check, capsys):
