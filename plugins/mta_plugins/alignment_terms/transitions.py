@@ -19,8 +19,8 @@ class Transitions(AlignmentTerm):
     """Directions of the moves between neighbouring span tokens, and the angles between these directions.
 
     For the span tokens t_1 < ... < t_m of a text, the moves are ``h(t_{i+1}) - h(t_i)`` and d_i their directions. The
-    value of a text is the mean of two parts. Direction: the mean of ``1 - cos(A d^S_i, d^T_i)``, where A is a linear map
-    for each key layer that is trained, or the identity. Geometry: the mean of ``(d^S_i d^S_j - d^T_i d^T_j)^2`` over all
+    value of a text is the mean of two parts. Direction: the mean of ``1 - cos(A d^S_i, d^T_i)``, where A is a trained
+    linear map of each key layer, or the identity. Geometry: the mean of ``(d^S_i d^S_j - d^T_i d^T_j)^2`` over all
     pairs i != j of moves within a window of tokens, which needs no map.
 
     Source: after PHF (arXiv 2606.29340v1), Eq. 4-8; the reference page lists the differences.
@@ -84,8 +84,8 @@ class Transitions(AlignmentTerm):
             return nn.Linear(*widths, bias=False)
         if self.params.parts != "geometry" and widths[0] != widths[1]:
             raise ValueError(
-                f"compares directions of different widths (got {widths[0]} and {widths[1]}); expected models of one width, "
-                "or a projection. Set projection to linear, or parts to geometry."
+                f"compares directions of different widths (got {widths[0]} and {widths[1]}); expected models of one "
+                "width, or a projection. Set projection to linear, or parts to geometry."
             )
         return None
 
