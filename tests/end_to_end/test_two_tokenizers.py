@@ -94,7 +94,10 @@ def test_chat_template_and_layers_of_the_teacher_are_refused(pair, write_spec):
 @pytest.mark.parametrize("base_loss", ["alm", "uld"])
 def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(base_loss, pair, write_spec, tmp_path, one_step):
     training = {**pair["training"], "max_steps": 1}
-    path = write_spec({**pair, "base_loss": {"name": base_loss}, "training": training, "evaluation": None})
+    terms = [{"name": name, "weight": 1.0} for name in ("dsa", "hid", "span_logits")]
+    terms += [{"name": "hidden_mse", "weight": 1.0, "params": {"positions": "spans"}}]
+    changes = {"base_loss": {"name": base_loss}, "training": training, "evaluation": None}
+    path = write_spec({**pair, **changes, "alignment": {**pair["alignment"], "terms": terms}})
     losses, gradients = one_step(path, tmp_path / "1x8", 8)
     for size in (4, 1):
         cut_losses, cut_gradients = one_step(path, tmp_path / f"cut-{size}", size)

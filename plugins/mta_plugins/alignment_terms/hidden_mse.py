@@ -97,8 +97,7 @@ class HiddenMSE(AlignmentTerm):
     def teacher_needs(self, has_shared_tokenizer: bool) -> Collection[TeacherNeed]:
         """All states; of spans the states and weights of their tokens, or of spans between different tokenizers."""
         if self.params.positions != "spans":
-            states: Collection[TeacherNeed] = ("states",)
-            return states
+            return ["states"]
         return ("span_tokens", "token_weights") if has_shared_tokenizer else ("span_vectors", "span_weights")
 
     def unit(self, granularity: str) -> str:
