@@ -114,8 +114,8 @@ def _direction(student_ND: Tensor, teacher_ND: Tensor, text_N: Tensor, texts: in
     from torch.nn import functional
 
     cosine_N = functional.cosine_similarity(student_ND, teacher_ND, dim=-1, eps=_EPSILON)
-    share_N = _per_text((text_N < texts).to(cosine_N.dtype), text_N, texts)
-    return (share_N * (1 - cosine_N)).sum()
+    is_move_N = (text_N < texts).to(cosine_N.dtype)
+    return (is_move_N * (1 - cosine_N) / _text_totals(is_move_N, text_N, texts)).sum()
 
 
 def _geometry(student_ND: Tensor, teacher_ND: Tensor, text_N: Tensor, texts: int, reach: int) -> Tensor:
@@ -137,7 +137,7 @@ def _geometry(student_ND: Tensor, teacher_ND: Tensor, text_N: Tensor, texts: int
     is_pair_KRC = (text_KR[:, :, None] == text_KC[:, None]) & (distance_RC >= 1) & (distance_RC <= reach)
     is_pair_KRC &= (text_KR < texts)[:, :, None]
     pairs_N = is_pair_KRC.sum(2).flatten().to(student_ND.dtype)
-    share_N = _per_text(pairs_N, text_KR.flatten(), texts) / pairs_N.clamp_min(1)
+    total_N = _text_totals(pairs_N, text_KR.flatten(), texts)
 
     cosines = []
     for move_ND in (student_ND, teacher_ND):
@@ -146,10 +146,10 @@ def _geometry(student_ND: Tensor, teacher_ND: Tensor, text_N: Tensor, texts: int
         before_KRR = functional.pad(direction_KRD[1:] @ direction_KRD[:-1].mT, (0, 0, 0, 0, 1, 0))
         cosines.append(torch.cat([before_KRR, direction_KRD @ direction_KRD.mT], dim=2))
     difference_KRC = (cosines[0] - cosines[1]) * is_pair_KRC
-    return (share_N * difference_KRC.square().sum(2).flatten()).sum()
+    return (difference_KRC.square().sum(2).flatten() / total_N).sum()
 
 
-def _per_text(weight_N: Tensor, text_N: Tensor, texts: int) -> Tensor:
-    """Scale weights to a sum of 1 over each text; those of the index ``texts`` must be 0."""
-    total_B = weight_N.new_zeros(texts + 1).index_add(0, text_N, weight_N)
-    return weight_N / total_B.clamp_min(1).index_select(0, text_N)
+def _text_totals(count_N: Tensor, text_N: Tensor, texts: int) -> Tensor:
+    """Sum counts over each text, at least 1; return the sum of each row's text."""
+    total_B = count_N.new_zeros(texts + 1).index_add(0, text_N, count_N)
+    return total_B.clamp_min(1).index_select(0, text_N)
