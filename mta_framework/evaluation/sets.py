@@ -129,12 +129,9 @@ class _SetReader:
         require_end(samples, self.turn_end, self.template_field)
         texts = SampleTokenizer(self.tokenizer, self.turn_end, None).tokenise(samples)
         limit = self.section.max_prompt_length
-        return _Rows(
-            samples,
-            [text.prompt_length for text in texts],
-            shorten_prompts(records, samples, texts, limit, self.tokenizer, self.options),
-            [text.response_ids.tolist() for text in texts],
-        )
+        prompts = shorten_prompts(records, samples, texts, limit, self.tokenizer, self.options)
+        responses = [text.response_ids.tolist() for text in texts]
+        return _Rows(samples, [text.prompt_length for text in texts], prompts, responses)
 
 
 def _not_trained(name: str) -> Fault:

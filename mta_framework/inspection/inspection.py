@@ -71,11 +71,13 @@ def inspect(
         _require_teacher(bound)
     samples = _samples(bound, run_models, None if whole else limit) if text is None else [Sample("", text, (text,))]
     spans, seconds = _parsed(samples[:limit], bound.spans)
-    count = partial(_counted_failures, bound.spans)
     if whole:
         cache = SpanCache(span_cache_folder(bound.spec), bound.spans, bound.spec.data.processes)
-        spans, count = _spans(samples, cache.spans), partial(_cached_failures, cache)
-    failures = _failures(samples, count)
+        spans = _spans(samples, cache.spans)
+        failures = _failures(samples, partial(_cached_failures, cache))
+    else:
+        with as_plugin_error(f"span extractor {bound.spans.NAME!r}"):
+            failures = _failures(samples, bound.spans.failures)
     tokenised: Sequence[TokenisedText | None] = [None] * len(samples)
     if tokens:
         student = run_models.tokenizer, run_models.turn_end
@@ -107,11 +109,6 @@ def _spans(samples: Sequence[Sample], parse: Extract) -> list[SpanArrays]:
 def _cached_failures(cache: SpanCache, texts: Sequence[str]) -> list[int]:
     cache.spans(texts)  # cached by now: nothing is parsed again
     return cache.failures
-
-
-def _counted_failures(extractor: SpanExtractor, texts: Sequence[str]) -> list[int]:
-    with as_plugin_error(f"span extractor {extractor.NAME!r}"):
-        return extractor.failures(texts)
 
 
 def _failures(samples: Sequence[Sample], count: Callable[[Sequence[str]], list[int]]) -> list[int]:

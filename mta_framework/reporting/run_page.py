@@ -38,8 +38,8 @@ def run_page(report: Report) -> str:
         "data": "Models and data" if values["models"] or values["data"] or values["spans"] else "",
         "repeat": "Use and repeat",
     }
-    listed = [(name, heading) for name, heading in sections.items() if heading]
-    return render_template("run.html", title=report.name, sections=listed, shown=sections, **values)
+    values["sections"] = [(name, heading) for name, heading in sections.items() if heading]
+    return render_template("run.html", title=report.name, shown=sections, **values)
 
 
 def _blocks(evaluation: ReportedEvaluation) -> Iterator[tuple[str, Table, list[Plot]]]:
