@@ -136,6 +136,29 @@ def test_variant_trains_and_exports(changes, run, spec_dict, write_spec, tmp_pat
     assert not [name for name, _ in model.named_parameters() if "lora" in name]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained_teacher", "no_page")
+def test_choices_of_the_authors_code_train_together(run, spec_dict, write_spec):
+    data = {
+        "max_prompt_length": 60,
+        "long_prompts": "first_tokens",
+        "add_special_tokens": False,
+        "leading_character": "any",
+    }
+    alignment = {
+        "spans": {"name": "spacy_phrases", "params": {"words": "within_each_phrase"}},
+        "importance": {"name": "entropy"},
+        "pooling": {"name": "attention", "params": {"padding_rows": True}},
+        "terms": [{"name": name, "weight": 0.2, "params": {"weights": "equal"}} for name in ("dsa", "hid")],
+    }
+    changes = {"data": {**spec_dict["data"], **data}, "alignment": alignment, "evaluation": None}
+    report = run(write_spec({**spec_dict, **changes}))
+    assert all(math.isfinite(entry["loss"]) for entry in report.log if "loss" in entry)
+    assert report.data["train"].left_out == 0
+    assert report.data["train"].cut_prompts > 0
+    assert report.spec["alignment"]["pooling"]["params"] == {"padding_rows": True}
+
+
 @pytest.mark.usefixtures("trained_teacher", "no_page")
 def test_learning_from_the_teacher_lowers_the_loss(run, spec_dict, write_spec):
     spec_dict["training"] = {**spec_dict["training"], "max_steps": 40, "learning_rate": 5e-3}
