@@ -142,7 +142,7 @@ def test_an_evaluation_that_was_cut_off_generates_only_what_is_missing(run, load
     seeds = []
     monkeypatch.setattr(
         "mta_framework.generation.transformers_engine.generate",
-        lambda *arguments: seeds.append(arguments[5]) or generate(*arguments),
+        lambda *arguments, **named: seeds.append(arguments[5]) or generate(*arguments, **named),
     )
     assert run() == first
     assert seeds == [prompt_seeds(20, 3)]
