@@ -79,9 +79,9 @@ def stops(monkeypatch):
     """The tokens that each call of the generation stops at."""
     seen = []
 
-    def spy(model, tokenizer, stop_ids, *rest):
+    def spy(model, tokenizer, stop_ids, *rest, **named):
         seen.append(list(stop_ids))
-        return generate(model, tokenizer, stop_ids, *rest)
+        return generate(model, tokenizer, stop_ids, *rest, **named)
 
     monkeypatch.setattr(transformers_engine, "generate", spy)
     return seen
