@@ -171,8 +171,8 @@ class HiddenMSE(AlignmentTerm):
         moments = vars(module).pop("moments", None)
         if moments is None or moments["weight"] == 0:
             raise ValueError(
-                f"has nothing to fit its bridge on (got {self.params.texts} texts without {self.params.positions}); "
-                "expected texts with positions to compare. Raise texts, or compare other positions."
+                f"finds nothing to fit its bridge on (got positions {self.params.positions!r}); expected a token to "
+                f"compare in {self.params.texts} training texts. Raise texts, or choose other positions."
             )
         mean_D = moments["teacher"] / moments["weight"]
         covariance_DD = moments["teacher_teacher"] / moments["weight"] - mean_D.outer(mean_D)

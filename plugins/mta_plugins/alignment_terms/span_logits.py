@@ -39,8 +39,7 @@ class SpanLogits(AlignmentTerm):
 
         layers: Literal["last", "all"] = Field(
             "last",
-            description="Compute it at the last key layer of each granularity (SRA), or at all, which takes as much "
-            "longer.",
+            description="Key layers at which it is computed: the last one of each granularity (after SRA), or all.",
         )
 
     params: Params
