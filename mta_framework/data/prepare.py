@@ -75,8 +75,11 @@ def prepare(
         RunError: The extractor fails or breaks its contract.
     """
     cache = SpanCache(cache_folder, extractor, section.processes) if extractor else None
-    settings = section.max_length, section.cut_prompts_to, section.leading_character
-    sides = [SampleTokenizer(*side, *settings) for side in [(tokenizer, turn_end), teacher] if side]
+    sides = [
+        SampleTokenizer(*side, section.max_length, section.cut_prompts_to, section.leading_character)
+        for side in [(tokenizer, turn_end), teacher]
+        if side
+    ]
     preparer = _Preparer(section, cache, sides)
     faults: list[Fault] = []
     rendered = [preparer.render(faults, name, part) for name, part in _parts(section)]

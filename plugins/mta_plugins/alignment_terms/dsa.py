@@ -48,7 +48,9 @@ class DSA(AlignmentTerm):
 
     def teacher_needs(self, has_shared_tokenizer: bool) -> Collection[TeacherNeed]:
         """Angles, and span weights where pairs are weighed by them."""
-        return ("geometry", "span_weights") if self.params.weights == "importance" else ("geometry",)
+        if self.params.weights == "equal":
+            return ("geometry",)
+        return ("geometry", "span_weights")
 
     def unit(self, granularity: str) -> str:
         """Texts with at least two spans."""
