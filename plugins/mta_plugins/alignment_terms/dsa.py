@@ -48,9 +48,8 @@ class DSA(AlignmentTerm):
 
     def teacher_needs(self, has_shared_tokenizer: bool) -> Collection[TeacherNeed]:
         """Angles, and span weights where pairs are weighed by them."""
-        if self.params.weights == "equal":
-            return ("geometry",)
-        return ("geometry", "span_weights")
+        needs: tuple[TeacherNeed, TeacherNeed] = ("geometry", "span_weights")
+        return needs if self.params.weights == "importance" else needs[:1]
 
     def unit(self, granularity: str) -> str:
         """Texts with at least two spans."""
