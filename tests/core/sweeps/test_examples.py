@@ -57,9 +57,10 @@ def by_name(bound_sweep):
     return {cell.cell.name: cell.run for cell in bound_sweep.cells}
 
 
-def test_there_are_four_ready_sweeps():
+def test_there_are_five_ready_sweeps():
     assert {f"{path.parent.name}/{path.stem}" for path in SWEEPS} == {
         "quickstart/sweep",
+        "quickstart/methods",
         "smollm2/main-table",
         "smollm2/ablations",
         "paper/main-table",
@@ -100,6 +101,24 @@ def test_quick_start_takes_the_terms_apart_from_three_seeds(copies):
     }
     assert [cell.run.spec.seed for cell in sweep.cells] == [1, 2, 3] * 4
     assert len(sweep.teachers) == 1
+
+
+def test_quick_start_has_every_base_loss_alone_and_every_alignment_term_on_kl(copies):
+    sweep, registry = bound(copies, "quickstart/methods"), discover()
+    alone, aligned = set(), set()
+    for spec in (cell.run.spec for cell in sweep.cells):
+        terms = tuple(term.name for term in spec.alignment.terms) if spec.alignment else ()
+        if terms == ("dsa", "hid"):
+            assert spec.base_loss.name in {"kl", "none"}
+        elif terms:
+            assert spec.base_loss.name == "kl"
+            aligned.add(terms)
+        else:
+            alone.add(spec.base_loss.name)
+    assert alone == set(registry.names("base_losses")) - {"none"}
+    assert aligned == {(name,) for name in registry.names("alignment_terms")}
+    assert sweep.sweep.axes[-1].is_seeds
+    assert len(sweep.cells) == 3 * len(rows_of(sweep.sweep))
 
 
 def test_ablations_change_one_thing_each(copies):
