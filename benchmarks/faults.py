@@ -105,7 +105,8 @@ def operations(work: Workload, draw: random.Random, rounds: int) -> Iterator[Pro
     chosen, counts = kinds(draw, rounds), {}
     for kind in dict.fromkeys(chosen):
         counted = work.folder / f"{kind}.count"
-        work.run(kind, "counted", AtOperation(kill, None, counted)).wait()
+        if (ended := work.run(kind, "counted", AtOperation(kill, None, counted)).wait()).code:
+            raise SystemExit(f"{kind} does not run without a fault:\n{ended.text[-3000:]}")
         counts[kind] = int(counted.read_text())
         work.clear(kind, "counted")
     indices = {kind: _spread(draw, counts[kind], chosen.count(kind)) for kind in counts}
