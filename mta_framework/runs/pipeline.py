@@ -122,7 +122,7 @@ def plan(bound: BoundRun) -> Plan:
     micro = micro_batch_size(section, world_size) * (policy.TEXTS_PER_PROMPT if policy else 1)
     return Plan(
         summary.reported_models(run_models),
-        summary.reported_data(inputs.data),
+        summary.reported_data(inputs),
         summary.reported_spans(inputs.data.train),
         inputs.pairs,
         total_steps(section, inputs.sampler),
@@ -138,9 +138,9 @@ def plan(bound: BoundRun) -> Plan:
 
 
 def _selection(bound: BoundRun, inputs: RunInputs) -> str:
-    metric, validation = bound.answer_metric, inputs.data.validation
-    prompts = len(validation.examples[: bound.spec.training.eval_prompts]) if validation else 0
-    return selection_text(bound.spec.training, metric is not None and metric.HIGHER_IS_BETTER, prompts)
+    metric, prompts = bound.answer_metric, inputs.answer_prompts
+    answered = len(prompts.used) if prompts else 0
+    return selection_text(bound.spec.training, metric is not None and metric.HIGHER_IS_BETTER, answered)
 
 
 def _teacher_folder(teacher: BoundRun | None) -> Path | None:

@@ -36,6 +36,7 @@ from mta_framework.runs.model_checks import (
 )
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.resume import require_same_evaluation
+from mta_framework.runs.validation_answers import AnswerPrompts, answer_prompts
 from mta_framework.spec.run import RunSpec
 from mta_framework.training.arguments import precision_fault
 from mta_framework.training.train import sampler_for
@@ -54,6 +55,7 @@ class RunInputs:
         sampler: Cuts each epoch of the training texts into batches.
         sets: Evaluation sets, tokenised for the student.
         teacher_sets: The same sets, tokenised for the teacher.
+        answer_prompts: Validation prompts whose answers choose the best checkpoint; None where they do not.
     """
 
     run_models: RunModels
@@ -63,6 +65,7 @@ class RunInputs:
     sampler: GroupedSampler
     sets: list[EvaluationSet]
     teacher_sets: list[EvaluationSet]
+    answer_prompts: AnswerPrompts | None = None
 
 
 def prepare_run(bound: BoundRun) -> RunInputs:
@@ -112,9 +115,10 @@ def prepare_run(bound: BoundRun) -> RunInputs:
             faults.append(fault)
     if faults:
         raise InputError(faults)
+    prompts = answer_prompts(spec, bound.answer_metric, run_models.tokenizer) if bound.answer_metric else None
     warn_of_size(run_models)
     warn_of_unused_keys({**data.unused, **_unused_in(sets)})
-    return RunInputs(run_models, pairs, loss_layers, data, sampler, sets, teacher_sets)
+    return RunInputs(run_models, pairs, loss_layers, data, sampler, sets, teacher_sets, prompts)
 
 
 def _sets(spec: RunSpec, tokenizer: PreTrainedTokenizerBase, turn_end: TurnEnd) -> list[EvaluationSet]:

@@ -32,7 +32,7 @@ def run_fields(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
         "term_titles": {term.NAME: term.TITLE for term in bound.terms if term.TITLE},
         "models": reported_models(inputs.run_models),
         "layer_pairs": recorded_layers(folder.key_layers) if folder.key_layers.is_file() else inputs.pairs,
-        "data": reported_data(inputs.data),
+        "data": reported_data(inputs),
         "spans": reported_spans(inputs.data.train),
         "unparsed": inputs.data.unparsed,
         "log": tuple(log.history),
@@ -97,10 +97,12 @@ def size(summary: ModelSummary) -> ReportedModel:
     return ReportedModel(summary.parameters, summary.trainable, summary.shape.num_layers)
 
 
-def reported_data(data: PreparedData) -> dict[str, ReportedData]:
-    """Rows of the training and the validation set: used, left out and truncated."""
+def reported_data(inputs: RunInputs) -> dict[str, ReportedData]:
+    """Rows of the training and the validation set, and of the prompts answered to choose by: used, left out, cut."""
+    data, prompts = inputs.data, inputs.answer_prompts
     sets = {"train": data.train, "validation": data.validation}
-    return {
+    answered = {} if prompts is None else {"validation answers": ReportedData(len(prompts.used), prompts.too_long, 0)}
+    rows = {
         name: ReportedData(
             used=len(part.examples),
             left_out=part.too_long,
@@ -111,6 +113,7 @@ def reported_data(data: PreparedData) -> dict[str, ReportedData]:
         for name, part in sets.items()
         if part
     }
+    return rows | answered
 
 
 def count_supervised(data: PreparedData) -> int:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
-from mta_framework.data.prompts import render_prompts
+from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.reasoning import marks_to_strip
 from mta_framework.data.records import read_records
+from mta_framework.data.rows import Record
 from mta_framework.data.tokens import PromptedResponse, SampleTokenizer, prompt_ids
 from mta_framework.distributed import gather, run_on_main, shard
 from mta_framework.errors import Fault, InputError
@@ -29,6 +29,25 @@ from mta_framework.types import Generations, Likelihood
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class AnswerPrompts:
+    """The validation prompts whose answers are scored.
+
+    Args:
+        records: All rows of the validation set.
+        samples: The rows as prompts for generation.
+        ids: Token ids of each row's prompt.
+        used: Indices of the rows whose prompts are answered.
+        too_long: Number of rows left out for a long prompt.
+    """
+
+    records: Sequence[Record]
+    samples: Sequence[Sample]
+    ids: Sequence[Sequence[int]]
+    used: Sequence[int]
+    too_long: int
 
 
 @dataclass(frozen=True)
@@ -95,6 +114,30 @@ class ValidationAnswers:
         return likelihoods(base_of(self.student), self.tokenizer, prompts, references, self.sampling.batch_tokens)
 
 
+def answer_prompts(spec: RunSpec, metric: Metric, tokenizer: PreTrainedTokenizerBase) -> AnswerPrompts:
+    """Read the prompts of the validation set; too long ones are left out or cut, as in training.
+
+    Args:
+        spec: Spec of the run.
+        metric: Metric of the answers.
+        tokenizer: Tokenizer of the student.
+
+    Raises:
+        InputError: No prompt is left, or the validation set has faults.
+    """
+    data = spec.data
+    assert data.validation is not None
+    records = read_records(data.validation, "data.validation")
+    samples = _rendered(records, spec, tokenizer, "none")
+    ids = [prompt[: data.cut_prompts_to] for prompt in prompt_ids(samples, tokenizer)]
+    fitting = [row for row, prompt in enumerate(ids) if len(prompt) <= data.max_prompt_length]
+    if not fitting:
+        problem = f"every validation prompt is longer than {data.max_prompt_length} tokens ({len(ids)} rows)"
+        expected = f"at least one prompt that fits, to score answers by {metric.NAME}"
+        raise InputError([Fault("data.max_prompt_length", problem, expected, "Raise data.max_prompt_length.")])
+    return AnswerPrompts(records, samples, ids, fitting[: spec.training.eval_prompts], len(ids) - len(fitting))
+
+
 def validation_answers(
     spec: RunSpec,
     metric: Metric,
@@ -103,7 +146,7 @@ def validation_answers(
     tokenizer: PreTrainedTokenizerBase,
     turn_end: TurnEnd,
 ) -> ValidationAnswers:
-    """Read prompts and references of the validation set; too long prompts are left out or cut, as in training.
+    """Read prompts and references of the validation set, see ``answer_prompts``.
 
     Args:
         spec: Spec of the run.
@@ -117,26 +160,11 @@ def validation_answers(
         InputError: No prompt is left.
     """
     section, data = spec.training.generation, spec.data
-    assert data.validation is not None
     assert section is not None
-    records = read_records(data.validation, "data.validation")
-    render = partial(
-        render_prompts,
-        records,
-        data.template,
-        tokenizer,
-        options=data.template_options,
-        add_special_tokens=data.add_special_tokens,
-    )
-    samples = render(supervise="none")
-    asked = [ids[: data.cut_prompts_to] for ids in prompt_ids(samples, tokenizer)]
-    texts = SampleTokenizer(tokenizer, turn_end, None, data.cut_prompts_to).tokenise(render())
-    rows = [row for row, ids in enumerate(asked) if len(ids) <= data.max_prompt_length]
-    rows = rows[: spec.training.eval_prompts]
-    if not rows:
-        problem = f"every validation prompt is longer than {data.max_prompt_length} tokens ({len(texts)} rows)"
-        expected = f"at least one prompt that fits, to score answers by {metric.NAME}"
-        raise InputError([Fault("data.max_prompt_length", problem, expected, "Raise data.max_prompt_length.")])
+    chosen = answer_prompts(spec, metric, tokenizer)
+    records, samples, asked, rows = chosen.records, chosen.samples, chosen.ids, chosen.used
+    trained = _rendered(records, spec, tokenizer, "last")
+    texts = SampleTokenizer(tokenizer, turn_end, None, data.cut_prompts_to).tokenise(trained)
     return ValidationAnswers(
         metric,
         engine,
@@ -149,6 +177,20 @@ def validation_answers(
         questions=[records[row].question for row in rows],
         sampling=Sampling(0.0, 1.0, max_new_tokens(spec), section.batch_tokens),
         cache_dir=spec.metric_cache,
+    )
+
+
+def _rendered(
+    records: Sequence[Record], spec: RunSpec, tokenizer: PreTrainedTokenizerBase, supervise: Literal["last", "none"]
+) -> list[Sample]:
+    data = spec.data
+    return render_prompts(
+        records,
+        data.template,
+        tokenizer,
+        options=data.template_options,
+        supervise=supervise,
+        add_special_tokens=data.add_special_tokens,
     )
 
 

@@ -147,7 +147,7 @@ def test_unused_keys_are_reported_once_for_each_set(spec_dict, write_spec, tmp_p
         "data.train: keys of its rows are not used (got context in 9 rows, id in 1 row)",
         "evaluation.sets.more: keys of its rows are not used (got context in 2 rows)",
     ]
-    assert reported_data(inputs.data)["train"].unused == {"context": 9, "id": 1}
+    assert reported_data(inputs)["train"].unused == {"context": 9, "id": 1}
 
 
 def test_texts_whose_long_prompts_are_cut_are_parsed_up_to_their_last_used_token(tokenizer):

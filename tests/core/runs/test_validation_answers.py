@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,10 @@ from transformers import AutoTokenizer
 from mta_framework import InputError, Metric, ScoreSet
 from mta_framework.generation.sampling_settings import Generation
 from mta_framework.models.turn_end import settle_turn_end
+from mta_framework.registry import discover
+from mta_framework.runs.plugin_binding import bind
+from mta_framework.runs.preparation import prepare_run
+from mta_framework.runs.summary import reported_data
 from mta_framework.runs.validation_answers import validation_answers
 from mta_framework.spec.run import RunSpec
 
@@ -74,6 +79,19 @@ def test_the_mean_is_the_metric_s_own_with_its_weights(build):
 def test_all_prompts_that_are_short_enough_are_answered_without_a_limit(build):
     answers, _ = build()
     assert len(answers.prompts) == len(answers.prompt_ids) == 6
+
+
+def test_prompts_that_are_too_long_to_be_answered_are_counted(spec_dict, write_spec, tokenizer_folder, tmp_path):
+    rows = [{"prompt": "say it " * (60 if index < 3 else 1), "completion": "it"} for index in range(8)]
+    (tmp_path / "validation.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    training = {"load_best_model_at_end": True, "metric_for_best_model": "exact_match", "eval_prompts": 4}
+    spec_dict |= {"teacher": None, "alignment": None, "evaluation": None, "base_loss": {"name": "sft"}}
+    spec_dict["student"]["tokenizer"] = str(tokenizer_folder)
+    spec_dict["data"] |= {"validation": {"path": "validation.jsonl"}, "max_prompt_length": 100}
+    spec_dict["training"] |= {**training, "generation": {}}
+    reported = reported_data(prepare_run(bind(write_spec(spec_dict), discover())))
+    assert (reported["validation answers"].used, reported["validation answers"].left_out) == (4, 3)
+    assert reported["validation"].left_out == 3
 
 
 def test_a_set_without_a_prompt_that_fits_is_a_fault(build, spec_dict):
