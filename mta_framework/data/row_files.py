@@ -1,4 +1,8 @@
-"""Reads the rows of a file, one after the other: JSON Lines or a JSON array, also under gzip, or Parquet."""
+"""Reads the rows of a file, one after the other: JSON Lines or a JSON array, also under gzip, or Parquet.
+
+JSON is not read by ``datasets``: that holds a whole array in memory, keeps the last of two values of one key, turns
+texts that look like dates into dates and whole numbers into floats, and names no row in its errors.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ import codecs
 import glob
 import gzip
 import io
+import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -51,18 +56,42 @@ def file_rows(path: Path, where: str) -> Iterator[tuple[str, object]]:
                 yield from _parquet_rows(path, where)
             elif start.startswith(_GZIP):
                 with gzip.open(file) as unpacked:
-                    yield from _json_rows(cast(IO[bytes], unpacked), path)
+                    yield from _json_rows(cast(IO[bytes], unpacked), path, where)
             else:
-                yield from _json_rows(file, path)
+                yield from _json_rows(file, path, where)
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error_message(error)
         raise InputError([Fault(where, f"cannot read {path} ({reason})", ROWS_EXPECTED, "Check the file.")]) from error
 
 
-def _json_rows(file: IO[bytes], path: Path) -> Iterator[tuple[str, object]]:
+def _json_rows(file: IO[bytes], path: Path, where: str) -> Iterator[tuple[str, object]]:
     start = file.read(_CHUNK).removeprefix(codecs.BOM_UTF8).lstrip()
     file.seek(0)
+    if start.startswith(b"{") and _goes_on_behind_its_line(start, file):
+        problem = f"begins with a JSON object over several lines (got {path})"
+        hint = "Write every row in one line (jq -c does), or put all rows into one array."
+        raise InputError([Fault(where, problem, "one JSON object per line, or a JSON array of objects", hint)])
     return _array_rows(file, path) if start.startswith(b"[") else _line_rows(file, path)
+
+
+def _goes_on_behind_its_line(start: bytes, file: IO[bytes]) -> bool:
+    """Whether the object at the start of a file is whole only together with further lines."""
+    line, newline, _ = start.partition(b"\n")
+    if not newline:
+        return False
+    try:
+        json.JSONDecoder().raw_decode(line.decode("utf-8"))
+        return False
+    except (ValueError, RecursionError):
+        pass
+    reader = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    try:
+        return isinstance(_Window(reader).row(), Mapping | RowError)
+    except (RowError, UnicodeDecodeError):
+        return line.strip() == b"{"
+    finally:
+        reader.detach()
+        file.seek(0)
 
 
 def _line_rows(file: IO[bytes], path: Path) -> Iterator[tuple[str, object]]:

@@ -90,6 +90,39 @@ def test_a_fault_in_an_array_is_named_by_file_and_row(tmp_path, text, location, 
     assert str(path) in fault
 
 
+ROW = {"prompt": "a", "completion": "b"}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(ROW, indent=2),
+        "\ufeff\n" + json.dumps({"version": 1, "data": [ROW, ROW]}, indent=2) + "\n",
+        "\n".join(json.dumps(ROW, indent=2) for _ in range(50)),
+        '{"prompt": "a",\n "completion": "b"}\n',
+        '{"prompt": "a",\n "prompt": "b", "completion": "b"}\n',
+        "{\n" + '"prompt": "a",\n' * 100,
+    ],
+    ids=["one", "a table", "many", "two lines", "a key twice", "cut off"],
+)
+def test_objects_over_several_lines_are_one_fault_that_says_what_the_file_is(tmp_path, text, packed):
+    path = tmp_path / "rows.json"
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    assert faults_of(path) == [
+        f"data.train: begins with a JSON object over several lines (got {path}); expected one JSON object per line, or "
+        "a JSON array of objects. Write every row in one line (jq -c does), or put all rows into one array."
+    ]
+
+
+@pytest.mark.parametrize("first", ['{"prompt": "a"', '{"prompt": "a"} {', "{5}", "{'prompt': 'a'}"])
+def test_a_first_line_that_is_no_json_is_a_fault_of_its_line(tmp_path, first):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(first + "\n" + json.dumps(ROW) + "\n")
+    (fault,) = faults_of(path)
+    assert f"data.train: {path}:1: the line is not" in fault
+
+
 def test_a_key_that_stands_twice_is_a_fault_and_the_other_rows_are_read(tmp_path):
     good, bad = '{"prompt": "a", "completion": "b"}', '{"prompt": "a", "completion": "b", "prompt": "c"}'
     nested = '{"messages": [{"role": "user", "role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
