@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -64,8 +66,16 @@ def _last(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
-def _is_plain(module: nn.Module) -> bool:
-    return type(module).forward in [kind.forward for kind in _LINEAR]
+def _is_plain(module: nn.Linear | Conv1D) -> bool:
+    """Whether it computes its linear map and nothing else; where its class has a method of its own, by trying it."""
+    if type(module).forward in [kind.forward for kind in _LINEAR]:
+        return True
+    if not isinstance(module, nn.Linear):
+        return False
+    with torch.no_grad():
+        row = module.weight.new_ones(1, module.in_features)
+        tried, mapped = module(row), functional.linear(row, module.weight, module.bias)
+    return isinstance(tried, Tensor) and tried.shape == mapped.shape and torch.allclose(tried, mapped, rtol=0.05)
 
 
 def _default_faults(odd: Mapping[str, nn.Module], adaptable: Iterable[str]) -> Iterator[Fault]:

@@ -59,4 +59,4 @@ def fetched(folder: Path) -> dict[str, Any]:
 
 def _unpack(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as files:
-        files.extractall(folder, filter="data")
+        files.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
