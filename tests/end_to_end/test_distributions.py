@@ -28,7 +28,8 @@ class Environment:
         self.folder = folder
         run(sys.executable, "-m", "venv", str(folder))
         self.python = folder / "bin" / "python"
-        self.site_packages = Path(run(str(self.python), "-c", "import site; print(*site.getsitepackages())").strip())
+        purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        self.site_packages = Path(run(str(self.python), "-c", purelib).strip())
 
     def install(self, wheels: Path) -> None:
         """Ours alone; nothing is asked of an index."""
