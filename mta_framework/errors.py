@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -228,12 +229,14 @@ def _is_disk_full(error: BaseException) -> bool:
 
 
 def error_text(error: BaseException) -> str:
-    """Describe a foreign error by type, message and source line, since commands show no traceback."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    line = f", in {Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame is not None else ""
-    return f"{type(error).__name__}: {error_message(error)}{line}"
+    """Describe a foreign error by type, message and source line, since commands show no traceback.
+
+    The line is the last one outside of this package, where there is one: a plugin's rather than what it called here.
+    """
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    foreign = [frame for frame in frames if Path(__file__).parent not in Path(frame[0]).parents]
+    lines = [f", in {Path(name).name}:{line}" for name, line in foreign[-1:] or frames[-1:]]
+    return f"{type(error).__name__}: {error_message(error)}{''.join(lines)}"
 
 
 def error_message(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,6 +76,7 @@ _ALWAYS = (
     _Rule("training.max_grad_norm", (1.0,)),
     _Rule("training.precision", ("bf16", "fp16")),
 )
+_TERMS = ("dsa", "hid")
 _ALIGNED = (
     _Rule("data.leading_character", ("any",), "any (authors' code)"),
     _Rule("alignment.spans.name", ("spacy_phrases",)),
@@ -83,11 +84,9 @@ _ALIGNED = (
     _Rule("alignment.importance.name", ("attention",)),
     _Rule("alignment.importance.params.padding_rows", (True,), "true (authors' code)"),
     _Rule("alignment.pooling", (None,), "that of importance"),
-    _Rule("alignment.terms.0.name", ("dsa",)),
     _Rule("alignment.terms.0.params.reduction", ("batch",), "batch (authors' code)"),
     _Rule("alignment.terms.0.params.weights", ("importance",)),
     _Rule("alignment.terms.0.params.max_spans", (None,), "all"),
-    _Rule("alignment.terms.1.name", ("hid",)),
     _Rule("alignment.terms.1.params.reduction", ("mean",), "mean (authors' code; the equation has a sum)"),
     _Rule("alignment.terms.1.params.weights", ("importance",)),
     _Rule("alignment.projection_learning_rate", (5e-4,)),
@@ -119,6 +118,7 @@ def settings(report: Report) -> tuple[Setting, ...]:
     Args:
         report: Of a run with training; of a spec alone, a report that has a name, the spec and its key layers.
     """
+    report = replace(report, spec=_with_sorted_terms(report.spec))
     family = _STUDENTS.get(str(_value(report.spec, "student.hub")))
     rules = [*_ALWAYS, *_of_models(report.spec, family), *_of_base_loss(report.spec)]
     rules += _ALIGNED if report.spec.get("alignment") else ()
@@ -202,11 +202,23 @@ def _of_base_loss(spec: Mapping[str, Any]) -> Iterator[_Rule]:
         yield _Rule("base_loss.params.temperature", (2.0,) if spec.get("alignment") else (5.0,))
 
 
+def _with_sorted_terms(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A spec whose alignment terms are in one order: a sum has none."""
+    if not (alignment := spec.get("alignment")):
+        return spec
+    terms = sorted(alignment["terms"], key=lambda term: (*_TERMS, term["name"]).index(term["name"]))
+    return {**spec, "alignment": {**alignment, "terms": terms}}
+
+
 def _counted(report: Report, family: str | None) -> Iterator[Setting]:
     """Settings that are no single field: key layers, sizes of the data sets."""
     if train := report.data.get("train"):
         here = f"{train.used:,} rows used, {train.left_out:,} left out, {train.cut_prompts:,} with a cut prompt"
         yield Setting("training set", here, "Dolly-15k, 11,435 rows used", _SAME if train.used == 11435 else "differs")
+    if alignment := report.spec.get("alignment"):
+        names = tuple(term["name"] for term in alignment["terms"])
+        here, paper = ", ".join(names), ", ".join(_TERMS)
+        yield Setting("alignment terms", here, paper, _SAME if names == _TERMS else "differs")
     if report.layer_pairs:
         yield _layers(report, family)
     if report.evaluation is not None:

@@ -92,7 +92,6 @@ DATA: Spec = {
     "max_prompt_length": 128,
     "long_prompts": "first_tokens",
     "add_special_tokens": False,
-    "leading_character": "any",
 }
 OPTIMISER: Spec = {"weight_decay": 0.01, "schedule": "cosine", "max_grad_norm": 1.0, "precision": "bf16"}
 EVALUATION: Spec = {
@@ -150,7 +149,7 @@ def student(run: str, name: str, pair: Pair, base: str, mta: bool) -> Spec:
         "seed": SEED,
         "teacher": {"run": f"{name}-teacher.json"},
         "student": {"hub": pair.student} | ({"lora": lora} if pair.lora else {}),
-        "data": DATA,
+        "data": DATA | ({"leading_character": "any"} if mta else {}),
         "base_loss": base_loss(pair, base, mta),
         "alignment": alignment(pair, base) if mta else None,
         "training": training | OPTIMISER | {"generation": {"engine": "transformers"}},

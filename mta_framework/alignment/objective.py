@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mta_framework.alignment.importance import CheckedImportance, token_weights
 from mta_framework.alignment.key_layer import LayerSides, SharedVocabulary, VisibleKeyLayer, layer_sides
-from mta_framework.errors import as_plugin_error, faults_at
+from mta_framework.errors import RunError, as_plugin_error, faults_at
 from mta_framework.interfaces import AlignmentTerm, ImportanceEstimator
 from mta_framework.types import Batch, LayerPair, LossTerm, LossTerms, ModelShape, States
 
@@ -67,6 +67,8 @@ class Alignment(nn.Module):
         for placed in self.terms:
             made = [placed.term.make_module(student, teacher) for _ in placed.key_layers]
             if modules := [module for module in made if module is not None]:
+                if len(set(modules)) < len(made):
+                    raise RunError(f"{placed.label} must make a new module for each key layer, or none at all")
                 self.term_modules[placed.term.NAME] = nn.ModuleList(modules)
         student_ids, teacher_ids = shared_vocabulary or (None, None)
         self._student_ids: Tensor | None
@@ -138,8 +140,7 @@ class Alignment(nn.Module):
     def _module(self, placed: PlacedTerm, pair: LayerPair) -> nn.Module | None:
         if placed.term.NAME not in self.term_modules:
             return None
-        modules = list(self.term_modules[placed.term.NAME].children())
-        return modules[placed.key_layers.index(pair)]
+        return list(self.term_modules[placed.term.NAME].children())[placed.key_layers.index(pair)]
 
     @torch.no_grad()
     def span_vectors(self, student: States, teacher: States, batch: Batch) -> list[tuple[Tensor, Tensor]]:

@@ -77,7 +77,9 @@ def require_terms(
         with collect_faults(faults), as_plugin_error(f"alignment term {term.NAME!r}"):
             with faults_at(f"alignment.terms.{index}"), torch.device("meta"):
                 chosen = tuple(term.key_layers(pairs))
-                term.make_module(student, teacher)
+                made = term.make_module(student, teacher)
+            if made is not None and not term.has_parameters and any(one.requires_grad for one in made.parameters()):
+                raise RunError(f"alignment term {term.NAME!r} makes parameters, but its has_parameters is false")
             if not chosen or not set(chosen) <= set(pairs):
                 raise RunError(
                     f"alignment term {term.NAME!r} must choose at least one of the key layers, and no others"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
-from mta_framework.errors import Fault, InputError, faults_at
+from mta_framework.errors import Fault, InputError, as_plugin_error, faults_at
 from mta_framework.interfaces import AlignmentTerm, BaseLoss, LayerMapper, SpanExtractor
 from mta_framework.spec.alignment import AlignmentSection
 from mta_framework.spec.document import shown
@@ -107,7 +107,8 @@ def span_faults(reading: RawSpec, spans: SpanExtractor | None, layers: LayerMapp
     """The fault of a layer mapper that asks for spans of a granularity that the extractor does not give."""
     if spans is None:
         return
-    lacking = sorted(set(layers.granularities) - set(spans.granularities)) if layers else []
+    with as_plugin_error(f"span extractor {spans.NAME!r} or the layer mapper"):
+        lacking = sorted(set(layers.granularities) - set(spans.granularities)) if layers else []
     if layers and lacking:
         problem = f"{layers.NAME} maps layers to spans that {spans.NAME} does not give (got {', '.join(lacking)})"
         expected = f"granularities that {spans.NAME} gives: {', '.join(spans.granularities)}"

@@ -105,7 +105,7 @@ class RunSpec(Section):
         if self.data.validation is None:
             yield from self._validation_missing()
         if self.alignment is None:
-            for name in ("parse", "processes", "cache_dir"):
+            for name in ("parse", "leading_character", "processes", "cache_dir"):
                 for contradiction in without_effect(
                     self.data, name, "", "without alignment, where no spans are parsed"
                 ):

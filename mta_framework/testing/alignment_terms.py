@@ -28,6 +28,11 @@ _SPANS: tuple[tuple[Span, ...], ...] = (
 )
 """Spans of the texts, one of which has none."""
 
+_NOT_A_SUM = (
+    "the sums over two parts of a batch do not add up to that over the whole: compute must return a sum over texts, "
+    "not a mean, and the value of a text must not depend on other texts or on padding"
+)
+
 _LENGTHS = (7, 5, 2, 6)
 
 _STUDENT_IDS, _TEACHER_IDS = torch.tensor([0, 2, 3, 7, 10]), torch.tensor([4, 0, 9, 1, 3])
@@ -81,7 +86,7 @@ class AlignmentTermContract(PluginContract):
     def test_it_says_whether_it_has_parameters(self, plugin: AlignmentTerm) -> None:
         module = plugin.make_module(self.STUDENT, self.TEACHER)
         trained = [] if module is None else [one for one in module.parameters() if one.requires_grad]
-        assert plugin.has_parameters == bool(trained)
+        assert plugin.has_parameters == bool(trained), "has_parameters must say whether make_module makes parameters"
 
     def test_it_chooses_some_of_the_key_layers(self, plugin: AlignmentTerm) -> None:
         chosen = plugin.key_layers(self.PAIRS)
@@ -95,7 +100,8 @@ class AlignmentTermContract(PluginContract):
             terms = alignment(student, self._teacher(texts), batch)
             assert len(terms) == len(plugin.key_layers(self.PAIRS))
             for term in terms:
-                assert term.sum.shape == ()
+                assert term.sum.shape == (), "compute must return a scalar: the sum over the texts"
+                assert term.sum.requires_grad, "the sum has no gradient: it is detached from the student"
                 assert term.sum.dtype == torch.float32
                 assert torch.isfinite(term.sum)
                 assert term.unit in batch.counts
@@ -124,7 +130,7 @@ class AlignmentTermContract(PluginContract):
                 parts.append(alignment(states, self._teacher(texts, part), cut))
             for index, term in enumerate(whole):
                 total = parts[0][index].sum + parts[1][index].sum
-                torch.testing.assert_close(total, term.sum)
+                torch.testing.assert_close(total, term.sum, msg=lambda text: f"{_NOT_A_SUM}\n{text}")
 
     def test_what_stands_on_padding_has_no_effect_and_no_gradient(self, plugin: AlignmentTerm) -> None:
         for texts in _data(plugin):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mta_framework.alignment import Alignment, WeightedTerm
@@ -93,8 +93,9 @@ def term_sums(
     teacher: States,
     batch: Batch,
     shared_vocabulary: tuple[Tensor, Tensor] | None = None,
+    modules: Sequence[nn.Module] | None = None,
 ) -> tuple[Tensor, ...]:
-    """Compute an alignment term on a micro-batch, with new modules and the same weight for all tokens of a text.
+    """Compute an alignment term on a micro-batch, with the same weight for all tokens of a text.
 
     A term that is fitted before the first step is fitted on this micro-batch.
 
@@ -105,6 +106,7 @@ def term_sums(
         teacher: States of the teacher, likewise.
         batch: Micro-batch with the spans of every granularity of the pairs.
         shared_vocabulary: What ``KeyLayer.shared_vocabulary`` is.
+        modules: Module of each key layer at which the term is computed; None: what ``make_module`` makes anew.
 
     Returns:
         The sum at each key layer at which the term is computed.
@@ -112,6 +114,8 @@ def term_sums(
     one, two = (ModelShape(max(states.layers), states.final_BTD.shape[-1]) for states in (student, teacher))
     terms = [WeightedTerm(term, 1.0)]
     alignment = Alignment(pairs, _Uniform(_Uniform.Params()), terms, one, two, shared_vocabulary=shared_vocabulary)
+    if modules is not None:
+        alignment.term_modules[term.NAME] = nn.ModuleList(modules)
     if term.num_texts:
         alignment.fit(alignment.terms[0], [(student, teacher, batch)])
     return tuple(entry.sum for entry in alignment(student, teacher, batch))

@@ -155,3 +155,16 @@ def test_script_refuses_what_is_no_training_run(check, tmp_path, capsys):
     (tmp_path / "report.json").write_bytes(report_json(Report("evaluation", {"name": "evaluation"})))
     assert check.main(tmp_path) == 2
     assert "is no training run" in capsys.readouterr().err
+
+
+def test_terms_are_compared_by_name_whatever_their_order(check):
+    spec = paper_specs()["gpt2-distillm-mta"]
+    dsa, hid = spec["alignment"]["terms"]
+
+    def differing(*terms):
+        rows = check.settings(reported({**spec, "alignment": {**spec["alignment"], "terms": list(terms)}}))
+        return [(row.name, row.here) for row in rows if row.verdict == "differs"]
+
+    assert differing(hid, dsa) == []
+    assert differing(dsa, {"name": "cka", "weight": 5.0, "params": {}}, hid) == [("alignment terms", "dsa, hid, cka")]
+    assert differing(dsa) == [("alignment terms", "dsa")]

@@ -25,8 +25,12 @@ class CKA(MeasuringLayerMapper):
     class Params(PluginParams):
         """Options."""
 
-        words: int = Field(1, ge=0, description="Number of key layers that compare words; they are the lowest ones.")
-        phrases: int = Field(2, ge=0, description="Number of key layers that compare phrases, above those of words.")
+        words: int = Field(
+            1, ge=0, le=1000, description="Number of key layers that compare words; they are the lowest ones."
+        )
+        phrases: int = Field(
+            2, ge=0, le=1000, description="Number of key layers that compare phrases, above those of words."
+        )
         texts: int = Field(64, ge=1, le=4096, description="Number of training texts on which the layers are compared.")
 
         @model_validator(mode="after")

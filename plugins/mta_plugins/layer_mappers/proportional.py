@@ -23,8 +23,12 @@ class Proportional(LayerMapper):
     class Params(PluginParams):
         """Options."""
 
-        words: int = Field(1, ge=0, description="Number of key layers that compare words; they are the lowest ones.")
-        phrases: int = Field(2, ge=0, description="Number of key layers that compare phrases, above those of words.")
+        words: int = Field(
+            1, ge=0, le=1000, description="Number of key layers that compare words; they are the lowest ones."
+        )
+        phrases: int = Field(
+            2, ge=0, le=1000, description="Number of key layers that compare phrases, above those of words."
+        )
         lowest_depth: float = Field(
             0.5, gt=0, le=1, description="Relative depth of the lowest key layer in the student."
         )
