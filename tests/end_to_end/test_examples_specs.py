@@ -120,11 +120,12 @@ def test_every_run_is_named_after_its_file() -> None:
 
 
 @pytest.mark.parametrize("name", STUDENTS)
-def test_paper_counterparts_differ_in_alignment_and_in_the_temperature_of_fdd(name: str) -> None:
+def test_paper_counterparts_differ_in_alignment_with_its_spans_and_in_the_temperature_of_fdd(name: str) -> None:
     plain, whole = read("paper", name), read("paper", f"{name}-mta")
     assert plain.pop("alignment") is None
     assert whole.pop("alignment") is not None
     assert plain.pop("name") != whole.pop("name")
+    assert whole["data"].pop("leading_character") == "any"
     if name.endswith("fdd"):
         assert plain["base_loss"]["params"].pop("temperature") == 5.0
         assert whole["base_loss"]["params"].pop("temperature") == 2.0
