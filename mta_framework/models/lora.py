@@ -67,7 +67,10 @@ def _last(name: str) -> str:
 
 
 def _is_plain(module: nn.Linear | Conv1D) -> bool:
-    """Whether it computes its linear map and nothing else; where its class has a method of its own, by trying it."""
+    """Whether it computes its linear map and nothing else; where its class has a method of its own, by trying it.
+
+    On the meta device, where there are no values, the form of the result decides.
+    """
     if type(module).forward in [kind.forward for kind in _LINEAR]:
         return True
     if not isinstance(module, nn.Linear):
@@ -75,7 +78,8 @@ def _is_plain(module: nn.Linear | Conv1D) -> bool:
     with torch.no_grad():
         row = module.weight.new_ones(1, module.in_features)
         tried, mapped = module(row), functional.linear(row, module.weight, module.bias)
-    return isinstance(tried, Tensor) and tried.shape == mapped.shape and torch.allclose(tried, mapped, rtol=0.05)
+    alike = isinstance(tried, Tensor) and tried.shape == mapped.shape
+    return alike and (tried.is_meta or torch.allclose(tried, mapped, rtol=0.05))
 
 
 def _default_faults(odd: Mapping[str, nn.Module], adaptable: Iterable[str]) -> Iterator[Fault]:

@@ -77,8 +77,6 @@ CASES = [
 ]
 REGISTRY = discover()
 OTHERS = [name for name in REGISTRY.names("base_losses") if name not in {base["name"] for base, _ in BASES.values()}]
-TERM_OPTIONS = {"hidden_mse": {"projection": "linear"}}
-"""Options of alignment terms that the models of the tests need."""
 
 
 @pytest.fixture
@@ -125,7 +123,7 @@ def test_every_other_base_loss_is_the_same_however_a_batch_is_cut(name, spec_dic
 def test_all_alignment_terms_are_the_same_however_a_batch_is_cut(spec_dict, write_spec, require_one_loss):
     names = REGISTRY.names("alignment_terms")
     layers = {"name": "proportional", "params": {"words": 3, "phrases": 0}}
-    terms = [{"name": name, "weight": 0.5, "params": TERM_OPTIONS.get(name, {})} for name in names]
+    terms = [{"name": name, "weight": 0.5} for name in names]
     training = {**spec_dict["training"], "max_steps": 1, "batch_size": 8}
     changes = {"training": training, "evaluation": None}
     changes["alignment"] = {**spec_dict["alignment"], "layers": layers, "terms": terms}

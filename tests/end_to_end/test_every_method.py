@@ -16,14 +16,12 @@ from mta_framework.training.trainer import DistillationTrainer
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_page")]
 REGISTRY = discover()
 TERMS = REGISTRY.names("alignment_terms")
-OPTIONS = {"hidden_mse": {"projection": "linear"}}
-"""Options of terms that the models of the tests need."""
 
 
 def with_all_terms(spec):
     """The alignment of a spec with three key layers of words and every term."""
     layers = {"name": "proportional", "params": {"words": 3, "phrases": 0}}
-    terms = [{"name": name, "weight": 0.5, "params": OPTIONS.get(name, {})} for name in TERMS]
+    terms = [{"name": name, "weight": 0.5} for name in TERMS]
     return {**spec["alignment"], "layers": layers, "terms": terms}
 
 

@@ -351,6 +351,19 @@ def test_lora_that_peft_refuses_is_a_fault_that_says_what_to_set(tokenizer, targ
     summarise_student(StudentSection(config=MAMBA, lora={"target_modules": proposed}), None, tokenizer)
 
 
+def test_lora_adapts_linear_modules_with_a_method_of_their_own_before_and_after_weights_are_read(
+    tiny, tokenizer, tmp_path
+):
+    tiny("falcon").save_pretrained(tmp_path / "falcon")
+    section = StudentSection(path=str(tmp_path / "falcon"), lora={"rank": 2})
+    student = load_student(section, None, tokenizer, seed=0)
+    trained = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+    adapted = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained}
+    assert adapted == {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}
+    summary = summarise_student(section, None, tokenizer)
+    assert summary.trainable == sum(parameter.numel() for parameter in trained.values())
+
+
 def test_lora_has_no_default_where_a_linear_module_computes_something_else(tiny, tokenizer, tmp_path):
     tiny("llama4").save_pretrained(tmp_path / "llama4")
     with pytest.raises(InputError) as raised:
