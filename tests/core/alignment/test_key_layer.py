@@ -7,6 +7,7 @@ import torch
 
 from mta_framework import AlignmentTerm, RunError
 from mta_framework.alignment import Alignment, WeightedTerm
+from mta_framework.runs.build import require_terms
 from mta_framework.types import LayerPair, ModelShape, States
 from mta_plugins.importance_estimators.uniform import Uniform
 
@@ -120,3 +121,17 @@ def test_shared_tokens_are_those_of_the_run_at_every_layer_and_none_at_all_are_r
     with pytest.raises(RunError, match=r"^the vocabularies of student and teacher share no token"):
         computed(Reader(lambda layer: layer.shared_vocabulary), make_batch, shared_vocabulary=(nothing, nothing))
     computed(Reader(lambda layer: None), make_batch, shared_vocabulary=(nothing, nothing))
+
+
+def test_one_module_for_several_key_layers_is_refused():
+    term, module = Reader(lambda layer: None), torch.nn.Linear(4, 6)
+    term.make_module = lambda student, teacher: module
+    with pytest.raises(RunError, match="'reader' must make a new module for each key layer, or none at all"):
+        Alignment(PAIRS, Uniform(Uniform.Params()), [WeightedTerm(term, 1.0)], ModelShape(3, 4), ModelShape(3, 6))
+
+
+def test_parameters_that_a_term_does_not_announce_are_refused():
+    term = Reader(lambda layer: None)
+    term.make_module = lambda student, teacher: torch.nn.Linear(student.hidden_size, teacher.hidden_size)
+    with pytest.raises(RunError, match="'reader' makes parameters, but its has_parameters is false"):
+        require_terms([term], PAIRS, ModelShape(3, 4), ModelShape(3, 6))
