@@ -1,7 +1,7 @@
 """Batch policies: each step trains on the data set's responses, or on responses written during training. No torch.
 
-A base loss takes the options of one of them as an option of its own, and returns ``self.params.batches.create()`` from
-its ``batch_policy``::
+A base loss takes the options of one of them as its option ``batches``, from which ``BaseLoss.batch_policy`` creates the
+policy::
 
     batches: Batches = Field(FixedBatches(), description="Texts that each step is trained on.")
 """

@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field, JsonValue
 from mta_framework.batch_policies.buffer import ReplayBuffer
 from mta_framework.batch_policies.on_policy import step_rng
 from mta_framework.errors import RunError
-from mta_framework.interfaces import BatchPolicy, PluginParams, Rollouts
+from mta_framework.interfaces import BatchPolicy, BatchPolicyOptions, Rollouts
 from mta_framework.types import Example, Progress
 
 
-class AdaptiveBatches(PluginParams):
+class AdaptiveBatches(BatchPolicyOptions):
     """Options of DistiLLM's policy: train on student responses the more often, the worse the validation loss gets."""
 
     policy: Literal["adaptive"] = Field(

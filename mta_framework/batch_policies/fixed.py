@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from mta_framework.interfaces import BatchPolicy, PluginParams
+from mta_framework.interfaces import BatchPolicy, BatchPolicyOptions
 
 
-class FixedBatches(PluginParams):
+class FixedBatches(BatchPolicyOptions):
     """Options of the policy that trains on the responses of the data set."""
 
     policy: Literal["fixed"] = Field("fixed", description="Train on the responses of the data set.")

@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from mta_framework.interfaces import BatchPolicy, PluginParams, Rollouts
+from mta_framework.interfaces import BatchPolicy, BatchPolicyOptions, Rollouts
 from mta_framework.types import Example, Progress
 
 
-class OnPolicyBatches(PluginParams):
+class OnPolicyBatches(BatchPolicyOptions):
     """Options of GKD's policy: at a share of the steps, train on responses that the student writes at that step."""
 
     policy: Literal["on_policy"] = Field(

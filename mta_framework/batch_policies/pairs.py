@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field, JsonValue, model_validator
 
 from mta_framework.errors import RunError
-from mta_framework.interfaces import BatchPolicy, PluginParams, Rollouts
+from mta_framework.interfaces import BatchPolicy, BatchPolicyOptions, Rollouts
 from mta_framework.types import Example, Progress, Responder
 
 
-class PairedBatches(PluginParams):
+class PairedBatches(BatchPolicyOptions):
     """Options of DistiLLM-2's policy: train on a teacher and a student response to every prompt."""
 
     policy: Literal["pairs"] = Field("pairs", description="Train on a teacher and a student response to every prompt.")

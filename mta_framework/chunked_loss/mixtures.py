@@ -89,6 +89,45 @@ def total_variation(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return (log_softmax(teacher_logits).exp() - log_softmax(student_logits).exp()).abs().sum(-1) / 2
 
 
+def interpolated_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, share: float) -> Tensor:
+    """Cross-entropy of the student to ``softmax((1 - t) z_q + t z_p)`` with t = ``share``, in nats.
+
+    Args:
+        student_logits: The student's logits z_q, (n, V).
+        teacher_logits: The teacher's logits z_p, (n, V).
+        share: The teacher's share t in the target, in [0, 1].
+
+    Returns:
+        One value per row, (n,), with gradient to the student's logits, but none through the target.
+
+    Source: TAID (Shing et al., ICLR 2025, arXiv 2501.16937).
+    """
+    target = (1 - share) * student_logits.detach() + share * teacher_logits
+    return -(target.softmax(-1) * log_softmax(student_logits)).sum(-1)
+
+
+def log_alpha_mixture(log_first: Tensor, log_second: Tensor, share: float, alpha: float) -> Tensor:
+    """Log of the alpha-mixture of two distributions x and y, ``(s x^c + (1 - s) y^c)^(1/c)`` scaled to a distribution.
+
+    Args:
+        log_first: Log-probabilities of x, (n, V).
+        log_second: Log-probabilities of y, (n, V).
+        share: Share s of x, in (0, 1).
+        alpha: With c = (1 - alpha) / 2; at -1 the mixture is arithmetic, at 1 geometric (``x^s y^(1 - s)``), at 3
+            harmonic. Close to 1, but not at it, it loses its precision.
+
+    Returns:
+        Log-probabilities, (n, V), with gradient to both.
+
+    Source: AMiD (Shin et al., ICLR 2026, arXiv 2510.15982).
+    """
+    power = (1 - alpha) / 2
+    if power == 0:
+        return log_softmax(share * log_first + (1 - share) * log_second)
+    powers = torch.logaddexp(power * log_first + math.log(share), power * log_second + math.log1p(-share))
+    return log_softmax(powers / power)
+
+
 def _kl(log_first: Tensor, log_second: Tensor) -> Tensor:
     return functional.kl_div(log_second, log_first, reduction="none", log_target=True).sum(-1)
 

@@ -15,7 +15,7 @@ from mta_framework.interfaces.alignment_terms import (
     TeacherNeed,
 )
 from mta_framework.interfaces.base_losses import BaseLoss
-from mta_framework.interfaces.batch_policies import BatchPolicy, Rollouts
+from mta_framework.interfaces.batch_policies import BatchPolicy, BatchPolicyOptions, Rollouts
 from mta_framework.interfaces.importance_estimators import ImportanceEstimator
 from mta_framework.interfaces.layer_mappers import LayerMapper, MeasuringLayerMapper
 from mta_framework.interfaces.metrics import Metric, PairwiseMetric
@@ -26,6 +26,7 @@ __all__ = [
     "AlignmentTerm",
     "BaseLoss",
     "BatchPolicy",
+    "BatchPolicyOptions",
     "ImportanceEstimator",
     "KeyLayer",
     "LayerMapper",

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
-from mta_framework.interfaces.batch_policies import BatchPolicy
+from mta_framework.interfaces.batch_policies import BatchPolicy, BatchPolicyOptions
 from mta_framework.interfaces.plugin import Plugin
 from mta_framework.types import Batch, LossTerms, ModelShape, Progress, States
 
@@ -67,8 +67,13 @@ class BaseLoss(Plugin):
         return ()
 
     def batch_policy(self) -> BatchPolicy | None:
-        """Create the batch policy of one run; None, the default: every step trains on the data set's responses."""
-        return None
+        """Create the batch policy of one run, by default that of the option ``batches``.
+
+        Returns:
+            None, also where there is no such option: every step trains on the data set's responses.
+        """
+        options = getattr(self.params, "batches", None)
+        return options.create() if isinstance(options, BatchPolicyOptions) else None
 
     def observe(self, values: Mapping[str, float]) -> None:
         """Receive the value of each term after every step; does nothing by default.

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
+from mta_framework.interfaces.plugin import PluginParams
 from mta_framework.types import Example, Progress, Responder
 
 
@@ -131,3 +132,11 @@ class BatchPolicy(ABC):
         Args:
             state: Value that ``state`` returned, after a round trip through JSON.
         """
+
+
+class BatchPolicyOptions(PluginParams):
+    """Base of the options of a batch policy, which a base loss takes as its option ``batches``."""
+
+    @abstractmethod
+    def create(self) -> BatchPolicy | None:
+        """Create the policy of one run; None: every step trains on the data set's responses."""

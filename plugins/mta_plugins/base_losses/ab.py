@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from mta_framework import BatchPolicy, PluginParams
+from mta_framework import PluginParams
 from mta_framework.batch_policies import Batches, FixedBatches
 from mta_framework.divergence_loss import DivergenceLoss
 
@@ -46,27 +46,7 @@ class AB(DivergenceLoss):
 
     params: Params
 
-    def batch_policy(self) -> BatchPolicy | None:
-        """The policy of the option ``batches``."""
-        return self.params.batches.create()
-
     def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        from mta_framework.chunked_loss import log_softmax
+        from mta_framework.chunked_loss import alpha_beta
 
-        a, b = self.params.alpha, self.params.beta
-        log_p, log_q = log_softmax(teacher_logits), log_softmax(student_logits)
-        ratio = log_q - log_p
-        if a == 0 and b == 0:
-            return ratio.square().sum(-1) / 2
-        if a == 0:
-            values = (b * log_q).exp() * (b * ratio - 1) + (b * log_p).exp()
-            return values.sum(-1) / b**2
-        if b == 0:
-            values = (a * log_p).exp() * (-a * ratio - 1) + (a * log_q).exp()
-            return values.sum(-1) / a**2
-        if a + b == 0:
-            values = a * ratio + (-a * ratio).exp() - 1
-            return values.sum(-1) / a**2
-        both, sums = (a * log_p + b * log_q).exp(), a + b
-        values = both - a / sums * (sums * log_p).exp() - b / sums * (sums * log_q).exp()
-        return -values.sum(-1) / (a * b)
+        return alpha_beta(student_logits, teacher_logits, self.params.alpha, self.params.beta)

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from mta_framework import CHUNKS, TOKENS, BaseLoss, Batch, LossTerm, LossTerms, PluginParams, Progress, States
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_EPSILON = 1e-6
-"""Subtracted from scaled log-probabilities, as in the authors' code: no chunk is certain."""
 
 
 class ALM(BaseLoss):
@@ -44,56 +36,14 @@ class ALM(BaseLoss):
     params: Params
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
-        """Compute the terms ``alm`` and, if its factor is not 0, ``alm_cross_entropy``.
-
-        The heads are applied twice: the gradient of a token depends on the likelihood of its whole chunk.
-        """
+        """Compute the terms ``alm`` and, if its factor is not 0, ``alm_cross_entropy``."""
         from mta_framework import chunked_loss
 
         assert teacher is not None
-        log_q = _log_likelihoods(student, batch, batch.matched_R)
-        log_p = _log_likelihoods(teacher, batch.teacher or batch, batch.matched_R)
-        value, slope = _divergence(log_q, log_p, self.params.temperature)
-        slope_N = slope if batch.chunk_N is None else _with_zero(slope)[batch.chunk_N]
-        inputs = chunked_loss.select_supervised(student, batch)
-        linear = chunked_loss.chunked_sum(_weighted, inputs, None, batch.target_N, slope_N)
-        unit = TOKENS if batch.chunk_N is None else CHUNKS
-        terms = (LossTerm(self.NAME, linear + (value.to(linear.dtype) - linear).detach(), unit),)
+        matching = chunked_loss.likelihood_matching_sum(student, teacher, batch, self.params.temperature)
+        terms = (LossTerm(self.NAME, matching, TOKENS if batch.chunk_N is None else CHUNKS),)
         if self.params.cross_entropy == 0:
             return terms
+        inputs = chunked_loss.select_supervised(student, batch)
         total = chunked_loss.chunked_sum(chunked_loss.cross_entropy, inputs, None, batch.target_N)
         return *terms, LossTerm(f"{self.NAME}_cross_entropy", total, TOKENS, self.params.cross_entropy)
-
-
-def _log_likelihoods(states: States, batch: Batch, matched_R: Tensor | None) -> Tensor:
-    """Log-probability of the tokens of each chunk, of each token if the tokenizer is shared; float64, no gradient."""
-    from mta_framework import chunked_loss
-
-    inputs = chunked_loss.select_supervised(states, batch)
-    log_prob_N = -chunked_loss.chunked_values(chunked_loss.cross_entropy, inputs, None, batch.target_N).double()
-    if batch.chunk_N is None or matched_R is None:
-        return log_prob_N
-    return log_prob_N.new_zeros(len(matched_R) + 1).index_add(0, batch.chunk_N, log_prob_N)[:-1]
-
-
-def _divergence(log_q: Tensor, log_p: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The sum over chunks, and its derivative by each of ``log_q``."""
-    import torch
-
-    log_small_q, log_small_p = (log_x.clamp_max(0) / temperature - _EPSILON for log_x in (log_q, log_p))
-    small_p, rest_q, rest_p = log_small_p.exp(), -torch.expm1(log_small_q), -torch.expm1(log_small_p)
-    values = small_p * (log_small_p - log_small_q) + rest_p * (rest_p / rest_q).log()
-    return temperature * values.sum(), (rest_p - rest_q) / rest_q
-
-
-def _with_zero(slope_R: Tensor) -> Tensor:
-    """A further entry for tokens that belong to no chunk."""
-    from torch.nn.functional import pad
-
-    return pad(slope_R, (0, 1))
-
-
-def _weighted(student_logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    from mta_framework import chunked_loss
-
-    return -weights.to(student_logits.dtype) * chunked_loss.cross_entropy(student_logits, targets)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from mta_framework import BatchPolicy, PluginParams
+from mta_framework import PluginParams
 from mta_framework.batch_policies import Batches, FixedBatches
 from mta_framework.divergence_loss import DivergenceLoss
 
@@ -50,20 +49,10 @@ class AMiD(DivergenceLoss):
 
     params: Params
 
-    def batch_policy(self) -> BatchPolicy | None:
-        """The policy of the option ``batches``."""
-        return self.params.batches.create()
-
     def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        import torch
-
-        from mta_framework.chunked_loss import log_softmax
+        from mta_framework.chunked_loss import log_alpha_mixture, log_softmax
 
         log_p, log_q = log_softmax(teacher_logits), log_softmax(student_logits)
         itself, other = (log_p, log_q) if self.params.divergence == "forward" else (log_q, log_p)
-        skew, power = self.params.skew, (1 - self.params.alpha) / 2
-        if power == 0:
-            mixture = skew * itself + (1 - skew) * other
-        else:
-            mixture = torch.logaddexp(power * itself + math.log(skew), power * other + math.log1p(-skew)) / power
-        return (itself.exp() * (itself - log_softmax(mixture))).sum(-1)
+        mixture = log_alpha_mixture(itself, other, self.params.skew, self.params.alpha)
+        return (itself.exp() * (itself - mixture)).sum(-1)

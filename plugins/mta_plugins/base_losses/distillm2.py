@@ -13,7 +13,6 @@ from mta_framework import (
     TEXTS_BY_STUDENT,
     BaseLoss,
     Batch,
-    BatchPolicy,
     LossTerm,
     LossTerms,
     PluginParams,
@@ -90,10 +89,6 @@ class DistiLLM2(BaseLoss):
     def __init__(self, params: Params):
         super().__init__(params)
         self._leads = _Leads()
-
-    def batch_policy(self) -> BatchPolicy | None:
-        """The policy that writes a pair of responses to every prompt."""
-        return self.params.batches.create()
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """Compute the terms ``distillm2_teacher`` and ``distillm2_student``, in nats per response of that kind.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mta_framework import BatchPolicy, PluginParams
+from mta_framework import PluginParams
 from mta_framework.batch_policies import Batches, OnPolicyBatches
 from mta_framework.divergence_loss import DivergenceLoss
 
@@ -40,10 +40,6 @@ class EOPD(DivergenceLoss):
         batches: Batches = Field(OnPolicyBatches(fraction=1.0), description="Texts that each step is trained on.")
 
     params: Params
-
-    def batch_policy(self) -> BatchPolicy | None:
-        """The policy of the option ``batches``."""
-        return self.params.batches.create()
 
     def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         from mta_framework.chunked_loss import log_softmax

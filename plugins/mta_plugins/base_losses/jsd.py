@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from mta_framework import BatchPolicy, PluginParams
+from mta_framework import PluginParams
 from mta_framework.batch_policies import Batches, FixedBatches
 from mta_framework.divergence_loss import DivergenceLoss
 
@@ -45,10 +45,6 @@ class JSD(DivergenceLoss):
             return self
 
     params: Params
-
-    def batch_policy(self) -> BatchPolicy | None:
-        """The policy of the option ``batches``."""
-        return self.params.batches.create()
 
     def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         from mta_framework import chunked_loss

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework import TOKENS, BaseLoss, Batch, LossTerm, LossTerms, PluginParams, Progress, States
 from mta_framework.batch_policies import Batches, FixedBatches
 
 if TYPE_CHECKING:
@@ -45,10 +45,6 @@ class KL(BaseLoss):
         batches: Batches = Field(FixedBatches(), description="Texts that each step is trained on.")
 
     params: Params
-
-    def batch_policy(self) -> BatchPolicy | None:
-        """The policy of the option ``batches``."""
-        return self.params.batches.create()
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """Compute the term ``kl``, in nats per supervised token."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from mta_framework import BaseLoss, Batch, BatchPolicy, LossTerms, PluginParams, Progress, States
+from mta_framework import BaseLoss, Batch, LossTerms, PluginParams, Progress, States
 from mta_framework.batch_policies import Batches, FixedBatches
 
 
@@ -27,10 +27,6 @@ class NoBaseLoss(BaseLoss):
         batches: Batches = Field(FixedBatches(), description="Texts that each step is trained on.")
 
     params: Params
-
-    def batch_policy(self) -> BatchPolicy | None:
-        """The policy of the option ``batches``."""
-        return self.params.batches.create()
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """Return no terms."""

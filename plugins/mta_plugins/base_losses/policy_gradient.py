@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
-from mta_framework import TOKENS, BaseLoss, Batch, BatchPolicy, LossTerm, LossTerms, PluginParams, Progress, States
+from mta_framework import TOKENS, BaseLoss, Batch, LossTerm, LossTerms, PluginParams, Progress, States
 from mta_framework.batch_policies import AdaptiveBatches, OnPolicyBatches
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class PolicyGradient(BaseLoss):
@@ -39,10 +36,6 @@ class PolicyGradient(BaseLoss):
 
     params: Params
 
-    def batch_policy(self) -> BatchPolicy | None:
-        """The policy of the option ``batches``."""
-        return self.params.batches.create()
-
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """Compute the term ``policy_gradient`` per supervised token."""
         import torch
@@ -50,21 +43,9 @@ class PolicyGradient(BaseLoss):
         from mta_framework import chunked_loss
 
         assert teacher is not None
-        written = batch.log_prob_N
-        if written is None:
-            written = torch.full_like(batch.target_N, torch.nan, dtype=torch.float32)
+        written_N = batch.log_prob_N
+        if written_N is None:
+            written_N = torch.full_like(batch.target_N, torch.nan, dtype=torch.float32)
         inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
-        return (LossTerm(self.NAME, chunked_loss.chunked_sum(_values, *inputs, batch.target_N, written), TOKENS),)
-
-
-def _values(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, written: Tensor) -> Tensor:
-    import torch
-
-    from mta_framework.chunked_loss import log_softmax
-
-    log_q = log_softmax(student_logits)
-    difference = log_q - log_softmax(teacher_logits)
-    log_q_y, difference_y = (values.gather(-1, targets[:, None]).squeeze(-1) for values in (log_q, difference))
-    is_known = ~written.isnan()
-    ratio = (log_q_y - torch.where(is_known, written, log_q_y.detach())).exp()
-    return torch.where(is_known, ratio * difference_y.detach(), (log_q.exp() * difference).sum(-1))
+        total = chunked_loss.chunked_sum(chunked_loss.sampled_reverse_kl, *inputs, batch.target_N, written_N)
+        return (LossTerm(self.NAME, total, TOKENS),)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, JsonValue, model_validator
 
-from mta_framework import Batch, BatchPolicy, LossTerms, PluginParams, Progress, States
+from mta_framework import Batch, LossTerms, PluginParams, Progress, States
 from mta_framework.batch_policies import Batches, FixedBatches
 from mta_framework.divergence_loss import DivergenceLoss
 
@@ -50,31 +50,25 @@ class TAID(DivergenceLoss):
 
     def __init__(self, params: Params):
         super().__init__(params)
-        self._share = params.start
+        self._share = self._linear = params.start
         self._decrease = 0.0
         self._previous: float | None = None
-        self._done = 0.0
-
-    def batch_policy(self) -> BatchPolicy | None:
-        """The policy of the option ``batches``."""
-        return self.params.batches.create()
 
     def compute(self, student: States, teacher: States | None, batch: Batch, progress: Progress) -> LossTerms:
         """Compute the term ``taid``, in nats per supervised token, for the present target."""
-        self._done = progress.step / progress.total_steps
+        start, end = self.params.start, self.params.end
+        self._linear = start + (end - start) * (progress.step / progress.total_steps)
         return super().compute(student, teacher, batch, progress)
 
     def observe(self, values: Mapping[str, float]) -> None:
         """Move the target, given the loss of the step."""
-        loss, previous, params = values[self.NAME], self._previous, self.params
+        loss, params = values[self.NAME], self.params
+        if self._previous is not None:
+            relative = (self._previous - loss) / (self._previous + 1e-15)
+            self._decrease = params.momentum * self._decrease + (1 - params.momentum) * relative
+            step = params.rate * (1 - self._share) / (1 + math.exp(-self._decrease))
+            self._share = min(params.end, max(self._linear, self._share + step))
         self._previous = loss
-        if previous is None:
-            return
-        relative = (previous - loss) / (previous + 1e-15)
-        self._decrease = params.momentum * self._decrease + (1 - params.momentum) * relative
-        step = params.rate * (1 - self._share) / (1 + math.exp(-self._decrease))
-        linear = params.start + (params.end - params.start) * self._done
-        self._share = min(params.end, max(linear, self._share + step))
 
     def state(self) -> JsonValue:
         """The target's share of the teacher, and what its next step depends on."""
@@ -85,7 +79,6 @@ class TAID(DivergenceLoss):
         self._share, self._decrease, self._previous = state["share"], state["decrease"], state["previous"]
 
     def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        from mta_framework.chunked_loss import log_softmax
+        from mta_framework.chunked_loss import interpolated_cross_entropy
 
-        target = (1 - self._share) * student_logits.detach() + self._share * teacher_logits
-        return -(target.softmax(-1) * log_softmax(student_logits)).sum(-1)
+        return interpolated_cross_entropy(student_logits, teacher_logits, self._share)
