@@ -10,9 +10,10 @@ import hashlib
 import json
 import logging
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         content: Bytes, or text, which is encoded as UTF-8.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         bring_to_disk(temporary)
@@ -205,6 +206,7 @@ class Shards:
         self._cache = cache
         self._setting = setting
         self._seen: set[Path] = set()
+        self._cleaned = False
 
     def read_new(self) -> Iterator[pa.Table]:
         """Read the tables that this object has neither read nor written yet.
@@ -217,43 +219,40 @@ class Shards:
         Raises:
             RunError: The folder cannot be created.
         """
-        self._make()
-        for path in sorted(set(self._folder.glob("*.arrow")) - self._seen, key=_age):
-            if (table := self._read(path)) is not None:
+        with self._writing("create"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        for path in shard_files(self._folder):
+            if path not in self._seen and (table := self._read(path)) is not None:
                 self._seen.add(path)
                 yield table
 
-    def add(self, table: pa.Table) -> None:
+    def add(self, table: pa.Table) -> Path:
         """Write a table as a new file, complete or not at all.
+
+        Returns:
+            The file.
 
         Raises:
             RunError: The folder cannot be created or written to.
         """
-        import pyarrow as pa
-
-        self._make()
-        temporary = self._folder / f".{uuid.uuid4().hex}.part"
-        try:
-            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
-            with pa.memory_map(str(temporary)) as source:
-                path = self._folder / f"{_digest(source)}.arrow"
-            os.replace(temporary, path)
-            self._seen.add(path)
-        except OSError as error:
-            raise self._failure("write to", error) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _make(self) -> None:
-        try:
+        with self._writing("create"):
             self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._failure("create", error) from error
+        with self._writing("write to"):
+            if not self._cleaned:
+                for leftover in leftovers(self._folder):
+                    leftover.unlink(missing_ok=True)
+                self._cleaned = True
+            path = _write_shard(self._folder, table)
+        self._seen.add(path)
+        return path
 
-    def _failure(self, doing: str, error: OSError) -> RunError:
-        problem = f"cannot {doing} {self._folder} ({refusal(error, self._folder)}); make room, or set {self._setting}"
-        return RunError(f"{self._cache}: {problem}")
+    @contextmanager
+    def _writing(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            problem = f"cannot {doing} {self._folder} ({refusal(error, self._folder)})"
+            raise RunError(f"{self._cache}: {problem}; make room, or set {self._setting}") from error
 
     def _read(self, path: Path) -> pa.Table | None:
         import pyarrow as pa  # slow to import, and not needed to write JSON
@@ -271,6 +270,36 @@ class Shards:
         except OSError as error:  # the file may be intact all the same
             _log.warning("%s: %s cannot be read and is left out (%s)", self._cache, path, error)
         return None
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Return the Arrow files of a cache folder, oldest first; none where there is no folder."""
+    return sorted(folder.glob("*.arrow"), key=_age)
+
+
+ABANDONED_SECONDS = 3600.0
+"""Age from which on a temporary file counts as left by a process that was killed: writing one takes seconds."""
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Return the temporary files of a cache folder that a process which was killed has left."""
+    return [path for path in folder.glob(".*.part") if time.time() - _age(path)[0] / 1e9 > ABANDONED_SECONDS]
+
+
+def _write_shard(folder: Path, table: pa.Table) -> Path:
+    import pyarrow as pa
+
+    temporary = folder / f".{uuid.uuid4().hex}.part"
+    try:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        with pa.memory_map(str(temporary)) as source:
+            path = folder / f"{_digest(source)}.arrow"
+        bring_to_disk(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
 
 
 def _age(path: Path) -> tuple[int, str]:

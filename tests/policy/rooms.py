@@ -22,6 +22,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "spans": "errors interfaces storage types",
         "models": "errors spec storage timers types",
         "data": "errors interfaces models spans spec storage timers types",
+        "teacher_cache": "errors storage",
         "alignment": "errors interfaces models types",
         "generation": "distributed errors models spec",
         "training": (
