@@ -10,23 +10,28 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from mta_framework.errors import Fault, InputError
+from mta_framework.models.attention_choice import attention_option
 from mta_framework.models.decoder import blocks_of, shape_of
+from mta_framework.spec.model_options import Attention
 
 _WHERE = "student.teacher_layers"
 
 
-def select_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+def select_layers(
+    teacher: PreTrainedModel, layers: Sequence[int], attention: Attention | None = None
+) -> PreTrainedModel:
     """Copy a teacher to float32 with the given decoder blocks only; embeddings, final norm and head are copied too.
 
     Args:
         teacher: Teacher in any dtype; a bfloat16 teacher gives weights rounded to bfloat16.
         layers: 1-based indices of the blocks to keep, ascending.
+        attention: Implementation of the student's attention; None: transformers' choice.
 
     Raises:
         InputError: A layer is beyond the teacher's depth, or blocks of the architecture cannot be left out.
     """
     config = select_config_layers(teacher.config, layers)
-    student = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    student = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **attention_option(attention))
     prefix = f"{blocks_of(teacher)[0]}."
     new_index = {str(layer - 1): str(index) for index, layer in enumerate(layers)}
     weights = {}

@@ -11,11 +11,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import Fault, InputError
+from mta_framework.models.attention_choice import attention_option
 from mta_framework.models.configs import config_faults_at, fresh_config, read_config
 from mta_framework.models.layer_selection import select_layers
 from mta_framework.models.lora import add_lora
 from mta_framework.models.sources import ModelSource, loading_faults_at, local_model, model_source
 from mta_framework.models.tokenizers import check_vocabulary
+from mta_framework.spec.model_options import Attention
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 from mta_framework.spec.training import DTYPE_OF_PRECISION
@@ -47,7 +49,7 @@ def load_teacher(section: TeacherSection, run_student_folder: Path | None, dtype
     else:
         source = model_source(section, "teacher")
     assert source is not None, "teacher.run goes with run_student_folder"
-    return frozen(source, dtype)
+    return frozen(source, dtype, attention=section.attention)
 
 
 def load_student(
@@ -81,22 +83,25 @@ def student_field(section: StudentSection) -> str:
     return next(f"student.{name}" for name in ("hub", "path", "config", "teacher_layers") if getattr(section, name))
 
 
-def frozen(source: ModelSource, dtype: str, device: torch.device | str = "cpu") -> PreTrainedModel:
+def frozen(
+    source: ModelSource, dtype: str, device: torch.device | str = "cpu", *, attention: Attention | None = None
+) -> PreTrainedModel:
     """Load a pretrained model in evaluation mode, without gradients.
 
     Args:
         source: The model.
         dtype: Dtype of the loaded weights, e.g. ``bfloat16``.
         device: Device that the model is moved to.
+        attention: Implementation of attention; None: transformers' choice.
 
     Raises:
         InputError: The model could not be loaded, or lacks weights that transformers would initialise at random.
     """
-    model = pretrained(source, getattr(torch, dtype)).eval().requires_grad_(False)
+    model = pretrained(source, getattr(torch, dtype), attention).eval().requires_grad_(False)
     return model.to(device)  # type: ignore[arg-type]
 
 
-def pretrained(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
+def pretrained(source: ModelSource, dtype: torch.dtype, attention: Attention | None = None) -> PreTrainedModel:
     """Load a pretrained causal language model with plain weights; quantised GGUF weights are dequantised.
 
     Only safetensors and GGUF files are read, and no code that comes with the model is run.
@@ -104,11 +109,13 @@ def pretrained(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     Args:
         source: The model.
         dtype: Dtype of the loaded weights.
+        attention: Implementation of attention; None: transformers' choice.
 
     Raises:
         InputError: The model could not be loaded, or lacks weights that transformers would initialise at random.
     """
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    options |= attention_option(attention)
     if source.gguf_file is not None:
         del options["use_safetensors"]
         options |= _expanded()
@@ -133,13 +140,13 @@ def _plain_student(
     if section.config is not None:
         config = fresh_config(section.config, tokenizer)
         with config_faults_at(student_field(section)):
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32, **attention_option(section.attention))
     if section.teacher_layers is not None:
         assert teacher is not None, "the spec refuses teacher_layers without a teacher"
-        return select_layers(teacher, section.teacher_layers)
+        return select_layers(teacher, section.teacher_layers, section.attention)
     source = model_source(section, "student")
     assert source is not None
-    return pretrained(source, torch.float32)
+    return pretrained(source, torch.float32, section.attention)
 
 
 def _expanded() -> dict[str, object]:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, FaultList, InputError
+from mta_framework.models.attention_choice import attention_fault
 from mta_framework.models.configs import config_end_ids, config_faults_at, fresh_config, read_config, read_end_ids
 from mta_framework.models.decoder import blocks_of, head_of, shape_of
 from mta_framework.models.forward_check import check_decoder, check_forward
@@ -74,6 +75,8 @@ def summarise_teacher(section: TeacherSection, run_student: ModelSummary | None,
     with config_faults_at(where):
         model = _on_meta_device(config, dtype, where)
     _require_causal(model, where)
+    if fault := attention_fault(model, section.attention, "teacher"):
+        raise InputError([fault])
     head_of(model, where)
     check_decoder(model, where)
     return ModelSummary(shape_of(config), _count(model), 0, dtype, config, end_ids, where, _blocks_problem(model))
@@ -100,9 +103,8 @@ def summarise_student(
     _require_causal(model, where)
     head_of(model, where)
     check_decoder(model, where)
-    fault = check_vocabulary(tokenizer, model, where)
-    if fault:
-        raise InputError([fault])
+    faults = [attention_fault(model, section.attention, "student"), check_vocabulary(tokenizer, model, where)]
+    FaultList(fault for fault in faults if fault).raise_any()
     student: nn.Module = add_lora(model, section.lora) if section.lora is not None else model
     counts = _count(student), _count(student, trainable=True)
     return ModelSummary(shape_of(config), *counts, "float32", config, end_ids, where, _blocks_problem(model))

@@ -184,7 +184,7 @@ class RunModels:
             InputError: The student cannot be loaded.
         """
         dtype = DTYPE_OF_PRECISION[self._spec.training.precision]
-        return frozen(local_model(folder, str(folder)), dtype, self._device)
+        return frozen(local_model(folder, str(folder)), dtype, self._device, attention=self._spec.student.attention)
 
     def _load_teacher(self, section: TeacherSection, dtype: str) -> PreTrainedModel:
         return load_teacher(section, self._teacher_folder, dtype)

@@ -137,3 +137,23 @@ def tracker_faults(reading: RawSpec, draft: RunSpec) -> Iterator[Fault]:
         if find_spec(name) is None:
             where, expected = reading.where(("training", "trackers", i)), "a tracker that is installed"
             yield Fault(where, f"is not installed (got {name!r})", expected, f"Leave it out, or: pip install {name}.")
+
+
+def needed_packages(spec: RunSpec) -> Iterator[tuple[str, str, str]]:
+    """Yield the settings that need an optional package: dotted field, value, and name of the package."""
+    if spec.training.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
+        yield "training.optimizer", spec.training.optimizer, "bitsandbytes"
+    for name, section in (("student", spec.student), ("teacher", spec.teacher)):
+        if section is not None and section.attention == "flash_attention_2":
+            yield f"{name}.attention", section.attention, "flash_attn"
+
+
+def package_faults(reading: RawSpec, draft: RunSpec) -> Iterator[Fault]:
+    """One fault for every setting whose package is not installed."""
+    for field, value, package in needed_packages(draft):
+        key_path = tuple(field.split("."))
+        # Without flash_attn, transformers would fetch a kernel from the hub and run it.
+        if reading.sound(*key_path) and find_spec(package) is None:
+            problem = f"needs the package {package}, which is not installed (got {value!r})"
+            hint = f"Choose another, or: pip install {package.replace('_', '-')}."
+            yield Fault(reading.where(key_path), problem, "a setting that the installed packages offer", hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from transformers import PreTrainedConfig
 
@@ -32,6 +32,23 @@ def length_faults(spec: RunSpec, run_models: RunModels) -> list[Fault]:
             problem = f"is more than the {name} has positions (got {spec.data.max_length})"
             faults.append(Fault("data.max_length", problem, f"at most {positions}", "Lower it, or take another model."))
     return faults
+
+
+def gpu_faults(spec: RunSpec) -> Iterator[Fault]:
+    """Yield a fault for every setting that needs a GPU, where there is none."""
+    if processes().device.type != "cpu":
+        return
+    attention = "flash_attention_2", "sdpa or eager on a CPU", "Use one of these"
+    for where, value, needing, expected, hint in (
+        # torch scales gradients, which fp16 needs, only on accelerators.
+        ("training.precision", spec.training.precision, "fp16", "fp32 or bf16 on a CPU", "Use bf16 or fp32"),
+        ("training.optimizer", spec.training.optimizer, "paged_adamw_8bit", "adamw_8bit on a CPU", "Use it"),
+        ("student.attention", spec.student.attention, *attention),
+        ("teacher.attention", spec.teacher and spec.teacher.attention, *attention),
+    ):
+        if value == needing:
+            problem = f"needs a GPU, and there is none (got {value!r})"
+            yield Fault(where, problem, expected, f"{hint}, or a machine with a GPU.")
 
 
 def block_faults(run_models: RunModels) -> list[Fault]:

@@ -24,6 +24,8 @@ from mta_framework.interfaces import (
 from mta_framework.registry import Registered, Registry, missing_fault, parts_of
 from mta_framework.runs.checks import (
     alignment_faults,
+    needed_packages,
+    package_faults,
     policy_faults,
     span_faults,
     teacher_faults,
@@ -62,7 +64,7 @@ class BoundRun:
         other_losses: Names of the installed base losses that need no vocabulary shared by teacher and student.
         providers: Dotted name of each plugin section -> distribution and version, or file, that provides its plugin.
         answer_metric: Metric of generated answers that the best checkpoint is chosen by; None where there is none.
-        packages: Distributions that its plugins depend on (``Plugin.PACKAGES``).
+        packages: Distributions that its plugins (``Plugin.PACKAGES``) and settings depend on.
     """
 
     path: Path
@@ -144,6 +146,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     faults += term_faults(reading, draft, terms)
     faults += missing_locations(reading)
     faults += tracker_faults(reading, draft)
+    faults += package_faults(reading, draft)
     teacher = _bind_teacher(reading, draft, registry, (*above, reading.path), faults)
     if faults:
         raise InputError(faults)
@@ -151,7 +154,9 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     assert base_loss is not None
     other_losses = tuple(name for name in registry.names("base_losses") if _needs_no_vocabulary(registry, name))
     created = (base_loss, spans, importance, pooling, layers, terms, metrics)
-    known = (teacher, other_losses, plugins.providers, answer_metric, plugins.packages)
+    of_settings = [package for _, _, package in needed_packages(reading.spec)]
+    packages = tuple(dict.fromkeys([*plugins.packages, *of_settings]))
+    known = (teacher, other_losses, plugins.providers, answer_metric, packages)
     return BoundRun(reading.path, reading.spec, *created, *known)
 
 

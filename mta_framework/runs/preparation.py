@@ -28,6 +28,7 @@ from mta_framework.runs.manifest import input_faults
 from mta_framework.runs.model_checks import (
     block_faults,
     evaluation_faults,
+    gpu_faults,
     joint_memory_fault,
     length_faults,
     tokenizer_faults,
@@ -38,9 +39,10 @@ from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.resume import require_same_evaluation
 from mta_framework.runs.validation_answers import AnswerPrompts, answer_prompts
 from mta_framework.spec.run import RunSpec
-from mta_framework.training.arguments import precision_fault
 from mta_framework.training.train import sampler_for
 from mta_framework.types import LayerPair
+
+_ENGINE = "training.generation.engine"
 
 
 @dataclass(frozen=True)
@@ -172,10 +174,10 @@ def summarised_models(bound: BoundRun) -> RunModels:
 def _setting_faults(bound: BoundRun) -> list[Fault]:
     """Faults of settings that this machine cannot follow."""
     section = bound.spec.training
-    faults = [precision_fault(section)]
-    if section.generation is not None:
-        faults.append(engine_fault(section.generation.engine, "training.generation.engine"))
-    return [fault for fault in faults if fault]
+    faults = list(gpu_faults(bound.spec))
+    if section.generation is not None and (fault := engine_fault(section.generation.engine, _ENGINE)):
+        faults.append(fault)
+    return faults
 
 
 def _evaluated_configs(bound: BoundRun, run_models: RunModels) -> list[PreTrainedConfig]:

@@ -102,6 +102,7 @@ class RunSpec(Section):
                     f"at most {room}, the room after a prompt of {self.data.max_prompt_length} tokens",
                     "Lower it, or raise data.max_length.",
                 )
+        yield from self._flash_in_float32()
         if self.data.validation is None:
             yield from self._validation_missing()
         if self.alignment is None:
@@ -110,6 +111,23 @@ class RunSpec(Section):
                     self.data, name, "", "without alignment, where no spans are parsed"
                 ):
                     yield replace(contradiction, at=f"data.{name}", involved=(f"data.{name}", "alignment"))
+
+    def _flash_in_float32(self) -> Iterator[Contradiction]:
+        half = self.training.precision != "fp32"
+        in_half: dict[str, tuple[StudentSection | TeacherSection, bool, tuple[str, ...]]]
+        in_half = {"student": (self.student, half, ())}
+        if self.teacher is not None:
+            teacher_half = half if self.teacher.dtype == "auto" else self.teacher.dtype != "float32"
+            in_half["teacher"] = self.teacher, teacher_half, ("teacher.dtype",)
+        for name, (section, computes_in_half, involved) in in_half.items():
+            if section.attention == "flash_attention_2" and not computes_in_half:
+                yield Contradiction(
+                    f"{name}.attention",
+                    (f"{name}.attention", "training.precision", *involved),
+                    f"computes in 16 bit only, and the {name} in 32 (got 'flash_attention_2')",
+                    "sdpa or eager, or 16 bit",
+                    "Choose one of these, or set training.precision to bf16.",
+                )
 
     def _validation_missing(self) -> Iterator[Contradiction]:
         for contradiction in without_effect(self.training, "eval_steps", "", "without data.validation"):

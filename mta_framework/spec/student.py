@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from mta_framework.spec.document import shown
+from mta_framework.spec.effects import affects
+from mta_framework.spec.model_options import ATTENTION, Attention
 from mta_framework.spec.section import (
     Contradiction,
     HubId,
@@ -51,6 +53,7 @@ class StudentSection(Section):
     lora: LoraSection | None = Field(
         None, description="Low-rank adapters to train instead of all weights; null: all weights."
     )
+    attention: Attention | None = Field(None, description=ATTENTION, json_schema_extra=affects("nothing"))
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from exactly_one(self, "hub", "path", "config", "teacher_layers")

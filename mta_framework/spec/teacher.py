@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from mta_framework.spec.effects import affects
+from mta_framework.spec.model_options import ATTENTION, Attention
 from mta_framework.spec.section import (
     Contradiction,
     HubId,
@@ -30,6 +32,7 @@ class TeacherSection(Section):
         None, description="Path of another spec, whose student is the teacher; it is trained first unless it exists."
     )
     dtype: DType = Field("auto", description="Dtype of the frozen teacher's weights; auto follows training.precision.")
+    attention: Attention | None = Field(None, description=ATTENTION, json_schema_extra=affects("nothing"))
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from exactly_one(self, "hub", "path", "run")

@@ -47,7 +47,7 @@ class GenerationSection(Section):
 
 
 class TrainingSection(Section):
-    """Training with AdamW: duration, batches, learning rate, precision, checkpoints."""
+    """Training: duration, batches, optimiser, learning rate, precision, checkpoints."""
 
     epochs: int | None = Field(None, ge=1, description="Number of passes over the training set.")
     max_steps: int | None = Field(None, ge=1, description="Number of optimiser steps, instead of epochs.")
@@ -59,6 +59,11 @@ class TrainingSection(Section):
         ge=1,
         description="Number of texts per forward pass (with pairs, of prompts); null: batch_size / processes.",
         json_schema_extra=affects("nothing"),
+    )
+    optimizer: Literal["adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adafactor"] = Field(
+        "adamw_torch_fused",
+        description="Optimiser by its name in transformers: AdamW in one kernel, or operation by operation; AdamW with "
+        "moments in 8 bit, which a GPU may page out to main memory (both need bitsandbytes); Adafactor.",
     )
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of the student.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of matrices; biases and norms have none.")

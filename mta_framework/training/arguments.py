@@ -7,7 +7,6 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from mta_framework.distributed import processes
-from mta_framework.errors import Fault
 from mta_framework.spec.training import TrainingSection
 
 CHECKPOINTS = "checkpoints"
@@ -20,14 +19,6 @@ SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_
 def micro_batch_size(section: TrainingSection, world_size: int) -> int:
     """Texts per forward pass of a process; by default its whole share of the batch."""
     return section.micro_batch_size or max(section.batch_size // world_size, 1)
-
-
-def precision_fault(section: TrainingSection) -> Fault | None:
-    """Fault of fp16 on a CPU, or None: torch scales gradients, which fp16 needs, only on accelerators."""
-    if section.precision != "fp16" or processes().device.type != "cpu":
-        return None
-    problem, hint = "needs a GPU, and there is none (got 'fp16')", "Use bf16 or fp32, or a machine with a GPU."
-    return Fault("training.precision", problem, "fp32 or bf16 on a CPU", hint)
 
 
 def training_arguments(
@@ -59,6 +50,7 @@ def training_arguments(
         max_steps=section.max_steps or -1,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=section.batch_size // (micro * state.num_processes),
+        optim=section.optimizer,
         learning_rate=section.learning_rate,
         weight_decay=section.weight_decay,
         warmup_steps=section.warmup_ratio,

@@ -37,6 +37,7 @@ from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.timers import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
 from mta_framework.training import checkpoints
 from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, LossMeter, contribution, plugin_label
+from mta_framework.training.eight_bit import keep_embeddings_in_32_bit
 from mta_framework.training.progress_bar import ProgressBar
 from mta_framework.training.response_health import collapse_warnings
 from mta_framework.training.training_data import TrainingData
@@ -96,7 +97,7 @@ class DistillationTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create AdamW, without weight decay of biases and norms, and with the projections' own learning rate."""
+        """Create the optimiser: no weight decay of biases and norms, and the projections' own learning rate."""
         if self.optimizer is None:
             decayed = set(self.get_decay_parameter_names(self.distiller))  # type: ignore[arg-type]
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -105,6 +106,8 @@ class DistillationTrainer(Trainer):
                     groups.setdefault((name.startswith("alignment."), name in decayed), []).append(parameter)
             cls, settings = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer = cls([self._group(*kind, groups[kind]) for kind in sorted(groups)], **settings)
+            if settings.get("optim_bits") == 8:
+                keep_embeddings_in_32_bit(self.distiller)
         return self.optimizer
 
     def _group(self, projection: bool, decays: bool, parameters: list[nn.Parameter]) -> dict[str, Any]:
