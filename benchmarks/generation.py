@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import synthetic
 import torch
@@ -80,13 +81,15 @@ class Implementations:
         model: Model in evaluation mode.
         tokenizer: Tokenizer of the model.
         command: Command line with limits and temperature.
+        ends: Ids of the tokens that end a response; None: those of model and tokenizer.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, command: argparse.Namespace):
+    def __init__(self, model: Any, tokenizer: Any, command: argparse.Namespace, ends: Sequence[int] | None = None):
         self._model = model
         self._tokenizer = tokenizer
         self._command = command
-        self._ends = list(settle_turn_end(tokenizer, stored_end_ids(model.generation_config)).stop_ids)
+        stored = settle_turn_end(tokenizer, stored_end_ids(model.generation_config)).stop_ids
+        self._ends = list(stored if ends is None else ends)
 
     def all(self) -> Mapping[str, Callable[[Sequence[list[int]]], int]]:
         """The implementations by name."""
@@ -115,6 +118,11 @@ class Implementations:
 
     def _useful(self, ids: Sequence[int]) -> int:
         return next((index + 1 for index, token_id in enumerate(ids) if token_id in self._ends), len(ids))
+
+    def static(self, prompts: Sequence[list[int]]) -> int:
+        """Generate in batches of similar length, as the framework does for models whose cache has fixed rows."""
+        with mock.patch("mta_framework.generation.generate.supports_continuous_batching", return_value=False):
+            return self.ours(prompts)
 
     def ours(self, prompts: Sequence[list[int]]) -> int:
         """Generate with continuous batching: rows enter and leave one batch."""

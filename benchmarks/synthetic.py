@@ -7,10 +7,18 @@ import random
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 SYLLABLES = [first + vowel for first in "bdfghklmnprst" for vowel in "aeiou"]
+FORM = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n\n\n### Input:\n\n\n### Response:\n"
+)
+"""The words of the prompt template, which tokenizers know as well as those of the texts."""
+
 SHAPE = {
     "vocab_size": 49152,
     "hidden_size": 576,
@@ -45,16 +53,26 @@ def write_teacher(folder: Path, rows: Path) -> Path:
     return write_model(folder, rows, SHAPE)
 
 
-def write_model(folder: Path, rows: Path, shape: dict[str, Any]) -> Path:
-    """Write a Llama of this shape with random weights, and a byte-level tokenizer trained on the texts."""
+def write_model(folder: Path, rows: Path, shape: dict[str, Any], device: str = "cpu", dtype: str = "float32") -> Path:
+    """Write a model with random weights, and a byte-level tokenizer trained on the texts.
+
+    Args:
+        folder: Folder to write to.
+        rows: File of the texts.
+        shape: Fields of the configuration; a Llama unless ``model_type`` is among them.
+        device: Device that the weights are drawn on, which is faster on a GPU.
+        dtype: dtype of the weights.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=4000, special_tokens=["<|end|>"], initial_alphabet=alphabet)
-    tokenizer.train([str(rows)], trainer)
+    tokenizer.train_from_iterator([*[FORM] * 100, *rows.read_text(encoding="utf-8").splitlines()], trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
     fast.save_pretrained(folder)
-    config = LlamaConfig(**shape, eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    fields = {"model_type": "llama", **shape, "eos_token_id": fast.eos_token_id, "pad_token_id": fast.pad_token_id}
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields), dtype=getattr(torch, dtype))
+    model.save_pretrained(folder)
     return folder

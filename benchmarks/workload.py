@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import naive
 import torch
@@ -27,6 +28,7 @@ from mta_framework.spec.data import DatasetSection
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 from mta_framework.training.distiller import Distiller, contribution
+from mta_framework.training.train import checkpoint_activations
 from mta_framework.types import Batch, Progress, States
 
 PROGRESS = Progress(0, 1, 0.0)
@@ -59,8 +61,13 @@ class Options:
         batch_size: Texts per batch.
         max_length: Most tokens of a text; the naive implementation pads to it.
         device: Device of the models.
-        dtype: ``float32`` or ``bfloat16``, which is the teacher's dtype and the student's under autocast.
+        dtype: ``float32``, ``bfloat16`` or ``float16``: the teacher's dtype and the student's under autocast, with
+            scaled gradients for ``float16``.
         spans: Name of the span extractor.
+        importance: Name of the importance estimator.
+        student: Section ``student`` of a spec; empty: 12 of the teacher's layers, or half of them if it has fewer than
+            24.
+        gradient_checkpointing: Whether the student's activations are recomputed in the backward pass.
     """
 
     bases: Sequence[str]
@@ -70,6 +77,9 @@ class Options:
     device: str = "cpu"
     dtype: str = "float32"
     spans: str = "spacy_phrases"
+    importance: str = "attention"
+    student: Mapping[str, Any] = field(default_factory=dict)
+    gradient_checkpointing: bool = False
 
 
 class Workload:
@@ -77,7 +87,7 @@ class Workload:
 
     Args:
         data: JSON Lines file of rows.
-        teacher: ``.gguf`` file or folder. The student is 12 of its layers, or half of them if it has fewer than 24.
+        teacher: ``.gguf`` file or folder.
         options: Other options of ``step.py``.
     """
 
@@ -87,14 +97,15 @@ class Workload:
         self.extractor: SpanExtractor = registry.create("span_extractors", options.spans)
         layers = {} if "phrases" in self.extractor.granularities else {"words": 3, "phrases": 0}
         mapper: LayerMapper = registry.create("layer_mappers", "proportional", layers)
-        weigh: ImportanceEstimator = registry.create("importance_estimators", "attention")
+        weigh: ImportanceEstimator = registry.create("importance_estimators", options.importance)
         self.bases: dict[str, BaseLoss] = {name: registry.create("base_losses", name) for name in options.bases}
         section = TeacherSection(path=str(teacher))
         self.tokenizer = load_teacher_tokenizer(section)
         self.teacher = load_teacher(section, None, options.dtype).to(self.device)
-        self.student = self._student()
+        self.student = self._student(options)
         shapes = shape_of(self.student), shape_of(self.teacher)
         self.pairs = mapper.map(*shapes)
+        self._teacher_reader = StateReader(self.teacher, {pair.teacher for pair in self.pairs})
         self.loss_layers = {name: loss.key_layers(*shapes) for name, loss in self.bases.items()}
         torch.manual_seed(0)
         terms = [WeightedTerm(registry.create("alignment_terms", name), weight) for name, weight in _TERMS.items()]
@@ -104,14 +115,20 @@ class Workload:
         # The largest batch goes first, the others in random order.
         shuffled = [batches[0], *random.Random(0).sample(batches[1:], len(batches) - 1)]
         self.texts = [self._padded(*batch, options.max_length) for batch in shuffled]
-        self.optimizer = torch.optim.AdamW([*self.student.parameters(), *self.alignment.parameters()], lr=1e-6)
+        trained = [*self.student.parameters(), *self.alignment.parameters()]
+        trained = [parameter for parameter in trained if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)  # as transformers' trainer does
+        self._scaler = torch.amp.GradScaler(self.device, enabled=self.dtype == "float16")
 
-    def _student(self) -> nn.Module:
+    def _student(self, options: Options) -> nn.Module:
         depth = shape_of(self.teacher).num_layers
         count = 12 if depth >= 24 else max(depth // 2, 3)
         layers = sorted({round(1 + index * (depth - 1) / (count - 1)) for index in range(count)})
-        section = StudentSection(teacher_layers=layers)
-        return load_student(section, self.teacher, self.tokenizer, 0).to(self.device)
+        section = StudentSection(**(options.student or {"teacher_layers": layers}))
+        student = load_student(section, self.teacher, self.tokenizer, 0).to(self.device)
+        if options.gradient_checkpointing:
+            checkpoint_activations(student)
+        return student
 
     def _batches(self, data: Path, options: Options) -> list[tuple[list[Sample], Batch]]:
         rows = read_records(DatasetSection(path=str(data), limit=2000), "data")
@@ -150,12 +167,15 @@ class Workload:
     def losses(self) -> Mapping[str, LossFunction]:
         """The loss functions that are compared, by name."""
         losses: dict[str, LossFunction] = {}
-        for name, loss in self.bases.items():
-            layers = self.loss_layers[name]
-            plain = Distiller(self.student, self.teacher, loss, loss_layers=layers)
-            whole = Distiller(self.student, self.teacher, loss, self.alignment, self.pairs, layers)
-            losses |= {f"{name}, MTA off": self._ours(plain), f"{name}, MTA on": self._ours(whole)}
+        for name in self.bases:
+            losses |= {f"{name}, MTA off": self.loss(name), f"{name}, MTA on": self.loss(name, aligned=True)}
         return losses | ({"naive kl, MTA on": self._naive} if "kl" in self.bases else {})
+
+    def loss(self, base: str, aligned: bool = False) -> LossFunction:
+        """One base loss, without MTA or with it."""
+        alignment, pairs = (self.alignment, self.pairs) if aligned else (None, ())
+        layers = self.loss_layers[base]
+        return self._ours(Distiller(self.student, self.teacher, self.bases[base], alignment, pairs, layers))
 
     def aligned_by(self, terms: Sequence[str]) -> LossFunction:
         """KL with some alignment terms, each of weight 1 and default options; no alignment where there are none."""
@@ -173,12 +193,19 @@ class Workload:
         """Run one optimiser step."""
         with self._autocast():
             loss = loss_of(texts)
-        loss.backward()
-        self.optimizer.step()
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
         self.optimizer.zero_grad()
 
+    def run_teacher(self, texts: Texts) -> None:
+        """Run the teacher's decoder alone, which a step need not do where the teacher's states are known."""
+        with torch.inference_mode():
+            self._teacher_reader.read(texts.batch.input_ids_BT, texts.batch.attention_mask_BT)
+
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bfloat16")
+        reduced = torch.bfloat16 if self.dtype == "float32" else getattr(torch, self.dtype)
+        return torch.autocast(self.device, reduced, enabled=self.dtype != "float32")
 
     def _naive(self, texts: Texts) -> Tensor:
         inputs = {"input_ids": texts.input_ids_BT, "attention_mask": texts.mask_BT, "use_cache": False}

@@ -93,7 +93,7 @@ def train(
         RunError: The loss or the gradient is NaN or infinite, or a plugin failed.
     """
     if section.gradient_checkpointing:
-        _checkpoint_activations(distiller.student)
+        checkpoint_activations(distiller.student)
     arguments = training_arguments(
         section,
         seed,
@@ -135,7 +135,8 @@ def _starting_point(folder: Path, steps: int, steps_per_epoch: int) -> Path | No
     return checkpoint
 
 
-def _checkpoint_activations(student: nn.Module) -> None:
+def checkpoint_activations(student: nn.Module) -> None:
+    """Have the student recompute the activations of its blocks in the backward pass."""
     # transformers renamed the method; forward hooks need the kind of checkpointing that keeps the first pass's graph.
     enable = getattr(student, "activation_checkpointing_enable", None) or student.gradient_checkpointing_enable
     enable({"use_reentrant": False})  # type: ignore[operator]
