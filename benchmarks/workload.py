@@ -236,9 +236,9 @@ class Workload:
         teacher_reader = StateReader(self.teacher, {layer for _, layer in read})
         batch = texts.batch
         with torch.no_grad():
-            teacher = teacher_reader.read(batch.input_ids_BT, batch.attention_mask_BT)
+            teacher = teacher_reader.read(batch.input_ids_BT, batch.attention_mask_BT, batch.attended_A)
             with self._autocast():
-                student = reader.read(batch.input_ids_BT, batch.attention_mask_BT)
+                student = reader.read(batch.input_ids_BT, batch.attention_mask_BT, batch.attended_A)
         reader.close()
         teacher_reader.close()
 

@@ -50,7 +50,7 @@ def _states(
     for batch in (batch.to(device) for batch in batches):
         both = batch, batch.teacher or batch
         student, teacher = (
-            reader.read(tokens.input_ids_BT, tokens.attention_mask_BT)
+            reader.read(tokens.input_ids_BT, tokens.attention_mask_BT, tokens.attended_A)
             for reader, tokens in zip(readers, both, strict=True)
         )
         yield student, teacher, batch

@@ -93,11 +93,12 @@ def distinct_positions(batch: Batch, *layers_BTD: Tensor) -> tuple[Tensor, Tenso
     first_BT = torch.where(equal_BBT, text_B[:, None], texts).amin(1)
     position_A = batch.attended_A
     first_A = (first_BT * width + torch.arange(width, device=mask_BT.device)).flatten()[position_A]
-    repeated = (first_A != position_A).nonzero().squeeze(1)
-    pairs = position_A[repeated], first_A[repeated]
-    same = torch.ones_like(repeated, dtype=torch.bool)
+    is_merged_A = first_A != position_A
     for layer in layers_BTD:
-        again, earlier = (layer.detach().flatten(0, 1).index_select(0, positions) for positions in pairs)
-        same &= (again == earlier).all(-1)
-    first_A[repeated] = torch.where(same, pairs[1], pairs[0])
-    return first_A.unique(return_counts=True)
+        both = (layer.detach().flatten(0, 1).index_select(0, positions) for positions in (position_A, first_A))
+        is_merged_A &= torch.eq(*both).all(-1)
+    count_BT = position_A.new_zeros(texts * width)
+    count_BT.index_add_(0, torch.where(is_merged_A, first_A, position_A), torch.ones_like(position_A))
+    # The one place of a step where the host waits for the device: only that knows which states are equal.
+    position_N = position_A[~is_merged_A]
+    return position_N, count_BT[position_N]

@@ -41,12 +41,13 @@ class StateReader:
             raise ValueError(f"the model has layers 1 to {self._depth} (got {', '.join(map(str, outside))})")
         self._handles = self._register_hooks() if self._layers else []
 
-    def read(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> States:
+    def read(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, attended_A: Tensor | None = None) -> States:
         """Run the decoder once and return its states.
 
         Args:
             input_ids_BT: Token ids, int64.
             attention_mask_BT: 1 on tokens, 0 on padding.
+            attended_A: Flat positions of tokens, int64, which the states are to name; None: they name none.
 
         Returns:
             States in the dtype that the model computes in, with gradient unless the caller switched it off. As in
@@ -71,7 +72,7 @@ class StateReader:
             layers[self._depth] = unprojected_BTD
         norm = _norm_between(captured.get(self._depth), unprojected_BTD, outer_calls)
         tail = FinalLayers(self._shape, norm, projection)
-        return States(final_BTD, layers, head_of(self._model), tail, input_ids_BT)
+        return States(final_BTD, layers, head_of(self._model), tail, input_ids_BT, attended_A)
 
     def close(self) -> None:
         """Remove the hooks from the model; ``read`` must not be called afterwards."""

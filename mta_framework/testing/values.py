@@ -76,7 +76,7 @@ def random_states(
     layers = {layer: leaf(*batch.input_ids_BT.shape, shape.hidden_size) for layer in range(1, shape.num_layers + 1)}
     head = Head(leaf(vocabulary, shape.hidden_size))
     final_layers = FinalLayers(shape, norm=lambda hidden: functional.layer_norm(hidden, (shape.hidden_size,)))
-    return States(layers[shape.num_layers], layers, head, final_layers, batch.input_ids_BT)
+    return States(layers[shape.num_layers], layers, head, final_layers, batch.input_ids_BT, batch.attended_A)
 
 
 class _Uniform(ImportanceEstimator):
@@ -131,7 +131,7 @@ def some_texts(states: States, texts: slice, length: int) -> States:
     """Select the states of some texts, padded to ``length``."""
     layers = {layer: hidden[texts, :length] for layer, hidden in states.layers.items()}
     ids_BT = None if states.input_ids_BT is None else states.input_ids_BT[texts, :length]
-    return replace(states, final_BTD=layers[max(layers)], layers=layers, input_ids_BT=ids_BT)
+    return replace(states, final_BTD=layers[max(layers)], layers=layers, input_ids_BT=ids_BT, attended_A=None)
 
 
 def with_garbage(states: States, mask_BT: Tensor) -> States:

@@ -117,15 +117,15 @@ class Distiller(nn.Module):
         with self.stopwatch.part(TEACHER):
             teacher = self._teacher_states(batch)
         with self.stopwatch.part(STUDENT):
-            return self._student_reader.read(batch.input_ids_BT, batch.attention_mask_BT), teacher
+            return self._student_reader.read(batch.input_ids_BT, batch.attention_mask_BT, batch.attended_A), teacher
 
     def _teacher_states(self, batch: Batch) -> States | None:
         if self._teacher_reader is None:
             return None
         batch = batch.teacher or batch
-        device = batch.input_ids_BT.device.type
-        with torch.inference_mode(), torch.autocast(device, enabled=False):
-            return self._teacher_reader.read(batch.input_ids_BT, batch.attention_mask_BT)
+        inputs = batch.input_ids_BT, batch.attention_mask_BT, batch.attended_A
+        with torch.inference_mode(), torch.autocast(inputs[0].device.type, enabled=False):
+            return self._teacher_reader.read(*inputs)
 
 
 def _require_valid(terms: LossTerms, label: str, batch: Batch) -> None:

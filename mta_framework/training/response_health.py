@@ -85,7 +85,7 @@ class ResponseHealth:
         """
         if self._sums is None or batch.by_student_B is None:
             return
-        position_N = batch.position_N[batch.by_student_B[batch.text_N]]
+        position_N = batch.position_N[batch.row_by_student]
         comparable = None if teacher is None or batch.teacher is not None else select_positions(teacher, position_N)
         values_N2 = chunked_values(entropy_and_overlap, select_positions(student, position_N), comparable)
         self._sums[:2] += values_N2.sum(0, dtype=torch.float64)

@@ -172,7 +172,7 @@ class DistillationTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         with self.stopwatch.part(DATA):
-            return inputs.to(self.args.device)
+            return inputs.to(self.args.device, non_blocking=self.args.device.type == "cuda")
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -200,14 +200,14 @@ class DistillationTrainer(Trainer):
             RunError: The loss or the gradient is NaN or infinite.
         """
         where = f"training step {self.state.global_step + 1}"
+        gradients = [parameter.grad for parameter in self.distiller.parameters() if parameter.grad is not None]
+        # The gradient scaler of fp16 meets infinities on purpose, and skips such steps.
+        norm = None if self.args.fp16 else nn.utils.get_total_norm(gradients)  # before the host waits for the values
         values = self._reduce(self.meter.terms, where)
         self.meter.health.end_step(self._sum_over_processes)
         with as_plugin_error(plugin_label(self.distiller)):
             self.distiller.base_loss.observe(values)
-        if self.args.fp16:  # its gradient scaler meets infinities on purpose, and skips such steps
-            return
-        gradients = [parameter.grad for parameter in self.distiller.parameters() if parameter.grad is not None]
-        if not torch.isfinite(nn.utils.get_total_norm(gradients)):
+        if norm is not None and not torch.isfinite(norm):
             raise RunError(f"{where}: the gradient is not finite. The run stops; its last checkpoint is kept.")
 
     def _reduce(self, meter: LossMeter, where: str) -> dict[str, float]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from mta_framework.types.metric_values import Generations as Generations
@@ -166,6 +167,8 @@ class States:
         final_layers: Modules before the head, for losses that apply the head to intermediate layers; never None during
             training.
         input_ids_BT: int64, the tokens that the model read; never None during training.
+        attended_A: int64, flat positions of the tokens that are not padding (``Batch.attended_A``); never None during
+            training.
     """
 
     final_BTD: Tensor
@@ -173,6 +176,7 @@ class States:
     head: Head
     final_layers: FinalLayers | None = None
     input_ids_BT: Tensor | None = None
+    attended_A: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -296,14 +300,40 @@ class Batch:
         """int64, the text (row of the batch) of each supervised position."""
         return self.position_N // self.input_ids_BT.shape[1]
 
-    @property
+    # To make one of these indices on a device, the host would have to wait for its length: ``to`` makes them before.
+
+    @cached_property
     def attended_A(self) -> Tensor:
-        """int64, the flat positions ``b * T + t`` that are not padding."""
+        """int64, the flat positions ``b * T + t`` that are not padding, ascending."""
         return self.attention_mask_BT.flatten().nonzero().squeeze(1)
 
+    @cached_property
+    def row_by_student(self) -> Tensor:
+        """int64, the rows of ``position_N`` and ``target_N`` in responses that the student wrote, ascending."""
+        return self._by_student_N.nonzero().squeeze(1)
+
+    @cached_property
+    def row_by_others(self) -> Tensor:
+        """int64, the other rows of ``position_N`` and ``target_N``, ascending."""
+        return (~self._by_student_N).nonzero().squeeze(1)
+
+    @property
+    def _by_student_N(self) -> Tensor:
+        if self.by_student_B is None:
+            return self.position_N.new_zeros(self.position_N.shape).bool()
+        return self.by_student_B[self.text_N]
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """Copy to ``device``."""
-        return _copy_to(self, device, non_blocking)
+        """Copy to ``device``.
+
+        Args:
+            device: Device of the copy.
+            non_blocking: Whether the host goes on before all is copied, through pinned memory; from the CPU to CUDA.
+        """
+        copy: Batch = _copy_to(self, device, non_blocking)
+        for name in ("attended_A", "row_by_student", "row_by_others"):
+            vars(copy)[name] = _moved(getattr(self, name), device, non_blocking)
+        return copy
 
 
 @dataclass(frozen=True)
@@ -345,7 +375,13 @@ class Progress:
 def _copy_to(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
     def copy(item: Any) -> Any:
         if hasattr(item, "to"):
-            return item.to(device, non_blocking=non_blocking)
+            return _moved(item, device, non_blocking)
         return {key: copy(entry) for key, entry in item.items()} if isinstance(item, Mapping) else item
 
     return type(value)(**{entry.name: copy(getattr(value, entry.name)) for entry in fields(value)})
+
+
+def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    # The host waits for a copy out of memory that is not pinned, whatever ``non_blocking`` says.
+    source = value.pin_memory() if non_blocking and hasattr(value, "pin_memory") else value
+    return source.to(device, non_blocking=non_blocking)

@@ -161,11 +161,8 @@ class _Leads(BaseModel):
 
 def _responses(batch: Batch, by_student: bool) -> Batch:
     """The batch with only the student's responses supervised, or only the others."""
-    if batch.by_student_B is None:
-        chosen_N = batch.position_N.new_full(batch.position_N.shape, not by_student).bool()
-    else:
-        chosen_N = batch.by_student_B[batch.text_N] == by_student
-    return replace(batch, position_N=batch.position_N[chosen_N], target_N=batch.target_N[chosen_N])
+    row_K = batch.row_by_student if by_student else batch.row_by_others
+    return replace(batch, position_N=batch.position_N[row_K], target_N=batch.target_N[row_K])
 
 
 def _shares(batch: Batch) -> Tensor:

@@ -27,7 +27,7 @@ class Entropy(ImportanceEstimator):
         """Compute weight_BT in float32, from 0 to 1. The head is applied to all attended tokens, in chunks."""
         from mta_framework import chunked_loss
 
-        position_A = mask_BT.flatten().nonzero().squeeze(1)
+        position_A = mask_BT.flatten().nonzero().squeeze(1) if states.attended_A is None else states.attended_A
         final_AD = states.final_BTD.detach().flatten(0, 1).index_select(0, position_A)
         certainty_A = chunked_loss.chunked_values(_certainty, chunked_loss.HeadInputs(final_AD, states.head), None)
         weight = certainty_A.new_zeros(mask_BT.numel()).index_copy(0, position_A, certainty_A)

@@ -26,20 +26,26 @@ class Surprisal(ImportanceEstimator):
         Raises:
             ValueError: ``states.input_ids_BT`` is None.
         """
-        from torch.nn import functional
-
         from mta_framework import chunked_loss
 
         if states.input_ids_BT is None:
             raise ValueError("surprisal needs states with input_ids_BT (got None)")
-        before = functional.pad(mask_BT[:, 1:], (0, 1)).flatten().nonzero().squeeze(1)
-        final = states.final_BTD.detach().flatten(0, 1).index_select(0, before)
-        target = states.input_ids_BT.flatten()[before + 1]
+        predicted = _predicted_positions(states, mask_BT)
+        final = states.final_BTD.detach().flatten(0, 1).index_select(0, predicted - 1)
+        target = states.input_ids_BT.flatten()[predicted]
         inputs = chunked_loss.HeadInputs(final, states.head)
         surprisal = chunked_loss.chunked_values(chunked_loss.cross_entropy, inputs, None, target)
         weight_BT = surprisal.new_zeros(mask_BT.shape)
-        weight_BT.view(-1).index_copy_(0, before + 1, surprisal)
+        weight_BT.view(-1).index_copy_(0, predicted, surprisal)
         return _with_first_token(weight_BT, mask_BT).float()
+
+
+def _predicted_positions(states: States, mask_BT: Tensor) -> Tensor:
+    """The flat positions of all attended tokens but the first of each text, ascending; every text has a first token."""
+    attended_A = mask_BT.flatten().nonzero().squeeze(1) if states.attended_A is None else states.attended_A
+    texts, length = mask_BT.shape
+    first_last_A = attended_A.masked_fill(attended_A % length == 0, texts * length).sort().values
+    return first_last_A[: len(attended_A) - texts]
 
 
 def _with_first_token(weight_BT: Tensor, mask_BT: Tensor) -> Tensor:
