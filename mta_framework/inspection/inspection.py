@@ -119,7 +119,7 @@ def _failures(samples: Sequence[Sample], count: Callable[[Sequence[str]], list[i
 
 
 def _weights(bound: BoundRun, run_models: RunModels, samples: Sequence[Sample]) -> list[Mapping[str, list[float]]]:
-    teacher = run_models.teacher()
+    teacher = run_models.teacher("computing importance weights")
     assert teacher is not None
     assert bound.importance is not None
     parts = run_models.separate_teacher or (run_models.tokenizer, run_models.turn_end)

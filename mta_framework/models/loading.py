@@ -15,6 +15,7 @@ from mta_framework.models.attention_choice import attention_option
 from mta_framework.models.configs import config_faults_at, fresh_config, read_config
 from mta_framework.models.layer_selection import select_layers
 from mta_framework.models.lora import add_lora
+from mta_framework.models.saved_teacher import saved_dtype
 from mta_framework.models.sources import ModelSource, loading_faults_at, local_model, model_source
 from mta_framework.models.tokenizers import check_vocabulary
 from mta_framework.spec.model_options import Attention
@@ -29,7 +30,16 @@ def teacher_dtype(section: TeacherSection, precision: str) -> str:
     Args:
         section: Section ``teacher`` of the spec.
         precision: Value of ``training.precision``.
+
+    Raises:
+        InputError: The teacher is a folder without weights, whose records have another dtype.
     """
+    recorded = saved_dtype(section.path, "teacher.path")
+    if recorded is not None and section.dtype not in ("auto", recorded):
+        problem = f"is not the dtype of the teacher that the records are of (got {section.dtype})"
+        raise InputError([Fault("teacher.dtype", problem, recorded, "Leave teacher.dtype out.")])
+    if recorded is not None:
+        return recorded
     return DTYPE_OF_PRECISION[precision] if section.dtype == "auto" else section.dtype
 
 

@@ -41,6 +41,7 @@ class ModelSummary:
         config: Configuration of the model.
         end_ids: End tokens in the generation settings of the model.
         where: Field of the spec that names the model.
+        has_weights: Whether the weights are there to be loaded, and not only what a teacher cache keeps of the model.
         blocks_problem: Why its decoder blocks cannot be told apart, for key layers; empty where they can.
     """
 
@@ -51,6 +52,7 @@ class ModelSummary:
     config: PreTrainedConfig = field(repr=False, compare=False)
     end_ids: tuple[int, ...] = ()
     where: str = ""
+    has_weights: bool = True
     blocks_problem: str = field(default="", compare=False)
 
 
@@ -68,18 +70,21 @@ def summarise_teacher(section: TeacherSection, run_student: ModelSummary | None,
     source = model_source(section, "teacher")
     if source is None:
         assert run_student is not None, "teacher.run goes with run_student"
-        config, end_ids, where = run_student.config, run_student.end_ids, "teacher.run"
+        config, end_ids, where, has_weights = run_student.config, run_student.end_ids, "teacher.run", True
     else:
-        config, where = read_config(source), source.where
+        config, where, has_weights = read_config(source), source.where, source.has_weights
         end_ids = read_end_ids(source, config)
     with config_faults_at(where):
-        model = _on_meta_device(config, dtype, where)
+        model = without_weights(config)
+    if has_weights and (fault := memory_fault(_count(model), dtype, where)):
+        raise InputError([fault])
     _require_causal(model, where)
     if fault := attention_fault(model, section.attention, "teacher"):
         raise InputError([fault])
     head_of(model, where)
     check_decoder(model, where)
-    return ModelSummary(shape_of(config), _count(model), 0, dtype, config, end_ids, where, _blocks_problem(model))
+    problem = _blocks_problem(model)
+    return ModelSummary(shape_of(config), _count(model), 0, dtype, config, end_ids, where, has_weights, problem)
 
 
 def summarise_student(
@@ -107,7 +112,8 @@ def summarise_student(
     FaultList(fault for fault in faults if fault).raise_any()
     student: nn.Module = add_lora(model, section.lora) if section.lora is not None else model
     counts = _count(student), _count(student, trainable=True)
-    return ModelSummary(shape_of(config), *counts, "float32", config, end_ids, where, _blocks_problem(model))
+    problem = _blocks_problem(model)
+    return ModelSummary(shape_of(config), *counts, "float32", config, end_ids, where, blocks_problem=problem)
 
 
 def summarise_pretrained(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype: str) -> ModelSummary:
@@ -147,11 +153,20 @@ def _student_config(
     return config, read_end_ids(source, config)
 
 
-def _on_meta_device(config: PreTrainedConfig, dtype: str, where: str) -> PreTrainedModel:
-    """Build a model without weights, unless it is too large to be loaded."""
+def without_weights(config: PreTrainedConfig) -> PreTrainedModel:
+    """Build a causal language model on the meta device.
+
+    Args:
+        config: Configuration of the model; it is not changed.
+    """
     with torch.device("meta"), time_limit(_BUILD_SECONDS):
         # Eager attention does not read the values of a mask, of which tensors on the meta device have none.
-        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="eager")
+        return AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="eager")
+
+
+def _on_meta_device(config: PreTrainedConfig, dtype: str, where: str) -> PreTrainedModel:
+    """Build a model without weights, unless it is too large to be loaded."""
+    model = without_weights(config)
     if fault := memory_fault(_count(model), dtype, where):
         raise InputError([fault])
     return model

@@ -14,6 +14,7 @@ from mta_framework.errors import InputError
 from mta_framework.models.head_check import check_head
 from mta_framework.models.loading import frozen, load_student, load_teacher, student_field, teacher_dtype
 from mta_framework.models.model_summary import ModelSummary, summarise_student, summarise_teacher
+from mta_framework.models.saved_teacher import require_weights
 from mta_framework.models.sources import local_model
 from mta_framework.models.tokenizers import (
     check_vocabulary,
@@ -135,15 +136,19 @@ class RunModels:
         summaries = {"teacher": self.teacher_summary, "student": self.student_summary}
         return {name: summary for name, summary in summaries.items() if summary is not None}
 
-    def teacher(self) -> PreTrainedModel | None:
+    def teacher(self, purpose: str = "training on texts that are not in its cache") -> PreTrainedModel | None:
         """Load the frozen teacher in its dtype, on the device; None without a teacher.
 
+        Args:
+            purpose: What needs the teacher, as a noun phrase, for the error.
+
         Raises:
-            InputError: The teacher cannot be loaded, or its head is of an unsupported kind.
+            InputError: The teacher cannot be loaded or has no weights, or its head is of an unsupported kind.
         """
         section = self._spec.teacher
         if section is None:
             return None
+        require_weights(section.path, "teacher.path", purpose)
         model = self._load_teacher(section, self._teacher_dtype(section))
         check_head(model, "teacher")
         if fault := check_vocabulary(self.teacher_tokenizer or self.tokenizer, model, "teacher"):
@@ -171,7 +176,7 @@ class RunModels:
     def initial_student(self) -> nn.Module:
         """Load the student before training, for evaluation: in the dtype of the forward pass, on the device."""
         needs_teacher = self._spec.student.teacher_layers is not None
-        student = self.student(self.teacher() if needs_teacher else None)
+        student = self.student(self.teacher("student.teacher_layers") if needs_teacher else None)
         return student.eval().to(self._device, getattr(torch, DTYPE_OF_PRECISION[self._spec.training.precision]))
 
     def exported_student(self, folder: Path) -> PreTrainedModel:

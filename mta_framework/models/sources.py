@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mta_framework.errors import Fault, InputError, MTAError, error_message
+from mta_framework.models.saved_teacher import read_saved_teacher
 from mta_framework.spec.evaluation_spec import ModelSection
-from mta_framework.spec.model_files import model_fault, tokenizer_fault
+from mta_framework.spec.model_files import is_saved_teacher, model_fault, tokenizer_fault
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 
@@ -24,12 +25,14 @@ class ModelSource:
         where: Field of the spec that names it, for errors, e.g. ``student.path``.
         revision: Branch, tag or commit on the hub; None means the main branch.
         gguf_file: Name of a GGUF file inside ``location``; None for a transformers folder.
+        has_weights: Whether the whole model is there, and not only what a teacher cache keeps of it.
     """
 
     location: str
     where: str
     revision: str | None = None
     gguf_file: str | None = None
+    has_weights: bool = True
 
     @property
     def name(self) -> str:
@@ -55,11 +58,17 @@ def model_source(section: TeacherSection | StudentSection | ModelSection, where:
         where: Name of the section.
 
     Raises:
-        InputError: The local path is neither a model folder with safetensors weights nor a GGUF file.
+        InputError: The local path is neither a model folder with safetensors weights nor a GGUF file, or it is the
+            folder of a teacher without weights, and damaged.
     """
     if section.hub is not None:
         return ModelSource(section.hub, f"{where}.hub", section.revision)
-    return None if section.path is None else local_model(Path(section.path), f"{where}.path")
+    if section.path is None:
+        return None
+    if isinstance(section, TeacherSection) and is_saved_teacher(Path(section.path)):
+        read_saved_teacher(Path(section.path), f"{where}.path")
+        return ModelSource(section.path, f"{where}.path", has_weights=False)
+    return local_model(Path(section.path), f"{where}.path")
 
 
 def local_model(path: Path, where: str) -> ModelSource:

@@ -34,7 +34,7 @@ def models_of_run(
     prints = run_on_main(lambda: fingerprints(spec, known, model_content(folder)))
     loaders: dict[str, Callable[[], Any]] = {
         "student": partial(run_models.exported_student, folder),
-        "teacher": run_models.teacher,
+        "teacher": partial(run_models.teacher, "evaluating the teacher"),
         "initial_student": run_models.initial_student,
     }
     tokenizers = {"teacher": run_models.teacher_tokenizer or tokenizer}

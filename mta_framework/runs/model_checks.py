@@ -67,7 +67,7 @@ def block_faults(run_models: RunModels) -> list[Fault]:
 
 def joint_memory_fault(run_models: RunModels) -> Fault | None:
     """The fault of a teacher and a student that fit into the memory of this machine each, but not together."""
-    summaries = run_models.summaries
+    summaries = {name: summary for name, summary in run_models.summaries.items() if summary.has_weights}
     if len(summaries) < 2:
         return None
     halves = {"float32": 2, "bfloat16": 1, "float16": 1}

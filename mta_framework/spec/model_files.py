@@ -9,6 +9,8 @@ from mta_framework.errors import Fault
 
 _GGUF_MAGIC = b"GGUF"
 GENERATION_CONFIG = "generation_config.json"
+SAVED_TEACHER = "teacher.json"
+"""Name of the file that marks the folder of a teacher without weights, which a teacher cache has."""
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 _SWITCHES = ("do_sample", "use_cache")
 _NUMERIC = (
@@ -23,6 +25,8 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
 def model_fault(path: Path, where: str, missing_hint: str = "Check the path.") -> Fault | None:
     """The fault of a path that is neither a model folder with safetensors weights nor a GGUF file.
 
+    The folder of a teacher without weights (``is_saved_teacher``) is a fault, too.
+
     Args:
         path: Path of the folder or file.
         where: Field that names the path.
@@ -34,6 +38,16 @@ def model_fault(path: Path, where: str, missing_hint: str = "Check the path.") -
     if problem is None and path.is_dir() and settings.is_file():
         return generation_fault(settings, where)
     return _fault(path, where, problem, expected, missing_hint)
+
+
+def is_saved_teacher(path: Path) -> bool:
+    """Whether a path is the folder of a teacher without weights."""
+    return (path / SAVED_TEACHER).is_file()
+
+
+def teacher_fault(path: Path, where: str, missing_hint: str = "Check the path.") -> Fault | None:
+    """The fault of a path that is no model of ``model_fault`` and no folder of a teacher without weights."""
+    return None if is_saved_teacher(path) else model_fault(path, where, missing_hint)
 
 
 def generation_fault(file: Path, where: str) -> Fault | None:
@@ -95,6 +109,8 @@ def _file_problem(path: Path) -> str | None:
 
 
 def _folder_problem(path: Path) -> str | None:
+    if is_saved_teacher(path):
+        return "holds the head and the tokenizer of a teacher, and no weights"
     config = path / "config.json"
     if not config.is_file():
         adapter = (path / "adapter_config.json").is_file()

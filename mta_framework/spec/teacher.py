@@ -27,7 +27,9 @@ class TeacherSection(Section):
 
     hub: HubId | None = Field(None, description="Model id on the Hugging Face hub.")
     revision: Revision | None = Field(None, description="Branch, tag or commit on the hub.")
-    path: Location | None = Field(None, description="Path of a local transformers folder or a .gguf file.")
+    path: Location | None = Field(
+        None, description="Path of a transformers folder, a .gguf file, or a teacher's folder in a teacher cache."
+    )
     run: Location | None = Field(
         None, description="Path of another spec, whose student is the teacher; it is trained first unless it exists."
     )

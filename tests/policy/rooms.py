@@ -22,8 +22,8 @@ ROOMS: dict[str, frozenset[str]] = {
         "spans": "errors interfaces storage types",
         "models": "errors spec storage timers types",
         "data": "errors interfaces models spans spec storage timers types",
-        "teacher_cache": "errors storage",
         "alignment": "errors interfaces models types",
+        "teacher_cache": "errors models spec storage types",
         "generation": "distributed errors models spec",
         "training": (
             "alignment chunked_loss data distributed errors generation interfaces models spans spec storage timers "

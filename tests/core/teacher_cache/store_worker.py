@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from records import Numbered, rows
+
 from mta_framework.errors import RunError
 from mta_framework.teacher_cache.store import RecordStore
-
-sys.path.insert(0, str(Path(__file__).parent))
-from records import Numbered, rows
 
 
 def add_forever(store: RecordStore, name: str) -> None:

@@ -15,8 +15,7 @@ import pytest
 from mta_framework.errors import RunError
 from mta_framework.teacher_cache.store import RecordStore
 
-sys.path.insert(0, str(Path(__file__).parent))
-from records import Numbered, data, key, rows, shards
+from .records import Numbered, data, key, rows, shards
 
 WORKER = Path(__file__).with_name("store_worker.py")
 
