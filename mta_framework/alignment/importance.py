@@ -12,25 +12,6 @@ from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.types import Batch, SpanIndex, States
 
 
-def token_weights(
-    importance: CheckedImportance, student: States, teacher: States, batch: Batch
-) -> tuple[TokenWeights, TokenWeights]:
-    """Make the token weights of student and teacher, to be computed when they are first needed.
-
-    They are the same object where the estimator is ``BY_TEACHER`` and both models have the same tokens.
-
-    Args:
-        importance: Estimator of the weights.
-        student: The student's states.
-        teacher: The teacher's states.
-        batch: Micro-batch that both sets of states are of.
-    """
-    of_teacher = TokenWeights(importance, teacher, batch.teacher or batch, "teacher", batch.index_B)
-    if importance.by_teacher and batch.teacher is None:
-        return of_teacher, of_teacher
-    return TokenWeights(importance, student, batch, "student", batch.index_B), of_teacher
-
-
 class TokenWeights:
     """Token weights of one micro-batch by the states of one model, layer by layer.
 

@@ -10,8 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from mta_framework.alignment.importance import TokenWeights, span_vectors, span_weights, upcast
+from mta_framework.alignment.importance import CheckedImportance, TokenWeights, span_vectors, span_weights, upcast
 from mta_framework.alignment.pairwise_cosines import VectorGeometry, directions
+from mta_framework.alignment.recorded_layer import RecordedTeacherLayer, RecordedTokenWeights
 from mta_framework.errors import RunError
 from mta_framework.interfaces import TeacherLayer, TeacherNeed
 from mta_framework.types import Batch, FinalLayers, Head, LayerPair, SpanIndex, States
@@ -44,7 +45,7 @@ class ModelLayer:
         pooling: Token weights that pool the model's states to span vectors.
     """
 
-    def __init__(self, states: States, layer: int, index: SpanIndex, pooling: TokenWeights):
+    def __init__(self, states: States, layer: int, index: SpanIndex, pooling: TokenWeights | RecordedTokenWeights):
         self.index = index
         self._states = states
         self._layer = layer
@@ -107,10 +108,15 @@ class LiveTeacherLayer(ModelLayer):
         """Flat token weights, (B * T,)."""
         return self._importance.at(self._layer, self.index)
 
+    @property
+    def normalised_weight_U(self) -> Tensor:
+        """Weights of the distinct tokens of spans, each once."""
+        return self._token_weight[self.index.token_U]
+
     @cached_property
     def token_weight_U(self) -> Tensor:
         """Weights of the distinct tokens of spans, times the number of their spans."""
-        return self._token_weight[self.index.token_U] * self.index.multiplicity_U
+        return self.normalised_weight_U * self.index.multiplicity_U
 
     @cached_property
     def span_weight_S(self) -> Tensor:
@@ -133,7 +139,7 @@ class LiveTeacherLayer(ModelLayer):
 class _DeclaredTeacherLayer:
     """A teacher's side that refuses what its term has not declared, and computes everything without gradient."""
 
-    def __init__(self, layer: LiveTeacherLayer, needs: Collection[TeacherNeed], label: str):
+    def __init__(self, layer: LiveTeacherLayer | RecordedTeacherLayer, needs: Collection[TeacherNeed], label: str):
         self._layer = layer
         self._needs = needs
         self._label = label
@@ -199,22 +205,29 @@ class LayerSides:
 
     pair: LayerPair
     student: ModelLayer
-    teacher: LiveTeacherLayer
+    teacher: LiveTeacherLayer | RecordedTeacherLayer
     batch: Batch
     previous: LayerSides | None
 
     def visible_to(
-        self, needs: Collection[TeacherNeed], label: str, token_ids: SharedVocabulary | None
+        self,
+        needs: Collection[TeacherNeed],
+        key_layers: Collection[LayerPair],
+        label: str,
+        token_ids: SharedVocabulary | None,
     ) -> VisibleKeyLayer:
         """Restrict the teacher's side to what a term declared.
 
         Args:
             needs: What it declared.
+            key_layers: The key layers at which it is computed; at others it reads nothing of the teacher.
             label: Name of the term in messages.
             token_ids: Ids of the tokens that both vocabularies have; None where they agree.
         """
-        teacher = cast(TeacherLayer, _DeclaredTeacherLayer(self.teacher, needs, label))
-        previous = None if self.previous is None else self.previous.visible_to(needs, label, token_ids)
+        declared = needs if self.pair in key_layers else ()
+        teacher = cast(TeacherLayer, _DeclaredTeacherLayer(self.teacher, declared, label))
+        below = self.previous
+        previous = None if below is None else below.visible_to(needs, key_layers, label, token_ids)
         return VisibleKeyLayer(self.pair, self.student, teacher, self.batch, previous, token_ids)
 
 
@@ -223,30 +236,58 @@ def layer_sides(
     student: States,
     teacher: States,
     batch: Batch,
-    pooling: tuple[TokenWeights, TokenWeights],
-    importance: TokenWeights,
+    pooling: CheckedImportance,
+    importance: CheckedImportance,
 ) -> list[LayerSides]:
     """Both sides of each key layer, in the order of ``pairs``; nothing is computed yet.
 
     Args:
         pairs: Key layers.
         student: The student's states.
-        teacher: The teacher's states; no gradient.
+        teacher: The teacher's states, or what was kept of it (``States.records``); no gradient.
         batch: Micro-batch with the spans of every granularity of the pairs.
-        pooling: Token weights of student and teacher that pool states to span vectors.
-        importance: Token weights of the teacher that weigh tokens and spans.
+        pooling: Estimator of the token weights that pool states to span vectors.
+        importance: Estimator of the teacher's token weights that weigh tokens and spans.
     """
+    student_pooling, teacher_pooling = token_weights(pooling, student, teacher, batch)
+    weights = teacher_pooling if importance is pooling else token_weights(importance, student, teacher, batch)[1]
     sides: dict[LayerPair, LayerSides] = {}
     below: dict[str, LayerSides] = {}
     for pair in sorted(pairs):
         previous = below.get(pair.granularity)
         index, teacher_index = batch.spans[pair.granularity], (batch.teacher or batch).spans[pair.granularity]
-        teacher_below = None if previous is None else previous.teacher
-        sides[pair] = below[pair.granularity] = LayerSides(
-            pair,
-            ModelLayer(student, pair.student, index, pooling[0]),
-            LiveTeacherLayer(teacher, pair.teacher, teacher_index, pooling[1], importance, teacher_below),
-            batch,
-            previous,
-        )
+        of_teacher: LiveTeacherLayer | RecordedTeacherLayer
+        if isinstance(teacher_pooling, TokenWeights) and isinstance(weights, TokenWeights):
+            lower = None if previous is None else cast(LiveTeacherLayer, previous.teacher)
+            of_teacher = LiveTeacherLayer(teacher, pair.teacher, teacher_index, teacher_pooling, weights, lower)
+        else:
+            lower_pair = None if previous is None else previous.pair
+            recorded = cast(RecordedTokenWeights, weights)
+            of_teacher = RecordedTeacherLayer(teacher, pair, teacher_index, pooling, recorded, lower_pair)
+        of_student = ModelLayer(student, pair.student, index, student_pooling)
+        sides[pair] = below[pair.granularity] = LayerSides(pair, of_student, of_teacher, batch, previous)
     return [sides[pair] for pair in pairs]
+
+
+def token_weights(
+    importance: CheckedImportance, student: States, teacher: States, batch: Batch
+) -> tuple[TokenWeights | RecordedTokenWeights, TokenWeights | RecordedTokenWeights]:
+    """Make the token weights of student and teacher, to be computed when they are first needed.
+
+    They are the same object where the estimator is ``BY_TEACHER`` and both models have the same tokens.
+
+    Args:
+        importance: Estimator of the weights.
+        student: The student's states.
+        teacher: The teacher's states, or what was kept of it.
+        batch: Micro-batch that both sets of states are of.
+    """
+    teacher_batch = batch.teacher or batch
+    of_teacher: TokenWeights | RecordedTokenWeights
+    if teacher.records is None:
+        of_teacher = TokenWeights(importance, teacher, teacher_batch, "teacher", batch.index_B)
+    else:
+        of_teacher = RecordedTokenWeights(importance, teacher.records, teacher_batch)
+    if importance.by_teacher and batch.teacher is None:
+        return of_teacher, of_teacher
+    return TokenWeights(importance, student, batch, "student", batch.index_B), of_teacher

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mta_framework.alignment.importance import CheckedImportance, token_weights
+from mta_framework.alignment.importance import CheckedImportance
 from mta_framework.alignment.key_layer import LayerSides, SharedVocabulary, VisibleKeyLayer, layer_sides
 from mta_framework.errors import RunError, as_plugin_error, faults_at
 from mta_framework.interfaces import AlignmentTerm, ImportanceEstimator
@@ -99,10 +99,7 @@ class Alignment(nn.Module):
         )
 
     def _layers(self, student: States, teacher: States, batch: Batch) -> list[LayerSides]:
-        pooling = weights = token_weights(self._pooling, student, teacher, batch)
-        if self._importance is not self._pooling:
-            weights = token_weights(self._importance, student, teacher, batch)
-        return layer_sides(self.pairs, student, teacher, batch, pooling, weights[1])
+        return layer_sides(self.pairs, student, teacher, batch, self._pooling, self._importance)
 
     def _loss_term(self, placed: PlacedTerm, layer: LayerSides) -> LossTerm:
         term = placed.term
@@ -135,7 +132,7 @@ class Alignment(nn.Module):
         needs = placed.term.teacher_needs(layer.batch.teacher is None)
         token_ids = self._student_ids, self._teacher_ids
         shared = None if token_ids[0] is None or token_ids[1] is None else (token_ids[0], token_ids[1])
-        return layer.visible_to(needs, placed.label, shared)
+        return layer.visible_to(needs, placed.key_layers, placed.label, shared)
 
     def _module(self, placed: PlacedTerm, pair: LayerPair) -> nn.Module | None:
         if placed.term.NAME not in self.term_modules:
@@ -154,8 +151,8 @@ class Alignment(nn.Module):
         Returns:
             The student's and the teacher's vector_SD of each key layer.
         """
-        pooling = token_weights(CheckedImportance(self._pooling.estimator), student, teacher, batch)
-        layers = layer_sides(self.pairs, student, teacher, batch, pooling, pooling[1])
+        pooling = CheckedImportance(self._pooling.estimator)
+        layers = layer_sides(self.pairs, student, teacher, batch, pooling, pooling)
         return [(layer.student.span_vector_SD, layer.teacher.span_vector_SD) for layer in layers]
 
     def fault(self) -> str | None:

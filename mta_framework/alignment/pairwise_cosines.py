@@ -51,6 +51,15 @@ class VectorGeometry:
         direction_SD = self._direction_SD.to(cosine_RS.dtype)
         cosine_RS.addmm_(direction_SD[rows], direction_SD[text].T, alpha=-1)
 
+    def upper_triangles(self, spans_per_text: Sequence[int]) -> Tensor:
+        """Compute the cosines of the pairs i < j of each text, (P,): text by text and row by row."""
+        triangles = []
+        for text in _texts(spans_per_text):
+            cosine_SS = self._direction_SD[text] @ self._direction_SD[text].T
+            row_P, column_P = torch.triu_indices(len(cosine_SS), len(cosine_SS), 1, device=cosine_SS.device)
+            triangles.append(cosine_SS[row_P, column_P])
+        return torch.cat(triangles) if triangles else self._direction_SD.new_zeros(0)
+
 
 def structure_sum(
     student_SD: Tensor,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from mta_framework.types import (
     TOKENS,
     Batch,
     Example,
+    RecordSlot,
     SpanIndex,
     span_memberships,
     texts_with_span_pairs,
@@ -241,6 +242,10 @@ def _batch_size_faults(texts: int, batch_size: int, micro_batch_size: int, world
     return faults
 
 
+TeacherRecords = Callable[[Sequence[Example]], Mapping[RecordSlot, torch.Tensor] | None]
+"""Reads what is kept of the teacher on some examples; None where the teacher has to be run on any of them."""
+
+
 class Collator:
     """Turns examples into a ``Batch``.
 
@@ -248,15 +253,31 @@ class Collator:
         pad_token_id: Token used for padding, which is masked.
         granularities: Granularities of the spans that a batch holds; empty without alignment.
         teacher_pad_token_id: Token used for padding in the teacher's tokens, where its tokenizer differs.
+        teacher_records: Reads what is kept of the teacher on some examples (``Batch.teacher_records``); None: nothing
+            is kept.
     """
 
-    def __init__(self, pad_token_id: int, granularities: Sequence[str], teacher_pad_token_id: int = 0):
+    def __init__(
+        self,
+        pad_token_id: int,
+        granularities: Sequence[str],
+        teacher_pad_token_id: int = 0,
+        teacher_records: TeacherRecords | None = None,
+    ):
         self._pad_token_id = pad_token_id
         self._granularities = tuple(granularities)
         self._teacher_pad_token_id = teacher_pad_token_id
+        self._teacher_records = teacher_records
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        return collate(examples, self._pad_token_id, self._granularities, self._teacher_pad_token_id)
+        batch = collate(examples, self._pad_token_id, self._granularities, self._teacher_pad_token_id)
+        return (
+            batch if self._teacher_records is None else replace(batch, teacher_records=self._teacher_records(examples))
+        )
+
+    def with_teacher_records(self, teacher_records: TeacherRecords | None) -> Collator:
+        """Make the same collator, with what is kept of the teacher."""
+        return Collator(self._pad_token_id, self._granularities, self._teacher_pad_token_id, teacher_records)
 
 
 def training_loader(examples: Sequence[Example], sampler: GroupedSampler) -> DataLoader[list[Example]]:

@@ -84,12 +84,15 @@ class BatchPolicy(ABC):
     Attributes:
         RESPONDERS: The models that write responses.
         NEEDS_VALIDATION: Whether it needs the validation loss.
+        USES_DATA_RESPONSES: Whether some steps train on the responses of the data set. If not, nothing of the teacher
+            is kept on them (``teacher.cache``).
         TEXTS_PER_PROMPT: Number of texts that ``draw`` returns per text of the batch; ``mta run --dry-run``
             estimates memory from it.
     """
 
     RESPONDERS: ClassVar[tuple[Responder, ...]] = ("student",)
     NEEDS_VALIDATION: ClassVar[bool] = False
+    USES_DATA_RESPONSES: ClassVar[bool] = True
     TEXTS_PER_PROMPT: ClassVar[int] = 1
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,9 +20,12 @@ class ImportanceEstimator(Plugin):
         BY_TEACHER: Whether weights follow from the teacher's output, whatever the key layer. Then ``weigh`` is called
             once per micro-batch, with the teacher's states, and the student's tokens get the same weights. A student
             with a tokenizer of its own has other tokens; those are weighed by its own states.
+        VERSION: Change it when the same states give other weights than before: what is kept of a teacher is then made
+            anew.
     """
 
     BY_TEACHER: ClassVar[bool] = False
+    VERSION: ClassVar[str] = "1"
 
     @abstractmethod
     def weigh(self, states: States, layer: int, mask_BT: Tensor) -> Tensor:
@@ -36,3 +40,8 @@ class ImportanceEstimator(Plugin):
             weight_BT, float32, finite and non-negative, 0 on padding, without gradient. Each text may have its own
             scale: pooling normalises weights per text.
         """
+
+    def fingerprint(self) -> str:
+        """Return name, version and options as JSON: whatever the weights depend on besides the states."""
+        options = self.params.model_dump(mode="json")
+        return json.dumps({"name": self.NAME, "version": self.VERSION, "params": options}, sort_keys=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,14 @@ from mta_framework.alignment.term_fitting import fit_terms
 from mta_framework.data.batches import Collator, GroupedSampler
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.response_encoding import ResponseEncoder
-from mta_framework.distributed import run_on_main
+from mta_framework.distributed import processes, run_on_main
 from mta_framework.errors import Fault, InputError, RunError, as_plugin_error, collect_faults, faults_at
 from mta_framework.generation.engine import Engine
 from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.interfaces import AlignmentTerm, BaseLoss, LayerMapper, MeasuringLayerMapper
 from mta_framework.models.run_models import RunModels
+from mta_framework.models.teacher_states import Teacher
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.validation_answers import max_new_tokens, validation_answers
 from mta_framework.spans.cache import SpanCache
@@ -97,7 +98,7 @@ def similarity(
 
 
 def fit_alignment(
-    aligner: Alignment, data: TrainingData, seed: int, student: nn.Module, teacher: nn.Module, checkpoints: Path
+    aligner: Alignment, data: TrainingData, seed: int, student: nn.Module, teacher: Teacher, checkpoints: Path
 ) -> None:
     """Fit the alignment terms that ask for it, on the main process; all processes get the same buffers.
 
@@ -107,15 +108,20 @@ def fit_alignment(
         return
 
     def compute() -> dict[str, torch.Tensor]:
-        fit_terms(aligner, student, teacher, partial(_random_texts, data, seed))
+        fit_terms(aligner, student, teacher, partial(_random_texts, data, seed), processes().device)
         return {name: value.cpu() for name, value in aligner.state_dict().items()}
 
     aligner.load_state_dict(run_on_main(compute))
 
 
+def sampled_texts(texts: int, seed: int, num_texts: int) -> list[int]:
+    """Indices of the texts of a training set that terms are fitted on, or layers compared by."""
+    return np.random.default_rng(seed).permutation(texts)[:num_texts].tolist()
+
+
 def _random_texts(data: TrainingData, seed: int, num_texts: int) -> Iterator[Batch]:
     """Some texts of the training set, the same for each seed."""
-    sample = np.random.default_rng(seed).permutation(len(data.train))[:num_texts].tolist()
+    sample = sampled_texts(len(data.train), seed, num_texts)
     groups = [sample[first : first + _BATCH_TEXTS] for first in range(0, len(sample), _BATCH_TEXTS)]
     return (data.collator([data.train[index] for index in group]) for group in groups)
 
@@ -126,35 +132,37 @@ def training_data(
     data: PreparedData,
     sampler: GroupedSampler,
     student: nn.Module,
-    teacher: nn.Module | None,
+    teacher: Teacher | None,
 ) -> TrainingData:
-    """The training data, with the batch policy and rollouts of the base loss where it has any."""
+    """The training data, with the batch policy and rollouts of the base loss where it has any.
+
+    The live teacher is loaded here where it writes responses.
+    """
     granularities = bound.spans.granularities if bound.spans else ()
     teacher_padding = (run_models.teacher_tokenizer or run_models.tokenizer).pad_token_id
     policy = bound.base_loss.batch_policy()
     section = bound.spec.training.generation
-    engine = None if section is None else _engine(bound, section, run_models, student, teacher)
+    models: dict[str, nn.Module] = {"student": student}
+    if teacher is not None and policy is not None and "teacher" in policy.RESPONDERS:
+        models["teacher"] = teacher.model
+    engine = None if section is None else _engine(bound, section, run_models, models)
     return TrainingData(
         train=data.train.examples,
         validation=data.validation.examples if data.validation else [],
         sampler=sampler,
         collator=Collator(run_models.tokenizer.pad_token_id, granularities, teacher_padding),
         policy=policy,
-        rollouts=None if policy is None else _rollouts(bound, engine, run_models, data, sampler, student, teacher),
+        rollouts=None if policy is None else _rollouts(bound, engine, run_models, data, sampler, models),
         answers=_answers(bound, engine, run_models, student),
     )
 
 
 def _engine(
-    bound: BoundRun, section: GenerationSection, run_models: RunModels, student: nn.Module, teacher: nn.Module | None
+    bound: BoundRun, section: GenerationSection, run_models: RunModels, models: Mapping[str, nn.Module]
 ) -> Engine:
-    models, folder = _named(student, teacher), bound.spec.folder / "engine"
+    folder = bound.spec.folder / "engine"
     arguments = section.engine, models, run_models.tokenizer, run_models.turn_end.stop_ids, folder
     return make_engine(*arguments, keep_log_probs=bound.base_loss.NEEDS_LOG_PROBS)
-
-
-def _named(student: nn.Module, teacher: nn.Module | None) -> dict[str, nn.Module]:
-    return {"student": student, **({} if teacher is None else {"teacher": teacher})}
 
 
 def _answers(bound: BoundRun, engine: Engine | None, run_models: RunModels, student: nn.Module) -> AnswerScore | None:
@@ -171,8 +179,7 @@ def _rollouts(
     run_models: RunModels,
     data: PreparedData,
     sampler: GroupedSampler,
-    student: nn.Module,
-    teacher: nn.Module | None,
+    models: Mapping[str, nn.Module],
 ) -> TrainingRollouts:
     spec, tokenizer = bound.spec, run_models.tokenizer
     section, dtype = spec.training.generation, DTYPE_OF_PRECISION[spec.training.precision]
@@ -181,7 +188,7 @@ def _rollouts(
     longest = max_new_tokens(spec)
     return TrainingRollouts(
         engine,
-        _named(student, teacher),
+        models,
         Sampling(temperature=1.0, top_p=1.0, max_new_tokens=longest, batch_tokens=section.batch_tokens),
         ResponseEncoder(tokenizer, data.train.end_id, bound.spans, spec.data.max_length, spec.data.leading_character),
         data.train.examples,

@@ -22,6 +22,22 @@ from mta_framework.spec.section import (
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+class TeacherCacheSection(Section):
+    """Where and how the teacher's states are kept: it is run once for each text, whatever the number of epochs and runs."""
+
+    path: Location | None = Field(
+        None,
+        description="Folder of the cache, which runs and machines may share; null (the default) means teacher-cache in "
+        "output_dir.",
+    )
+    layer_states: Literal["exact", "8bit"] = Field(
+        "exact",
+        description="How states of layers are kept: exact, in the teacher's dtype; or as 8-bit integers with a scale "
+        "per row. Final states, cosines and weights are always exact.",
+        json_schema_extra=affects("weights"),
+    )
+
+
 class TeacherSection(Section):
     """The model that the student imitates."""
 
@@ -35,6 +51,12 @@ class TeacherSection(Section):
     )
     dtype: DType = Field("auto", description="Dtype of the frozen teacher's weights; auto follows training.precision.")
     attention: Attention | None = Field(None, description=ATTENTION, json_schema_extra=affects("nothing"))
+    cache: TeacherCacheSection | None = Field(
+        None,
+        description="Keep what the losses read of the teacher on disk; null (the default) means that the teacher is run "
+        "in every step.",
+        json_schema_extra=affects("nothing"),
+    )
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from exactly_one(self, "hub", "path", "run")

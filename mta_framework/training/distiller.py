@@ -15,6 +15,7 @@ from mta_framework.chunked_loss import chunked_sum, cross_entropy, select_superv
 from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import BaseLoss, BatchPolicy
 from mta_framework.models.state_reader import StateReader
+from mta_framework.models.teacher_states import Teacher
 from mta_framework.timers import ALIGNMENT, HEALTH, STUDENT, TEACHER, Stopwatch
 from mta_framework.training.response_health import ResponseHealth
 from mta_framework.types import TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
@@ -27,11 +28,11 @@ class Distiller(nn.Module):
     """Computes base loss and alignment loss of a student with a frozen teacher.
 
     The student and the projections of the alignment are its only submodules: the teacher belongs to no checkpoint,
-    optimiser or gradient reduction. Whoever loads the teacher moves it to its device.
+    optimiser or gradient reduction.
 
     Args:
         student: Causal language model, possibly with peft adapters.
-        teacher: Frozen causal language model in its own dtype; None where neither loss uses one.
+        teacher: The frozen teacher; None where neither loss uses one.
         base_loss: Base loss of the run.
         alignment: Alignment loss, or None.
         pairs: Key layers of the alignment; empty without it.
@@ -41,7 +42,7 @@ class Distiller(nn.Module):
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module | None,
+        teacher: Teacher | None,
         base_loss: BaseLoss,
         alignment: Alignment | None = None,
         pairs: Sequence[LayerPair] = (),
@@ -57,7 +58,8 @@ class Distiller(nn.Module):
         """Measures the student's own responses; the trainer replaces it by its own."""
         read = [(pair.student, pair.teacher) for pair in pairs] + list(loss_layers)
         self._student_reader = StateReader(student, {layer for layer, _ in read})
-        self._teacher_reader = StateReader(teacher, {layer for _, layer in read}) if teacher is not None else None
+        self._teacher = teacher
+        self._teacher_layers = frozenset(layer for _, layer in read)
 
     def forward(self, batch: Batch, progress: Progress) -> LossTerms:
         """Compute the loss terms of one micro-batch, as sums.
@@ -115,17 +117,9 @@ class Distiller(nn.Module):
 
     def _states(self, batch: Batch) -> tuple[States, States | None]:
         with self.stopwatch.part(TEACHER):
-            teacher = self._teacher_states(batch)
+            teacher = None if self._teacher is None else self._teacher.states(batch, self._teacher_layers)
         with self.stopwatch.part(STUDENT):
             return self._student_reader.read(batch.input_ids_BT, batch.attention_mask_BT, batch.attended_A), teacher
-
-    def _teacher_states(self, batch: Batch) -> States | None:
-        if self._teacher_reader is None:
-            return None
-        batch = batch.teacher or batch
-        inputs = batch.input_ids_BT, batch.attention_mask_BT, batch.attended_A
-        with torch.inference_mode(), torch.autocast(inputs[0].device.type, enabled=False):
-            return self._teacher_reader.read(*inputs)
 
 
 def _require_valid(terms: LossTerms, label: str, batch: Batch) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mta_framework.types.metric_values import Generations as Generations
 from mta_framework.types.metric_values import Likelihood as Likelihood
@@ -124,6 +124,45 @@ class LayerSimilarity:
     within: tuple[tuple[float, ...], ...]
 
 
+RecordedQuantity = Literal[
+    "final_states",
+    "attended_states",
+    "span_token_states",
+    "span_vectors",
+    "geometry",
+    "change_geometry",
+    "token_weights",
+    "pair_indices",
+]
+"""What is kept of a teacher on a text, or on the texts of a batch one after another:
+
+``final_states``: states after the final norm at supervised positions, (N, D). ``attended_states``: states of a layer at
+all tokens, (A, D). ``span_token_states``: those of the distinct tokens of spans, (U, D). ``span_vectors``: (S, D).
+``geometry``: cosines of the span vectors of each text, the upper triangle row by row, (P,), with one more value at the
+end. ``change_geometry``: the same of changes between layers. ``token_weights``: normalised weights of the distinct
+tokens of spans, (U,). ``pair_indices``: (3, S) int64, for each span the offset of its text in ``geometry``, its index
+in its text, and the number of spans of that.
+"""
+
+
+class RecordSlot(NamedTuple):
+    """Names one tensor of what is kept of a teacher on a batch.
+
+    Args:
+        quantity: What the tensor is.
+        layer: 1-based layer of the teacher; 0 for what belongs to none.
+        granularity: Granularity of the spans; empty for what does not depend on spans.
+        estimator: Fingerprint of the importance estimator that the values depend on; empty without one.
+        below: 1-based layer that the changes of spans begin at; 0 for all but ``change_geometry``.
+    """
+
+    quantity: RecordedQuantity
+    layer: int = 0
+    granularity: str = ""
+    estimator: str = ""
+    below: int = 0
+
+
 @dataclass(frozen=True)
 class Head:
     """The map from final hidden states h to next-token logits: ``cap(scale * (h W^T + b))``.
@@ -169,6 +208,9 @@ class States:
         input_ids_BT: int64, the tokens that the model read; never None during training.
         attended_A: int64, flat positions of the tokens that are not padding (``Batch.attended_A``); never None during
             training.
+        records: What was kept of a teacher on this batch (``Batch.teacher_records``), where it was not run. Then
+            ``final_BTD`` is NaN but at supervised positions, ``layers`` has those layers alone that a base loss reads,
+            and these are NaN on padding.
     """
 
     final_BTD: Tensor
@@ -177,6 +219,7 @@ class States:
     final_layers: FinalLayers | None = None
     input_ids_BT: Tensor | None = None
     attended_A: Tensor | None = None
+    records: Mapping[RecordSlot, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -279,6 +322,7 @@ class Batch:
             tokenizer.
         log_prob_N: float32, the log-probability of each of ``target_N`` in the distribution that it was drawn from
             when the student wrote it (``Example.log_probs``); NaN where there is none. None: there is none at all.
+        teacher_records: What is kept of the teacher on these texts, by slot; None: the teacher has to be run.
     """
 
     input_ids_BT: Tensor
@@ -294,6 +338,7 @@ class Batch:
     index_B: Tensor | None = None
     chunk_N: Tensor | None = None
     log_prob_N: Tensor | None = None
+    teacher_records: Mapping[RecordSlot, Tensor] | None = None
 
     @property
     def text_N(self) -> Tensor:

@@ -1,0 +1,171 @@
+"""The teacher's side of a key layer by what was kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from mta_framework.alignment.importance import CheckedImportance, span_weights, upcast
+from mta_framework.errors import RunError
+from mta_framework.interfaces import ImportanceEstimator
+from mta_framework.types import Batch, FinalLayers, Head, LayerPair, RecordedQuantity, RecordSlot, SpanIndex, States
+
+
+class RecordedTokenWeights:
+    """Token weights of one micro-batch that were kept; stands for ``TokenWeights``.
+
+    Args:
+        importance: Estimator that the weights are of.
+        records: What was kept of the teacher.
+        batch: The texts in the teacher's tokens.
+    """
+
+    def __init__(self, importance: CheckedImportance, records: Mapping[RecordSlot, Tensor], batch: Batch):
+        self._importance = importance
+        self._records = records
+        self._batch = batch
+
+    def at(self, layer: int, index: SpanIndex) -> Tensor:
+        """Flat weights at a 1-based layer, (B * T,); those of tokens outside of all spans are 0."""
+        granularity = next(name for name, known in self._batch.spans.items() if known is index)
+        weight_U = _kept(self._records, weight_slot(self._importance.estimator, layer, granularity))
+        return weight_U.new_zeros(self._batch.input_ids_BT.numel()).index_copy(0, index.token_U, weight_U)
+
+
+def weight_slot(estimator: ImportanceEstimator, layer: int, granularity: str) -> RecordSlot:
+    """Slot of the teacher's token weights at a layer; those that follow from its output belong to no layer."""
+    return RecordSlot("token_weights", 0 if estimator.BY_TEACHER else layer, granularity, estimator.fingerprint())
+
+
+class RecordedTeacherLayer:
+    """The teacher's side of a key layer, by what was kept of it; implements ``TeacherLayer``.
+
+    Args:
+        states: Head and layers of the teacher, with ``records``.
+        pair: The key layer.
+        index: Spans in the teacher's tokens.
+        pooling: Estimator whose weights pool states to span vectors.
+        importance: Weights that weigh tokens and spans.
+        previous: The key layer of the same granularity below; None at the lowest.
+    """
+
+    def __init__(
+        self,
+        states: States,
+        pair: LayerPair,
+        index: SpanIndex,
+        pooling: CheckedImportance,
+        importance: RecordedTokenWeights,
+        previous: LayerPair | None,
+    ):
+        assert states.records is not None
+        self.index = index
+        self._states = states
+        self._records = states.records
+        self._pair = pair
+        self._pooling = pooling.estimator.fingerprint()
+        self._importance = importance
+        self._previous = previous
+
+    @property
+    def hidden_BTD(self) -> Tensor:
+        """Hidden states of all tokens; NaN on padding."""
+        return self._states.layers[self._pair.teacher]
+
+    @cached_property
+    def span_token_UD(self) -> Tensor:
+        """States of the distinct tokens of spans."""
+        return upcast(self._at("span_token_states"))
+
+    @cached_property
+    def span_vector_SD(self) -> Tensor:
+        """Span vectors, pooled by token weights."""
+        return upcast(self._at("span_vectors", self._pooling))
+
+    @cached_property
+    def _token_weight(self) -> Tensor:
+        """Flat token weights, (B * T,)."""
+        return self._importance.at(self._pair.teacher, self.index)
+
+    @cached_property
+    def token_weight_U(self) -> Tensor:
+        """Weights of the distinct tokens of spans, times the number of their spans."""
+        return self._token_weight[self.index.token_U] * self.index.multiplicity_U
+
+    @cached_property
+    def span_weight_S(self) -> Tensor:
+        """Weights of spans."""
+        return span_weights(self._token_weight, self.index)
+
+    @cached_property
+    def geometry(self) -> RecordedGeometry:
+        """Cosines between the span vectors of each text."""
+        return RecordedGeometry(self._at("geometry", self._pooling), self._pair_indices)
+
+    @cached_property
+    def change_geometry(self) -> RecordedGeometry:
+        """Cosines between the changes of the directions of spans from the previous key layer to this one."""
+        if self._previous is None:
+            raise RunError("change_geometry does not exist at the lowest key layer of a granularity")
+        below = self._previous.teacher
+        return RecordedGeometry(self._at("change_geometry", self._pooling, below), self._pair_indices)
+
+    @property
+    def head(self) -> Head:
+        """Head of the teacher."""
+        return self._states.head
+
+    @property
+    def final_layers(self) -> FinalLayers:
+        """Modules before the head."""
+        assert self._states.final_layers is not None
+        return self._states.final_layers
+
+    @property
+    def _pair_indices(self) -> Tensor:
+        return _kept(self._records, RecordSlot("pair_indices", granularity=self._pair.granularity))
+
+    def _at(self, quantity: RecordedQuantity, estimator: str = "", below: int = 0) -> Tensor:
+        return _kept(self._records, RecordSlot(quantity, self._pair.teacher, self._pair.granularity, estimator, below))
+
+
+class RecordedGeometry:
+    """The cosines between spans that were kept: the upper triangle of each text's matrix; implements ``SpanCosines``.
+
+    Args:
+        cosine_P: Cosines of the pairs i < j of each text, text by text and row by row, and one more value.
+        index_3S: int64, for each span the offset of its text in ``cosine_P``, its index in its text, and the number of
+            spans that the text has.
+    """
+
+    def __init__(self, cosine_P: Tensor, index_3S: Tensor):
+        self._cosine_P = cosine_P
+        self._index_3S = index_3S
+
+    def select(self, span_K: Tensor) -> RecordedGeometry:
+        """Restrict it to some spans; see ``SpanCosines``."""
+        return RecordedGeometry(self._cosine_P, self._index_3S.index_select(1, span_K))
+
+    @torch.no_grad()
+    def subtract_from(self, cosine_RS: Tensor, text: slice, rows: slice) -> None:
+        """Subtract the cosines of some spans with all spans of their text, in place; see ``SpanCosines``.
+
+        The cosine of a span with itself is 1, even that of a zero vector.
+        """
+        offset_R1, row_R1, size_R1 = self._index_3S[:, rows, None]
+        column_S = self._index_3S[1, text]
+        low_RS, high_RS = torch.minimum(row_R1, column_S), torch.maximum(row_R1, column_S)
+        before_RS = (low_RS * (2 * size_R1 - low_RS - 1)).div_(2, rounding_mode="floor")  # pairs of the rows above
+        pair_RS = offset_R1 + before_RS + high_RS - low_RS - 1
+        kept_RS = self._cosine_P[pair_RS.clamp_(min=0)].to(cosine_RS.dtype)
+        cosine_RS -= torch.where(low_RS == high_RS, 1.0, kept_RS)
+
+
+def _kept(records: Mapping[RecordSlot, Tensor], slot: RecordSlot) -> Tensor:
+    """Look up a tensor of what was kept."""
+    if slot not in records:
+        raise RunError(f"{' '.join(str(part) for part in slot if part)} of the teacher was not kept for this run")
+    return records[slot]
