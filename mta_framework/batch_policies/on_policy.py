@@ -37,6 +37,7 @@ class OnPolicy(BatchPolicy):
 
     def __init__(self, options: OnPolicyBatches):
         self._options = options
+        self.USES_DATA_RESPONSES = options.fraction < 1
 
     def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:
         """Choose new student responses to all of the batch's prompts, or the batch itself."""

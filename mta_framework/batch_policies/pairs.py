@@ -63,7 +63,7 @@ class Pairs(BatchPolicy):
     """
 
     RESPONDERS: ClassVar[tuple[Responder, ...]] = ("teacher", "student")
-    USES_DATA_RESPONSES: ClassVar[bool] = False
+    USES_DATA_RESPONSES = False
     TEXTS_PER_PROMPT: ClassVar[int] = 2
 
     def __init__(self, options: PairedBatches):

@@ -92,7 +92,7 @@ class BatchPolicy(ABC):
 
     RESPONDERS: ClassVar[tuple[Responder, ...]] = ("student",)
     NEEDS_VALIDATION: ClassVar[bool] = False
-    USES_DATA_RESPONSES: ClassVar[bool] = True
+    USES_DATA_RESPONSES: bool = True
     TEXTS_PER_PROMPT: ClassVar[int] = 1
 
     @abstractmethod

@@ -90,11 +90,11 @@ def require_terms(
 
 
 def similarity(
-    mapper: MeasuringLayerMapper, data: TrainingData, seed: int, student: nn.Module, teacher: nn.Module
+    mapper: MeasuringLayerMapper, data: TrainingData, seed: int, student: nn.Module, teacher: Teacher
 ) -> LayerSimilarity:
     """Similarity of all student and teacher layers, on as many random training texts as the mapper asks for."""
     batches = _random_texts(data, seed, mapper.num_texts)
-    return layer_similarity(student, teacher, batches, mapper.granularities)
+    return layer_similarity(student, teacher.model, batches, mapper.granularities)
 
 
 def fit_alignment(

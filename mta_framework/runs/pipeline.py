@@ -169,8 +169,12 @@ def _held_folder(bound: BoundRun | BoundEvaluation, require_free: Callable[[], N
 def _train(bound: BoundRun, inputs: RunInputs, run_models: RunModels, folder: RunFolder) -> None:
     """Train the student and export it."""
     spec, pairs = bound.spec, inputs.pairs
-    teacher = run_models.teacher()
-    student = run_models.student(teacher)
+    cached = spec.teacher is not None and spec.teacher.cache is not None
+    teacher = None if spec.teacher is None else Teacher(run_models.teacher, partial(teacher_parts, bound, known))
+    if teacher is None or cached:
+        student = run_models.student(run_models.teacher() if spec.student.teacher_layers else None)
+    else:
+        student = run_models.student(teacher.model)
     set_seed(spec.seed)
     base_loss = copy.deepcopy(bound.base_loss)  # it may keep state, and this run may not be its last
     data = training_data(bound, run_models, inputs.data, inputs.sampler, student, teacher)
@@ -178,12 +182,14 @@ def _train(bound: BoundRun, inputs: RunInputs, run_models: RunModels, folder: Ru
         assert teacher is not None
         compare = partial(similarity, bound.layers, data, spec.seed, student, teacher)
         pairs = measured_layers(bound.layers, run_models, compare, folder.key_layers)
-    aligner = alignment(bound, run_models, pairs)
+    aligner, report_collator = alignment(bound, run_models, pairs), data.collator
+    if teacher is not None and cached:
+        data, report_collator = use_cache(bound, inputs, run_models, aligner, pairs, data, teacher, known)
     if aligner is not None and teacher is not None:
         fit_alignment(aligner, data, spec.seed, student, teacher, folder.path / CHECKPOINTS)
     distiller = Distiller(student, teacher, base_loss, aligner, pairs, inputs.loss_layers)
     rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0
-    geometry = SpanGeometry(distiller, data, run_models.tokenizer, folder.geometry)
+    geometry = SpanGeometry(distiller, data, report_collator, run_models.tokenizer, folder.geometry)
     geometry.before()
     log = train(distiller, data, spec.training, spec.seed, folder.path, rate)
     geometry.after()

@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
+from mta_framework.data.batches import Collator
 from mta_framework.distributed import processes, run_on_main
 from mta_framework.evaluation.report import Geometry
 from mta_framework.storage import read_json, write_json
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.training_data import TrainingData
-from mta_framework.types import Example
+from mta_framework.types import Example, LayerPair
 
 _TEXTS = 16
 """Most texts that are measured."""
@@ -53,17 +54,25 @@ class SpanGeometry:
     Args:
         distiller: Student and teacher; without alignment there is nothing to measure.
         data: Training data.
+        collator: Makes batches of texts whose span vectors of the teacher can be read.
         tokenizer: Tokenizer of the student.
         file: File that the results are written to.
     """
 
-    def __init__(self, distiller: Distiller, data: TrainingData, tokenizer: PreTrainedTokenizerBase, file: Path):
+    def __init__(
+        self,
+        distiller: Distiller,
+        data: TrainingData,
+        collator: Collator,
+        tokenizer: PreTrainedTokenizerBase,
+        file: Path,
+    ):
         self._distiller = distiller
-        self._collator = data.collator
+        self._collator = collator
         self._tokenizer = tokenizer
         self._file = file
         self._pairs = distiller.alignment.pairs if distiller.alignment is not None else ()
-        self._texts = _texts_with_pairs(data.validation or data.train, {pair.granularity for pair in self._pairs})
+        self._texts = measured_texts(data.train, data.validation, self._pairs)
 
     def before(self) -> None:
         """Measure the student before its first step, unless an earlier attempt did."""
@@ -149,9 +158,12 @@ def _matrix(cosine_SS: NDArray[np.float64]) -> list[list[float]]:
     return rows
 
 
-def _texts_with_pairs(examples: Sequence[Example], granularities: set[str]) -> list[Example]:
-    """The first texts that have a pair of spans of some granularity."""
-    texts = (text for text in examples if max(len(text.spans[name]) for name in granularities) > 1)
+def measured_texts(
+    train: Sequence[Example], validation: Sequence[Example], pairs: Sequence[LayerPair]
+) -> list[Example]:
+    """The texts that are measured: the first validation texts, or training texts, with two spans of a granularity."""
+    granularities = {pair.granularity for pair in pairs}
+    texts = (text for text in validation or train if max(len(text.spans[name]) for name in granularities) > 1)
     return list(islice(texts, _TEXTS)) if granularities else []
 
 

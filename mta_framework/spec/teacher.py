@@ -23,7 +23,7 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class TeacherCacheSection(Section):
-    """Where and how the teacher's states are kept: it is run once for each text, whatever the number of epochs and runs."""
+    """Where and how the teacher's states are kept, so that it is run once for each text."""
 
     path: Location | None = Field(
         None,
@@ -53,8 +53,8 @@ class TeacherSection(Section):
     attention: Attention | None = Field(None, description=ATTENTION, json_schema_extra=affects("nothing"))
     cache: TeacherCacheSection | None = Field(
         None,
-        description="Keep what the losses read of the teacher on disk; null (the default) means that the teacher is run "
-        "in every step.",
+        description="Keep what the losses read of the teacher on disk; null (the default) means that the teacher is "
+        "run in every step.",
         json_schema_extra=affects("nothing"),
     )
 

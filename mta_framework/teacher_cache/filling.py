@@ -1,0 +1,168 @@
+"""Fills a teacher cache: runs the teacher on the texts of which anything is missing, and writes their records."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from mta_framework.distributed import processes, run_on_main, shard
+from mta_framework.models.teacher_states import Teacher
+from mta_framework.teacher_cache.kinds import RecordedRun, RecordKind
+from mta_framework.teacher_cache.reader import RecordReader
+from mta_framework.teacher_cache.recording import Recorder
+from mta_framework.teacher_cache.store import RecordStore
+from mta_framework.types import Batch, Example
+
+_BATCH_TOKENS = 8192
+"""Most tokens of a batch, padding included."""
+
+_FLUSH_BYTES, _FLUSH_SECONDS = 64 * 2**20, 20.0
+"""Records are written when there are so many, or after so long: what an interruption costs at most."""
+
+
+@dataclass(frozen=True)
+class WantedRecords:
+    """Texts, and the kinds of records that are read of each of them.
+
+    Args:
+        texts: The texts; they may repeat.
+        kinds: Kinds of records.
+    """
+
+    texts: Sequence[Example]
+    kinds: tuple[RecordKind, ...]
+
+
+class TeacherCache:
+    """What is kept of one teacher, as far as one run reads it.
+
+    Args:
+        folder: Folder of the teacher.
+        run: The parts of the run that decide what is kept.
+        wanted: The texts of the run.
+    """
+
+    def __init__(self, folder: Path, run: RecordedRun, wanted: Sequence[WantedRecords]):
+        self.folder = folder
+        self._recorder = Recorder(run)
+        self._wanted = wanted
+        kinds = dict.fromkeys(kind for part in wanted for kind in part.kinds)
+        self._stores = {kind: RecordStore(folder, kind) for kind in kinds}
+
+    def reader(self, kinds: Sequence[RecordKind]) -> RecordReader:
+        """Make the reader of some kinds of records."""
+        return RecordReader({kind: self._stores[kind] for kind in kinds})
+
+    def refresh(self) -> None:
+        """Take up what other processes have written."""
+        for store in self._stores.values():
+            store.refresh()
+
+    def missing(self, verify: bool) -> list[tuple[Example, tuple[RecordKind, ...]]]:
+        """List the texts of which a record is missing, each with the kinds that are.
+
+        Args:
+            verify: Whether every record is read, and counts as missing where it does not fit its checksum.
+        """
+        kinds_of: dict[int, tuple[Example, list[RecordKind]]] = {}
+        for kind, text in self._absent(verify):
+            kinds_of.setdefault(id(text), (text, []))[1].append(kind)
+        return [(text, tuple(kinds)) for text, kinds in kinds_of.values()]
+
+    def _absent(self, verify: bool) -> Iterator[tuple[RecordKind, Example]]:
+        self.refresh()
+        for kind, store in self._stores.items():
+            text_of: dict[bytes, Example] = {}
+            for part in self._wanted:
+                if kind in part.kinds:
+                    for text in part.texts:
+                        text_of.setdefault(kind.key(text), text)
+            present = store.intact(list(text_of)) if verify else [key in store for key in text_of]
+            yield from ((kind, text) for text, there in zip(text_of.values(), present, strict=True) if not there)
+
+    def fill(self, teacher: Teacher, collate: Callable[[Sequence[Example]], Batch]) -> int:
+        """Make what is missing, shared among all processes. An interruption loses a few seconds of work.
+
+        Args:
+            teacher: The teacher; its live model is loaded only if anything is missing.
+            collate: Makes a batch of texts.
+
+        Returns:
+            Number of texts that the teacher was run on, over all processes.
+
+        Raises:
+            RunError: The importance estimator failed, or the cache cannot be written to.
+        """
+        missing = run_on_main(lambda: self.missing(verify=True))
+        mine = shard(_batches(missing))
+        hidden = not missing or not processes().is_main_process
+        with (
+            tqdm(total=sum(map(len, mine)), desc="Teacher", unit="text", disable=hidden) as bar,
+            _Writer(self._stores) as writer,
+        ):
+            for positions in mine:
+                texts, kinds = [missing[position][0] for position in positions], missing[positions[0]][1]
+                batch = collate(texts).to(processes().device)
+                states = teacher.states(batch, self._recorder.layers)
+                for text, records in zip(texts, self._recorder.records(states, batch, kinds), strict=True):
+                    writer.add(text, kinds, records)
+                bar.update(len(texts))
+        processes().wait_for_everyone()
+        self.refresh()
+        return len(missing)
+
+
+def _batches(missing: Sequence[tuple[Example, tuple[RecordKind, ...]]]) -> list[list[int]]:
+    """Batches as positions in the list: texts of similar length of which the same is missing."""
+    groups: list[list[int]] = []
+    by_kinds: dict[tuple[RecordKind, ...], list[int]] = defaultdict(list)
+    for position, (_, kinds) in enumerate(missing):
+        by_kinds[kinds].append(position)
+    for positions in by_kinds.values():
+        length = {position: _length(missing[position][0]) for position in positions}
+        batch: list[int] = []
+        for position in sorted(positions, key=lambda position: -length[position]):
+            if batch and (len(batch) + 1) * length[batch[0]] > _BATCH_TOKENS:
+                groups.append(batch)
+                batch = []
+            batch.append(position)
+        groups.append(batch)
+    return groups
+
+
+def _length(text: Example) -> int:
+    return len((text.teacher or text).input_ids)
+
+
+class _Writer:
+    """Collects records and writes them now and then; what is left is written at the end, whatever ends it."""
+
+    def __init__(self, stores: dict[RecordKind, RecordStore]):
+        self._stores = stores
+        self._rows: dict[RecordKind, list[tuple[bytes, bytes]]] = defaultdict(list)
+        self._bytes = 0
+        self._since = time.monotonic()
+
+    def add(self, text: Example, kinds: Sequence[RecordKind], records: Sequence[bytes]) -> None:
+        for kind, record in zip(kinds, records, strict=True):
+            self._rows[kind].append((kind.key(text), record))
+            self._bytes += len(record)
+        if self._bytes >= _FLUSH_BYTES or time.monotonic() - self._since >= _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        for kind in list(self._rows):
+            self._stores[kind].add(self._rows[kind])
+            del self._rows[kind]
+        self._bytes, self._since = 0, time.monotonic()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.flush()
