@@ -38,7 +38,7 @@ from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.selection import AnswerScore
 from mta_framework.training.train import total_steps
 from mta_framework.training.training_data import TrainingData
-from mta_framework.types import Batch, LayerPair, LayerSimilarity, ModelShape
+from mta_framework.types import Batch, Example, LayerPair, LayerSimilarity, ModelShape
 
 _BATCH_TEXTS = 8
 """Texts per batch when layers are compared: the states of all layers of both models are held in memory."""
@@ -90,10 +90,15 @@ def require_terms(
 
 
 def similarity(
-    mapper: MeasuringLayerMapper, data: TrainingData, seed: int, student: nn.Module, teacher: Teacher
+    mapper: MeasuringLayerMapper,
+    train: Sequence[Example],
+    collator: Collator,
+    seed: int,
+    student: nn.Module,
+    teacher: Teacher,
 ) -> LayerSimilarity:
     """Similarity of all student and teacher layers, on as many random training texts as the mapper asks for."""
-    batches = _random_texts(data, seed, mapper.num_texts)
+    batches = _random_texts(train, collator, seed, mapper.num_texts)
     return layer_similarity(student, teacher.model, batches, mapper.granularities)
 
 
@@ -108,7 +113,9 @@ def fit_alignment(
         return
 
     def compute() -> dict[str, torch.Tensor]:
-        fit_terms(aligner, student, teacher, partial(_random_texts, data, seed), processes().device)
+        fit_terms(
+            aligner, student, teacher, partial(_random_texts, data.train, data.collator, seed), processes().device
+        )
         return {name: value.cpu() for name, value in aligner.state_dict().items()}
 
     aligner.load_state_dict(run_on_main(compute))
@@ -119,11 +126,11 @@ def sampled_texts(texts: int, seed: int, num_texts: int) -> list[int]:
     return np.random.default_rng(seed).permutation(texts)[:num_texts].tolist()
 
 
-def _random_texts(data: TrainingData, seed: int, num_texts: int) -> Iterator[Batch]:
+def _random_texts(train: Sequence[Example], collator: Collator, seed: int, num_texts: int) -> Iterator[Batch]:
     """Some texts of the training set, the same for each seed."""
-    sample = sampled_texts(len(data.train), seed, num_texts)
+    sample = sampled_texts(len(train), seed, num_texts)
     groups = [sample[first : first + _BATCH_TEXTS] for first in range(0, len(sample), _BATCH_TEXTS)]
-    return (data.collator([data.train[index] for index in group]) for group in groups)
+    return (collator([train[index] for index in group]) for group in groups)
 
 
 def training_data(
@@ -138,8 +145,6 @@ def training_data(
 
     The live teacher is loaded here where it writes responses.
     """
-    granularities = bound.spans.granularities if bound.spans else ()
-    teacher_padding = (run_models.teacher_tokenizer or run_models.tokenizer).pad_token_id
     policy = bound.base_loss.batch_policy()
     section = bound.spec.training.generation
     models: dict[str, nn.Module] = {"student": student}
@@ -150,11 +155,18 @@ def training_data(
         train=data.train.examples,
         validation=data.validation.examples if data.validation else [],
         sampler=sampler,
-        collator=Collator(run_models.tokenizer.pad_token_id, granularities, teacher_padding),
+        collator=collator_of(bound, run_models),
         policy=policy,
         rollouts=None if policy is None else _rollouts(bound, engine, run_models, data, sampler, models),
         answers=_answers(bound, engine, run_models, student),
     )
+
+
+def collator_of(bound: BoundRun, run_models: RunModels) -> Collator:
+    """The collator of a run's texts."""
+    granularities = bound.spans.granularities if bound.spans else ()
+    teacher_padding = (run_models.teacher_tokenizer or run_models.tokenizer).pad_token_id
+    return Collator(run_models.tokenizer.pad_token_id, granularities, teacher_padding)
 
 
 def _engine(

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
+
+from transformers import PreTrainedModel
 
 from mta_framework.alignment.objective import Alignment
 from mta_framework.data.batches import Collator
+from mta_framework.distributed import processes, run_on_main
+from mta_framework.errors import RunError
+from mta_framework.interfaces import MeasuringLayerMapper
+from mta_framework.models.fingerprint import Content, fingerprints
 from mta_framework.models.run_models import RunModels
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.runs.build import sampled_texts
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import measured_texts
+from mta_framework.spec.model_files import is_saved_teacher
 from mta_framework.spec.run import RunSpec
-from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords
+from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords, filling_lock
+from mta_framework.teacher_cache.kept_similarity import kept_similarity
 from mta_framework.teacher_cache.kinds import RecordedRun, TeacherWidths
+from mta_framework.teacher_cache.teacher_files import is_intact, load_parts, save_teacher
+from mta_framework.teacher_cache.teacher_identity import teacher_identity
 from mta_framework.training.train import total_steps
-from mta_framework.training.training_data import TrainingData
-from mta_framework.types import Example, LayerPair
-
-
-@dataclass(frozen=True)
-class CachedTeacher:
-    """What training works with where the teacher is cached.
-
-    Args:
-        teacher: The teacher; its live model is loaded for texts alone that are not in the cache.
-        data: Training data whose batches have the records of their texts.
-        report_collator: Makes batches that have the teacher's span vectors too.
-    """
-
-    teacher: Teacher
-    data: TrainingData
-    report_collator: Collator
+from mta_framework.types import Example, LayerPair, LayerSimilarity
 
 
 def cache_folder(spec: RunSpec) -> Path:
@@ -49,7 +43,8 @@ def recorded_run(
 ) -> RecordedRun:
     """The parts of a run that decide what is kept of its teacher."""
     summary, section = run_models.teacher_summary, bound.spec.teacher
-    assert summary is not None and section is not None
+    assert summary is not None
+    assert section is not None
     hidden = summary.shape.hidden_size
     final = getattr(summary.config.get_text_config(decoder=True), "word_embed_proj_dim", hidden)
     return RecordedRun(
@@ -72,7 +67,7 @@ def wanted_records(bound: BoundRun, inputs: RunInputs, run: RecordedRun) -> list
     texts = [*_drawn_texts(bound, inputs), *validation]
     texts += [train[index] for index in sampled_texts(len(train), bound.spec.seed, _num_fitted(bound))]
     measured = measured_texts(train, validation, run.pairs)
-    return [WantedRecords(texts, run.kinds()), WantedRecords(measured, run.kinds() + run.reported_kinds())]
+    return [WantedRecords(texts, run.kinds()), WantedRecords(measured, (*run.kinds(), *run.reported_kinds()))]
 
 
 def _num_fitted(bound: BoundRun) -> int:
@@ -91,32 +86,88 @@ def _drawn_texts(bound: BoundRun, inputs: RunInputs) -> list[Example]:
     return [inputs.data.train.examples[index] for index in sorted(drawn)]
 
 
-def use_cache(
-    bound: BoundRun,
-    inputs: RunInputs,
-    run_models: RunModels,
-    aligner: Alignment | None,
-    pairs: Sequence[LayerPair],
-    data: TrainingData,
-    teacher: Teacher,
-    folder: Path,
-) -> CachedTeacher:
-    """Fill the teacher cache with what is missing, and make the teacher and the data that read it.
+class RunCache:
+    """The teacher cache of one run.
 
     Args:
         bound: The run, with ``teacher.cache``.
         inputs: What was prepared for it.
         run_models: Loads the teacher.
-        aligner: The alignment; None without one.
-        pairs: Key layers of the alignment.
-        data: Training data.
-        teacher: The live teacher, which may have been loaded by now.
-        folder: Folder of the teacher in the cache.
+        known: Content of the inputs by dotted field, on the main process.
     """
-    run = recorded_run(bound, inputs, run_models, aligner, pairs)
-    cache = TeacherCache(folder, run, wanted_records(bound, inputs, run))
-    cache.fill(teacher, data.collator)
-    ensure_parts(folder, teacher, data)
-    collator = data.collator.with_teacher_records(cache.reader(run.kinds()))
-    reported = data.collator.with_teacher_records(cache.reader(run.kinds() + run.reported_kinds()))
-    return CachedTeacher(teacher, replace(data, collator=collator), reported)
+
+    def __init__(self, bound: BoundRun, inputs: RunInputs, run_models: RunModels, known: Mapping[str, Content]):
+        self._bound = bound
+        self._inputs = inputs
+        self._run_models = run_models
+        self._known = known
+        section, summary = bound.spec.teacher, run_models.teacher_summary
+        assert section is not None
+        assert summary is not None
+        self._identity = run_on_main(lambda: teacher_identity(section, known, summary.dtype))
+        self._given = Path(section.path) if section.path and is_saved_teacher(Path(section.path)) else None
+        self.folder = cache_folder(bound.spec) / self._identity.folder_name
+
+    def make_teacher(self) -> Teacher:
+        """Make the teacher: it answers from the cache, and its model is loaded for texts alone that are not there."""
+        return Teacher(self._run_models.teacher, lambda: load_parts(self._given or self.folder, processes().device))
+
+    def similarity(self, mapper: MeasuringLayerMapper, compare: Callable[[], LayerSimilarity]) -> LayerSimilarity:
+        """The similarity of all layers: as it was measured before for equal models and texts, or measured now.
+
+        Args:
+            mapper: Layer mapper that asks for it.
+            compare: Measures it.
+        """
+        train, seed = self._inputs.data.train.examples, self._bound.spec.seed
+        texts = [train[index] for index in sampled_texts(len(train), seed, mapper.num_texts)]
+        student = fingerprints(self._bound.spec, self._known, {})["initial_student"]
+        return kept_similarity(self.folder, [student, sorted(mapper.granularities)], texts, compare)
+
+    def fill(self, teacher: Teacher, aligner: Alignment | None, pairs: Sequence[LayerPair], collator: Collator) -> int:
+        """Make what the run reads and the cache lacks.
+
+        Args:
+            teacher: The teacher; its model is loaded if anything is missing, and given back.
+            aligner: The alignment; None without one.
+            pairs: Key layers of the alignment.
+            collator: Makes batches without records.
+
+        Returns:
+            Number of texts that the teacher was run on.
+
+        Raises:
+            RunError: The teacher's weights are needed and not there, or the cache cannot be written to.
+        """
+        cache = self._opened(aligner, pairs)
+        with filling_lock(self.folder):
+            missing = run_on_main(lambda: cache.missing(verify=True))
+            if missing and self._given is not None:
+                problem = f"lacks {len(missing):,} texts of this run, and {self._given} holds no weights to make them"
+                raise RunError(f"teacher cache: {self.folder} {problem}. Run mta cache SPEC where the teacher is.")
+            cache.fill(missing, teacher, collator)
+            if self._given is None and processes().is_main_process and not is_intact(self.folder):
+                tokenizer = self._run_models.teacher_tokenizer or self._run_models.tokenizer
+                save_teacher(self.folder, self._identity, cast(PreTrainedModel, teacher.model), tokenizer)
+        processes().wait_for_everyone()
+        return len(missing)
+
+    def collators(
+        self, aligner: Alignment | None, pairs: Sequence[LayerPair], collator: Collator
+    ) -> tuple[Collator, Collator]:
+        """Make the collator whose batches have records, and one for the report, whose have span vectors too."""
+        cache, run = self._opened(aligner, pairs), self._recorded(aligner, pairs)
+        cache.refresh()
+        kinds = run.kinds()
+        of_report = tuple(dict.fromkeys([*kinds, *run.reported_kinds()]))
+        return (
+            collator.with_teacher_records(cache.reader(kinds)),
+            collator.with_teacher_records(cache.reader(of_report)),
+        )
+
+    def _recorded(self, aligner: Alignment | None, pairs: Sequence[LayerPair]) -> RecordedRun:
+        return recorded_run(self._bound, self._inputs, self._run_models, aligner, pairs)
+
+    def _opened(self, aligner: Alignment | None, pairs: Sequence[LayerPair]) -> TeacherCache:
+        run = self._recorded(aligner, pairs)
+        return TeacherCache(self.folder, run, wanted_records(self._bound, self._inputs, run))

@@ -12,14 +12,15 @@ import copy
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import set_seed
 
-from mta_framework.distributed import processes
+from mta_framework.distributed import processes, run_on_main
 from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, evaluate_models
@@ -29,17 +30,20 @@ from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.models.export import save_student
 from mta_framework.models.fingerprint import Content
 from mta_framework.models.run_models import RunModels
+from mta_framework.models.teacher_states import Teacher
 from mta_framework.registry import describe
 from mta_framework.reporting.report_files import write_report
 from mta_framework.runs import summary
 from mta_framework.runs.build import (
     alignment,
+    collator_of,
     fit_alignment,
     measured_layers,
     similarity,
     term_parameters,
     training_data,
 )
+from mta_framework.runs.cached_teacher import RunCache
 from mta_framework.runs.candidates import evaluated_model, models_of_run
 from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.runs.inputs import contents
@@ -54,6 +58,7 @@ from mta_framework.timers import Clock
 from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.train import total_steps, train
+from mta_framework.types import LayerPair
 
 
 def run(bound: BoundRun, resume: bool = False, command: str = "") -> Report:
@@ -81,7 +86,7 @@ def run(bound: BoundRun, resume: bool = False, command: str = "") -> Report:
     with _held_folder(bound, partial(require_free, bound, resume)) as known:
         if not folder.is_trained:
             with clock.stage("training"):
-                _train(bound, inputs, run_models, folder)
+                _train(bound, inputs, run_models, folder, known)
             gc.collect()  # the trainer and its callbacks hold each other, and with them optimiser and both models
         with clock.stage("evaluation"):
             scores = _evaluate(bound, models_of_run(bound.spec, inputs, run_models, known))
@@ -166,25 +171,28 @@ def _held_folder(bound: BoundRun | BoundEvaluation, require_free: Callable[[], N
         yield known
 
 
-def _train(bound: BoundRun, inputs: RunInputs, run_models: RunModels, folder: RunFolder) -> None:
+def _train(
+    bound: BoundRun, inputs: RunInputs, run_models: RunModels, folder: RunFolder, known: Mapping[str, Content]
+) -> None:
     """Train the student and export it."""
-    spec, pairs = bound.spec, inputs.pairs
-    cached = spec.teacher is not None and spec.teacher.cache is not None
-    teacher = None if spec.teacher is None else Teacher(run_models.teacher, partial(teacher_parts, bound, known))
-    if teacher is None or cached:
+    spec = bound.spec
+    cache = _cache(bound, inputs, run_models, known)
+    teacher = cache.make_teacher() if cache else Teacher(run_models.teacher) if spec.teacher else None
+    if cache or teacher is None:
         student = run_models.student(run_models.teacher() if spec.student.teacher_layers else None)
     else:
         student = run_models.student(teacher.model)
     set_seed(spec.seed)
     base_loss = copy.deepcopy(bound.base_loss)  # it may keep state, and this run may not be its last
     data = training_data(bound, run_models, inputs.data, inputs.sampler, student, teacher)
-    if isinstance(bound.layers, MeasuringLayerMapper):
-        assert teacher is not None
-        compare = partial(similarity, bound.layers, data, spec.seed, student, teacher)
-        pairs = measured_layers(bound.layers, run_models, compare, folder.key_layers)
+    pairs = _key_layers(bound, inputs, run_models, cache, student, teacher)
     aligner, report_collator = alignment(bound, run_models, pairs), data.collator
-    if teacher is not None and cached:
-        data, report_collator = use_cache(bound, inputs, run_models, aligner, pairs, data, teacher, known)
+    if cache and teacher is not None:
+        cache.fill(teacher, aligner, pairs, data.collator)
+        collator, report_collator = cache.collators(aligner, pairs, data.collator)
+        data = replace(data, collator=collator)
+        if not (data.policy and "teacher" in data.policy.RESPONDERS):
+            teacher.release()
     if aligner is not None and teacher is not None:
         fit_alignment(aligner, data, spec.seed, student, teacher, folder.path / CHECKPOINTS)
     distiller = Distiller(student, teacher, base_loss, aligner, pairs, inputs.loss_layers)
@@ -199,6 +207,56 @@ def _train(bound: BoundRun, inputs: RunInputs, run_models: RunModels, folder: Ru
         save_student(student, run_models.tokenizer, run_models.turn_end.stop_ids, unpublished)
         publish_student(folder, unpublished)
     processes().wait_for_everyone()
+
+
+def make_cache(bound: BoundRun) -> tuple[Path, int]:
+    """Make what a run reads of its teacher, without training: the teacher's own run is trained first, if it has any.
+
+    Args:
+        bound: A sound spec with ``teacher.cache``.
+
+    Returns:
+        Folder of the teacher in the cache, and the number of texts that the teacher was run on.
+
+    Raises:
+        InputError: Data, models or the run folder do not fit the spec.
+        RunError: The cache cannot be made; what was made by then is kept.
+    """
+    inputs = prepare_run(bound)
+    run_models = RunModels(bound.spec, _teacher_folder(bound.teacher), device=processes().device)
+    known = run_on_main(lambda: contents(bound))
+    cache = _cache(bound, inputs, run_models, known)
+    assert cache is not None
+    teacher, pairs = cache.make_teacher(), inputs.pairs
+    if isinstance(bound.layers, MeasuringLayerMapper):
+        student = run_models.student(run_models.teacher() if bound.spec.student.teacher_layers else None)
+        pairs = _key_layers(bound, inputs, run_models, cache, student, teacher)
+    aligner = alignment(bound, run_models, pairs)
+    return cache.folder, cache.fill(teacher, aligner, pairs, collator_of(bound, run_models))
+
+
+def _cache(bound: BoundRun, inputs: RunInputs, run_models: RunModels, known: Mapping[str, Content]) -> RunCache | None:
+    teacher = bound.spec.teacher
+    return None if teacher is None or teacher.cache is None else RunCache(bound, inputs, run_models, known)
+
+
+def _key_layers(
+    bound: BoundRun,
+    inputs: RunInputs,
+    run_models: RunModels,
+    cache: RunCache | None,
+    student: nn.Module,
+    teacher: Teacher | None,
+) -> tuple[LayerPair, ...]:
+    """The key layers, measured where the layer mapper asks for it; kept in the run folder and the teacher cache."""
+    mapper = bound.layers
+    if not isinstance(mapper, MeasuringLayerMapper):
+        return inputs.pairs
+    assert teacher is not None
+    texts = inputs.data.train.examples, collator_of(bound, run_models)
+    compare = partial(similarity, mapper, *texts, bound.spec.seed, student, teacher)
+    measure = compare if cache is None else partial(cache.similarity, mapper, compare)
+    return measured_layers(mapper, run_models, measure, RunFolder.of(bound.spec).key_layers)
 
 
 def _evaluate(bound: BoundRun | BoundEvaluation, candidates: Sequence[Candidate]) -> ReportedEvaluation | None:

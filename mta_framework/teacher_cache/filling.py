@@ -5,18 +5,23 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from mta_framework.distributed import processes, run_on_main, shard
+from mta_framework.distributed import processes, shard
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.teacher_cache.kinds import RecordedRun, RecordKind
 from mta_framework.teacher_cache.reader import RecordReader
 from mta_framework.teacher_cache.recording import Recorder
 from mta_framework.teacher_cache.store import RecordStore
 from mta_framework.types import Batch, Example
+
+LOCK = "filling.lock"
+"""File that a run which fills the folder of a teacher locks."""
 
 _BATCH_TOKENS = 8192
 """Most tokens of a batch, padding included."""
@@ -36,6 +41,31 @@ class WantedRecords:
 
     texts: Sequence[Example]
     kinds: tuple[RecordKind, ...]
+
+
+@contextmanager
+def filling_lock(folder: Path) -> Iterator[None]:
+    """Let one run at a time fill the cache of a teacher: those that wait find the records of the first.
+
+    A folder that cannot be written to is not locked, nor one whose file system has no locks: two runs that fill it at
+    once do the same work twice, and nothing worse.
+
+    Args:
+        folder: Folder of the teacher.
+    """
+    lock = FileLock(folder / LOCK)
+    if processes().is_main_process:
+        with suppress(OSError, NotImplementedError):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                print(f"Waiting for another run that fills the teacher cache {folder}")
+                lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class TeacherCache:
@@ -85,20 +115,22 @@ class TeacherCache:
             present = store.intact(list(text_of)) if verify else [key in store for key in text_of]
             yield from ((kind, text) for text, there in zip(text_of.values(), present, strict=True) if not there)
 
-    def fill(self, teacher: Teacher, collate: Callable[[Sequence[Example]], Batch]) -> int:
+    def fill(
+        self,
+        missing: Sequence[tuple[Example, tuple[RecordKind, ...]]],
+        teacher: Teacher,
+        collate: Callable[[Sequence[Example]], Batch],
+    ) -> None:
         """Make what is missing, shared among all processes. An interruption loses a few seconds of work.
 
         Args:
+            missing: What ``missing`` returned, the same on all processes.
             teacher: The teacher; its live model is loaded only if anything is missing.
             collate: Makes a batch of texts.
-
-        Returns:
-            Number of texts that the teacher was run on, over all processes.
 
         Raises:
             RunError: The importance estimator failed, or the cache cannot be written to.
         """
-        missing = run_on_main(lambda: self.missing(verify=True))
         mine = shard(_batches(missing))
         hidden = not missing or not processes().is_main_process
         with (
@@ -114,7 +146,6 @@ class TeacherCache:
                 bar.update(len(texts))
         processes().wait_for_everyone()
         self.refresh()
-        return len(missing)
 
 
 def _batches(missing: Sequence[tuple[Example, tuple[RecordKind, ...]]]) -> list[list[int]]:

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mta_framework.alignment import Alignment, WeightedTerm
 from mta_framework.data.batches import Collator, collate
 from mta_framework.models.decoder import shape_of
+from mta_framework.models.state_reader import StateReader
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.registry import discover
 from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords
@@ -22,9 +23,8 @@ from mta_framework.types import Example, LayerPair, Progress
 
 REGISTRY = discover()
 VOCABULARY = 40
-PAIRS = tuple(LayerPair(layer, 2 * layer, "words") for layer in (1, 2, 3)) + (LayerPair(3, 6, "phrases"),)
-RULES = {"mixed": False, "two tokenizers": True}
-TERMS = [name for name in REGISTRY.names("alignment_terms") if name != "span_logits"]
+PAIRS = (*(LayerPair(layer, 2 * layer, "words") for layer in (1, 2, 3)), LayerPair(3, 6, "phrases"))
+BASE_LOSSES = [name for name in REGISTRY.names("base_losses") if name not in ("sft", "none", "policy_gradient")]
 
 
 def model(layers, width, seed):
@@ -94,10 +94,8 @@ class Case:
         self.cache = TeacherCache(folder, self.run, [WantedRecords(self.texts, self.run.kinds())])
 
     def _fit(self):
-        teacher, reader = Teacher.of(self.live), None
+        teacher = Teacher.of(self.live)
         batch = collate(self.texts, 0, ("words", "phrases"))
-        from mta_framework.models.state_reader import StateReader
-
         reader = StateReader(self.student, {1, 2, 3})
         states = reader.read(batch.input_ids_BT, batch.attention_mask_BT), teacher.states(batch, {2, 4, 6}), batch
         for placed in self.alignment.terms:
@@ -125,7 +123,10 @@ class Case:
 
 def require_equal(case, rtol=1e-6, gradient=1e-5):
     live = case.outcome(Teacher.of(case.live), case.collator)
-    assert case.cache.fill(Teacher.of(case.live), case.collator) == len(case.texts)
+    missing = case.cache.missing(verify=True)
+    assert len(missing) == len(case.texts)
+    case.cache.fill(missing, Teacher.of(case.live), case.collator)
+    assert not case.cache.missing(verify=True)
     reading = case.collator.with_teacher_records(case.cache.reader(case.run.kinds()))
     kept = case.outcome(case.kept_teacher(), reading)
     for (name, expected), (_, value) in zip(live[0], kept[0], strict=True):

@@ -1,0 +1,68 @@
+"""Keeps the similarity of layers that a layer mapper measured, for runs of the same models and texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import JsonValue, TypeAdapter
+
+from mta_framework.errors import writing_to
+from mta_framework.storage import read_json, write_json
+from mta_framework.types import Example, LayerSimilarity
+
+_log = logging.getLogger(__name__)
+
+_SIMILARITY: TypeAdapter[LayerSimilarity] = TypeAdapter(LayerSimilarity)
+
+
+def kept_similarity(
+    folder: Path, models: JsonValue, texts: Sequence[Example], compare: Callable[[], LayerSimilarity]
+) -> LayerSimilarity:
+    """Return the similarity of layers as it was measured before, or measure and keep it.
+
+    Args:
+        folder: Folder of the teacher in the cache.
+        models: Whatever the similarity depends on besides teacher and texts.
+        texts: The texts that it is measured on.
+        compare: Measures it.
+
+    Raises:
+        RunError: The folder cannot be written to.
+    """
+    digest = hashlib.sha256(json.dumps(models, sort_keys=True).encode())
+    for text in texts:
+        for side in (text, text.teacher or text):
+            for array in (side.input_ids, *(side.spans[name] for name in sorted(side.spans))):
+                digest.update(np.ascontiguousarray(array, dtype=np.int32).tobytes())
+    file = folder / "layers" / f"{digest.hexdigest()[:16]}.json"
+    if (kept := _read(file)) is not None:
+        return kept
+    similarity = compare()
+    with writing_to(file.parent, "make room, or set teacher.cache"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"similarity": asdict(similarity), "sha256": _digest(asdict(similarity))})
+    return similarity
+
+
+def _read(file: Path) -> LayerSimilarity | None:
+    """The content of a file; None, with a warning, where it is damaged."""
+    if not file.is_file():
+        return None
+    with suppress(ValueError, KeyError, TypeError, OSError):
+        document = read_json(file)
+        if document["sha256"] == _digest(document["similarity"]):
+            return _SIMILARITY.validate_python(document["similarity"])
+    _log.warning("teacher cache: %s is damaged, and the similarity of layers is measured anew", file)
+    return None
+
+
+def _digest(similarity: Any) -> str:
+    return hashlib.sha256(json.dumps(similarity, sort_keys=True).encode()).hexdigest()
