@@ -12,6 +12,7 @@ from mta_framework.tables.terminal_chars import visible
 
 if TYPE_CHECKING:
     from mta_framework.runs.plan import Plan
+    from mta_framework.teacher_cache.cache_plan import CachePlan
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
@@ -47,7 +48,28 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     if memory:
         memory.append(("together", _size(sum(plan.memory.values()))))
     yield from _block(("memory", "estimate per process"), memory)
+    if plan.teacher_cache is not None:
+        yield from _cache_lines(plan.teacher_cache)
     yield f"{plan.steps:,} optimiser steps. Nothing was trained."
+
+
+def _cache_lines(cache: CachePlan) -> Iterator[str]:
+    """The sizes of a teacher cache by what is kept, and what is still to be made."""
+    sizes = [(kind.label, _size(size), _size(missing)) for kind, size, missing in cache.sizes]
+    sizes.append(("head", _size(cache.head_bytes), ""))
+    sizes.append(("together", _size(cache.num_bytes), _size(sum(missing for _, _, missing in cache.sizes))))
+    yield from _block(("teacher cache", "on disk", "to be made"), sizes)
+    made = f"{cache.texts - cache.missing_texts:,} of {cache.texts:,} texts are in {cache.folder}."
+    if cache.missing_texts:
+        made += f" The others, {cache.missing_tokens:,} tokens, take about {_duration(cache.seconds)} of this machine."
+    yield visible(made)
+    if cache.needed_for:
+        yield f"The live teacher is loaded for {', '.join(cache.needed_for)}."
+    yield ""
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
 def _block(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +13,7 @@ from mta_framework.alignment.objective import Alignment
 from mta_framework.data.batches import Collator
 from mta_framework.distributed import processes, run_on_main
 from mta_framework.errors import RunError
-from mta_framework.interfaces import MeasuringLayerMapper
+from mta_framework.interfaces import BatchPolicy, MeasuringLayerMapper
 from mta_framework.models.fingerprint import Content, fingerprints
 from mta_framework.models.run_models import RunModels
 from mta_framework.models.teacher_states import Teacher
@@ -22,11 +23,12 @@ from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import measured_texts
 from mta_framework.spec.model_files import is_saved_teacher
 from mta_framework.spec.run import RunSpec
+from mta_framework.teacher_cache.cache_plan import CachePlan, cache_plan
 from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords, filling_lock
 from mta_framework.teacher_cache.kept_similarity import kept_similarity
-from mta_framework.teacher_cache.kinds import RecordedRun, TeacherWidths
+from mta_framework.teacher_cache.kinds import ITEM_BYTES, RecordedRun, TeacherWidths
 from mta_framework.teacher_cache.teacher_files import is_intact, load_parts, save_teacher
-from mta_framework.teacher_cache.teacher_identity import teacher_identity
+from mta_framework.teacher_cache.teacher_identity import TeacherIdentity, teacher_identity
 from mta_framework.training.train import total_steps
 from mta_framework.types import Example, LayerPair, LayerSimilarity
 
@@ -86,6 +88,20 @@ def _drawn_texts(bound: BoundRun, inputs: RunInputs) -> list[Example]:
     return [inputs.data.train.examples[index] for index in sorted(drawn)]
 
 
+def live_teacher_uses(bound: BoundRun, policy: BatchPolicy | None) -> tuple[str, ...]:
+    """What the live teacher is loaded for though all texts of the data are in the cache, as noun phrases."""
+    uses = []
+    if policy is not None:
+        uses.append("responses that are written during training")
+    if isinstance(bound.layers, MeasuringLayerMapper):
+        uses.append("the similarity of layers, unless it is kept")
+    if bound.spec.student.teacher_layers is not None:
+        uses.append("the student's initial weights")
+    if bound.spec.evaluation is not None and "teacher" in bound.spec.evaluation.models:
+        uses.append("its own evaluation")
+    return tuple(uses)
+
+
 class RunCache:
     """The teacher cache of one run.
 
@@ -101,12 +117,21 @@ class RunCache:
         self._inputs = inputs
         self._run_models = run_models
         self._known = known
-        section, summary = bound.spec.teacher, run_models.teacher_summary
+        section = bound.spec.teacher
         assert section is not None
-        assert summary is not None
-        self._identity = run_on_main(lambda: teacher_identity(section, known, summary.dtype))
+        self._section = section
         self._given = Path(section.path) if section.path and is_saved_teacher(Path(section.path)) else None
-        self.folder = cache_folder(bound.spec) / self._identity.folder_name
+
+    @cached_property
+    def _identity(self) -> TeacherIdentity:
+        summary = self._run_models.teacher_summary
+        assert summary is not None
+        return run_on_main(lambda: teacher_identity(self._section, self._known, summary.dtype))
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the teacher in the cache."""
+        return cache_folder(self._bound.spec) / self._identity.folder_name
 
     def make_teacher(self) -> Teacher:
         """Make the teacher: it answers from the cache, and its model is loaded for texts alone that are not there."""
@@ -164,6 +189,18 @@ class RunCache:
             collator.with_teacher_records(cache.reader(kinds)),
             collator.with_teacher_records(cache.reader(of_report)),
         )
+
+    def plan(self, aligner: Alignment | None, pairs: Sequence[LayerPair]) -> CachePlan:
+        """Plan what ``fill`` would make; nothing is read but the keys of what is there."""
+        summary, run, policy = self._run_models.teacher_summary, self._recorded(aligner, pairs), self._bound.base_loss
+        assert summary is not None
+        known = self._section.run is None or "teacher.run" in self._known
+        folder = self.folder if known else cache_folder(self._bound.spec)
+        cache = TeacherCache(folder, run, wanted_records(self._bound, self._inputs, run))
+        head = summary.config.get_text_config(decoder=True).vocab_size * run.widths.final
+        head_bytes = head * ITEM_BYTES[run.widths.dtype]
+        needed_for = live_teacher_uses(self._bound, policy.batch_policy())
+        return cache_plan(folder, cache, summary.parameters, run.widths.dtype, head_bytes, needed_for)
 
     def _recorded(self, aligner: Alignment | None, pairs: Sequence[LayerPair]) -> RecordedRun:
         return recorded_run(self._bound, self._inputs, self._run_models, aligner, pairs)

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import set_seed
 
@@ -54,6 +55,7 @@ from mta_framework.runs.preparation import RunInputs, prepare_evaluation, prepar
 from mta_framework.runs.resume import require_free, require_same, require_same_evaluation
 from mta_framework.runs.span_geometry import SpanGeometry
 from mta_framework.storage import write_json
+from mta_framework.teacher_cache.cache_plan import CachePlan
 from mta_framework.timers import Clock
 from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size
 from mta_framework.training.distiller import Distiller
@@ -139,7 +141,17 @@ def plan(bound: BoundRun) -> Plan:
         isinstance(bound.layers, MeasuringLayerMapper),
         _selection(bound, inputs),
         summary.run_ends(inputs),
+        _cache_plan(bound, inputs, run_models),
     )
+
+
+def _cache_plan(bound: BoundRun, inputs: RunInputs, run_models: RunModels) -> CachePlan | None:
+    cache = _cache(bound, inputs, run_models, contents(bound))
+    if cache is None:
+        return None
+    with torch.device("meta"):
+        aligner = alignment(bound, run_models, inputs.pairs)
+    return cache.plan(aligner, inputs.pairs)
 
 
 def _selection(bound: BoundRun, inputs: RunInputs) -> str:

@@ -9,6 +9,7 @@ from mta_framework.evaluation.report import ReportedData, ReportedModel, Reporte
 from mta_framework.models.model_summary import ModelSummary
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.training import TrainingSection
+from mta_framework.teacher_cache.cache_plan import CachePlan
 from mta_framework.types import LayerPair
 
 _VOCABULARY_CHUNKS = 512 * 2**20
@@ -44,6 +45,7 @@ class Plan:
         selection: How the exported student is chosen, in sentences; empty: it is that of the last step.
         response_ends: Tokens that end a response: that of training responses first, then the others that generation
             stops at.
+        teacher_cache: What the teacher cache holds and lacks; None without ``teacher.cache``.
     """
 
     models: Mapping[str, ReportedModel]
@@ -59,6 +61,7 @@ class Plan:
     measured: bool = False
     selection: str = ""
     response_ends: tuple[str, ...] = ()
+    teacher_cache: CachePlan | None = None
 
 
 def selection_text(section: TrainingSection, higher_is_better: bool, prompts: int) -> str:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -104,14 +105,24 @@ class TeacherCache:
             kinds_of.setdefault(id(text), (text, []))[1].append(kind)
         return [(text, tuple(kinds)) for text, kinds in kinds_of.values()]
 
+    @cached_property
+    def wanted(self) -> dict[RecordKind, list[Example]]:
+        """The texts of each kind of records, each once."""
+        return {kind: list(texts.values()) for kind, texts in self._text_of.items()}
+
+    @cached_property
+    def _text_of(self) -> dict[RecordKind, dict[bytes, Example]]:
+        text_of: dict[RecordKind, dict[bytes, Example]] = {kind: {} for kind in self._stores}
+        for part in self._wanted:
+            for kind in part.kinds:
+                for text in part.texts:
+                    text_of[kind].setdefault(kind.key(text), text)
+        return text_of
+
     def _absent(self, verify: bool) -> Iterator[tuple[RecordKind, Example]]:
         self.refresh()
         for kind, store in self._stores.items():
-            text_of: dict[bytes, Example] = {}
-            for part in self._wanted:
-                if kind in part.kinds:
-                    for text in part.texts:
-                        text_of.setdefault(kind.key(text), text)
+            text_of = self._text_of[kind]
             present = store.intact(list(text_of)) if verify else [key in store for key in text_of]
             yield from ((kind, text) for text, there in zip(text_of.values(), present, strict=True) if not there)
 

@@ -27,6 +27,18 @@ _SCALE_BYTES = 4
 _SPAN_QUANTITIES = {"span_token_states", "span_vectors", "geometry", "change_geometry", "token_weights"}
 
 
+LABELS: dict[RecordedQuantity, str] = {
+    "final_states": "final states at supervised positions",
+    "attended_states": "states of all tokens",
+    "span_token_states": "states of span tokens",
+    "span_vectors": "span vectors",
+    "geometry": "cosines of spans",
+    "change_geometry": "cosines of the changes of spans",
+    "token_weights": "weights of span tokens",
+}
+"""What is kept, in words."""
+
+
 @dataclass(frozen=True)
 class RecordKind:
     """One quantity that is kept of every text, e.g. the cosines of phrases at layer 24.
@@ -57,6 +69,13 @@ class RecordKind:
             "width": self.width,
             "bits": 8 if self.is_8_bit else 8 * ITEM_BYTES[self.dtype],
         }
+
+    @property
+    def label(self) -> str:
+        """What it is, in words."""
+        layer = f" of layer {self.slot.layer}" if self.slot.layer else ""
+        granularity = f", {self.slot.granularity}" if self.slot.granularity else ""
+        return f"{LABELS[self.slot.quantity]}{layer}{granularity}"
 
     @property
     def folder_name(self) -> str:

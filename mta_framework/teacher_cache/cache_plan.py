@@ -1,0 +1,89 @@
+"""What making a teacher cache takes: sizes on disk, and the time of the teacher's forward passes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mta_framework.distributed import processes
+from mta_framework.teacher_cache.filling import TeacherCache
+from mta_framework.teacher_cache.kinds import RecordKind
+
+RECORD_OVERHEAD = 32 + 8 + 4
+"""Bytes of a record on disk besides its values: key, offset and checksum."""
+
+_PROBE_WIDTH, _PROBE_SECONDS = 1024, 0.1
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """What a teacher cache holds of a run, and what it lacks.
+
+    Args:
+        folder: Folder of the teacher in the cache; that of all teachers where this one is not known yet.
+        texts: Number of distinct texts that the run reads.
+        missing_texts: Number of these of which anything is missing.
+        missing_tokens: Number of their tokens.
+        sizes: Each kind of records, the bytes of all its records, and the bytes of those that are missing.
+        head_bytes: Bytes of the teacher's head, which lies beside the records.
+        seconds: Estimated time of making what is missing, on one process.
+        needed_for: What the live teacher is loaded for besides, as noun phrases.
+    """
+
+    folder: Path
+    texts: int
+    missing_texts: int
+    missing_tokens: int
+    sizes: tuple[tuple[RecordKind, int, int], ...]
+    head_bytes: int
+    seconds: float
+    needed_for: tuple[str, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the records and the head."""
+        return sum(size for _, size, _ in self.sizes) + self.head_bytes
+
+
+def cache_plan(
+    folder: Path, cache: TeacherCache, parameters: int, dtype: str, head_bytes: int, needed_for: Sequence[str]
+) -> CachePlan:
+    """Plan the filling of a cache.
+
+    Args:
+        folder: Folder of the teacher.
+        cache: The cache of a run.
+        parameters: Number of parameters of the teacher.
+        dtype: Dtype of the teacher.
+        head_bytes: Bytes of its head.
+        needed_for: What the live teacher is loaded for besides.
+    """
+    missing = cache.missing(verify=False)
+    tokens = sum(len((text.teacher or text).input_ids) for text, _ in missing)
+    absent = dict.fromkeys(cache.wanted, 0)
+    for text, kinds in missing:
+        for kind in kinds:
+            absent[kind] += kind.num_bytes(text) + RECORD_OVERHEAD
+    sizes = tuple(
+        (kind, sum(kind.num_bytes(text) + RECORD_OVERHEAD for text in texts), absent[kind])
+        for kind, texts in cache.wanted.items()
+    )
+    seconds = 2 * parameters * tokens / _product_rate(dtype) if missing else 0.0
+    texts = len({(text.teacher or text).input_ids.tobytes() for texts in cache.wanted.values() for text in texts})
+    return CachePlan(folder, texts, len(missing), tokens, sizes, head_bytes, seconds, tuple(needed_for))
+
+
+@torch.inference_mode()
+def _product_rate(dtype: str) -> float:
+    """Floating-point operations per second of a matrix product on the device of this process."""
+    device = processes().device
+    matrix = torch.ones(_PROBE_WIDTH, _PROBE_WIDTH, dtype=getattr(torch, dtype), device=device)
+    products, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < _PROBE_SECONDS:
+        float((matrix @ matrix)[0, 0])  # waits for the device
+        products += 1
+    return 2 * _PROBE_WIDTH**3 * products / (time.perf_counter() - begin)
