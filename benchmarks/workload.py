@@ -21,6 +21,7 @@ from mta_framework.data.tokens import SampleTokenizer, encode
 from mta_framework.interfaces import BaseLoss, ImportanceEstimator, LayerMapper, SpanExtractor
 from mta_framework.models.loading import load_student, load_teacher
 from mta_framework.models.state_reader import StateReader, shape_of
+from mta_framework.models.teacher_states import Teacher
 from mta_framework.models.tokenizers import load_teacher_tokenizer
 from mta_framework.models.turn_end import settle_turn_end
 from mta_framework.registry import discover
@@ -175,16 +176,16 @@ class Workload:
         """One base loss, without MTA or with it."""
         alignment, pairs = (self.alignment, self.pairs) if aligned else (None, ())
         layers = self.loss_layers[base]
-        return self._ours(Distiller(self.student, self.teacher, self.bases[base], alignment, pairs, layers))
+        return self._ours(Distiller(self.student, Teacher.of(self.teacher), self.bases[base], alignment, pairs, layers))
 
     def aligned_by(self, terms: Sequence[str]) -> LossFunction:
         """KL with some alignment terms, each of weight 1 and default options; no alignment where there are none."""
         kl = self.bases["kl"]
         if not terms:
-            return self._ours(Distiller(self.student, self.teacher, kl))
+            return self._ours(Distiller(self.student, Teacher.of(self.teacher), kl))
         weighted = [WeightedTerm(self._registry.create("alignment_terms", name), 1.0) for name in terms]
         alignment = Alignment(self.pairs, self._weigh, weighted, *self._shapes).to(self.device)
-        return self._ours(Distiller(self.student, self.teacher, kl, alignment, self.pairs))
+        return self._ours(Distiller(self.student, Teacher.of(self.teacher), kl, alignment, self.pairs))
 
     def _ours(self, distiller: Distiller) -> LossFunction:
         return lambda texts: contribution(distiller(texts.batch, PROGRESS), dict(texts.batch.counts))

@@ -68,7 +68,7 @@ class Teacher:
         if read not in self._readers:
             self._readers[read] = StateReader(self.model, read)
         with torch.inference_mode(), torch.autocast(tokens.input_ids_BT.device.type, enabled=False):
-            return self._readers[read].read(tokens.input_ids_BT, tokens.attention_mask_BT)
+            return self._readers[read].read(tokens.input_ids_BT, tokens.attention_mask_BT, tokens.attended_A)
 
     @torch.no_grad()
     def _recorded(self, batch: Batch, tokens: Batch) -> States:
@@ -81,7 +81,7 @@ class Teacher:
                 final_BTD = _placed(rows, tokens.position_N, tokens)
             elif slot.quantity == "attended_states":
                 layers[slot.layer] = _placed(rows, tokens.attended_A, tokens)
-        return States(final_BTD, layers, head, final_layers, tokens.input_ids_BT, records)
+        return States(final_BTD, layers, head, final_layers, tokens.input_ids_BT, tokens.attended_A, records)
 
 
 def _placed(rows: torch.Tensor, positions: torch.Tensor, tokens: Batch) -> torch.Tensor:

@@ -56,7 +56,7 @@ def filling_lock(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder / LOCK)
     if processes().is_main_process:
-        with suppress(OSError, NotImplementedError):
+        with suppress(OSError, RuntimeError):
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(blocking=False)

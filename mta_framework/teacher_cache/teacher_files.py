@@ -50,7 +50,7 @@ def save_teacher(
     Raises:
         RunError: The folder cannot be written to.
     """
-    if _is_intact(folder):
+    if is_intact(folder):
         return
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -86,7 +86,8 @@ def load_parts(folder: Path, device: torch.device | str) -> tuple[Head, FinalLay
     )
 
 
-def _is_intact(folder: Path) -> bool:
+def is_intact(folder: Path) -> bool:
+    """Whether a folder holds all that ``save_teacher`` writes, as it was written."""
     with suppress(InputError):
         read_saved_teacher(folder, str(folder), contents=True)
         return True
@@ -155,7 +156,7 @@ def _publish(partial: Path, folder: Path) -> None:
     except OSError:
         if not folder.is_dir():
             raise
-        if _is_intact(folder):  # another process was first
+        if is_intact(folder):  # another process was first
             return
         files = inner_files(partial) | {MANIFEST: partial / MANIFEST}  # the manifest last
         for name, path in files.items():

@@ -23,8 +23,8 @@ ROOMS: dict[str, frozenset[str]] = {
         "models": "errors spec storage timers types",
         "data": "errors interfaces models spans spec storage timers types",
         "alignment": "errors interfaces models types",
-        "teacher_cache": "errors models spec storage types",
         "generation": "distributed errors models spec",
+        "teacher_cache": "alignment distributed errors interfaces models spec storage types",
         "training": (
             "alignment chunked_loss data distributed errors generation interfaces models spans spec storage timers "
             "types"
@@ -34,12 +34,15 @@ ROOMS: dict[str, frozenset[str]] = {
         "reporting": "comparison errors evaluation storage tables types",
         "runs": (
             "alignment data distributed errors evaluation generation interfaces models registry reporting spans spec "
-            "storage timers training types"
+            "storage teacher_cache timers training types"
         ),
         "inspection": "alignment data errors interfaces models reporting runs spans tables types",
         "sweeps": "comparison distributed errors evaluation registry reporting runs spec",
         "testing": "alignment data errors interfaces registry spans types",
-        "cli": "comparison distributed errors evaluation inspection registry reporting runs spec storage sweeps tables",
+        "cli": (
+            "comparison distributed errors evaluation inspection registry reporting runs spec storage sweeps tables "
+            "teacher_cache"
+        ),
     }.items()
 }
 """Room -> the rooms that it imports, all of which stand above it in this list.

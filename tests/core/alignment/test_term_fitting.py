@@ -13,6 +13,7 @@ from mta_framework import AlignmentTerm, LayerPair, RunError
 from mta_framework.alignment import Alignment, WeightedTerm
 from mta_framework.alignment.term_fitting import fit_terms
 from mta_framework.models.state_reader import shape_of
+from mta_framework.models.teacher_states import Teacher
 from mta_plugins.importance_estimators.uniform import Uniform
 
 PAIRS = LayerPair(1, 1, "words"), LayerPair(2, 3, "words")
@@ -74,7 +75,7 @@ def test_a_term_is_fitted_on_as_many_texts_as_it_asks_for_at_its_key_layers(batc
     made = alignment(student, teacher, Mean(chosen))
     asked = []
     state = torch.get_rng_state()
-    fit_terms(made, student, teacher, lambda count: asked.append(count) or [batch, batch])
+    fit_terms(made, student, Teacher.of(teacher), lambda count: asked.append(count) or [batch, batch])
     assert asked == [2]
     assert torch.equal(torch.get_rng_state(), state)
     assert student.training
@@ -94,7 +95,12 @@ def test_terms_that_ask_for_no_text_are_left_alone(batch):
             raise AssertionError
 
     student, teacher = model(2, 8), model(3, 12)
-    fit_terms(alignment(student, teacher, Unfitted(0)), student, teacher, lambda count: pytest.fail("texts are read"))
+    fit_terms(
+        alignment(student, teacher, Unfitted(0)),
+        student,
+        Teacher.of(teacher),
+        lambda count: pytest.fail("texts are read"),
+    )
 
 
 def test_a_term_that_fails_is_named(batch):
@@ -104,4 +110,4 @@ def test_a_term_that_fails_is_named(batch):
 
     student, teacher = model(2, 8), model(3, 12)
     with pytest.raises(RunError, match=r"^alignment term 'mean' failed \(KeyError: 'x'"):
-        fit_terms(alignment(student, teacher, Failing(0)), student, teacher, lambda count: [batch])
+        fit_terms(alignment(student, teacher, Failing(0)), student, Teacher.of(teacher), lambda count: [batch])
