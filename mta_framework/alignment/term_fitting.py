@@ -43,7 +43,11 @@ def fit_terms(
 
     def states(batches: Iterable[Batch]) -> Iterator[tuple[States, States, Batch]]:
         for batch in (batch.to(device) for batch in batches):
-            yield reader.read(batch.input_ids_BT, batch.attention_mask_BT, batch.attended_A), teacher.states(batch, layers), batch
+            yield (
+                reader.read(batch.input_ids_BT, batch.attention_mask_BT, batch.attended_A),
+                teacher.states(batch, layers),
+                batch,
+            )
 
     try:
         for placed in alignment.terms:

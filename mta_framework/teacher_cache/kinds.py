@@ -60,6 +60,7 @@ class RecordKind:
         """Bytes of a row on disk."""
         return self.width + _SCALE_BYTES if self.is_8_bit else self.width * ITEM_BYTES[self.dtype]
 
+    @property
     def description(self) -> dict[str, Any]:
         """Whatever the records depend on besides teacher and text, as JSON."""
         return {
@@ -80,7 +81,7 @@ class RecordKind:
     @property
     def folder_name(self) -> str:
         """Name of the folder of its records, which ends with a digest of ``description``."""
-        digest = hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
         layer = f"layer-{self.slot.layer}" if self.slot.layer else ""
         return "-".join(part for part in (self.slot.quantity, layer, self.slot.granularity, digest) if part)
 

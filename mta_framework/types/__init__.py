@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from mta_framework.types.metric_values import Generations as Generations
 from mta_framework.types.metric_values import Likelihood as Likelihood
 from mta_framework.types.metric_values import MeanKind as MeanKind
 from mta_framework.types.metric_values import ScoreSet as ScoreSet
+from mta_framework.types.teacher_records import RecordedQuantity as RecordedQuantity
+from mta_framework.types.teacher_records import RecordSlot as RecordSlot
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,45 +124,6 @@ class LayerSimilarity:
 
     across: tuple[tuple[float, ...], ...]
     within: tuple[tuple[float, ...], ...]
-
-
-RecordedQuantity = Literal[
-    "final_states",
-    "attended_states",
-    "span_token_states",
-    "span_vectors",
-    "geometry",
-    "change_geometry",
-    "token_weights",
-    "pair_indices",
-]
-"""What is kept of a teacher on a text, or on the texts of a batch one after another:
-
-``final_states``: states after the final norm at supervised positions, (N, D). ``attended_states``: states of a layer at
-all tokens, (A, D). ``span_token_states``: those of the distinct tokens of spans, (U, D). ``span_vectors``: (S, D).
-``geometry``: cosines of the span vectors of each text, the upper triangle row by row, (P,), with one more value at the
-end. ``change_geometry``: the same of changes between layers. ``token_weights``: normalised weights of the distinct
-tokens of spans, (U,). ``pair_indices``: (3, S) int64, for each span the offset of its text in ``geometry``, its index
-in its text, and the number of spans of that.
-"""
-
-
-class RecordSlot(NamedTuple):
-    """Names one tensor of what is kept of a teacher on a batch.
-
-    Args:
-        quantity: What the tensor is.
-        layer: 1-based layer of the teacher; 0 for what belongs to none.
-        granularity: Granularity of the spans; empty for what does not depend on spans.
-        estimator: Fingerprint of the importance estimator that the values depend on; empty without one.
-        below: 1-based layer that the changes of spans begin at; 0 for all but ``change_geometry``.
-    """
-
-    quantity: RecordedQuantity
-    layer: int = 0
-    granularity: str = ""
-    estimator: str = ""
-    below: int = 0
 
 
 @dataclass(frozen=True)
