@@ -184,7 +184,7 @@ def lines_of(recorded: Mapping[str, list[Wait]]) -> Iterator[Row]:
         for wait, count in by_line(of_variant):
             variants.setdefault(wait, []).append(f"{name} ({count:.0f})")
     for wait, names in sorted(variants.items(), key=lambda entry: -len(entry[1])):
-        yield {"line": wait.line, "phase": wait.phase, "code": wait.code, "variants (waits)": "; ".join(names)}
+        yield {**vars(wait), "variants (waits)": "; ".join(names)}
 
 
 def generation(settings: Settings, folder: Path) -> Measured:
@@ -296,7 +296,8 @@ def _profile_row(workload: Workload, make: Callable[[], LossFunction]) -> Row:
         _wait_for(workload.device)
     averages = recorded.key_averages()
     counts = {event.key: event.count for event in averages}
-    kernels = [event for event in averages if on_gpu and str(event.device_type).endswith("CUDA")]
+    on_device = [event for event in averages if on_gpu and str(event.device_type).endswith("CUDA")]
+    kernels = [event for event in on_device if not event.is_user_annotation]
     busy = sum(event.self_device_time_total for event in kernels) / 1e6
     largest_kernels = sorted(kernels, key=lambda event: -event.self_device_time_total)[:5]
     return {
@@ -324,7 +325,7 @@ def _waits_row(workload: Workload, make: Callable[[], LossFunction], recorded: d
         "host waits": len(seen),
         "of them in the backward pass": len(backward),
         "first of them": f"{located.line} {located.code}" if located else "",
-        "lines": "; ".join(f"{wait.line} ({count:.0f})" for wait, count in by_line(seen)),
+        "lines": "; ".join(f"{wait.inside or wait.line} ({count:.0f})" for wait, count in by_line(seen)),
     }
 
 
@@ -383,13 +384,13 @@ def _digits(value: float) -> float:
 
 PARTS = (
     Part("machine", machine, 30),
-    Part("waits", waits, 90),
+    Part("waits", waits, 80),
     Part("losses", losses, 110),
     Part("precision", precision, 80),
     Part("profile", profiled, 40),
     Part("generation", generation, 70),
     Part("terms", terms, 60),
-    Part("large-vocabulary", large_vocabulary, 70),
+    Part("large-vocabulary", large_vocabulary, 80),
     Part("largest", largest, 90),
 )
 """The parts that compute in their own process, most useful first."""

@@ -25,8 +25,8 @@ from safetensors.numpy import load_file
 
 from mta_framework.training.trainer import DistillationTrainer
 
-STEPS = 6
-_KILLED_AT = 4
+STEPS = 4
+_KILLED_AT = 3
 _LLAMA = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "tie_word_embeddings": True}
 _LLAMA |= {"num_attention_heads": 4, "num_key_value_heads": 2}
 _STUDENT = {**_LLAMA, "num_hidden_layers": 4}

@@ -52,11 +52,13 @@ class Wait:
     Args:
         line: File and line of the framework that waited, or of the library where none of its lines is in the stack.
         code: The line itself.
+        inside: File and line of the library that it called and that waited; empty where it waited itself.
         phase: Phase of the training.
     """
 
     line: str
     code: str
+    inside: str
     phase: str
 
 
@@ -154,10 +156,12 @@ def _stack_of(traceback: TracebackType | None) -> list[tuple[str, int, str]]:
 
 def _wait(stack: Sequence[tuple[str, int, str]]) -> Wait:
     calls = [call for call in stack if call[0] != __file__]
+    innermost = next((call for call in calls if "torch" not in Path(call[0]).parts), calls[0])
     ours = (call for call in calls if any(source in Path(call[0]).parts for source in _SOURCES))
-    path, line, _ = next(ours, None) or next((call for call in calls if "torch" not in Path(call[0]).parts), calls[0])
+    path, line, _ = call = next(ours, innermost)
+    inside = "" if call == innermost else f"{_short(Path(innermost[0]))}:{innermost[1]}"
     phases = (_PHASE_OF_FUNCTION[name] for _, _, name in calls if name in _PHASE_OF_FUNCTION)
-    return Wait(f"{_short(Path(path))}:{line}", linecache.getline(path, line).strip(), next(phases, STEP))
+    return Wait(f"{_short(Path(path))}:{line}", linecache.getline(path, line).strip(), inside, next(phases, STEP))
 
 
 def _short(path: Path) -> str:
