@@ -37,6 +37,7 @@ class DescribedKind(Protocol):
     def folder_name(self) -> str:
         """Name of the folder, which differs between kinds whose records differ."""
 
+    @property
     def description(self) -> Mapping[str, Any]:
         """Description of the kind for people, as plain JSON values."""
 
@@ -145,7 +146,7 @@ class RecordStore:
         self._read(self._shards.add(pa.table(columns, schema=_SCHEMA)))
 
     def _describe(self) -> None:
-        description = dict(self._kind.description())
+        description = dict(self._kind.description)
         with suppress(OSError, ValueError):
             if read_json(self.folder / KIND) == description:
                 return

@@ -14,6 +14,7 @@ class Numbered:
 
     folder_name: str = "numbered-0123456789abcdef"
 
+    @property
     def description(self) -> dict[str, Any]:
         return {"kind": "numbered", "layer": 3}
 
