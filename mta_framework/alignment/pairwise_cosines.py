@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
 from mta_framework.interfaces import SpanCosines
 
@@ -124,20 +125,43 @@ def _shares(weight_S: Tensor, texts: Sequence[slice], reduction: Reduction) -> T
     """
     if not texts:
         return weight_S
-    weight_BS = pad_sequence([weight_S[text] for text in texts], batch_first=True)
+    weight_BS = _padded(weight_S, texts)
     # Each pair once, a sum of positive numbers: nothing cancels where one span has all the weight.
     total_B = 2 * (weight_BS[:, 1:] * weight_BS.cumsum(1)[:, :-1]).sum(1)
     if reduction == "batch":
         total_B = (total_B.sum() / len(texts)).expand(len(texts))
     scale_B = total_B.clamp_min(torch.finfo(total_B.dtype).tiny).rsqrt()
-    share_S = weight_S.clone()
-    for text, scale in zip(texts, scale_B.unbind(), strict=True):
-        share_S[text].mul_(scale)
-    return share_S
+    return weight_S * scale_B.index_select(0, _text_of_rows(texts, len(weight_S), weight_S.device).clamp_min(0))
+
+
+def _padded(weight_S: Tensor, texts: Sequence[slice]) -> Tensor:
+    """The weights of each text in a row, with zeros behind them."""
+    start_B1, end_B1 = np.array([(text.start, text.stop) for text in texts]).T[:, :, None]
+    row_BS = start_B1 + np.arange((end_B1 - start_B1).max())
+    last = len(weight_S)
+    index_BS = _sent(np.where(row_BS < end_B1, row_BS, last), weight_S.device)
+    return torch.cat([weight_S, weight_S.new_zeros(1)])[index_BS]
+
+
+def _text_of_rows(texts: Sequence[slice], rows: int, device: torch.device) -> Tensor:
+    """The position in ``texts`` of each row's text; rows outside of all texts have negative numbers of their own."""
+    text_S = -1 - np.arange(rows)
+    for position, text in enumerate(texts):
+        text_S[text] = position
+    return _sent(text_S, device)
+
+
+def _sent(values: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Copy to a device without waiting for it."""
+    tensor = torch.from_numpy(values)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 _BLOCK_PAIRS = 2**22
 """Most pairs in memory at once: 16 MiB in float32, or all pairs of a text of 2,048 spans."""
+
+_TEXT_BY_TEXT = {"cpu"}
+"""Devices on which no products across texts are computed; elsewhere a launch costs more than products to throw away."""
 
 
 def cosine_difference_sum(
@@ -153,7 +177,8 @@ def cosine_difference_sum(
         teacher: The teacher's cosines c of the same spans.
         weight_S: Weights w of the spans; no gradient.
         texts: The rows of each text; rows outside of all texts have no pairs.
-        block_pairs: Number of pairs in memory at once; at least those of a single span.
+        block_pairs: Number of pairs in memory at once; at least those of a single span. On an accelerator as many texts
+            as have so many pairs, those across texts included, are compared at once.
 
     Returns:
         Scalar in the dtype of ``student_SD``; 0 with a zero gradient where there is no text. It can be differentiated
@@ -194,17 +219,33 @@ def _sum(
     weight_S = weight_S.to(student_SD.dtype)
     row_S = torch.zeros_like(weight_S)
     weighted_SD = None if gradient_SD is None else student_SD * weight_S[:, None]
+    text_S = None
+    if student_SD.device.type not in _TEXT_BY_TEXT:
+        text_S, texts = _text_of_rows(texts, len(student_SD), student_SD.device), _joined(texts, block_pairs)
     for text in texts:
         rows = max(1, block_pairs // (text.stop - text.start))
         for start in range(text.start, text.stop, rows):
             block = slice(start, min(start + rows, text.stop))
             difference = _differences(student_SD, teacher, text, block)
+            if text_S is not None:
+                difference *= text_S[block, None] == text_S[text]
             if gradient_SD is not None and weighted_SD is not None:
                 torch.mm(difference, weighted_SD[text], out=gradient_SD[block])
             torch.mv(difference.square_(), weight_S[text], out=row_S[block])
     if gradient_SD is not None:
         gradient_SD *= 4 * weight_S[:, None]
     return weight_S @ row_S
+
+
+def _joined(texts: Sequence[slice], block_pairs: int) -> list[slice]:
+    """Join neighbouring texts as long as their pairs, those across texts included, are no more than a block's."""
+    joined: list[slice] = []
+    for text in texts:
+        if joined and (text.stop - joined[-1].start) ** 2 <= block_pairs:
+            joined[-1] = slice(joined[-1].start, text.stop)
+        else:
+            joined.append(text)
+    return joined
 
 
 def _differences(student_SD: Tensor, teacher: SpanCosines, text: slice, block: slice) -> Tensor:

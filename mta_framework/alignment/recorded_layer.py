@@ -153,14 +153,16 @@ class RecordedGeometry:
     def subtract_from(self, cosine_RS: Tensor, text: slice, rows: slice) -> None:
         """Subtract the cosines of some spans with all spans of their text, in place; see ``SpanCosines``.
 
-        The cosine of a span with itself is 1, even that of a zero vector.
+        The cosine of a span with itself is 1, even that of a zero vector; where ``text`` is several texts, that of
+        spans of two of them may be anything finite.
         """
         offset_R1, row_R1, size_R1 = self._index_3S[:, rows, None]
         column_S = self._index_3S[1, text]
         low_RS, high_RS = torch.minimum(row_R1, column_S), torch.maximum(row_R1, column_S)
         before_RS = (low_RS * (2 * size_R1 - low_RS - 1)).div_(2, rounding_mode="floor")  # pairs of the rows above
         pair_RS = offset_R1 + before_RS + high_RS - low_RS - 1
-        kept_RS = self._cosine_P[pair_RS.clamp_(min=0)].to(cosine_RS.dtype)
+        # Those of a span with itself or with a span of another text are no pairs.
+        kept_RS = self._cosine_P[pair_RS.clamp_(0, len(self._cosine_P) - 1)].to(cosine_RS.dtype)
         cosine_RS -= torch.where(low_RS == high_RS, 1.0, kept_RS)
 
 

@@ -33,7 +33,7 @@ class SpanCosines(Protocol):
 
         Args:
             cosine_RS: Matrix to subtract from: one row for each span of ``rows``, one column for each of ``text``.
-            text: Spans of one text.
+            text: Spans of one text, or of several, of which the cosines between spans of two texts are ignored.
             rows: Spans of the rows, a part of ``text``.
         """
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
+from mta_framework.alignment import pairwise_cosines
 from mta_framework.alignment.pairwise_cosines import VectorGeometry, cosine_difference_sum, structure_sum
 
 MIB = 2**20
@@ -56,16 +57,32 @@ def test_value_and_gradient_are_those_of_the_dense_definition(counts, reduction,
     torch.testing.assert_close(gradient, slope, rtol=1e-8, atol=1e-12)
 
 
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(counts=counts_of_texts, reduction=st.sampled_from(["example", "batch"]))
+def test_texts_that_are_compared_at_once_as_on_an_accelerator_give_the_same(counts, reduction):
+    student, teacher, weight = spans(counts)
+    results = []
+    for text_by_text in ({"cpu"}, set()):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pairwise_cosines, "_TEXT_BY_TEXT", text_by_text)
+            value = structure_sum(student, VectorGeometry(teacher), weight, counts, reduction)
+            results.append((value, *torch.autograd.grad(value, student)))
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(count=st.integers(2, 40), block_pairs=st.integers(1, 2000), seed=st.integers(0, 99))
 def test_blocks_of_any_size_give_the_same_value_and_gradient(count, block_pairs, seed):
     student, teacher, weight = spans([count, 3], seed)
     texts = [slice(0, count), slice(count, count + 3)]
     results = []
-    for size in (block_pairs, 10**6):
-        value = cosine_difference_sum(student, VectorGeometry(teacher), weight, texts, size)
-        results.append((value, *torch.autograd.grad(value, student)))
-    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
+    for size, text_by_text in ((block_pairs, {"cpu"}), (block_pairs, set()), (10**6, {"cpu"})):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pairwise_cosines, "_TEXT_BY_TEXT", text_by_text)
+            value = cosine_difference_sum(student, VectorGeometry(teacher), weight, texts, size)
+            results.append((value, *torch.autograd.grad(value, student)))
+    for result in results[:2]:
+        torch.testing.assert_close(result, results[2], rtol=1e-10, atol=1e-12)
 
 
 def test_float32_stays_near_float64_also_where_the_student_is_almost_there():

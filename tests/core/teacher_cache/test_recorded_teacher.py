@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mta_framework.alignment import Alignment, WeightedTerm
+from mta_framework.alignment import Alignment, WeightedTerm, pairwise_cosines
 from mta_framework.data.batches import Collator, collate
 from mta_framework.models.decoder import shape_of
 from mta_framework.models.state_reader import StateReader
@@ -163,3 +163,8 @@ def test_terms_across_tokenizers_are_those_of_the_live_teacher(term, tmp_path):
 @pytest.mark.parametrize("pooling", [None, "uniform", "entropy"])
 def test_every_importance_estimator_weighs_as_that_of_the_live_teacher(importance, pooling, tmp_path):
     require_equal(Case(tmp_path, "kl", [("dsa",), ("hid",), ("trajectory",)], importance, pooling))
+
+
+def test_texts_are_compared_at_once_as_on_an_accelerator(tmp_path, monkeypatch):
+    monkeypatch.setattr(pairwise_cosines, "_TEXT_BY_TEXT", set())
+    require_equal(Case(tmp_path, "kl", [("dsa",), ("trajectory",)]))
