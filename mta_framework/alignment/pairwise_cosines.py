@@ -125,7 +125,7 @@ def _shares(weight_S: Tensor, texts: Sequence[slice], reduction: Reduction) -> T
     """
     if not texts:
         return weight_S
-    weight_BS = _padded(weight_S, texts)
+    weight_BS = rows_of_texts(weight_S, texts)
     # Each pair once, a sum of positive numbers: nothing cancels where one span has all the weight.
     total_B = 2 * (weight_BS[:, 1:] * weight_BS.cumsum(1)[:, :-1]).sum(1)
     if reduction == "batch":
@@ -134,13 +134,18 @@ def _shares(weight_S: Tensor, texts: Sequence[slice], reduction: Reduction) -> T
     return weight_S * scale_B.index_select(0, _text_of_rows(texts, len(weight_S), weight_S.device).clamp_min(0))
 
 
-def _padded(weight_S: Tensor, texts: Sequence[slice]) -> Tensor:
-    """The weights of each text in a row, with zeros behind them."""
+def rows_of_texts(rows_S: Tensor, texts: Sequence[slice]) -> Tensor:
+    """Put the rows of each text side by side, (B, n) or (B, n, D), with zeros behind those of shorter texts.
+
+    Args:
+        rows_S: A value or a vector of each span; they get gradients.
+        texts: The rows of each text, at least one text.
+    """
     start_B1, end_B1 = np.array([(text.start, text.stop) for text in texts]).T[:, :, None]
-    row_BS = start_B1 + np.arange((end_B1 - start_B1).max())
-    last = len(weight_S)
-    index_BS = _sent(np.where(row_BS < end_B1, row_BS, last), weight_S.device)
-    return torch.cat([weight_S, weight_S.new_zeros(1)])[index_BS]
+    row_BN = start_B1 + np.arange((end_B1 - start_B1).max())
+    index_BN = to_device(np.where(row_BN < end_B1, row_BN, len(rows_S)), rows_S.device)
+    padded = torch.cat([rows_S, rows_S.new_zeros(1, *rows_S.shape[1:])])
+    return padded.index_select(0, index_BN.flatten()).unflatten(0, row_BN.shape)
 
 
 def _text_of_rows(texts: Sequence[slice], rows: int, device: torch.device) -> Tensor:
@@ -148,11 +153,11 @@ def _text_of_rows(texts: Sequence[slice], rows: int, device: torch.device) -> Te
     text_S = -1 - np.arange(rows)
     for position, text in enumerate(texts):
         text_S[text] = position
-    return _sent(text_S, device)
+    return to_device(text_S, device)
 
 
-def _sent(values: NDArray[np.int64], device: torch.device) -> Tensor:
-    """Copy to a device without waiting for it."""
+def to_device(values: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Copy indices to a device without waiting for it."""
     tensor = torch.from_numpy(values)
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 

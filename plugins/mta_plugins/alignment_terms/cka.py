@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +15,9 @@ _FEWEST_SPANS: Final = 4
 """The estimator divides by n - 3."""
 
 _EPSILON = 1e-6
+
+_MOST_ENTRIES: Final = 2**20
+"""Most entries of the kernels that are in memory at once, unless one text has more."""
 
 
 class LinearCKA(AlignmentTerm):
@@ -47,32 +50,51 @@ class LinearCKA(AlignmentTerm):
         from mta_framework.alignment.pairwise_cosines import directions
 
         student_SD, teacher_SD = directions(layer.student.span_vector_SD), directions(layer.teacher.span_vector_SD)
+        bounds = pairwise(accumulate(layer.spans_per_text, initial=0))
+        texts = [slice(start, end) for start, end in bounds if end - start >= _FEWEST_SPANS]
         with torch.autocast(student_SD.device.type, enabled=False):
-            values = [student_SD.sum() * 0]  # part of the graph where no text has enough spans
-            for start, end in pairwise(accumulate(layer.spans_per_text, initial=0)):
-                if end - start >= _FEWEST_SPANS:
-                    values.append(1 - _cka(student_SD[start:end], teacher_SD[start:end]))
-            return torch.stack(values).sum()
+            values = [student_SD.sum()[None] * 0]  # part of the graph where no text has enough spans
+            values += [1 - _cka(student_SD, teacher_SD, group) for group in _groups(texts)]
+            return torch.cat(values).sum()
 
 
-def _cka(student_nD: Tensor, teacher_nD: Tensor) -> Tensor:
-    """CKA of the spans of one text: the cosine between both centred kernels."""
-    student_nn, teacher_nn = _centred_kernel(student_nD), _centred_kernel(teacher_nD)
+def _groups(texts: Sequence[slice]) -> Iterator[list[slice]]:
+    """Neighbouring texts whose kernels, padded to the largest, are no more than so many entries together."""
+    group: list[slice] = []
+    for text in texts:
+        largest = max(one.stop - one.start for one in [*group, text])
+        if group and (len(group) + 1) * largest**2 > _MOST_ENTRIES:
+            yield group
+            group = []
+        group.append(text)
+    if group:
+        yield group
+
+
+def _cka(student_SD: Tensor, teacher_SD: Tensor, texts: Sequence[slice]) -> Tensor:
+    """CKA of the spans of each text, (B,): the cosine between both centred kernels."""
+    student_Bnn, teacher_Bnn = _centred_kernels(student_SD, texts), _centred_kernels(teacher_SD, texts)
     # Below the bound, as where all spans are alike, a kernel is rounding noise: it has no gradient there.
-    norms = [(kernel_nn * kernel_nn).sum().clamp_min(_EPSILON**2).sqrt() for kernel_nn in (student_nn, teacher_nn)]
-    return (student_nn * teacher_nn).sum() / (norms[0] * norms[1])
+    squares = [
+        kernel_Bnn.square().sum((1, 2)).clamp_min(_EPSILON**2).sqrt() for kernel_Bnn in (student_Bnn, teacher_Bnn)
+    ]
+    return (student_Bnn * teacher_Bnn).sum((1, 2)) / (squares[0] * squares[1])
 
 
-def _centred_kernel(vector_nD: Tensor) -> Tensor:
-    """The linear kernel without its diagonal, centred so that HSIC is a plain product (Szekely and Rizzo 2014)."""
-    count = len(vector_nD)
+def _centred_kernels(vector_SD: Tensor, texts: Sequence[slice]) -> Tensor:
+    """Linear kernels without their diagonal, centred so that HSIC is a plain product (Szekely and Rizzo 2014)."""
+    import torch
+
+    from mta_framework.alignment.pairwise_cosines import rows_of_texts
+
+    vector_BnD = rows_of_texts(vector_SD, texts)
+    there_Bn = rows_of_texts(vector_SD.new_ones(len(vector_SD)), texts)
+    pair_Bnn = there_Bn[:, :, None] * there_Bn[:, None, :]
+    pair_Bnn = pair_Bnn * (1 - torch.eye(there_Bn.shape[1], dtype=there_Bn.dtype, device=there_Bn.device))
+    count_B = there_Bn.sum(1)
     # Subtracting the mean changes nothing but rounding, where all vectors point the same way.
-    vector_nD = vector_nD - vector_nD.mean(0)
-    kernel_nn = _without_diagonal(vector_nD @ vector_nD.T)
-    row_n = kernel_nn.sum(1) / (count - 2)
-    mean = row_n.sum() / (count - 1)
-    return _without_diagonal(kernel_nn - row_n[:, None] - row_n + mean)
-
-
-def _without_diagonal(kernel_nn: Tensor) -> Tensor:
-    return kernel_nn - kernel_nn.diagonal().diag_embed()
+    centred_BnD = (vector_BnD - vector_BnD.sum(1, keepdim=True) / count_B[:, None, None]) * there_Bn[:, :, None]
+    kernel_Bnn = (centred_BnD @ centred_BnD.mT) * pair_Bnn
+    row_Bn = kernel_Bnn.sum(2) / (count_B[:, None] - 2)
+    mean_B = row_Bn.sum(1) / (count_B - 1)
+    return (kernel_Bnn - row_Bn[:, :, None] - row_Bn[:, None, :] + mean_B[:, None, None]) * pair_Bnn
