@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mta_framework.models.decoder import blocks_of, decoder_of, head_of, outer_modules_of, shape_of
 from mta_framework.types import FinalLayers, States
 
-__all__ = ["StateReader", "shape_of"]
+__all__ = ["StateReader", "has_final_norm", "shape_of"]
 
 
 class StateReader:
@@ -54,7 +55,7 @@ class StateReader:
             transformers, the last layer is read after the final norm. Where the decoder then projects it to the width
             of the embeddings (some OPT models), key states are taken before that projection and ``final_BTD`` after
             it, so that all layers have one width. Rows of padding alone give arbitrary states, never an error. The
-            norm of ``tail`` is the module that turned the output of the last block into the final state; it is
+            norm of ``final_layers`` is the module that turned the output of the last block into the final state; it is
             detected with key layers only, and None without any.
         """
         captured: dict[int, Tensor] = {}
@@ -104,6 +105,24 @@ class StateReader:
                 self._captured[layer] = output[0] if isinstance(output, tuple) else output
 
         return capture
+
+
+@torch.no_grad()
+def has_final_norm(model: nn.Module) -> bool:
+    """Run a model on two tokens to see whether the norm between its last decoder block and its head is detected.
+
+    Args:
+        model: As for ``StateReader``, with weights, on any device; its mode is left unchanged.
+    """
+    was_training = model.training
+    reader = StateReader(model.eval(), {shape_of(model).num_layers})
+    try:
+        input_ids_BT = torch.zeros(1, 2, dtype=torch.int64, device=head_of(model).weight_VD.device)
+        final = reader.read(input_ids_BT, torch.ones_like(input_ids_BT)).final_layers
+    finally:
+        reader.close()
+        model.train(was_training)
+    return final is not None and final.norm is not None
 
 
 def _norm_between(

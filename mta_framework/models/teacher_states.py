@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from mta_framework.models.state_reader import StateReader
+from mta_framework.models.state_reader import StateReader, has_final_norm
 from mta_framework.types import Batch, FinalLayers, Head, States
 
 
@@ -44,6 +44,10 @@ class Teacher:
         for reader in self._readers.values():
             reader.close()
         self._readers, self._model = {}, None
+
+    def has_final_norm(self) -> bool:
+        """Whether its final norm is detected; without records the model is run on two tokens."""
+        return has_final_norm(self.model) if self._load_parts is None else self._parts[1].norm is not None
 
     @cached_property
     def _parts(self) -> tuple[Head, FinalLayers]:

@@ -25,6 +25,7 @@ from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.interfaces import AlignmentTerm, BaseLoss, LayerMapper, MeasuringLayerMapper
 from mta_framework.models.run_models import RunModels
+from mta_framework.models.state_reader import has_final_norm, shape_of
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.validation_answers import max_new_tokens, validation_answers
@@ -85,6 +86,29 @@ def require_terms(
                 raise RunError(
                     f"alignment term {term.NAME!r} must choose at least one of the key layers, and no others"
                 )
+    if faults:
+        raise InputError(faults)
+
+
+def require_final_norms(aligner: Alignment, teacher_depth: int, student: nn.Module, teacher: Teacher) -> None:
+    """Check that the final norm of a model is detected where a term reads its head below its last layer.
+
+    Raises:
+        InputError: The terms that would need a norm that is not.
+    """
+    faults: list[Fault] = []
+    for index, placed in enumerate(aligner.terms):
+        if "head" not in placed.term.teacher_needs(True):
+            continue
+        depths = {"student": shape_of(student).num_layers, "teacher": teacher_depth}
+        checks = {"student": partial(has_final_norm, student), "teacher": teacher.has_final_norm}
+        for name, is_known in checks.items():
+            depth = depths[name]
+            if any(getattr(pair, name) < depth for pair in placed.key_layers) and not is_known():
+                problem = f"applies the {name}'s head below its last layer, and no final norm is detected in this model"
+                expected = f"key layers of which those of this term are the last of the {name} (layer {depth})"
+                hint = "Choose such layers in alignment.layers, or leave the term out."
+                faults.append(Fault(f"alignment.terms.{index}", problem, expected, hint))
     if faults:
         raise InputError(faults)
 

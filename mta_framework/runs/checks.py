@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from typing import get_args
 
-from mta_framework.errors import Fault, InputError, as_plugin_error, faults_at
-from mta_framework.interfaces import AlignmentTerm, BaseLoss, LayerMapper, SpanExtractor
+from mta_framework.errors import Fault, InputError, RunError, as_plugin_error, faults_at
+from mta_framework.interfaces import AlignmentTerm, BaseLoss, LayerMapper, SpanExtractor, TeacherNeed
 from mta_framework.spec.alignment import AlignmentSection
 from mta_framework.spec.document import shown
 from mta_framework.spec.reading import RawSpec
 from mta_framework.spec.run import RunSpec
+from mta_framework.spec.section import PluginSection
+
+POOLED_NEEDS = frozenset({"span_vectors", "geometry", "change_geometry"})
+"""Needs of an alignment term that depend on the weights by which the states of a span's tokens are pooled."""
+
+WEIGHT_NEEDS = frozenset({"token_weights", "span_weights"})
+"""Needs of an alignment term that are weights."""
 
 
 def teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
@@ -126,6 +134,40 @@ def term_faults(reading: RawSpec, draft: RunSpec, terms: Sequence[AlignmentTerm]
     if every and rate != default and not any(term.has_parameters for term in terms):
         problem = f"has no effect where no term has parameters (got {shown(rate)})"
         yield Fault(reading.where(("alignment", name)), problem, f"its default, {shown(default)}", "Remove it.")
+
+
+def importance_faults(reading: RawSpec, draft: RunSpec, terms: Sequence[AlignmentTerm]) -> Iterator[Fault]:
+    """Faults of importance estimators whose weights no alignment term reads.
+
+    Raises:
+        RunError: A term declares a need that does not exist.
+    """
+    section, needs = draft.alignment, frozenset[str]().union(*map(_needs, terms))
+    names = [name for name in ("terms", "importance", "pooling") if not reading.sound("alignment", name)]
+    if section is None or names or len(terms) < len(section.terms):
+        return
+    pools, weighs = bool(needs & POOLED_NEEDS), bool(needs & WEIGHT_NEEDS)
+    if section.pooling is not None and not pools:
+        problem = f"has no effect, since no term reads span vectors or their geometry (got {section.pooling.name!r})"
+        expected = "null, or a term that reads them"
+        yield Fault(reading.where(("alignment", "pooling")), problem, expected, "Remove it.")
+    default: PluginSection = AlignmentSection.model_fields["importance"].default
+    if section.importance != default and not weighs and (section.pooling is not None or not pools):
+        unread = "token or span weights" if pools else "weights, span vectors or their geometry"
+        problem = f"has no effect, since no term reads {unread} (got {section.importance.name!r})"
+        expected = f"its default, {default.name!r}, or a term that reads them"
+        yield Fault(reading.where(("alignment", "importance")), problem, expected, "Remove it.")
+
+
+def _needs(term: AlignmentTerm) -> frozenset[str]:
+    """What a term declares to read of the teacher, with every tokenizer that it takes."""
+    label, known = f"alignment term {term.NAME!r}", get_args(TeacherNeed)
+    with as_plugin_error(label):
+        shared = (True,) if term.needs_shared_tokenizer else (True, False)
+        needs = frozenset[str]().union(*map(term.teacher_needs, shared))
+    if unknown := sorted(needs - set(known)):
+        raise RunError(f"{label} must declare needs of the teacher among {', '.join(known)} (got {unknown[0]!r})")
+    return needs
 
 
 def tracker_faults(reading: RawSpec, draft: RunSpec) -> Iterator[Fault]:

@@ -40,6 +40,7 @@ from mta_framework.runs.build import (
     collator_of,
     fit_alignment,
     measured_layers,
+    require_final_norms,
     similarity,
     term_parameters,
     training_data,
@@ -205,7 +206,8 @@ def _train(
         data = replace(data, collator=collator)
         if not (data.policy and "teacher" in data.policy.RESPONDERS):
             teacher.release()
-    if aligner is not None and teacher is not None:
+    if aligner is not None and teacher is not None and run_models.teacher_summary is not None:
+        require_final_norms(aligner, run_models.teacher_summary.shape.num_layers, student, teacher)
         fit_alignment(aligner, data, spec.seed, student, teacher, folder.path / CHECKPOINTS)
     distiller = Distiller(student, teacher, base_loss, aligner, pairs, inputs.loss_layers)
     rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0

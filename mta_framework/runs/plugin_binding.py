@@ -24,6 +24,7 @@ from mta_framework.interfaces import (
 from mta_framework.registry import Registered, Registry, missing_fault, parts_of
 from mta_framework.runs.checks import (
     alignment_faults,
+    importance_faults,
     needed_packages,
     package_faults,
     policy_faults,
@@ -144,6 +145,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     faults += policy_faults(reading, draft, base_loss)
     faults += span_faults(reading, spans, layers)
     faults += term_faults(reading, draft, terms)
+    faults += importance_faults(reading, draft, terms)
     faults += missing_locations(reading)
     faults += tracker_faults(reading, draft)
     faults += package_faults(reading, draft)

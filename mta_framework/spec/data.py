@@ -67,6 +67,9 @@ ADD_SPECIAL_TOKENS = (
 )
 """Description of the fields that decide about these tokens."""
 
+SPECIAL_TOKENS_OF_CHAT = "with template chat, which writes the special tokens itself"
+"""End of the sentence "has no effect ..." about these fields."""
+
 TEMPLATE_OPTIONS = "Variables of the tokenizer's chat template by name, e.g. enable_thinking."
 """Description of the fields of this type."""
 
@@ -133,6 +136,8 @@ class DataSection(Section):
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from reserved_options(self.template_options)
+        if self.template == "chat":
+            yield from without_effect(self, "add_special_tokens", "template", SPECIAL_TOKENS_OF_CHAT)
         if self.max_prompt_length >= self.max_length:
             yield Contradiction(
                 "max_prompt_length",

@@ -8,7 +8,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from mta_framework.spec.data import ADD_SPECIAL_TOKENS, TEMPLATE_OPTIONS, TemplateOptions, reserved_options
+from mta_framework.spec.data import (
+    ADD_SPECIAL_TOKENS,
+    SPECIAL_TOKENS_OF_CHAT,
+    TEMPLATE_OPTIONS,
+    TemplateOptions,
+    reserved_options,
+)
 from mta_framework.spec.effects import affects
 from mta_framework.spec.evaluation import METRIC_CACHE, ScoringSection
 from mta_framework.spec.section import (
@@ -74,3 +80,5 @@ class EvaluationSpec(Section):
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from reserved_options(self.template_options)
+        if self.template == "chat":
+            yield from without_effect(self, "add_special_tokens", "template", SPECIAL_TOKENS_OF_CHAT)

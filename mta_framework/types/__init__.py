@@ -68,7 +68,13 @@ Responder = Literal["student", "teacher"]
 
 
 def texts_with_spans(granularity: str, fewest: Literal[1, 4] = 1) -> str:
-    """Unit of a loss term: texts with at least one span of ``granularity`` (that of Hid), or at least four (CKA)."""
+    """Unit of a loss term: texts with at least one span of ``granularity`` (that of Hid), or at least four (CKA).
+
+    Raises:
+        ValueError: Texts with at least ``fewest`` spans are not counted.
+    """
+    if fewest not in (1, 4):
+        raise ValueError(f"a batch counts the texts with at least 1 or 4 spans (got {fewest})")
     return f"texts with {granularity}" if fewest == 1 else f"texts with {fewest} {granularity} or more"
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import OPTConfig, OPTForCausalLM
 
-from mta_framework import FinalLayers, Head, LayerPair, ModelShape, RunError, States
+from mta_framework import FinalLayers, Head, InputError, LayerPair, ModelShape, States
+from mta_framework.alignment.objective import Alignment, WeightedTerm
+from mta_framework.models.teacher_states import Teacher
+from mta_framework.runs.build import require_final_norms
 from mta_framework.testing import AlignmentTermContract, batch_of, random_example, term_sums
 from mta_plugins.alignment_terms.span_logits import SpanLogits
+from mta_plugins.importance_estimators.uniform import Uniform
 
 SPANS = [((0, 2), (1, 4)), (), ((0, 1), (1, 3), (2, 3))]
 LENGTHS = [5, 2, 4]
@@ -92,11 +97,21 @@ def test_it_is_computed_at_the_last_key_layer_of_each_granularity_unless_all_are
     assert made(layers="all").key_layers(pairs) == pairs
 
 
-def test_below_the_last_layer_a_model_without_final_norm_is_refused():
-    student, teacher = states(4, 2, 9, 1, norm=None), states(6, 3, 9, 2)
-    with pytest.raises(RunError, match=r"^alignment term 'span_logits' needs the final norm of a model below its last"):
-        term_sums(made(), [LOWER], student, teacher, texts())
-    term_sums(made(), [UPPER], student, teacher, texts())
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_a_model_without_final_norm_is_refused_before_training_unless_its_last_layer_is_read(side):
+    sizes = {"vocab_size": 12, "hidden_size": 8, "word_embed_proj_dim": 8, "ffn_dim": 8, "num_attention_heads": 1}
+    with_norm, without = (
+        OPTForCausalLM(OPTConfig(**sizes, num_hidden_layers=2, max_position_embeddings=8, do_layer_norm_before=before))
+        for before in (True, False)
+    )
+    student, teacher = (without if name == side else with_norm for name in ("student", "teacher"))
+    for pairs in ([LayerPair(1, 1, "words")], [LayerPair(1, 1, "words"), LayerPair(2, 2, "words")]):
+        aligner = Alignment(pairs, Uniform(Uniform.Params()), [WeightedTerm(made(), 1.0)], *[ModelShape(2, 8)] * 2)
+        if len(pairs) == 2:
+            require_final_norms(aligner, 2, student, Teacher.of(teacher))
+            continue
+        with pytest.raises(InputError, match=f"alignment.terms.0: applies the {side}'s head below its last layer"):
+            require_final_norms(aligner, 2, student, Teacher.of(teacher))
 
 
 def test_a_projection_after_the_norm_is_applied_to_every_layer():

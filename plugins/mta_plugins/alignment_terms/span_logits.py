@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from mta_framework import AlignmentTerm, KeyLayer, LayerPair, PluginParams, RunError, StudentLayer, TeacherNeed
+from mta_framework import AlignmentTerm, KeyLayer, LayerPair, PluginParams, StudentLayer, TeacherNeed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from mta_framework.chunked_loss import HeadInputs
-
-_EXCLUDED = -1e30
-"""Logit of a token that only one vocabulary has: no probability and, unlike infinity, no NaN in differences."""
 
 
 class SpanLogits(AlignmentTerm):
@@ -59,54 +56,36 @@ class SpanLogits(AlignmentTerm):
         """Compute the divergence at one key layer, summed over the texts with a span."""
         import torch
 
-        from mta_framework.chunked_loss import chunked_sum, forward_kl
+        from mta_framework.chunked_loss import chunked_sum
 
-        student, weight_S = _head_inputs(layer.student, layer.pair.student), layer.teacher.span_weight_S
+        ids = layer.shared_vocabulary or (None, None)
+        student, weight_S = _head_inputs(layer.student, layer.pair.student, ids[0]), layer.teacher.span_weight_S
         with torch.no_grad(), torch.autocast(weight_S.device.type, enabled=False):
-            teacher = _head_inputs(layer.teacher, layer.pair.teacher)
-        ids, divergence = layer.shared_vocabulary, forward_kl
-        if ids is not None:
-            divergence = partial(_restricted_kl, **_restriction(*ids, len(student.head.weight_VD)))
-
-        def weighted(student_logits: Tensor, teacher_logits: Tensor, weight_n: Tensor) -> Tensor:
-            return weight_n * divergence(student_logits, teacher_logits)
-
-        return chunked_sum(weighted, student, teacher, weight_S, shared_vocabulary=ids is None)
+            teacher = _head_inputs(layer.teacher, layer.pair.teacher, ids[1])
+        return chunked_sum(_weighted_kl, student, teacher, weight_S)
 
 
-def _head_inputs(side: StudentLayer, layer: int) -> HeadInputs:
-    """The span vectors of one model as its head takes them."""
+def _head_inputs(side: StudentLayer, layer: int, id_V: Tensor | None) -> HeadInputs:
+    """The span vectors of one model as its head takes them, and the rows of the head for the shared tokens."""
     from mta_framework.chunked_loss import HeadInputs
 
     final = side.final_layers
     # The teacher's norm and head may be in 16 bits; the student's are in float32.
     vector_SD = side.span_vector_SD.to(side.head.weight_VD.dtype)
     if layer < final.shape.num_layers:
-        if final.norm is None:
-            raise RunError(
-                "alignment term 'span_logits' needs the final norm of a model below its last layer, and none was found "
-                "in this one. Choose key layers of which the last ones are the models' last layers."
-            )
+        assert final.norm is not None, "the run refuses such models"
         vector_SD = final.norm(vector_SD)
     if final.projection is not None:
         vector_SD = final.projection(vector_SD)
-    return HeadInputs(vector_SD, side.head)
+    head = side.head
+    if id_V is not None:
+        # Rows before products: the tokens that one vocabulary has alone, often most of them, cost nothing.
+        bias_V = None if head.bias_V is None else head.bias_V.index_select(0, id_V)
+        head = replace(head, weight_VD=head.weight_VD.index_select(0, id_V), bias_V=bias_V)
+    return HeadInputs(vector_SD, head)
 
 
-def _restriction(student_ids: Tensor, teacher_ids: Tensor, vocabulary: int) -> dict[str, Tensor]:
-    """For each token of the student: the teacher's id of it, 0 without one; and whether there is none."""
-    import torch
-
-    everything = torch.ones(vocabulary, dtype=torch.bool, device=student_ids.device)
-    return {
-        "teacher_id_V": student_ids.new_zeros(vocabulary).index_copy(0, student_ids, teacher_ids),
-        "excluded_V": everything.index_fill(0, student_ids, False),
-    }
-
-
-def _restricted_kl(student_logits: Tensor, teacher_logits: Tensor, teacher_id_V: Tensor, excluded_V: Tensor) -> Tensor:
-    """KL(p || q) of both distributions on the shared tokens alone, (n,), from logits (n, V) and (n, V')."""
+def _weighted_kl(student_logits: Tensor, teacher_logits: Tensor, weight_n: Tensor) -> Tensor:
     from mta_framework.chunked_loss import forward_kl
 
-    teacher_nV = teacher_logits.index_select(-1, teacher_id_V).masked_fill(excluded_V, _EXCLUDED)
-    return forward_kl(student_logits.masked_fill(excluded_V, _EXCLUDED), teacher_nV)
+    return weight_n * forward_kl(student_logits, teacher_logits)

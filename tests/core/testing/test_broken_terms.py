@@ -48,6 +48,17 @@ def test_a_term_that_does_not_wait_passes():
     CONTRACT.test_it_does_not_wait_for_the_device(Length())
 
 
+@pytest.mark.parametrize(
+    ("need", "message"),
+    [("states", "reads nothing that needs 'states'; leave it out"), ("state", "{'state'}; there are geometry, ")],
+)
+def test_a_need_that_nothing_reads_or_that_does_not_exist_is_reported(need, message):
+    term = Length()
+    term.teacher_needs = lambda has_shared_tokenizer: (need,)
+    with pytest.raises(AssertionError, match=message):
+        CONTRACT.test_it_declares_what_it_reads_of_the_teacher_and_nothing_else(term)
+
+
 class Centred(Length):
     """Distance of span vectors from their mean, which is fitted, and kept in a buffer or outside of it."""
 
