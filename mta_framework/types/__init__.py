@@ -70,8 +70,7 @@ Responder = Literal["student", "teacher"]
 def texts_with_spans(granularity: str, fewest: Literal[1, 4] = 1) -> str:
     """Unit of a loss term: texts with at least one span of ``granularity`` (that of Hid), or at least four (CKA).
 
-    Raises:
-        ValueError: Texts with at least ``fewest`` spans are not counted.
+    Another number is a ``ValueError``: such texts are not counted.
     """
     if fewest not in (1, 4):
         raise ValueError(f"a batch counts the texts with at least 1 or 4 spans (got {fewest})")
