@@ -10,10 +10,19 @@ from typing import Any, TypeVar
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from mta_framework.errors import RunError
+from mta_framework.errors import Fault, InputError, RunError
 
 Item = TypeVar("Item")
+
+_SHARDING_LAUNCHES = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_FSDP": "accelerate's FSDP plugin",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "accelerate's parallelism configuration",
+}
+"""Variable by which ``accelerate launch`` says that something is to shard the model -> what it is."""
 
 
 def shard(items: Sequence[Item]) -> Sequence[Item]:
@@ -72,10 +81,27 @@ def processes() -> PartialState:
     The first call joins the process group, whether ``accelerate launch`` or ``torchrun`` started the processes. Without
     an accelerator, accelerate is explicitly asked for the CPU, so that processes communicate by gloo. Otherwise every
     process would regard itself as the only one, and all would write into one folder.
+
+    Raises:
+        InputError: The processes were started for DeepSpeed, accelerate's FSDP or another way of sharding.
     """
-    asked = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes")
+    if launched_for := [name for variable, name in _SHARDING_LAUNCHES.items() if _is_set(variable)]:
+        problem = f"shards by {launched_for[0]}, which would shard the student alone"
+        hint = "Leave that out of command and configuration of accelerate, and set training.sharding to fsdp2."
+        raise InputError([Fault("accelerate launch", problem, "processes and nothing else", hint)])
+    asked = _is_set("ACCELERATE_USE_CPU")
     # The main process may score for hours, e.g. with a judge, while the others wait for it.
     return PartialState(cpu=asked or not torch.accelerator.is_available(), timeout=timedelta(days=1))
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("1", "true", "yes")
+
+
+def mesh() -> DeviceMesh:
+    """Return all processes as a one-dimensional mesh, over which modules can be sharded; needs two or more."""
+    state = processes()
+    return init_device_mesh(state.device.type, (state.num_processes,))
 
 
 def shutdown() -> None:

@@ -18,6 +18,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from mta_framework.errors import RunError
 from mta_framework.models.decoder import base_of
+from mta_framework.models.sharding import sharded_like, whole
 from mta_framework.storage import bring_to_disk
 
 WEIGHTS = "student.safetensors"
@@ -48,17 +49,24 @@ def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, stop_ids:
         shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
 
 
-def save_weights(model: nn.Module, folder: Path) -> None:
+def save_weights(model: nn.Module, folder: Path, *, write: bool = True) -> None:
     """Save the trainable weights (all weights, or the adapters only) as ``student.safetensors``; tied ones once.
 
     The file is complete or absent: it is written under a temporary name first.
 
     Args:
-        model: The student.
+        model: The student. Where it is sharded, all processes must call this to gather its weights.
         folder: Folder of the checkpoint, made if missing.
+        write: Whether this process writes the file.
     """
+    weights = {}
+    for name, parameter in _trained(model).items():
+        weight = whole(parameter.detach())
+        if write:
+            weights[name] = weight.cpu().contiguous()
+    if not write:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: parameter.detach().cpu().contiguous() for name, parameter in _trained(model).items()}
     partial = folder / f"{WEIGHTS}.partial"
     save_file(weights, partial)
     os.replace(partial, folder / WEIGHTS)
@@ -85,7 +93,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         examples = ", ".join(different[:3])
         raise RunError(f"{folder / WEIGHTS}: is of another student (differs in {len(different)} weights: {examples})")
     for name, parameter in trained.items():
-        parameter.copy_(weights[name])
+        parameter.copy_(sharded_like(weights[name], parameter))
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

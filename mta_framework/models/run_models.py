@@ -136,11 +136,16 @@ class RunModels:
         summaries = {"teacher": self.teacher_summary, "student": self.student_summary}
         return {name: summary for name, summary in summaries.items() if summary is not None}
 
-    def teacher(self, purpose: str = "training on texts that are not in its cache") -> PreTrainedModel | None:
-        """Load the frozen teacher in its dtype, on the device; None without a teacher.
+    def teacher(
+        self,
+        purpose: str = "training on texts that are not in its cache",
+        device: torch.device | str | None = None,
+    ) -> PreTrainedModel | None:
+        """Load the frozen teacher in its dtype; None without a teacher.
 
         Args:
             purpose: What needs the teacher, as a noun phrase, for the error.
+            device: Device of the loaded teacher; None: that of all models.
 
         Raises:
             InputError: The teacher cannot be loaded or has no weights, or its head is of an unsupported kind.
@@ -153,7 +158,7 @@ class RunModels:
         check_head(model, "teacher")
         if fault := check_vocabulary(self.teacher_tokenizer or self.tokenizer, model, "teacher"):
             raise InputError([fault])
-        return model.to(self._device)  # type: ignore[arg-type]
+        return model.to(self._device if device is None else device)  # type: ignore[arg-type]
 
     def student(self, teacher: PreTrainedModel | None) -> nn.Module:
         """Load or initialise the student for training, in float32.

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
+from mta_framework.models.sharding import reshard, shard_module
 from mta_framework.models.state_reader import StateReader, has_final_norm
 from mta_framework.types import Batch, FinalLayers, Head, States
+
+
+class _ForwardRoot(nn.Module):
+    """The module around whose forward pass FSDP gathers what is outside of a model's decoder blocks."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, read: Callable[..., States], *inputs: torch.Tensor | None) -> States:
+        return read(*inputs)
 
 
 class Teacher:
@@ -25,6 +38,7 @@ class Teacher:
         self._load_parts = load_parts
         self._model: nn.Module | None = None
         self._readers: dict[frozenset[int], StateReader] = {}
+        self._root: _ForwardRoot | None = None
 
     @classmethod
     def of(cls, model: nn.Module) -> Teacher:
@@ -49,6 +63,20 @@ class Teacher:
         """Whether its final norm is detected; without records the model is run on two tokens."""
         return has_final_norm(self.model) if self._load_parts is None else self._parts[1].norm is not None
 
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Shard the live model over the processes and move it to their devices; all must ask for states together.
+
+        Args:
+            mesh: All processes.
+        """
+        self._root = _ForwardRoot(self.model)
+        shard_module(self._root, self.model, mesh)
+
+    def reshard(self) -> None:
+        """Free what a sharded model has gathered for the last batch, its head among others."""
+        if self._root is not None:
+            reshard(self._root)
+
     @cached_property
     def _parts(self) -> tuple[Head, FinalLayers]:
         assert self._load_parts is not None
@@ -72,7 +100,8 @@ class Teacher:
         if read not in self._readers:
             self._readers[read] = StateReader(self.model, read)
         with torch.inference_mode(), torch.autocast(tokens.input_ids_BT.device.type, enabled=False):
-            return self._readers[read].read(tokens.input_ids_BT, tokens.attention_mask_BT, tokens.attended_A)
+            run = self._readers[read].read if self._root is None else partial(self._root, self._readers[read].read)
+            return run(tokens.input_ids_BT, tokens.attention_mask_BT, tokens.attended_A)
 
     @torch.no_grad()
     def _recorded(self, batch: Batch, tokens: Batch) -> States:

@@ -51,14 +51,22 @@ def gpu_faults(spec: RunSpec) -> Iterator[Fault]:
             yield Fault(where, problem, expected, f"{hint}, or a machine with a GPU.")
 
 
-def block_faults(run_models: RunModels) -> list[Fault]:
-    """Faults of models whose decoder blocks cannot be told apart, where key layers are read."""
+def block_faults(run_models: RunModels, reads_layers: bool) -> list[Fault]:
+    """Faults of models whose decoder blocks cannot be told apart, where key layers are read or blocks are sharded.
+
+    Args:
+        run_models: Models of the run.
+        reads_layers: Whether key layers are read.
+    """
+    lacking, without = "key layers that can be read", "leave out alignment and losses of hidden states"
+    if not reads_layers:
+        lacking, without = "decoder blocks that can be sharded", "set training.sharding to null"
     return [
         Fault(
             summary.where,
-            f"has no key layers that can be read, since {summary.blocks_problem}",
+            f"has no {lacking}, since {summary.blocks_problem}",
             "a model with a list of decoder blocks",
-            "Choose another, or leave out alignment and losses of hidden states.",
+            f"Choose another, or {without}.",
         )
         for summary in run_models.summaries.values()
         if summary.blocks_problem

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from transformers import set_seed
 
-from mta_framework.distributed import processes, run_on_main
+from mta_framework.distributed import mesh, processes, run_on_main
 from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, evaluate_models
@@ -31,6 +31,7 @@ from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.models.export import save_student
 from mta_framework.models.fingerprint import Content
 from mta_framework.models.run_models import RunModels
+from mta_framework.models.sharding import gathered, plain_copy
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.registry import describe
 from mta_framework.reporting.report_files import write_report
@@ -60,6 +61,7 @@ from mta_framework.teacher_cache.cache_plan import CachePlan
 from mta_framework.timers import Clock
 from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size
 from mta_framework.training.distiller import Distiller
+from mta_framework.training.sharded_trainer import shard_distiller
 from mta_framework.training.train import total_steps, train
 from mta_framework.types import LayerPair
 
@@ -189,15 +191,20 @@ def _train(
 ) -> None:
     """Train the student and export it."""
     spec = bound.spec
+    sharded = spec.training.sharding is not None and processes().num_processes > 1
+    load = partial(run_models.teacher, device="cpu" if sharded else None)  # no device may have room for it
     cache = _cache(bound, inputs, run_models, known)
-    teacher = cache.make_teacher() if cache else Teacher(run_models.teacher) if spec.teacher else None
+    teacher = cache.make_teacher() if cache else Teacher(load) if spec.teacher else None
     if cache or teacher is None:
         student = run_models.student(run_models.teacher() if spec.student.teacher_layers else None)
     else:
         student = run_models.student(teacher.model)
+    writers = student, teacher
+    if sharded:
+        writers = plain_copy(student), Teacher.of(plain_copy(teacher.model)) if teacher and not cache else teacher
     set_seed(spec.seed)
     base_loss = copy.deepcopy(bound.base_loss)  # it may keep state, and this run may not be its last
-    data = training_data(bound, run_models, inputs.data, inputs.sampler, student, teacher)
+    data = training_data(bound, run_models, inputs.data, inputs.sampler, *writers)
     pairs = _key_layers(bound, inputs, run_models, cache, student, teacher)
     aligner, report_collator = alignment(bound, run_models, pairs), data.collator
     if cache and teacher is not None:
@@ -210,17 +217,20 @@ def _train(
         require_final_norms(aligner, run_models.teacher_summary.shape.num_layers, student, teacher)
         fit_alignment(aligner, data, spec.seed, student, teacher, folder.path / CHECKPOINTS)
     distiller = Distiller(student, teacher, base_loss, aligner, pairs, inputs.loss_layers)
+    if sharded:
+        shard_distiller(distiller, None if cache else teacher, mesh())
     rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0
     geometry = SpanGeometry(distiller, data, report_collator, run_models.tokenizer, folder.geometry)
     geometry.before()
     log = train(distiller, data, spec.training, spec.seed, folder.path, rate)
     geometry.after()
-    if processes().is_main_process:
-        write_json(folder.training_log, asdict(log))
-        unpublished = folder.path / "student.unpublished"
-        save_student(student, run_models.tokenizer, run_models.turn_end.stop_ids, unpublished)
-        publish_student(folder, unpublished)
-    processes().wait_for_everyone()
+    with gathered(writers[0]):
+        if processes().is_main_process:
+            write_json(folder.training_log, asdict(log))
+            unpublished = folder.path / "student.unpublished"
+            save_student(writers[0], run_models.tokenizer, run_models.turn_end.stop_ids, unpublished)
+            publish_student(folder, unpublished)
+        processes().wait_for_everyone()
 
 
 def make_cache(bound: BoundRun) -> tuple[Path, int]:

@@ -92,8 +92,9 @@ def prepare_run(bound: BoundRun) -> RunInputs:
         loss_layers = base_loss_layers(bound.base_loss, run_models)
     with collect_faults(faults):
         faults += [fault for fault in [joint_memory_fault(run_models)] if fault]
-        if bound.layers is not None or loss_layers:
-            faults += block_faults(run_models)
+        reads_layers = bound.layers is not None or bool(loss_layers)
+        if reads_layers or spec.training.sharding is not None:
+            faults += block_faults(run_models, reads_layers)
     with collect_faults(faults):
         faults += tokenizer_faults(bound, run_models)
     with collect_faults(faults):

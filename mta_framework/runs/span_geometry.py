@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from mta_framework.data.batches import Collator
 from mta_framework.distributed import processes, run_on_main
 from mta_framework.evaluation.report import Geometry
+from mta_framework.models.sharding import is_sharded
 from mta_framework.storage import read_json, write_json
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.training_data import TrainingData
@@ -76,18 +77,25 @@ class SpanGeometry:
 
     def before(self) -> None:
         """Measure the student before its first step, unless an earlier attempt did."""
-        if self._texts:
-            run_on_main(self._measure_before)
+        if self._texts and not run_on_main(self._file.is_file):
+            self._measure(self._write_before)
 
     def after(self) -> None:
         """Measure the trained student."""
-        if self._texts:
-            run_on_main(self._measure_after)
+        if self._texts and run_on_main(self._file.is_file):
+            self._measure(self._write_after)
 
-    def _measure_before(self) -> None:
-        layers = [] if self._file.is_file() else self._measured()
-        if not layers or not all(layer.is_finite for layer in layers):
-            return  # measured already; or the first step will stop the run with an error
+    def _measure(self, write: Callable[[list[_KeyLayer]], None]) -> None:
+        """Measure on the main process, and on all of them where they hold a share of the models each."""
+        if is_sharded(self._distiller):
+            layers = self._measured()
+            run_on_main(lambda: write(layers))
+        else:
+            run_on_main(lambda: write(self._measured()))
+
+    def _write_before(self, layers: list[_KeyLayer]) -> None:
+        if not all(layer.is_finite for layer in layers):
+            return  # the first step will stop the run with an error
         shown = _richest(self._texts, {pair.granularity for pair in self._pairs})
         entries = [
             {
@@ -101,10 +109,8 @@ class SpanGeometry:
         ]
         write_json(self._file, {"texts": len(self._texts), "shown": shown, "layers": entries})
 
-    def _measure_after(self) -> None:
-        if not self._file.is_file():
-            return
-        record, layers = read_json(self._file), self._measured()
+    def _write_after(self, layers: list[_KeyLayer]) -> None:
+        record = read_json(self._file)
         if all(layer.is_finite for layer in layers):
             for entry, layer in zip(record["layers"], layers, strict=True):
                 entry |= {"after": layer.student(record["shown"]), "agreement_after": layer.agreement}

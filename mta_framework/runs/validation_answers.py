@@ -23,6 +23,7 @@ from mta_framework.generation.engine import Engine
 from mta_framework.generation.sampling_settings import Generation, Sampling
 from mta_framework.interfaces import Metric
 from mta_framework.models.decoder import base_of
+from mta_framework.models.sharding import gathered
 from mta_framework.models.turn_end import TurnEnd
 from mta_framework.spec.run import RunSpec
 from mta_framework.types import Generations, Likelihood
@@ -92,9 +93,10 @@ class ValidationAnswers:
             RunError: The metric failed or broke its contract.
         """
         ids = shard(self.prompt_ids)
-        made = self.engine.generate("student", ids, self.sampling, [0] * len(ids), version=step)
-        answers = gather(made, len(self.prompts))
-        return run_on_main(lambda: self._mean_score(answers))
+        with gathered(self.student):
+            made = self.engine.generate("student", ids, self.sampling, [0] * len(ids), version=step)
+            answers = gather(made, len(self.prompts))
+            return run_on_main(lambda: self._mean_score(answers))
 
     def _mean_score(self, answers: Sequence[Generation]) -> float:
         texts = [answer.text for answer in answers]

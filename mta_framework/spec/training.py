@@ -77,6 +77,12 @@ class TrainingSection(Section):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Precision of the forward pass; the student's weights stay fp32."
     )
+    sharding: Literal["fsdp2"] | None = Field(
+        None,
+        description="How student, teacher, gradients and optimiser are divided among several processes: fsdp2 gives "
+        "each an equal share of every parameter; null gives each all of them. A single process has all in any case.",
+        json_schema_extra=affects("nothing"),
+    )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, more time."
     )
@@ -153,6 +159,8 @@ class TrainingSection(Section):
                 f"a divisor of {self.batch_size}",
                 "Change one of the two.",
             )
+        if self.sharding is not None:
+            yield from self._sharding_contradictions()
         if self.load_best_model_at_end:
             yield from self._selection_contradictions()
         else:
@@ -161,6 +169,18 @@ class TrainingSection(Section):
         if self.early_stopping_patience is None:
             reason = "where early_stopping_patience is null"
             yield from without_effect(self, "early_stopping_threshold", "early_stopping_patience", reason)
+
+    def _sharding_contradictions(self) -> Iterator[Contradiction]:
+        if self.precision == "fp16":
+            problem = "cannot be fp16 with sharding: each process would scale its gradients for itself (got 'fp16')"
+            yield Contradiction("precision", ("precision", "sharding"), problem, "bf16 or fp32", "Use bf16.")
+        if not self.optimizer.startswith("adamw_torch"):
+            problem = f"keeps a state that cannot be sharded (got {self.optimizer!r})"
+            expected, hint = (
+                "adamw_torch_fused or adamw_torch with sharding",
+                "Use one of these, or set sharding to null.",
+            )
+            yield Contradiction("optimizer", ("optimizer", "sharding"), problem, expected, hint)
 
     def _selection_contradictions(self) -> Iterator[Contradiction]:
         steps = ("eval_steps", "save_steps")

@@ -29,6 +29,7 @@ from transformers import TrainerState
 from mta_framework.errors import Fault, InputError, MTAError, RunError, as_plugin_error, error_text
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.models.export import load_weights, save_weights
+from mta_framework.models.sharding import reshard, sharded_like, whole
 from mta_framework.storage import bring_to_disk, damaged_files, inner_files, write_manifest
 from mta_framework.training.distiller import Distiller, plugin_label
 
@@ -43,21 +44,29 @@ TRAINER_STATE = "trainer_state.json"
 _log = logging.getLogger(__name__)
 
 
-def save(distiller: Distiller, policy: BatchPolicy | None, log: Mapping[str, JsonValue], folder: Path) -> None:
+def save(
+    distiller: Distiller, policy: BatchPolicy | None, log: Mapping[str, JsonValue], folder: Path, *, write: bool = True
+) -> None:
     """Write a checkpoint to ``folder``, except for the trainer's own state.
 
     Args:
-        distiller: Student, projections, base loss and stopwatch to save.
+        distiller: Student, projections, base loss and stopwatch to save. Where it is sharded, all processes must call
+            this to gather its weights.
         policy: Batch policy to save; None: there is none.
         log: State of the log: everything that was measured since its last entry.
         folder: Folder of the checkpoint, new or existing.
+        write: Whether this process writes the checkpoint.
 
     Raises:
         RunError: ``state`` of the base loss or batch policy failed, or returned a value that is not JSON.
     """
+    save_weights(distiller.student, folder / STUDENT, write=write)
+    state_dict = distiller.alignment.state_dict() if distiller.alignment is not None else {}
+    projections = {name: whole(value) for name, value in state_dict.items()}
+    if not write:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(distiller.student, folder / STUDENT)
-    if distiller.alignment is not None and (projections := distiller.alignment.state_dict()):
+    if projections:
         save_file(projections, folder / PROJECTIONS)
     with as_plugin_error(plugin_label(distiller)):
         loss_state = _require_json(distiller.base_loss.state())
@@ -111,10 +120,13 @@ def load_weights_of(distiller: Distiller, folder: Path) -> None:
     Raises:
         RunError: The checkpoint cannot be read.
     """
+    reshard(distiller)
     with explain_unreadable(folder):
         load_weights(distiller.student, folder / STUDENT)
-        if distiller.alignment is not None and distiller.alignment.state_dict():
-            distiller.alignment.load_state_dict(load_file(folder / PROJECTIONS))
+        if distiller.alignment is not None and (present := distiller.alignment.state_dict()):
+            saved = load_file(folder / PROJECTIONS)
+            saved |= {name: sharded_like(saved[name], value) for name, value in present.items() if name in saved}
+            distiller.alignment.load_state_dict(saved)
 
 
 @contextmanager

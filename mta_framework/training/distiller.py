@@ -99,6 +99,11 @@ class Distiller(nn.Module):
         """Name the plugin that caused a term that is not finite, in a sentence; None if that is unknown."""
         return self.alignment.fault() if self.alignment is not None else None
 
+    def reshard_teacher(self) -> None:
+        """Free what a sharded teacher has gathered for the last batch; nothing is done for any other."""
+        if self._teacher is not None:
+            self._teacher.reshard()
+
     def _terms(self, batch: Batch, progress: Progress) -> tuple[LossTerms, States, States | None]:
         student, teacher = self._states(batch)
         with as_plugin_error(f"base loss {self.base_loss.NAME!r}"):

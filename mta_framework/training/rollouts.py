@@ -20,6 +20,7 @@ from mta_framework.errors import RunError
 from mta_framework.generation.engine import Engine
 from mta_framework.generation.sampling_settings import Generation, Sampling, prompt_seeds
 from mta_framework.interfaces import Rollouts
+from mta_framework.models.sharding import gathered
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.field_extraction import extract_by_field
 from mta_framework.timers import PARSING, Stopwatch
@@ -173,7 +174,8 @@ class TrainingRollouts(Rollouts):
         ids = [prompt.prompt_ids.tolist() for prompt in prompts]
         request = ids, replace(self._sampling, temperature=temperature), seeds
         dtype = self._autocast if by == "student" else None
-        with torch.autocast(processes().device.type, dtype, enabled=dtype is not None):
+        autocast = torch.autocast(processes().device.type, dtype, enabled=dtype is not None)
+        with gathered(self._models[by]), autocast:
             self._engine.generate(by, *request, version=self.step, progress_label=progress_label, on_finished=done)
         if new:
             take(tuple(new), list(new.values()))
@@ -184,11 +186,13 @@ class TrainingRollouts(Rollouts):
 
     def model_state(self, by: Responder) -> str:
         """Compute a digest (see ``Rollouts``): SHA-256 of names, dtypes and values of all weights."""
-        if by == "student":
-            return run_on_main(lambda: _digest(self._models[by]))
-        if self._teacher_state is None:
-            self._teacher_state = run_on_main(lambda: _digest(self._models[by]))
-        return self._teacher_state
+        if by == "teacher" and self._teacher_state is not None:
+            return self._teacher_state
+        with gathered(self._models[by]):
+            state = run_on_main(lambda: _digest(self._models[by]))
+        if by == "teacher":
+            self._teacher_state = state
+        return state
 
     def upcoming(self, steps: int) -> list[Example]:
         """List the texts of the next steps (see ``Rollouts``)."""

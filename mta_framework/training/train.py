@@ -12,12 +12,14 @@ from torch import nn
 
 from mta_framework.data.batches import GroupedSampler
 from mta_framework.distributed import processes
+from mta_framework.models.sharding import is_sharded
 from mta_framework.spec.training import TrainingSection
 from mta_framework.training import checkpoints
 from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size, training_arguments
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.response_health import collapse_warnings
 from mta_framework.training.selection import is_done, load_best, stopping
+from mta_framework.training.sharded_trainer import ShardedTrainer
 from mta_framework.training.trackers import tracked
 from mta_framework.training.trainer import DistillationTrainer
 from mta_framework.training.training_data import TrainingData
@@ -105,7 +107,8 @@ def train(
     checkpoint = _starting_point(folder / CHECKPOINTS, total_steps(section, data.sampler), data.sampler.steps_per_epoch)
     with tracked(section.trackers, folder) as trackers:
         callbacks = [*stopping(section), *trackers]
-        trainer = DistillationTrainer(
+        make_trainer = ShardedTrainer if is_sharded(distiller) else DistillationTrainer
+        trainer = make_trainer(
             distiller, arguments, data, projection_learning_rate, section.keep_checkpoints, callbacks
         )
         with closing(trainer.progress):

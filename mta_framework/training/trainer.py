@@ -34,6 +34,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from mta_framework.data.batches import micro_batches, training_loader, validation_batches
 from mta_framework.errors import RunError, as_plugin_error
+from mta_framework.models.sharding import whole
 from mta_framework.timers import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
 from mta_framework.training import checkpoints
 from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, LossMeter, contribution, plugin_label
@@ -207,7 +208,7 @@ class DistillationTrainer(Trainer):
         self.meter.health.end_step(self._sum_over_processes)
         with as_plugin_error(plugin_label(self.distiller)):
             self.distiller.base_loss.observe(values)
-        if norm is not None and not torch.isfinite(norm):
+        if norm is not None and not torch.isfinite(whole(norm)):
             raise RunError(f"{where}: the gradient is not finite. The run stops; its last checkpoint is kept.")
 
     def _reduce(self, meter: LossMeter, where: str) -> dict[str, float]:
@@ -239,8 +240,7 @@ class DistillationTrainer(Trainer):
         counts = self._global_counts(batches)
         self.distiller.eval()
         with torch.no_grad(), self.accelerator.autocast():
-            for batch in batches:
-                meter.update(self.distiller.validate(batch.to(self.args.device), self._progress()), counts)
+            self._validate(batches, counts, meter)
         self.distiller.train()
         values = self._reduce(meter, f"validation after step {self.state.global_step}")
         if self._data.policy is not None:
@@ -253,6 +253,10 @@ class DistillationTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _validate(self, batches: Sequence[Batch], counts: dict[str, int], meter: LossMeter) -> None:
+        for batch in batches:
+            meter.update(self.distiller.validate(batch.to(self.args.device), self._progress()), counts)
 
     def validate_if_due(self) -> None:
         """Validate before the first step if the batch policy needs it, or after a resume if the last one is missing."""

@@ -1,4 +1,4 @@
-"""Evaluation on two processes."""
+"""Processes: what starts them, and evaluation on two."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 
 import pytest
 from warm_python import CPU
+
+from mta_framework import InputError
+from mta_framework.distributed import processes
 
 PROGRAM = """
 import json, os, sys
@@ -59,6 +62,25 @@ def answer(process):
     out, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
     return json.loads(out.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+        ("ACCELERATE_USE_FSDP", "accelerate's FSDP plugin"),
+        ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "accelerate's parallelism configuration"),
+    ],
+)
+def test_a_launch_that_would_shard_the_student_alone_is_refused(variable, name, monkeypatch):
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(InputError) as refusal:
+        processes()
+    assert [str(fault) for fault in refusal.value.faults] == [
+        f"accelerate launch: shards by {name}, which would shard the student alone; expected processes and nothing "
+        "else. Leave that out of command and configuration of accelerate, and set training.sharding to fsdp2."
+    ]
 
 
 @pytest.mark.slow

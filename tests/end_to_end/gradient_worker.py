@@ -10,6 +10,7 @@ from unittest import mock
 from safetensors.torch import save_file
 
 from mta_framework.distributed import processes
+from mta_framework.models.sharding import whole
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.plugin_binding import bind
@@ -22,10 +23,11 @@ def one_step(spec: Path, out: Path, micro_batch_size: int) -> None:
 
     def before_optimizer_step(trainer: DistillationTrainer) -> None:
         original(trainer)
+        parameters = trainer.distiller.named_parameters()
+        gradients = {name: whole(it.grad) for name, it in parameters if it.grad is not None}
         if trainer.args.should_save:
             out.mkdir(exist_ok=True)
-            parameters = trainer.distiller.named_parameters()
-            save_file({name: it.grad for name, it in parameters if it.grad is not None}, out / "gradients.safetensors")
+            save_file(gradients, out / "gradients.safetensors")
 
     settings = [f"name={out.name}", f"training.micro_batch_size={micro_batch_size}", "training.max_grad_norm=1e6"]
     unread = mock.patch.object(pipeline, "write_report")

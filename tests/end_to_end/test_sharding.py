@@ -1,0 +1,114 @@
+"""A run that is sharded over two gloo ranks (FSDP2) is the run of one process: loss, gradient, export, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_page")]
+WORKER = Path(__file__).with_name("gradient_worker.py")
+PLUGIN = Path(__file__).with_name("slow_loss.py")
+
+GENERATES = {"max_new_tokens": 10, "batch_tokens": 400}
+ADAPTIVE = {"policy": "adaptive", "initial_threshold": 1.0}
+LORA = {"rank": 4}
+CASES = {
+    "kl": {"base_loss": {"name": "kl", "params": {"cross_entropy": 0.5}}},
+    "kl, recomputed activations": {"training": {"gradient_checkpointing": True}},
+    "fdd": {"base_loss": {"name": "fdd"}},
+    "distillm on student responses": {
+        "base_loss": {"name": "distillm", "params": {"batches": ADAPTIVE}},
+        "training": {"generation": GENERATES},
+    },
+    "distillm2 on responses of both": {"base_loss": {"name": "distillm2"}, "training": {"generation": GENERATES}},
+    "LoRA": {"student": {"lora": LORA}},
+    "LoRA, bf16": {"student": {"lora": LORA}, "training": {"precision": "bf16"}},
+    "none": {"base_loss": {"name": "none"}},
+}
+"""What each case changes in ``spec_dict``, which has kl and MTA."""
+
+
+def one_step(warm_python, path, out, ranks):
+    """Losses, gradients and export of one training step, of micro-batches of two texts."""
+    processes = warm_python.start_ranks([[WORKER, path, out, 2]] * ranks)
+    for process in processes:
+        _, error = process.communicate()
+        assert process.returncode == 0, error[-3000:]
+    losses = json.loads((out / "loss.json").read_text())
+    assert losses.pop("processes") == ranks
+    return losses, load_file(out / "gradients.safetensors"), exported(path.parent / "runs" / out.name)
+
+
+def exported(run):
+    """Weights of the exported student."""
+    return load_file(run / "student" / "model.safetensors")
+
+
+def require_close(tensors, expected, tolerance):
+    """Compare tensors by name: the norm of the difference, relative to that of the tensor.
+
+    Single values may differ by more: where a gradient is all but zero, its rounding decides where AdamW steps.
+    """
+    assert tensors.keys() == expected.keys()
+    for name, value in expected.items():
+        difference = torch.linalg.vector_norm((tensors[name] - value).float()).item()
+        assert difference <= tolerance * torch.linalg.vector_norm(value.float()).item() + 1e-8, name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_shards_give_loss_gradient_and_export_of_one_process(case, spec_dict, write_spec, tmp_path, warm_python):
+    changes = CASES[case]
+    training = {**spec_dict["training"], "max_steps": 1, **changes.get("training", {}), "sharding": "fsdp2"}
+    student = {**spec_dict["student"], **changes.get("student", {})}
+    path = write_spec({**spec_dict, **changes, "student": student, "training": training, "evaluation": None})
+    losses, gradients, weights = one_step(warm_python, path, tmp_path / "alone", 1)
+    assert "dsa" in losses
+    shard_losses, shard_gradients, shard_weights = one_step(warm_python, path, tmp_path / "shards", 2)
+    assert shard_losses == pytest.approx(losses, rel=1e-5)
+    require_close(shard_gradients, gradients, 1e-5)
+    require_close(shard_weights, weights, 1e-5)
+
+
+def kill_at(checkpoint, processes, seconds=300):
+    """Kill all processes as soon as there is a checkpoint."""
+    end = time.monotonic() + seconds
+    while not checkpoint.exists():
+        assert all(process.poll() is None for process in processes), processes[0].communicate()[1][-3000:]
+        assert time.monotonic() < end, f"{checkpoint} did not appear"
+        time.sleep(0.02)
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_killed_run_goes_on_with_another_number_of_processes(spec_dict, write_spec, tmp_path, warm_python):
+    training = {**spec_dict["training"], "max_steps": 9, "save_steps": 3, "sharding": "fsdp2"}
+    path = write_spec({**spec_dict, "base_loss": {"name": "slow"}, "training": training, "evaluation": None})
+    command = ["-m", "mta_framework", "-p", PLUGIN, "run", path]
+    warm_python.run([*command, "--set", "name=straight"], check=True)
+    straight, resumed = tmp_path / "runs" / "straight", tmp_path / "runs" / "student"
+    kill_at(resumed / "checkpoints" / "checkpoint-3", warm_python.start_ranks([command] * 2))
+    kill_at(resumed / "checkpoints" / "checkpoint-6", [warm_python.start([*command, "--resume"])])
+    warm_python.run_on_two_ranks([*command, "--resume"])
+    require_close(exported(resumed), exported(straight), 1e-4)
+    logs = [json.loads((run / "training.json").read_text())["history"] for run in (resumed, straight)]
+    losses = [[entry["slow"] for entry in log if "slow" in entry] for log in logs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    # Names, shapes and the optimiser's state are those of a single process.
+    for name in ("student/student.safetensors", "projections.safetensors"):
+        files = [load_file(run / "checkpoints" / "checkpoint-9" / name) for run in (resumed, straight)]
+        require_close(*files, 1e-4)
+    states = [
+        torch.load(run / "checkpoints" / "checkpoint-9" / "optimizer.pt", weights_only=True)
+        for run in (resumed, straight)
+    ]
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+    for index, state in states[1]["state"].items():
+        require_close(states[0]["state"][index], state, 1e-3)
