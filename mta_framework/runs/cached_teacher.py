@@ -147,7 +147,8 @@ class RunCache:
         train, seed = self._inputs.data.train.examples, self._bound.spec.seed
         texts = [train[index] for index in sampled_texts(len(train), seed, mapper.num_texts)]
         student = fingerprints(self._bound.spec, self._known, {})["initial_student"]
-        return kept_similarity(self.folder, [student, sorted(mapper.granularities)], texts, compare)
+        with filling_lock(self.folder):
+            return kept_similarity(self.folder, [student, sorted(mapper.granularities)], texts, compare)
 
     def fill(self, teacher: Teacher, aligner: Alignment | None, pairs: Sequence[LayerPair], collator: Collator) -> int:
         """Make what the run reads and the cache lacks.

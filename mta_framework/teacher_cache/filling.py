@@ -152,8 +152,7 @@ class TeacherCache:
                 texts, kinds = [missing[position][0] for position in positions], missing[positions[0]][1]
                 batch = collate(texts).to(processes().device)
                 states = teacher.states(batch, self._recorder.layers)
-                for text, records in zip(texts, self._recorder.records(states, batch, kinds), strict=True):
-                    writer.add(text, kinds, records)
+                writer.add(texts, kinds, self._recorder.records(states, batch, kinds))
                 bar.update(len(texts))
         processes().wait_for_everyone()
         self.refresh()
@@ -182,7 +181,11 @@ def _length(text: Example) -> int:
 
 
 class _Writer:
-    """Collects records and writes them now and then; what is left is written at the end, whatever ends it."""
+    """Collects records and writes them now and then; what is left is written at the end, whatever ends it.
+
+    A file has whole batches. So what an interruption leaves to be made is made in the batches of an undisturbed
+    filling, to the same bits.
+    """
 
     def __init__(self, stores: dict[RecordKind, RecordStore]):
         self._stores = stores
@@ -190,10 +193,10 @@ class _Writer:
         self._bytes = 0
         self._since = time.monotonic()
 
-    def add(self, text: Example, kinds: Sequence[RecordKind], records: Sequence[bytes]) -> None:
-        for kind, record in zip(kinds, records, strict=True):
-            self._rows[kind].append((kind.key(text), record))
-            self._bytes += len(record)
+    def add(self, texts: Sequence[Example], kinds: Sequence[RecordKind], records: Sequence[Sequence[bytes]]) -> None:
+        for kind, of_kind in zip(kinds, zip(*records, strict=True), strict=True):
+            self._rows[kind] += [(kind.key(text), record) for text, record in zip(texts, of_kind, strict=True)]
+            self._bytes += sum(map(len, of_kind))
         if self._bytes >= _FLUSH_BYTES or time.monotonic() - self._since >= _FLUSH_SECONDS:
             self.flush()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import uuid
-from contextlib import suppress
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from mta_framework.spec.model_files import GENERATION_CONFIG, SAVED_TEACHER
 from mta_framework.storage import MANIFEST, bring_to_disk, inner_files, write_json, write_manifest
 from mta_framework.teacher_cache.teacher_identity import TeacherIdentity
 from mta_framework.types import FinalLayers, Head
+
+_log = logging.getLogger(__name__)
 
 HEAD = "head.safetensors"
 TAIL = "tail.safetensors"
@@ -50,7 +53,7 @@ def save_teacher(
     Raises:
         RunError: The folder cannot be written to.
     """
-    if is_intact(folder):
+    if not _faults(folder):
         return
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -87,11 +90,20 @@ def load_parts(folder: Path, device: torch.device | str) -> tuple[Head, FinalLay
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether a folder holds all that ``save_teacher`` writes, as it was written."""
-    with suppress(InputError):
+    """Whether a folder holds all that ``save_teacher`` writes, as it was written; damage is reported by file."""
+    faults = _faults(folder)
+    if (folder / MANIFEST).is_file():
+        for fault in faults:
+            _log.warning("teacher cache: %s %s; it is written anew", fault.where, fault.problem)
+    return not faults
+
+
+def _faults(folder: Path) -> Sequence[Fault]:
+    try:
         read_saved_teacher(folder, str(folder), contents=True)
-        return True
-    return False
+    except InputError as error:
+        return error.faults
+    return ()
 
 
 def _write(folder: Path, identity: TeacherIdentity, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -156,7 +168,7 @@ def _publish(partial: Path, folder: Path) -> None:
     except OSError:
         if not folder.is_dir():
             raise
-        if is_intact(folder):  # another process was first
+        if not _faults(folder):  # another process was first
             return
         files = inner_files(partial) | {MANIFEST: partial / MANIFEST}  # the manifest last
         for name, path in files.items():

@@ -16,6 +16,7 @@ from mta_framework.models.decoder import shape_of
 from mta_framework.models.state_reader import StateReader
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.registry import discover
+from mta_framework.teacher_cache import filling
 from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords
 from mta_framework.teacher_cache.kinds import RecordedRun, TeacherWidths, supervised_positions
 from mta_framework.training.distiller import Distiller, contribution
@@ -168,3 +169,70 @@ def test_every_importance_estimator_weighs_as_that_of_the_live_teacher(importanc
 def test_texts_are_compared_at_once_as_on_an_accelerator(tmp_path, monkeypatch):
     monkeypatch.setattr(pairwise_cosines, "_TEXT_BY_TEXT", set())
     require_equal(Case(tmp_path, "kl", [("dsa",), ("trajectory",)]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_states_that_are_kept_are_those_of_the_live_teacher_bit_by_bit(dtype, tmp_path):
+    case = Case(tmp_path, "fdd", [("hid",)], dtype=dtype)
+    case.cache.fill(case.cache.missing(verify=False), Teacher.of(case.live), case.collator)
+    longest_first = sorted(case.texts, key=lambda text: -len(text.input_ids))  # the order in which they are recorded
+    states = Teacher.of(case.live).states(case.collator(longest_first), range(1, 7))
+    records = case.cache.reader(case.run.kinds())(longest_first)
+    quantities = {slot.quantity for slot in records}
+    assert quantities == {"final_states", "attended_states", "span_token_states", "token_weights"}
+    for slot, kept in records.items():
+        hidden_BTD = states.layers[slot.layer] if slot.layer else states.final_BTD
+        rows = []
+        for row_TD, text in zip(hidden_BTD, longest_first, strict=True):
+            chosen = set(range(len(text.input_ids)))
+            if slot.quantity == "final_states":
+                chosen = set((supervised_positions(text)).tolist())
+            elif slot.quantity == "span_token_states":
+                chosen = {token for start, end in text.spans[slot.granularity] for token in range(start, end)}
+            rows += [row_TD[token] for token in sorted(chosen)]
+        if slot.quantity != "token_weights":
+            assert kept.dtype == dtype
+            assert torch.equal(kept, torch.stack(rows)), slot
+
+
+@pytest.fixture
+def small_files(monkeypatch):
+    """The texts are recorded in three batches, each of which is written at once."""
+    monkeypatch.setattr(filling, "_BATCH_TOKENS", 20)
+    monkeypatch.setattr(filling, "_FLUSH_BYTES", 1)
+
+
+def filled(case, batches=None):
+    """Record what is missing, up to so many batches of the teacher."""
+    teacher, calls = Teacher.of(case.live), []
+
+    def collate_some(texts):
+        if len(calls) == batches:
+            raise KeyboardInterrupt
+        calls.append(len(texts))
+        return case.collator(texts)
+
+    missing = case.cache.missing(verify=True)
+    if batches is None:
+        case.cache.fill(missing, teacher, collate_some)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            case.cache.fill(missing, teacher, collate_some)
+    return calls
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("batches", [0, 1, 2])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_filling_that_was_interrupted_ends_in_the_bits_of_a_straight_one(batches, lost, tmp_path):
+    straight, stopped = (Case(tmp_path / name, "kl", [("dsa",), ("hid",)]) for name in ("straight", "stopped"))
+    assert filled(straight) == [1, 2, 1]
+    assert filled(stopped, batches) == [1, 2, 1][:batches]
+    if lost and batches:  # as if killed before this kind was written
+        next((tmp_path / "stopped" / "records").glob("geometry-layer-4*/*.arrow")).unlink()
+        stopped = Case(tmp_path / "stopped", "kl", [("dsa",), ("hid",)])
+    filled(stopped)
+    assert not stopped.cache.missing(verify=True)
+    kept, expected = (case.cache.reader(case.run.kinds())(case.texts) for case in (stopped, straight))
+    assert kept.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[slot]) for slot, tensor in kept.items())
