@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from mta_framework.cli.cache import cache
 from mta_framework.cli.check import check
 from mta_framework.cli.compare import compare
 from mta_framework.cli.evaluate import evaluate
@@ -28,5 +29,5 @@ def main() -> None:
     """
 
 
-for _command in (init, check, spans, run, evaluate, compare, sweep, push, plugins, schema):
+for _command in (init, check, spans, cache, run, evaluate, compare, sweep, push, plugins, schema):
     main.add_command(_command)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mta_framework.reporting.summary_text import response_ends
 from mta_framework.tables.table import Table
-from mta_framework.tables.terminal import terminal_table
+from mta_framework.tables.terminal import size_text, terminal_table
 from mta_framework.tables.terminal_chars import visible
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from (visible(ends), "")
     if plan.selection:
         yield from (plan.selection, "")
-    memory = [(part, _size(count)) for part, count in plan.memory.items()]
+    memory = [(part, size_text(count)) for part, count in plan.memory.items()]
     if memory:
-        memory.append(("together", _size(sum(plan.memory.values()))))
+        memory.append(("together", size_text(sum(plan.memory.values()))))
     yield from _block(("memory", "estimate per process"), memory)
     if plan.teacher_cache is not None:
         yield from _cache_lines(plan.teacher_cache)
@@ -55,9 +55,9 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 def _cache_lines(cache: CachePlan) -> Iterator[str]:
     """The sizes of a teacher cache by what is kept, and what is still to be made."""
-    sizes = [(kind.label, _size(size), _size(missing)) for kind, size, missing in cache.sizes]
-    sizes.append(("head", _size(cache.head_bytes), ""))
-    sizes.append(("together", _size(cache.num_bytes), _size(sum(missing for _, _, missing in cache.sizes))))
+    sizes = [(kind.label, size_text(size), size_text(missing)) for kind, size, missing in cache.sizes]
+    sizes.append(("head", size_text(cache.head_bytes), ""))
+    sizes.append(("together", size_text(cache.num_bytes), size_text(sum(missing for _, _, missing in cache.sizes))))
     yield from _block(("teacher cache", "on disk", "to be made"), sizes)
     made = f"{cache.texts - cache.missing_texts:,} of {cache.texts:,} texts are in {cache.folder}."
     if cache.missing_texts:
@@ -76,10 +76,3 @@ def _block(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     if rows:
         yield from terminal_table(Table(head, rows))
         yield ""
-
-
-def _size(count: int) -> str:
-    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if count >= 1 << power:
-            return f"{count / (1 << power):.1f} {unit}"
-    return f"{count} B"

@@ -22,7 +22,6 @@ from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import measured_texts
 from mta_framework.spec.model_files import is_saved_teacher
-from mta_framework.spec.run import RunSpec
 from mta_framework.teacher_cache.cache_plan import CachePlan, cache_plan
 from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords, filling_lock
 from mta_framework.teacher_cache.kept_similarity import kept_similarity
@@ -31,13 +30,6 @@ from mta_framework.teacher_cache.teacher_files import is_intact, load_parts, sav
 from mta_framework.teacher_cache.teacher_identity import TeacherIdentity, teacher_identity
 from mta_framework.training.train import total_steps
 from mta_framework.types import Example, LayerPair, LayerSimilarity
-
-
-def cache_folder(spec: RunSpec) -> Path:
-    """Directory of the teacher cache, which has a folder for each teacher."""
-    section = spec.teacher.cache if spec.teacher else None
-    given = None if section is None else section.path
-    return Path(given or Path(spec.output_dir) / "teacher-cache")
 
 
 def recorded_run(
@@ -131,7 +123,7 @@ class RunCache:
     @property
     def folder(self) -> Path:
         """Folder of the teacher in the cache."""
-        return cache_folder(self._bound.spec) / self._identity.folder_name
+        return self._bound.spec.teacher_cache / self._identity.folder_name
 
     def make_teacher(self) -> Teacher:
         """Make the teacher: it answers from the cache, and its model is loaded for texts alone that are not there."""
@@ -196,7 +188,7 @@ class RunCache:
         summary, run, policy = self._run_models.teacher_summary, self._recorded(aligner, pairs), self._bound.base_loss
         assert summary is not None
         known = self._section.run is None or "teacher.run" in self._known
-        folder = self.folder if known else cache_folder(self._bound.spec)
+        folder = self.folder if known else self._bound.spec.teacher_cache
         cache = TeacherCache(folder, run, wanted_records(self._bound, self._inputs, run))
         head = summary.config.get_text_config(decoder=True).vocab_size * run.widths.final
         head_bytes = head * ITEM_BYTES[run.widths.dtype]

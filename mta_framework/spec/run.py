@@ -89,6 +89,13 @@ class RunSpec(Section):
         """Folder of expensive results of metrics, shared by all runs in ``output_dir``."""
         return Path(self.output_dir) / METRIC_CACHE
 
+    @property
+    def teacher_cache(self) -> Path:
+        """Folder of the teacher cache, which has a folder for each teacher."""
+        section = self.teacher.cache if self.teacher is not None else None
+        given = section.path if section is not None else None
+        return Path(self.output_dir) / "teacher-cache" if given is None else Path(given)
+
     def contradictions(self) -> Iterator[Contradiction]:
         if self.teacher is None:
             yield from self._teacher_missing()

@@ -64,6 +64,18 @@ def terminal_list(entries: Iterable[tuple[str, str]]) -> Iterator[str]:
     return terminal_table(Table(("", ""), list(entries), alignment="ll"), indent="  ")
 
 
+def size_text(count: int) -> str:
+    """Show a number of bytes in the largest fitting unit.
+
+    Args:
+        count: Number of bytes.
+    """
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if count >= 1 << power:
+            return f"{count / (1 << power):.1f} {unit}"
+    return f"{count} B"
+
+
 def _texts(table: Table) -> Iterator[list[str]]:
     """The rows as text, the header first; blanks stand where other cells of a column of figures have a mark."""
     yield list(map(_shown, table.header))

@@ -18,11 +18,8 @@ from mta_framework.models.teacher_states import Teacher
 from mta_framework.teacher_cache.kinds import RecordedRun, RecordKind
 from mta_framework.teacher_cache.reader import RecordReader
 from mta_framework.teacher_cache.recording import Recorder
-from mta_framework.teacher_cache.store import RecordStore
+from mta_framework.teacher_cache.store import LOCK, RecordStore
 from mta_framework.types import Batch, Example
-
-LOCK = "filling.lock"
-"""File that a run which fills the folder of a teacher locks."""
 
 _BATCH_TOKENS = 8192
 """Most tokens of a batch, padding included."""

@@ -20,6 +20,9 @@ from mta_framework.types import Example, LayerSimilarity
 
 _log = logging.getLogger(__name__)
 
+LAYERS = "layers"
+"""Subfolder of a teacher's folder with the similarities of its layers and those of students."""
+
 _SIMILARITY: TypeAdapter[LayerSimilarity] = TypeAdapter(LayerSimilarity)
 
 
@@ -42,9 +45,11 @@ def kept_similarity(
         for side in (text, text.teacher or text):
             for array in (side.input_ids, *(side.spans[name] for name in sorted(side.spans))):
                 digest.update(np.ascontiguousarray(array, dtype=np.int32).tobytes())
-    file = folder / "layers" / f"{digest.hexdigest()[:16]}.json"
-    if (kept := _read(file)) is not None:
-        return kept
+    file = folder / LAYERS / f"{digest.hexdigest()[:16]}.json"
+    if file.is_file():
+        if (kept := read_similarity(file)) is not None:
+            return kept
+        _log.warning("teacher cache: %s is damaged, and the similarity of layers is measured anew", file)
     similarity = compare()
     with writing_to(file.parent, "make room, or set teacher.cache"):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -52,15 +57,16 @@ def kept_similarity(
     return similarity
 
 
-def _read(file: Path) -> LayerSimilarity | None:
-    """The content of a file; None, with a warning, where it is damaged."""
-    if not file.is_file():
-        return None
+def read_similarity(file: Path) -> LayerSimilarity | None:
+    """Read what a file keeps; None where it is damaged.
+
+    Args:
+        file: File in the folder ``LAYERS`` of a teacher.
+    """
     with suppress(ValueError, KeyError, TypeError, OSError):
         document = read_json(file)
         if document["sha256"] == _digest(document["similarity"]):
             return _SIMILARITY.validate_python(document["similarity"])
-    _log.warning("teacher cache: %s is damaged, and the similarity of layers is measured anew", file)
     return None
 
 

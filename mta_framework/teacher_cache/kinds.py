@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mta_framework.alignment.objective import PlacedTerm
 from mta_framework.alignment.recorded_layer import weight_slot
 from mta_framework.interfaces import BaseLoss, ImportanceEstimator, TeacherNeed
+from mta_framework.teacher_cache.record_labels import record_label
 from mta_framework.types import Example, LayerPair, RecordedQuantity, RecordSlot
 
 VERSION = 1
@@ -25,18 +26,6 @@ _SCALE_BYTES = 4
 """An 8-bit row begins with its scale, in float32."""
 
 _SPAN_QUANTITIES = {"span_token_states", "span_vectors", "geometry", "change_geometry", "token_weights"}
-
-
-LABELS: dict[RecordedQuantity, str] = {
-    "final_states": "final states at supervised positions",
-    "attended_states": "states of all tokens",
-    "span_token_states": "states of span tokens",
-    "span_vectors": "span vectors",
-    "geometry": "cosines of spans",
-    "change_geometry": "cosines of the changes of spans",
-    "token_weights": "weights of span tokens",
-}
-"""What is kept, in words."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +63,7 @@ class RecordKind:
     @property
     def label(self) -> str:
         """What it is, in words."""
-        layer = f" of layer {self.slot.layer}" if self.slot.layer else ""
-        granularity = f", {self.slot.granularity}" if self.slot.granularity else ""
-        return f"{LABELS[self.slot.quantity]}{layer}{granularity}"
+        return record_label(self.slot.quantity, self.slot.layer, self.slot.granularity)
 
     @property
     def folder_name(self) -> str:

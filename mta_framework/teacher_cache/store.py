@@ -24,6 +24,9 @@ RECORDS = "records"
 KIND = "kind.json"
 """Name of the file that describes the records of a folder; its time of change is the time of their last use."""
 
+LOCK = "filling.lock"
+"""File in the folder of a teacher that a run which fills it locks."""
+
 _KEY_BYTES = 32
 _SCHEMA = pa.schema({"key": pa.binary(_KEY_BYTES), "data": pa.large_binary(), "crc": pa.uint32()})
 _SETTING = "teacher.cache"

@@ -112,6 +112,9 @@ COMMANDS = (
     ["compare", "--help"],
     ["sweep", "--help"],
     ["push", "--help"],
+    ["cache", "--help"],
+    ["cache", "list", "--folder", "."],
+    ["cache", "check", "--folder", "."],
     ["plugins"],
     ["schema"],
 )

@@ -44,7 +44,7 @@ NUMERIC_FILES = {"arithmetic.py", "exact_match.py", "html_text.py", "math.py", "
 
 FAMILIES = {"alignment_terms", "base_losses", "batch_policies", "importance_estimators", "layer_mappers", "metrics"}
 FAMILIES |= {"span_extractors"}
-COMMANDS = {"compare", "evaluate", "plan", "run", "scores", "sweep"}
+COMMANDS = {"cache", "compare", "evaluate", "plan", "run", "scores", "sweep"}
 PARALLEL_STEMS = {"__init__", "plugin", "rollouts", "cka", *FAMILIES, *COMMANDS}
 """File names that may occur more than once in the core and the plugins: packages, a contract and its tests, plugins
 of two families that share a name, a command and what it calls."""

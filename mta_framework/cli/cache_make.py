@@ -1,0 +1,39 @@
+"""``mta cache SPEC``."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import click
+
+from mta_framework.cli.group import say
+from mta_framework.cli.options import plugin_option, set_option, spec_argument
+
+
+@click.command()
+@spec_argument
+@set_option
+@plugin_option
+@click.pass_obj
+def make(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...]) -> None:
+    """Make what a run reads of its teacher, without training; `mta cache SPEC` is short for this.
+
+    What is there already is not made again, so that an interrupted command is continued by the same one.
+    """
+    from mta_framework.errors import Fault, InputError
+    from mta_framework.registry import discover
+    from mta_framework.runs.plugin_binding import bind
+
+    bound = bind(spec, discover(plugin_files), overrides)
+    if bound.spec.teacher is None or bound.spec.teacher.cache is None:
+        hint = "Add it to the spec, or --set teacher.cache={}."
+        problem = "is null, so that the run keeps nothing"
+        raise InputError([Fault("teacher.cache", problem, "a section, e.g. {}", hint)])
+    warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: users cannot act on them
+    from mta_framework.distributed import shutdown
+    from mta_framework.runs import pipeline
+
+    folder, texts = pipeline.make_cache(bound)
+    say(f"The teacher was run on {texts:,} texts." if texts else "Every text was there.", f"Teacher cache: {folder}")
+    shutdown()

@@ -1,0 +1,197 @@
+"""What a teacher cache holds: its teachers, their kinds of records, and what is damaged. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from mta_framework.models.saved_teacher import SavedTeacher
+from mta_framework.spec.model_files import SAVED_TEACHER
+from mta_framework.storage import ABANDONED_SECONDS, damaged_files, file_digest, leftovers, read_json, shard_files
+from mta_framework.teacher_cache.kept_similarity import LAYERS, read_similarity
+from mta_framework.teacher_cache.record_labels import record_label
+from mta_framework.teacher_cache.store import KIND, LOCK, RECORDS, map_shard
+
+_DIGEST_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class KeptRecords:
+    """The records of one kind.
+
+    Args:
+        folder: Their folder.
+        label: What they are, in words; the name of the folder where its description is damaged.
+        texts: Number of distinct texts.
+        num_bytes: Size on disk.
+        last_used: Time of last use, in seconds since 1970.
+    """
+
+    folder: Path
+    label: str
+    texts: int
+    num_bytes: int
+    last_used: float
+
+
+@dataclass(frozen=True)
+class KeptTeacher:
+    """A teacher of a cache.
+
+    Args:
+        folder: Its folder.
+        name: Hub id, or name of the model folder; the name of ``folder`` where its description is damaged.
+        dtype: Dtype of the teacher; empty where it is not known.
+        records: Its kinds of records.
+        num_bytes: Size on disk of all that is in the folder.
+        last_used: Time of last use, in seconds since 1970.
+    """
+
+    folder: Path
+    name: str
+    dtype: str
+    records: tuple[KeptRecords, ...]
+    num_bytes: int
+    last_used: float
+
+    @property
+    def is_being_filled(self) -> bool:
+        """Whether a process is adding records at the moment."""
+        recent = [path for path in self.folder.rglob(".*.part") if time.time() - _changed(path) < ABANDONED_SECONDS]
+        lock = self.folder / LOCK
+        if recent or not lock.is_file():
+            return bool(recent)
+        try:
+            with FileLock(lock).acquire(blocking=False):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # of another user
+            return False
+
+
+def kept_teachers(cache: Path) -> list[KeptTeacher]:
+    """Return the teachers of a cache, by name of their folders; none where there is no such folder.
+
+    Args:
+        cache: Folder of the cache.
+    """
+    return [_teacher(folder) for folder in _teacher_folders(cache)]
+
+
+def damaged_paths(cache: Path) -> Iterator[tuple[Path, str]]:
+    """Check all that a cache holds by its checksums.
+
+    Args:
+        cache: Folder of the cache.
+
+    Yields:
+        Each file that is damaged, missing or left by a process that was killed, and the problem as part of a sentence.
+    """
+    for folder in _teacher_folders(cache):
+        yield from ((folder / name, problem) for name, problem in damaged_files(folder))
+        for file in sorted((folder / LAYERS).glob("*.json")):
+            if read_similarity(file) is None:
+                yield file, "has another content than was written"
+        for records in _record_folders(folder):
+            yield from _damaged_records(records)
+    for path in [*cache.glob(".*.partial"), *cache.glob("*/.*.part")]:
+        if time.time() - _changed(path) > ABANDONED_SECONDS:
+            yield path, "was left by a process that was killed"
+
+
+def delete(path: Path) -> None:
+    """Delete a file or a folder, which disappears at once and as a whole.
+
+    Raises:
+        OSError: It cannot be deleted.
+    """
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    os.rename(path, hidden)
+    shutil.rmtree(hidden)
+
+
+def _teacher_folders(cache: Path) -> list[Path]:
+    folders = sorted(path for path in cache.glob("*") if path.is_dir() and not path.name.startswith("."))
+    return [path for path in folders if (path / SAVED_TEACHER).is_file() or (path / RECORDS).is_dir()]
+
+
+def _record_folders(teacher: Path) -> list[Path]:
+    folders = (teacher / RECORDS).glob("*")
+    return sorted(path for path in folders if path.is_dir() and not path.name.startswith("."))
+
+
+def _teacher(folder: Path) -> KeptTeacher:
+    name, dtype = folder.name, ""
+    with suppress(ValidationError, OSError, RecursionError):
+        saved = SavedTeacher.model_validate_json((folder / SAVED_TEACHER).read_bytes())
+        name, dtype = saved.name, saved.dtype
+    records = tuple(map(_records, _record_folders(folder)))
+    size = sum(_size(path) for path in folder.rglob("*"))
+    last_used = max([_changed(folder / SAVED_TEACHER), *(kind.last_used for kind in records)])
+    return KeptTeacher(folder, name, dtype, records, size, last_used)
+
+
+def _records(folder: Path) -> KeptRecords:
+    texts: set[bytes] = set()
+    files = shard_files(folder)
+    for path in files:
+        with suppress(OSError, ValueError):
+            texts.update(map_shard(path).keys())
+    last_used = max(map(_changed, [folder / KIND, *files]))
+    return KeptRecords(folder, _label(folder), len(texts), sum(map(_size, folder.iterdir())), last_used)
+
+
+def _label(folder: Path) -> str:
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        description = read_json(folder / KIND)
+        label = record_label(description["quantity"], description["layer"], description["granularity"])
+        return f"{label}, in 8 bits" if description["bits"] == 8 else label
+    return folder.name
+
+
+def _damaged_records(folder: Path) -> Iterator[tuple[Path, str]]:
+    if _description_digest(folder / KIND) != folder.name[-_DIGEST_LENGTH:]:
+        yield folder / KIND, "does not describe the records beside it"
+    for path in shard_files(folder):
+        try:
+            if file_digest(path) != path.stem:
+                yield path, "has another content than was written"
+        except FileNotFoundError:  # another process found it damaged
+            continue
+        except OSError as error:
+            yield path, f"cannot be read ({error.strerror})"
+    for path in leftovers(folder):
+        yield path, "was left by a process that was killed"
+
+
+def _description_digest(file: Path) -> str | None:
+    with suppress(OSError, ValueError, RecursionError):
+        return hashlib.sha256(json.dumps(read_json(file), sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]
+    return None
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size if path.is_file() else 0
+    return 0
+
+
+def _changed(path: Path) -> float:
+    with suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
