@@ -10,9 +10,10 @@ as tables.
 
 The parts: the machine; runs of ``mta`` from end to end, one of them killed and resumed; the lines at which the host
 waits for the GPU in a step of every base loss, alignment term and importance estimator; time and peak memory of a step
-of every base loss with and without MTA; precisions; the profile of a step; generation; alignment terms; gradient
-checkpointing and LoRA; a teacher of seven billion parameters. Times are medians after a pass over the same batches, of
-a synchronised device; a step is both forward passes, the loss, the backward pass and AdamW.
+of every base loss with and without MTA; precisions; the profile of a step; runs with a live and a cached teacher;
+generation; alignment terms; gradient checkpointing and LoRA; a teacher of seven billion parameters. Times are medians
+after a pass over the same batches, of a synchronised device; a step is both forward passes, the loss, the backward pass
+and AdamW.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from gpu_parts import PARTS
-from gpu_runs import runs
+from gpu_runs import cached_teacher, runs
 from gpu_settings import FULL, TINY
 from isolated_parts import Outcome, Part, Row, run_parts
 from transformers.utils.logging import disable_progress_bar
@@ -35,7 +36,8 @@ from transformers.utils.logging import disable_progress_bar
 from mta_framework.tables.markdown import escape, markdown_table
 from mta_framework.tables.table import Table
 
-ALL_PARTS = (PARTS[0], Part("runs", runs, 130), *PARTS[1:])
+RUNS, CACHE = Part("runs", runs, 130), Part("cached-teacher", cached_teacher, 80)
+ALL_PARTS = (PARTS[0], RUNS, *PARTS[1:5], CACHE, *PARTS[5:])
 
 
 def arguments() -> argparse.Namespace:

@@ -1,7 +1,7 @@
 """Runs of ``mta`` from end to end on small models, for ``gpu.py``: faults of the device show here first.
 
 Each run is a process of its own, which records where the host waits during training. The first is also killed after a
-checkpoint and resumed, and has an evaluation.
+checkpoint and resumed, and has an evaluation. Runs of a larger pair show what a cached teacher saves.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from typing import Any
 import synthetic
 from fault_injection import kill
 from fault_workload import Ended, Process
-from gpu_parts import lines_of, rows_file
-from gpu_settings import Settings
+from gpu_parts import lines_of, rows_file, teacher_of
+from gpu_settings import WIDE, Settings
 from host_waits import BACKWARD, CHECKPOINT, GENERATION, STEP, VALIDATION, Wait, recording
 from isolated_parts import FAULT, Measured, Row
 from safetensors.numpy import load_file
@@ -62,6 +62,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "training": {**_BF16, "gradient_checkpointing": True},
     },
     "SFT": {"base_loss": "sft", "training": _BF16},
+    "KL + MTA, cached teacher": {"base_loss": "kl", "alignment": _MTA, "training": _BF16, "cache": {}},
 }
 """Name of a run -> what distinguishes its spec."""
 
@@ -76,26 +77,42 @@ def runs(settings: Settings, folder: Path) -> Measured:
         synthetic.write_model(folder / "run-teacher", rows, _TEACHER)
     recorded: dict[str, list[Wait]] = {}
     for name in settings.runs or RUNS:
-        spec = _write_spec(folder, name)
-        waits = spec.with_suffix(".waits")
-        ended = _mta(spec, partial(_record_waits, waits, settings.device))
-        yield "Runs", _row(name, ended, spec, waits, recorded)
+        spec = _write_spec(folder, name, RUNS[name])
+        yield "Runs", _row(name, spec, settings.device, recorded)
         if name == next(iter(RUNS)):
             yield "Runs", _resumed(name, spec)
     for row in lines_of(recorded):
         yield f"Lines at which the host waits in {STEPS} steps of a run", row
 
 
-def _write_spec(folder: Path, name: str) -> Path:
-    run = RUNS[name]
+def cached_teacher(settings: Settings, folder: Path) -> Measured:
+    """Runs of a pair with its teacher live and cached: what each part of a step takes, and the filling of the cache."""
+    pair, steps = settings.pairs[WIDE], 3 * settings.steps
+    # On the CPU, if no other part has made it: this process must not open the device.
+    teacher = teacher_of(pair, folder, "cpu")
+    training = {
+        **_BF16,
+        "max_steps": steps,
+        "batch_size": pair.batch_size,
+        "micro_batch_size": None,
+        "save_steps": None,
+    }
+    run = {"base_loss": "kl", "alignment": _MTA, "training": training, "limit": steps * pair.batch_size}
+    run |= {"teacher": teacher.name, "config": pair.student["config"]}
+    for name, options in {"live": {}, "cached": {"cache": {}}}.items():
+        spec = _write_spec(folder, f"{name} teacher", {**run, **options})
+        yield f"Runs with a live and a cached teacher, {WIDE}", _row(f"{name} teacher", spec, settings.device, {})
+
+
+def _write_spec(folder: Path, name: str, run: Mapping[str, Any]) -> Path:
     training = {"max_steps": STEPS, "batch_size": 8, "micro_batch_size": 4, "save_steps": 2, "log_steps": 2}
     document = {
         "name": "".join(letter if letter.isalnum() else "-" for letter in name.lower()),
         "output_dir": "runs",
-        "teacher": {"path": "run-teacher"},
-        "student": {"config": _STUDENT, "lora": run.get("lora")},
+        "teacher": {"path": run.get("teacher", "run-teacher"), "cache": run.get("cache")},
+        "student": {"config": run.get("config", _STUDENT), "lora": run.get("lora")},
         "data": {
-            "train": {"path": "rows.jsonl", "limit": 64},
+            "train": {"path": "rows.jsonl", "limit": run.get("limit", 64)},
             "validation": {"path": "rows.jsonl", "limit": 4},
             "max_length": 192,
             "max_prompt_length": 128,
@@ -143,7 +160,10 @@ def _kill_at_step(step: int) -> None:
     DistillationTrainer.before_optimizer_step = checked  # type: ignore[method-assign]
 
 
-def _row(name: str, ended: Ended, spec: Path, file: Path, recorded: dict[str, list[Wait]]) -> Row:
+def _row(name: str, spec: Path, device: str, recorded: dict[str, list[Wait]]) -> Row:
+    """Run a spec, and make a row of what is measured."""
+    file = spec.with_suffix(".waits")
+    ended = _mta(spec, partial(_record_waits, file, device))
     if ended.code:
         return {"variant": name, FAULT: f"exit code {ended.code}: {_last_lines(ended.text)}"}
     measured = json.loads(file.read_text(encoding="utf-8"))
@@ -154,7 +174,7 @@ def _row(name: str, ended: Ended, spec: Path, file: Path, recorded: dict[str, li
         "variant": name,
         "s": round(ended.seconds, 1),
         "training, s": round(measured["seconds"], 2),
-        "waits per step": round(sum(wait.phase in (STEP, BACKWARD) for wait in waits) / STEPS, 1),
+        "waits per step": round(sum(wait.phase in (STEP, BACKWARD) for wait in waits) / log["total_steps"], 1),
         **{f"waits in {phase}": count for phase, count in phases.items()},
         "ms per step": ", ".join(f"{part} {1000 * seconds:.1f}" for part, seconds in log["step_time"].items()),
     }
