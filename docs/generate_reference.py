@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+import mta_framework
 from mta_framework import testing
 from mta_framework.cli import main as mta
 from mta_framework.interfaces import Plugin
@@ -77,6 +78,7 @@ def _region(name: str, path: Path, registry: Registry) -> str:
         "plugins": lambda: _plugins(registry, path),
         "options": lambda: _options(registry, *rest.split()),
         "contract": lambda: _contract(rest),
+        "value": lambda: _value(rest),
         "checks": lambda: _checks(rest),
     }
     return "\n".join(writers[kind]())
@@ -236,12 +238,18 @@ def _contract(family: str) -> Iterator[str]:
         function = member.fget if isinstance(member, property) else member
         if name.startswith("_") or not inspect.isfunction(function):
             continue
+        kind = "property " if isinstance(member, property) else ""
         needed = "must be defined" if name in contract.__abstractmethods__ else "may be overridden"
         signature = (
             "" if isinstance(member, property) else f"({', '.join([*inspect.signature(function).parameters][1:])})"
         )
-        yield from ("", f"### `{name}{signature}`", "", f"This {needed}.", "")
+        yield from ("", f"### `{name}{signature}`", "", f"This {kind}{needed}.", "")
         yield from ("```text", inspect.cleandoc(function.__doc__ or ""), "```")
+
+
+def _value(name: str) -> Iterator[str]:
+    """What a public value type holds, as its docstring says it."""
+    yield from ("```text", inspect.cleandoc(getattr(mta_framework, name).__doc__ or ""), "```")
 
 
 def _checks(family: str) -> Iterator[str]:

@@ -129,7 +129,10 @@ class Registry:
             problem = f"more than one {noun} is called {name!r} ({providers})"
             raise InputError([Fault(where, problem, "one provider of each name", "Uninstall or rename one of them.")])
         installed = f"one of the installed {family.replace('_', ' ')}: {', '.join(self.names(family)) or 'none'}"
-        hint = nearest(name, self.names(family)) or "Choose one of them, or install its provider."
+        hint = (
+            nearest(name, self.names(family))
+            or "Choose one of them, install its provider, or give its file by -p FILE."
+        )
         for failure in self.failures:
             hint += f" {failure.provider} could not be loaded ({failure.reason}): see `mta plugins`."
         raise InputError([Fault(where, f"no {noun} is called {name!r}", installed, hint)])

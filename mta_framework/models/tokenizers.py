@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import cast
@@ -9,6 +11,7 @@ from typing import cast
 from tokenizers.decoders import ByteLevel
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.models.decoder import base_of
@@ -17,6 +20,9 @@ from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 
 _NAMED_DIFFERENCES = 3
+
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+"""A token of a SentencePiece vocabulary that stands for one byte."""
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -123,10 +129,10 @@ def vocabulary_difference(student: PreTrainedTokenizerBase, teacher: PreTrainedT
 
 
 def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> list[tuple[int, int]]:
-    """Find the tokens that two vocabularies have both, by the text that they stand for, leading white space included.
+    """Find the tokens that two vocabularies have both, by the bytes that they stand for, leading white space included.
 
-    ``Ġthe`` of a byte-level vocabulary is ``▁the`` of a SentencePiece one. Tokens that are only a part of a character
-    are left out.
+    ``Ġthe`` of a byte-level vocabulary is ``▁the`` of a SentencePiece one, and ``Ċ`` is ``<0x0A>``, unless the latter
+    has a token for the line break itself.
 
     Args:
         student: Tokenizer of the student.
@@ -136,17 +142,23 @@ def shared_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizer
         The student's and the teacher's id of each, ascending by the student's. Of several ids for one text the lowest
         counts.
     """
-    student_ids, teacher_ids = (_ids_by_text(tokenizer) for tokenizer in (student, teacher))
-    return sorted((index, teacher_ids[text]) for text, index in student_ids.items() if text in teacher_ids)
+    student_ids, teacher_ids = (_ids_by_bytes(tokenizer) for tokenizer in (student, teacher))
+    return sorted((index, teacher_ids[content]) for content, index in student_ids.items() if content in teacher_ids)
 
 
-def _ids_by_text(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+def _ids_by_bytes(tokenizer: PreTrainedTokenizerBase) -> dict[bytes, int]:
     tokens = sorted(tokenizer.get_vocab().items(), key=itemgetter(1), reverse=True)
-    decoder = tokenizer.backend_tokenizer.decoder  # type: ignore[attr-defined]
-    if isinstance(decoder, ByteLevel):
-        texts = {decoder.decode([token]): index for token, index in tokens}
-        return {text: index for text, index in texts.items() if "\ufffd" not in text}
-    return {token.replace("▁", " "): index for token, index in tokens}
+    if isinstance(tokenizer.backend_tokenizer.decoder, ByteLevel):  # type: ignore[attr-defined]
+        byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+        return {_content(token, byte_of): index for token, index in tokens}
+    single = {bytes([int(match[1], 16)]): index for token, index in tokens if (match := _BYTE.fullmatch(token))}
+    # A byte is written as such only where no token has its text.
+    return single | {token.replace("▁", " ").encode(): index for token, index in tokens if not _BYTE.fullmatch(token)}
+
+
+def _content(token: str, byte_of: Mapping[str, int]) -> bytes:
+    """The bytes of a token of a byte-level vocabulary; added tokens may have characters that stand for themselves."""
+    return bytes(map(byte_of.__getitem__, token)) if byte_of.keys() >= set(token) else token.encode()
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: nn.Module, where: str) -> Fault | None:

@@ -101,7 +101,10 @@ def require_final_norms(aligner: Alignment, teacher_depth: int, student: nn.Modu
         if "head" not in placed.term.teacher_needs(True):
             continue
         depths = {"student": shape_of(student).num_layers, "teacher": teacher_depth}
-        checks = {"student": partial(has_final_norm, student), "teacher": teacher.has_final_norm}
+        checks: dict[str, Callable[[], bool]] = {
+            "student": partial(has_final_norm, student),
+            "teacher": teacher.has_final_norm,
+        }
         for name, is_known in checks.items():
             depth = depths[name]
             if any(getattr(pair, name) < depth for pair in placed.key_layers) and not is_known():

@@ -99,8 +99,17 @@ def test_shared_tokens_are_those_of_the_same_text_whatever_stands_for_white_spac
     byte_level = words("x", "Ġthe", "the", "Ã", "Ã©", "Ġ")
     byte_level.backend_tokenizer.decoder = decoders.ByteLevel()
     pieces = words("<unk>", "the", "▁a", "▁the", "é", "<0xC3>", "▁")
-    assert shared_tokens(byte_level, pieces) == [(1, 3), (2, 1), (4, 4), (5, 6)]
-    assert shared_tokens(pieces, byte_level) == [(1, 2), (3, 1), (4, 4), (6, 5)]
+    assert shared_tokens(byte_level, pieces) == [(1, 3), (2, 1), (3, 5), (4, 4), (5, 6)]
+    assert shared_tokens(pieces, byte_level) == [(1, 2), (3, 1), (4, 4), (5, 3), (6, 5)]
+
+
+def test_bytes_of_one_vocabulary_are_shared_unless_a_token_of_their_text_is():
+    byte_level = words("x", "Ċ", "A", "ĉ", "<ŀ>")
+    byte_level.backend_tokenizer.decoder = decoders.ByteLevel()
+    pieces = words("<0x0A>", "<0x41>", "<0x09>", "A", "\t", "<0x0a1>")
+    assert shared_tokens(byte_level, pieces) == [(1, 0), (2, 3), (3, 4)]
+    assert shared_tokens(pieces, byte_level) == [(0, 1), (3, 2), (4, 3)]
+    assert shared_tokens(pieces, words("<0x0A>", "A", "<0x09>")) == [(0, 0), (3, 1), (4, 2)]
 
 
 def test_of_tokens_of_one_text_the_first_is_shared():
