@@ -26,7 +26,7 @@ from mta_framework.chunked_loss.mixtures import (
     skew_reverse_kl,
     total_variation,
 )
-from mta_framework.chunked_loss.projection import HeadInputs, select_positions, select_supervised
+from mta_framework.chunked_loss.projection import HeadInputs, select_positions, select_supervised, widest_dtype
 from mta_framework.chunked_loss.trajectory_distances import TrajectoryDistances
 
 __all__ = [
@@ -54,4 +54,5 @@ __all__ = [
     "skew_reverse_kl",
     "total_variation",
     "trajectory_sums",
+    "widest_dtype",
 ]

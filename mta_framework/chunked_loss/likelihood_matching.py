@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from mta_framework.chunked_loss.chunked import chunked_sum, chunked_values
 from mta_framework.chunked_loss.divergences import cross_entropy
-from mta_framework.chunked_loss.projection import select_supervised
+from mta_framework.chunked_loss.projection import select_supervised, widest_dtype
 from mta_framework.types import Batch, States
 
 _EPSILON = 1e-6
@@ -44,8 +44,9 @@ def likelihood_matching_sum(student: States, teacher: States, batch: Batch, temp
 
 
 def _log_likelihoods(states: States, batch: Batch, matched_R: Tensor | None) -> Tensor:
-    """Log-probability of the tokens of each chunk, of each token if the tokenizer is shared; float64, no gradient."""
-    log_prob_N = -chunked_values(cross_entropy, select_supervised(states, batch), None, batch.target_N).double()
+    """Log-probability of the tokens of each chunk, of each token if the tokenizer is shared; no gradient."""
+    log_prob_N = -chunked_values(cross_entropy, select_supervised(states, batch), None, batch.target_N)
+    log_prob_N = log_prob_N.to(widest_dtype(log_prob_N.device))
     if batch.chunk_N is None or matched_R is None:
         return log_prob_N
     return log_prob_N.new_zeros(len(matched_R) + 1).index_add(0, batch.chunk_N, log_prob_N)[:-1]

@@ -59,6 +59,15 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """The dtype for sums that gain by more than float32: float64 on the CPU and CUDA, float32 elsewhere (MPS has none).
+
+    Args:
+        device: Device of the sums.
+    """
+    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
+
+
 class Projection:
     """Multiplies hidden states with the head, over the first ``vocabulary`` tokens; records no gradient.
 

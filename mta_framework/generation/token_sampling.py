@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LogitsProcessor, TopPLogitsWarper
 
+from mta_framework.chunked_loss import widest_dtype
 from mta_framework.errors import RunError
 from mta_framework.generation.sampling_settings import Sampling
 
@@ -40,7 +41,8 @@ def sample_tokens(logits_BV: Tensor, sampling: Sampling, generators: Sequence[ra
         return token_B
     score_BV = _scores(logits_BV, sampling, size)
     uniforms = [generator.random() for generator in generators]
-    return sample_inverse_cdf(score_BV, torch.tensor(uniforms, dtype=torch.float64).to(score_BV.device))
+    uniform_B = torch.tensor(uniforms, dtype=widest_dtype(score_BV.device), device=score_BV.device)
+    return sample_inverse_cdf(score_BV, uniform_B)
 
 
 def log_probs_of(token_B: Tensor, logits_BV: Tensor, sampling: Sampling, size: int) -> Tensor:
@@ -102,12 +104,12 @@ class SamplingProcessor(LogitsProcessor):
 def sample_inverse_cdf(score_BV: Tensor, uniform_B: Tensor) -> Tensor:
     """Sample by inverting the cumulative distribution: the first token whose cumulative probability exceeds a number.
 
-    The result of a row depends on that row alone. Sums are float64: first over blocks of tokens, then within one block,
-    which takes a quarter of the time of one sum over the whole vocabulary.
+    The result of a row depends on that row alone. Sums are float64 (float32 on MPS): first over blocks of tokens, then
+    within one block, which takes a quarter of the time of one sum over the whole vocabulary.
 
     Args:
         score_BV: Logits, float32; minus infinity at excluded tokens.
-        uniform_B: Uniform random numbers in [0, 1), float64.
+        uniform_B: Uniform random numbers in [0, 1), in the dtype of the sums (``widest_dtype``).
 
     Returns:
         The sampled ids, token_B, int64; never one of probability zero.
@@ -120,12 +122,13 @@ def sample_inverse_cdf(score_BV: Tensor, uniform_B: Tensor) -> Tensor:
     weight_BV = (score_BV - largest_B1).exp_()
     weight_BV = functional.pad(weight_BV, (0, -weight_BV.shape[1] % _BLOCK))
     weight_BKW = weight_BV.view(len(weight_BV), -1, _BLOCK)
-    block_BK = weight_BKW.sum(dim=-1, dtype=torch.float64)
+    block_BK = weight_BKW.sum(dim=-1, dtype=uniform_B.dtype)
     sum_BK = block_BK.cumsum(dim=-1)
     rest_B = uniform_B * sum_BK.amax(dim=-1)
     block_B1 = _first_above(sum_BK, block_BK, rest_B).unsqueeze(1)
     rest_B = rest_B - (sum_BK - block_BK).gather(1, block_B1).squeeze(1)
-    weight_BW = weight_BKW[torch.arange(len(weight_BKW), device=block_B1.device), block_B1.squeeze(1)].double()
+    row_B = torch.arange(len(weight_BKW), device=block_B1.device)
+    weight_BW = weight_BKW[row_B, block_B1.squeeze(1)].to(uniform_B.dtype)
     return block_B1.squeeze(1) * _BLOCK + _first_above(weight_BW.cumsum(dim=-1), weight_BW, rest_B)
 
 

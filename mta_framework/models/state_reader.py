@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mta_framework.models.attention_masks import padded_on_the_right
 from mta_framework.models.decoder import blocks_of, decoder_of, head_of, outer_modules_of, shape_of
 from mta_framework.types import FinalLayers, States
 
@@ -47,7 +48,7 @@ class StateReader:
 
         Args:
             input_ids_BT: Token ids, int64.
-            attention_mask_BT: 1 on tokens, 0 on padding.
+            attention_mask_BT: 1 on tokens, 0 on padding, which stands on the right.
             attended_A: Flat positions of tokens, int64, which the states are to name; None: they name none.
 
         Returns:
@@ -61,7 +62,8 @@ class StateReader:
         captured: dict[int, Tensor] = {}
         self._captured = captured
         try:
-            output = self._decoder(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False)
+            with padded_on_the_right(input_ids_BT.device):
+                output = self._decoder(input_ids=input_ids_BT, attention_mask=attention_mask_BT, use_cache=False)
         finally:
             self._captured = None
             outer_calls, self._outer_calls = self._outer_calls, []

@@ -99,9 +99,11 @@ class Teacher:
         read = frozenset(layers)
         if read not in self._readers:
             self._readers[read] = StateReader(self.model, read)
-        with torch.inference_mode(), torch.autocast(tokens.input_ids_BT.device.type, enabled=False):
+        # The index is kept in the batch, and the student's states need it outside of inference mode.
+        inputs = tokens.input_ids_BT, tokens.attention_mask_BT, tokens.attended_A
+        with torch.inference_mode(), torch.autocast(inputs[0].device.type, enabled=False):
             run = self._readers[read].read if self._root is None else partial(self._root, self._readers[read].read)
-            return run(tokens.input_ids_BT, tokens.attention_mask_BT, tokens.attended_A)
+            return run(*inputs)
 
     @torch.no_grad()
     def _recorded(self, batch: Batch, tokens: Batch) -> States:

@@ -197,7 +197,7 @@ def cosines(vector_SD: Tensor) -> NDArray[np.float64]:
     Returns:
         cosine_SS, float64.
     """
-    direction_SD = functional.normalize(vector_SD.detach().double().cpu(), dim=-1)
+    direction_SD = functional.normalize(vector_SD.detach().cpu().double(), dim=-1)
     cosine_SS: NDArray[np.float64] = (direction_SD @ direction_SD.T).numpy()
     return cosine_SS
 

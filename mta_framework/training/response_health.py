@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mta_framework.chunked_loss import chunked_values, log_softmax, select_positions
+from mta_framework.chunked_loss import chunked_values, log_softmax, select_positions, widest_dtype
 from mta_framework.types import Batch, Example, States
 from mta_framework.types.log_entries import RESPONSE_HEALTH
 
@@ -65,7 +65,7 @@ class ResponseHealth:
             bigram_K2 = np.concatenate(bigrams)
             self._distinct.append(len(np.unique(bigram_K2, axis=0)) / len(bigram_K2))
         if ids and self._measured is None:
-            self._sums = torch.zeros(4, dtype=torch.float64, device=device)
+            self._sums = torch.zeros(4, dtype=widest_dtype(torch.device(device)), device=device)
 
     @property
     def is_measuring(self) -> bool:
@@ -88,7 +88,7 @@ class ResponseHealth:
         position_N = batch.position_N[batch.row_by_student]
         comparable = None if teacher is None or batch.teacher is not None else select_positions(teacher, position_N)
         values_N2 = chunked_values(entropy_and_overlap, select_positions(student, position_N), comparable)
-        self._sums[:2] += values_N2.sum(0, dtype=torch.float64)
+        self._sums[:2] += values_N2.sum(0, dtype=self._sums.dtype)
         self._sums[2] += len(values_N2)
         self._sums[3] += len(values_N2) if comparable is not None else 0
 

@@ -23,7 +23,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "models": "errors spec storage timers types",
         "data": "errors interfaces models spans spec storage timers types",
         "alignment": "errors interfaces models types",
-        "generation": "distributed errors models spec",
+        "generation": "chunked_loss distributed errors models spec",
         "teacher_cache": "alignment distributed errors interfaces models spec storage types",
         "training": (
             "alignment chunked_loss data distributed errors generation interfaces models spans spec storage timers "

@@ -143,10 +143,8 @@ class HiddenMSE(AlignmentTerm):
 
     def collect(self, layer: KeyLayer, module: nn.Module | None) -> None:
         """Add the moments of both models' states at the positions, weighted as in the distance, in float64."""
-        import torch
-
         assert module is not None
-        student_ND, teacher_ND, weight_N = (rows.to(torch.float64) for rows in self._rows(layer))
+        student_ND, teacher_ND, weight_N = map(_in_float64, self._rows(layer))
         moments = vars(module).setdefault("moments", {})
         added = {
             "weight": weight_N.sum(),
@@ -218,6 +216,15 @@ class HiddenMSE(AlignmentTerm):
         row_BK = (first_B[:, None] + step_K).clamp(max=max(len(token_N) - 1, 0))
         weight_BK = (step_K < kept_B[:, None]).to(dtype) / kept_B.clamp(min=1)[:, None]
         return token_N.index_select(0, row_BK.flatten()), weight_BK.flatten()
+
+
+def _in_float64(rows: Tensor) -> Tensor:
+    """The rows in float64; on the CPU where their device has none."""
+    import torch
+
+    from mta_framework.chunked_loss import widest_dtype
+
+    return (rows if widest_dtype(rows.device) == torch.float64 else rows.cpu()).double()
 
 
 def _bridge(rank: int, student_width: int, teacher_width: int) -> nn.Module:
