@@ -8,7 +8,7 @@ from typing import Any
 
 from mta_framework.evaluation.report import Report, ReportedEvaluation, listed_keys
 from mta_framework.evaluation.score_tables import metrics, score_table, scores_note
-from mta_framework.reporting.training_log import share_by_student
+from mta_framework.reporting.training_log import loss_terms, points, share_by_student
 from mta_framework.tables.table import Table
 
 
@@ -22,6 +22,7 @@ def summary(report: Report) -> dict[str, Any]:
     return {
         "report": report,
         "trained": trained(report) if report.steps else "",
+        "losses": _losses(report),
         "scores": [score_table(evaluation, metric) for metric in metrics(evaluation)] if evaluation else [],
         "scores_note": scores_note(evaluation) if evaluation else "",
         "usage": usage(evaluation) if evaluation else "",
@@ -134,6 +135,12 @@ def loading(folder: str) -> str:
         f"model = AutoModelForCausalLM.from_pretrained({quoted})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({quoted})\n"
     )
+
+
+def _losses(report: Report) -> Table | None:
+    values = {name: points(report.log, name)[1] for name in loss_terms(report.log) or ["loss"]}
+    rows = [[name, f"{logged[0]:.4g}", f"{logged[-1]:.4g}"] for name, logged in values.items() if logged]
+    return Table(("loss term", "first logged", "last logged"), rows, "The loss in training", "lrr") if rows else None
 
 
 def _models(report: Report) -> Table:

@@ -76,6 +76,15 @@ def test_page_says_what_was_trained_on_what(page, settings_text):
     assert settings_text in page
 
 
+def test_page_has_the_first_and_last_value_of_each_term_of_the_loss(report):
+    log = [{"step": 1, "loss": 3.5, "kl": 2.5, "dsa": 1.0}, {"step": 2, "loss": 2.0, "kl": 1.75, "dsa": float("nan")}]
+    text = report_markdown(dataclasses.replace(report, log=log))
+    assert "| kl | 2.5 | 1.75 |" in text
+    assert "| dsa | 1 | 1 |" in text
+    alone = report_markdown(dataclasses.replace(report, log=[{"step": 1, "loss": 3.5}, {"step": 2, "loss": 2.0}]))
+    assert "| loss | 3.5 | 2 |" in alone
+
+
 def test_page_names_the_terms_with_their_weights_and_options(report, page):
     assert "terms 2 × `dsa`, 0.2 × `hid`;" in page
     terms = [{"name": "dsa", "weight": 2.0, "params": {"max_spans": 1200, "reduction": "batch"}}]
