@@ -39,7 +39,9 @@ class BaseLoss(Plugin):
         Args:
             student: The student's states, with gradient; ``layers`` has at least those of ``key_layers``.
             teacher: The teacher's states, without gradient; None where ``NEEDS_TEACHER`` is false. They may be
-                inference tensors.
+                inference tensors. Read ``final_BTD`` at the positions ``position_N`` alone (of ``batch.teacher`` where
+                there is one), and of ``layers`` those of ``key_layers`` at attended tokens: with ``teacher.cache`` all
+                else is NaN or not there.
             batch: Tokens, supervised positions, and the counts by unit.
             progress: Finished steps, for schedules.
 

@@ -42,6 +42,9 @@ class ImportanceEstimator(Plugin):
         """
 
     def fingerprint(self) -> str:
-        """Return name, version and options as JSON: whatever the weights depend on besides the states."""
+        """Return as JSON whatever the weights depend on besides the states: name, ``VERSION`` and options.
+
+        What is kept of a teacher (``teacher.cache``) is used again only where it is equal.
+        """
         options = self.params.model_dump(mode="json")
         return json.dumps({"name": self.NAME, "version": self.VERSION, "params": options}, sort_keys=True)

@@ -16,6 +16,7 @@ from mta_framework.testing.batch_policies import BatchPolicyContract
 from mta_framework.testing.plugin import PluginContract, copied_state
 from mta_framework.testing.values import (
     VOCABULARY,
+    as_kept,
     batch_of,
     leaves,
     random_example,
@@ -24,6 +25,12 @@ from mta_framework.testing.values import (
     with_garbage,
 )
 from mta_framework.types import Batch, Example, LossTerms, ModelShape, Progress, States
+
+_UNDECLARED = "key_layers does not choose it: with teacher.cache it is not there"
+_UNKEPT = (
+    "compute reads final states of the teacher at positions that are not supervised, or states of padding: with "
+    "teacher.cache they are NaN. Select the rows of batch.position_N (of batch.teacher where there is one) first"
+)
 
 
 class BaseLossContract(PluginContract, BatchPolicyContract):
@@ -96,6 +103,22 @@ class BaseLossContract(PluginContract, BatchPolicyContract):
                 torch.testing.assert_close(clean_term.sum, dirty_term.sum)
             if clean:
                 assert not _gradients(clean, student)[0][batch.attention_mask_BT == 0].any()
+
+    def test_of_the_teacher_it_reads_supervised_positions_and_its_key_layers_alone(self, plugin: BaseLoss) -> None:
+        layers = {layer for _, layer in plugin.key_layers(self.STUDENT, self.TEACHER)}
+        for texts in _data(plugin) if plugin.NEEDS_TEACHER else ():
+            student, batch = self._student(texts)
+            live = self._teacher(texts)
+            kept = as_kept(live, batch.teacher or batch, layers)
+            outcomes = []
+            for teacher in (live, kept):
+                try:
+                    terms = self._terms(copy.deepcopy(plugin), student, batch, teacher)
+                except KeyError as error:
+                    raise AssertionError(f"compute reads layer {error} of the teacher, but {_UNDECLARED}") from error
+                outcomes.append([*(term.sum for term in terms), *(_gradients(terms, student) if terms else ())])
+            for expected, actual in zip(*outcomes, strict=True):
+                assert torch.allclose(actual, expected), _UNKEPT
 
     def test_a_teacher_with_a_padded_vocabulary_is_taken(self, plugin: BaseLoss) -> None:
         student, batch = self._student(_data(plugin)[0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+
 import pytest
 import torch
 
@@ -47,3 +50,10 @@ class ImportanceEstimatorContract(PluginContract):
         alone_BT = plugin.weigh(some_texts(states, slice(1, 2), 4), 2, mask_BT[1:2, :4])
         for weight_T in (dirty_BT[1, :4], alone_BT[0]):
             torch.testing.assert_close(weight_T / weight_T.sum(), whole_BT[1, :4] / whole_BT[1].sum())
+
+    def test_its_fingerprint_is_json_and_stays_the_same(self, plugin: ImportanceEstimator) -> None:
+        batch, states = _inputs()
+        unused = copy.deepcopy(plugin)
+        plugin.weigh(states, 2, batch.attention_mask_BT)
+        assert plugin.fingerprint() == unused.fingerprint()
+        assert json.loads(plugin.fingerprint())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -140,3 +140,21 @@ def with_garbage(states: States, mask_BT: Tensor) -> States:
         layer: torch.where(mask_BT[..., None].bool(), hidden, 1e3 + layer) for layer, hidden in states.layers.items()
     }
     return replace(states, final_BTD=layers[max(layers)], layers=layers)
+
+
+def as_kept(states: States, tokens: Batch, layers: Collection[int]) -> States:
+    """Reduce a teacher's states to what a teacher cache gives of them: NaN stands for all that it does not keep.
+
+    Args:
+        states: States of the teacher.
+        tokens: The batch, in the teacher's tokens.
+        layers: 1-based layers that the base loss reads.
+    """
+    supervised_BT = torch.zeros_like(tokens.attention_mask_BT).flatten().index_fill(0, tokens.position_N, 1)
+    supervised_BT = supervised_BT.view_as(tokens.attention_mask_BT)
+
+    def masked(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        return torch.where(mask_BT[..., None].bool(), hidden_BTD, torch.nan)
+
+    kept = {layer: masked(states.layers[layer], tokens.attention_mask_BT) for layer in layers}
+    return replace(states, final_BTD=masked(states.final_BTD, supervised_BT), layers=kept)

@@ -314,6 +314,16 @@ class Deep(Sound):
         return [(student.num_layers + 1, 1)]
 
 
+def reading(part):
+    """A loss that reads more of the teacher, if only to multiply it by 0."""
+
+    def terms(self, student, teacher, batch):
+        (term,) = Sound.terms(self, student, teacher, batch)
+        return [LossTerm("kl", term.sum + 0 * part(teacher).sum(), TOKENS)]
+
+    return type("Reading", (Sound,), {"__doc__": "Reads more.", "terms": terms})
+
+
 class Greedy(BatchPolicy):
     """One text too many, at times."""
 
@@ -347,6 +357,8 @@ def with_policy(policy):
         (Padded, ["padding_has_no_effect", "cut_and_padded", "nothing_to_count"]),
         (Amnesic, ["state_survives"]),
         (Deep, ["key_layers"]),
+        (reading(lambda teacher: teacher.final_BTD), ["reads_supervised_positions_and_its_key_layers_alone"]),
+        (reading(lambda teacher: teacher.layers[2]), ["reads_supervised_positions_and_its_key_layers_alone"]),
         (with_policy(Greedy), ["chooses_whole_batches"]),
         (with_policy(Erratic), ["goes_on_from_a_checkpoint"]),
     ],
