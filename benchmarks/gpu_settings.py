@@ -91,9 +91,9 @@ FULL = Settings(
     steps=8,
     max_length=512,
     matrix=8192,
-    prompts=128,
-    rows=64,
-    new_tokens=256,
+    prompts=64,
+    rows=32,
+    new_tokens=128,
 )
 """Shapes of the teachers by name; the students are 6 of its own blocks, GPT-2, Qwen2.5-0.5B and TinyLlama-1.1B."""
 

@@ -155,7 +155,7 @@ def _stack_of(traceback: TracebackType | None) -> list[tuple[str, int, str]]:
 
 
 def _wait(stack: Sequence[tuple[str, int, str]]) -> Wait:
-    calls = [call for call in stack if call[0] != __file__]
+    calls = [call for call in stack if call[0] not in (__file__, warnings.__file__)]
     innermost = next((call for call in calls if "torch" not in Path(call[0]).parts), calls[0])
     ours = (call for call in calls if any(source in Path(call[0]).parts for source in _SOURCES))
     path, line, _ = call = next(ours, innermost)
