@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,11 +15,12 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from mta_framework.errors import RunError
 from mta_framework.models.decoder import base_of
+from mta_framework.models.quantization import in_source_orientation, mark_plain, plain_weight, quantized_modules
 from mta_framework.models.sharding import sharded_like, whole
 from mta_framework.storage import bring_to_disk
 
@@ -27,23 +30,47 @@ WEIGHTS = "student.safetensors"
 def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], folder: Path) -> None:
     """Export a student as a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load, with safetensors weights.
 
-    Adapters are merged into the exported weights; the model itself is left unchanged and can be trained further. The
-    folder is complete or absent: it is written under a temporary name, then replaces an earlier one.
+    Quantised weights are expanded and adapters are merged into them: the sum is formed in float32 and rounded once, to
+    the dtype of the model, which all exported weights have. The model itself is left unchanged and can be trained
+    further. The folder is complete or absent: it is written under a temporary name, then replaces an earlier one.
 
     Args:
-        model: The student, as a transformers model or a PeftModel.
+        model: The student, as a transformers model or a PeftModel, quantised or not.
         tokenizer: Tokenizer that is saved in the same folder.
         stop_ids: Ids of the tokens that end a response, which the generation settings in the folder name.
         folder: Folder to write.
     """
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    base = base_of(model)
-    weights = _merged(model) if isinstance(model, PeftModel) else None
-    try:
-        base.save_pretrained(partial, state_dict=weights)
+    with _replaced(folder) as partial:
+        base, changed = base_of(model), isinstance(model, PeftModel) or any(quantized_modules(model))
+        _as_plain(base).save_pretrained(partial, state_dict=_plain_weights(base) if changed else None)
         _write_stop_ids(partial / GENERATION_CONFIG_NAME, stop_ids)
         tokenizer.save_pretrained(partial)
+
+
+def save_adapters(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Export the adapters of a student alone, as a folder that peft loads onto the model that they were trained on.
+
+    The folder is complete or absent, as that of ``save_student``.
+
+    Args:
+        model: The student, a PeftModel.
+        tokenizer: Tokenizer that is saved in the same folder.
+        folder: Folder to write.
+    """
+    assert isinstance(model, PeftModel)
+    with _replaced(folder) as partial:
+        model.save_pretrained(str(partial), save_embedding_layers=False)
+        (partial / "README.md").unlink(missing_ok=True)  # a form that peft leaves to be filled in
+        tokenizer.save_pretrained(partial)
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which takes the place of ``folder`` unless there is an exception."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
         _replace_folder(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
@@ -100,17 +127,37 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def _merged(model: PeftModel) -> dict[str, Tensor]:
-    # Merging into the model and out again would not give back the same bits.
-    base = base_of(model)
-    weights = {_plain(name): tensor for name, tensor in base.state_dict().items() if ".lora_" not in name}
+def _as_plain(base: PreTrainedModel) -> PreTrainedModel:
+    """The model, or if it is quantised a shallow copy of it that transformers saves as a plain one."""
+    if not any(quantized_modules(base)):
+        return base
+    plain = copy.copy(base)
+    plain.config = copy.deepcopy(base.config)
+    mark_plain(plain)
+    return plain
+
+
+def _plain_weights(base: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights with adapters merged in: merging into the model and out again would not give back the same bits."""
+    quantized = dict(quantized_modules(base))
+    packed = tuple(f"{name}." for name in quantized)
+    weights = {
+        _plain(name): tensor.detach()
+        for name, tensor in base.state_dict().items()
+        if ".lora_" not in name and (name.endswith(".bias") or not name.startswith(packed))
+    }
+    for name, module in quantized.items():
+        weights[f"{_plain(name)}.weight"] = plain_weight(module)
     for name, module in base.named_modules():
         if isinstance(module, LoraLayer):
             # Experts of a mixture keep several weights in one module; each has its own wrapper, nested in one another.
             weight = f"{_plain(name)}.{getattr(module, 'parameter_name', 'weight')}"
             for adapter in module.active_adapters:
-                weights[weight] = weights[weight] + module.get_delta_weight(adapter)  # type: ignore[attr-defined]
-    return {name: tensor.detach() for name, tensor in weights.items()}
+                weights[weight] = weights[weight] + module.get_delta_weight(adapter).detach()  # type: ignore[attr-defined]
+    for name, module in quantized.items():
+        weights[f"{_plain(name)}.weight"] = in_source_orientation(module, weights[f"{_plain(name)}.weight"])
+    dtype = base.get_input_embeddings().weight.dtype
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
 
 
 def _plain(name: str) -> str:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from mta_framework.errors import Fault, FaultList, InputError, error_message, nearest
+from mta_framework.models.quantization import is_quantized
 from mta_framework.spec.student import LoraSection
 
 _WHERE = "student.lora.target_modules"
@@ -71,7 +72,7 @@ def _is_plain(module: nn.Linear | Conv1D) -> bool:
 
     On the meta device, where there are no values, the form of the result decides.
     """
-    if type(module).forward in [kind.forward for kind in _LINEAR]:
+    if type(module).forward in [kind.forward for kind in _LINEAR] or is_quantized(module):
         return True
     if not isinstance(module, nn.Linear):
         return False

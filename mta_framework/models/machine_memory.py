@@ -1,4 +1,4 @@
-"""Tells from its number of parameters that a model cannot be loaded on this machine."""
+"""Tells from the size of its weights that a model cannot be loaded on this machine."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from pathlib import Path
 
 from mta_framework.errors import Fault
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _MEMINFO, _CGROUP_LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
 
-def memory_fault(parameters: int, dtype: str, where: str) -> Fault | None:
+def memory_fault(weight_bytes: int, where: str) -> Fault | None:
     """The fault of models whose weights alone are larger than the memory of this machine, swap included.
 
     Weights are loaded into main memory first, once by each process of this machine.
 
     Args:
-        parameters: Number of parameters.
-        dtype: Dtype that they are loaded in.
+        weight_bytes: Bytes of the weights.
         where: Field of the spec that names the model.
 
     Returns:
         The fault; None if the weights fit, or the memory is not known.
     """
-    needed = parameters * _BYTES[dtype] * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    needed = weight_bytes * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     memory = machine_memory()
     if memory is None or needed <= memory:
         return None
-    problem = f"has more weights than this machine has memory (got {_size(needed)} of {dtype})"
+    problem = f"has more weights than this machine has memory (got {_size(needed)})"
     return Fault(where, problem, f"at most {_size(memory)}", "Choose a smaller model, or a larger machine.")
 
 

@@ -18,8 +18,10 @@ from mta_framework.models.layer_selection import select_config_layers
 from mta_framework.models.loading import student_field
 from mta_framework.models.lora import add_lora
 from mta_framework.models.machine_memory import memory_fault
+from mta_framework.models.quantization import quantization_fault, weight_bytes
 from mta_framework.models.sources import ModelSource, model_source
 from mta_framework.models.tokenizers import check_vocabulary
+from mta_framework.spec.model_options import QuantizationSection
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 from mta_framework.timers import time_limit
@@ -37,7 +39,8 @@ class ModelSummary:
         shape: Number of decoder blocks and width of the hidden states.
         parameters: Number of parameters, tied ones counted once, adapters included.
         trainable: Number of trainable parameters.
-        dtype: Dtype of the weights, e.g. ``float32``.
+        dtype: Dtype of the weights, e.g. ``float32``; adapters are always float32.
+        weight_bytes: Bytes of the weights, tied ones counted once, adapters included.
         config: Configuration of the model.
         end_ids: End tokens in the generation settings of the model.
         where: Field of the spec that names the model.
@@ -49,6 +52,7 @@ class ModelSummary:
     parameters: int
     trainable: int
     dtype: str
+    weight_bytes: int
     config: PreTrainedConfig = field(repr=False, compare=False)
     end_ids: tuple[int, ...] = ()
     where: str = ""
@@ -76,19 +80,18 @@ def summarise_teacher(section: TeacherSection, run_student: ModelSummary | None,
         end_ids = read_end_ids(source, config)
     with config_faults_at(where):
         model = without_weights(config)
-    if has_weights and (fault := memory_fault(_count(model), dtype, where)):
-        raise InputError([fault])
+    size = _weight_bytes(model, dtype, section.quantization, where) if has_weights else 0
     _require_causal(model, where)
-    if fault := attention_fault(model, section.attention, "teacher"):
-        raise InputError([fault])
+    FaultList(_option_faults(model, section, "teacher")).raise_any()
     head_of(model, where)
     check_decoder(model, where)
+    sizes = _count(model), 0, dtype, size
     problem = _blocks_problem(model)
-    return ModelSummary(shape_of(config), _count(model), 0, dtype, config, end_ids, where, has_weights, problem)
+    return ModelSummary(shape_of(config), *sizes, config, end_ids, where, has_weights, problem)
 
 
 def summarise_student(
-    section: StudentSection, teacher: ModelSummary | None, tokenizer: PreTrainedTokenizerBase
+    section: StudentSection, teacher: ModelSummary | None, tokenizer: PreTrainedTokenizerBase, dtype: str = "float32"
 ) -> ModelSummary:
     """Summarise the student without reading or initialising its weights.
 
@@ -96,24 +99,28 @@ def summarise_student(
         section: Section ``student`` of the spec.
         teacher: Summary of the teacher; required for ``teacher_layers``, otherwise unused.
         tokenizer: Tokenizer of the student, see ``load_student``.
+        dtype: Dtype of the weights, see ``student_dtype``.
 
     Raises:
         InputError: Any fault of ``load_student`` that can be detected without weights.
     """
     (config, end_ids), where = _student_config(section, teacher, tokenizer), student_field(section)
     with config_faults_at(where):
-        model = _on_meta_device(config, "float32", where)
+        model = without_weights(config)
         if section.config is not None:
             check_forward(config)
+    size = _weight_bytes(model, dtype, section.quantization, where)
     _require_causal(model, where)
     head_of(model, where)
     check_decoder(model, where)
-    faults = [attention_fault(model, section.attention, "student"), check_vocabulary(tokenizer, model, where)]
-    FaultList(fault for fault in faults if fault).raise_any()
+    vocabulary = check_vocabulary(tokenizer, model, where)
+    FaultList([*_option_faults(model, section, "student"), *([vocabulary] if vocabulary else [])]).raise_any()
     student: nn.Module = add_lora(model, section.lora) if section.lora is not None else model
-    counts = _count(student), _count(student, trainable=True)
+    trainable = _count(student, trainable=True)
+    size += 4 * trainable if section.lora is not None else 0
+    sizes = _count(student), trainable, dtype, size
     problem = _blocks_problem(model)
-    return ModelSummary(shape_of(config), *counts, "float32", config, end_ids, where, blocks_problem=problem)
+    return ModelSummary(shape_of(config), *sizes, config, end_ids, where, blocks_problem=problem)
 
 
 def summarise_pretrained(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype: str) -> ModelSummary:
@@ -129,12 +136,13 @@ def summarise_pretrained(source: ModelSource, tokenizer: PreTrainedTokenizerBase
     """
     config = read_config(source)
     with config_faults_at(source.where):
-        model = _on_meta_device(config, dtype, source.where)
+        model = without_weights(config)
+    size = _weight_bytes(model, dtype, None, source.where)
     _require_causal(model, source.where)
     if fault := check_vocabulary(tokenizer, model, source.where):
         raise InputError([fault])
     end_ids = read_end_ids(source, config)
-    return ModelSummary(shape_of(config), _count(model), 0, dtype, config, end_ids, source.where)
+    return ModelSummary(shape_of(config), _count(model), 0, dtype, size, config, end_ids, source.where)
 
 
 def _student_config(
@@ -164,12 +172,20 @@ def without_weights(config: PreTrainedConfig) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation="eager")
 
 
-def _on_meta_device(config: PreTrainedConfig, dtype: str, where: str) -> PreTrainedModel:
-    """Build a model without weights, unless it is too large to be loaded."""
-    model = without_weights(config)
-    if fault := memory_fault(_count(model), dtype, where):
+def _option_faults(model: PreTrainedModel, section: TeacherSection | StudentSection, where: str) -> list[Fault]:
+    faults = (
+        attention_fault(model, section.attention, where),
+        quantization_fault(model.config, section.quantization, where),
+    )
+    return [fault for fault in faults if fault]
+
+
+def _weight_bytes(model: PreTrainedModel, dtype: str, quantization: QuantizationSection | None, where: str) -> int:
+    """Bytes of the weights of a model, unless it is too large to be loaded."""
+    size = weight_bytes(model, dtype, quantization)
+    if fault := memory_fault(size, where):
         raise InputError([fault])
-    return model
+    return size
 
 
 def _blocks_problem(model: PreTrainedModel) -> str:

@@ -12,7 +12,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mta_framework.errors import InputError
 from mta_framework.models.head_check import check_head
-from mta_framework.models.loading import frozen, load_student, load_teacher, student_field, teacher_dtype
+from mta_framework.models.loading import (
+    frozen,
+    load_adapted,
+    load_student,
+    load_teacher,
+    student_dtype,
+    student_field,
+    teacher_dtype,
+)
 from mta_framework.models.model_summary import ModelSummary, summarise_student, summarise_teacher
 from mta_framework.models.saved_teacher import require_weights
 from mta_framework.models.sources import local_model
@@ -112,7 +120,8 @@ class RunModels:
     @cached_property
     def student_summary(self) -> ModelSummary:
         """Summary of the student, from its configuration alone."""
-        return summarise_student(self._spec.student, self.teacher_summary, self.tokenizer)
+        dtype = student_dtype(self._spec.student, self._spec.training.precision)
+        return summarise_student(self._spec.student, self.teacher_summary, self.tokenizer, dtype)
 
     @cached_property
     def teacher_summary(self) -> ModelSummary | None:
@@ -154,14 +163,15 @@ class RunModels:
         if section is None:
             return None
         require_weights(section.path, "teacher.path", purpose)
-        model = self._load_teacher(section, self._teacher_dtype(section))
+        device = self._device if device is None else device
+        model = load_teacher(section, self._teacher_folder, self._teacher_dtype(section), device)
         check_head(model, "teacher")
         if fault := check_vocabulary(self.teacher_tokenizer or self.tokenizer, model, "teacher"):
             raise InputError([fault])
-        return model.to(self._device if device is None else device)  # type: ignore[arg-type]
+        return model
 
     def student(self, teacher: PreTrainedModel | None) -> nn.Module:
-        """Load or initialise the student for training, in float32.
+        """Load or initialise the student for training: weights that are trained in float32, see ``student_dtype``.
 
         Args:
             teacher: The loaded teacher, whose blocks ``student.teacher_layers`` copies; None without a teacher.
@@ -172,9 +182,11 @@ class RunModels:
         section = self._spec.student
         if section.teacher_layers is not None and self._spec.teacher is not None and teacher is not None:
             # The student starts from float32 weights, not from weights rounded to the teacher's dtype.
-            exact = teacher.dtype == torch.float32
-            teacher = teacher if exact else self._load_teacher(self._spec.teacher, "float32")
-        model = load_student(section, teacher, self.tokenizer, self._spec.seed)
+            plain = self._spec.teacher.model_copy(update={"quantization": None})
+            exact = teacher.dtype == torch.float32 and plain == self._spec.teacher
+            teacher = teacher if exact else load_teacher(plain, self._teacher_folder, "float32")
+        dtype = student_dtype(section, self._spec.training.precision)
+        model = load_student(section, teacher, self.tokenizer, self._spec.seed, dtype, self._device)
         check_head(model, student_field(section))
         return model
 
@@ -184,8 +196,10 @@ class RunModels:
         student = self.student(self.teacher("student.teacher_layers") if needs_teacher else None)
         return student.eval().to(self._device, getattr(torch, DTYPE_OF_PRECISION[self._spec.training.precision]))
 
-    def exported_student(self, folder: Path) -> PreTrainedModel:
+    def exported_student(self, folder: Path) -> nn.Module:
         """Load an exported student for evaluation: in the dtype of the forward pass, on the device.
+
+        Adapters that were exported alone are put onto the model that they were trained on, quantised as it was.
 
         Args:
             folder: Folder of the exported student, which faults name.
@@ -193,11 +207,11 @@ class RunModels:
         Raises:
             InputError: The student cannot be loaded.
         """
-        dtype = DTYPE_OF_PRECISION[self._spec.training.precision]
-        return frozen(local_model(folder, str(folder)), dtype, self._device, attention=self._spec.student.attention)
-
-    def _load_teacher(self, section: TeacherSection, dtype: str) -> PreTrainedModel:
-        return load_teacher(section, self._teacher_folder, dtype)
+        section, dtype = self._spec.student, DTYPE_OF_PRECISION[self._spec.training.precision]
+        if section.exports_adapters:
+            model = load_adapted(section, folder, dtype, self._device)
+            return model.eval().to(self._device, getattr(torch, dtype))
+        return frozen(local_model(folder, str(folder)), dtype, self._device, attention=section.attention)
 
     def _teacher_dtype(self, section: TeacherSection) -> str:
         return teacher_dtype(section, self._spec.training.precision)

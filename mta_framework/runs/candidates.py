@@ -40,7 +40,9 @@ def models_of_run(
     tokenizers = {"teacher": run_models.teacher_tokenizer or tokenizer}
     ends = {"teacher": run_models.teacher_turn_end or run_models.turn_end}
     sets = {"teacher": inputs.teacher_sets}
-    saved = {"student": SavedModel(folder, DTYPE_OF_PRECISION[spec.training.precision])}
+    saved = {}
+    if not spec.student.exports_adapters:
+        saved["student"] = SavedModel(folder, DTYPE_OF_PRECISION[spec.training.precision])
     return [
         Candidate(
             name,

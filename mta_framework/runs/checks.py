@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import get_args
 
 from mta_framework.errors import Fault, InputError, RunError, as_plugin_error, faults_at
@@ -19,6 +21,9 @@ POOLED_NEEDS = frozenset({"span_vectors", "geometry", "change_geometry"})
 
 WEIGHT_NEEDS = frozenset({"token_weights", "span_weights"})
 """Needs of an alignment term that are weights."""
+
+_OLDEST = {"bitsandbytes": "0.50"}
+"""Optional package -> the oldest release that quantises, trains and exports on a CPU, too, as the tests ask."""
 
 
 def teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
@@ -181,6 +186,22 @@ def tracker_faults(reading: RawSpec, draft: RunSpec) -> Iterator[Fault]:
             yield Fault(where, f"is not installed (got {name!r})", expected, f"Leave it out, or: pip install {name}.")
 
 
+def gguf_faults(reading: RawSpec, draft: RunSpec) -> Iterator[Fault]:
+    """Yield a fault for every setting that a model in a GGUF file cannot have."""
+    for name, section in (("student", draft.student), ("teacher", draft.teacher)):
+        if section is None or section.path is None or not reading.sound(name, "path"):
+            continue
+        if section.quantization is not None and reading.sound(name, "quantization") and Path(section.path).is_file():
+            problem = f"cannot be had of a GGUF file, whose weights are expanded (got {section.path})"
+            where, hint = reading.where((name, "quantization")), "Set it to null, or give the model as a folder."
+            yield Fault(where, problem, "null, or a model by hub or as a folder of safetensors", hint)
+    path = draft.student.path
+    if path is not None and draft.student.exports_adapters and reading.sound("student") and Path(path).is_file():
+        problem = "makes a folder for which peft finds no model, since the student is a GGUF file (got 'adapters')"
+        where = reading.where(("student", "lora", "export"))
+        yield Fault(where, problem, "'merged', or a student by hub or as a folder", "Set it to merged.")
+
+
 def needed_packages(spec: RunSpec) -> Iterator[tuple[str, str, str]]:
     """Yield the settings that need an optional package: dotted field, value, and name of the package."""
     if spec.training.optimizer in ("adamw_8bit", "paged_adamw_8bit"):
@@ -188,14 +209,30 @@ def needed_packages(spec: RunSpec) -> Iterator[tuple[str, str, str]]:
     for name, section in (("student", spec.student), ("teacher", spec.teacher)):
         if section is not None and section.attention == "flash_attention_2":
             yield f"{name}.attention", section.attention, "flash_attn"
+        if section is not None and section.quantization is not None:
+            yield f"{name}.quantization", f"{section.quantization.bits} bit", "bitsandbytes"
 
 
 def package_faults(reading: RawSpec, draft: RunSpec) -> Iterator[Fault]:
-    """One fault for every setting whose package is not installed."""
+    """One fault for every setting whose package is not installed, or is too old."""
     for field, value, package in needed_packages(draft):
         key_path = tuple(field.split("."))
         # Without flash_attn, transformers would fetch a kernel from the hub and run it.
-        if reading.sound(*key_path) and find_spec(package) is None:
-            problem = f"needs the package {package}, which is not installed (got {value!r})"
-            hint = f"Choose another, or: pip install {package.replace('_', '-')}."
+        if reading.sound(*key_path) and (state := _lack(package)):
+            problem = f"needs the package {package}, which {state} (got {value!r})"
+            required = f"'{package}>={_OLDEST[package]}'" if package in _OLDEST else package.replace("_", "-")
+            hint = f"Choose another, or: pip install {required}."
             yield Fault(reading.where(key_path), problem, "a setting that the installed packages offer", hint)
+
+
+def _lack(package: str) -> str | None:
+    if find_spec(package) is None:
+        return "is not installed"
+    oldest = _OLDEST.get(package)
+    if oldest is None or _release(installed := version(package)) >= _release(oldest):
+        return None
+    return f"has to be {oldest} or later, and {installed} is installed"
+
+
+def _release(text: str) -> list[int]:
+    return [int(part) for part in text.split(".")[:2]]

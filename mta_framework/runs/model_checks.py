@@ -78,9 +78,7 @@ def joint_memory_fault(run_models: RunModels) -> Fault | None:
     summaries = {name: summary for name, summary in run_models.summaries.items() if summary.has_weights}
     if len(summaries) < 2:
         return None
-    halves = {"float32": 2, "bfloat16": 1, "float16": 1}
-    count = sum(summary.parameters * halves[summary.dtype] for summary in summaries.values())
-    return memory_fault(count, "bfloat16", "teacher and student")
+    return memory_fault(sum(summary.weight_bytes for summary in summaries.values()), "teacher and student")
 
 
 def tokenizer_faults(bound: BoundRun, run_models: RunModels) -> list[Fault]:

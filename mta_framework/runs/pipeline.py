@@ -28,7 +28,7 @@ from mta_framework.evaluation.evaluate import Candidate, evaluate_models
 from mta_framework.evaluation.report import Report, ReportedEvaluation
 from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.interfaces import MeasuringLayerMapper
-from mta_framework.models.export import save_student
+from mta_framework.models.export import save_adapters, save_student
 from mta_framework.models.fingerprint import Content
 from mta_framework.models.run_models import RunModels
 from mta_framework.models.sharding import gathered, plain_copy
@@ -228,7 +228,10 @@ def _train(
         if processes().is_main_process:
             write_json(folder.training_log, asdict(log))
             unpublished = folder.path / "student.unpublished"
-            save_student(writers[0], run_models.tokenizer, run_models.turn_end.stop_ids, unpublished)
+            if spec.student.exports_adapters:
+                save_adapters(writers[0], run_models.tokenizer, unpublished)
+            else:
+                save_student(writers[0], run_models.tokenizer, run_models.turn_end.stop_ids, unpublished)
             publish_student(folder, unpublished)
         processes().wait_for_everyone()
 

@@ -18,7 +18,6 @@ _VOCABULARY_CHUNKS = 512 * 2**20
 _COPIES = 8
 """The same as a number of float32 values per token and vocabulary entry."""
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ACTIVATIONS_PER_WIDTH = 17
 """Values that a decoder block keeps per token and unit of width; fused attention keeps no attention matrices.
 
@@ -111,10 +110,10 @@ def estimate_memory(
     states = 1 + layers
     logits = 4 * _COPIES * tokens * student.config.get_text_config(decoder=True).vocab_size
     return {
-        "student weights": 4 * (student.parameters + projections),
+        "student weights": student.weight_bytes + 4 * projections,
         "gradients": 4 * trained,
         "optimiser": 8 * trained,
-        "teacher weights": teacher.parameters * _BYTES[teacher.dtype] if teacher else 0,
+        "teacher weights": teacher.weight_bytes if teacher else 0,
         "activations": tokens * (student.shape.hidden_size * blocks + student.shape.hidden_size * states) * value,
         "teacher states": tokens * teacher.shape.hidden_size * (states + 4) * value if teacher else 0,
         "vocabulary chunks": min(logits, _VOCABULARY_CHUNKS),

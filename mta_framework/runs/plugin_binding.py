@@ -24,6 +24,7 @@ from mta_framework.interfaces import (
 from mta_framework.registry import Registered, Registry, missing_fault, parts_of
 from mta_framework.runs.checks import (
     alignment_faults,
+    gguf_faults,
     importance_faults,
     needed_packages,
     package_faults,
@@ -149,6 +150,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     faults += missing_locations(reading)
     faults += tracker_faults(reading, draft)
     faults += package_faults(reading, draft)
+    faults += gguf_faults(reading, draft)
     teacher = _bind_teacher(reading, draft, registry, (*above, reading.path), faults)
     if faults:
         raise InputError(faults)
@@ -294,6 +296,9 @@ def _bind_teacher(
     except InputError as error:
         faults += [_within(fault, where, path) for fault in error.faults]
         return None
+    if teacher.spec.student.exports_adapters:
+        problem, expected = f"exports adapters alone (got {path})", "a run that exports a whole model"
+        faults.append(Fault(where, problem, expected, "Set student.lora.export to merged in that spec."))
     if reading.sound("name") and draft.folder in [run.spec.folder for run in teacher.chain()]:
         problem = f"trains its model in the same run folder (got {draft.folder})"
         faults.append(Fault(where, problem, "one folder for each run", "Change name or output_dir of one of the two."))

@@ -110,6 +110,12 @@ class RunSpec(Section):
                     "Lower it, or raise data.max_length.",
                 )
         yield from self._flash_in_float32()
+        for name, section in (("student", self.student), ("teacher", self.teacher)):
+            if section is not None and section.quantization is not None and self.training.sharding is not None:
+                problem = "makes weights that cannot be divided among processes (got sharding 'fsdp2')"
+                involved = (f"{name}.quantization", "training.sharding")
+                hint = "Set one of the two to null."
+                yield Contradiction(f"{name}.quantization", involved, problem, "null with training.sharding", hint)
         if self.data.validation is None:
             yield from self._validation_missing()
         if self.alignment is None:

