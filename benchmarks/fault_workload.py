@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,16 @@ TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
 
 WRITING = {"max_new_tokens": 6, "batch_tokens": 4800}
 WORDS = {"spans": {"name": "words"}, "layers": {"name": "cka", "params": {"texts": 8, "words": 2, "phrases": 0}}}
+FIVE_EPOCHS = {"max_steps": None, "epochs": 5, "batch_size": 10}
 PAIRS = {"batches": {"every_steps": 3}, "anchor_steps": 2}
 ADAPTIVE = {"batches": {"policy": "adaptive", "initial_threshold": 0.8, "capacity": 8}}
 KINDS: dict[str, dict[str, Any]] = {
     "kl": {"base_loss": {"name": "kl"}, "alignment": WORDS},
+    "cached": {"base_loss": {"name": "kl"}, "alignment": WORDS, "cache": {}, "training": FIVE_EPOCHS},
     "distillm": {"base_loss": {"name": "distillm", "params": ADAPTIVE}, "generation": WRITING},
     "distillm2": {"base_loss": {"name": "distillm2", "params": PAIRS}, "generation": WRITING},
 }
-"""Kind of run -> base loss and alignment, and how it generates responses."""
+"""Kind of run -> base loss and alignment, how it generates responses, and its teacher cache."""
 
 
 @dataclass
@@ -118,10 +120,12 @@ class Workload:
 
     Args:
         folder: Empty folder to work in.
+        kinds: The kinds of run.
         straight: Kind of run -> result and duration of an undisturbed run.
     """
 
     folder: Path
+    kinds: Sequence[str] = tuple(KINDS)
     straight: dict[str, tuple[dict[str, Any], float]] = field(default_factory=dict)
 
     def prepare(self) -> None:
@@ -130,7 +134,7 @@ class Workload:
         shape = {name: value for name, value in TINY.items() if name not in ("model_type", "attention_dropout")}
         torch.manual_seed(0)
         write_model(self.folder / "teacher", rows, {**shape, "vocab_size": 4000})
-        for kind in KINDS:
+        for kind in self.kinds:
             self.spec(kind).write_text(json.dumps(self.document(kind)), encoding="utf-8")
             ended = self.run(kind, "straight").wait()
             if ended.code:
@@ -142,14 +146,15 @@ class Workload:
         return self.folder / f"{kind}.json"
 
     def document(self, kind: str) -> dict[str, Any]:
-        """The content of a spec: eight steps in two epochs, checkpoints and log entries between them, an evaluation."""
+        """The content of a spec: steps in several epochs, checkpoints and log entries between them, an evaluation."""
         parts = KINDS[kind]
         training = {"max_steps": 8, "batch_size": 4, "learning_rate": 1e-3, "save_steps": 3, "log_steps": 2}
+        training |= parts.get("training", {})
         if "generation" in parts:
             training["generation"] = parts["generation"]
         return {
             "name": "run",
-            "teacher": {"path": "teacher"},
+            "teacher": {"path": "teacher", "cache": parts.get("cache")},
             "student": {"config": TINY},
             "data": {
                 "train": {"path": "train.jsonl", "limit": 30},
@@ -206,13 +211,12 @@ class Workload:
         differing = [key for key in expected if expected[key] != result[key]]
         return f"other {', '.join(differing)}" if differing else None
 
+    def drawn_kinds(self, draw: random.Random, rounds: int) -> list[str]:
+        """The kinds of run of so many rounds: each as often as the others, in a random order."""
+        chosen = [self.kinds[index % len(self.kinds)] for index in range(rounds)]
+        draw.shuffle(chosen)
+        return chosen
+
     def clear(self, kind: str, name: str) -> None:
         """Delete a run."""
         shutil.rmtree(self.output(kind, name), ignore_errors=True)
-
-
-def kinds(draw: random.Random, rounds: int) -> list[str]:
-    """The kinds of run of so many rounds: each as often as the others, in a random order."""
-    chosen = [list(KINDS)[index % len(KINDS)] for index in range(rounds)]
-    draw.shuffle(chosen)
-    return chosen

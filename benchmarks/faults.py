@@ -1,12 +1,12 @@
 """What a run promises about faults, tried on many: kills, full disks, damaged files and mutated specs.
 
     python benchmarks/faults.py --rounds 100 --seed 1
-    python benchmarks/faults.py --rounds 20 --only kills,disks
+    python benchmarks/faults.py --rounds 20 --only kills,disks --kinds cached
 
 Prints each promise with how often it was tried and held, and every fault under which it was not; the exit status is 1
 if there is one. The same seed tries the same faults; when exactly a kill meets a process depends on the machine. A
-round of kills, operations, disks or damage is one run of a few seconds, of three kinds in turn: KL with MTA, DistiLLM
-with a replay buffer, DistiLLM-2 with cached pairs. A round of specs is a hundred of them.
+round of kills, operations, disks or damage is one run of a few seconds, of four kinds in turn: KL with MTA, the same by
+a teacher cache, DistiLLM with a replay buffer, DistiLLM-2 with cached pairs. A round of specs is a hundred of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from fault_injection import AtOperation, kill, limit_files, refuse
-from fault_workload import Ended, Workload, kinds
+from fault_workload import KINDS, Ended, Workload
 from mutated_specs import mutated_text
 
 from mta_framework.errors import InputError
@@ -48,6 +48,7 @@ DAMAGED = (
     "report.*",
     "../span-cache/**/*.arrow",
     "../response-cache/**/*.arrow",
+    "../teacher-cache/**/*",
 )
 """Files of an output folder that are damaged, relative to the run; each pattern as often as the others."""
 
@@ -88,7 +89,7 @@ def resumed(work: Workload, kind: str, name: str) -> str | None:
 def kills(work: Workload, draw: random.Random, rounds: int) -> Iterator[Promise]:
     """Kill runs at random moments, up to three times each, and resume them."""
     promise = Promise("a killed run ends with the weights, log, responses and scores of a straight one")
-    for index, kind in enumerate(kinds(draw, rounds)):
+    for index, kind in enumerate(work.drawn_kinds(draw, rounds)):
         name, moments = f"killed-{index}", [draw.random() for _ in range(draw.randint(1, 3))]
         for moment in moments:
             process = work.run(kind, name)
@@ -102,7 +103,7 @@ def kills(work: Workload, draw: random.Random, rounds: int) -> Iterator[Promise]
 def operations(work: Workload, draw: random.Random, rounds: int) -> Iterator[Promise]:
     """Kill runs right before an operation on a file, each operation once if there are enough rounds."""
     promise = Promise("a run that is killed at an operation on a file ends as a straight one")
-    chosen, counts = kinds(draw, rounds), {}
+    chosen, counts = work.drawn_kinds(draw, rounds), {}
     for kind in dict.fromkeys(chosen):
         counted = work.folder / f"{kind}.count"
         if (ended := work.run(kind, "counted", AtOperation(kill, None, counted)).wait()).code:
@@ -129,7 +130,7 @@ def disks(work: Workload, draw: random.Random, rounds: int) -> Iterator[Promise]
     """Let the disk be full from a random operation on, or files end early, and resume with room."""
     ending = Promise("a full disk ends a run with a sentence, and without a traceback")
     kept = Promise("with room again, it ends as a straight one")
-    for index, kind in enumerate(kinds(draw, rounds)):
+    for index, kind in enumerate(work.drawn_kinds(draw, rounds)):
         name = f"disk-{index}"
         if index % 2:
             at = draw.randrange(400)
@@ -147,7 +148,7 @@ def disks(work: Workload, draw: random.Random, rounds: int) -> Iterator[Promise]
 def damage(work: Workload, draw: random.Random, rounds: int) -> Iterator[Promise]:
     """Flip a bit or cut off the end of a file of a finished run, and resume it from its checkpoints or from its end."""
     promise = Promise("damage to any file of a finished run is reported with its file, or changes nothing")
-    for index, kind in enumerate(kinds(draw, rounds)):
+    for index, kind in enumerate(work.drawn_kinds(draw, rounds)):
         name = f"damaged-{index}"
         shutil.copytree(work.output(kind, "straight"), work.output(kind, name))
         run = work.output(kind, name) / "run"
@@ -223,15 +224,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100, help="rounds of each kind of fault [default: 100]")
     parser.add_argument("--seed", type=int, default=0, help="seed of the faults [default: 0]")
     parser.add_argument("--only", default=",".join(CAMPAIGNS), help="kinds of fault [default: all]")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="kinds of run [default: all]")
     options = parser.parse_args()
-    chosen = options.only.split(",")
-    if unknown := set(chosen) - set(CAMPAIGNS):
-        parser.error(
-            f"--only: no kind of fault is called {', '.join(sorted(unknown))}; there are {', '.join(CAMPAIGNS)}"
-        )
+    chosen, runs = options.only.split(","), options.kinds.split(",")
+    for option, names, known in (("--only", chosen, CAMPAIGNS), ("--kinds", runs, KINDS)):
+        if unknown := set(names) - set(known):
+            parser.error(f"{option}: nothing is called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     promises: list[Promise] = []
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        work = Workload(Path(folder))
+        work = Workload(Path(folder), runs)
         work.prepare()
         for name in chosen:
             promises += CAMPAIGNS[name](work, random.Random(f"{options.seed} {name}"), options.rounds)

@@ -30,7 +30,7 @@ from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 from mta_framework.training.distiller import Distiller, contribution
 from mta_framework.training.train import checkpoint_activations
-from mta_framework.types import Batch, Progress, States
+from mta_framework.types import Batch, Example, Progress, States
 
 PROGRESS = Progress(0, 1, 0.0)
 _TERMS = {"dsa": 2.0, "hid": 0.2}
@@ -40,6 +40,7 @@ _TERMS = {"dsa": 2.0, "hid": 0.2}
 class Texts:
     """One batch in both forms: as a run makes it, and padded to the maximal length for the naive implementation."""
 
+    examples: list[Example]
     batch: Batch
     samples: list[Sample]
     input_ids_BT: Tensor
@@ -112,7 +113,7 @@ class Workload:
         terms = [WeightedTerm(registry.create("alignment_terms", name), weight) for name, weight in _TERMS.items()]
         self.alignment = Alignment(self.pairs, weigh, terms, *shapes).to(self.device)
         self._registry, self._weigh, self._shapes = registry, weigh, shapes
-        batches = sorted(self._batches(data, options), key=lambda batch: -len(batch[1].target_N))
+        batches = sorted(self._batches(data, options), key=lambda batch: -len(batch[2].target_N))
         # The largest batch goes first, the others in random order.
         shuffled = [batches[0], *random.Random(0).sample(batches[1:], len(batches) - 1)]
         self.texts = [self._padded(*batch, options.max_length) for batch in shuffled]
@@ -131,7 +132,7 @@ class Workload:
             checkpoint_activations(student)
         return student
 
-    def _batches(self, data: Path, options: Options) -> list[tuple[list[Sample], Batch]]:
+    def _batches(self, data: Path, options: Options) -> list[tuple[list[Sample], list[Example], Batch]]:
         rows = read_records(DatasetSection(path=str(data), limit=2000), "data")
         samples = render_prompts(rows, "alpaca", self.tokenizer)
         random.Random(0).shuffle(samples)
@@ -146,12 +147,10 @@ class Workload:
         examples = [replace(example, by_student=index % 2 == 1) for index, example in enumerate(encoded)]
         sampler = GroupedSampler([len(e.input_ids) for e in examples], size, size, 1, seed=0)
         pad, granularities = self.tokenizer.pad_token_id, self.extractor.granularities
-        return [
-            ([samples[i] for i in batch], collate([examples[i] for i in batch], pad, granularities).to(self.device))
-            for batch in sampler
-        ]
+        batches = [([samples[i] for i in batch], [examples[i] for i in batch]) for batch in sampler]
+        return [(*batch, collate(batch[1], pad, granularities).to(self.device)) for batch in batches]
 
-    def _padded(self, samples: list[Sample], batch: Batch, max_length: int) -> Texts:
+    def _padded(self, samples: list[Sample], examples: list[Example], batch: Batch, max_length: int) -> Texts:
         rows, length = batch.input_ids_BT.shape
         padding = max_length - length
         supervised_BT = (
@@ -163,7 +162,7 @@ class Workload:
             offsets_BT2[row, : len(tokens["offset_mapping"])] = torch.tensor(tokens["offset_mapping"])
         grow = lambda tensor, value=0: nn.functional.pad(tensor, (0, padding), value=value)  # noqa: E731
         ids_BT = grow(batch.input_ids_BT, self.tokenizer.pad_token_id)
-        return Texts(batch, samples, ids_BT, grow(batch.attention_mask_BT), grow(supervised_BT), offsets_BT2)
+        return Texts(examples, batch, samples, ids_BT, grow(batch.attention_mask_BT), grow(supervised_BT), offsets_BT2)
 
     def losses(self) -> Mapping[str, LossFunction]:
         """The loss functions that are compared, by name."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,18 @@ def test_step_benchmark_runs_on_made_up_texts_without_a_parser_in_bf16(step_benc
     printed = step_benchmark("--teacher", teacher_folder, "--bases", "fdd", "--spans", "words", "--dtype", "bfloat16")
     assert "fdd: MTA on / MTA off" in printed
     assert "kl" not in printed
+
+
+@pytest.mark.slow
+def test_cache_benchmark_rehearses_all_measures_on_small_models(rows_file, tmp_path):
+    sizes = ["--steps", "1", "--batch-size", "4", "--xl-steps", "1"]
+    command = [sys.executable, BENCHMARKS / "cache.py", "--tiny", "--data", rows_file, "--spans", "words", *sizes]
+    # A new interpreter: it starts others.
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    for name in ("making / forward", "on disk", "step: live / cached", "reading / cached step"):
+        assert sum(line.startswith(name) for line in printed.splitlines()) == 2, name
+    for name in ("8-bit states: relative error of the loss", "8-bit states: relative error of the gradient", "peak: "):
+        assert sum(line.startswith(name) for line in printed.splitlines()) == 1, name
 
 
 def test_made_up_teacher_and_rows_can_be_loaded(tmp_path, monkeypatch):
