@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from mta_framework.distributed import processes
 from mta_framework.models.sharding import whole
@@ -36,6 +37,13 @@ def one_step(spec: Path, out: Path, micro_batch_size: int) -> None:
     logged = next(entry for entry in report.log if "grad_norm" in entry)
     losses = {name: value for name, value in logged.items() if name not in ("epoch", "step", "learning_rate")}
     (out / "loss.json").write_text(json.dumps({**losses, "processes": processes().num_processes}))
+
+
+def outcome(out: Path) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """The losses and gradients that ``one_step`` wrote."""
+    losses = json.loads((out / "loss.json").read_text())
+    del losses["processes"]
+    return losses, load_file(out / "gradients.safetensors")
 
 
 if __name__ == "__main__":

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mta_framework.registry import discover
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_page")]
-WORKER = Path(__file__).with_name("gradient_worker.py")
-
-
-def one_step_here(*arguments):
-    """Run the worker in this process."""
-    module_spec = importlib.util.spec_from_file_location("gradient_worker", WORKER)
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    module.one_step(*arguments)
-
-
-@pytest.fixture
-def one_step_on_two_ranks(warm_python):
-    """Runs the worker under two gloo processes."""
-
-    def run(*arguments):
-        warm_python.run_on_two_ranks([WORKER, *arguments])
-        assert json.loads((arguments[1] / "loss.json").read_text())["processes"] == 2
-
-    return run
-
-
-def outcome(folder):
-    losses = json.loads((folder / "loss.json").read_text())
-    del losses["processes"]
-    return losses, load_file(folder / "gradients.safetensors")
 
 
 def require_same(cut, whole):
@@ -80,17 +51,14 @@ OTHERS = [name for name in REGISTRY.names("base_losses") if name not in {base["n
 
 
 @pytest.fixture
-def require_one_loss(tmp_path, one_step_on_two_ranks):
+def require_one_loss(tmp_path, one_step, one_step_on_two_ranks):
     """Compares the losses and gradients of a spec of one step over all cuts of its batch."""
 
     def require(path):
-        one_step_here(path, tmp_path / "1x8", 8)
-        one_step_here(path, tmp_path / "2x4", 4)
-        one_step_here(path, tmp_path / "8x1", 1)
-        one_step_on_two_ranks(path, tmp_path / "two-ranks", 2)
-        whole = outcome(tmp_path / "1x8")
-        for name in ("2x4", "8x1", "two-ranks"):
-            require_same(outcome(tmp_path / name), whole)
+        whole = one_step(path, tmp_path / "1x8", 8)
+        for size in (4, 1):
+            require_same(one_step(path, tmp_path / f"{8 // size}x{size}", size), whole)
+        require_same(one_step_on_two_ranks(path, tmp_path / "two-ranks", 2), whole)
         return whole[0]
 
     return require

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from mta_framework import InputError
 from mta_framework.registry import discover
@@ -18,44 +12,11 @@ from mta_framework.runs import pipeline
 from mta_framework.runs.plugin_binding import bind
 
 
-@pytest.fixture
-def pair(spec_dict, rows_file, tmp_path):
-    """The usual spec, but with a student whose tokenizer is a unigram model; the teacher's is byte-level."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    special = ["<unk>", "<s>", "</s>"]
-    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False)
-    texts = [" ".join(json.loads(line).values()) for line in rows_file.read_text(encoding="utf-8").splitlines()]
-    tokenizer.train_from_iterator([*texts, "### Instruction: ### Input: ### Response:" * 20], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
-    fast.save_pretrained(tmp_path / "unigram")
-    student = {**spec_dict["student"], "tokenizer": str(tmp_path / "unigram")}
-    data = {**spec_dict["data"], "max_length": 400, "max_prompt_length": 350}
-    return {**spec_dict, "student": student, "data": data}
-
-
-@pytest.fixture
-def one_step():
-    """Runs one step in this process; gives the losses and the gradients before clipping."""
-    module_spec = importlib.util.spec_from_file_location(
-        "gradient_worker", Path(__file__).with_name("gradient_worker.py")
-    )
-    worker = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(worker)
-
-    def run(spec, folder, micro_batch_size):
-        worker.one_step(spec, folder, micro_batch_size)
-        return json.loads((folder / "loss.json").read_text()), load_file(folder / "gradients.safetensors")
-
-    return run
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("trained_teacher")
 @pytest.mark.parametrize("base_loss", ["alm", "uld", "sft"])
-def test_run_with_alignment_ends_with_scores_of_both(base_loss, pair, write_spec, tmp_path):
-    report = pipeline.run(bind(write_spec({**pair, "base_loss": {"name": base_loss}}), discover()))
+def test_run_with_alignment_ends_with_scores_of_both(base_loss, two_tokenizers, write_spec, tmp_path):
+    report = pipeline.run(bind(write_spec({**two_tokenizers, "base_loss": {"name": base_loss}}), discover()))
     logged = [entry for entry in report.log if base_loss in entry]
     assert len(logged) == 4
     assert logged[-1]["hid"] < logged[0]["hid"]
@@ -68,9 +29,9 @@ def test_run_with_alignment_ends_with_scores_of_both(base_loss, pair, write_spec
     assert exported.tokenize("the lamp")[0].startswith("▁")
 
 
-def test_losses_on_tokens_are_refused_with_those_that_do_without(pair, write_spec):
+def test_losses_on_tokens_are_refused_with_those_that_do_without(two_tokenizers, write_spec):
     with pytest.raises(InputError) as refusal:
-        pipeline.plan(bind(write_spec(pair), discover()))
+        pipeline.plan(bind(write_spec(two_tokenizers), discover()))
     (fault,) = refusal.value.faults
     assert str(fault).startswith("student.tokenizer: differs from the teacher's in ")
     assert str(fault).endswith(
@@ -79,11 +40,11 @@ def test_losses_on_tokens_are_refused_with_those_that_do_without(pair, write_spe
     )
 
 
-def test_chat_template_and_layers_of_the_teacher_are_refused(pair, write_spec):
-    layers = {"teacher_layers": [1, 4], "tokenizer": pair["student"]["tokenizer"]}
-    changes = {"base_loss": {"name": "uld"}, "student": layers, "data": {**pair["data"], "template": "chat"}}
+def test_chat_template_and_layers_of_the_teacher_are_refused(two_tokenizers, write_spec):
+    layers = {"teacher_layers": [1, 4], "tokenizer": two_tokenizers["student"]["tokenizer"]}
+    changes = {"base_loss": {"name": "uld"}, "student": layers, "data": {**two_tokenizers["data"], "template": "chat"}}
     with pytest.raises(InputError) as refusal:
-        pipeline.plan(bind(write_spec({**pair, **changes}), discover()))
+        pipeline.plan(bind(write_spec({**two_tokenizers, **changes}), discover()))
     message = "\n".join(map(str, refusal.value.faults))
     assert "student.tokenizer: is not that of the teacher" in message
     assert "data.template: would give teacher and student different texts" in message
@@ -92,12 +53,14 @@ def test_chat_template_and_layers_of_the_teacher_are_refused(pair, write_spec):
 @pytest.mark.slow
 @pytest.mark.usefixtures("trained_teacher")
 @pytest.mark.parametrize("base_loss", ["alm", "uld"])
-def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(base_loss, pair, write_spec, tmp_path, one_step):
-    training = {**pair["training"], "max_steps": 1}
+def test_every_cut_gives_the_loss_and_gradient_of_the_whole_batch(
+    base_loss, two_tokenizers, write_spec, tmp_path, one_step
+):
+    training = {**two_tokenizers["training"], "max_steps": 1}
     terms = [{"name": name, "weight": 1.0} for name in ("dsa", "hid", "span_logits")]
     terms += [{"name": "hidden_mse", "weight": 1.0, "params": {"positions": "spans"}}]
     changes = {"base_loss": {"name": base_loss}, "training": training, "evaluation": None}
-    path = write_spec({**pair, **changes, "alignment": {**pair["alignment"], "terms": terms}})
+    path = write_spec({**two_tokenizers, **changes, "alignment": {**two_tokenizers["alignment"], "terms": terms}})
     losses, gradients = one_step(path, tmp_path / "1x8", 8)
     for size in (4, 1):
         cut_losses, cut_gradients = one_step(path, tmp_path / f"cut-{size}", size)
