@@ -127,7 +127,8 @@ def weight_bytes(model: PreTrainedModel, dtype: str, section: QuantizationSectio
     total = sum(parameter.numel() for parameter in model.parameters()) * itemsize
     if section is None:
         return int(total)
-    kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    exact = model._keep_in_fp32_modules
+    kept = HfQuantizer.get_modules_to_not_convert(model, None, None if exact is None else list(exact))
     for name, module in model.named_modules():
         if type(module) in (nn.Linear, Conv1D) and should_convert_module(name, kept):
             rows = module.weight.shape[1 if isinstance(module, Conv1D) else 0]

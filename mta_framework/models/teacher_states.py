@@ -33,7 +33,9 @@ class Teacher:
         load_parts: Loads the head and the modules before it alone, likewise; None where nothing is kept.
     """
 
-    def __init__(self, load: Callable[[], nn.Module], load_parts: Callable[[], tuple[Head, FinalLayers]] | None = None):
+    def __init__(
+        self, load: Callable[[], nn.Module | None], load_parts: Callable[[], tuple[Head, FinalLayers]] | None = None
+    ):
         self._load = load
         self._load_parts = load_parts
         self._model: nn.Module | None = None
@@ -51,6 +53,7 @@ class Teacher:
         if self._model is None:
             with torch.random.fork_rng():
                 self._model = self._load()
+            assert self._model is not None, "there is a teacher where it is asked for"
         return self._model
 
     def release(self) -> None:

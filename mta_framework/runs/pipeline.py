@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from mta_framework.distributed import mesh, processes, run_on_main
 from mta_framework.evaluation.aggregation import aggregate
@@ -198,7 +198,7 @@ def _train(
     if cache or teacher is None:
         student = run_models.student(run_models.teacher() if spec.student.teacher_layers else None)
     else:
-        student = run_models.student(teacher.model)
+        student = run_models.student(cast(PreTrainedModel, teacher.model))
     writers = student, teacher
     if sharded:
         writers = plain_copy(student), Teacher.of(plain_copy(teacher.model)) if teacher and not cache else teacher

@@ -77,12 +77,16 @@ class SpanGeometry:
 
     def before(self) -> None:
         """Measure the student before its first step, unless an earlier attempt did."""
-        if self._texts and not run_on_main(self._file.is_file):
+        if not self._texts:
+            return
+        if not run_on_main(self._file.is_file):
             self._measure(self._write_before)
 
     def after(self) -> None:
         """Measure the trained student."""
-        if self._texts and run_on_main(self._file.is_file):
+        if not self._texts:
+            return
+        if run_on_main(self._file.is_file):
             self._measure(self._write_after)
 
     def _measure(self, write: Callable[[list[_KeyLayer]], None]) -> None:

@@ -66,6 +66,13 @@ def differences(
             yield from differences(spec, then.get(key), now.get(key), affecting, inner)
     elif then != now and effect_of(spec, where) in affecting:
         yield where, then, now
+    elif (then is None and isinstance(now, dict)) or (now is None and isinstance(then, dict)):
+        # A section that affects nothing by itself: its fields may, and without it they have their defaults.
+        for key, value in (now if then is None else then).items():
+            inner = f"{where}.{key}"
+            default = (property_at(_schema(spec), tuple(inner.split("."))) or {}).get("default")
+            before, after = (default, value) if then is None else (value, default)
+            yield from differences(spec, before, after, affecting, inner)
 
 
 @functools.cache

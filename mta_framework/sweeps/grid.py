@@ -13,7 +13,7 @@ from mta_framework.errors import Fault
 from mta_framework.spec.evaluation import METRIC_CACHE
 from mta_framework.spec.sweep import Choice, SweepSpec
 
-_TAKEN = {"span-cache", "response-cache", METRIC_CACHE, "comparison", "wins"}
+_TAKEN = {"span-cache", "response-cache", "teacher-cache", METRIC_CACHE, "comparison", "wins"}
 """Names that a cell may not have: the other entries of a sweep folder, up to the first dot."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import JsonValue, TypeAdapter
+from pydantic import TypeAdapter
 
 from mta_framework.errors import writing_to
 from mta_framework.storage import read_json, write_json
@@ -27,7 +27,7 @@ _SIMILARITY: TypeAdapter[LayerSimilarity] = TypeAdapter(LayerSimilarity)
 
 
 def kept_similarity(
-    folder: Path, models: JsonValue, texts: Sequence[Example], compare: Callable[[], LayerSimilarity]
+    folder: Path, models: Sequence[Any], texts: Sequence[Example], compare: Callable[[], LayerSimilarity]
 ) -> LayerSimilarity:
     """Return the similarity of layers as it was measured before, or measure and keep it.
 

@@ -11,7 +11,7 @@ def keep_embeddings_in_32_bit(model: nn.Module) -> None:
     Args:
         model: Model whose optimiser is an 8-bit one of bitsandbytes that has taken no step yet.
     """
-    from bitsandbytes.optim import GlobalOptimManager
+    from bitsandbytes.optim.optimizer import GlobalOptimManager
 
     manager = GlobalOptimManager.get_instance()
     for module in model.modules():

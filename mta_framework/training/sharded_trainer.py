@@ -52,6 +52,7 @@ class ShardedTrainer(DistillationTrainer):
             optimizer = super().create_optimizer(model)
             optimizer.register_state_dict_post_hook(_gather_state)
             optimizer.register_load_state_dict_pre_hook(_shard_state)
+        assert self.optimizer is not None
         return self.optimizer
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -77,6 +78,7 @@ class ShardedTrainer(DistillationTrainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.args.should_save:
+            assert self.optimizer is not None
             self.optimizer.state_dict()  # takes part in gathering it
         super()._save_optimizer_and_scheduler(output_dir)
 

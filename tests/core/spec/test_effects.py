@@ -83,3 +83,11 @@ def test_differences_are_those_of_the_fields_asked_for_by_their_dotted_names():
     assert list(differences(RunSpec, then, now, ["responses"])) == [("evaluation", None, {"seeds": [1]})]
     part = differences(RunSpec, {"top_p": 1.0, "seeds": [1]}, {"top_p": 0.9}, ["responses", "scores"], "evaluation")
     assert list(part) == [("evaluation.top_p", 1.0, 0.9), ("evaluation.seeds", [1], None)]
+
+
+def test_a_section_that_affects_nothing_may_hold_a_field_that_does_and_has_its_default_without_it():
+    then, exact, rounded = ({"teacher": {"cache": cache}} for cache in (None, {"path": "a"}, {"layer_states": "8bit"}))
+    assert list(differences(RunSpec, then, exact, ["weights"])) == []
+    expected = ("teacher.cache.layer_states", "exact", "8bit")
+    assert list(differences(RunSpec, then, rounded, ["weights"])) == [expected]
+    assert list(differences(RunSpec, rounded, then, ["weights"])) == [(expected[0], *expected[:0:-1])]
