@@ -68,7 +68,9 @@ def differences(
         yield where, then, now
     elif (then is None and isinstance(now, dict)) or (now is None and isinstance(then, dict)):
         # A section that affects nothing by itself: its fields may, and without it they have their defaults.
-        for key, value in (now if then is None else then).items():
+        section = now if then is None else then
+        assert isinstance(section, dict)
+        for key, value in section.items():
             inner = f"{where}.{key}"
             default = (property_at(_schema(spec), tuple(inner.split("."))) or {}).get("default")
             before, after = (default, value) if then is None else (value, default)
