@@ -159,7 +159,8 @@ def _text_of_rows(texts: Sequence[slice], rows: int, device: torch.device) -> Te
 def to_device(values: NDArray[np.int64], device: torch.device) -> Tensor:
     """Copy indices to a device without waiting for it."""
     tensor = torch.from_numpy(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    source = tensor.pin_memory() if device.type == "cuda" else tensor
+    return source.to(device, non_blocking=device.type != "mps")  # which may read memory that has been given back
 
 
 _BLOCK_PAIRS = 2**22
