@@ -61,7 +61,8 @@ def fingerprints(spec: RunSpec, contents: Mapping[str, Content], student: Conten
         change.
     """
     precision, document = spec.training.precision, without_locations(RunSpec, spec.model_dump(mode="json"))
-    teacher = json.dumps([document["teacher"], precision, _of(contents, "teacher")], sort_keys=True)
+    section = document["teacher"] and {name: value for name, value in document["teacher"].items() if name != "cache"}
+    teacher = json.dumps([section, precision, _of(contents, "teacher")], sort_keys=True)
     source = teacher if spec.student.teacher_layers else ""
     initial = [document["student"], spec.seed, precision, _of(contents, "student"), source]
     return {

@@ -303,6 +303,19 @@ def measured_layers(
     return run_on_main(choose)
 
 
+def chosen_layers(
+    mapper: MeasuringLayerMapper, run_models: RunModels, compare: Callable[[], LayerSimilarity]
+) -> tuple[LayerPair, ...]:
+    """The key layers by a similarity that is measured on the main process; nothing is written to a run folder.
+
+    Raises:
+        InputError: Nothing can be measured, or the mapper finds no key layers.
+        RunError: The mapper breaks its contract.
+    """
+    similarity = run_on_main(compare)
+    return _checked_pairs(mapper, run_models, lambda: mapper.choose(similarity))
+
+
 def recorded_layers(file: Path) -> tuple[LayerPair, ...]:
     """The key layers that ``measured_layers`` chose."""
     return tuple(LayerPair(pair["student"], pair["teacher"], pair["granularity"]) for pair in read_json(file)["pairs"])

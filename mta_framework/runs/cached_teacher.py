@@ -13,19 +13,21 @@ from mta_framework.alignment.objective import Alignment
 from mta_framework.data.batches import Collator
 from mta_framework.distributed import processes, run_on_main
 from mta_framework.errors import RunError
-from mta_framework.interfaces import BatchPolicy, MeasuringLayerMapper
+from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.models.fingerprint import Content, fingerprints
 from mta_framework.models.run_models import RunModels
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.runs.build import sampled_texts
+from mta_framework.runs.model_checks import live_teacher_uses
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import measured_texts
 from mta_framework.spec.model_files import is_saved_teacher
-from mta_framework.teacher_cache.cache_plan import CachePlan, cache_plan
+from mta_framework.teacher_cache.cache_plan import RECORD_OVERHEAD, CachePlan, cache_plan
 from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords, filling_lock
 from mta_framework.teacher_cache.kept_similarity import kept_similarity
 from mta_framework.teacher_cache.kinds import ITEM_BYTES, RecordedRun, TeacherWidths
+from mta_framework.teacher_cache.store import RECORDS
 from mta_framework.teacher_cache.teacher_files import is_intact, load_parts, save_teacher
 from mta_framework.teacher_cache.teacher_identity import TeacherIdentity, teacher_identity
 from mta_framework.training.train import total_steps
@@ -80,20 +82,6 @@ def _drawn_texts(bound: BoundRun, inputs: RunInputs) -> list[Example]:
     return [inputs.data.train.examples[index] for index in sorted(drawn)]
 
 
-def live_teacher_uses(bound: BoundRun, policy: BatchPolicy | None) -> tuple[str, ...]:
-    """What the live teacher is loaded for though all texts of the data are in the cache, as noun phrases."""
-    uses = []
-    if policy is not None:
-        uses.append("responses that are written during training")
-    if isinstance(bound.layers, MeasuringLayerMapper):
-        uses.append("the similarity of layers, unless it is kept")
-    if bound.spec.student.teacher_layers is not None:
-        uses.append("the student's initial weights")
-    if bound.spec.evaluation is not None and "teacher" in bound.spec.evaluation.models:
-        uses.append("its own evaluation")
-    return tuple(uses)
-
-
 class RunCache:
     """The teacher cache of one run.
 
@@ -123,11 +111,15 @@ class RunCache:
     @property
     def folder(self) -> Path:
         """Folder of the teacher in the cache."""
-        return self._bound.spec.teacher_cache / self._identity.folder_name
+        if self._given is not None and (self._given / RECORDS).is_dir():
+            return self._given
+        made = self._bound.spec.teacher_cache.glob(f"*-{self._identity.digest[:16]}")  # under another name of the model
+        return next(made, self._bound.spec.teacher_cache / self._identity.folder_name)
 
     def make_teacher(self) -> Teacher:
         """Make the teacher: it answers from the cache, and its model is loaded for texts alone that are not there."""
-        return Teacher(self._run_models.teacher, lambda: load_parts(self._given or self.folder, processes().device))
+        folder = self.folder  # on all processes alike, before what the main one does alone
+        return Teacher(self._run_models.teacher, lambda: load_parts(self._given or folder, processes().device))
 
     def similarity(self, mapper: MeasuringLayerMapper, compare: Callable[[], LayerSimilarity]) -> LayerSimilarity:
         """The similarity of all layers: as it was measured before for equal models and texts, or measured now.
@@ -163,6 +155,9 @@ class RunCache:
             if missing and self._given is not None:
                 problem = f"lacks {len(missing):,} texts of this run, and {self._given} holds no weights to make them"
                 raise RunError(f"teacher cache: {self.folder} {problem}. Run mta cache SPEC where the teacher is.")
+            if missing and processes().is_main_process:
+                size = sum(kind.num_bytes(text) + RECORD_OVERHEAD for text, kinds in missing for kind in kinds)
+                print(f"Teacher cache: {len(missing):,} texts, {size / 2**20:,.0f} MiB, to {self.folder}")
             cache.fill(missing, teacher, collator)
             if self._given is None and processes().is_main_process and not is_intact(self.folder):
                 tokenizer = self._run_models.teacher_tokenizer or self._run_models.tokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from transformers import PreTrainedConfig
 
@@ -13,11 +14,12 @@ from mta_framework.evaluation.report import listed_keys
 from mta_framework.evaluation.scoring import label_metrics
 from mta_framework.generation.engines import engine_fault
 from mta_framework.generation.limits import max_positions, room_fault
-from mta_framework.interfaces import Metric
+from mta_framework.interfaces import BatchPolicy, MeasuringLayerMapper, Metric
 from mta_framework.models.machine_memory import memory_fault
 from mta_framework.models.run_models import RunModels
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.spec.evaluation import ScoringSection
+from mta_framework.spec.model_files import is_saved_teacher
 from mta_framework.spec.run import RunSpec
 
 _log = logging.getLogger(__name__)
@@ -32,6 +34,38 @@ def length_faults(spec: RunSpec, run_models: RunModels) -> list[Fault]:
             problem = f"is more than the {name} has positions (got {spec.data.max_length})"
             faults.append(Fault("data.max_length", problem, f"at most {positions}", "Lower it, or take another model."))
     return faults
+
+
+def live_teacher_uses(bound: BoundRun, policy: BatchPolicy | None, similarity: bool = True) -> tuple[str, ...]:
+    """What the live teacher is loaded for though all texts of the data are in the cache, as noun phrases.
+
+    Args:
+        bound: The run.
+        policy: Batch policy of its base loss.
+        similarity: Whether the similarity of layers is listed, which may be kept, too.
+    """
+    uses = []
+    if policy is not None:
+        uses.append("responses that are written during training")
+    if similarity and isinstance(bound.layers, MeasuringLayerMapper):
+        uses.append("the similarity of layers, unless it is kept")
+    if bound.spec.student.teacher_layers is not None:
+        uses.append("the student's initial weights")
+    if bound.spec.evaluation is not None and "teacher" in bound.spec.evaluation.models:
+        uses.append("its own evaluation")
+    return tuple(uses)
+
+
+def weight_faults(bound: BoundRun) -> Iterator[Fault]:
+    """Yield a fault for each thing that needs the teacher's weights, where ``teacher.path`` holds none."""
+    section = bound.spec.teacher
+    if section is None or section.path is None or not is_saved_teacher(Path(section.path)):
+        return
+    uses = live_teacher_uses(bound, bound.base_loss.batch_policy(), similarity=False)
+    for use in [*uses, *(["every step, without teacher.cache"] if section.cache is None else [])]:
+        problem = f"holds no weights, which are needed for {use} (got {section.path})"
+        expected = "a folder with the teacher's weights"
+        yield Fault("teacher.path", problem, expected, "Give the model itself, or change what needs it.")
 
 
 def gpu_faults(spec: RunSpec) -> Iterator[Fault]:

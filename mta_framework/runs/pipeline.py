@@ -38,6 +38,7 @@ from mta_framework.reporting.report_files import write_report
 from mta_framework.runs import summary
 from mta_framework.runs.build import (
     alignment,
+    chosen_layers,
     collator_of,
     fit_alignment,
     measured_layers,
@@ -63,7 +64,7 @@ from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.sharded_trainer import shard_distiller
 from mta_framework.training.train import total_steps, train
-from mta_framework.types import LayerPair
+from mta_framework.types import LayerPair, LayerSimilarity
 
 
 def run(bound: BoundRun, resume: bool = False, command: str = "") -> Report:
@@ -257,7 +258,8 @@ def make_cache(bound: BoundRun) -> tuple[Path, int]:
     teacher, pairs = cache.make_teacher(), inputs.pairs
     if isinstance(bound.layers, MeasuringLayerMapper):
         student = run_models.student(run_models.teacher() if bound.spec.student.teacher_layers else None)
-        pairs = _key_layers(bound, inputs, run_models, cache, student, teacher)
+        measure = _measurement(bound.layers, bound, inputs, run_models, cache, student, teacher)
+        pairs = chosen_layers(bound.layers, run_models, measure)
     aligner = alignment(bound, run_models, pairs)
     return cache.folder, cache.fill(teacher, aligner, pairs, collator_of(bound, run_models))
 
@@ -280,10 +282,23 @@ def _key_layers(
     if not isinstance(mapper, MeasuringLayerMapper):
         return inputs.pairs
     assert teacher is not None
+    measure = _measurement(mapper, bound, inputs, run_models, cache, student, teacher)
+    return measured_layers(mapper, run_models, measure, RunFolder.of(bound.spec).key_layers)
+
+
+def _measurement(
+    mapper: MeasuringLayerMapper,
+    bound: BoundRun,
+    inputs: RunInputs,
+    run_models: RunModels,
+    cache: RunCache | None,
+    student: nn.Module,
+    teacher: Teacher,
+) -> Callable[[], LayerSimilarity]:
+    """Measures the similarity of layers, or reads it from the teacher cache."""
     texts = inputs.data.train.examples, collator_of(bound, run_models)
     compare = partial(similarity, mapper, *texts, bound.spec.seed, student, teacher)
-    measure = compare if cache is None else partial(cache.similarity, mapper, compare)
-    return measured_layers(mapper, run_models, measure, RunFolder.of(bound.spec).key_layers)
+    return compare if cache is None else partial(cache.similarity, mapper, compare)
 
 
 def _evaluate(bound: BoundRun | BoundEvaluation, candidates: Sequence[Candidate]) -> ReportedEvaluation | None:

@@ -34,6 +34,7 @@ from mta_framework.runs.model_checks import (
     tokenizer_faults,
     warn_of_size,
     warn_of_unused_keys,
+    weight_faults,
 )
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.resume import require_same_evaluation
@@ -79,7 +80,7 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     """
     require_whole(bound)
     spec, run_models = bound.spec, summarised_models(bound)
-    faults = _setting_faults(bound)
+    faults = [*_setting_faults(bound), *weight_faults(bound)]
     with collect_faults(faults):
         faults += length_faults(spec, run_models)
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: _evaluated_configs(bound, run_models))

@@ -159,6 +159,8 @@ def _hint(where: str, *documents: Any) -> str:
     """A hint for a field that only one of the documents has, perhaps because another version wrote it."""
     for document in documents:
         for key in where.split("."):
+            if not isinstance(document, dict):
+                return ""  # one has the section, the other has not: this version knows the field
             if key not in document:
                 return " If there is no such field in this version, go on with the one that began the run."
             document = document[key]

@@ -79,7 +79,8 @@ class RecordKind:
             text: A text in the student's tokens, with ``teacher`` where that has others.
         """
         tokens = text.teacher or text
-        digest = hashlib.sha256(tokens.input_ids.astype(np.int32).tobytes())
+        digest = hashlib.sha256(len(tokens.input_ids).to_bytes(8, "little"))
+        digest.update(tokens.input_ids.astype(np.int32).tobytes())
         if self.slot.quantity == "final_states":
             digest.update(supervised_positions(tokens).tobytes())
         elif self.slot.quantity in _SPAN_QUANTITIES:

@@ -83,7 +83,7 @@ def test_the_live_model_is_refused_with_what_needs_it(spec, saved_teacher):
 
 
 def test_check_and_dry_run_go_through(spec, write_spec):
-    path = write_spec(spec)
+    path = write_spec({**spec, "teacher": {**spec["teacher"], "cache": {}}})
     done = CliRunner().invoke(main, ["check", str(path)])
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(main, ["run", str(path), "--dry-run"])

@@ -1,0 +1,60 @@
+"""`mta cache` and `mta run` with one another: key layers that are measured, settings that change, absent weights."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from mta_framework.errors import InputError
+from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.plugin_binding import bind
+from mta_framework.runs.resume import require_same
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_page")]
+MEASURED = {"name": "cka", "params": {"texts": 12}}
+
+
+@pytest.fixture
+def bound(spec_dict, write_spec):
+    """Binds the spec of a short run, with some fields changed."""
+
+    def make(teacher=None, cache=None, **changes):
+        training = {**spec_dict["training"], "max_steps": 2}
+        sections = {"teacher": {**(teacher or spec_dict["teacher"]), "cache": cache}, "training": training}
+        return bind(write_spec({**spec_dict, "evaluation": None, **sections, **changes}), discover())
+
+    return make
+
+
+def test_a_run_goes_by_the_cache_that_was_made_before_it_also_where_key_layers_are_measured(bound, spec_dict, capsys):
+    run = bound(cache={}, alignment={**spec_dict["alignment"], "layers": MEASURED})
+    folder, made = pipeline.make_cache(run)
+    assert made
+    assert not run.spec.folder.exists()
+    assert list((folder / "layers").glob("*.json"))
+    pipeline.run(run)
+    assert pipeline.make_cache(run) == (folder, 0)
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, {"layer_states": "8bit"}), ({"layer_states": "8bit"}, None)])
+def test_a_run_is_not_resumed_with_states_of_layers_in_8_bits(before, after, bound):
+    pipeline.run(bound(cache=before))
+    with pytest.raises(InputError, match=r"^teacher\.cache\.layer_states: is not what the run in "):
+        require_same(bound(cache=after))
+    require_same(bound(cache=before and {**before, "path": "elsewhere"}))
+
+
+def test_what_needs_weights_is_refused_at_once_where_the_teacher_has_none(bound, spec_dict, tmp_path):
+    folder, _ = pipeline.make_cache(bound(cache={}))
+    moved = tmp_path / "elsewhere" / "renamed"
+    shutil.copytree(folder, moved)
+    shutil.rmtree(folder.parent)
+    teacher = {"path": str(moved)}
+    pipeline.run(bound(teacher, {}, name="by-the-copy"))
+    with pytest.raises(InputError, match=r"needed for every step, without teacher\.cache"):
+        pipeline.plan(bound(teacher, None, name="live"))
+    evaluation = {**spec_dict["evaluation"], "models": ["student", "teacher"]}
+    with pytest.raises(InputError, match=r"teacher\.path: holds no weights, which are needed for its own evaluation"):
+        pipeline.plan(bound(teacher, {}, name="evaluated", evaluation=evaluation))
