@@ -79,7 +79,9 @@ def load_parts(folder: Path, device: torch.device | str) -> tuple[Head, FinalLay
     """
     where = str(folder)
     saved = read_saved_teacher(folder, where, contents=True)
-    head, tail = (load_file(folder / name, device=str(device)) for name in (HEAD, TAIL))
+    # A process of several has the device cpu:0, which safetensors does not know.
+    on = "cpu" if torch.device(device).type == "cpu" else str(device)
+    head, tail = (load_file(folder / name, device=on) for name in (HEAD, TAIL))
     config = read_config(ModelSource(str(folder), where, has_weights=False))
     model = without_weights(config)
     norm, projection = (_module(model, name, tail, folder) for name in (saved.norm, saved.projection))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mta_framework import chunked_loss
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.plugin_binding import bind
-from mta_plugins.base_losses import policy_gradient
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher")]
 
@@ -55,14 +55,14 @@ def test_eopd_trains_on_own_responses_with_the_last_token_as_importance(run, spe
 
 
 def test_policy_gradient_begins_at_a_ratio_of_one_and_validates_by_reverse_kl(run, monkeypatch):
-    differences, values = [], policy_gradient._values
+    differences, values = [], chunked_loss.sampled_reverse_kl
 
     def watched(student_logits, teacher_logits, targets, written):
         log_q = student_logits.detach().log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
         differences.append((log_q - written)[~written.isnan()])
         return values(student_logits, teacher_logits, targets, written)
 
-    monkeypatch.setattr(policy_gradient, "_values", watched)
+    monkeypatch.setattr(chunked_loss, "sampled_reverse_kl", watched)
     report = run("policy_gradient")
     assert logged(report, "share_by_student") == [1.0] * 4
     known = torch.cat(differences)

@@ -149,7 +149,10 @@ def test_choices_of_the_authors_code_train_together(run, spec_dict, write_spec):
         "spans": {"name": "spacy_phrases", "params": {"words": "within_each_phrase"}},
         "importance": {"name": "entropy"},
         "pooling": {"name": "attention", "params": {"padding_rows": True}},
-        "terms": [{"name": name, "weight": 0.2, "params": {"weights": "equal"}} for name in ("dsa", "hid")],
+        "terms": [
+            {"name": "dsa", "weight": 0.2, "params": {"weights": "equal"}},
+            {"name": "hid", "weight": 0.2},
+        ],
     }
     changes = {"data": {**spec_dict["data"], **data}, "alignment": alignment, "evaluation": None}
     report = run(write_spec({**spec_dict, **changes}))

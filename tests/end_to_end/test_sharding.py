@@ -71,9 +71,11 @@ def test_shards_give_loss_gradient_and_export_of_one_process(case, spec_dict, wr
     losses, gradients, weights = one_step(warm_python, path, tmp_path / "alone", 1)
     assert "dsa" in losses
     shard_losses, shard_gradients, shard_weights = one_step(warm_python, path, tmp_path / "shards", 2)
-    assert shard_losses == pytest.approx(losses, rel=1e-5)
-    require_close(shard_gradients, gradients, 1e-5)
-    require_close(shard_weights, weights, 1e-5)
+    # In bf16 a product over half a batch is rounded at 2^-8 of its size, wherever it is computed.
+    tolerance = 2**-8 if training.get("precision") == "bf16" else 1e-5
+    assert shard_losses == pytest.approx(losses, rel=tolerance)
+    require_close(shard_gradients, gradients, tolerance)
+    require_close(shard_weights, weights, tolerance)
 
 
 def kill_at(checkpoint, processes, seconds=300):
