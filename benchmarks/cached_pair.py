@@ -94,10 +94,8 @@ class Pair:
         terms = [WeightedTerm(registry.create("alignment_terms", name), weight) for name, weight in TERMS.items()]
         alignment = Alignment(pairs, importance, terms, *shapes)
         widths = TeacherWidths(shapes[1].hidden_size, shapes[1].hidden_size, "float32")
-        self.run = RecordedRun(
-            widths, base_loss, (), pairs, alignment.terms, importance, layer_states_in_8_bits=is_8_bit
-        )
-        self.cache = TeacherCache(folder, self.run, [WantedRecords(texts.all, self.run.kinds())])
+        run = RecordedRun(widths, base_loss, (), pairs, alignment.terms, importance, layer_states_in_8_bits=is_8_bit)
+        self.cache = TeacherCache(folder, run, [WantedRecords(texts.all, run.kinds())])
         self._collator = Collator(texts.pad_token_id, texts.granularities)
         self._parameters = [*student.parameters(), *alignment.parameters()]
         self._optimizer = torch.optim.AdamW(self._parameters, lr=1e-6, fused=True)
@@ -131,7 +129,7 @@ class Pair:
     def collator(self, cached: bool) -> Collator:
         """The collator of a step; by the cache it reads what is on disk now."""
         self.cache.refresh()
-        return self._collator.with_teacher_records(self.cache.reader(self.run.kinds()) if cached else None)
+        return self._collator.with_teacher_records(self.cache.reader() if cached else None)
 
     def step(self, texts: Sequence[Example], collator: Collator, cached: bool) -> tuple[float, float]:
         """Take a step; gives the processor seconds of making its batch, and of all of it."""
@@ -162,7 +160,7 @@ class Pair:
     def sizes(self) -> tuple[int, int]:
         """Bytes of the records on disk, and those that the plan estimates."""
         on_disk = sum(path.stat().st_size for path in self.folder.rglob("*.arrow"))
-        return on_disk, cache_plan(self.folder, self.cache, 0, "float32", 0, ()).num_bytes
+        return on_disk, cache_plan(self.cache, 0, "float32", 0, ()).num_bytes
 
     def _loss(self, batch: Batch, cached: bool) -> Tensor:
         return contribution(self._distillers[cached](batch, PROGRESS), dict(batch.counts))

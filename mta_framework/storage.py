@@ -314,6 +314,11 @@ def _digest(source: pa.NativeFile) -> str:
     return hashlib.sha256(source.read_buffer()).hexdigest()
 
 
+def json_digest(value: Any) -> str:
+    """Compute the SHA-256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented standard JSON, complete or not at all."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

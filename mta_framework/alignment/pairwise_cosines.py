@@ -121,7 +121,7 @@ def _texts(spans_per_text: Sequence[int]) -> list[slice]:
 def _shares(weight_S: Tensor, texts: Sequence[slice], reduction: Reduction) -> Tensor:
     """Scale weights so that their products over pairs sum to 1 in each text, or to the number of texts over all.
 
-    Rows of texts without a pair stay as they are; they are not used.
+    Rows outside of ``texts``, those of texts without a pair, have no meaning; they are not used.
     """
     if not texts:
         return weight_S
@@ -143,7 +143,7 @@ def rows_of_texts(rows_S: Tensor, texts: Sequence[slice]) -> Tensor:
     """
     start_B1, end_B1 = np.array([(text.start, text.stop) for text in texts]).T[:, :, None]
     row_BN = start_B1 + np.arange((end_B1 - start_B1).max())
-    index_BN = to_device(np.where(row_BN < end_B1, row_BN, len(rows_S)), rows_S.device)
+    index_BN = _to_device(np.where(row_BN < end_B1, row_BN, len(rows_S)), rows_S.device)
     padded = torch.cat([rows_S, rows_S.new_zeros(1, *rows_S.shape[1:])])
     return padded.index_select(0, index_BN.flatten()).unflatten(0, row_BN.shape)
 
@@ -153,10 +153,10 @@ def _text_of_rows(texts: Sequence[slice], rows: int, device: torch.device) -> Te
     text_S = -1 - np.arange(rows)
     for position, text in enumerate(texts):
         text_S[text] = position
-    return to_device(text_S, device)
+    return _to_device(text_S, device)
 
 
-def to_device(values: NDArray[np.int64], device: torch.device) -> Tensor:
+def _to_device(values: NDArray[np.int64], device: torch.device) -> Tensor:
     """Copy indices to a device without waiting for it."""
     tensor = torch.from_numpy(values)
     source = tensor.pin_memory() if device.type == "cuda" else tensor

@@ -271,9 +271,9 @@ class Collator:
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         batch = collate(examples, self._pad_token_id, self._granularities, self._teacher_pad_token_id)
-        return (
-            batch if self._teacher_records is None else replace(batch, teacher_records=self._teacher_records(examples))
-        )
+        if self._teacher_records is None:
+            return batch
+        return replace(batch, teacher_records=self._teacher_records(examples))
 
     def with_teacher_records(self, teacher_records: TeacherRecords | None) -> Collator:
         """Make the same collator, with what is kept of the teacher."""

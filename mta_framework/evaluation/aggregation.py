@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mta_framework.evaluation.predictions import Prediction, digest
+from mta_framework.evaluation.predictions import Prediction
 from mta_framework.evaluation.report import ReportedEvaluation, ReportedMetric, ReportedSet, SampleResponses, Score
 from mta_framework.evaluation.statistics import PromptScores, interval
+from mta_framework.storage import json_digest
 from mta_framework.types import MeanKind
 
 SAMPLES = 3
@@ -92,7 +93,7 @@ def prompt_scores(metric: ReportedMetric, over_seeds: Sequence[Sequence[Predicti
 
 def rows_digest(predictions: Sequence[Prediction]) -> str:
     """A digest of questions and references: equal where two evaluations used the same rows, whatever the template."""
-    return digest([[row.question, list(row.references)] for row in predictions])
+    return json_digest([[row.question, list(row.references)] for row in predictions])
 
 
 def mean_over_prompts(scores: Sequence[float], weights: Sequence[float], kind: MeanKind) -> float:
@@ -132,7 +133,7 @@ def _unscored(label: str, over_seeds: Sequence[SetResult]) -> int:
 def _reported_set(over_seeds: Sequence[SetResult]) -> ReportedSet:
     one = over_seeds[0]
     finished = statistics.fmean(row.finished for row in over_seeds)
-    digests = rows_digest(one.predictions), digest([row.prompt for row in one.predictions])
+    digests = rows_digest(one.predictions), json_digest([row.prompt for row in one.predictions])
     return ReportedSet(one.model, one.set, len(one.predictions), one.cut, finished, *digests)
 
 

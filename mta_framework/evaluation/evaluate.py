@@ -15,7 +15,7 @@ from mta_framework.distributed import run_on_main
 from mta_framework.errors import InputError
 from mta_framework.evaluation.aggregation import Evaluation, SetResult
 from mta_framework.evaluation.likelihood import likelihoods
-from mta_framework.evaluation.predictions import Key, Prediction, digest, read_predictions, write_predictions
+from mta_framework.evaluation.predictions import Key, Prediction, read_predictions, write_predictions
 from mta_framework.evaluation.report import ReportedMetric
 from mta_framework.evaluation.response_journal import Journal, TextResponse
 from mta_framework.evaluation.responses import respond
@@ -27,6 +27,7 @@ from mta_framework.interfaces import Metric
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.section import EngineName
+from mta_framework.storage import json_digest
 from mta_framework.types import Generations, Likelihood
 
 if TYPE_CHECKING:
@@ -238,15 +239,15 @@ class _Task:
             name: settings[name] for name in settings if effect_of(RunSpec, f"evaluation.{name}") == "responses"
         }
         stop_ids = list(self.candidate.stop_ids)
-        made_from = digest([self.candidate.fingerprint, list(entry.prompts), ids, stop_ids, generation])
+        made_from = json_digest([self.candidate.fingerprint, list(entry.prompts), ids, stop_ids, generation])
         metrics = [
             [label, type(metric).__qualname__, metric_source(metric), metric.params.model_dump(mode="json")]
             for label, metric in self.metrics
         ]
         marks = [list(self.marks)] if self.marks else []
         texts = [list(texts) for texts in entry.references], [list(map(list, text)) for text in entry.measured]
-        scored_from = digest([*texts, list(entry.questions), metrics, *marks])
-        return {seed: Key(digest([made_from, seed]), scored_from) for seed in self.seeds}
+        scored_from = json_digest([*texts, list(entry.questions), metrics, *marks])
+        return {seed: Key(json_digest([made_from, seed]), scored_from) for seed in self.seeds}
 
     def _path(self, seed: int) -> Path:
         return self.folder / self.candidate.name / f"{self.entry.name}-seed{seed}.jsonl"

@@ -63,11 +63,6 @@ class Key:
     scores: str
 
 
-def digest(value: Any) -> str:
-    """SHA-256 of a value that JSON can represent."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
 def write_predictions(path: Path, predictions: Sequence[Prediction], key: Key) -> None:
     """Write the rows, then the key file that makes them valid."""
     rows = [dataclasses.asdict(prediction) for prediction in predictions]

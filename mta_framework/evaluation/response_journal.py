@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mta_framework.errors import writing_to
-from mta_framework.evaluation.predictions import digest
+from mta_framework.storage import json_digest
 
 _HINT = "every response so far is kept: make room, then resume"
 
@@ -64,7 +64,7 @@ class Journal:
 
         def add(key: ResponseKey, response: TextResponse) -> None:
             entry = {"key": key[0], "row": key[1], **asdict(response)}
-            line = json.dumps({**entry, "sha256": digest(entry)})
+            line = json.dumps({**entry, "sha256": json_digest(entry)})
             with writing_to(path, _HINT):
                 # The last line of an earlier attempt may have been cut off: this one starts on a new line.
                 file.write(b"\n" + line.encode())
@@ -93,7 +93,7 @@ def _entries(line: bytes) -> Iterator[tuple[ResponseKey, TextResponse]]:
     """The entry of a line; nothing where the line is empty, was cut off or edited."""
     try:
         entry: Any = json.loads(line)
-        if entry.pop("sha256") == digest(entry):
+        if entry.pop("sha256") == json_digest(entry):
             yield (entry["key"], entry["row"]), TextResponse(entry["text"], entry["finished"], entry["tokens"])
     except (ValueError, TypeError, KeyError, AttributeError):
         return

@@ -72,8 +72,9 @@ class TeacherLayer(StudentLayer, Protocol):
     A term declares what it reads (``AlignmentTerm.teacher_needs``); reading anything else stops the run. The index is
     free; ``hidden_BTD`` needs ``states``, ``span_token_UD`` needs ``span_tokens``, ``span_vector_SD`` needs
     ``span_vectors``, ``head`` and ``final_layers`` need ``head``. What is declared may be read at each key layer of the
-    term and, through ``KeyLayer.previous``, at those below it. Of a term that declares ``head`` and has a key layer
-    below a model's last, ``final_layers.norm`` is not None: other models are refused before training.
+    term, also through ``KeyLayer.previous``; at other key layers nothing of the teacher can be read. Of a term that
+    declares ``head`` and has a key layer below a model's last, ``final_layers.norm`` is not None: other models are
+    refused before training.
     """
 
     @property

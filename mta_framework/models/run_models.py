@@ -190,10 +190,14 @@ class RunModels:
         check_head(model, student_field(section))
         return model
 
+    def first_student(self) -> nn.Module:
+        """Load the student as ``student`` does, with the teacher only for as long as its blocks are copied."""
+        needs_teacher = self._spec.student.teacher_layers is not None
+        return self.student(self.teacher("student.teacher_layers") if needs_teacher else None)
+
     def initial_student(self) -> nn.Module:
         """Load the student before training, for evaluation: in the dtype of the forward pass, on the device."""
-        needs_teacher = self._spec.student.teacher_layers is not None
-        student = self.student(self.teacher("student.teacher_layers") if needs_teacher else None)
+        student = self.first_student()
         return student.eval().to(self._device, getattr(torch, DTYPE_OF_PRECISION[self._spec.training.precision]))
 
     def exported_student(self, folder: Path) -> nn.Module:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.spec.model_files import SAVED_TEACHER, is_saved_teacher
-from mta_framework.storage import MANIFEST, damaged_files
+from mta_framework.storage import MANIFEST, damaged_files, json_digest
 
 _LARGE_FILES = ".safetensors"
 _HINT = "Copy the folder again, or have it made again where the teacher's weights are: mta cache SPEC."
@@ -46,12 +43,7 @@ class SavedTeacher(BaseModel):
     @property
     def digest(self) -> str:
         """The digest of ``identity``."""
-        return identity_digest(self.identity)
-
-
-def identity_digest(identity: Mapping[str, Any]) -> str:
-    """Compute the SHA-256 of a document, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return json_digest(self.identity)
 
 
 def read_saved_teacher(folder: Path, where: str, contents: bool = False) -> SavedTeacher:

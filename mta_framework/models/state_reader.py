@@ -12,7 +12,9 @@ from mta_framework.models.attention_masks import padded_on_the_right
 from mta_framework.models.decoder import blocks_of, decoder_of, head_of, outer_modules_of, shape_of
 from mta_framework.types import FinalLayers, States
 
-__all__ = ["StateReader", "has_final_norm", "shape_of"]
+__all__ = ["StateReader", "final_layers_of", "shape_of"]
+
+_PROBE_LENGTH = 4
 
 
 class StateReader:
@@ -110,21 +112,28 @@ class StateReader:
 
 
 @torch.no_grad()
-def has_final_norm(model: nn.Module) -> bool:
-    """Run a model on two tokens to see whether the norm between its last decoder block and its head is detected.
+def final_layers_of(model: nn.Module) -> FinalLayers:
+    """Run a model on a few tokens to see which modules stand between its last decoder block and its head.
 
     Args:
         model: As for ``StateReader``, with weights, on any device; its mode is left unchanged.
+
+    Returns:
+        The modules; the norm is None where the model has none or its blocks cannot be told apart.
     """
     was_training = model.training
-    reader = StateReader(model.eval(), {shape_of(model).num_layers})
     try:
-        input_ids_BT = torch.zeros(1, 2, dtype=torch.int64, device=head_of(model).weight_VD.device)
-        final = reader.read(input_ids_BT, torch.ones_like(input_ids_BT)).final_layers
+        reader = StateReader(model.eval(), {shape_of(model).num_layers})
+    except ValueError:  # its blocks cannot be told apart, so that only final states are read
+        reader = StateReader(model)
+    try:
+        input_ids_BT = torch.arange(_PROBE_LENGTH, device=head_of(model).weight_VD.device)[None]
+        final_layers = reader.read(input_ids_BT, torch.ones_like(input_ids_BT)).final_layers
     finally:
         reader.close()
         model.train(was_training)
-    return final is not None and final.norm is not None
+    assert final_layers is not None
+    return final_layers
 
 
 def _norm_between(

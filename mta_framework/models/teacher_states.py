@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from mta_framework.models.sharding import reshard, shard_module
-from mta_framework.models.state_reader import StateReader, has_final_norm
+from mta_framework.models.state_reader import StateReader, final_layers_of
 from mta_framework.types import Batch, FinalLayers, Head, States
 
 
@@ -62,9 +62,10 @@ class Teacher:
             reader.close()
         self._readers, self._model = {}, None
 
-    def has_final_norm(self) -> bool:
-        """Whether its final norm is detected; without records the model is run on two tokens."""
-        return has_final_norm(self.model) if self._load_parts is None else self._parts[1].norm is not None
+    @property
+    def final_layers(self) -> FinalLayers:
+        """The modules before its head; without records the model is run on a few tokens."""
+        return final_layers_of(self.model) if self._load_parts is None else self._parts[1]
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Shard the live model over the processes and move it to their devices; all must ask for states together.

@@ -25,7 +25,7 @@ from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.interfaces import AlignmentTerm, BaseLoss, LayerMapper, MeasuringLayerMapper
 from mta_framework.models.run_models import RunModels
-from mta_framework.models.state_reader import has_final_norm, shape_of
+from mta_framework.models.state_reader import final_layers_of, shape_of
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.validation_answers import max_new_tokens, validation_answers
@@ -101,13 +101,10 @@ def require_final_norms(aligner: Alignment, teacher_depth: int, student: nn.Modu
         if "head" not in placed.term.teacher_needs(True):
             continue
         depths = {"student": shape_of(student).num_layers, "teacher": teacher_depth}
-        checks: dict[str, Callable[[], bool]] = {
-            "student": partial(has_final_norm, student),
-            "teacher": teacher.has_final_norm,
-        }
-        for name, is_known in checks.items():
+        final_layers = {"student": lambda: final_layers_of(student), "teacher": lambda: teacher.final_layers}
+        for name, read in final_layers.items():
             depth = depths[name]
-            if any(getattr(pair, name) < depth for pair in placed.key_layers) and not is_known():
+            if any(getattr(pair, name) < depth for pair in placed.key_layers) and read().norm is None:
                 problem = f"applies the {name}'s head below its last layer, and no final norm is detected in this model"
                 expected = f"key layers of which those of this term are the last of the {name} (layer {depth})"
                 hint = "Choose such layers in alignment.layers, or leave the term out."

@@ -23,7 +23,7 @@ from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import measured_texts
 from mta_framework.spec.model_files import is_saved_teacher
-from mta_framework.teacher_cache.cache_plan import RECORD_OVERHEAD, CachePlan, cache_plan
+from mta_framework.teacher_cache.cache_plan import CachePlan, cache_plan
 from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords, filling_lock
 from mta_framework.teacher_cache.kept_similarity import kept_similarity
 from mta_framework.teacher_cache.kinds import ITEM_BYTES, RecordedRun, TeacherWidths
@@ -113,8 +113,7 @@ class RunCache:
         """Folder of the teacher in the cache."""
         if self._given is not None and (self._given / RECORDS).is_dir():
             return self._given
-        made = self._bound.spec.teacher_cache.glob(f"*-{self._identity.digest[:16]}")  # under another name of the model
-        return next(made, self._bound.spec.teacher_cache / self._identity.folder_name)
+        return self._identity.folder_in(self._bound.spec.teacher_cache)
 
     def make_teacher(self) -> Teacher:
         """Make the teacher: it answers from the cache, and its model is loaded for texts alone that are not there."""
@@ -134,13 +133,21 @@ class RunCache:
         with filling_lock(self.folder):
             return kept_similarity(self.folder, [student, sorted(mapper.granularities)], texts, compare)
 
-    def fill(self, teacher: Teacher, aligner: Alignment | None, pairs: Sequence[LayerPair], collator: Collator) -> int:
+    def opened(self, aligner: Alignment | None, pairs: Sequence[LayerPair]) -> TeacherCache:
+        """Open what the run reads of the cache; nothing is made.
+
+        Args:
+            aligner: The alignment; None without one.
+            pairs: Key layers of the alignment.
+        """
+        return self._opened_at(self.folder, aligner, pairs)
+
+    def fill(self, cache: TeacherCache, teacher: Teacher, collator: Collator) -> int:
         """Make what the run reads and the cache lacks.
 
         Args:
-            teacher: The teacher; its model is loaded if anything is missing, and given back.
-            aligner: The alignment; None without one.
-            pairs: Key layers of the alignment.
+            cache: What ``opened`` returned.
+            teacher: The teacher; its model is loaded if anything is missing.
             collator: Makes batches without records.
 
         Returns:
@@ -149,14 +156,13 @@ class RunCache:
         Raises:
             RunError: The teacher's weights are needed and not there, or the cache cannot be written to.
         """
-        cache = self._opened(aligner, pairs)
         with filling_lock(self.folder):
             missing = run_on_main(lambda: cache.missing(verify=True))
             if missing and self._given is not None:
                 problem = f"lacks {len(missing):,} texts of this run, and {self._given} holds no weights to make them"
                 raise RunError(f"teacher cache: {self.folder} {problem}. Run mta cache SPEC where the teacher is.")
             if missing and processes().is_main_process:
-                size = sum(kind.num_bytes(text) + RECORD_OVERHEAD for text, kinds in missing for kind in kinds)
+                size = sum(kind.num_bytes(text) for text, kinds in missing for kind in kinds)
                 print(f"Teacher cache: {len(missing):,} texts, {size / 2**20:,.0f} MiB, to {self.folder}")
             cache.fill(missing, teacher, collator)
             if self._given is None and processes().is_main_process and not is_intact(self.folder):
@@ -165,34 +171,17 @@ class RunCache:
         processes().wait_for_everyone()
         return len(missing)
 
-    def collators(
-        self, aligner: Alignment | None, pairs: Sequence[LayerPair], collator: Collator
-    ) -> tuple[Collator, Collator]:
-        """Make the collator whose batches have records, and one for the report, whose have span vectors too."""
-        cache, run = self._opened(aligner, pairs), self._recorded(aligner, pairs)
-        cache.refresh()
-        kinds = run.kinds()
-        of_report = tuple(dict.fromkeys([*kinds, *run.reported_kinds()]))
-        return (
-            collator.with_teacher_records(cache.reader(kinds)),
-            collator.with_teacher_records(cache.reader(of_report)),
-        )
-
     def plan(self, aligner: Alignment | None, pairs: Sequence[LayerPair]) -> CachePlan:
         """Plan what ``fill`` would make; nothing is read but the keys of what is there."""
-        summary, run, policy = self._run_models.teacher_summary, self._recorded(aligner, pairs), self._bound.base_loss
+        summary = self._run_models.teacher_summary
         assert summary is not None
         known = self._section.run is None or "teacher.run" in self._known
-        folder = self.folder if known else self._bound.spec.teacher_cache
-        cache = TeacherCache(folder, run, wanted_records(self._bound, self._inputs, run))
-        head = summary.config.get_text_config(decoder=True).vocab_size * run.widths.final
-        head_bytes = head * ITEM_BYTES[run.widths.dtype]
-        needed_for = live_teacher_uses(self._bound, policy.batch_policy())
-        return cache_plan(folder, cache, summary.parameters, run.widths.dtype, head_bytes, needed_for)
+        cache = self._opened_at(self.folder if known else self._bound.spec.teacher_cache, aligner, pairs)
+        widths = cache.run.widths
+        head = summary.config.get_text_config(decoder=True).vocab_size * widths.final
+        head_bytes = head * ITEM_BYTES[widths.dtype]
+        return cache_plan(cache, summary.parameters, widths.dtype, head_bytes, live_teacher_uses(self._bound))
 
-    def _recorded(self, aligner: Alignment | None, pairs: Sequence[LayerPair]) -> RecordedRun:
-        return recorded_run(self._bound, self._inputs, self._run_models, aligner, pairs)
-
-    def _opened(self, aligner: Alignment | None, pairs: Sequence[LayerPair]) -> TeacherCache:
-        run = self._recorded(aligner, pairs)
-        return TeacherCache(self.folder, run, wanted_records(self._bound, self._inputs, run))
+    def _opened_at(self, folder: Path, aligner: Alignment | None, pairs: Sequence[LayerPair]) -> TeacherCache:
+        run = recorded_run(self._bound, self._inputs, self._run_models, aligner, pairs)
+        return TeacherCache(folder, run, wanted_records(self._bound, self._inputs, run))

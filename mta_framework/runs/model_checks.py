@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from transformers import PreTrainedConfig
 
@@ -14,12 +13,12 @@ from mta_framework.evaluation.report import listed_keys
 from mta_framework.evaluation.scoring import label_metrics
 from mta_framework.generation.engines import engine_fault
 from mta_framework.generation.limits import max_positions, room_fault
-from mta_framework.interfaces import BatchPolicy, MeasuringLayerMapper, Metric
+from mta_framework.interfaces import MeasuringLayerMapper, Metric
 from mta_framework.models.machine_memory import memory_fault
 from mta_framework.models.run_models import RunModels
+from mta_framework.models.saved_teacher import require_weights
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.spec.evaluation import ScoringSection
-from mta_framework.spec.model_files import is_saved_teacher
 from mta_framework.spec.run import RunSpec
 
 _log = logging.getLogger(__name__)
@@ -36,16 +35,15 @@ def length_faults(spec: RunSpec, run_models: RunModels) -> list[Fault]:
     return faults
 
 
-def live_teacher_uses(bound: BoundRun, policy: BatchPolicy | None, similarity: bool = True) -> tuple[str, ...]:
+def live_teacher_uses(bound: BoundRun, similarity: bool = True) -> tuple[str, ...]:
     """What the live teacher is loaded for though all texts of the data are in the cache, as noun phrases.
 
     Args:
         bound: The run.
-        policy: Batch policy of its base loss.
         similarity: Whether the similarity of layers is listed, which may be kept, too.
     """
     uses = []
-    if policy is not None:
+    if bound.base_loss.batch_policy() is not None:
         uses.append("responses that are written during training")
     if similarity and isinstance(bound.layers, MeasuringLayerMapper):
         uses.append("the similarity of layers, unless it is kept")
@@ -56,16 +54,16 @@ def live_teacher_uses(bound: BoundRun, policy: BatchPolicy | None, similarity: b
     return tuple(uses)
 
 
-def weight_faults(bound: BoundRun) -> Iterator[Fault]:
-    """Yield a fault for each thing that needs the teacher's weights, where ``teacher.path`` holds none."""
-    section = bound.spec.teacher
-    if section is None or section.path is None or not is_saved_teacher(Path(section.path)):
-        return
-    uses = live_teacher_uses(bound, bound.base_loss.batch_policy(), similarity=False)
-    for use in [*uses, *(["every step, without teacher.cache"] if section.cache is None else [])]:
-        problem = f"holds no weights, which are needed for {use} (got {section.path})"
-        expected = "a folder with the teacher's weights"
-        yield Fault("teacher.path", problem, expected, "Give the model itself, or change what needs it.")
+def weight_faults(bound: BoundRun) -> list[Fault]:
+    """A fault for each thing that needs the teacher's weights, where ``teacher.path`` holds none."""
+    section, faults = bound.spec.teacher, list[Fault]()
+    if section is None:
+        return faults
+    uses = live_teacher_uses(bound, similarity=False)
+    for use in (*uses, *(("every step, without teacher.cache",) if section.cache is None else ())):
+        with collect_faults(faults):
+            require_weights(section.path, "teacher.path", use)
+    return faults
 
 
 def gpu_faults(spec: RunSpec) -> Iterator[Fault]:

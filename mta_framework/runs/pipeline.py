@@ -197,7 +197,7 @@ def _train(
     cache = _cache(bound, inputs, run_models, known)
     teacher = cache.make_teacher() if cache else Teacher(load) if spec.teacher else None
     if cache or teacher is None:
-        student = run_models.student(run_models.teacher() if spec.student.teacher_layers else None)
+        student = run_models.first_student()
     else:
         student = run_models.student(cast(PreTrainedModel, teacher.model))
     writers = student, teacher
@@ -209,9 +209,10 @@ def _train(
     pairs = _key_layers(bound, inputs, run_models, cache, student, teacher)
     aligner, report_collator = alignment(bound, run_models, pairs), data.collator
     if cache and teacher is not None:
-        cache.fill(teacher, aligner, pairs, data.collator)
-        collator, report_collator = cache.collators(aligner, pairs, data.collator)
-        data = replace(data, collator=collator)
+        kept = cache.opened(aligner, pairs)
+        cache.fill(kept, teacher, data.collator)
+        report_collator = data.collator.with_teacher_records(kept.reader(for_report=True))
+        data = replace(data, collator=data.collator.with_teacher_records(kept.reader()))
         if not (data.policy and "teacher" in data.policy.RESPONDERS):
             teacher.release()
     if aligner is not None and teacher is not None and run_models.teacher_summary is not None:
@@ -247,7 +248,7 @@ def make_cache(bound: BoundRun) -> tuple[Path, int]:
         Folder of the teacher in the cache, and the number of texts that the teacher was run on.
 
     Raises:
-        InputError: Data, models or the run folder do not fit the spec.
+        InputError: Data or models do not fit the spec.
         RunError: The cache cannot be made; what was made by then is kept.
     """
     inputs = prepare_run(bound)
@@ -257,11 +258,11 @@ def make_cache(bound: BoundRun) -> tuple[Path, int]:
     assert cache is not None
     teacher, pairs = cache.make_teacher(), inputs.pairs
     if isinstance(bound.layers, MeasuringLayerMapper):
-        student = run_models.student(run_models.teacher() if bound.spec.student.teacher_layers else None)
+        student = run_models.first_student()
         measure = _measurement(bound.layers, bound, inputs, run_models, cache, student, teacher)
         pairs = chosen_layers(bound.layers, run_models, measure)
     aligner = alignment(bound, run_models, pairs)
-    return cache.folder, cache.fill(teacher, aligner, pairs, collator_of(bound, run_models))
+    return cache.folder, cache.fill(cache.opened(aligner, pairs), teacher, collator_of(bound, run_models))
 
 
 def _cache(bound: BoundRun, inputs: RunInputs, run_models: RunModels, known: Mapping[str, Content]) -> RunCache | None:

@@ -13,9 +13,6 @@ from mta_framework.distributed import processes
 from mta_framework.teacher_cache.filling import TeacherCache
 from mta_framework.teacher_cache.kinds import RecordKind
 
-RECORD_OVERHEAD = 32 + 8 + 4
-"""Bytes of a record on disk besides its values: key, offset and checksum."""
-
 _PROBE_WIDTH, _PROBE_SECONDS = 1024, 0.1
 
 
@@ -50,12 +47,11 @@ class CachePlan:
 
 
 def cache_plan(
-    folder: Path, cache: TeacherCache, parameters: int, dtype: str, head_bytes: int, needed_for: Sequence[str]
+    cache: TeacherCache, parameters: int, dtype: str, head_bytes: int, needed_for: Sequence[str]
 ) -> CachePlan:
     """Plan the filling of a cache.
 
     Args:
-        folder: Folder of the teacher.
         cache: The cache of a run.
         parameters: Number of parameters of the teacher.
         dtype: Dtype of the teacher.
@@ -67,14 +63,13 @@ def cache_plan(
     absent = dict.fromkeys(cache.wanted, 0)
     for text, kinds in missing:
         for kind in kinds:
-            absent[kind] += kind.num_bytes(text) + RECORD_OVERHEAD
+            absent[kind] += kind.num_bytes(text)
     sizes = tuple(
-        (kind, sum(kind.num_bytes(text) + RECORD_OVERHEAD for text in texts), absent[kind])
-        for kind, texts in cache.wanted.items()
+        (kind, sum(kind.num_bytes(text) for text in texts), absent[kind]) for kind, texts in cache.wanted.items()
     )
     seconds = 2 * parameters * tokens / _product_rate(dtype) if missing else 0.0
     texts = len({(text.teacher or text).input_ids.tobytes() for texts in cache.wanted.values() for text in texts})
-    return CachePlan(folder, texts, len(missing), tokens, sizes, head_bytes, seconds, tuple(needed_for))
+    return CachePlan(cache.folder, texts, len(missing), tokens, sizes, head_bytes, seconds, tuple(needed_for))
 
 
 @torch.inference_mode()

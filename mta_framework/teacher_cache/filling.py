@@ -77,13 +77,19 @@ class TeacherCache:
 
     def __init__(self, folder: Path, run: RecordedRun, wanted: Sequence[WantedRecords]):
         self.folder = folder
+        self.run = run
         self._recorder = Recorder(run)
         self._wanted = wanted
         kinds = dict.fromkeys(kind for part in wanted for kind in part.kinds)
         self._stores = {kind: RecordStore(folder, kind) for kind in kinds}
 
-    def reader(self, kinds: Sequence[RecordKind]) -> RecordReader:
-        """Make the reader of some kinds of records."""
+    def reader(self, for_report: bool = False) -> RecordReader:
+        """Make the reader of a batch's records.
+
+        Args:
+            for_report: Whether span vectors are read, too, which are kept of the texts of the report alone.
+        """
+        kinds = [*self.run.kinds(), *(self.run.reported_kinds() if for_report else ())]
         return RecordReader({kind: self._stores[kind] for kind in kinds})
 
     def refresh(self) -> None:

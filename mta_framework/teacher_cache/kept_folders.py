@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import time
@@ -18,12 +16,18 @@ from pydantic import ValidationError
 
 from mta_framework.models.saved_teacher import SavedTeacher
 from mta_framework.spec.model_files import SAVED_TEACHER
-from mta_framework.storage import ABANDONED_SECONDS, damaged_files, file_digest, leftovers, read_json, shard_files
+from mta_framework.storage import (
+    ABANDONED_SECONDS,
+    damaged_files,
+    file_digest,
+    json_digest,
+    leftovers,
+    read_json,
+    shard_files,
+)
 from mta_framework.teacher_cache.kept_similarity import LAYERS, read_similarity
 from mta_framework.teacher_cache.record_labels import record_label
-from mta_framework.teacher_cache.store import KIND, LOCK, RECORDS, map_shard
-
-_DIGEST_LENGTH = 16
+from mta_framework.teacher_cache.store import DIGEST_LENGTH, KIND, LOCK, RECORDS, map_shard
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ def damaged_paths(cache: Path) -> Iterator[tuple[Path, str]]:
                 yield file, "has another content than was written"
         for records in _record_folders(folder):
             yield from _damaged_records(records)
-    for path in [*cache.glob(".*.partial"), *cache.glob("*/.*.part")]:
+    abandoned = [*cache.rglob(".*.partial"), *cache.glob("*/.*.part"), *cache.glob(f"*/{LAYERS}/.*.part")]
+    for path in abandoned:
         if time.time() - _changed(path) > ABANDONED_SECONDS:
             yield path, "was left by a process that was killed"
 
@@ -165,7 +170,7 @@ def _label(folder: Path) -> str:
 
 
 def _damaged_records(folder: Path) -> Iterator[tuple[Path, str]]:
-    if _description_digest(folder / KIND) != folder.name[-_DIGEST_LENGTH:]:
+    if _description_digest(folder / KIND) != folder.name[-DIGEST_LENGTH:]:
         yield folder / KIND, "does not describe the records beside it"
     for path in shard_files(folder):
         try:
@@ -181,7 +186,7 @@ def _damaged_records(folder: Path) -> Iterator[tuple[Path, str]]:
 
 def _description_digest(file: Path) -> str | None:
     with suppress(OSError, ValueError, RecursionError):
-        return hashlib.sha256(json.dumps(read_json(file), sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]
+        return json_digest(read_json(file))[:DIGEST_LENGTH]
     return None
 
 

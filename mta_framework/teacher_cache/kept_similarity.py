@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from mta_framework.errors import writing_to
-from mta_framework.storage import read_json, write_json
+from mta_framework.storage import json_digest, read_json, write_json
 from mta_framework.types import Example, LayerSimilarity
 
 _log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ def kept_similarity(
     Raises:
         RunError: The folder cannot be written to.
     """
-    digest = hashlib.sha256(json.dumps(models, sort_keys=True).encode())
+    digest = hashlib.sha256(json_digest(models).encode())
     for text in texts:
         for side in (text, text.teacher or text):
             for array in (side.input_ids, *(side.spans[name] for name in sorted(side.spans))):
@@ -53,7 +52,7 @@ def kept_similarity(
     similarity = compare()
     with writing_to(file.parent, "make room, or set teacher.cache"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"similarity": asdict(similarity), "sha256": _digest(asdict(similarity))})
+        write_json(file, {"similarity": asdict(similarity), "sha256": json_digest(asdict(similarity))})
     return similarity
 
 
@@ -65,10 +64,6 @@ def read_similarity(file: Path) -> LayerSimilarity | None:
     """
     with suppress(ValueError, KeyError, TypeError, OSError):
         document = read_json(file)
-        if document["sha256"] == _digest(document["similarity"]):
+        if document["sha256"] == json_digest(document["similarity"]):
             return _SIMILARITY.validate_python(document["similarity"])
     return None
-
-
-def _digest(similarity: Any) -> str:
-    return hashlib.sha256(json.dumps(similarity, sort_keys=True).encode()).hexdigest()

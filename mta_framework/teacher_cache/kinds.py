@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,9 @@ from numpy.typing import NDArray
 from mta_framework.alignment.objective import PlacedTerm
 from mta_framework.alignment.recorded_layer import weight_slot
 from mta_framework.interfaces import BaseLoss, ImportanceEstimator, TeacherNeed
+from mta_framework.storage import json_digest
 from mta_framework.teacher_cache.record_labels import record_label
+from mta_framework.teacher_cache.store import DIGEST_LENGTH, RECORD_OVERHEAD
 from mta_framework.types import Example, LayerPair, RecordedQuantity, RecordSlot
 
 VERSION = 1
@@ -68,7 +69,7 @@ class RecordKind:
     @property
     def folder_name(self) -> str:
         """Name of the folder of its records, which ends with a digest of ``description``."""
-        digest = hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
+        digest = json_digest(self.description)[:DIGEST_LENGTH]
         layer = f"layer-{self.slot.layer}" if self.slot.layer else ""
         return "-".join(part for part in (self.slot.quantity, layer, self.slot.granularity, digest) if part)
 
@@ -92,8 +93,8 @@ class RecordKind:
         return _num_rows(self.slot.quantity, text.teacher or text, self.slot.granularity)
 
     def num_bytes(self, text: Example) -> int:
-        """Bytes of a text's record, without key and checksum."""
-        return self.num_rows(text) * self.row_bytes
+        """Bytes of a text's record on disk, with its key and checksum."""
+        return self.num_rows(text) * self.row_bytes + RECORD_OVERHEAD
 
 
 def supervised_positions(tokens: Example) -> NDArray[np.int64]:

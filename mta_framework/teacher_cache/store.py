@@ -27,7 +27,13 @@ KIND = "kind.json"
 LOCK = "filling.lock"
 """File in the folder of a teacher that a run which fills it locks."""
 
+DIGEST_LENGTH = 16
+"""Letters of the digest with which the name of a folder ends."""
+
 _KEY_BYTES = 32
+RECORD_OVERHEAD = _KEY_BYTES + 8 + 4
+"""Bytes of a record on disk besides its values: key, offset and checksum."""
+
 _SCHEMA = pa.schema({"key": pa.binary(_KEY_BYTES), "data": pa.large_binary(), "crc": pa.uint32()})
 _SETTING = "teacher.cache"
 _MISMATCH = "a record does not fit its checksum"

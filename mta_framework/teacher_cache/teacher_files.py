@@ -22,7 +22,7 @@ from mta_framework.models.decoder import base_of, head_of, shape_of
 from mta_framework.models.model_summary import without_weights
 from mta_framework.models.saved_teacher import SavedTeacher, read_saved_teacher
 from mta_framework.models.sources import ModelSource
-from mta_framework.models.state_reader import StateReader
+from mta_framework.models.state_reader import final_layers_of
 from mta_framework.spec.model_files import GENERATION_CONFIG, SAVED_TEACHER
 from mta_framework.storage import MANIFEST, bring_to_disk, inner_files, write_json, write_manifest
 from mta_framework.teacher_cache.teacher_identity import TeacherIdentity
@@ -32,7 +32,6 @@ _log = logging.getLogger(__name__)
 
 HEAD = "head.safetensors"
 TAIL = "tail.safetensors"
-_PROBE_LENGTH = 4
 _PACKAGES = ("mta-framework", "torch", "transformers")
 
 
@@ -109,7 +108,7 @@ def _faults(folder: Path) -> Sequence[Fault]:
 
 
 def _write(folder: Path, identity: TeacherIdentity, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    head, tail = head_of(model, "teacher"), _final_layers(model)
+    head, tail = head_of(model, "teacher"), final_layers_of(model)
     modules = {"norm": tail.norm, "projection": tail.projection}
     names = {role: _name_of(model, module) for role, module in modules.items()}
     weights = {"weight": head.weight_VD} | ({} if head.bias_V is None else {"bias": head.bias_V})
@@ -142,22 +141,6 @@ def _write(folder: Path, identity: TeacherIdentity, model: PreTrainedModel, toke
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-
-
-@torch.no_grad()
-def _final_layers(model: nn.Module) -> FinalLayers:
-    """The modules between the last block and the head, which a pass over a few tokens shows."""
-    try:
-        reader = StateReader(model, {shape_of(model).num_layers})
-    except ValueError:  # its blocks cannot be told apart, so that only final states are read
-        reader = StateReader(model)
-    try:
-        tokens = torch.arange(_PROBE_LENGTH, device=next(model.parameters()).device)[None]
-        tail = reader.read(tokens, torch.ones_like(tokens)).final_layers
-    finally:
-        reader.close()
-    assert tail is not None
-    return tail
 
 
 def _name_of(model: nn.Module, module: object) -> str | None:

@@ -10,9 +10,11 @@ from typing import Any
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.models.fingerprint import Content
-from mta_framework.models.saved_teacher import identity_digest, read_saved_teacher
+from mta_framework.models.saved_teacher import read_saved_teacher
 from mta_framework.spec.model_files import is_saved_teacher
 from mta_framework.spec.teacher import TeacherSection
+from mta_framework.storage import json_digest
+from mta_framework.teacher_cache.store import DIGEST_LENGTH
 
 FORMAT = 1
 """Version of the cache: increased when the same teacher would give other records than before."""
@@ -37,13 +39,21 @@ class TeacherIdentity:
     @property
     def digest(self) -> str:
         """The digest of ``content``."""
-        return identity_digest(self.content)
+        return json_digest(self.content)
 
     @property
     def folder_name(self) -> str:
         """Name of the teacher's folder in a cache."""
         words = re.sub(r"[^A-Za-z0-9._]+", "-", self.name.rpartition("/")[2]).strip("-.")[:_NAME_LENGTH]
-        return f"{words or 'teacher'}-{self.digest[:16]}"
+        return f"{words or 'teacher'}-{self.digest[:DIGEST_LENGTH]}"
+
+    def folder_in(self, cache: Path) -> Path:
+        """The teacher's folder in a cache: the one that is there, under whatever name of the model, or a new one.
+
+        Args:
+            cache: Folder of the cache.
+        """
+        return next(cache.glob(f"*-{self.digest[:DIGEST_LENGTH]}"), cache / self.folder_name)
 
 
 def teacher_identity(section: TeacherSection, contents: Mapping[str, Content], dtype: str) -> TeacherIdentity:

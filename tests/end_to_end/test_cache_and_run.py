@@ -56,5 +56,5 @@ def test_what_needs_weights_is_refused_at_once_where_the_teacher_has_none(bound,
     with pytest.raises(InputError, match=r"needed for every step, without teacher\.cache"):
         pipeline.plan(bound(teacher, None, name="live"))
     evaluation = {**spec_dict["evaluation"], "models": ["student", "teacher"]}
-    with pytest.raises(InputError, match=r"teacher\.path: holds no weights, which are needed for its own evaluation"):
+    with pytest.raises(InputError, match=r"teacher\.path: has no weights, which are needed for its own evaluation"):
         pipeline.plan(bound(teacher, {}, name="evaluated", evaluation=evaluation))

@@ -80,6 +80,17 @@ def test_a_layer_knows_the_one_of_its_granularity_below_it_whatever_the_order_of
     assert [layer.previous and layer.previous.pair.student for layer in term.layers] == [1, None]
 
 
+def test_of_a_key_layer_at_which_a_term_is_not_computed_nothing_of_the_teacher_is_read(make_batch):
+    def read(layer):
+        return layer.previous and layer.previous.teacher.span_vector_SD
+
+    computed(Reader(read, ["span_vectors"]), make_batch)
+    with pytest.raises(
+        RunError, match=r"must declare 'span_vectors' to read span_vector_SD of the teacher \(got nothin"
+    ):
+        computed(Reader(read, ["span_vectors"], [LayerPair(2, 3, "words")]), make_batch)
+
+
 def test_changes_at_the_lowest_layer_are_refused(make_batch):
     with pytest.raises(RunError, match="does not exist at the lowest key layer"):
         computed(Reader(lambda layer: layer.teacher.change_geometry, ["change_geometry"]), make_batch)

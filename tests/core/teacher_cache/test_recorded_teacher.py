@@ -128,7 +128,7 @@ def require_equal(case, rtol=1e-6, gradient=1e-5):
     assert len(missing) == len(case.texts)
     case.cache.fill(missing, Teacher.of(case.live), case.collator)
     assert not case.cache.missing(verify=True)
-    reading = case.collator.with_teacher_records(case.cache.reader(case.run.kinds()))
+    reading = case.collator.with_teacher_records(case.cache.reader())
     kept = case.outcome(case.kept_teacher(), reading)
     for (name, expected), (_, value) in zip(live[0], kept[0], strict=True):
         assert value == pytest.approx(expected, rel=rtol, abs=rtol), name
@@ -177,7 +177,7 @@ def test_states_that_are_kept_are_those_of_the_live_teacher_bit_by_bit(dtype, tm
     case.cache.fill(case.cache.missing(verify=False), Teacher.of(case.live), case.collator)
     longest_first = sorted(case.texts, key=lambda text: -len(text.input_ids))  # the order in which they are recorded
     states = Teacher.of(case.live).states(case.collator(longest_first), range(1, 7))
-    records = case.cache.reader(case.run.kinds())(longest_first)
+    records = case.cache.reader()(longest_first)
     quantities = {slot.quantity for slot in records}
     assert quantities == {"final_states", "attended_states", "span_token_states", "token_weights"}
     for slot, kept in records.items():
@@ -233,6 +233,6 @@ def test_a_filling_that_was_interrupted_ends_in_the_bits_of_a_straight_one(batch
         stopped = Case(tmp_path / "stopped", "kl", [("dsa",), ("hid",)])
     filled(stopped)
     assert not stopped.cache.missing(verify=True)
-    kept, expected = (case.cache.reader(case.run.kinds())(case.texts) for case in (stopped, straight))
+    kept, expected = (case.cache.reader()(case.texts) for case in (stopped, straight))
     assert kept.keys() == expected.keys()
     assert all(torch.equal(tensor, expected[slot]) for slot, tensor in kept.items())
