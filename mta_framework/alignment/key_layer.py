@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from mta_framework.alignment.importance import CheckedImportance, TokenWeights, span_vectors, span_weights, upcast
-from mta_framework.alignment.pairwise_cosines import VectorGeometry, directions
+from mta_framework.alignment.importance import CheckedImportance, TokenWeights
+from mta_framework.alignment.model_layer import LiveTeacherLayer, ModelLayer, Weights
 from mta_framework.alignment.recorded_layer import RecordedTeacherLayer, RecordedTokenWeights
 from mta_framework.errors import RunError
 from mta_framework.interfaces import TeacherLayer, TeacherNeed
-from mta_framework.types import Batch, FinalLayers, Head, LayerPair, SpanIndex, States
+from mta_framework.types import Batch, LayerPair, States
 
 SharedVocabulary = tuple[Tensor, Tensor]
 """Ids of the tokens that two vocabularies have, int64: the student's and, in the same order, the teacher's."""
@@ -35,111 +34,10 @@ _NEED_OF: dict[str, TeacherNeed | None] = {
 """Attribute of ``TeacherLayer`` -> what a term has to declare before it reads it; None: nothing."""
 
 
-class ModelLayer:
-    """One model's side of a key layer; implements ``StudentLayer``.
-
-    Args:
-        states: States of the model.
-        layer: 1-based layer of the model.
-        index: Spans in the model's tokens.
-        pooling: Token weights that pool the model's states to span vectors.
-    """
-
-    def __init__(self, states: States, layer: int, index: SpanIndex, pooling: TokenWeights | RecordedTokenWeights):
-        self.index = index
-        self._states = states
-        self._layer = layer
-        self._pooling = pooling
-
-    @property
-    def hidden_BTD(self) -> Tensor:
-        """Hidden states of all tokens."""
-        return self._states.layers[self._layer]
-
-    @cached_property
-    def span_token_UD(self) -> Tensor:
-        """States of the distinct tokens of spans."""
-        return upcast(self.hidden_BTD.flatten(0, 1).index_select(0, self.index.token_U))
-
-    @cached_property
-    def span_vector_SD(self) -> Tensor:
-        """Span vectors, pooled by token weights."""
-        return span_vectors(self.hidden_BTD, self._pooling.at(self._layer, self.index), self.index)
-
-    @property
-    def head(self) -> Head:
-        """Head of the model."""
-        return self._states.head
-
-    @property
-    def final_layers(self) -> FinalLayers:
-        """Modules before the head."""
-        assert self._states.final_layers is not None
-        return self._states.final_layers
-
-
-class LiveTeacherLayer(ModelLayer):
-    """The teacher's side of a key layer, by the states of a teacher that was just run; implements ``TeacherLayer``.
-
-    Args:
-        states: States of the teacher; no gradient. They may be inference tensors.
-        layer: 1-based layer of the teacher.
-        index: Spans in the teacher's tokens.
-        pooling: Token weights that pool the teacher's states to span vectors.
-        importance: Token weights by the teacher's states that weigh tokens and spans.
-        previous: The side of the key layer of the same granularity below; None at the lowest.
-    """
-
-    def __init__(
-        self,
-        states: States,
-        layer: int,
-        index: SpanIndex,
-        pooling: TokenWeights,
-        importance: TokenWeights,
-        previous: LiveTeacherLayer | None,
-    ):
-        super().__init__(states, layer, index, pooling)
-        self._importance = importance
-        self._previous = previous
-
-    @cached_property
-    def _token_weight(self) -> Tensor:
-        """Flat token weights, (B * T,)."""
-        return self._importance.at(self._layer, self.index)
-
-    @property
-    def normalised_weight_U(self) -> Tensor:
-        """Weights of the distinct tokens of spans, each once."""
-        return self._token_weight[self.index.token_U]
-
-    @cached_property
-    def token_weight_U(self) -> Tensor:
-        """Weights of the distinct tokens of spans, times the number of their spans."""
-        return self.normalised_weight_U * self.index.multiplicity_U
-
-    @cached_property
-    def span_weight_S(self) -> Tensor:
-        """Weights of spans."""
-        return span_weights(self._token_weight, self.index)
-
-    @cached_property
-    def geometry(self) -> VectorGeometry:
-        """Cosines between the span vectors of each text."""
-        return VectorGeometry(self.span_vector_SD)
-
-    @cached_property
-    def change_geometry(self) -> VectorGeometry:
-        """Cosines between the changes of the directions of spans from the previous key layer to this one."""
-        if self._previous is None:
-            raise RunError("change_geometry does not exist at the lowest key layer of a granularity")
-        return VectorGeometry(directions(self.span_vector_SD) - directions(self._previous.span_vector_SD))
-
-
 class _DeclaredTeacherLayer:
     """A teacher's side that refuses what its term has not declared, and computes everything without gradient."""
 
-    def __init__(self, layer: LiveTeacherLayer | RecordedTeacherLayer, needs: Collection[TeacherNeed], label: str):
+    def __init__(self, layer: LiveTeacherLayer, needs: Collection[TeacherNeed], label: str):
         self._layer = layer
         self._needs = needs
         self._label = label
@@ -205,7 +103,7 @@ class LayerSides:
 
     pair: LayerPair
     student: ModelLayer
-    teacher: LiveTeacherLayer | RecordedTeacherLayer
+    teacher: LiveTeacherLayer
     batch: Batch
     previous: LayerSides | None
 
@@ -256,14 +154,9 @@ def layer_sides(
     for pair in sorted(pairs):
         previous = below.get(pair.granularity)
         index, teacher_index = batch.spans[pair.granularity], (batch.teacher or batch).spans[pair.granularity]
-        of_teacher: LiveTeacherLayer | RecordedTeacherLayer
-        if isinstance(teacher_pooling, TokenWeights) and isinstance(weights, TokenWeights):
-            lower = None if previous is None else cast(LiveTeacherLayer, previous.teacher)
-            of_teacher = LiveTeacherLayer(teacher, pair.teacher, teacher_index, teacher_pooling, weights, lower)
-        else:
-            lower_pair = None if previous is None else previous.pair
-            recorded = cast(RecordedTokenWeights, weights)
-            of_teacher = RecordedTeacherLayer(teacher, pair, teacher_index, pooling, recorded, lower_pair)
+        make = LiveTeacherLayer if teacher.records is None else RecordedTeacherLayer
+        lower = None if previous is None else previous.teacher
+        of_teacher = make(teacher, pair, teacher_index, teacher_pooling, weights, lower)
         of_student = ModelLayer(student, pair.student, index, student_pooling)
         sides[pair] = below[pair.granularity] = LayerSides(pair, of_student, of_teacher, batch, previous)
     return [sides[pair] for pair in pairs]
@@ -271,7 +164,7 @@ def layer_sides(
 
 def token_weights(
     importance: CheckedImportance, student: States, teacher: States, batch: Batch
-) -> tuple[TokenWeights | RecordedTokenWeights, TokenWeights | RecordedTokenWeights]:
+) -> tuple[Weights, Weights]:
     """Make the token weights of student and teacher, to be computed when they are first needed.
 
     They are the same object where the estimator is ``BY_TEACHER`` and both models have the same tokens.
@@ -283,7 +176,7 @@ def token_weights(
         batch: Micro-batch that both sets of states are of.
     """
     teacher_batch = batch.teacher or batch
-    of_teacher: TokenWeights | RecordedTokenWeights
+    of_teacher: Weights
     if teacher.records is None:
         of_teacher = TokenWeights(importance, teacher, teacher_batch, "teacher", batch.index_B)
     else:

@@ -8,10 +8,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mta_framework.alignment.importance import CheckedImportance, span_weights, upcast
+from mta_framework.alignment.importance import CheckedImportance, upcast
+from mta_framework.alignment.model_layer import LiveTeacherLayer
 from mta_framework.errors import RunError
 from mta_framework.interfaces import ImportanceEstimator
-from mta_framework.types import Batch, FinalLayers, Head, LayerPair, RecordedQuantity, RecordSlot, SpanIndex, States
+from mta_framework.types import Batch, RecordedQuantity, RecordSlot, SpanIndex
 
 
 class RecordedTokenWeights:
@@ -28,10 +29,15 @@ class RecordedTokenWeights:
         self._records = records
         self._batch = batch
 
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the estimator."""
+        return self._importance.estimator.fingerprint()
+
     def at(self, layer: int, index: SpanIndex) -> Tensor:
         """Flat weights at a 1-based layer, (B * T,); those of tokens outside of all spans are 0."""
         granularity = next(name for name, known in self._batch.spans.items() if known is index)
-        weight_U = _kept(self._records, weight_slot(self._importance.estimator, layer, granularity))
+        weight_U = kept_tensor(self._records, weight_slot(self._importance.estimator, layer, granularity))
         return weight_U.new_zeros(self._batch.input_ids_BT.numel()).index_copy(0, index.token_U, weight_U)
 
 
@@ -40,40 +46,11 @@ def weight_slot(estimator: ImportanceEstimator, layer: int, granularity: str) ->
     return RecordSlot("token_weights", 0 if estimator.BY_TEACHER else layer, granularity, estimator.fingerprint())
 
 
-class RecordedTeacherLayer:
-    """The teacher's side of a key layer, by what was kept of it; implements ``TeacherLayer``.
+class RecordedTeacherLayer(LiveTeacherLayer):
+    """The teacher's side of a key layer, by what was kept of it (``States.records``); implements ``TeacherLayer``.
 
-    Args:
-        states: Head and layers of the teacher, with ``records``.
-        pair: The key layer.
-        index: Spans in the teacher's tokens.
-        pooling: Estimator whose weights pool states to span vectors.
-        importance: Weights that weigh tokens and spans.
-        previous: The key layer of the same granularity below; None at the lowest.
+    Hidden states are NaN on padding.
     """
-
-    def __init__(
-        self,
-        states: States,
-        pair: LayerPair,
-        index: SpanIndex,
-        pooling: CheckedImportance,
-        importance: RecordedTokenWeights,
-        previous: LayerPair | None,
-    ):
-        assert states.records is not None
-        self.index = index
-        self._states = states
-        self._records = states.records
-        self._pair = pair
-        self._pooling = pooling.estimator.fingerprint()
-        self._importance = importance
-        self._previous = previous
-
-    @property
-    def hidden_BTD(self) -> Tensor:
-        """Hidden states of all tokens; NaN on padding."""
-        return self._states.layers[self._pair.teacher]
 
     @cached_property
     def span_token_UD(self) -> Tensor:
@@ -83,53 +60,31 @@ class RecordedTeacherLayer:
     @cached_property
     def span_vector_SD(self) -> Tensor:
         """Span vectors, pooled by token weights."""
-        return upcast(self._at("span_vectors", self._pooling))
-
-    @cached_property
-    def _token_weight(self) -> Tensor:
-        """Flat token weights, (B * T,)."""
-        return self._importance.at(self._pair.teacher, self.index)
-
-    @cached_property
-    def token_weight_U(self) -> Tensor:
-        """Weights of the distinct tokens of spans, times the number of their spans."""
-        return self._token_weight[self.index.token_U] * self.index.multiplicity_U
-
-    @cached_property
-    def span_weight_S(self) -> Tensor:
-        """Weights of spans."""
-        return span_weights(self._token_weight, self.index)
+        return upcast(self._at("span_vectors", self._pooled))
 
     @cached_property
     def geometry(self) -> RecordedGeometry:
         """Cosines between the span vectors of each text."""
-        return RecordedGeometry(self._at("geometry", self._pooling), self._pair_indices)
+        return RecordedGeometry(self._at("geometry", self._pooled), self._pair_indices)
 
-    @cached_property
-    def change_geometry(self) -> RecordedGeometry:
-        """Cosines between the changes of the directions of spans from the previous key layer to this one."""
-        if self._previous is None:
-            raise RunError("change_geometry does not exist at the lowest key layer of a granularity")
-        below = self._previous.teacher
-        return RecordedGeometry(self._at("change_geometry", self._pooling, below), self._pair_indices)
+    def _changes_since(self, previous: LiveTeacherLayer) -> RecordedGeometry:
+        return RecordedGeometry(self._at("change_geometry", self._pooled, previous.pair.teacher), self._pair_indices)
 
     @property
-    def head(self) -> Head:
-        """Head of the teacher."""
-        return self._states.head
-
-    @property
-    def final_layers(self) -> FinalLayers:
-        """Modules before the head."""
-        assert self._states.final_layers is not None
-        return self._states.final_layers
+    def _pooled(self) -> str:
+        assert isinstance(self._pooling, RecordedTokenWeights)
+        return self._pooling.fingerprint
 
     @property
     def _pair_indices(self) -> Tensor:
-        return _kept(self._records, RecordSlot("pair_indices", granularity=self._pair.granularity))
+        return self._kept(RecordSlot("pair_indices", granularity=self.pair.granularity))
 
     def _at(self, quantity: RecordedQuantity, estimator: str = "", below: int = 0) -> Tensor:
-        return _kept(self._records, RecordSlot(quantity, self._pair.teacher, self._pair.granularity, estimator, below))
+        return self._kept(RecordSlot(quantity, self.pair.teacher, self.pair.granularity, estimator, below))
+
+    def _kept(self, slot: RecordSlot) -> Tensor:
+        assert self._states.records is not None
+        return kept_tensor(self._states.records, slot)
 
 
 class RecordedGeometry:
@@ -166,8 +121,12 @@ class RecordedGeometry:
         cosine_RS -= torch.where(low_RS == high_RS, 1.0, kept_RS)
 
 
-def _kept(records: Mapping[RecordSlot, Tensor], slot: RecordSlot) -> Tensor:
-    """Look up a tensor of what was kept."""
+def kept_tensor(records: Mapping[RecordSlot, Tensor], slot: RecordSlot) -> Tensor:
+    """Look up a tensor of what was kept.
+
+    Raises:
+        RunError: It was not kept.
+    """
     if slot not in records:
         raise RunError(f"{' '.join(str(part) for part in slot if part)} of the teacher was not kept for this run")
     return records[slot]

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mta_framework.alignment.importance import CheckedImportance
-from mta_framework.alignment.key_layer import LiveTeacherLayer, layer_sides
+from mta_framework.alignment.key_layer import layer_sides
+from mta_framework.alignment.model_layer import LiveTeacherLayer
+from mta_framework.alignment.pairwise_cosines import VectorGeometry
 from mta_framework.errors import RunError
 from mta_framework.teacher_cache.kinds import RecordedRun, RecordKind
 from mta_framework.types import Batch, LayerPair, RecordSlot, States
@@ -70,7 +72,6 @@ class Recorder:
         for fingerprint, checked in self._estimators.items():
             # The student's side is lazy and never read.
             for side in layer_sides(tuple(self._run.pairs), states, states, batch, checked, checked):
-                assert isinstance(side.teacher, LiveTeacherLayer)
                 sides[side.pair, fingerprint] = side.teacher
         return sides
 
@@ -97,6 +98,7 @@ class Recorder:
         if slot.quantity == "token_weights":
             return side.normalised_weight_U
         geometry = side.geometry if slot.quantity == "geometry" else side.change_geometry
+        assert isinstance(geometry, VectorGeometry)  # that of a live teacher
         return geometry.upper_triangles(tokens.spans[slot.granularity].spans_per_text)
 
 

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from unittest import mock
 
 import pytest
+from broken_runs import finished, interrupted
 from safetensors.torch import load_file
-
-from mta_framework import RunError
-from mta_framework.registry import discover
-from mta_framework.runs import pipeline
-from mta_framework.runs.plugin_binding import bind
-from mta_framework.training.trainer import DistillationTrainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_page")]
 BEST = {"eval_steps": 2, "save_steps": 2, "load_best_model_at_end": True}
@@ -33,25 +27,6 @@ def write(spec_dict, write_spec, tmp_path):
         return write_spec({**teacher, "name": "best", **changes})
 
     return write
-
-
-def finished(path, name, *overrides, resume=False):
-    return pipeline.run(bind(path, discover(), [f"name={name}", *overrides]), resume=resume)
-
-
-def interrupted(path, name, step):
-    original = DistillationTrainer.before_optimizer_step
-
-    def before_optimizer_step(trainer):
-        if trainer.state.global_step == step:
-            raise RunError("interrupted")
-        original(trainer)
-
-    with (
-        mock.patch.object(DistillationTrainer, "before_optimizer_step", before_optimizer_step),
-        pytest.raises(RunError, match="interrupted"),
-    ):
-        finished(path, name)
 
 
 def history(report, name):

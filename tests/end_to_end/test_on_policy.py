@@ -5,13 +5,12 @@ from __future__ import annotations
 from unittest import mock
 
 import pytest
+from broken_runs import finished, interrupted
 
-from mta_framework import RunError
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.plugin_binding import bind
 from mta_framework.training.response_health import ResponseHealth
-from mta_framework.training.trainer import DistillationTrainer
 from mta_framework.types.log_entries import RESPONSE_HEALTH
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_page")]
@@ -40,26 +39,6 @@ def path(request, spec_dict, write_spec):
     training = {**spec_dict["training"], "max_steps": 8, "save_steps": 2, "generation": generation}
     changes = {"base_loss": BASES[request.param], "training": training, "evaluation": None}
     return write_spec({**spec_dict, **changes})
-
-
-def finished(path, name, resume=False):
-    return pipeline.run(bind(path, discover(), [f"name={name}"]), resume=resume)
-
-
-def interrupted(path, name, step):
-    """The run breaks off in the middle of a step."""
-    original = DistillationTrainer.before_optimizer_step
-
-    def before_optimizer_step(trainer):
-        if trainer.state.global_step == step:
-            raise RunError("interrupted")
-        original(trainer)
-
-    with (
-        mock.patch.object(DistillationTrainer, "before_optimizer_step", before_optimizer_step),
-        pytest.raises(RunError, match="interrupted"),
-    ):
-        finished(path, name)
 
 
 def weights(tmp_path, name):

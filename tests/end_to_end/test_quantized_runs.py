@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-from unittest import mock
 
 import pytest
 import torch
+from broken_runs import finished, interrupted
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-from mta_framework import RunError
-from mta_framework.registry import discover
-from mta_framework.runs import pipeline
-from mta_framework.runs.plugin_binding import bind
-from mta_framework.training.trainer import DistillationTrainer
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_page")]
@@ -40,25 +34,6 @@ def write(spec_dict, write_spec, tokenizer_folder, tmp_path):
         return write_spec({**spec_dict, **changes})
 
     return write
-
-
-def finished(path, name, *overrides, resume=False):
-    return pipeline.run(bind(path, discover(), [f"name={name}", *overrides]), resume=resume)
-
-
-def interrupted(path, name, step):
-    original = DistillationTrainer.before_optimizer_step
-
-    def before_optimizer_step(trainer):
-        if trainer.state.global_step == step:
-            raise RunError("interrupted")
-        original(trainer)
-
-    with (
-        mock.patch.object(DistillationTrainer, "before_optimizer_step", before_optimizer_step),
-        pytest.raises(RunError, match="interrupted"),
-    ):
-        finished(path, name)
 
 
 def losses(report):
