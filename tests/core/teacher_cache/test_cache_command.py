@@ -154,6 +154,19 @@ def test_check_finds_a_damaged_key_and_what_killed_processes_left(cache):
     assert mta("check", "--folder", cache).exit_code == 0
 
 
+def test_check_finds_what_killed_processes_left_below_the_folder_of_a_teacher(cache):
+    kind = of(cache, "second") / "records" / ".kind.0123.partial"
+    layers = of(cache, "first") / "layers" / ".similarity.json.0123.part"
+    kind.mkdir()
+    layers.write_bytes(b"half")
+    for old in (kind, layers):
+        os.utime(old, (0, 0))
+    done = mta("check", "--folder", cache, "--delete")
+    assert all(f"{old}: was left by a process that was killed" in done.output for old in (kind, layers))
+    assert not kind.exists()
+    assert not layers.exists()
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "\x00", '{"quantity": [1]}', "[" * 100_000])
 def test_descriptions_that_are_damaged_are_no_tracebacks(cache, text):
     (of(cache, "first") / "teacher.json").write_text(text)
