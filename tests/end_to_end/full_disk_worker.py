@@ -10,12 +10,14 @@ from unittest import mock
 
 from mta_framework.cli import main
 from mta_framework.runs import pipeline
+from mta_framework.teacher_cache.filling import TeacherCache
 from mta_framework.training import checkpoints
 
 ROOM = 700
 """Bytes that a file may have: less than any that a run writes."""
 
 STAGES = {
+    "teacher cache": (TeacherCache, "fill", "before"),
     "checkpoint": (checkpoints, "publish", "after"),
     "export": (pipeline, "save_student", "before"),
     "predictions": (pipeline, "evaluate_models", "before"),
