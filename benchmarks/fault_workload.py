@@ -33,7 +33,7 @@ TINY = {
 }
 """Configuration of the students; dropout makes them depend on the random generators."""
 
-TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
+TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second", "training_seconds"}
 """What two runs never have in common in their logs."""
 
 WRITING = {"max_new_tokens": 6, "batch_tokens": 4800}

@@ -132,6 +132,9 @@ class Stopwatch:
 
     def __init__(self, device: torch.device | str = "cpu"):
         self._on_gpu = str(device).startswith("cuda")
+        self._on_cpu = str(device).startswith("cpu")
+        self._cpu_seconds = 0.0
+        self._cpu_began = 0.0
         self._open: list[str] = []
         self._marks: deque[tuple[str | None, Mark]] = deque()
         self._seconds: dict[str, float] = defaultdict(float)
@@ -140,12 +143,14 @@ class Stopwatch:
     def begin_step(self) -> None:
         """Begin a step; its time outside of any ``part`` is attributed to the optimiser."""
         self._open = [OPTIMISER]
+        self._cpu_began = time.process_time()
         self._mark()
 
     def end_step(self) -> None:
         """End the step."""
         self._open = []
         self._mark()
+        self._cpu_seconds += time.process_time() - self._cpu_began
         self._steps += 1
         self._accumulate()
 
@@ -165,23 +170,34 @@ class Stopwatch:
 
     def seconds_per_step(self) -> dict[str, float]:
         """Return the mean seconds per step of each part that occurred, in the order of ``PARTS``."""
-        if self._on_gpu and self._marks:
-            self._marks[-1][1].synchronize()
-        self._accumulate()
+        self._settle()
         return {name: self._seconds[name] / self._steps for name in PARTS if name in self._seconds and self._steps}
+
+    def processor_seconds(self) -> float:
+        """Return the time of all steps: on a CPU the processor time of this process, elsewhere the elapsed time."""
+        if self._on_cpu:
+            return self._cpu_seconds
+        self._settle()
+        return sum(self._seconds.values())
 
     def state(self) -> dict[str, Any]:
         """Return the measured time as JSON, for the checkpoint."""
-        return {"per_step": self.seconds_per_step(), "steps": self._steps}
+        return {"per_step": self.seconds_per_step(), "steps": self._steps, "cpu_seconds": self._cpu_seconds}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the time that ``state`` returned."""
-        self._steps = state["steps"]
+        self._steps, self._cpu_seconds = state["steps"], state["cpu_seconds"]
         self._seconds = defaultdict(float, {name: mean * self._steps for name, mean in state["per_step"].items()})
 
     def _mark(self) -> None:
         now: Mark = _cuda_event() if self._on_gpu else time.perf_counter()
         self._marks.append((self._open[-1] if self._open else None, now))
+
+    def _settle(self) -> None:
+        """Add up the time of all steps, after the GPU has passed the end of the last one."""
+        if self._on_gpu and self._marks:
+            self._marks[-1][1].synchronize()
+        self._accumulate()
 
     def _accumulate(self) -> None:
         """Add up the time to the last moment that has passed."""

@@ -44,6 +44,7 @@ from mta_framework.training.response_health import collapse_warnings
 from mta_framework.training.training_data import TrainingData
 from mta_framework.training.training_meter import TrainingMeter
 from mta_framework.types import Batch, Example, Progress
+from mta_framework.types.log_entries import TRAINING_SECONDS
 
 _log = logging.getLogger(__name__)
 
@@ -250,7 +251,8 @@ class DistillationTrainer(Trainer):
         if (answers := self._data.answers) is not None:
             with self.accelerator.autocast():
                 metrics[f"eval_{answers.metric}"] = answers.compute(self.state.global_step)
-        self.log(metrics)
+        seconds = self._sum_over_processes(torch.tensor([self.stopwatch.processor_seconds()], dtype=torch.float64))
+        self.log({**metrics, TRAINING_SECONDS: round(seconds.item(), 4)})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

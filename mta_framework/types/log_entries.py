@@ -7,6 +7,13 @@ from dataclasses import dataclass
 SHARE_BY_STUDENT = "share_by_student"
 """Log entry: the share of texts since the last entry whose response the student wrote."""
 
+TRAINING_SECONDS = "training_seconds"
+"""Log entry of each validation: seconds of all training steps so far, summed over the processes.
+
+Validation, checkpoints and steps that an interruption lost are left out. On a CPU this is processor time, elsewhere elapsed
+time.
+"""
+
 RESPONSE_HEALTH = {
     "response_length": "length in tokens",
     "response_cut": "share cut off at the limit",

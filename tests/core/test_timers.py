@@ -16,9 +16,13 @@ class Clock:
 
     def __init__(self):
         self.now = 100.0
+        self.idle = 0.0
 
     def perf_counter(self):
         return self.now
+
+    def process_time(self):
+        return self.now - self.idle
 
 
 @pytest.fixture
@@ -86,6 +90,35 @@ def test_state_goes_through_json_and_means_are_over_the_steps_of_both_lives(cloc
     second.restore(json.loads(json.dumps(first.state())))
     step(second, clock, student=9.0)
     assert second.seconds_per_step() == pytest.approx({STUDENT: 5.0, BASE_LOSS: 2.0, OPTIMISER: 0.75})
+
+
+def test_processor_seconds_are_those_of_steps_without_waiting_and_without_what_lies_between(clock):
+    watch = Stopwatch()
+    step(watch, clock, student=3.0)  # 5.75 s in all
+    spend(clock, 1000.0)  # validation and checkpoint
+    watch.begin_step()
+    spend(clock, 4.0)
+    clock.idle += 1.5  # another program had the processor
+    watch.end_step()
+    assert watch.processor_seconds() == pytest.approx(5.75 + 2.5)
+    assert sum(watch.seconds_per_step().values()) * 2 == pytest.approx(5.75 + 4.0)
+
+
+def test_processor_seconds_go_on_in_a_second_life_without_steps_that_were_lost(clock):
+    first, second = Stopwatch(), Stopwatch()
+    step(first, clock)
+    saved = json.loads(json.dumps(first.state()))
+    step(first, clock)  # after the checkpoint
+    second.restore(saved)
+    step(second, clock, student=1.0)
+    assert second.processor_seconds() == pytest.approx(5.75 + 3.75)
+
+
+def test_away_from_the_cpu_the_time_of_steps_is_elapsed_time(clock):
+    watch = Stopwatch("mps")
+    step(watch, clock)
+    clock.idle += 4.0  # the process waits for the device
+    assert watch.processor_seconds() == pytest.approx(5.75)
 
 
 def test_parts_are_reported_in_the_order_of_a_step(clock):

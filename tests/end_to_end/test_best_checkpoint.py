@@ -82,6 +82,9 @@ def test_best_by_answers_is_the_same_after_a_resume(write, tmp_path):
     resumed = finished(path, "broken", resume=True)
     assert resumed.best == straight.best
     assert history(resumed, "eval_rouge_l") == scores
+    seconds = history(resumed, "training_seconds")
+    assert list(seconds) == list(scores)
+    assert list(seconds.values()) == sorted({*seconds.values()}), "the time of steps goes on after the resume"
     assert same(exported(tmp_path, "broken"), exported(tmp_path, "straight"))
 
 

@@ -129,6 +129,9 @@ def test_everything_in_the_log_of_a_resumed_run_is_that_of_a_straight_one(stop, 
 def without_times(history):
     times = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
     assert times <= history[-1].keys()
+    seconds = [entry["training_seconds"] for entry in history if "eval_loss" in entry]
+    assert seconds == sorted({*seconds}), "the time of steps goes on"
+    times.add("training_seconds")
     return [{name: value for name, value in entry.items() if name not in times} for entry in history]
 
 
