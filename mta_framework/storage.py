@@ -274,7 +274,7 @@ class Shards:
 
 def shard_files(folder: Path) -> list[Path]:
     """Return the Arrow files of a cache folder, oldest first; none where there is no folder."""
-    return sorted(folder.glob("*.arrow"), key=_age)
+    return sorted((path for path in folder.glob("*.arrow") if path.is_file()), key=_age)
 
 
 ABANDONED_SECONDS = 3600.0

@@ -158,6 +158,11 @@ class TeacherCache:
                 writer.add(texts, kinds, self._recorder.records(states, batch, kinds))
                 bar.update(len(texts))
         processes().wait_for_everyone()
+        if processes().is_main_process:
+            self.refresh()
+            for store in self._stores.values():
+                store.merge_small()
+        processes().wait_for_everyone()
         self.refresh()
 
 
@@ -206,6 +211,7 @@ class _Writer:
     def flush(self) -> None:
         for kind in list(self._rows):
             self._stores[kind].add(self._rows[kind])
+            self._stores[kind].merge_small()
             del self._rows[kind]
         self._bytes, self._since = 0, time.monotonic()
 

@@ -26,8 +26,9 @@ from mta_framework.storage import (
     shard_files,
 )
 from mta_framework.teacher_cache.kept_similarity import LAYERS, read_similarity
+from mta_framework.teacher_cache.mapped_shard import map_shard
 from mta_framework.teacher_cache.record_labels import record_label
-from mta_framework.teacher_cache.store import DIGEST_LENGTH, KIND, LOCK, RECORDS, map_shard
+from mta_framework.teacher_cache.store import DIGEST_LENGTH, KIND, LOCK, RECORDS
 
 
 @dataclass(frozen=True)

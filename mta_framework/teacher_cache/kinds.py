@@ -14,8 +14,9 @@ from mta_framework.alignment.objective import PlacedTerm
 from mta_framework.alignment.recorded_layer import weight_slot
 from mta_framework.interfaces import BaseLoss, ImportanceEstimator, TeacherNeed
 from mta_framework.storage import json_digest
+from mta_framework.teacher_cache.mapped_shard import RECORD_OVERHEAD
 from mta_framework.teacher_cache.record_labels import record_label
-from mta_framework.teacher_cache.store import DIGEST_LENGTH, RECORD_OVERHEAD
+from mta_framework.teacher_cache.store import DIGEST_LENGTH
 from mta_framework.types import Example, LayerPair, RecordedQuantity, RecordSlot
 
 VERSION = 1

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from mta_framework.errors import writing_to
-from mta_framework.storage import Shards, read_json, shard_files, write_json
+from mta_framework.errors import RunError, writing_to
+from mta_framework.storage import Shards, bring_to_disk, read_json, shard_files, write_json
+from mta_framework.teacher_cache.mapped_shard import SCHEMA, MappedShard, checksum, map_shard
 
 _log = logging.getLogger(__name__)
 
@@ -30,11 +29,12 @@ LOCK = "filling.lock"
 DIGEST_LENGTH = 16
 """Letters of the digest with which the name of a folder ends."""
 
-_KEY_BYTES = 32
-RECORD_OVERHEAD = _KEY_BYTES + 8 + 4
-"""Bytes of a record on disk besides its values: key, offset and checksum."""
+_MERGED_BYTES = 256 * 2**20
+"""Most bytes of a file that small ones are merged into, which are held in memory while it is written."""
 
-_SCHEMA = pa.schema({"key": pa.binary(_KEY_BYTES), "data": pa.large_binary(), "crc": pa.uint32()})
+_MOST_SMALL = 64
+"""Number of files smaller than half of that up to which none are merged."""
+
 _SETTING = "teacher.cache"
 _MISMATCH = "a record does not fit its checksum"
 
@@ -69,8 +69,8 @@ class RecordStore:
         self._kind = kind
         self._shards = Shards(self.folder, "teacher cache", _SETTING)
         self._seen: dict[Path, tuple[int, ...]] = {}
-        self._maps: list[_MappedShard] = []
-        self._row_of: dict[bytes, tuple[_MappedShard, int]] = {}
+        self._maps: list[MappedShard] = []
+        self._row_of: dict[bytes, tuple[MappedShard, int]] = {}
         self._is_used = False
 
     def __contains__(self, key: bytes) -> bool:
@@ -95,8 +95,8 @@ class RecordStore:
             self._is_used = True
             with suppress(OSError):  # there is none yet, or it is another's
                 os.utime(self.folder / KIND)
-        for path in shard_files(self.folder):
-            self._read(path)
+        while not all(list(map(self._read, shard_files(self.folder)))):
+            pass  # a file that has gone meanwhile was merged into one that the list may lack
 
     def get(self, key: bytes) -> memoryview | None:
         """Return the data of a record, as a read-only view into the mapped file.
@@ -129,12 +129,17 @@ class RecordStore:
         Returns:
             For each key, whether there is an intact record.
         """
-        rows_of: dict[_MappedShard, list[tuple[int, bytes]]] = {}
-        for key, (shard, index) in ((key, self._row_of[key]) for key in set(keys) if key in self._row_of):
-            rows_of.setdefault(shard, []).append((index, key))
-        for shard, rows in rows_of.items():
-            if not _verified(shard.path, sorted(rows)):
-                self._forget(shard)
+        unverified = set(keys)
+        while unverified := unverified & self._row_of.keys():
+            rows_of: dict[MappedShard, list[tuple[int, bytes]]] = {}
+            for key in unverified:
+                shard, index = self._row_of[key]
+                rows_of.setdefault(shard, []).append((index, key))
+            lost = [shard for shard, rows in rows_of.items() if not _verified(shard.path, sorted(rows))]
+            unverified = {key for shard in lost for _, key in rows_of[shard]}
+            if lost:
+                self._forget(*lost)
+                self.refresh()  # another process may have merged a file into a larger one
         return [key in self._row_of for key in keys]
 
     def add(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
@@ -150,9 +155,55 @@ class RecordStore:
         if not rows:
             return
         self._describe()
+        self._read(self._write(rows))
+
+    def merge_small(self) -> None:
+        """Merge the small files that this object knows into large ones, once there are many: each takes a memory map.
+
+        Every record is on disk at each moment, and whoever has mapped a small file goes on reading it. Records with
+        the same key are written once, and damaged files are removed as in ``get``. Where there is no room, the small
+        files stay.
+        """
+        small = [shard for shard in self._maps if shard.num_bytes < _MERGED_BYTES // 2]
+        if len(small) > _MOST_SMALL:
+            with suppress(RunError):
+                for group in _groups(small):
+                    self._merge(group)
+
+    def _merge(self, group: Sequence[MappedShard]) -> None:
+        rows = self._rows_in_use(group)
+        group = [shard for shard in group if shard in self._maps]  # without damaged ones
+        if rows:
+            path = self._write(rows)
+            with suppress(OSError):  # as old as its records: of those with the same key the first is used
+                os.utime(path, ns=(group[0].path.stat().st_mtime_ns,) * 2)
+            self._seen[path] = _status(path) or ()
+            if (merged := _mapped(path)) is not None:
+                self._maps.insert(self._maps.index(group[0]), merged)
+        with suppress(OSError):
+            bring_to_disk(self.folder, inside=False)  # the new name, before the old ones go
+            for shard in group:
+                if not rows or shard.path != path:  # of files with the same records, one has the merged one's content
+                    shard.path.unlink(missing_ok=True)
+        self._forget(*group)
+
+    def _rows_in_use(self, shards: Sequence[MappedShard]) -> list[tuple[bytes, memoryview]]:
+        """Keys and data of the records that are read from some files; damaged files are removed."""
+        rows: list[tuple[bytes, memoryview]] = []
+        for shard in shards:
+            used = [(index, key) for index, key in enumerate(shard.keys()) if self._row_of[key] == (shard, index)]
+            intact = [(key, data) for index, key in used if (data := shard.data(index, key)) is not None]
+            if len(intact) == len(used):
+                rows += intact
+            else:
+                _discard(shard.path, _MISMATCH)
+                self._forget(shard)
+        return rows
+
+    def _write(self, rows: Sequence[tuple[bytes, bytes | memoryview]]) -> Path:
         keys, data = zip(*rows, strict=True)
-        columns = {"key": keys, "data": data, "crc": [_checksum(*row) for row in rows]}
-        self._read(self._shards.add(pa.table(columns, schema=_SCHEMA)))
+        columns = {"key": keys, "data": data, "crc": [checksum(*row) for row in rows]}
+        return self._shards.add(pa.table(columns, schema=SCHEMA))
 
     def _describe(self) -> None:
         description = dict(self._kind.description)
@@ -162,83 +213,41 @@ class RecordStore:
         with writing_to(self.folder, f"make room, or set {_SETTING}"):
             write_json(self.folder / KIND, description)
 
-    def _read(self, path: Path) -> None:
+    def _read(self, path: Path) -> bool:
+        """Read the keys of a file, unless that is done; return whether the file is still there."""
         status = _status(path)
         if status is None or self._seen.get(path) == status:
-            return
+            return status is not None
         self._seen[path] = status
         if (shard := _mapped(path)) is not None:
             self._maps.append(shard)
             self._add_keys(shard)
+        return path.exists()
 
-    def _forget(self, shard: _MappedShard) -> None:
-        self._maps.remove(shard)
+    def _forget(self, *shards: MappedShard) -> None:
+        self._maps = [shard for shard in self._maps if shard not in shards]
         self._row_of = {}
         for intact in self._maps:
             self._add_keys(intact)
 
-    def _add_keys(self, shard: _MappedShard) -> None:
+    def _add_keys(self, shard: MappedShard) -> None:
         for index, key in enumerate(shard.keys()):
             self._row_of.setdefault(key, (shard, index))
 
 
-@dataclass(frozen=True, eq=False)
-class _MappedShard:
-    """A mapped file: the data of record r is ``buffer[bounds[r] : bounds[r + 1]]``."""
-
-    path: Path
-    key_buffer: memoryview
-    bounds: memoryview
-    buffer: memoryview
-    checksums: memoryview
-
-    def __len__(self) -> int:
-        return len(self.checksums)
-
-    def keys(self) -> Iterator[bytes]:
-        """The keys, row by row."""
-        content = bytes(self.key_buffer)
-        return (content[start : start + _KEY_BYTES] for start in range(0, len(self) * _KEY_BYTES, _KEY_BYTES))
-
-    def data(self, index: int, key: bytes) -> memoryview | None:
-        """The data of a record; None where it does not fit the checksum of key and data."""
-        data = self.buffer[self.bounds[index] : self.bounds[index + 1]]
-        return data if _checksum(key, data) == self.checksums[index] else None
+def _groups(shards: Sequence[MappedShard]) -> Iterator[list[MappedShard]]:
+    """Two files or more each, which together are no larger than a merged one may be."""
+    group: list[MappedShard] = []
+    for shard in shards:
+        if sum(member.num_bytes for member in (*group, shard)) > _MERGED_BYTES:
+            yield group
+            group = []
+        group.append(shard)
+    if len(group) > 1:
+        yield group
 
 
-def map_shard(path: Path) -> _MappedShard:
-    """Map a file of records into memory; of its content only the bounds of the records are read.
-
-    Raises:
-        ValueError: It is no complete file of records.
-        OSError: The system cannot read it.
-    """
-    try:
-        # A map outlives its file, so that files in any number can be mapped.
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
-            if not reader.schema.equals(_SCHEMA) or reader.num_record_batches != 1:
-                raise ValueError("it has other columns than records have")
-            batch = reader.get_batch(0)
-        batch.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise ValueError(str(error).partition("\n")[0]) from error  # Arrow refuses content as if it could not be read
-    if any(column.null_count for column in batch.columns):
-        raise ValueError("a record has no value")
-    (_, keys), (_, bounds, data), (_, checksums) = (column.buffers() for column in batch.columns)
-    rows = batch.num_rows
-    return _MappedShard(
-        path,
-        memoryview(keys)[: rows * _KEY_BYTES],
-        memoryview(bounds)[: 8 * (rows + 1)].cast("q"),
-        memoryview(data if data is not None else b"").cast("B"),
-        memoryview(checksums)[: 4 * rows].cast("I"),
-    )
-
-
-def _mapped(path: Path) -> _MappedShard | None:
+def _mapped(path: Path) -> MappedShard | None:
     """Map a file; None, with a warning, where that fails."""
     try:
         return map_shard(path)
@@ -275,7 +284,3 @@ def _status(path: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _checksum(key: bytes, data: bytes | memoryview) -> int:
-    return zlib.crc32(data, zlib.crc32(key))

@@ -16,11 +16,13 @@ from mta_framework.models.decoder import shape_of
 from mta_framework.models.state_reader import StateReader
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.registry import discover
-from mta_framework.teacher_cache import filling
+from mta_framework.teacher_cache import filling, store
 from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords
 from mta_framework.teacher_cache.kinds import RecordedRun, TeacherWidths, supervised_positions
 from mta_framework.training.distiller import Distiller, contribution
 from mta_framework.types import Example, LayerPair, Progress
+
+from .records import shards
 
 REGISTRY = discover()
 VOCABULARY = 40
@@ -235,4 +237,17 @@ def test_a_filling_that_was_interrupted_ends_in_the_bits_of_a_straight_one(batch
     assert not stopped.cache.missing(verify=True)
     kept, expected = (case.cache.reader()(case.texts) for case in (stopped, straight))
     assert kept.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[slot]) for slot, tensor in kept.items())
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_filling_ends_with_few_files_of_each_kind(tmp_path, monkeypatch):
+    plain, merged = (Case(tmp_path / name, "kl", [("dsa",), ("hid",)]) for name in ("plain", "merged"))
+    filled(plain)
+    monkeypatch.setattr(store, "_MOST_SMALL", 1)
+    filled(merged)
+    folders = [path.name for path in (tmp_path / "plain" / "records").iterdir()]
+    files = [[len(shards(tmp_path / name / "records" / folder)) for folder in folders] for name in ("plain", "merged")]
+    assert files == [[3] * len(folders), [1] * len(folders)]
+    kept, expected = (case.cache.reader()(case.texts) for case in (merged, plain))
     assert all(torch.equal(tensor, expected[slot]) for slot, tensor in kept.items())
