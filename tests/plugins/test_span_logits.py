@@ -91,9 +91,10 @@ def test_the_order_of_the_ids_and_tokens_that_one_vocabulary_lacks_change_nothin
     assert again.item() == pytest.approx(value.item(), rel=1e-12)
 
 
-def test_it_is_computed_at_the_last_key_layer_of_each_granularity_unless_all_are_asked_for():
-    pairs = [LayerPair(4, 4, "phrases"), LayerPair(1, 1, "words"), LayerPair(3, 3, "words"), LayerPair(5, 6, "phrases")]
-    assert made().key_layers(pairs) == pairs[2:]
+def test_it_is_computed_at_the_last_key_layer_for_every_granularity_there_unless_all_are_asked_for():
+    pairs = [LayerPair(5, 6, "words"), LayerPair(1, 1, "words"), LayerPair(4, 4, "phrases"), LayerPair(5, 6, "phrases")]
+    assert made().key_layers(pairs) == [pairs[0], pairs[3]]
+    assert made().key_layers(pairs[1:]) == [pairs[3]]
     assert made(layers="all").key_layers(pairs) == pairs
 
 

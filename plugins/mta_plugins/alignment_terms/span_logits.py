@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SpanLogits(AlignmentTerm):
-    """KL divergence between the next-token distributions of the span vectors, at the last key layers (SRA).
+    """KL divergence between the next-token distributions of the span vectors, at the last key layer (SRA).
 
     The value of a text is ``sum_k w_k KL(p_k || q_k)`` in nats, by the teacher's span weights w; p_k and q_k are the
     distributions that the heads of teacher and student give for the span vectors U^T_k and U^S_k. Vectors of a layer
@@ -36,7 +36,7 @@ class SpanLogits(AlignmentTerm):
 
         layers: Literal["last", "all"] = Field(
             "last",
-            description="Key layers at which it is computed: the last one of each granularity (after SRA), or all.",
+            description="Key layers at which it is computed: the last one (after SRA), or all.",
         )
 
     params: Params
@@ -46,11 +46,11 @@ class SpanLogits(AlignmentTerm):
         return ("span_vectors", "span_weights", "head")
 
     def key_layers(self, pairs: Sequence[LayerPair]) -> Sequence[LayerPair]:
-        """The last pair of each granularity, or all."""
+        """The pair of the student's last key layer, one for each granularity that is compared there; or all pairs."""
         if self.params.layers == "all":
             return pairs
-        last = {pair.granularity: pair for pair in sorted(pairs)}
-        return [pair for pair in pairs if last[pair.granularity] == pair]
+        last = max(pair.student for pair in pairs)
+        return [pair for pair in pairs if pair.student == last]
 
     def compute(self, layer: KeyLayer, module: object) -> Tensor:
         """Compute the divergence at one key layer, summed over the texts with a span."""
