@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def save_weights(model: nn.Module, folder: Path, *, write: bool = True) -> None:
         write: Whether this process writes the file.
     """
     weights = {}
-    for name, parameter in _trained(model).items():
+    for name, parameter in trained_weights(model).items():
         weight = whole(parameter.detach())
         if write:
             weights[name] = weight.cpu().contiguous()
@@ -113,17 +113,38 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         RunError: The file belongs to another student: names or shapes of weights differ.
     """
     weights = load_file(folder / WEIGHTS)
-    trained = _trained(model)
-    different = sorted(trained.keys() ^ weights.keys())
-    different += [name for name in trained.keys() & weights.keys() if trained[name].shape != weights[name].shape]
-    if different:
-        examples = ", ".join(different[:3])
-        raise RunError(f"{folder / WEIGHTS}: is of another student (differs in {len(different)} weights: {examples})")
+    trained = trained_weights(model)
+    require_same_shapes(
+        folder / WEIGHTS, *({name: it.shape for name, it in part.items()} for part in (weights, trained))
+    )
     for name, parameter in trained.items():
         parameter.copy_(sharded_like(weights[name], parameter))
 
 
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in weights.items()}
+
+
+def require_same_shapes(path: Path, saved: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]) -> None:
+    """Refuse weights of another student.
+
+    Args:
+        path: File or folder of the weights, for the message.
+        saved: Name of each saved weight -> its shape.
+        expected: Name of each weight that is going to be replaced -> its shape.
+
+    Raises:
+        RunError: Names or shapes differ.
+    """
+    different = sorted(expected.keys() ^ saved.keys())
+    different += [name for name in expected.keys() & saved.keys() if expected[name] != saved[name]]
+    if different:
+        examples = ", ".join(different[:3])
+        raise RunError(f"{path}: is of another student (differs in {len(different)} weights: {examples})")
+
+
+def trained_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the trained parameters of a model by name, tied ones once."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 

@@ -127,6 +127,12 @@ class TrainingSection(Section):
         description="Number of steps between checkpoints; null: one per epoch.",
         json_schema_extra=affects("nothing"),
     )
+    checkpoints: Literal["full", "sharded"] = Field(
+        "full",
+        description="Who writes checkpoints with sharding: full, the main process, which gathers weights and state of "
+        "the optimiser; sharded, each process its share.",
+        json_schema_extra=affects("nothing"),
+    )
     keep_checkpoints: int = Field(
         2,
         ge=1,
@@ -161,6 +167,8 @@ class TrainingSection(Section):
             )
         if self.sharding is not None:
             yield from self._sharding_contradictions()
+        else:
+            yield from without_effect(self, "checkpoints", "sharding", "where sharding is null")
         if self.load_best_model_at_end:
             yield from self._selection_contradictions()
         else:

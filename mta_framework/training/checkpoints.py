@@ -8,7 +8,8 @@ A folder ``checkpoint-STEP`` holds
     files.json               the manifest: its files, their sizes and digests
 
 and the trainer's state: optimiser, schedule, random generators (in torch's format, only ever read with
-``weights_only``) and progress.
+``weights_only``) and progress. A sharded checkpoint has ``shards/`` in place of weights and state of the optimiser, of
+which only its settings are left in ``optimizer.pt``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from mta_framework.interfaces import BatchPolicy
 from mta_framework.models.export import load_weights, save_weights
 from mta_framework.models.sharding import reshard, sharded_like, whole
 from mta_framework.storage import bring_to_disk, damaged_files, inner_files, write_manifest
+from mta_framework.training.checkpoint_shards import is_sharded_checkpoint, load_weight_shards
 from mta_framework.training.distiller import Distiller, plugin_label
 
 STUDENT = "student"
@@ -47,7 +49,7 @@ _log = logging.getLogger(__name__)
 def save(
     distiller: Distiller, policy: BatchPolicy | None, log: Mapping[str, JsonValue], folder: Path, *, write: bool = True
 ) -> None:
-    """Write a checkpoint to ``folder``, except for the trainer's own state.
+    """Write a full checkpoint to ``folder``, except for the trainer's own state.
 
     Args:
         distiller: Student, projections, base loss and stopwatch to save. Where it is sharded, all processes must call
@@ -68,6 +70,15 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     if projections:
         save_file(projections, folder / PROJECTIONS)
+    save_memory(distiller, policy, log, folder)
+
+
+def save_memory(distiller: Distiller, policy: BatchPolicy | None, log: Mapping[str, JsonValue], folder: Path) -> None:
+    """Write the state of base loss, batch policy, stopwatch and log to an existing folder; arguments as of ``save``.
+
+    Raises:
+        RunError: ``state`` of the base loss or batch policy failed, or returned a value that is not JSON.
+    """
     with as_plugin_error(plugin_label(distiller)):
         loss_state = _require_json(distiller.base_loss.state())
     with as_plugin_error(plugin_label(distiller, policy)):
@@ -82,7 +93,7 @@ def save(
 
 
 def load(distiller: Distiller, policy: BatchPolicy | None, folder: Path) -> dict[str, Any]:
-    """Restore what ``save`` wrote.
+    """Restore what ``save`` wrote, or ``save_shards`` and ``save_memory``, by any number of processes.
 
     Args:
         distiller: Student, projections, base loss and stopwatch to restore.
@@ -122,6 +133,9 @@ def load_weights_of(distiller: Distiller, folder: Path) -> None:
     """
     reshard(distiller)
     with explain_unreadable(folder):
+        if is_sharded_checkpoint(folder):
+            load_weight_shards(distiller, folder)
+            return
         load_weights(distiller.student, folder / STUDENT)
         if distiller.alignment is not None and (present := distiller.alignment.state_dict()):
             saved = load_file(folder / PROJECTIONS)

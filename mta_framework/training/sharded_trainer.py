@@ -11,10 +11,12 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 from mta_framework.models.sharding import shard_module, sharded_like, whole
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.training import checkpoints
+from mta_framework.training.checkpoint_shards import save_shards
 from mta_framework.training.distiller import Distiller, LossMeter
 from mta_framework.training.trainer import DistillationTrainer
 from mta_framework.types import Batch
@@ -36,9 +38,17 @@ def shard_distiller(distiller: Distiller, teacher: Teacher | None, mesh: DeviceM
 class ShardedTrainer(DistillationTrainer):
     """Trains a ``Distiller`` that ``shard_distiller`` has sharded.
 
-    Its checkpoints are those of ``DistillationTrainer``: the main process writes whole weights and the whole state of
-    the optimiser, so a run can be resumed by any number of processes.
+    Its checkpoints can be resumed from by any number of processes, sharded or not. By default they are those of
+    ``DistillationTrainer``: the main process writes whole weights and the whole state of the optimiser.
+
+    Args:
+        arguments: Arguments of ``DistillationTrainer``.
+        sharded_checkpoints: Whether each process writes its share of a checkpoint instead.
     """
+
+    def __init__(self, *arguments: Any, sharded_checkpoints: bool = False):
+        self._sharded_checkpoints = sharded_checkpoints
+        super().__init__(*arguments)
 
     def create_accelerator_and_postprocess(self) -> None:
         """Create the accelerator, which must not replicate a module that reduces its gradients itself."""
@@ -47,10 +57,11 @@ class ShardedTrainer(DistillationTrainer):
         self.accelerator.prepare_model = prepare
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the optimiser; the state that it gives and takes is whole."""
+        """Create the optimiser; the state that it gives is whole, or left out if checkpoints are sharded."""
         if self.optimizer is None:
             optimizer = super().create_optimizer(model)
-            optimizer.register_state_dict_post_hook(_gather_state)
+            leave_out = _without_state if self._sharded_checkpoints else partial(_gather_state, self.args.should_save)
+            optimizer.register_state_dict_post_hook(leave_out)
             optimizer.register_load_state_dict_pre_hook(_shard_state)
         assert self.optimizer is not None
         return self.optimizer
@@ -71,10 +82,16 @@ class ShardedTrainer(DistillationTrainer):
         super()._validate(batches[-1:] * (most - len(batches)), counts, LossMeter())
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the distiller's part of a checkpoint; all processes gather it, and the main one writes."""
+        """Write the distiller's part of a checkpoint, and where it is sharded that of the optimiser."""
         assert output_dir is not None
         folder, write = Path(output_dir), self.args.should_save
-        checkpoints.save(self.distiller, self._data.policy, self._log_state, folder, write=write)
+        if not self._sharded_checkpoints:
+            checkpoints.save(self.distiller, self._data.policy, self._log_state, folder, write=write)
+            return
+        assert self.optimizer is not None
+        save_shards(self.distiller, self.optimizer, folder)
+        if write:
+            checkpoints.save_memory(self.distiller, self._data.policy, self._log_state, folder)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.args.should_save:
@@ -83,12 +100,18 @@ class ShardedTrainer(DistillationTrainer):
         super()._save_optimizer_and_scheduler(output_dir)
 
 
-def _gather_state(_optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """The state dict of an optimiser with whole tensors on the CPU."""
-    states = {
-        index: {name: whole(value).cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
-        for index, state in state_dict["state"].items()
-    }
+def _without_state(_optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    return {**state_dict, "state": {}}
+
+
+def _gather_state(keep: bool, _optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """The state dict of an optimiser with whole tensors on the CPU; without them where they are not to be kept."""
+    states: dict[int, dict[str, Any]] = {}
+    for index, state in state_dict["state"].items():
+        for name, value in state.items():
+            gathered = whole(value) if isinstance(value, Tensor) else value
+            if keep:
+                states.setdefault(index, {})[name] = gathered.cpu() if isinstance(gathered, Tensor) else gathered
     return {**state_dict, "state": states}
 
 
@@ -105,4 +128,5 @@ def _shard_state(optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -
 
 
 def _share(value: Any, parameter: Tensor) -> Any:
-    return sharded_like(value, parameter) if isinstance(value, Tensor) and value.shape == parameter.shape else value
+    is_whole = isinstance(value, Tensor) and not isinstance(value, DTensor) and value.shape == parameter.shape
+    return sharded_like(value, parameter) if is_whole else value

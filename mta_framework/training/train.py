@@ -107,10 +107,12 @@ def train(
     checkpoint = _starting_point(folder / CHECKPOINTS, total_steps(section, data.sampler), data.sampler.steps_per_epoch)
     with tracked(section.trackers, folder) as trackers:
         callbacks = [*stopping(section), *trackers]
-        make_trainer = ShardedTrainer if is_sharded(distiller) else DistillationTrainer
-        trainer = make_trainer(
-            distiller, arguments, data, projection_learning_rate, section.keep_checkpoints, callbacks
-        )
+        parts = distiller, arguments, data, projection_learning_rate, section.keep_checkpoints, callbacks
+        if is_sharded(distiller):
+            trainer: DistillationTrainer
+            trainer = ShardedTrainer(*parts, sharded_checkpoints=section.checkpoints == "sharded")
+        else:
+            trainer = DistillationTrainer(*parts)
         with closing(trainer.progress):
             if checkpoint is not None and is_done(checkpoints.trainer_state(checkpoint)):
                 # Only validation and export can be missing; transformers would take one more step.

@@ -37,6 +37,7 @@ from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.models.sharding import whole
 from mta_framework.timers import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
 from mta_framework.training import checkpoints
+from mta_framework.training.checkpoint_shards import is_sharded_checkpoint, load_optimizer_shards
 from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, LossMeter, contribution, plugin_label
 from mta_framework.training.eight_bit import keep_embeddings_in_32_bit
 from mta_framework.training.progress_bar import ProgressBar
@@ -348,6 +349,9 @@ class DistillationTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with checkpoints.explain_unreadable(Path(checkpoint)) if checkpoint else nullcontext():
             super()._load_optimizer_and_scheduler(checkpoint)
+            if checkpoint and is_sharded_checkpoint(Path(checkpoint)):
+                assert self.optimizer is not None
+                load_optimizer_shards(self.distiller, self.optimizer, Path(checkpoint))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with checkpoints.explain_unreadable(Path(checkpoint)) if checkpoint else nullcontext():

@@ -16,6 +16,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_p
 WORKER = Path(__file__).with_name("gradient_worker.py")
 PLUGIN = Path(__file__).with_name("slow_loss.py")
 
+DIES_WHILE_WRITING = """
+import os, signal, sys
+from torch.distributed.checkpoint import HuggingFaceStorageWriter
+from mta_framework.cli import main
+
+write, calls = HuggingFaceStorageWriter.write_data, []
+
+def write_and_die(writer, plan, planner):
+    calls.append(plan)
+    written = write(writer, plan, planner)
+    if len(calls) == 2 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return written
+
+HuggingFaceStorageWriter.write_data = write_and_die
+main()
+"""
+"""``mta`` of which the second process is killed when it has written its share of the second checkpoint."""
+
 GENERATES = {"max_new_tokens": 10, "batch_tokens": 400}
 ADAPTIVE = {"policy": "adaptive", "initial_threshold": 1.0}
 LORA = {"rank": 4}
@@ -91,27 +110,50 @@ def kill_at(checkpoint, processes, seconds=300):
         process.wait()
 
 
-def test_killed_run_goes_on_with_another_number_of_processes(spec_dict, write_spec, tmp_path, warm_python):
-    training = {**spec_dict["training"], "max_steps": 9, "save_steps": 3, "sharding": "fsdp2"}
+@pytest.mark.parametrize("kind", ["full", "sharded"])
+def test_killed_run_goes_on_with_another_number_of_processes(kind, spec_dict, write_spec, tmp_path, warm_python):
+    training = {**spec_dict["training"], "max_steps": 9, "save_steps": 3, "sharding": "fsdp2", "checkpoints": kind}
     path = write_spec({**spec_dict, "base_loss": {"name": "slow"}, "training": training, "evaluation": None})
     command = ["-m", "mta_framework", "-p", PLUGIN, "run", path]
     warm_python.run([*command, "--set", "name=straight"], check=True)
     straight, resumed = tmp_path / "runs" / "straight", tmp_path / "runs" / "student"
     kill_at(resumed / "checkpoints" / "checkpoint-3", warm_python.start_ranks([command] * 2))
+    assert (resumed / "checkpoints" / "checkpoint-3" / "shards").exists() == (kind == "sharded")
     kill_at(resumed / "checkpoints" / "checkpoint-6", [warm_python.start([*command, "--resume"])])
-    warm_python.run_on_two_ranks([*command, "--resume"])
+    # The last checkpoint is full in either case.
+    warm_python.run_on_two_ranks([*command, "--resume", "--set", "training.checkpoints=full"])
     require_close(exported(resumed), exported(straight), 1e-4)
     logs = [json.loads((run / "training.json").read_text())["history"] for run in (resumed, straight)]
     losses = [[entry["slow"] for entry in log if "slow" in entry] for log in logs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    # Names, shapes and the optimiser's state are those of a single process.
+    require_close_checkpoints(*(run / "checkpoints" / "checkpoint-9" for run in (resumed, straight)))
+
+
+def require_close_checkpoints(checkpoint, expected):
+    """Compare weights and state of the optimiser of two full checkpoints."""
     for name in ("student/student.safetensors", "projections.safetensors"):
-        files = [load_file(run / "checkpoints" / "checkpoint-9" / name) for run in (resumed, straight)]
-        require_close(*files, 1e-4)
-    states = [
-        torch.load(run / "checkpoints" / "checkpoint-9" / "optimizer.pt", weights_only=True)
-        for run in (resumed, straight)
-    ]
+        require_close(*(load_file(folder / name) for folder in (checkpoint, expected)), 1e-4)
+    states = [torch.load(folder / "optimizer.pt", weights_only=True) for folder in (checkpoint, expected)]
     assert states[0]["param_groups"] == states[1]["param_groups"]
+    assert states[0]["state"].keys() == states[1]["state"].keys()
     for index, state in states[1]["state"].items():
         require_close(states[0]["state"][index], state, 1e-3)
+
+
+def test_a_checkpoint_of_which_a_process_was_killed_is_not_used(spec_dict, write_spec, tmp_path, warm_python):
+    training = {**spec_dict["training"], "max_steps": 2, "save_steps": 1, "sharding": "fsdp2", "checkpoints": "sharded"}
+    student = {**spec_dict["student"], "lora": LORA}
+    path = write_spec({**spec_dict, "student": student, "training": training, "evaluation": None})
+    warm_python.run(["-m", "mta_framework", "run", path, "--set", "name=straight"], check=True)
+    ranks = warm_python.start_ranks([["-c", DIES_WHILE_WRITING, "run", path]] * 2)
+    outputs = [rank.communicate(timeout=300) for rank in ranks]
+    assert ranks[1].returncode == -signal.SIGKILL
+    assert ranks[0].returncode > 0, outputs[0][1][-3000:]
+    straight, resumed = tmp_path / "runs" / "straight", tmp_path / "runs" / "student"
+    folder = resumed / "checkpoints"
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-1"]
+    names = {f"shards/shard-0000{index}-model-00001-of-00001.safetensors" for index in (1, 2)}
+    assert names < json.loads((folder / "checkpoint-1" / "files.json").read_text()).keys()
+    warm_python.run_on_two_ranks(["-m", "mta_framework", "run", path, "--resume"])
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-1", "checkpoint-2"]
+    require_close(exported(resumed), exported(straight), 1e-4)
