@@ -320,19 +320,18 @@ def validation_fault(rows: int, world_size: int) -> Fault | None:
     return Fault("data.validation", problem, "at least one row per process", "Add rows or set it to null.")
 
 
-def validation_batches(
-    examples: Sequence[Example], micro_batch_size: int, collator: Collator, rank: int, world_size: int
-) -> list[Batch]:
-    """Make one process's batches of a validation set, longest texts first, each text once over all processes.
+def validation_micro_batches(
+    examples: Sequence[Example], micro_batch_size: int, rank: int, world_size: int
+) -> list[list[Example]]:
+    """Cut a validation set into micro-batches and return those of one process, longest texts first.
 
     Args:
-        examples: Validation set, at least ``world_size`` examples.
-        micro_batch_size: Most texts in a batch.
-        collator: Turns examples into batches.
+        examples: Validation set, at least ``world_size`` examples; each is in one micro-batch of one process.
+        micro_batch_size: Most texts in a micro-batch.
         rank: Index of the process.
         world_size: Number of processes.
     """
     size = min(micro_batch_size, len(examples) // world_size)
     order = sorted(range(len(examples)), key=lambda index: -len(examples[index].input_ids))
     parts = [order[start : start + size] for start in range(0, len(order), size)]
-    return [collator([examples[index] for index in part]) for part in parts[rank::world_size]]
+    return [[examples[index] for index in part] for part in parts[rank::world_size]]

@@ -19,7 +19,7 @@ from mta_framework.training import checkpoints
 from mta_framework.training.checkpoint_shards import save_shards
 from mta_framework.training.distiller import Distiller, LossMeter
 from mta_framework.training.trainer import DistillationTrainer
-from mta_framework.types import Batch
+from mta_framework.types import Example
 
 
 def shard_distiller(distiller: Distiller, teacher: Teacher | None, mesh: DeviceMesh) -> None:
@@ -75,11 +75,11 @@ class ShardedTrainer(DistillationTrainer):
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         return whole(super()._clip_grad_norm(model))
 
-    def _validate(self, batches: Sequence[Batch], counts: dict[str, int], meter: LossMeter) -> None:
+    def _validate(self, parts: Sequence[Sequence[Example]], counts: dict[str, int], meter: LossMeter) -> None:
         """Validate; a process with fewer batches repeats its last one, since all gather weights together."""
-        most = max(gather_object([len(batches)]))
-        super()._validate(batches, counts, meter)
-        super()._validate(batches[-1:] * (most - len(batches)), counts, LossMeter())
+        most = max(gather_object([len(parts)]))
+        super()._validate(parts, counts, meter)
+        super()._validate([*parts[-1:]] * (most - len(parts)), counts, LossMeter())
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the distiller's part of a checkpoint, and where it is sharded that of the optimiser."""

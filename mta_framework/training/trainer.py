@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from mta_framework.data.batches import micro_batches, training_loader, validation_batches
+from mta_framework.data.batches import micro_batches, training_loader, validation_micro_batches
 from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.models.sharding import whole
 from mta_framework.timers import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
@@ -153,7 +154,7 @@ class DistillationTrainer(Trainer):
         self.meter.health.begin_step(responses, rollouts.has_ended, self.args.device)
         return sorted(chosen, key=lambda example: len(example.input_ids))
 
-    def _global_counts(self, batches: Sequence[Batch]) -> dict[str, int]:
+    def _global_counts(self, batches: Iterable[Batch]) -> dict[str, int]:
         totals: Counter[str] = Counter()
         for batch in batches:
             totals.update(batch.counts)
@@ -236,13 +237,10 @@ class DistillationTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Compute loss and terms over the whole validation set and log them as ``eval_loss``, ``eval_kl`` and so on."""
-        ranks = self.args.process_index, self.args.world_size
-        size, meter = self.args.per_device_train_batch_size, LossMeter()
-        batches = validation_batches(self._data.validation, size, self._data.collator, *ranks)
-        counts = self._global_counts(batches)
+        meter, counts = LossMeter(), self._validation_counts
         self.distiller.eval()
         with torch.no_grad(), self.accelerator.autocast():
-            self._validate(batches, counts, meter)
+            self._validate(self._validation_parts, counts, meter)
         self.distiller.train()
         values = self._reduce(meter, f"validation after step {self.state.global_step}")
         if self._data.policy is not None:
@@ -257,9 +255,21 @@ class DistillationTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _validate(self, batches: Sequence[Batch], counts: dict[str, int], meter: LossMeter) -> None:
-        for batch in batches:
-            meter.update(self.distiller.validate(batch.to(self.args.device), self._progress()), counts)
+    @cached_property
+    def _validation_parts(self) -> list[list[Example]]:
+        ranks = self.args.process_index, self.args.world_size
+        return validation_micro_batches(self._data.validation, self.args.per_device_train_batch_size, *ranks)
+
+    @cached_property
+    def _validation_counts(self) -> dict[str, int]:
+        collate = self._data.collator.with_teacher_records(None)
+        return self._global_counts(collate(part) for part in self._validation_parts)
+
+    def _validate(self, parts: Sequence[Sequence[Example]], counts: dict[str, int], meter: LossMeter) -> None:
+        """Collate one micro-batch after the other: the records of a teacher are read when they are needed."""
+        for part in parts:
+            batch = self._data.collator(part).to(self.args.device)
+            meter.update(self.distiller.validate(batch, self._progress()), counts)
 
     def validate_if_due(self) -> None:
         """Validate before the first step if the batch policy needs it, or after a resume if the last one is missing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mta_framework.data.batches import Collator, validation_batches, validation_fault
+from mta_framework.data.batches import validation_fault, validation_micro_batches
 from mta_framework.types import Example
 
 
@@ -15,14 +15,12 @@ def examples(count):
 
 @pytest.mark.parametrize(("count", "micro", "world_size"), [(7, 3, 2), (3, 8, 3), (5, 2, 1), (2, 16, 1)])
 def test_every_example_is_dealt_once_and_every_process_has_a_batch(count, micro, world_size):
-    shares = [
-        validation_batches(examples(count), micro, Collator(0, ()), rank, world_size) for rank in range(world_size)
-    ]
+    shares = [validation_micro_batches(examples(count), micro, rank, world_size) for rank in range(world_size)]
     assert all(shares)
     assert validation_fault(count, world_size) is None
-    dealt = [int(row[0]) for share in shares for batch in share for row in batch.input_ids_BT]
+    dealt = [int(example.input_ids[0]) for share in shares for part in share for example in part]
     assert sorted(dealt) == list(range(count))
-    assert max(len(batch.input_ids_BT) for share in shares for batch in share) <= micro
+    assert max(len(part) for share in shares for part in share) <= micro
 
 
 def test_fewer_rows_than_processes_are_a_fault():
