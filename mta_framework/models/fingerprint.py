@@ -58,13 +58,14 @@ def fingerprints(spec: RunSpec, contents: Mapping[str, Content], student: Conten
 
     Returns:
         Name of the model (``student``, ``teacher``, ``initial_student``) -> a string that changes whenever its weights
-        change.
+        change; new adapters, which change no state yet, do not count.
     """
     precision, document = spec.training.precision, without_locations(RunSpec, spec.model_dump(mode="json"))
     section = document["teacher"] and {name: value for name, value in document["teacher"].items() if name != "cache"}
     teacher = json.dumps([section, precision, _of(contents, "teacher")], sort_keys=True)
     source = teacher if spec.student.teacher_layers else ""
-    initial = [document["student"], spec.seed, precision, _of(contents, "student"), source]
+    seed = spec.seed if spec.student.config is not None else None  # all others have their weights from a model
+    initial = [document["student"], seed, precision, _of(contents, "student"), source]
     return {
         "student": json.dumps([precision, student], sort_keys=True),
         "teacher": teacher,

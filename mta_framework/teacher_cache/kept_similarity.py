@@ -33,18 +33,13 @@ def kept_similarity(
     Args:
         folder: Folder of the teacher in the cache.
         models: Whatever the similarity depends on besides teacher and texts.
-        texts: The texts that it is measured on.
+        texts: The texts that it is measured on, in any order.
         compare: Measures it.
 
     Raises:
         RunError: The folder cannot be written to.
     """
-    digest = hashlib.sha256(json_digest(models).encode())
-    for text in texts:
-        for side in (text, text.teacher or text):
-            for array in (side.input_ids, *(side.spans[name] for name in sorted(side.spans))):
-                digest.update(np.ascontiguousarray(array, dtype=np.int32).tobytes())
-    file = folder / LAYERS / f"{digest.hexdigest()[:16]}.json"
+    file = folder / LAYERS / f"{json_digest([models, sorted(map(_text_digest, texts))])[:16]}.json"
     if file.is_file():
         if (kept := read_similarity(file)) is not None:
             return kept
@@ -54,6 +49,15 @@ def kept_similarity(
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"similarity": asdict(similarity), "sha256": json_digest(asdict(similarity))})
     return similarity
+
+
+def _text_digest(text: Example) -> str:
+    digest = hashlib.sha256()
+    for side in (text, text.teacher or text):
+        for array in (side.input_ids, *(side.spans[name] for name in sorted(side.spans))):
+            digest.update(len(array).to_bytes(8, "little"))
+            digest.update(np.ascontiguousarray(array, dtype=np.int32).tobytes())
+    return digest.hexdigest()
 
 
 def read_similarity(file: Path) -> LayerSimilarity | None:

@@ -204,8 +204,18 @@ def test_fingerprints_of_models_follow_content_and_not_path_or_time(project):
     (project / "copy" / "model.safetensors").write_bytes(b"other")
     after = prints(bound(project, "student.path=copy", "teacher.path=copy"))
     assert {name for name in before if before[name] != after[name]} == {"teacher", "initial_student"}
-    other_seed = prints(bound(project, "seed=7"))
-    assert {name for name in before if before[name] != other_seed[name]} == {"initial_student"}
+
+
+def test_the_seed_is_part_of_a_student_that_is_initialised_by_it_alone(project):
+    def initial(*overrides):
+        run = bound(project, *overrides)
+        return fingerprints(run.spec, contents(run), {})["initial_student"]
+
+    new = 'student={"config": {"model_type": "llama"}, "tokenizer": "model"}'
+    for given in ((), ('student={"teacher_layers": [1]}',), ("student.lora={}",)):
+        assert initial(*given) == initial(*given, "seed=7", "training.learning_rate=0.5", "base_loss.name=jsd")
+    assert initial(new) != initial(new, "seed=7")
+    assert initial(new) == initial(new, "training.learning_rate=0.5")
 
 
 def evaluation(project, model):
