@@ -145,18 +145,19 @@ class TeacherCache:
         Raises:
             RunError: The importance estimator failed, or the cache cannot be written to.
         """
-        mine = shard(_batches(missing))
+        batches, world_size = _batches(missing), processes().num_processes
         hidden = not missing or not processes().is_main_process
         with (
-            tqdm(total=sum(map(len, mine)), desc="Teacher", unit="text", disable=hidden) as bar,
+            tqdm(total=len(missing), desc="Teacher", unit="text", disable=hidden) as bar,
             _Writer(self._stores) as writer,
         ):
-            for positions in mine:
+            for turn, positions in enumerate(shard(batches)):
                 texts, kinds = [missing[position][0] for position in positions], missing[positions[0]][1]
                 batch = collate(texts).to(processes().device)
                 states = teacher.states(batch, self._recorder.layers)
                 writer.add(texts, kinds, self._recorder.records(states, batch, kinds))
-                bar.update(len(texts))
+                # One batch of each process: the main one, whose bar is shown, has never fewer than the others.
+                bar.update(sum(map(len, batches[turn * world_size : (turn + 1) * world_size])))
         processes().wait_for_everyone()
         if processes().is_main_process:
             self.refresh()

@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from mta_framework import distributed
 from mta_framework.alignment import Alignment, WeightedTerm, pairwise_cosines
 from mta_framework.data.batches import Collator, collate
 from mta_framework.models.decoder import shape_of
@@ -238,6 +240,29 @@ def test_a_filling_that_was_interrupted_ends_in_the_bits_of_a_straight_one(batch
     kept, expected = (case.cache.reader()(case.texts) for case in (stopped, straight))
     assert kept.keys() == expected.keys()
     assert all(torch.equal(tensor, expected[slot]) for slot, tensor in kept.items())
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_the_progress_bar_counts_the_texts_of_all_processes(world_size, tmp_path, monkeypatch):
+    class Main:
+        num_processes, process_index, is_main_process, device = world_size, 0, True, torch.device("cpu")
+
+        def wait_for_everyone(self):
+            """The others are no more than thought of."""
+
+    class Bar(tqdm):
+        def close(self):
+            shown.append((self.n, self.total))
+            super().close()
+
+    case, shown = Case(tmp_path, "kl", []), []
+    for module in (filling, distributed):
+        monkeypatch.setattr(module, "processes", Main)
+    monkeypatch.setattr(filling, "tqdm", Bar)
+    calls = filled(case)
+    assert calls == [1, 2, 1][::world_size]
+    assert set(shown) == {(4, 4)}
 
 
 @pytest.mark.usefixtures("small_files")
