@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +15,7 @@ from mta_framework.distributed import processes, run_on_main
 from mta_framework.errors import RunError
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.models.fingerprint import Content, fingerprints
+from mta_framework.models.model_summary import ModelSummary
 from mta_framework.models.run_models import RunModels
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.runs.build import sampled_texts
@@ -23,7 +24,7 @@ from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import measured_texts
 from mta_framework.spec.model_files import is_saved_teacher
-from mta_framework.teacher_cache.cache_plan import CachePlan, cache_plan
+from mta_framework.teacher_cache.cache_plan import CachePlan, cache_plan, require_room
 from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords, filling_lock
 from mta_framework.teacher_cache.kept_similarity import kept_similarity
 from mta_framework.teacher_cache.kinds import ITEM_BYTES, RecordedRun, TeacherWidths
@@ -41,10 +42,8 @@ def recorded_run(
     summary, section = run_models.teacher_summary, bound.spec.teacher
     assert summary is not None
     assert section is not None
-    hidden = summary.shape.hidden_size
-    final = getattr(summary.config.get_text_config(decoder=True), "word_embed_proj_dim", hidden)
     return RecordedRun(
-        TeacherWidths(hidden, final, summary.dtype),
+        TeacherWidths(summary.shape.hidden_size, _final_width(summary), summary.dtype),
         bound.base_loss,
         inputs.loss_layers,
         pairs,
@@ -54,6 +53,12 @@ def recorded_run(
         run_models.teacher_tokenizer is None,
         section.cache is not None and section.cache.layer_states == "8bit",
     )
+
+
+def _final_width(teacher: ModelSummary) -> int:
+    """Width of the states that the teacher's head is applied to."""
+    config = teacher.config.get_text_config(decoder=True)
+    return getattr(config, "word_embed_proj_dim", teacher.shape.hidden_size)
 
 
 def wanted_records(bound: BoundRun, inputs: RunInputs, run: RecordedRun) -> list[WantedRecords]:
@@ -154,18 +159,22 @@ class RunCache:
             Number of texts that the teacher was run on.
 
         Raises:
-            RunError: The teacher's weights are needed and not there, or the cache cannot be written to.
+            RunError: The teacher's weights are needed and not there, the disk has too little room, or the cache cannot
+                be written to.
         """
         with filling_lock(self.folder):
             missing = run_on_main(lambda: cache.missing(verify=True))
             if missing and self._given is not None:
                 problem = f"lacks {len(missing):,} texts of this run, and {self._given} holds no weights to make them"
                 raise RunError(f"teacher cache: {self.folder} {problem}. Run mta cache SPEC where the teacher is.")
+            has_parts = run_on_main(lambda: self._given is not None or is_intact(self.folder))
+            size = sum(kind.num_bytes(text) for text, kinds in missing for kind in kinds)
+            size += 0 if has_parts else self._head_bytes
+            run_on_main(partial(require_room, self.folder, size))
             if missing and processes().is_main_process:
-                size = sum(kind.num_bytes(text) for text, kinds in missing for kind in kinds)
                 print(f"Teacher cache: {len(missing):,} texts, {size / 2**20:,.0f} MiB, to {self.folder}")
             cache.fill(missing, teacher, collator)
-            if self._given is None and processes().is_main_process and not is_intact(self.folder):
+            if not has_parts and processes().is_main_process:
                 tokenizer = self._run_models.teacher_tokenizer or self._run_models.tokenizer
                 save_teacher(self.folder, self._identity, cast(PreTrainedModel, teacher.model), tokenizer)
         processes().wait_for_everyone()
@@ -177,10 +186,15 @@ class RunCache:
         assert summary is not None
         known = self._section.run is None or "teacher.run" in self._known
         cache = self._opened_at(self.folder if known else self._bound.spec.teacher_cache, aligner, pairs)
-        widths = cache.run.widths
-        head = summary.config.get_text_config(decoder=True).vocab_size * widths.final
-        head_bytes = head * ITEM_BYTES[widths.dtype]
-        return cache_plan(cache, summary.parameters, widths.dtype, head_bytes, live_teacher_uses(self._bound))
+        live = live_teacher_uses(self._bound)
+        return cache_plan(cache, summary.parameters, summary.dtype, self._head_bytes, live)
+
+    @property
+    def _head_bytes(self) -> int:
+        summary = self._run_models.teacher_summary
+        assert summary is not None
+        vocabulary = summary.config.get_text_config(decoder=True).vocab_size
+        return vocabulary * _final_width(summary) * ITEM_BYTES[summary.dtype]
 
     def _opened_at(self, folder: Path, aligner: Alignment | None, pairs: Sequence[LayerPair]) -> TeacherCache:
         run = recorded_run(self._bound, self._inputs, self._run_models, aligner, pairs)

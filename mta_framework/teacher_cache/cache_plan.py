@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +12,10 @@ from pathlib import Path
 import torch
 
 from mta_framework.distributed import processes
+from mta_framework.errors import RunError
 from mta_framework.teacher_cache.filling import TeacherCache
 from mta_framework.teacher_cache.kinds import RecordKind
+from mta_framework.teacher_cache.teacher_files import HEAD
 
 _PROBE_WIDTH, _PROBE_SECONDS = 1024, 0.1
 
@@ -27,6 +31,8 @@ class CachePlan:
         missing_tokens: Number of their tokens.
         sizes: Each kind of records, the bytes of all its records, and the bytes of those that are missing.
         head_bytes: Bytes of the teacher's head, which lies beside the records.
+        has_head: Whether that is there already.
+        free_bytes: Free space on the disk of ``folder``, in bytes.
         seconds: Estimated time of making what is missing, on one process.
         needed_for: What the live teacher is loaded for besides, as noun phrases.
     """
@@ -37,6 +43,8 @@ class CachePlan:
     missing_tokens: int
     sizes: tuple[tuple[RecordKind, int, int], ...]
     head_bytes: int
+    has_head: bool
+    free_bytes: int
     seconds: float
     needed_for: tuple[str, ...]
 
@@ -44,6 +52,11 @@ class CachePlan:
     def num_bytes(self) -> int:
         """Bytes of the records and the head."""
         return sum(size for _, size, _ in self.sizes) + self.head_bytes
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of what is missing."""
+        return sum(missing for _, _, missing in self.sizes) + (0 if self.has_head else self.head_bytes)
 
 
 def cache_plan(
@@ -69,7 +82,33 @@ def cache_plan(
     )
     seconds = 2 * parameters * tokens / _product_rate(dtype) if missing else 0.0
     texts = len({(text.teacher or text).input_ids.tobytes() for texts in cache.wanted.values() for text in texts})
-    return CachePlan(cache.folder, texts, len(missing), tokens, sizes, head_bytes, seconds, tuple(needed_for))
+    head = head_bytes, (cache.folder / HEAD).is_file()
+    free = free_bytes(cache.folder)
+    return CachePlan(cache.folder, texts, len(missing), tokens, sizes, *head, free, seconds, tuple(needed_for))
+
+
+def require_room(folder: Path, num_bytes: int) -> None:
+    """Check that the disk of a folder has room for what is about to be written.
+
+    Args:
+        folder: Folder of the teacher, which need not exist.
+        num_bytes: Bytes that will be written.
+
+    Raises:
+        RunError: There is less room.
+    """
+    if num_bytes > (free := free_bytes(folder)):
+        sizes = f"{math.ceil(num_bytes / 2**20):,} MiB more, and {free // 2**20:,} MiB are free on its disk"
+        raise RunError(f"teacher cache: {folder} needs {sizes}. Make room, or set teacher.cache.path to another disk.")
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free space on the disk that a folder lies on, or would lie on, in bytes.
+
+    Args:
+        folder: The folder, which need not exist.
+    """
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
 
 
 @torch.inference_mode()
