@@ -18,6 +18,7 @@ from mta_framework.models.saved_teacher import SavedTeacher
 from mta_framework.spec.model_files import SAVED_TEACHER
 from mta_framework.storage import (
     ABANDONED_SECONDS,
+    MANIFEST,
     damaged_files,
     file_digest,
     json_digest,
@@ -101,11 +102,14 @@ def damaged_paths(cache: Path) -> Iterator[tuple[Path, str]]:
     Args:
         cache: Folder of the cache.
 
+    Once these are deleted there is nothing left that is damaged, and a run makes anew what it needs of them.
+
     Yields:
         Each file that is damaged, missing or left by a process that was killed, and the problem as part of a sentence.
+        The manifest and description of a teacher's folder are among them where any other file is that they stand for.
     """
     for folder in _teacher_folders(cache):
-        yield from ((folder / name, problem) for name, problem in damaged_files(folder))
+        yield from _damaged_parts(folder)
         for file in sorted((folder / LAYERS).glob("*.json")):
             if read_similarity(file) is None:
                 yield file, "has another content than was written"
@@ -170,8 +174,17 @@ def _label(folder: Path) -> str:
     return folder.name
 
 
+def _damaged_parts(folder: Path) -> Iterator[tuple[Path, str]]:
+    """What is damaged beside the records; a folder with neither description nor manifest holds records alone."""
+    present = [name for name in (SAVED_TEACHER, MANIFEST) if (folder / name).is_file()]
+    problems = dict(damaged_files(folder)) if present else {}
+    if problems:
+        problems = {**dict.fromkeys(present, "stands for files that are damaged or missing"), **problems}
+    yield from ((folder / name, problem) for name, problem in problems.items())
+
+
 def _damaged_records(folder: Path) -> Iterator[tuple[Path, str]]:
-    if _description_digest(folder / KIND) != folder.name[-DIGEST_LENGTH:]:
+    if (folder / KIND).is_file() and _description_digest(folder / KIND) != folder.name[-DIGEST_LENGTH:]:
         yield folder / KIND, "does not describe the records beside it"
     for path in shard_files(folder):
         try:

@@ -54,10 +54,10 @@ class DescribedKind(Protocol):
 class RecordStore:
     """The records of one kind, of one teacher, by key.
 
-    Nothing is created or changed by reading, except the time of last use and files that are damaged; a folder that
-    cannot be written to can be read. Files are mapped into memory, and of a file only the keys are read until a record
-    is asked for. Several processes and machines may read and add at once; of records with the same key the first is
-    used.
+    Nothing is created or changed by reading, except the time of last use and files that are damaged: those of records
+    are removed, and the description is written anew. A folder that cannot be written to can be read. Files are mapped
+    into memory, and of a file only the keys are read until a record is asked for. Several processes and machines may
+    read and add at once; of records with the same key the first is used.
 
     Args:
         folder: Folder of the teacher.
@@ -91,9 +91,10 @@ class RecordStore:
 
         A damaged file is removed, with a warning; where it cannot be removed it is left out.
         """
-        if not self._is_used:
+        if not self._is_used and self.folder.is_dir():
             self._is_used = True
-            with suppress(OSError):  # there is none yet, or it is another's
+            with suppress(OSError, RunError):  # the folder is another's
+                self._describe()
                 os.utime(self.folder / KIND)
         while not all(list(map(self._read, shard_files(self.folder)))):
             pass  # a file that has gone meanwhile was merged into one that the list may lack

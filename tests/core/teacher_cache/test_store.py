@@ -98,9 +98,13 @@ def test_the_files_of_another_kind_are_not_seen(store, tmp_path):
 def test_the_kind_is_described_beside_the_records_and_again_where_that_is_damaged(store, tmp_path):
     path = store.folder / "kind.json"
     assert json.loads(path.read_text()) == {"kind": "numbered", "layer": 3}
-    path.write_text('{"kind": ')
-    store.add(rows(7, 8))
-    assert json.loads(path.read_text()) == {"kind": "numbered", "layer": 3}
+    for index, damage in enumerate([lambda: path.write_text('{"kind": '), path.unlink]):
+        damage()
+        store.add(rows(7 + index, 8 + index))
+        assert json.loads(path.read_text()) == {"kind": "numbered", "layer": 3}
+        damage()
+        reopened(tmp_path)
+        assert json.loads(path.read_text()) == {"kind": "numbered", "layer": 3}
 
 
 def test_reading_creates_nothing_and_marks_the_time_of_last_use(store, tmp_path):
