@@ -11,6 +11,7 @@ import click
 
 from mta_framework.cli.cache_make import make
 from mta_framework.cli.group import say, say_error
+from mta_framework.cli.options import set_option
 from mta_framework.tables.table import Table
 from mta_framework.tables.terminal import size_text, terminal_table
 
@@ -26,17 +27,20 @@ _folder = click.option(
 
 
 class _OrSpec(click.Group):
-    """Treats a first word that is no command as the spec whose cache is made."""
+    """Makes a cache unless a command comes first: then the words are the spec and options, in any order."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["make", *args])
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["make", *args]
+        return super().parse_args(ctx, args)
 
 
 @click.group(cls=_OrSpec, subcommand_metavar="SPEC | COMMAND [ARGS]...")
 def cache() -> None:
-    """Make, list, check or prune the folder in which the states of teachers are kept."""
+    """Make, list, check or prune the folder in which the states of teachers are kept.
+
+    `mta cache SPEC` is short for `mta cache make SPEC`, and takes the same options.
+    """
 
 
 cache.add_command(make)
@@ -45,11 +49,12 @@ cache.add_command(make)
 @cache.command("list")
 @_spec
 @_folder
-def list_cache(spec: Path | None, folder: Path | None) -> None:
+@set_option
+def list_cache(spec: Path | None, folder: Path | None, overrides: tuple[str, ...]) -> None:
     """List teachers and what is kept of them: texts, size, last use."""
     from mta_framework.teacher_cache.kept_folders import kept_teachers
 
-    path = _cache_folder(spec, folder)
+    path = _cache_folder(spec, folder, overrides)
     teachers = kept_teachers(path)
     if not teachers:
         say(f"{path} holds no teacher.")
@@ -62,9 +67,12 @@ def list_cache(spec: Path | None, folder: Path | None) -> None:
 @cache.command("check")
 @_spec
 @_folder
+@set_option
 @click.option("--delete", is_flag=True, help="Delete the damaged files; what they held is computed anew when needed.")
 @click.pass_context
-def check_cache(context: click.Context, spec: Path | None, folder: Path | None, delete: bool) -> None:
+def check_cache(
+    context: click.Context, spec: Path | None, folder: Path | None, overrides: tuple[str, ...], delete: bool
+) -> None:
     """Verify every checksum of a cache, and name the files that are damaged.
 
     Exits with 1 if any is, unless --delete is given.
@@ -73,7 +81,7 @@ def check_cache(context: click.Context, spec: Path | None, folder: Path | None, 
     from mta_framework.teacher_cache.kept_folders import damaged_paths
     from mta_framework.teacher_cache.kept_folders import delete as delete_path
 
-    path = _cache_folder(spec, folder)
+    path = _cache_folder(spec, folder, overrides)
     damaged = list(damaged_paths(path))
     say_error(*(f"{file}: {problem}" for file, problem in damaged))
     if delete:
@@ -88,10 +96,18 @@ def check_cache(context: click.Context, spec: Path | None, folder: Path | None, 
 @cache.command()
 @_spec
 @_folder
+@set_option
 @click.option("--unused-for", type=click.FloatRange(min=0), metavar="DAYS", help="Delete what was unused for so long.")
 @click.option("--teacher", metavar="NAME", help="Delete this teacher alone: a name or a folder of `mta cache list`.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
-def prune(spec: Path | None, folder: Path | None, unused_for: float | None, teacher: str | None, yes: bool) -> None:
+def prune(
+    spec: Path | None,
+    folder: Path | None,
+    overrides: tuple[str, ...],
+    unused_for: float | None,
+    teacher: str | None,
+    yes: bool,
+) -> None:
     """Delete teachers, or kinds of records, by the time of their last use or by name.
 
     What a process is filling at the moment is left.
@@ -101,7 +117,7 @@ def prune(spec: Path | None, folder: Path | None, unused_for: float | None, teac
 
     if unused_for is None and teacher is None:
         raise click.UsageError("Give --unused-for, --teacher or both.")
-    path = _cache_folder(spec, folder)
+    path = _cache_folder(spec, folder, overrides)
     teachers = kept_teachers(path)
     if teacher is not None:
         names = sorted({name for kept in teachers for name in (kept.name, kept.folder.name)})
@@ -132,16 +148,18 @@ def _unused(teacher: KeptTeacher, before: float | None) -> Sequence[KeptTeacher 
     return [kind for kind in teacher.records if kind.last_used < before]
 
 
-def _cache_folder(spec: Path | None, folder: Path | None) -> Path:
+def _cache_folder(spec: Path | None, folder: Path | None, overrides: tuple[str, ...]) -> Path:
     from mta_framework.errors import Fault, InputError
 
     if (spec is None) == (folder is None):
         raise click.UsageError("Give either a spec or --folder.")
+    if spec is None and overrides:
+        raise click.UsageError("--set changes a spec; give one in place of --folder.")
     if folder is None:
         assert spec is not None
         from mta_framework.spec.reading import read_spec
 
-        reading = read_spec(spec)
+        reading = read_spec(spec, overrides)
         if reading.spec is None:
             raise InputError(reading.faults)
         return reading.spec.teacher_cache
@@ -152,7 +170,7 @@ def _cache_folder(spec: Path | None, folder: Path | None) -> Path:
 
 
 def _rows(teacher: KeptTeacher) -> Iterator[tuple[str, str, str, str]]:
-    name = f"{teacher.name}, {teacher.dtype}" if teacher.dtype else f"{teacher.name} (teacher.json is damaged)"
+    name = f"{teacher.name}, {teacher.dtype}" if teacher.dtype else f"{teacher.name} (no intact teacher.json)"
     yield name, "", size_text(teacher.num_bytes), _day(teacher.last_used)
     for kind in teacher.records:
         yield f"  {kind.label}", f"{kind.texts:,}", size_text(kind.num_bytes), _day(kind.last_used)

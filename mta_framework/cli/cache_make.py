@@ -17,9 +17,10 @@ from mta_framework.cli.options import plugin_option, set_option, spec_argument
 @plugin_option
 @click.pass_obj
 def make(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...]) -> None:
-    """Make what a run reads of its teacher, without training; `mta cache SPEC` is short for this.
+    """Make what a run reads of its teacher, without training.
 
-    What is there already is not made again, so that an interrupted command is continued by the same one.
+    `mta cache SPEC` is short for this. What is there already is not made again, so that an interrupted command is
+    continued by the same one.
     """
     from mta_framework.errors import Fault, InputError
     from mta_framework.registry import discover

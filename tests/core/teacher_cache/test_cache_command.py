@@ -15,6 +15,7 @@ from filelock import FileLock
 from tiny_models import byte_tokenizer, tiny_model
 
 from mta_framework.cli import main
+from mta_framework.runs import pipeline
 from mta_framework.teacher_cache.kept_similarity import kept_similarity
 from mta_framework.teacher_cache.store import RecordStore
 from mta_framework.teacher_cache.teacher_files import save_teacher
@@ -24,6 +25,7 @@ from mta_framework.types import LayerSimilarity
 from .records import data, rows, shards
 
 DAY = 86_400
+SET = ("--set", "seed=7")
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,28 @@ def test_check_names_each_damaged_file_and_removes_it_on_demand(cache, name):
         path.write_bytes(content)
     flip(path, len(content) // 2)
     assert mta("check", "--folder", cache, "--delete").exit_code == 0
-    if name.startswith(("records", "layers")):
-        assert not path.exists()
-        assert mta("check", "--folder", cache).exit_code == (1 if "kind.json" in name else 0)
+    assert not path.exists()
+    assert mta("check", "--folder", cache).output == f"{cache}: 0 damaged files.\n"
+
+
+def test_files_that_are_missing_are_damage_until_nothing_stands_for_them(cache):
+    folder = of(cache, "first")
+    (folder / "head.safetensors").unlink()
+    assert f"{folder / 'head.safetensors'}: is missing" in mta("check", "--folder", cache).output
+    assert mta("check", "--folder", cache, "--delete").exit_code == 0
+    assert not (folder / "teacher.json").exists()
+    assert (folder / "config.json").exists()
+    assert mta("check", "--folder", cache).exit_code == 0
+    (of(cache, "second") / "files.json").unlink()
+    assert f"{of(cache, 'second') / 'files.json'}: is missing" in mta("check", "--folder", cache).output
+
+
+def test_records_whose_teacher_was_not_written_yet_are_whole(cache):
+    folder = of(cache, "second")
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+    assert mta("check", "--folder", cache).output == f"{cache}: 0 damaged files.\n"
 
 
 def test_check_finds_a_damaged_key_and_what_killed_processes_left(cache):
@@ -173,7 +194,7 @@ def test_descriptions_that_are_damaged_are_no_tracebacks(cache, text):
     (of(cache, "first", COSINES) / "kind.json").write_text(text)
     done = mta("list", "--folder", cache)
     assert done.exit_code == 0
-    assert "(teacher.json is damaged)" in done.output
+    assert "(no intact teacher.json)" in done.output
     assert f"  {COSINES.folder_name}" in done.output
     assert mta("check", "--folder", cache).exit_code == 1
     assert mta("prune", "--folder", cache, "--unused-for", "1").output == "Nothing to delete.\n"
@@ -214,6 +235,37 @@ def test_prune_leaves_what_a_process_is_filling(cache):
         done = mta("prune", "--folder", cache, "--unused-for", "0", "--yes")
     assert done.output.count("is being filled, and is left as it is.") == 2
     assert folders(cache) == before
+
+
+@pytest.mark.parametrize(
+    "words", [("SPEC",), ("SPEC", *SET), (*SET, "SPEC"), ("make", "SPEC", *SET), ("make", *SET, "SPEC"),
+              (*SET, "SPEC", "--set", "alignment=null")],
+)  # fmt: skip
+def test_options_stand_before_or_after_the_spec_whose_cache_is_made(words, spec_dict, write_spec, monkeypatch):
+    made = []
+    monkeypatch.setattr(pipeline, "make_cache", lambda bound: made.append(bound.spec) or (bound.spec.teacher_cache, 3))
+    spec = write_spec({**spec_dict, "alignment": None, "teacher": {"run": "teacher.json", "cache": {}}})
+    done = mta(*(spec if word == "SPEC" else word for word in words))
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("The teacher was run on 3 texts.")
+    assert [spec.seed for spec in made] == [1 if len(words) < 3 else 7]
+
+
+@pytest.mark.parametrize("command", [["list"], ["check", "--delete"], ["prune", "--unused-for", "1", "--yes"]])
+def test_commands_take_spec_and_options_in_any_order(command, cache, spec_dict, write_spec):
+    spec, change = write_spec(spec_dict), ("--set", f'teacher.cache={{"path": "{cache}"}}')
+    name, *options = command
+    orders = (*options, spec, *change), (*change, spec, *options), (spec, *change, *options)
+    outputs = [mta(name, *words).output for words in orders]
+    assert outputs == [mta(name, *options, "--folder", cache).output] * 3
+    assert "--set changes a spec" in mta(name, *options, "--folder", cache, *change).output
+
+
+def test_help_names_the_commands_and_the_spec():
+    for words in (["--help"], []):
+        text = mta(*words).output
+        assert re.search(r"Usage: .*cache \[OPTIONS\] SPEC \| COMMAND \[ARGS\]", text)
+        assert all(name in text for name in ("make", "list", "check", "prune"))
 
 
 def test_an_unknown_word_is_the_spec_whose_cache_is_made(tmp_path, spec_dict, write_spec):
