@@ -10,7 +10,9 @@ from mta_framework.comparison.comparability import common
 from mta_framework.comparison.contrasts import contrasts, examples, prompt_pairs
 from mta_framework.comparison.finished_runs import read_run
 from mta_framework.comparison.grouping import group, references
+from mta_framework.comparison.learning_curves import learning_curves
 from mta_framework.comparison.notes import notes
+from mta_framework.comparison.outcomes import outcome_notes, outcomes
 from mta_framework.comparison.results import Comparison, Row, RunRef
 from mta_framework.comparison.scores import cells, read_scores
 from mta_framework.comparison.win_rates import verdict_notes, verdicts
@@ -48,17 +50,20 @@ def compare(
     scores = read_scores(groups, shared)
     pairs = tuple(prompt_pairs(groups, scores, shared))
     judged = list(verdicts(judge, groups, shared)) if judge else []
+    validated = tuple(outcomes(groups))
     rows = []
     for each in groups:
         names = tuple(run.name for run in each.runs)
         rows.append(Row(each.label, each.baseline, names, cells(scores[each.label], shared), each.reference))
+    compared = tuple(contrasts(groups, scores, shared, pairs))
+    seed_tests = [entry.seeds for entry in compared if entry.seeds is not None]
     return Comparison(
         metrics=shared.metrics,
         sets=shared.sets,
         rows=tuple(rows),
-        contrasts=tuple(contrasts(groups, scores, shared, pairs)),
+        contrasts=compared,
         examples=tuple(examples(pairs, groups)),
-        notes=(*notes(groups, scores, rows, shared), *(verdict_notes(judge, groups) if judge else ())),
+        notes=(*notes(groups, scores, rows, shared, seed_tests), *(verdict_notes(judge, groups) if judge else ())),
         runs=tuple(
             RunRef(run.name, str(run.folder), method.label, run.seed)
             for method in groups
@@ -67,4 +72,7 @@ def compare(
         ),
         pairs=pairs,
         verdicts=tuple(judged),
+        outcomes=validated,
+        outcome_notes=tuple(outcome_notes(groups, validated)),
+        curves=tuple(learning_curves(groups, validated)),
     )

@@ -14,14 +14,6 @@ MINUS = "\N{MINUS SIGN}"
 _OUTCOMES = "wins/ties/losses"
 
 
-def table_groups(comparison: Comparison) -> list[list[Table]]:
-    """The scores and differences by each metric, then the verdicts if there are any."""
-    groups = [
-        [comparison_table(comparison, metric), contrast_table(comparison, metric)] for metric in comparison.metrics
-    ]
-    return [[table for table in group if table] for group in [*groups, [verdict_table(comparison)]]]
-
-
 def comparison_table(comparison: Comparison, metric: ReportedMetric) -> Table:
     """The scores by a metric: bold for the best of its family, a dagger for significant differences."""
     rows: list[list[str | TableCell]] = []
@@ -37,9 +29,9 @@ def contrast_table(comparison: Comparison, metric: ReportedMetric) -> Table:
     """The differences by a metric, each row of the comparison under a heading of its own."""
     contrasts = [entry for entry in comparison.contrasts if entry.metric == metric.label]
     header = ["set", "difference", "95 % interval", "p", "p (Holm)", _OUTCOMES]
-    seeds = any(entry.p_seeds is not None for entry in contrasts)
-    rows = _under_headings(contrasts, (_contrast_row(entry)[: len(header) + seeds] for entry in contrasts))
-    return Table([*header, *["p (seeds)"] * seeds], rows, f"Differences in {metric.label}")
+    seeds = ["p (seeds)", "smallest effect"] if any(entry.seeds is not None for entry in contrasts) else []
+    rows = _under_headings(contrasts, (_contrast_row(entry)[: len(header) + len(seeds)] for entry in contrasts))
+    return Table([*header, *seeds], rows, f"Differences in {metric.label}")
 
 
 def verdict_table(comparison: Comparison) -> Table:
@@ -98,7 +90,7 @@ def probability(p: float) -> str:
 
 def signed(value: float) -> str:
     """``+1.50`` or ``−1.50``."""
-    return _minus(figure(value, "+"))
+    return minus(figure(value, "+"))
 
 
 def _scores(comparison: Comparison, row: Row, metric: ReportedMetric) -> Iterator[TableCell]:
@@ -108,7 +100,7 @@ def _scores(comparison: Comparison, row: Row, metric: ReportedMetric) -> Iterato
         deviation = "" if cell.deviation is None else f" ± {figure(cell.deviation)}"
         best = row.label in best_rows(comparison, key, metric.higher_is_better)
         mark = DAGGER if contrast is not None and contrast.significant else ""
-        yield TableCell(f"{_minus(figure(cell.mean))}{deviation}", best, mark, _interval(cell.interval, figure))
+        yield TableCell(f"{minus(figure(cell.mean))}{deviation}", best, mark, _interval(cell.interval, figure))
 
 
 def _under_headings(entries: Sequence[Contrast | Verdict], rows: Iterable[list[str]]) -> list[list[str]]:
@@ -125,8 +117,8 @@ def _under_headings(entries: Sequence[Contrast | Verdict], rows: Iterable[list[s
 def _contrast_row(entry: Contrast) -> list[str]:
     estimate = [signed(entry.difference), _interval(entry.interval, signed)]
     probabilities = [probability(entry.p), probability(entry.p_holm)]
-    p_seeds = "" if entry.p_seeds is None else probability(entry.p_seeds)
-    return [set_name(entry.set), *estimate, *probabilities, _outcomes(entry), p_seeds]
+    seeds = ["", ""] if entry.seeds is None else [probability(entry.seeds.p), figure(entry.seeds.smallest_effect)]
+    return [set_name(entry.set), *estimate, *probabilities, _outcomes(entry), *seeds]
 
 
 def _verdict_row(entry: Verdict) -> list[str]:
@@ -139,8 +131,9 @@ def _outcomes(entry: Contrast | Verdict) -> str:
 
 
 def _interval(ends: Interval | None, shown: Callable[[float], str]) -> str:
-    return "" if ends is None else _minus(f"[{shown(ends[0])}, {shown(ends[1])}]")
+    return "" if ends is None else minus(f"[{shown(ends[0])}, {shown(ends[1])}]")
 
 
-def _minus(value: str) -> str:
+def minus(value: str) -> str:
+    """The text with a minus sign in place of hyphens."""
     return value.replace("-", MINUS)

@@ -12,9 +12,10 @@ from functools import cache
 from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import Contrast, PromptPair, SideBySide
-from mta_framework.comparison.scores import Scores, pooled, run_means
+from mta_framework.comparison.scores import Scores, mean_by_seed, pooled
 from mta_framework.evaluation.predictions import Prediction
-from mta_framework.evaluation.statistics import difference, holm, welch
+from mta_framework.evaluation.seed_statistics import seed_difference
+from mta_framework.evaluation.statistics import difference, holm
 
 EXAMPLES = 3
 """Number of prompts that the row wins most, and of prompts that it loses most, for each metric and pair of rows."""
@@ -34,18 +35,19 @@ def contrasts(
     Yields:
         Contrasts whose probabilities are corrected over all of a metric.
     """
+    by_label = {group.label: group for group in groups}
     outcomes = Counter((pair.metric, pair.row, name, pair.outcome) for pair in pairs for name in (pair.set, None))
     for metric in common.metrics:
         of_metric = []
         for group, baseline in _with_baseline(groups):
             for name in common.columns:
-                sides = [scores[label] for label in (baseline, group.label)]
-                gap = difference(*(pooled(side, metric, name, common) for side in sides))
-                p_seeds = welch(*(run_means(side, metric, name, common) for side in sides))
+                sides = [by_label[baseline], group]
+                gap = difference(*(pooled(scores[side.label], metric, name, common) for side in sides))
+                by_seed = (mean_by_seed(side, scores[side.label], metric, name, common) for side in sides)
                 wins, ties, losses = (outcomes[metric.label, group.label, name, outcome] for outcome in (1, 0, -1))
                 estimate = (gap.value, gap.interval, gap.p, gap.p)
                 labels = (metric.label, name, baseline, group.label)
-                of_metric.append(Contrast(*labels, *estimate, wins, ties, losses, p_seeds))
+                of_metric.append(Contrast(*labels, *estimate, wins, ties, losses, seed_difference(*by_seed)))
         corrected = holm([entry.p for entry in of_metric])
         yield from (dataclasses.replace(entry, p_holm=p) for entry, p in zip(of_metric, corrected, strict=True))
 

@@ -11,20 +11,33 @@ from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import SIGNIFICANT, Row
 from mta_framework.comparison.scores import Scores, pooled
 from mta_framework.evaluation.report import ReportedMetric
+from mta_framework.evaluation.seed_statistics import SeedDifference
 from mta_framework.evaluation.statistics import RESAMPLES
 
 DAGGER = "†"
 """Mark of a significant difference."""
 
+SMALLEST_EFFECT = (
+    "Smallest effect: the true difference that as many seeds, varying as these do, show with a probability of 80 % "
+    "(two-sided, 5 %, not corrected). Smaller ones would often be missed: a high p says nothing about them."
+)
+"""What the number beside every test over training seeds means."""
+
 BOLD = "Bold: the best of the rows that are compared with each other."
 """What bold means, where there is bold."""
 
 
-def notes(groups: Sequence[Group], scores: Mapping[str, Scores], rows: Sequence[Row], common: Common) -> Iterator[str]:
+def notes(
+    groups: Sequence[Group],
+    scores: Mapping[str, Scores],
+    rows: Sequence[Row],
+    common: Common,
+    tests: Sequence[SeedDifference],
+) -> Iterator[str]:
     """Whole sentences: what the numbers are, what they cannot say, which differences were accepted."""
     yield from _scores(rows)
     yield from _training(groups)
-    yield from _compared(groups, common)
+    yield from _compared(groups, common, tests)
     yield from _weights(groups, scores, common)
     for difference in common.differences:
         consequence = " It is left out." if difference.where in common.left_out else ""
@@ -53,10 +66,18 @@ def _training(groups: Sequence[Group]) -> Iterator[str]:
         yield "Intervals, p and p (Holm) take the trained models as given; ± tells how much training seeds matter."
 
 
-def _compared(groups: Sequence[Group], common: Common) -> Iterator[str]:
+def seed_test(tests: Sequence[SeedDifference]) -> str:
+    """Name the test over training seeds that was made."""
+    paired = {test.paired for test in tests}
+    if paired == {False}:
+        return "Welch's t-test"
+    return "the t-test paired by training seed" + (
+        " (Welch's where neither of two rows has all seeds of the other)" if False in paired else ""
+    )
+
+
+def _compared(groups: Sequence[Group], common: Common, tests: Sequence[SeedDifference]) -> Iterator[str]:
     compared = [group for group in groups if group.baseline is not None]
-    repeated = {group.label for group in groups if len(group.runs) > 1}
-    several = any({group.label, group.baseline} <= repeated for group in compared)
     if not compared:
         yield "No row is compared with another."
         return
@@ -65,10 +86,11 @@ def _compared(groups: Sequence[Group], common: Common) -> Iterator[str]:
     count = len(compared) * len(common.columns)
     corrected = f", after Holm's correction over the {count} comparisons of the metric" if count > 1 else ""
     test = f"the paired permutation test ({RESAMPLES:,} random swaps)"
-    seeds = f", and p (seeds) < {SIGNIFICANT} where there is one" if several else ""
+    seeds = f", and p (seeds) < {SIGNIFICANT} where there is one" if tests else ""
     yield f"{DAGGER}: differs from what it is compared with, p < {SIGNIFICANT} in {test}{corrected}{seeds}."
-    if several:
-        yield "p (seeds): Welch's t-test over the means of single runs, not corrected."
+    if tests:
+        yield f"p (seeds): {seed_test(tests)}, over the means of single runs, not corrected."
+        yield SMALLEST_EFFECT
     for group in compared:
         if group.beyond_alignment:
             fields = ", ".join(group.beyond_alignment)

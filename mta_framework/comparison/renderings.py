@@ -6,11 +6,19 @@ import dataclasses
 import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from mta_framework.comparison.comparison_tables import notes_with_bold, set_name, table_groups
+from mta_framework.comparison.comparison_tables import (
+    comparison_table,
+    contrast_table,
+    notes_with_bold,
+    set_name,
+    verdict_table,
+)
+from mta_framework.comparison.outcome_tables import outcome_table
 from mta_framework.comparison.results import Comparison
 from mta_framework.tables.csv_text import csv_table
 from mta_framework.tables.latex import latex_table
@@ -20,9 +28,25 @@ from mta_framework.tables.terminal_chars import visible
 
 _SCORES = ("metric", "set", "row", "runs", "mean", "deviation", "over", "seeds", "low", "high")
 _COMPARED = ("compared_with", "difference", "difference_low", "difference_high", "p", "p_holm")
-_OUTCOMES = ("wins", "ties", "losses", "p_seeds")
+_COUNTS = ("wins", "ties", "losses")
+_SEEDS = ("p_seeds", "smallest_effect", "paired")
+_OUTCOMES = ("outcome", "row", "seeds", "mean", "deviation", *_COMPARED, *_SEEDS[1:])
+_CURVES = ("quantity", "row", "seed", "step", "seconds", "value")
 _NO_ENDS = (None, None)
 _PROMPTS = ("metric", "set", "prompt", "row", "score", "compared_with", "compared_score", "outcome")
+
+
+def table_groups(comparison: Comparison) -> list[tuple[list[Table], Sequence[str]]]:
+    """The tables of each metric, of the validation outcomes and of the verdicts, with the notes below them."""
+    notes = notes_with_bold(comparison)
+    groups: list[tuple[list[Table], Sequence[str]]] = [
+        ([comparison_table(comparison, metric), contrast_table(comparison, metric)], notes)
+        for metric in comparison.metrics
+    ]
+    outcomes = [outcome_table(comparison, outcome) for outcome in comparison.outcomes]
+    groups += [(outcomes, comparison.outcome_notes), ([verdict_table(comparison)], notes)]
+    shown = [([table for table in tables if table], below) for tables, below in groups]
+    return [(tables, below) for tables, below in shown if tables]
 
 
 def terminal_lines(comparison: Comparison, columns: int | None = None, styled: bool = False) -> Iterator[str]:
@@ -33,16 +57,16 @@ def terminal_lines(comparison: Comparison, columns: int | None = None, styled: b
         columns: Width of the terminal in cells; None: that of the terminal in which the command runs.
         styled: Whether the best scores are set in bold, by escape codes, as on a terminal.
     """
-    for table in itertools.chain.from_iterable(table_groups(comparison)):
+    for table in itertools.chain.from_iterable(tables for tables, _ in table_groups(comparison)):
         yield from (visible(table.caption), *terminal_table(table, columns, "  ", styled), "")
-    for note in notes_with_bold(comparison) if styled else comparison.notes:
+    notes = notes_with_bold(comparison) if styled else comparison.notes
+    for note in dict.fromkeys([*notes, *comparison.outcome_notes]):
         yield from textwrap.wrap(visible(note), columns or terminal_width())
 
 
 def latex(comparison: Comparison) -> str:
     """A ``table`` environment for each table, with the notes below it."""
-    notes = notes_with_bold(comparison)
-    tables = [latex_table(table, notes) for group in table_groups(comparison) for table in group]
+    tables = [latex_table(table, notes) for group, notes in table_groups(comparison) for table in group]
     return "\n\n".join(["% \\usepackage{booktabs}", *tables]) + "\n"
 
 
@@ -55,9 +79,40 @@ def scores_csv(comparison: Comparison) -> str:
         values += [cell.mean, cell.deviation, cell.over, cell.count, *(cell.interval or _NO_ENDS)]
         if contrast is not None:
             values += [contrast.baseline, contrast.difference, *(contrast.interval or _NO_ENDS)]
-            values += [contrast.p, contrast.p_holm, contrast.wins, contrast.ties, contrast.losses, contrast.p_seeds]
+            values += [contrast.p, contrast.p_holm, contrast.wins, contrast.ties, contrast.losses]
+            if contrast.seeds is not None:
+                values += [contrast.seeds.p, contrast.seeds.smallest_effect, contrast.seeds.paired]
         rows.append(values)
-    return _csv((*_SCORES, *_COMPARED, *_OUTCOMES), rows)
+    return _csv((*_SCORES, *_COMPARED, *_COUNTS, *_SEEDS), rows)
+
+
+def outcomes_csv(comparison: Comparison) -> str:
+    """A line for each validation outcome of each row, with all digits, and with its difference from the baseline."""
+    rows = []
+    for outcome in comparison.outcomes:
+        contrasts = {entry.row: entry for entry in outcome.contrasts}
+        for label, by_seed in outcome.values.items():
+            values = [*by_seed.values()]
+            deviation = stdev(values) if len(values) > 1 else None
+            line: list[object] = [outcome.label, label, len(values), fmean(values), deviation]
+            if entry := contrasts.get(label):
+                line += [entry.baseline, entry.difference]
+                if test := entry.seeds:
+                    line += [*test.interval, test.p, entry.p_holm, test.smallest_effect, test.paired]
+            rows.append(line)
+    return _csv(_OUTCOMES, rows)
+
+
+def curves_csv(comparison: Comparison) -> str:
+    """A line for each value of the learning curves: of each run at each step; seconds are means over the row's runs."""
+    rows = [
+        [curves.title, label, seed, step, None if curve.seconds is None else curve.seconds[index], values[index]]
+        for curves in comparison.curves
+        for label, curve in curves.rows.items()
+        for seed, values in curve.values.items()
+        for index, step in enumerate(curve.steps)
+    ]
+    return _csv(_CURVES, rows)
 
 
 def wins_csv(comparison: Comparison) -> str:

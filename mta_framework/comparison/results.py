@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mta_framework.evaluation.report import ReportedMetric
+from mta_framework.evaluation.seed_statistics import SeedDifference
 
 CellKey = tuple[str, str | None]
 """Label of a metric and name of a set; None stands for the unweighted average over the sets."""
@@ -85,8 +86,8 @@ class Contrast:
         wins: Number of prompts that the row answers better.
         ties: Number of prompts that both answer equally well.
         losses: Number of prompts that the baseline answers better.
-        p_seeds: Two-sided probability of Welch's t-test over the means of single runs: whether other training seeds
-            would show the difference as well. None where one of the two was trained from a single seed.
+        seeds: The difference over training seeds, of the means of single runs: whether other seeds would show it as
+            well. None where one of the two was trained from a single seed.
     """
 
     metric: str
@@ -100,12 +101,92 @@ class Contrast:
     wins: int
     ties: int
     losses: int
-    p_seeds: float | None = None
+    seeds: SeedDifference | None = None
 
     @property
     def significant(self) -> bool:
         """Whether prompts show the difference and, as far as is known, training seeds do."""
-        return self.p_holm < SIGNIFICANT and (self.p_seeds is None or self.p_seeds < SIGNIFICANT)
+        return self.p_holm < SIGNIFICANT and (self.seeds is None or self.seeds.p < SIGNIFICANT)
+
+
+@dataclass(frozen=True)
+class OutcomeContrast:
+    """A row against its baseline by a validation outcome.
+
+    Args:
+        baseline: Label of the baseline.
+        row: Label of the row.
+        difference: Mean of the row minus mean of the baseline, over the pairs of training seeds where these are paired.
+        seeds: The test over training seeds; None where one of the two was trained from a single seed.
+        p_holm: Its probability after Holm's correction over all tests of the outcome; None without a test.
+    """
+
+    baseline: str
+    row: str
+    difference: float
+    seeds: SeedDifference | None
+    p_holm: float | None
+
+    @property
+    def significant(self) -> bool:
+        """Whether training seeds show the difference."""
+        return self.p_holm is not None and self.p_holm < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class ValidationOutcome:
+    """A quantity on the validation set at the end of training, of all rows that measured it alike.
+
+    Args:
+        name: Name in the training log, without ``eval_``, e.g. ``cross_entropy``.
+        label: Unique label, e.g. ``validation cross_entropy``.
+        higher_is_better: Whether higher values are better; None where that is unknown.
+        values: Label of a row -> training seed -> value.
+        contrasts: Differences from the baselines, in the order of the rows.
+        exported: Whether the values are those of the exported students, at the steps that were chosen, rather than
+            those after the last step.
+    """
+
+    name: str
+    label: str
+    higher_is_better: bool | None
+    values: Mapping[str, Mapping[int, float]]
+    contrasts: tuple[OutcomeContrast, ...]
+    exported: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A quantity of one row during training, at the steps at which every run of the row logged it.
+
+    Args:
+        steps: Steps.
+        seconds: Mean training time of the runs at these steps; None where it was not logged.
+        values: Training seed -> value at each step.
+    """
+
+    steps: tuple[int, ...]
+    seconds: tuple[float, ...] | None
+    values: Mapping[int, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class LearningCurves:
+    """The curves of a quantity.
+
+    Args:
+        name: Unique name of the quantity, of letters, digits and hyphens.
+        title: What is drawn.
+        rows: Label of a row -> its curve.
+        time: What the training times of the curves count, for axes.
+        validation: Whether the quantity is a validation outcome.
+    """
+
+    name: str
+    title: str
+    rows: Mapping[str, Curve]
+    time: str
+    validation: bool
 
 
 @dataclass(frozen=True)
@@ -187,6 +268,9 @@ class Comparison:
         runs: All runs.
         pairs: Every prompt of every contrast.
         verdicts: Verdicts of a metric that compares responses, if one was asked for.
+        outcomes: Validation outcomes of the trained rows.
+        outcome_notes: Sentences that belong under the tables of outcomes.
+        curves: Learning curves: outcomes first, then what is logged of training.
     """
 
     metrics: tuple[ReportedMetric, ...]
@@ -198,6 +282,9 @@ class Comparison:
     runs: tuple[RunRef, ...]
     pairs: tuple[PromptPair, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    outcomes: tuple[ValidationOutcome, ...] = ()
+    outcome_notes: tuple[str, ...] = ()
+    curves: tuple[LearningCurves, ...] = ()
 
     @property
     def columns(self) -> tuple[str | None, ...]:

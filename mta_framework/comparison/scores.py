@@ -44,9 +44,12 @@ def cells(scores: Scores, common: Common) -> dict[CellKey, RowScore]:
     }
 
 
-def run_means(scores: Scores, metric: ReportedMetric, name: str | None, common: Common) -> list[float]:
-    """The mean of each run of a row, on a set or (None) on the average over the sets."""
-    return [mean(run) for run in zip(*(scores[metric.label, each] for each in common.sets_of(name)), strict=True)]
+def mean_by_seed(
+    group: Group, scores: Scores, metric: ReportedMetric, name: str | None, common: Common
+) -> dict[int, float]:
+    """Training seed -> mean of that run of a row, on a set or (None) on the average over the sets."""
+    by_run = zip(*(scores[metric.label, each] for each in common.sets_of(name)), strict=True)
+    return {run.seed: mean(parts) for run, parts in zip(group.runs, by_run, strict=True) if run.seed is not None}
 
 
 def pooled(scores: Scores, metric: ReportedMetric, name: str | None, common: Common) -> list[PromptScores]:

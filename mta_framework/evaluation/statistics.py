@@ -126,21 +126,6 @@ def difference(baseline: Sequence[PromptScores], other: Sequence[PromptScores]) 
     return MeanDifference(value, _interval(statistic, baseline), _p_value(baseline, other))
 
 
-def welch(baseline: Sequence[float], other: Sequence[float]) -> float | None:
-    """Two-sided p-value of Welch's t-test, for two samples of unequal variance, e.g. the runs of two methods.
-
-    Returns:
-        The p-value; None where one of the samples has fewer than two values.
-    """
-    from scipy.stats import ttest_ind
-
-    if min(len(baseline), len(other)) < 2:
-        return None
-    if len({*baseline}) == len({*other}) == 1:  # both have a variance of 0
-        return float(baseline[0] == other[0])
-    return float(ttest_ind(baseline, other, equal_var=False).pvalue)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Correct p-values for multiple comparisons by Holm's step-down method (1979); the order is kept."""
     order = np.argsort(p_values, kind="stable")

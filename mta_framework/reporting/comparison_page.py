@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from mta_framework.comparison.comparison_tables import (
@@ -16,31 +14,33 @@ from mta_framework.comparison.comparison_tables import (
     signed,
     verdict_table,
 )
-from mta_framework.comparison.results import Comparison, Contrast
-from mta_framework.errors import InputError
-from mta_framework.evaluation.report import ReportedMetric, read_report
+from mta_framework.comparison.outcome_tables import outcome_table
+from mta_framework.comparison.results import Comparison, Contrast, SideBySide, ValidationOutcome
+from mta_framework.evaluation.report import ReportedMetric
+from mta_framework.reporting.curve_figures import curve_blocks, curves_note
 from mta_framework.reporting.page import Plot, render_template
-from mta_framework.reporting.plots import Estimate, axis_of, intervals, overlaid, svg
-from mta_framework.reporting.training_log import Log, points
+from mta_framework.reporting.plots import Estimate, axis_of, intervals, svg
 
-_QUANTITIES = {"loss": "loss (total)", "eval_loss": "validation loss", "grad_norm": "gradient norm"}
+_MOST_IN_TITLE = 6
 
 
 def comparison_page(comparison: Comparison) -> str:
     """The page, as HTML."""
     blocks = [_block(comparison, metric, index) for index, metric in enumerate(comparison.metrics)]
-    curves = list(_curves(_logs(comparison)))
+    outcomes = [_outcome_block(comparison, outcome, index) for index, outcome in enumerate(comparison.outcomes)]
+    curves = list(curve_blocks(comparison))
     sections = {
         "scores": "Scores",
         "differences": "Differences" if comparison.contrasts else "",
+        "validation": "Validation outcomes" if outcomes else "",
+        "training": "Learning curves" if curves else "",
         "verdicts": "Side by side verdicts" if comparison.verdicts else "",
         "texts": "Texts side by side" if comparison.examples else "",
-        "training": "Training" if curves else "",
         "runs": "Runs",
     }
     return render_template(
         "comparison.html",
-        title=", ".join(row.label for row in comparison.rows if not row.reference) or "Comparison",
+        title=_title(comparison),
         sections=[(name, heading) for name, heading in sections.items() if heading],
         comparison=comparison,
         blocks=blocks,
@@ -48,9 +48,26 @@ def comparison_page(comparison: Comparison) -> str:
         signed=signed,
         notes=notes_with_bold(comparison),
         verdicts=verdict_table(comparison),
+        examples=_examples(comparison),
+        outcomes=outcomes,
         curves=curves,
+        curves_note=curves_note(comparison),
         runs=run_table(comparison),
     )
+
+
+def _title(comparison: Comparison) -> str:
+    labels = [row.label for row in comparison.rows if not row.reference]
+    return f"{len(labels)} methods" if len(labels) > _MOST_IN_TITLE else ", ".join(labels) or "Comparison"
+
+
+def _examples(comparison: Comparison) -> dict[tuple[str, str, str], list[SideBySide]]:
+    """The texts by row, baseline and metric."""
+    by_contrast: dict[tuple[str, str, str], list[SideBySide]] = {}
+    for example in comparison.examples:
+        pair = example.pair
+        by_contrast.setdefault((pair.row, pair.baseline, pair.metric), []).append(example)
+    return by_contrast
 
 
 def _block(comparison: Comparison, metric: ReportedMetric, index: int) -> dict[str, Any]:
@@ -78,18 +95,13 @@ def _differences(by_set: list[tuple[str, list[Contrast]]], metric: ReportedMetri
         yield name, svg(intervals(rows, axis), f"difference{index}x{position}", description)
 
 
-def _logs(comparison: Comparison) -> dict[str, list[Log]]:
-    """The training logs of each row's runs, of those that are still where they were."""
-    logs: dict[str, list[Log]] = {}
-    for run in comparison.runs:
-        with suppress(InputError):  # moved or deleted since: the curves are an extra
-            log = read_report(Path(run.folder)).log
-            if points(log, "loss")[0]:
-                logs.setdefault(run.row, []).append(log)
-    return logs
-
-
-def _curves(rows: Mapping[str, list[Log]]) -> Iterator[Plot]:
-    for name, title in _QUANTITIES.items():
-        if any(points(log, name)[0] for logs in rows.values() for log in logs):
-            yield title, svg(overlaid(rows, name), f"curves-{name}", f"{title} by step, run by run")
+def _outcome_block(comparison: Comparison, outcome: ValidationOutcome, index: int) -> dict[str, Any]:
+    """The table of a validation outcome, and its differences as a plot if there is a test."""
+    tested = [entry for entry in outcome.contrasts if entry.seeds is not None]
+    estimates = [
+        Estimate(f"{entry.row} − {entry.baseline}", entry.difference, entry.seeds.interval if entry.seeds else None)
+        for entry in tested
+    ]
+    description = f"Differences in {outcome.label}, with 95 % intervals over training seeds"
+    plots = [(outcome.label, svg(intervals(estimates, axis_of(estimates, zero=True)), f"outcome{index}", description))]
+    return {"table": outcome_table(comparison, outcome), "plots": plots if tested else []}

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from mta_framework.evaluation.report import Report, ReportedEvaluation, Score
+from mta_framework.evaluation.training_log import EVAL, loss_terms, points
 from mta_framework.reporting.page import Plot
 from mta_framework.reporting.plots import Estimate, axis_of, curve, intervals, svg
-from mta_framework.reporting.training_log import EVAL, loss_terms, points
 from mta_framework.types import LayerPair
 from mta_framework.types.log_entries import RESPONSE_HEALTH
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mta_framework.comparison.comparison_tables import notes_with_bold, run_table, table_groups
+from mta_framework.comparison.comparison_tables import run_table
+from mta_framework.comparison.renderings import table_groups
 from mta_framework.comparison.results import Comparison, SideBySide
 from mta_framework.evaluation.report import Report, SampleResponses
 from mta_framework.reporting.page import render_template
@@ -25,7 +26,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     """The tables of every metric with the notes below them, then texts side by side, then the runs."""
     tables = {"groups": table_groups(comparison), "runs": run_table(comparison)}
     examples = list(map(_example, comparison.examples))
-    return render_template("comparison.md", notes=notes_with_bold(comparison), examples=examples, **tables)
+    return render_template("comparison.md", examples=examples, **tables)
 
 
 def _samples(samples: tuple[SampleResponses, ...]) -> Iterator[tuple[str, Table]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,13 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from mta_framework.reporting.palette import FAINT, INK, LIGHT, RULE, SERIES, series
-from mta_framework.reporting.training_log import EVAL, Log, points
+from mta_framework.evaluation.training_log import EVAL, Log, points
+from mta_framework.reporting.palette import FAINT, INK, LIGHT, RULE, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _WIDTH = 4.2
 """Width of a plot in inches."""
 
@@ -106,7 +106,7 @@ def intervals(rows: Sequence[Estimate], axis: Axis) -> Figure:
     else:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.set_xlim(axis.low, axis.high)
-    _dress(axes, grid="x")
+    dress(axes, grid="x")
     return figure
 
 
@@ -122,18 +122,6 @@ def curve(log: Log, name: str, marked_step: int | None = None) -> Figure:
     if marked_step is not None:
         axes.axvline(marked_step, color=FAINT, linewidth=1, linestyle=":")
     _by_step(axes)
-    return figure
-
-
-def overlaid(rows: Mapping[str, Sequence[Log]], name: str) -> Figure:
-    """One quantity of several runs with a legend above; the runs of a row share a colour, the same in every plot."""
-    figure, axes = _figure(2.5 + 0.2 * len(rows))
-    for index, (row, logs) in enumerate(rows.items()):
-        dashes = "-" if index < len(SERIES) else "--"
-        drawn = [axes.plot(*points(log, name), color=series(index), linestyle=dashes, linewidth=1.5) for log in logs]
-        drawn[0][0].set_label(label(row))
-    _by_step(axes)
-    figure.legend(loc="outside upper left", frameon=False, fontsize=9, ncols=1)
     return figure
 
 
@@ -154,7 +142,7 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
     """
     content = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(content, format="svg", transparent=True, metadata=_NO_METADATA)
+        figure.savefig(content, format="svg", transparent=True, metadata=NO_METADATA)
     text = content.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>|<!--.*?-->\s*", "", text, flags=re.DOTALL)  # a style speaks for the whole page
@@ -173,13 +161,13 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
 
 def _by_step(axes: Axes) -> None:
-    _dress(axes)
+    dress(axes)
     axes.set_xlabel("step", fontsize=9, color=FAINT)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
-def _dress(axes: Axes, grid: str = "both") -> None:
+def dress(axes: Axes, grid: str = "both") -> None:
     """Leave out the box; draw faint lines along ``grid``, an axis or both."""
     axes.tick_params(which="both", labelsize=9, colors=FAINT, length=0)
     axes.grid(axis=grid, color=RULE, linewidth=0.8)  # type: ignore[arg-type]

@@ -35,9 +35,10 @@ def write_report(folder: Path, report: Report) -> None:
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
-    """Write ``comparison.md``, ``.csv``, ``.tex``, ``.json`` and ``.html``, and ``wins.csv``, a line for each prompt.
+    """Write ``comparison.md``, ``.csv``, ``.tex``, ``.json`` and ``.html``, and what they are made of.
 
-    Each file appears whole. The loss curves of the page are read from the reports of the runs.
+    Further files are ``wins.csv``, a line for each prompt; ``outcomes.csv`` and ``curves.csv``, the validation outcomes
+    and learning curves; and images of these curves, ``curves-QUANTITY-VIEW.svg``. Each file appears whole.
 
     Args:
         folder: Folder to write to.
@@ -50,15 +51,19 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
         RunError: The folder cannot be written to.
     """
     from mta_framework.reporting.comparison_page import comparison_page
+    from mta_framework.reporting.curve_figures import curve_files
     from mta_framework.reporting.markdown_report import comparison_markdown
 
     contents: dict[str, str | bytes] = {
         "comparison.md": comparison_markdown(comparison),
         "comparison.csv": renderings.scores_csv(comparison),
+        "outcomes.csv": renderings.outcomes_csv(comparison),
+        "curves.csv": renderings.curves_csv(comparison),
         "comparison.tex": renderings.latex(comparison),
         "comparison.json": renderings.comparison_json(comparison),
         "wins.csv": renderings.wins_csv(comparison),
         "comparison.html": comparison_page(comparison),
+        **dict(curve_files(comparison)),
     }
     with writing_to(folder, "make room, or name another folder"):
         for name, content in contents.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 from mta_framework.evaluation.report import Report, ReportedEvaluation, listed_keys
 from mta_framework.evaluation.score_tables import metrics, score_table, scores_note
-from mta_framework.reporting.training_log import loss_terms, points, share_by_student
+from mta_framework.evaluation.training_log import loss_terms, points, share_by_student
 from mta_framework.tables.table import Table
 
 

@@ -10,8 +10,8 @@ SHARE_BY_STUDENT = "share_by_student"
 TRAINING_SECONDS = "training_seconds"
 """Log entry of each validation: seconds of all training steps so far, summed over the processes.
 
-Validation, checkpoints and steps that an interruption lost are left out. On a CPU this is processor time, elsewhere elapsed
-time.
+Validation, checkpoints and steps that an interruption lost are left out. On a CPU this is processor time, elsewhere
+elapsed time.
 """
 
 RESPONSE_HEALTH = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -80,6 +81,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         metrics: Sequence[ReportedMetric] = (ROUGE,),
         seeds: Sequence[int] = (10, 20),
         folder: str | None = None,
+        report: Mapping[str, Any] = MappingProxyType({}),
         **changes: Any,
     ) -> Path:
         spec = spec_of(**changes)
@@ -95,7 +97,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         evaluation = aggregate(Evaluation(tuple(results), tuple(metrics)))
         title = TITLES.get((spec.get("base_loss") or {}).get("name"), "")
         titles = {"base_loss_title": title, "term_titles": {"dsa": "DSA", "hid": "Hid"}}
-        (path / "report.json").write_bytes(report_json(Report(spec["name"], spec, evaluation, **titles)))
+        (path / "report.json").write_bytes(report_json(Report(spec["name"], spec, evaluation, **titles, **report)))
         return path
 
     return make

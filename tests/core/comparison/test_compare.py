@@ -6,7 +6,7 @@ import math
 import statistics
 
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_ind, ttest_rel
 
 from mta_framework.comparison.compare import compare
 from mta_framework.comparison.comparison_tables import contrast_table
@@ -127,8 +127,8 @@ def seeded(make_run):
 def test_a_difference_that_prompts_show_and_training_seeds_do_not_is_not_significant(seeded):
     (contrast,) = seeded([20.0, 20.2, 20.1], [20.0, 27.0, 29.0]).contrasts
     assert contrast.p_holm < 0.01
-    assert contrast.p_seeds == pytest.approx(ttest_ind([20.0, 20.2, 20.1], [20.0, 27.0, 29.0], equal_var=False).pvalue)
-    assert contrast.p_seeds > 0.1
+    assert contrast.seeds.p == pytest.approx(ttest_rel([20.0, 20.2, 20.1], [20.0, 27.0, 29.0]).pvalue)
+    assert contrast.seeds.p > 0.1
     assert not contrast.significant
 
 
@@ -136,13 +136,28 @@ def test_a_difference_that_outlasts_training_seeds_is_significant_and_shown_with
     comparison = seeded([20.0, 20.2, 20.1], [27.0, 27.1, 27.3])
     assert comparison.contrasts[0].significant
     table = contrast_table(comparison, ROUGE)
-    assert (table.header[-1], table.rows[1][-1]) == ("p (seeds)", "< 0.001")
-    assert any(note.startswith("p (seeds): Welch's t-test") for note in comparison.notes)
+    assert table.header[-2:] == ["p (seeds)", "smallest effect"]
+    assert (table.rows[1][-2], table.rows[1][-1]) == ("< 0.001", f"{comparison.contrasts[0].seeds.smallest_effect:.2f}")
+    assert any(note.startswith("p (seeds): the t-test paired by training seed, over") for note in comparison.notes)
+    assert any(note.startswith("Smallest effect:") for note in comparison.notes)
+
+
+def test_rows_of_other_training_seeds_are_compared_by_welchs_test(make_run):
+    scores = [[20.0, 20.2, 20.1], [27.0, 27.1, 27.3]]
+    runs = [
+        make_run({"dolly": [[gain - 1, gain + 1]] * 2}, name=f"run{seed}", alignment=alignment, seed=seed)
+        for first, alignment, gains in zip((0, 10), (None, MTA), scores, strict=True)
+        for seed, gain in enumerate(gains, start=first)
+    ]
+    comparison = compare(runs)
+    (contrast,) = comparison.contrasts
+    assert contrast.seeds.p == pytest.approx(ttest_ind(*scores, equal_var=False).pvalue)
+    assert any(note.startswith("p (seeds): Welch's t-test, over the means") for note in comparison.notes)
 
 
 def test_a_row_that_was_trained_once_has_no_probability_over_training_seeds(seeded):
     comparison = seeded([20.0, 20.2], [27.0])
-    assert (comparison.contrasts[0].p_seeds, comparison.contrasts[0].significant) == (None, True)
+    assert (comparison.contrasts[0].seeds, comparison.contrasts[0].significant) == (None, True)
     assert "p (seeds)" not in contrast_table(comparison, ROUGE).header
     assert not any("p (seeds)" in note for note in comparison.notes)
 

@@ -189,7 +189,8 @@ class TestWriting:
     def test_writes_all_forms(self, tmp_path):
         written = write_comparison(tmp_path / "new" / "folder", COMPARISON)
         endings = ("md", "csv", "tex", "json", "html")
-        assert {path.name for path in written} == {"wins.csv", *(f"comparison.{ending}" for ending in endings)}
+        tables = {"wins.csv", "outcomes.csv", "curves.csv"}
+        assert {path.name for path in written} == tables | {f"comparison.{ending}" for ending in endings}
         assert all(path.is_file() for path in written)
         assert (tmp_path / "new" / "folder" / "comparison.html").read_text().startswith("<!DOCTYPE html>")
 

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 from mta_framework import LayerPair
-from mta_framework.comparison.results import Comparison, Contrast, PromptPair, Row, RowScore, RunRef, SideBySide
+from mta_framework.comparison.results import (
+    Comparison,
+    Contrast,
+    Curve,
+    LearningCurves,
+    OutcomeContrast,
+    PromptPair,
+    Row,
+    RowScore,
+    RunRef,
+    SideBySide,
+    ValidationOutcome,
+)
 from mta_framework.evaluation.report import (
     Geometry,
     Report,
@@ -23,6 +35,7 @@ from mta_framework.evaluation.report import (
     Score,
     SpanSample,
 )
+from mta_framework.evaluation.seed_statistics import seed_difference
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -113,12 +126,8 @@ def report(log, spec, evaluation):
 
 
 @pytest.fixture(scope="session")
-def comparison(tmp_path_factory, report):
-    """A baseline and a better row on two sets, each of one run; one of the runs is on disk."""
-    from mta_framework.reporting.report_files import write_report
-
-    tmp_path = tmp_path_factory.mktemp("runs")
-    write_report(tmp_path / "base", report)
+def comparison():
+    """A baseline and a better row on two sets, trained from three seeds each."""
     keys = [("rouge_l", "dolly"), ("rouge_l", "vicuna"), ("rouge_l", None)]
     cells = {key: RowScore(20.0 + n, 0.5, "sampling seeds", 2, (18.0, 22.0)) for n, key in enumerate(keys)}
     better = {key: RowScore(22.0 + n, 0.5, "sampling seeds", 2, (20.0, 24.0)) for n, key in enumerate(keys)}
@@ -132,7 +141,26 @@ def comparison(tmp_path_factory, report):
         ),
         examples=(SideBySide(pair, "Why?", HOSTILE, "Because.", ""),),
         notes=("A note about the numbers.",),
-        runs=(RunRef("base", str(tmp_path / "base"), "KL", 1), RunRef("other", "/gone", "KL + MTA", 1)),
+        runs=(RunRef("base", "/home/base", "KL", 1), RunRef("other", "/gone", "KL + MTA", 1)),
+        outcomes=(outcome(),),
+        outcome_notes=("A note about outcomes.",),
+        curves=(
+            LearningCurves("kl", "validation kl", {"KL": CURVE, "KL + MTA": OTHER_CURVE}, "processor time", True),
+            LearningCurves("loss", "training loss (total)", {"KL": CURVE}, "", False),
+        ),
+    )
+
+
+CURVE = Curve((10, 20), (100.0, 200.0), {1: (3.0, 2.0), 2: (3.25, 2.25), 3: (2.75, 1.5)})
+OTHER_CURVE = Curve((10, 20), (150.0, 300.0), {1: (2.5, 1.75), 2: (3.0, 2.0), 3: (2.5, 1.25)})
+
+
+def outcome():
+    """The last values of the curves."""
+    values = [{seed: of_run[-1] for seed, of_run in curve.values.items()} for curve in (CURVE, OTHER_CURVE)]
+    contrast = OutcomeContrast("KL", "KL + MTA", -0.25, seed_difference(*values), 0.04)
+    return ValidationOutcome(
+        "kl", "validation kl", False, dict(zip(("KL", "KL + MTA"), values, strict=True)), (contrast,)
     )
 
 

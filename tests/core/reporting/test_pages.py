@@ -174,7 +174,14 @@ def test_numbers_that_are_none_do_not_break_a_page(report):
 
 def test_comparison_tells_scores_differences_tests_texts_curves_and_notes(comparison):
     reader = Reader(comparison_page(comparison))
-    assert reader.headings == ["Scores", "Differences", "Texts side by side", "Training", "Runs"]
+    assert reader.headings == [
+        "Scores",
+        "Differences",
+        "Validation outcomes",
+        "Learning curves",
+        "Texts side by side",
+        "Runs",
+    ]
     for text in (
         "20.00 ± 0.50",
         "[20.00, 24.00]",
@@ -185,8 +192,44 @@ def test_comparison_tells_scores_differences_tests_texts_curves_and_notes(compar
         "dolly, prompt 7: KL + MTA is better by rouge_l",
         "KL + MTA: 90.00",
         "(empty)",
+        "validation kl (lower is better)",
+        "−0.2500†",
+        "A note about outcomes.",
+        "Bands: 95 % t-intervals of the mean.",
+        "validation kl, over processor time",
+        "validation kl, difference from the baseline, over steps",
     ):
         assert text in reader.text, text
+
+
+def test_numbers_of_learning_curves_are_in_tables_behind_their_plots(comparison):
+    reader = Reader(comparison_page(comparison))
+    assert "Numbers: validation kl, over steps" in reader.text
+    # KL + MTA after 20 steps: the mean of 1.75, 2.00 and 1.25, and of the differences by seed.
+    assert "1.6667" in reader.text
+    assert "−0.2500" in reader.text
+    assert "300 s" in reader.text
+
+
+def test_many_methods_have_a_small_plot_each_and_no_list_in_the_title(comparison):
+    labels = [f"method {index}" for index in range(8)]
+    curves = comparison.curves[0]
+    rows = {"KL": curves.rows["KL"], **dict.fromkeys(labels, curves.rows["KL + MTA"])}
+    others = [dataclasses.replace(comparison.rows[1], label=label) for label in labels]
+    many = dataclasses.replace(
+        comparison,
+        rows=(comparison.rows[0], *others),
+        curves=(dataclasses.replace(curves, rows=rows), dataclasses.replace(comparison.curves[1], rows=rows)),
+        contrasts=(),
+        examples=(),
+    )
+    page = comparison_page(many)
+    assert "<h1>9 methods</h1>" in page
+    for label in labels:
+        assert page.count(f"<figcaption>{label}</figcaption>") == 3  # over steps, over time, differences
+    assert "<figcaption>KL</figcaption>" not in page
+    assert "Grey: its baseline" in page
+    assert "training loss" not in page
 
 
 @pytest.mark.parametrize(
@@ -204,7 +247,8 @@ def test_difference_is_better_or_worse_by_the_direction_of_its_metric(comparison
         comparison,
         metrics=(ReportedMetric("rouge_l", higher_is_better),),
         contrasts=tuple(dataclasses.replace(entry, difference=difference) for entry in comparison.contrasts),
-        runs=(),
+        outcomes=(),
+        curves=(),
     )
     page = comparison_page(changed)
     assert page.count(shown) == page.count("<small class=") == 3
@@ -223,7 +267,6 @@ def test_wins_ties_and_losses_fill_their_bar(comparison):
     ]
 
 
-def test_comparison_without_contrasts_or_runs_on_disk_is_shorter(comparison):
-    runs = (dataclasses.replace(comparison.runs[1]),)
-    page = comparison_page(dataclasses.replace(comparison, contrasts=(), examples=(), runs=runs))
+def test_comparison_without_contrasts_and_validation_is_shorter(comparison):
+    page = comparison_page(dataclasses.replace(comparison, contrasts=(), examples=(), outcomes=(), curves=()))
     assert Reader(page).headings == ["Scores", "Runs"]

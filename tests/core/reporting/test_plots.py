@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from mta_framework.reporting.palette import DARK, LIGHT, heat
-from mta_framework.reporting.plots import Estimate, axis_of, curve, intervals, label, overlaid, svg
+from mta_framework.reporting.plots import Estimate, axis_of, curve, intervals, label, svg
 
 ROWS = [Estimate("a", 2.0, (1.0, 4.0), (1.5, 2.5)), Estimate("b", 3.0, None)]
 
@@ -62,14 +62,6 @@ def test_curves_are_lines_and_validation_is_diamonds(log):
     assert (list(training.get_xdata()), list(training.get_ydata())) == ([10, 20], [3.2, 2.2])
     assert (list(validation.get_xdata()), list(validation.get_ydata())) == ([20], [2.5])
     assert validation.get_marker() == "D"
-
-
-def test_runs_of_a_row_share_a_colour_and_other_rows_have_others(log):
-    rows = {f"row {index}": [log, log] for index in range(8)}
-    lines = overlaid(rows, "loss").axes[0].lines
-    looks = [(line.get_color(), line.get_linestyle()) for line in lines]
-    assert looks[::2] == looks[1::2]
-    assert len(set(looks)) == 8
 
 
 def test_intervals_are_drawn_where_they_are():

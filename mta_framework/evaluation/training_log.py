@@ -23,9 +23,15 @@ def loss_terms(log: Log) -> list[str]:
     None are named where a single term is the loss itself.
     """
     trained = [name for entry in log if "loss" in entry for name in entry]
-    validated = [name.removeprefix(EVAL) for entry in log for name in entry if name.startswith(EVAL)]
-    names = [name for name in dict.fromkeys(trained + validated) if name not in NO_TERMS | {*RESPONSE_HEALTH}]
+    names = [
+        name for name in dict.fromkeys(trained + validated_names(log)) if name not in NO_TERMS | {*RESPONSE_HEALTH}
+    ]
     return names if len(names) > 1 else []
+
+
+def validated_names(log: Log) -> list[str]:
+    """Names of what was measured on the validation set, without ``eval_``, in the order of their first occurrence."""
+    return list(dict.fromkeys(name.removeprefix(EVAL) for entry in log for name in entry if name.startswith(EVAL)))
 
 
 def points(log: Log, name: str) -> Points:

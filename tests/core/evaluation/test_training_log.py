@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mta_framework.reporting.training_log import EVAL, loss_terms, points, share_by_student
+from mta_framework.evaluation.training_log import EVAL, loss_terms, points, share_by_student
 
 
 def test_terms_of_the_loss_are_found_in_the_log(log):

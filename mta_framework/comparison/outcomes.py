@@ -1,0 +1,138 @@
+"""Validation outcomes of the rows of a table, and their differences over training seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+
+from mta_framework.comparison.finished_runs import Run
+from mta_framework.comparison.grouping import Group, what_counts
+from mta_framework.comparison.notes import DAGGER, SMALLEST_EFFECT, seed_test
+from mta_framework.comparison.results import SIGNIFICANT, OutcomeContrast, ValidationOutcome
+from mta_framework.evaluation.seed_statistics import seed_difference
+from mta_framework.evaluation.statistics import holm
+from mta_framework.evaluation.training_log import EVAL, NO_TERMS, points, validated_names
+
+CROSS_ENTROPY = "cross_entropy"
+_FOR_SPANS_ALONE = ("data.parse", "data.leading_character")
+_TOKENIZER_SOURCES = ("hub", "path", "tokenizer")
+
+
+def outcomes(groups: Sequence[Group]) -> Iterator[ValidationOutcome]:
+    """Read what the trained rows measured on their validation sets: cross-entropy first, then in the order of the logs.
+
+    Left out are the total loss and the alignment's terms, which differ between methods by definition, and what a single
+    row of several measured. Rows that measured something of the same name otherwise, e.g. another divergence
+    or on another set, form an outcome of their own.
+
+    Args:
+        groups: Rows of the table, with their baselines.
+    """
+    trained = [group for group in groups if not group.reference]
+    members: dict[tuple[str, str], list[Group]] = {}
+    for group in trained:
+        for name in _names(group.runs[0]):
+            members.setdefault((name, _definition(group.runs[0], name)), []).append(group)
+    labels: set[str] = set()
+    for (name, _), rows in sorted(members.items(), key=lambda entry: entry[0][0] != CROSS_ENTROPY):
+        if len(rows) > 1 or len(trained) == 1:
+            label = f"validation {name}"
+            label = f"{label} as of {rows[0].label}" if label in labels else label
+            labels.add(label)
+            yield _outcome(rows, name, label, exported=False)
+            if any(_exports_another_step(run) for row in rows for run in row.runs):
+                yield _outcome(rows, name, f"{label} of the exported student", exported=True)
+
+
+def outcome_notes(groups: Sequence[Group], shown: Sequence[ValidationOutcome]) -> Iterator[str]:
+    """Whole sentences: what the values and the tests are, and what they cannot say."""
+    if not shown:
+        return
+    yield "Validation outcomes: the values after the last step; mean ± standard deviation (sd) over training seeds."
+    tests = [contrast.seeds for outcome in shown for contrast in outcome.contrasts if contrast.seeds is not None]
+    if tests:
+        kind = seed_test(tests)
+        yield f"Differences from the row that each is compared with: mean, 95 % t-interval and p of {kind}."
+        yield f"p (Holm): after Holm's correction over the tests of the table. {DAGGER}: p (Holm) < {SIGNIFICANT}."
+        yield SMALLEST_EFFECT
+    unlike = [
+        f"{group.label} and {group.baseline}"
+        for group in groups
+        for baseline in groups
+        if baseline.label == group.baseline and _tokenizer(group.runs[0]) != _tokenizer(baseline.runs[0])
+    ]
+    if unlike:
+        reason = "if their tokenizers differ, values per token cannot be compared"
+        yield f"The students come from different sources in {'; '.join(unlike)}: {reason}."
+
+
+def _names(run: Run) -> list[str]:
+    terms = {term["name"] for term in (run.report.spec.get("alignment") or {}).get("terms", ())}
+    return [name for name in validated_names(run.report.log) if name not in NO_TERMS | terms]
+
+
+def _definition(run: Run, name: str) -> str:
+    """All that a value depends on besides the student, as text."""
+    spec = run.spec
+    sections = ["data"]
+    if name == (spec.get("training") or {}).get("metric_for_best_model") != CROSS_ENTROPY:
+        sections += ["training.generation", "training.eval_prompts"]
+    elif name != CROSS_ENTROPY:
+        sections += ["teacher", "base_loss"]
+    fields = {
+        field: value
+        for field, value in what_counts(spec).items()
+        if any(f"{field}.".startswith(f"{section}.") for section in sections)
+        and not field.startswith("data.train.")
+        and field not in _FOR_SPANS_ALONE
+    }
+    return json.dumps(fields, sort_keys=True)
+
+
+def _outcome(rows: Sequence[Group], name: str, label: str, exported: bool) -> ValidationOutcome:
+    values = {row.label: by_seed for row in rows if (by_seed := _by_seed(row, name, exported))}
+    contrasts = list(_contrasts(rows, values))
+    tests = {entry.row: entry.seeds.p for entry in contrasts if entry.seeds is not None}
+    p_holm = dict(zip(tests, holm([*tests.values()]), strict=True))
+    contrasts = [dataclasses.replace(entry, p_holm=p_holm.get(entry.row)) for entry in contrasts]
+    return ValidationOutcome(name, label, _direction(rows[0].runs[0], name), values, tuple(contrasts), exported)
+
+
+def _contrasts(rows: Sequence[Group], values: Mapping[str, Mapping[int, float]]) -> Iterator[OutcomeContrast]:
+    """The rows against their baselines, before the correction."""
+    for row in rows:
+        if row.baseline is not None and {row.baseline, row.label} <= values.keys():
+            baseline, other = values[row.baseline], values[row.label]
+            test = seed_difference(baseline, other)
+            gap = fmean(other.values()) - fmean(baseline.values()) if test is None else test.value
+            yield OutcomeContrast(row.baseline, row.label, gap, test, None)
+
+
+def _by_seed(row: Group, name: str, exported: bool) -> dict[int, float]:
+    """Training seed -> the last value, or that of the exported student."""
+    values = {}
+    for run in row.runs:
+        by_step = dict(zip(*points(run.report.log, EVAL + name), strict=True))
+        best = run.report.best
+        step = best.step if exported and best is not None else max(by_step, default=0)
+        if run.seed is not None and step in by_step:
+            values[run.seed] = by_step[step]
+    return values
+
+
+def _exports_another_step(run: Run) -> bool:
+    return run.report.best is not None and run.report.best.step != run.report.steps
+
+
+def _direction(run: Run, name: str) -> bool | None:
+    """Whether higher values are better: never those of a loss; known of a metric that scored the evaluation, too."""
+    if name in {CROSS_ENTROPY, run.spec["base_loss"]["name"]}:
+        return False
+    return {metric.label: metric.higher_is_better for metric in run.evaluation.metrics}.get(name)
+
+
+def _tokenizer(run: Run) -> list[object]:
+    student = run.spec.get("student") or {}
+    return [student.get(field) for field in _TOKENIZER_SOURCES]

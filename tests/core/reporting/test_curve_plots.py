@@ -1,0 +1,104 @@
+"""Plots of learning curves: what is drawn over what, and where many methods make small plots."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from scipy import stats
+
+from mta_framework.comparison.results import Curve
+from mta_framework.reporting.curve_figures import curve_files
+from mta_framework.reporting.curve_plots import CurvePlots
+
+BASELINES = {"KL + MTA": "KL"}
+
+
+@pytest.fixture
+def plots(comparison):
+    return lambda view, **changes: CurvePlots(dataclasses.replace(comparison.curves[0], **changes), view, BASELINES)
+
+
+def points(line):
+    return list(line.get_xdata()), pytest.approx(list(line.get_ydata()))
+
+
+def test_a_line_is_the_mean_over_seeds_with_its_t_interval(plots):
+    line = plots("steps").lines["KL"]
+    assert (line.steps, line.x) == ((10, 20), (10, 20))
+    values = [2.0, 2.25, 1.5]
+    assert line.means[1] == pytest.approx(statistics.fmean(values))
+    exact = stats.t.interval(0.95, 2, loc=statistics.fmean(values), scale=stats.sem(values))
+    assert line.bands[1] == pytest.approx(exact)
+
+
+def test_two_seeds_have_their_range_and_one_has_no_band(plots):
+    rows = {"KL": Curve((1,), None, {1: (2.0,), 2: (5.0,)}), "KL + MTA": Curve((1,), None, {1: (2.0,)})}
+    lines = plots("steps", rows=rows).lines
+    assert list(lines["KL"].bands) == [(2.0, 5.0)]
+    assert lines["KL + MTA"].bands is None
+
+
+def test_the_difference_is_taken_by_seed_at_common_steps(plots):
+    curve = Curve((10, 20, 30), None, {3: (2.5, 1.25, 1.0), 2: (3.0, 2.0, 1.0), 1: (2.5, 1.75, 1.0)})
+    view = plots("difference")
+    view = dataclasses.replace(
+        view, curves=dataclasses.replace(view.curves, rows={**view.curves.rows, "KL + MTA": curve})
+    )
+    assert list(view.lines) == ["KL + MTA"]
+    line = view.lines["KL + MTA"]
+    assert line.steps == (10, 20)
+    assert line.means == pytest.approx([(-0.5 - 0.25 - 0.25) / 3, (-0.25 - 0.25 - 0.25) / 3])
+    assert line.bands[1] == pytest.approx((-0.25, -0.25)), "every seed differs by the same"
+
+
+def test_rows_of_other_seeds_have_no_difference(plots):
+    rows = {"KL": Curve((1,), None, {1: (2.0,), 2: (3.0,)}), "KL + MTA": Curve((1,), None, {2: (2.0,), 4: (3.0,)})}
+    assert plots("difference", rows=rows).lines == {}
+
+
+def test_training_time_has_a_readable_unit(plots):
+    axes = plots("time").overlay().axes[0]
+    assert axes.get_xlabel() == "processor time, min"
+    assert list(axes.lines[1].get_xdata()) == pytest.approx([2.5, 5.0])
+    assert plots("steps").overlay().axes[0].get_xlabel() == "step"
+
+
+def test_a_row_has_one_colour_and_marker_in_every_view(plots):
+    looks = {
+        view: {line.get_label(): (line.get_color(), line.get_marker()) for line in plots(view).overlay().axes[0].lines}
+        for view in ("steps", "time", "difference")
+    }
+    assert looks["steps"] == looks["time"]
+    assert looks["steps"]["KL"] != looks["steps"]["KL + MTA"]
+    assert looks["difference"]["KL + MTA"] == looks["steps"]["KL + MTA"]
+
+
+def test_a_small_plot_shows_a_row_beside_its_baseline(plots):
+    view = plots("steps")
+    ((row, figure),) = view.panels()
+    assert row == "KL + MTA"
+    baseline, method = figure.axes[0].lines
+    assert points(baseline) == ([10, 20], [3.0, pytest.approx(23 / 12)])
+    assert list(method.get_ydata()) == pytest.approx([8 / 3, 5 / 3])
+    assert baseline.get_color() != method.get_color()
+
+
+def test_files_are_whole_images_of_validation_outcomes(comparison):
+    files = dict(curve_files(comparison))
+    assert list(files) == ["curves-kl-steps.svg", "curves-kl-time.svg", "curves-kl-difference.svg"]
+    for content in files.values():
+        assert ElementTree.fromstring(content).tag.endswith("svg")
+        assert b"var(--" not in content
+    assert files == dict(curve_files(comparison)), "the same comparison gives the same images"
+
+
+def test_many_rows_are_a_grid_with_a_title_each(comparison):
+    curves = comparison.curves[0]
+    rows = {"KL": curves.rows["KL"], **{f"method {index}": curves.rows["KL + MTA"] for index in range(7)}}
+    view = CurvePlots(dataclasses.replace(curves, rows=rows), "steps", {row: "KL" for row in rows if row != "KL"})
+    figure = view._grid()
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [f"method {index}" for index in range(7)]
+    ElementTree.fromstring(view.standalone())
