@@ -118,25 +118,35 @@ def alignment_of(case: Case) -> Alignment | None:
         return None
     chosen = {case.plugin: case.options} if case.family == TERMS else _DEFAULT_TERMS
     terms = [WeightedTerm(registry().create(TERMS, name, options), 1.0) for name, options in chosen.items()]
-    weigh = (case.plugin, case.options) if case.family == ESTIMATORS else ("attention", {})
-    importance: ImportanceEstimator = registry().create(ESTIMATORS, *weigh)
     ids = torch.arange(VOCABULARY)
     shared = None if case.shared_tokenizer else (ids[1:], ids.flip(0)[1:])
-    return Alignment(_PAIRS, importance, terms, SHAPE, SHAPE, shared_vocabulary=shared)
+    return Alignment(_PAIRS, importance_of(case), terms, SHAPE, SHAPE, shared_vocabulary=shared)
 
 
-def distiller_of(case: Case, student: nn.Module, teacher: nn.Module, alignment: Alignment | None) -> Distiller:
+def importance_of(case: Case) -> ImportanceEstimator:
+    """The estimator of a case, or the default one."""
+    weigh = (case.plugin, case.options) if case.family == ESTIMATORS else ("attention", {})
+    importance: ImportanceEstimator = registry().create(ESTIMATORS, *weigh)
+    return importance
+
+
+def distiller_of(case: Case, student: nn.Module, teacher: Teacher, alignment: Alignment | None) -> Distiller:
     """The module that a run of the case trains; the base loss is ``none`` where another plugin is the matter."""
     name, options = (case.plugin, case.options) if case.family == BASE_LOSSES else ("none", {})
     loss: BaseLoss = registry().create(BASE_LOSSES, name, options)
     if case.plugin in _LATER_STATES:
         loss.restore(_LATER_STATES[case.plugin])
-    reads_teacher = Teacher.of(teacher) if case.aligned or loss.NEEDS_TEACHER else None
+    reads_teacher = teacher if case.aligned or loss.NEEDS_TEACHER else None
     pairs = _PAIRS if case.aligned else ()
     return Distiller(student, reads_teacher, loss, alignment, pairs, loss.key_layers(SHAPE, SHAPE))
 
 
 def batch_of(case: Case) -> Batch:
+    """The texts of a case as a micro-batch."""
+    return collate(texts_of(case), 0, ("words", "phrases"))
+
+
+def texts_of(case: Case) -> list[Example]:
     """Four texts with words and phrases; two are responses of the student, whose log-probabilities are known.
 
     One has no response, and one several answers. Two begin with the same tokens.
@@ -147,7 +157,7 @@ def batch_of(case: Case) -> Batch:
     texts[1] = replace(texts[1], input_ids=ids)
     if not case.shared_tokenizer:
         texts = [_retokenised(text) for text in texts]
-    return collate(texts, 0, ("words", "phrases"))
+    return texts
 
 
 def _text(length: int, seed: int) -> Example:

@@ -10,30 +10,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from device_cases import BASE_LOSSES, FAMILIES, Case, alignment_of, batch_of, cases, distiller_of, model, registry
-from torch import nn
+from device_parts import (
+    POLICIES,
+    continuous_batching,
+    optimiser_step,
+    policy_steps,
+    recorded_step,
+    static_batching,
+    step,
+)
 from watched_device import NAME, Event, Kind, Watch, watched_device
 
-from mta_framework.generation.continuous_batching import generate_continuous
-from mta_framework.generation.request import DecodingConfig, GenerationRequest
-from mta_framework.generation.sampling_settings import Sampling
-from mta_framework.testing import random_example
-from mta_framework.testing.values import VOCABULARY
-from mta_framework.training.distiller import Distiller, contribution
-from mta_framework.training.trainer import DistillationTrainer
-from mta_framework.training.training_meter import TrainingMeter
-from mta_framework.types import Progress
+from mta_framework.models.decoder import head_of
+from mta_framework.models.state_reader import final_layers_of
+from mta_framework.models.teacher_states import Teacher
+from mta_framework.training.distiller import Distiller
 
-PROGRESS = Progress(3, 10, 0.3)
-STEP, GENERATION, ADAPTERS = "optimiser step", "generation", "LoRA and bf16"
+ADAPTERS, RECORDED, STEP = "LoRA and bf16", "teacher from a cache", "optimiser step"
+GENERATION = CONTINUOUS, STATIC = "generation", "generation in static batches"
+POLICY_STEPS = {name: f"batches {name}" for name in POLICIES}
 _GENERATION_TRANSFER = "the host needs each token to see which responses have ended, and gives the device the next ones"
 REASONS = {
     "chunked_loss/key_layer_states.py distinct_positions": (
@@ -48,7 +50,9 @@ REASONS = {
     "generation/continuous_batching.py add": _GENERATION_TRANSFER,
     "generation/kv_cache.py add": _GENERATION_TRANSFER,
     "generation/token_sampling.py sample_tokens": _GENERATION_TRANSFER,
+    "generation/static_batching.py _respond": _GENERATION_TRANSFER,
     "generation/token_sampling.py _require_finite": "in the same place, whether the logits are finite",
+    "training/rollouts.py _digest": "once in each interval, all weights, for the digest that names their responses",
 }
 """Where the host may wait, as file and function, and why."""
 
@@ -79,62 +83,18 @@ class Models:
 
     def __init__(self) -> None:
         self._students = {adapters: model(adapters).to(NAME) for adapters in (False, True)}
-        self._teacher = model().eval().requires_grad_(False).to(NAME)
+        teacher = model().eval().requires_grad_(False).to(NAME)
+        parts = head_of(teacher), final_layers_of(teacher)
+        self._teachers = {False: Teacher.of(teacher), True: Teacher(lambda: None, lambda: parts)}
 
-    def distiller(self, case: Case, adapters: bool = False) -> Distiller:
-        """The module that a run of the case trains, on the device."""
+    def distiller(self, case: Case, adapters: bool = False, recorded: bool = False) -> Distiller:
+        """The module that a run of the case trains, on the device; ``recorded``: its teacher answers from records."""
         alignment = alignment_of(case)
         if alignment is not None:
             alignment.to(NAME)
         student = self._students[adapters]
         student.zero_grad()
-        return distiller_of(case, student, self._teacher, alignment)
-
-
-def step(distiller: Distiller, case: Case, watch: Watch, sixteen_bits: bool = False) -> None:
-    """Forward and backward pass of a micro-batch, which a run has moved before."""
-    batch = batch_of(case).to(NAME)
-    watch.events.clear()
-    with torch.autocast(NAME, torch.bfloat16, enabled=sixteen_bits):
-        loss = contribution(distiller(batch, PROGRESS), dict(batch.counts))
-    loss.backward()
-
-
-def optimiser_step(distiller: Distiller, case: Case, watch: Watch) -> None:
-    """A whole step: loss, what the trainer checks and logs, and AdamW."""
-    meter = TrainingMeter()
-    distiller.health = meter.health
-    meter.health.begin_step([random_example(9, 4, by_student=True)], lambda text: True, NAME)
-    batch = batch_of(case).to(NAME)
-    optimiser = torch.optim.AdamW(distiller.parameters())
-    watch.events.clear()
-    with torch.autocast(NAME, torch.bfloat16):
-        terms = distiller(batch, PROGRESS)
-        meter.terms.update(terms, batch.counts)
-        loss = contribution(terms, dict(batch.counts))
-    loss.backward()
-    trainer = SimpleNamespace(
-        distiller=distiller,
-        meter=meter,
-        args=SimpleNamespace(fp16=False),
-        state=SimpleNamespace(global_step=3),
-        _sum_over_processes=lambda values: values,
-        _reduce=lambda terms, where: terms.reduce(where, lambda values: values),
-    )
-    DistillationTrainer.before_optimizer_step(trainer)  # type: ignore[arg-type]
-    nn.utils.clip_grad_norm_(distiller.parameters(), 1.0)
-    optimiser.step()
-    optimiser.zero_grad()
-
-
-@torch.no_grad()
-def generation(distiller: Distiller, case: Case, watch: Watch) -> None:
-    """Sample three tokens of three responses by continuous batching, one of them after the others."""
-    sampling = Sampling(temperature=0.7, top_p=0.9, max_new_tokens=3, batch_tokens=18)
-    config = DecodingConfig(sampling, ends=(0,), size=VOCABULARY, padding=0, keep_log_probs=True)
-    rows = [GenerationRequest(index, (2,) * (5 - index), random.Random(index)) for index in range(3)]
-    list(generate_continuous(distiller.student.eval(), rows, config))  # type: ignore[arg-type]
-    distiller.student.train()
+        return distiller_of(case, student, self._teachers[recorded], alignment)
 
 
 def rows(models: Models, chosen: Sequence[str] = ()) -> Iterator[Row]:
@@ -142,22 +102,39 @@ def rows(models: Models, chosen: Sequence[str] = ()) -> Iterator[Row]:
     for family in FAMILIES:
         for name in registry().names(family):
             if not chosen or name in chosen:
-                yield _row(family, name, [(case, models.distiller(case), step) for case in cases(family, name)])
-    losses = [case for name in registry().names(BASE_LOSSES) for case in cases(BASE_LOSSES, name) if not case.options]
-    plain = next(case for case in losses if case.plugin == "distillm2" and case.aligned)
-    adapted = [case for case in losses if case.aligned and case.shared_tokenizer]
-    parts = {
-        ADAPTERS: [(case, models.distiller(case, True), _step_in_16_bits) for case in adapted],
-        STEP: [(plain, models.distiller(plain), optimiser_step)],
-        GENERATION: [(plain, models.distiller(plain), generation)],
-    }
-    for name, tried in parts.items():
+                yield _row(family, name, [(case, models.distiller(case), _step) for case in cases(family, name)])
+    for name, tried in _parts(models).items():
         if not chosen or name in chosen:
             yield _row("", name, tried)
 
 
+def _parts(models: Models) -> dict[str, list[tuple[Case, Distiller, Work]]]:
+    losses = [case for name in registry().names(BASE_LOSSES) for case in cases(BASE_LOSSES, name) if not case.options]
+    plain = next(case for case in losses if case.plugin == "distillm2" and case.aligned)
+    adapted = [case for case in losses if case.aligned and case.shared_tokenizer]
+    others = [case for family in FAMILIES[1:] for name in registry().names(family) for case in cases(family, name)]
+    recorded = [*(case for case in losses if case.aligned), *(case for case in others if not case.options)]
+    unaligned = {case.plugin: case for case in losses if not case.aligned and case.shared_tokenizer}
+    return {
+        ADAPTERS: [(case, models.distiller(case, True), _step_in_16_bits) for case in adapted],
+        RECORDED: [(case, models.distiller(case, recorded=True), recorded_step) for case in recorded],
+        STEP: [(plain, models.distiller(plain), optimiser_step)],
+        CONTINUOUS: [(plain, models.distiller(plain), continuous_batching)],
+        STATIC: [(plain, models.distiller(plain), static_batching)],
+        **{
+            label: [(case, models.distiller(case), policy_steps(name))]
+            for name, label in POLICY_STEPS.items()
+            for case in [unaligned["distillm2" if name == "pairs" else "distillm"]]
+        },
+    }
+
+
+def _step(distiller: Distiller, case: Case, watch: Watch) -> None:
+    step(distiller, batch_of(case), watch)
+
+
 def _step_in_16_bits(distiller: Distiller, case: Case, watch: Watch) -> None:
-    step(distiller, case, watch, sixteen_bits=True)
+    step(distiller, batch_of(case), watch, sixteen_bits=True)
 
 
 _REFUSED: tuple[Kind, ...] = ("two devices", "float64")

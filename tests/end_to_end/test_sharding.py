@@ -98,6 +98,22 @@ def test_shards_give_loss_gradient_and_export_of_one_process(case, spec_dict, wr
     require_close(shard_weights, weights, 8 * tolerance if tolerance > 1e-5 else tolerance)
 
 
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_shards_by_a_teacher_cache_give_the_step_of_one_process_with_the_live_teacher(
+    lora, spec_dict, write_spec, tmp_path, warm_python
+):
+    training = {**spec_dict["training"], "max_steps": 1, "sharding": "fsdp2"}
+    spec = {**spec_dict, "student": {**spec_dict["student"], "lora": lora}, "training": training, "evaluation": None}
+    live = one_step(warm_python, write_spec(spec), tmp_path / "live", 1)
+    cached = write_spec({**spec, "teacher": {**spec["teacher"], "cache": {}}}, "cached.json")
+    for name in ("filled", "read"):
+        losses, gradients, weights = one_step(warm_python, cached, tmp_path / name, 2)
+        assert losses == pytest.approx(live[0], rel=1e-5)
+        require_close(gradients, live[1], 1e-5)
+        require_close(weights, live[2], 1e-5)
+    assert [*(tmp_path / "runs" / "teacher-cache").glob("*/records/*/*.arrow")]
+
+
 def kill_at(checkpoint, processes, seconds=300):
     """Kill all processes as soon as there is a checkpoint."""
     end = time.monotonic() + seconds
