@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 class DivergenceLoss(BaseLoss):
-    """A base loss whose one term is a divergence between teacher and student, summed over the supervised tokens."""
+    """A base loss whose one term is a divergence between teacher and student, summed over the supervised tokens.
+
+    With a teacher behind a server the divergence is taken over its likeliest tokens and one class for all others. Set
+    ``TAKES_TOP_TOKENS`` to False where ``values`` reads more than that, such as the teacher's entropy.
+    """
+
+    TAKES_TOP_TOKENS = True
 
     @abstractmethod
     def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -21,7 +27,8 @@ class DivergenceLoss(BaseLoss):
 
         Args:
             student_logits: The student's logits, (n, V), in at least float32; they get gradients.
-            teacher_logits: The teacher's logits, (n, V); no gradient.
+            teacher_logits: The teacher's logits, (n, V); no gradient. With a teacher behind a server both are the
+                log-probabilities of k + 1 classes.
 
         Returns:
             One value per row, (n,).
@@ -32,5 +39,4 @@ class DivergenceLoss(BaseLoss):
         from mta_framework import chunked_loss
 
         assert teacher is not None
-        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
-        return (LossTerm(self.NAME, chunked_loss.chunked_sum(self.values, *inputs), TOKENS),)
+        return (LossTerm(self.NAME, chunked_loss.divergence_sum(self.values, student, teacher, batch), TOKENS),)

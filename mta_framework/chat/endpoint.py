@@ -1,45 +1,18 @@
-"""Sends a request to an OpenAI-compatible endpoint and reads the reply."""
+"""Sends a question to a chat model behind an OpenAI-compatible server and reads the reply."""
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import os
-import re
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from mta_framework.errors import Fault, RunError
+from mta_framework.endpoints.server import Server, Unanswered
 
 if TYPE_CHECKING:
-    from httpx2 import Client, Response
+    from httpx2 import Client
 
-_TRANSIENT = (408, 425, 429)
 _MAX_BYTES = 2**24
-_MAX_SHOWN = 300
-
-HOSTS_ENV = "MTA_CHAT_HOSTS"
-"""Environment variable with the hosts that keys may be sent to, separated by commas."""
-
-_KEY = re.compile(r"[!#-&(-\[\]-~]+")  # without quotes and backslash, so that it reads the same wherever it is quoted
-
-
-class Unanswered(Exception):
-    """A request failed in a way that a retry may cure.
-
-    Args:
-        reason: What failed, for messages.
-        wait: Seconds after which the server asks to retry; None: not stated.
-    """
-
-    def __init__(self, reason: str, wait: float | None = None):
-        self.wait = wait
-        super().__init__(reason)
 
 
 @dataclass(frozen=True)
@@ -79,16 +52,12 @@ class Endpoint:
     timeout: float = 120.0
 
     def __post_init__(self) -> None:
-        if "@" in self.base_url:
-            hidden = "***" + self.base_url[self.base_url.rindex("@") :]
-            raise ValueError(f"may hold no user and no password, as keys come from the environment (got {hidden!r})")
-        try:
-            parts = urlsplit(self.base_url)
-            sound = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-        except ValueError:
-            sound = False
-        if not sound or any(mark in self.base_url for mark in "?# \\") or not self.base_url.isprintable():
-            raise ValueError("must be an http or https URL without query and fragment")
+        self.server  # noqa: B018 - raises where the URL is none
+
+    @cached_property
+    def server(self) -> Server:
+        """The server of the model."""
+        return Server(self.base_url, self.key_env, self.timeout)
 
     @property
     def url(self) -> str:
@@ -101,105 +70,22 @@ class Endpoint:
         return {"model": self.model, "messages": [{"role": "user", "content": question}], **sampling}
 
     def key_hint(self) -> str | None:
-        """Return a sentence that says why the API key cannot be sent, and what to do; None if requests can be sent.
-
-        A spec names the server, but may be somebody else's. So a key goes only to hosts that ``MTA_CHAT_HOSTS`` names,
-        and over plain http only to this machine.
-        """
-        if self.key_env is None:
-            return None
-        key, host = self._key(), str(urlsplit(self.base_url).hostname)
-        if not key:
-            return (
-                f"Put the key into the environment variable {self.key_env}, or set key_env to null if none is needed."
-            )
-        if not _KEY.fullmatch(key):
-            return f"The environment variable {self.key_env} holds characters that no key has: put the key alone there."
-        if not self.base_url.lower().startswith("https:") and not _is_this_machine(host):
-            return f"{host} would get the key over plain http, readable on the way: use https, or set key_env to null."
-        if host not in _trusted_hosts():
-            return f"If you trust {host} with the key in {self.key_env}, say so in the shell: export {HOSTS_ENV}={host}"
-        return None
-
-    def client(self, connections: int) -> Client:
-        """Create the HTTP client for ``send``. Redirects are not followed, so the key is sent to no other server.
-
-        Args:
-            connections: Maximum number of concurrent connections.
-
-        Raises:
-            ValueError: The key cannot be sent, see ``key_hint``.
-        """
-        from httpx2 import Client, Limits
-
-        if hint := self.key_hint():
-            raise ValueError(hint)
-        headers = {"Content-Type": "application/json"}
-        if self.key_env is not None:
-            headers["Authorization"] = f"Bearer {self._key()}"
-        return Client(headers=headers, timeout=self.timeout, limits=Limits(max_connections=connections))
+        """Return a sentence that says why the API key cannot be sent, and what to do; None if requests can be sent."""
+        return self.server.key_hint()
 
     def send(self, client: Client, question: str) -> Reply:
         """Send one request and read the reply.
 
         Args:
-            client: HTTP client from ``client``.
+            client: HTTP client of ``server``.
             question: Text of the question.
 
         Raises:
             Unanswered: The failure may be temporary: connection, server, rate limit, timeout, malformed reply.
             RunError: The server refuses the request.
         """
-        from httpx2 import RequestError
-
-        end = time.monotonic() + self.timeout
-        try:
-            # Escaped to ASCII: a text may contain half a surrogate pair, which cannot be encoded.
-            with client.stream("POST", self.url, content=json.dumps(self.body(question))) as response:
-                content = b"".join(self._parts(response, end))
-        except RequestError as error:
-            raise Unanswered(self._shown(f"{type(error).__name__} {error}".strip())) from None
-        if response.status_code == 200:
-            reply = _reply(content)
-            return replace(reply, text=self._redacted(reply.text))  # a server may send back what it was sent
-        status = f"HTTP {response.status_code} {self._shown(_message(content))}".strip()
-        if response.status_code in _TRANSIENT or response.status_code >= 500:
-            raise Unanswered(status, _wait(response.headers.get("Retry-After", "")))
-        problem, expected = f"refuses the request (got {status})", "a request that it accepts"
-        raise RunError(str(Fault(self.url, problem, expected, "Check base_url, model and the key, then go on.")))
-
-    def _key(self) -> str:
-        return os.environ.get(self.key_env or "", "").strip()
-
-    def _redacted(self, text: str) -> str:
-        key = self._key() if self.key_env else ""
-        return text.replace(key, "***") if key else text
-
-    def _shown(self, text: str) -> str:
-        """A foreign text for a message: without the key, on one line, shortened in this order, so no part is left."""
-        return " ".join(self._redacted(text).split())[:_MAX_SHOWN]
-
-    def _parts(self, response: Response, end: float) -> Iterator[bytes]:
-        """The body in parts; the timeout covers the whole body, however slowly it arrives."""
-        size = 0
-        for part in response.iter_bytes():
-            size += len(part)
-            if time.monotonic() > end:
-                raise Unanswered(f"no whole reply within {self.timeout:g} s")
-            if size > _MAX_BYTES:
-                raise Unanswered(f"a reply of more than {_MAX_BYTES} bytes")
-            yield part
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _trusted_hosts() -> set[str]:
-    return {host.strip().lower() for host in os.environ.get(HOSTS_ENV, "").split(",")}
+        reply = _reply(self.server.post(client, self.url, self.body(question), _MAX_BYTES))
+        return replace(reply, text=self.server.redacted(reply.text))
 
 
 def _reply(content: bytes) -> Reply:
@@ -217,24 +103,3 @@ def _count(body: dict[str, Any], name: str) -> int:
     usage = body.get("usage")
     count = usage.get(name) if isinstance(usage, dict) else None
     return count if isinstance(count, int) and count > 0 else 0
-
-
-def _message(content: bytes) -> str:
-    """The error message of the server, in OpenAI's form or as sent."""
-    try:
-        error = json.loads(content)["error"]
-        return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return content.decode(errors="replace")
-
-
-def _wait(header: str) -> float | None:
-    """Seconds of a ``Retry-After`` header, which holds seconds or a date."""
-    if header.isascii() and header.isdigit():
-        return float(header)
-    try:
-        moment = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (aware - datetime.now(UTC)).total_seconds())

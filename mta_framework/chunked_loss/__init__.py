@@ -27,6 +27,7 @@ from mta_framework.chunked_loss.mixtures import (
     total_variation,
 )
 from mta_framework.chunked_loss.projection import HeadInputs, select_positions, select_supervised, widest_dtype
+from mta_framework.chunked_loss.top_tokens import class_log_probs, divergence_sum
 from mta_framework.chunked_loss.trajectory_distances import TrajectoryDistances
 
 __all__ = [
@@ -37,8 +38,10 @@ __all__ = [
     "alpha_beta",
     "chunked_sum",
     "chunked_values",
+    "class_log_probs",
     "cross_entropy",
     "distinct_positions",
+    "divergence_sum",
     "forward_kl",
     "interpolated_cross_entropy",
     "jensen_shannon",

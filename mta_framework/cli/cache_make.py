@@ -27,7 +27,7 @@ def make(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...])
     from mta_framework.runs.plugin_binding import bind
 
     bound = bind(spec, discover(plugin_files), overrides)
-    if bound.spec.teacher is None or bound.spec.teacher.cache is None:
+    if bound.spec.teacher is None or not bound.spec.teacher.keeps_records:
         hint = "Add it to the spec, or --set teacher.cache={}."
         problem = "is null, so that the run keeps nothing"
         raise InputError([Fault("teacher.cache", problem, "a section, e.g. {}", hint)])
@@ -36,5 +36,6 @@ def make(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...])
     from mta_framework.runs import pipeline
 
     folder, texts = pipeline.make_cache(bound)
-    say(f"The teacher was run on {texts:,} texts." if texts else "Every text was there.", f"Teacher cache: {folder}")
+    answered = "The server answered" if bound.spec.teacher.server else "The teacher was run on"
+    say(f"{answered} {texts:,} texts." if texts else "Every text was there.", f"Teacher cache: {folder}")
     shutdown()

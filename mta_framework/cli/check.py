@@ -36,7 +36,7 @@ def check(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...]
 def _summary(bound: BoundRun) -> Iterator[tuple[str, str]]:
     spec = bound.spec
     yield "run folder", str(bound.spec.folder)
-    yield "teacher", "none" if spec.teacher is None else _source(spec.teacher)
+    yield "teacher", "none" if spec.teacher is None else _source(spec.teacher) + _server(spec.teacher)
     yield "student", _source(spec.student) + (f", LoRA of rank {spec.student.lora.rank}" if spec.student.lora else "")
     yield "data", _dataset(spec.data.train)
     yield "base loss", _plugin("base_loss", spec.base_loss.name, bound)
@@ -60,6 +60,11 @@ def _source(section: TeacherSection | StudentSection) -> str:
         if value is not None:
             return f"a new {value['model_type']}" if name == "config" else f"{name.replace('_', ' ')} {value}"
     return "none"
+
+
+def _server(section: TeacherSection) -> str:
+    server = section.server
+    return "" if server is None else f", behind {server.url} as {server.model}"
 
 
 def _dataset(section: DatasetSection) -> str:

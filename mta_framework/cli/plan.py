@@ -56,18 +56,22 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 def _cache_lines(cache: CachePlan) -> Iterator[str]:
     """The sizes of a teacher cache by what is kept, and what is still to be made."""
     sizes = [(kind.label, size_text(size), size_text(missing)) for kind, size, missing in cache.sizes]
-    sizes.append(("head", size_text(cache.head_bytes), size_text(0 if cache.has_head else cache.head_bytes)))
+    if not cache.server:
+        sizes.append(("head", size_text(cache.head_bytes), size_text(0 if cache.has_head else cache.head_bytes)))
     sizes.append(("together", size_text(cache.num_bytes), size_text(cache.missing_bytes)))
     yield from _block(("teacher cache", "on disk", "to be made"), sizes)
     made = f"{cache.texts - cache.missing_texts:,} of {cache.texts:,} texts are in {cache.folder}."
-    if cache.missing_texts:
+    if cache.missing_texts and cache.server:
+        made += f" The others, {cache.missing_tokens:,} tokens, are {cache.requests:,} requests to {cache.server}."
+    elif cache.missing_texts:
         made += f" The others, {cache.missing_tokens:,} tokens, take about {_duration(cache.seconds)} of this machine."
     yield visible(made)
     if cache.missing_bytes:
         lacking = ", which is too little" if cache.missing_bytes > cache.free_bytes else ""
         yield f"{size_text(cache.free_bytes)} are free on that disk{lacking}."
     if cache.needed_for:
-        yield f"The live teacher is loaded for {', '.join(cache.needed_for)}."
+        teacher = "server is asked" if cache.server else "live teacher is loaded"
+        yield f"The {teacher} for {', '.join(cache.needed_for)}{', too' if cache.server else ''}."
     yield ""
 
 

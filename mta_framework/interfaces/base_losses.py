@@ -23,6 +23,8 @@ class BaseLoss(Plugin):
             the same vocabulary. If not, ``compute`` must handle a ``batch.teacher`` with tokens of its own.
         NEEDS_ALIGNMENT: Whether ``compute`` returns no terms, so that a spec must have ``alignment``: then the student
             is trained by that alone, and parameters that it does not reach get no gradient.
+        TAKES_TOP_TOKENS: Whether ``compute`` works with a teacher behind a server, of which
+            ``teacher.top_tokens`` alone is known, as ``chunked_loss.divergence_sum`` does.
         NEEDS_LOG_PROBS: Whether it uses ``batch.log_prob_N``, so that generation keeps log-probabilities.
     """
 
@@ -30,6 +32,7 @@ class BaseLoss(Plugin):
     NEEDS_TEACHER: ClassVar[bool] = True
     NEEDS_SHARED_VOCABULARY: ClassVar[bool] = True
     NEEDS_ALIGNMENT: ClassVar[bool] = False
+    TAKES_TOP_TOKENS: bool = False
     NEEDS_LOG_PROBS: bool = False
 
     @abstractmethod
@@ -41,7 +44,7 @@ class BaseLoss(Plugin):
             teacher: The teacher's states, without gradient; None where ``NEEDS_TEACHER`` is false. They may be
                 inference tensors. Read ``final_BTD`` at the positions ``position_N`` alone (of ``batch.teacher`` where
                 there is one), and of ``layers`` those of ``key_layers`` at attended tokens: with ``teacher.cache`` all
-                else is NaN or not there.
+                else is NaN or not there. With ``TAKES_TOP_TOKENS`` it may have ``top_tokens`` in place of all states.
             batch: Tokens, supervised positions, and the counts by unit.
             progress: Finished steps, for schedules.
 

@@ -11,7 +11,7 @@ from typing import Any
 from mta_framework.errors import Fault, InputError, MTAError, error_message
 from mta_framework.models.saved_teacher import read_saved_teacher
 from mta_framework.spec.evaluation_spec import ModelSection
-from mta_framework.spec.model_files import is_saved_teacher, model_fault, tokenizer_fault
+from mta_framework.spec.model_files import described_fault, is_saved_teacher, model_fault, tokenizer_fault
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 
@@ -25,7 +25,8 @@ class ModelSource:
         where: Field of the spec that names it, for errors, e.g. ``student.path``.
         revision: Branch, tag or commit on the hub; None means the main branch.
         gguf_file: Name of a GGUF file inside ``location``; None for a transformers folder.
-        has_weights: Whether the whole model is there, and not only what a teacher cache keeps of it.
+        has_weights: Whether the whole model is there, and not only what a teacher cache keeps of it, or configuration
+            and tokenizer of one behind a server.
     """
 
     location: str
@@ -61,10 +62,15 @@ def model_source(section: TeacherSection | StudentSection | ModelSection, where:
         InputError: The local path is neither a model folder with safetensors weights nor a GGUF file, or it is the
             folder of a teacher without weights, and damaged.
     """
+    is_served = isinstance(section, TeacherSection) and section.server is not None
     if section.hub is not None:
-        return ModelSource(section.hub, f"{where}.hub", section.revision)
+        return ModelSource(section.hub, f"{where}.hub", section.revision, has_weights=not is_served)
     if section.path is None:
         return None
+    if is_served:
+        if fault := described_fault(Path(section.path), f"{where}.path"):
+            raise InputError([fault])
+        return ModelSource(section.path, f"{where}.path", has_weights=False)
     if isinstance(section, TeacherSection) and is_saved_teacher(Path(section.path)):
         read_saved_teacher(Path(section.path), f"{where}.path")
         return ModelSource(section.path, f"{where}.path", has_weights=False)

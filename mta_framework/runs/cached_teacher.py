@@ -11,7 +11,9 @@ from transformers import PreTrainedModel
 
 from mta_framework.alignment.objective import Alignment
 from mta_framework.data.batches import Collator
-from mta_framework.distributed import processes, run_on_main
+from mta_framework.distributed import processes, run_on_main, shard
+from mta_framework.endpoints.asker import Asker
+from mta_framework.endpoints.server import Server
 from mta_framework.errors import RunError
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.models.fingerprint import Content, fingerprints
@@ -24,13 +26,16 @@ from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import measured_texts
 from mta_framework.spec.model_files import is_saved_teacher
+from mta_framework.spec.teacher import TeacherServerSection
 from mta_framework.teacher_cache.cache_plan import CachePlan, cache_plan, require_room
 from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords, filling_lock
 from mta_framework.teacher_cache.kept_similarity import kept_similarity
 from mta_framework.teacher_cache.kinds import ITEM_BYTES, RecordedRun, TeacherWidths
 from mta_framework.teacher_cache.store import RECORDS
-from mta_framework.teacher_cache.teacher_files import is_intact, load_parts, save_teacher
+from mta_framework.teacher_cache.teacher_files import is_intact, load_parts, save_server, save_teacher
 from mta_framework.teacher_cache.teacher_identity import TeacherIdentity, teacher_identity
+from mta_framework.teacher_server.completions import Completions
+from mta_framework.teacher_server.served_teacher import ServedTeacher
 from mta_framework.training.train import total_steps
 from mta_framework.types import Example, LayerPair, LayerSimilarity
 
@@ -52,6 +57,7 @@ def recorded_run(
         bound.pooling,
         run_models.teacher_tokenizer is None,
         section.cache is not None and section.cache.layer_states == "8bit",
+        0 if section.server is None else section.server.top_logprobs,
     )
 
 
@@ -91,7 +97,7 @@ class RunCache:
     """The teacher cache of one run.
 
     Args:
-        bound: The run, with ``teacher.cache``.
+        bound: The run, with ``teacher.cache`` or ``teacher.server``.
         inputs: What was prepared for it.
         run_models: Loads the teacher.
         known: Content of the inputs by dotted field, on the main process.
@@ -105,7 +111,8 @@ class RunCache:
         section = bound.spec.teacher
         assert section is not None
         self._section = section
-        self._given = Path(section.path) if section.path and is_saved_teacher(Path(section.path)) else None
+        saved = section.server is None and section.path and is_saved_teacher(Path(section.path))
+        self._given = Path(section.path) if section.path and saved else None
 
     @cached_property
     def _identity(self) -> TeacherIdentity:
@@ -121,8 +128,10 @@ class RunCache:
         return self._identity.folder_in(self._bound.spec.teacher_cache)
 
     def make_teacher(self) -> Teacher:
-        """Make the teacher: it answers from the cache, and its model is loaded for texts alone that are not there."""
+        """Make the teacher: it answers from the cache, and is run, or asked, for texts alone that are not there."""
         folder = self.folder  # on all processes alike, before what the main one does alone
+        if self._section.server is not None:
+            return self._served(self._section.server, folder)
         return Teacher(self._run_models.teacher, lambda: load_parts(self._given or folder, processes().device))
 
     def similarity(self, mapper: MeasuringLayerMapper, compare: Callable[[], LayerSimilarity]) -> LayerSimilarity:
@@ -167,12 +176,16 @@ class RunCache:
             if missing and self._given is not None:
                 problem = f"lacks {len(missing):,} texts of this run, and {self._given} holds no weights to make them"
                 raise RunError(f"teacher cache: {self.folder} {problem}. Run mta cache SPEC where the teacher is.")
-            has_parts = run_on_main(lambda: self._given is not None or is_intact(self.folder))
+            has_parts = run_on_main(lambda: not self._keeps_head or is_intact(self.folder))
             size = sum(kind.num_bytes(text) for text, kinds in missing for kind in kinds)
             size += 0 if has_parts else self._head_bytes
             run_on_main(partial(require_room, self.folder, size))
             if missing and processes().is_main_process:
-                print(f"Teacher cache: {len(missing):,} texts, {size / 2**20:,.0f} MiB, to {self.folder}")
+                source = "" if self._section.server is None else f", from {self._section.server.url}"
+                print(f"Teacher cache: {len(missing):,} texts, {size / 2**20:,.0f} MiB{source}, to {self.folder}")
+            if isinstance(teacher, ServedTeacher):
+                self._ask(cache, teacher, [text for text, _ in missing])
+                return len(missing)
             cache.fill(missing, teacher, collator)
             if not has_parts and processes().is_main_process:
                 tokenizer = self._run_models.teacher_tokenizer or self._run_models.tokenizer
@@ -180,19 +193,46 @@ class RunCache:
         processes().wait_for_everyone()
         return len(missing)
 
+    def _served(self, section: TeacherServerSection, folder: Path) -> ServedTeacher:
+        summary, models = self._run_models.teacher_summary, self._run_models
+        assert summary is not None
+        server = Server(section.url, section.key_env, section.timeout)
+        share = max(1, section.concurrency // processes().num_processes)
+        asker = Asker("teacher", server, section.max_requests, share, section.retries)
+        vocabulary = summary.config.get_text_config(decoder=True).vocab_size
+        completions = Completions(server, section.model, section.top_logprobs, vocabulary)
+        return ServedTeacher(completions, asker, models.teacher_tokenizer or models.tokenizer, folder)
+
+    def _ask(self, cache: TeacherCache, teacher: ServedTeacher, missing: Sequence[Example]) -> None:
+        """Ask the server for this process's share of the texts, shortest and longest alike."""
+        if processes().is_main_process:
+            save_server(self.folder, self._identity)
+        mine = shard(sorted(missing, key=lambda text: -len(text.input_ids)))
+        teacher.ask(mine, cache.kept_text(missing), "text" if processes().is_main_process else "")
+        processes().wait_for_everyone()
+        cache.refresh()
+
     def plan(self, aligner: Alignment | None, pairs: Sequence[LayerPair]) -> CachePlan:
         """Plan what ``fill`` would make; nothing is read but the keys of what is there."""
         summary = self._run_models.teacher_summary
         assert summary is not None
         known = self._section.run is None or "teacher.run" in self._known
         cache = self._opened_at(self.folder if known else self._bound.spec.teacher_cache, aligner, pairs)
+        server = "" if self._section.server is None else self._section.server.url
         live = live_teacher_uses(self._bound)
-        return cache_plan(cache, summary.parameters, summary.dtype, self._head_bytes, live)
+        return cache_plan(cache, summary.parameters, summary.dtype, self._head_bytes, live, server)
+
+    @property
+    def _keeps_head(self) -> bool:
+        """Whether the head is kept beside the records; not of a folder that is the teacher, nor of one at a server."""
+        return self._given is None and self._section.server is None
 
     @property
     def _head_bytes(self) -> int:
         summary = self._run_models.teacher_summary
         assert summary is not None
+        if self._section.server is not None:
+            return 0
         vocabulary = summary.config.get_text_config(decoder=True).vocab_size
         return vocabulary * _final_width(summary) * ITEM_BYTES[summary.dtype]
 

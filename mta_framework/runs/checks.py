@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
+from mta_framework.endpoints.server import Server
 from mta_framework.errors import Fault, InputError, RunError, as_plugin_error, faults_at
 from mta_framework.interfaces import AlignmentTerm, BaseLoss, LayerMapper, SpanExtractor, TeacherNeed
 from mta_framework.spec.alignment import AlignmentSection
@@ -61,6 +62,43 @@ def _teacher_missing(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | Non
         problem = "must be given for a new student without teacher (got null)"
         hint = "Name a tokenizer, or add a teacher to take it from."
         yield Fault(reading.where(("student", "tokenizer")), problem, "a folder with tokenizer files", hint)
+
+
+def server_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
+    """Faults of a teacher behind a server: its URL, its key, and all that needs more than likeliest tokens."""
+    section = draft.teacher.server if draft.teacher is not None else None
+    if section is None or not reading.sound("teacher", "server"):
+        return
+    where = reading.where(("teacher", "server"))
+    try:
+        hint = Server(section.url, section.key_env).key_hint()
+        if hint:
+            yield Fault(where, "cannot send its key", "a key for this server", hint)
+    except ValueError as error:
+        url = reading.where(("teacher", "server", "url"))
+        yield Fault(url, str(error), "a URL such as http://localhost:8000/v1", "Correct it.")
+    for name, problem in _beyond_top_tokens(draft, base_loss):
+        if reading.sound(*name.split(".")):
+            expected = "a setting that needs no more than these tokens, since teacher.server is given"
+            hint = "Change it, or keep what a live teacher computes: teacher.cache without teacher.server."
+            yield Fault(reading.where(tuple(name.split("."))), problem, expected, hint)
+
+
+def _beyond_top_tokens(draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[tuple[str, str]]:
+    """The fields that need more of a teacher than its likeliest tokens, and what they need."""
+    alone = "and a server gives its likeliest tokens alone"
+    if base_loss is not None and base_loss.NEEDS_TEACHER:
+        policy, label = base_loss.batch_policy(), draft.base_loss.name
+        if not base_loss.TAKES_TOP_TOKENS:
+            yield "base_loss", f"reads states or whole distributions of the teacher, {alone} (got {label!r})"
+        if policy is not None and "teacher" in policy.RESPONDERS:
+            yield "base_loss", f"trains on responses that the teacher writes, {alone} (got {label!r})"
+    if draft.alignment is not None:
+        yield "alignment", f"compares states of the teacher, {alone}"
+    if draft.student.teacher_layers is not None:
+        yield "student.teacher_layers", f"copies weights of the teacher, {alone}"
+    if draft.evaluation is not None and "teacher" in draft.evaluation.models:
+        yield "evaluation.models", f"needs the teacher itself, {alone} (got 'teacher')"
 
 
 def alignment_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:

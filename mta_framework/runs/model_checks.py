@@ -57,7 +57,7 @@ def live_teacher_uses(bound: BoundRun, similarity: bool = True) -> tuple[str, ..
 def weight_faults(bound: BoundRun) -> list[Fault]:
     """A fault for each thing that needs the teacher's weights, where ``teacher.path`` holds none."""
     section, faults = bound.spec.teacher, list[Fault]()
-    if section is None:
+    if section is None or section.server is not None:
         return faults
     uses = live_teacher_uses(bound, similarity=False)
     for use in (*uses, *(("every step, without teacher.cache",) if section.cache is None else ())):

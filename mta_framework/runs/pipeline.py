@@ -242,10 +242,10 @@ def make_cache(bound: BoundRun) -> tuple[Path, int]:
     """Make what a run reads of its teacher, without training: the teacher's own run is trained first, if it has any.
 
     Args:
-        bound: A sound spec with ``teacher.cache``.
+        bound: A sound spec with ``teacher.cache`` or ``teacher.server``.
 
     Returns:
-        Folder of the teacher in the cache, and the number of texts that the teacher was run on.
+        Folder of the teacher in the cache, and the number of texts that the teacher was run on or its server asked for.
 
     Raises:
         InputError: Data or models do not fit the spec.
@@ -267,7 +267,7 @@ def make_cache(bound: BoundRun) -> tuple[Path, int]:
 
 def _cache(bound: BoundRun, inputs: RunInputs, run_models: RunModels, known: Mapping[str, Content]) -> RunCache | None:
     teacher = bound.spec.teacher
-    return None if teacher is None or teacher.cache is None else RunCache(bound, inputs, run_models, known)
+    return None if teacher is None or not teacher.keeps_records else RunCache(bound, inputs, run_models, known)
 
 
 def _key_layers(

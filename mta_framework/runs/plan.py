@@ -44,7 +44,7 @@ class Plan:
         selection: How the exported student is chosen, in sentences; empty: it is that of the last step.
         response_ends: Tokens that end a response: that of training responses first, then the others that generation
             stops at.
-        teacher_cache: What the teacher cache holds and lacks; None without ``teacher.cache``.
+        teacher_cache: What the teacher cache holds and lacks; None where nothing is kept.
     """
 
     models: Mapping[str, ReportedModel]

@@ -29,6 +29,7 @@ from mta_framework.runs.checks import (
     needed_packages,
     package_faults,
     policy_faults,
+    server_faults,
     span_faults,
     teacher_faults,
     term_faults,
@@ -142,6 +143,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     answer_metric = plugins.answer_metric(draft.training)
     faults = [*reading.faults, *plugins.faults]
     faults += teacher_faults(reading, draft, base_loss)
+    faults += server_faults(reading, draft, base_loss)
     faults += alignment_faults(reading, draft, base_loss)
     faults += policy_faults(reading, draft, base_loss)
     faults += span_faults(reading, spans, layers)

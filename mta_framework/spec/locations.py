@@ -11,7 +11,7 @@ from mta_framework.spec.data import ROWS_EXPECTED, DatasetSection
 from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.evaluation_spec import EvaluationSpec
-from mta_framework.spec.model_files import model_fault, teacher_fault, tokenizer_fault
+from mta_framework.spec.model_files import described_fault, model_fault, teacher_fault, tokenizer_fault
 from mta_framework.spec.reading import RawSpec
 from mta_framework.spec.run import RunSpec
 
@@ -26,7 +26,9 @@ def missing_locations(reading: RawSpec[RunSpec]) -> Iterator[Fault]:
         return
     data, sets = reading.draft.data, _sets(reading.draft.evaluation)
     yield from _files(reading, {("data", "train"): data.train, ("data", "validation"): data.validation, **sets}, _HINT)
-    for name, check in (("teacher", teacher_fault), ("student", model_fault)):
+    teacher = reading.draft.teacher
+    served = teacher is not None and teacher.server is not None
+    for name, check in (("teacher", described_fault if served else teacher_fault), ("student", model_fault)):
         section = getattr(reading.draft, name)
         yield from _checked(check, reading, (name, "path"), section and section.path, _HINT + _HUB_HINT)
     for key_path, folder in _folders(reading.draft):

@@ -11,6 +11,8 @@ _GGUF_MAGIC = b"GGUF"
 GENERATION_CONFIG = "generation_config.json"
 SAVED_TEACHER = "teacher.json"
 """Name of the file that marks the folder of a teacher without weights, which a teacher cache has."""
+SAVED_SERVER = "server.json"
+"""Name of the file that describes a teacher behind a server, in its folder in a teacher cache."""
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 _SWITCHES = ("do_sample", "use_cache")
 _NUMERIC = (
@@ -48,6 +50,13 @@ def is_saved_teacher(path: Path) -> bool:
 def teacher_fault(path: Path, where: str, missing_hint: str = "Check the path.") -> Fault | None:
     """The fault of a path that is no model of ``model_fault`` and no folder of a teacher without weights."""
     return None if is_saved_teacher(path) else model_fault(path, where, missing_hint)
+
+
+def described_fault(path: Path, where: str, missing_hint: str = "Check the path.") -> Fault | None:
+    """The fault of a path that is no folder with the configuration and tokenizer of a model; weights are not needed."""
+    if path.is_dir() and not (path / "config.json").is_file():
+        return _fault(path, where, "has no config.json", "a folder with config.json and tokenizer.json", missing_hint)
+    return tokenizer_fault(path, where, missing_hint)
 
 
 def generation_fault(file: Path, where: str) -> Fault | None:

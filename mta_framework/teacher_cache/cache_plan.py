@@ -34,7 +34,9 @@ class CachePlan:
         has_head: Whether that is there already.
         free_bytes: Free space on the disk of ``folder``, in bytes.
         seconds: Estimated time of making what is missing, on one process.
-        needed_for: What the live teacher is loaded for besides, as noun phrases.
+        needed_for: What the live teacher is loaded, or the server asked, for besides, as noun phrases.
+        requests: Number of requests that are sent to the server of the teacher, if none fails.
+        server: URL of that server; empty without one.
     """
 
     folder: Path
@@ -47,6 +49,8 @@ class CachePlan:
     free_bytes: int
     seconds: float
     needed_for: tuple[str, ...]
+    requests: int = 0
+    server: str = ""
 
     @property
     def num_bytes(self) -> int:
@@ -60,7 +64,7 @@ class CachePlan:
 
 
 def cache_plan(
-    cache: TeacherCache, parameters: int, dtype: str, head_bytes: int, needed_for: Sequence[str]
+    cache: TeacherCache, parameters: int, dtype: str, head_bytes: int, needed_for: Sequence[str], server: str = ""
 ) -> CachePlan:
     """Plan the filling of a cache.
 
@@ -69,7 +73,8 @@ def cache_plan(
         parameters: Number of parameters of the teacher.
         dtype: Dtype of the teacher.
         head_bytes: Bytes of its head.
-        needed_for: What the live teacher is loaded for besides.
+        needed_for: What the live teacher is loaded, or the server asked, for besides.
+        server: URL of the server of the teacher; empty without one.
     """
     missing = cache.missing(verify=False)
     tokens = sum(len((text.teacher or text).input_ids) for text, _ in missing)
@@ -80,11 +85,12 @@ def cache_plan(
     sizes = tuple(
         (kind, sum(kind.num_bytes(text) for text in texts), absent[kind]) for kind, texts in cache.wanted.items()
     )
-    seconds = 2 * parameters * tokens / _product_rate(dtype) if missing else 0.0
+    seconds = 2 * parameters * tokens / _product_rate(dtype) if missing and not server else 0.0
+    requests = sum(any(kind.num_rows(text) for kind in kinds) for text, kinds in missing) if server else 0
     texts = len({(text.teacher or text).input_ids.tobytes() for texts in cache.wanted.values() for text in texts})
     head = head_bytes, (cache.folder / HEAD).is_file()
-    free = free_bytes(cache.folder)
-    return CachePlan(cache.folder, texts, len(missing), tokens, sizes, *head, free, seconds, tuple(needed_for))
+    free, uses = free_bytes(cache.folder), tuple(needed_for)
+    return CachePlan(cache.folder, texts, len(missing), tokens, sizes, *head, free, seconds, uses, requests, server)
 
 
 def require_room(folder: Path, num_bytes: int) -> None:

@@ -108,6 +108,16 @@ class TeacherCache:
             kinds_of.setdefault(id(text), (text, []))[1].append(kind)
         return [(text, tuple(kinds)) for text, kinds in kinds_of.values()]
 
+    def kept_text(self, missing: Sequence[Example]) -> Example | None:
+        """The first text of the run of which nothing is missing; None where there is none.
+
+        Args:
+            missing: Texts of which anything is.
+        """
+        absent = {id(text) for text in missing}
+        texts = (text for (kind, texts) in self.wanted.items() for text in texts if kind.num_rows(text))
+        return next((text for text in texts if id(text) not in absent), None)
+
     @cached_property
     def wanted(self) -> dict[RecordKind, list[Example]]:
         """The texts of each kind of records, each once."""

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from mta_framework.models.saved_teacher import SavedTeacher
-from mta_framework.spec.model_files import SAVED_TEACHER
+from mta_framework.spec.model_files import SAVED_SERVER, SAVED_TEACHER
 from mta_framework.storage import (
     ABANDONED_SECONDS,
     MANIFEST,
@@ -58,7 +58,7 @@ class KeptTeacher:
     Args:
         folder: Its folder.
         name: Hub id, or name of the model folder; the name of ``folder`` where its description is damaged.
-        dtype: Dtype of the teacher; empty where it is not known.
+        dtype: Dtype of the teacher, or that it is behind a server; empty where it is not known.
         records: Its kinds of records.
         num_bytes: Size on disk of all that is in the folder.
         last_used: Time of last use, in seconds since 1970.
@@ -147,12 +147,15 @@ def _record_folders(teacher: Path) -> list[Path]:
 
 def _teacher(folder: Path) -> KeptTeacher:
     name, dtype = folder.name, ""
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        name, dtype = str(read_json(folder / SAVED_SERVER)["name"]), "behind a server"
     with suppress(ValidationError, OSError, RecursionError):
         saved = SavedTeacher.model_validate_json((folder / SAVED_TEACHER).read_bytes())
         name, dtype = saved.name, saved.dtype
     records = tuple(map(_records, _record_folders(folder)))
     size = sum(_size(path) for path in folder.rglob("*"))
-    last_used = max([_changed(folder / SAVED_TEACHER), *(kind.last_used for kind in records)])
+    described = [_changed(folder / file) for file in (SAVED_TEACHER, SAVED_SERVER)]
+    last_used = max([*described, *(kind.last_used for kind in records)])
     return KeptTeacher(folder, name, dtype, records, size, last_used)
 
 

@@ -22,11 +22,12 @@ from mta_framework.types import Example, LayerPair, RecordedQuantity, RecordSlot
 VERSION = 1
 """Version of the records: increased when the same teacher and text give other records than before."""
 
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int32": 4}
 
 _SCALE_BYTES = 4
 """An 8-bit row begins with its scale, in float32."""
 
+_SUPERVISED_QUANTITIES = {"final_states", "top_tokens"}
 _SPAN_QUANTITIES = {"span_token_states", "span_vectors", "geometry", "change_geometry", "token_weights"}
 
 
@@ -36,7 +37,8 @@ class RecordKind:
 
     Args:
         slot: What it is, and where in the teacher.
-        dtype: Dtype of the values as the losses get them: ``float32``, ``bfloat16`` or ``float16``.
+        dtype: Dtype of the values: ``float32``, ``bfloat16`` or ``float16``, as the losses get them; ``int32`` for
+            likeliest tokens.
         width: Values per row: the width of the states, or 1.
         is_8_bit: Whether rows are kept as 8-bit integers with a scale each.
     """
@@ -83,7 +85,7 @@ class RecordKind:
         tokens = text.teacher or text
         digest = hashlib.sha256(len(tokens.input_ids).to_bytes(8, "little"))
         digest.update(tokens.input_ids.astype(np.int32).tobytes())
-        if self.slot.quantity == "final_states":
+        if self.slot.quantity in _SUPERVISED_QUANTITIES:
             digest.update(supervised_positions(tokens).tobytes())
         elif self.slot.quantity in _SPAN_QUANTITIES:
             digest.update(np.ascontiguousarray(tokens.spans[self.slot.granularity], dtype=np.int32).tobytes())
@@ -98,6 +100,15 @@ class RecordKind:
         return self.num_rows(text) * self.row_bytes + RECORD_OVERHEAD
 
 
+def top_tokens_kind(top_logprobs: int) -> RecordKind:
+    """The kind of records of a teacher of which the likeliest tokens alone are known.
+
+    Args:
+        top_logprobs: Number of tokens per position.
+    """
+    return RecordKind(RecordSlot("top_tokens"), "int32", 2 * top_logprobs)
+
+
 def supervised_positions(tokens: Example) -> NDArray[np.int64]:
     """Positions of a text whose next token is supervised, as ``Batch.position_N`` has them."""
     target = np.arange(max(tokens.prompt_length, 1), len(tokens.input_ids))
@@ -107,7 +118,7 @@ def supervised_positions(tokens: Example) -> NDArray[np.int64]:
 
 
 def _num_rows(quantity: RecordedQuantity, tokens: Example, granularity: str) -> int:
-    if quantity == "final_states":
+    if quantity in _SUPERVISED_QUANTITIES:
         return len(supervised_positions(tokens))
     if quantity == "attended_states":
         return len(tokens.input_ids)
@@ -151,6 +162,7 @@ class RecordedRun:
         pooling: Estimator that pools states to span vectors; None: ``importance`` does.
         has_shared_tokenizer: Whether both models read the same tokens.
         layer_states_in_8_bits: Whether states of layers are kept as 8-bit integers.
+        top_logprobs: Number of likeliest tokens that are all that is known of the teacher; 0 where its states are.
     """
 
     widths: TeacherWidths
@@ -162,6 +174,7 @@ class RecordedRun:
     pooling: ImportanceEstimator | None = None
     has_shared_tokenizer: bool = True
     layer_states_in_8_bits: bool = False
+    top_logprobs: int = 0
 
     def layer_below(self, pair: LayerPair) -> int:
         """The teacher's layer of the key layer of the same granularity below; 0 at the lowest."""
@@ -170,6 +183,8 @@ class RecordedRun:
 
     def kinds(self) -> tuple[RecordKind, ...]:
         """The kinds of records that training and validation read."""
+        if self.top_logprobs:
+            return (top_tokens_kind(self.top_logprobs),)
         return tuple(dict.fromkeys([*self._of_base_loss(), *self._of_alignment()]))
 
     def reported_kinds(self) -> tuple[RecordKind, ...]:

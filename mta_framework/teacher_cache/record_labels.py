@@ -12,6 +12,7 @@ LABELS: dict[RecordedQuantity, str] = {
     "geometry": "cosines of spans",
     "change_geometry": "cosines of the changes of spans",
     "token_weights": "weights of span tokens",
+    "top_tokens": "likeliest tokens at supervised positions",
 }
 
 

@@ -23,7 +23,7 @@ from mta_framework.models.model_summary import without_weights
 from mta_framework.models.saved_teacher import SavedTeacher, read_saved_teacher
 from mta_framework.models.sources import ModelSource
 from mta_framework.models.state_reader import final_layers_of
-from mta_framework.spec.model_files import GENERATION_CONFIG, SAVED_TEACHER
+from mta_framework.spec.model_files import GENERATION_CONFIG, SAVED_SERVER, SAVED_TEACHER
 from mta_framework.storage import MANIFEST, bring_to_disk, inner_files, write_json, write_manifest
 from mta_framework.teacher_cache.teacher_identity import TeacherIdentity
 from mta_framework.types import FinalLayers, Head
@@ -64,6 +64,23 @@ def save_teacher(
             _publish(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def save_server(folder: Path, identity: TeacherIdentity) -> None:
+    """Describe a teacher behind a server in its folder; only records are kept of it.
+
+    Args:
+        folder: Folder of the teacher.
+        identity: Identity of the teacher.
+
+    Raises:
+        RunError: The folder cannot be written to.
+    """
+    if not (folder / MANIFEST).is_file():
+        with explain_disk_full(folder), writing_to(folder, "make room, or set teacher.cache"):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / SAVED_SERVER, {"name": identity.name, "identity": dict(identity.content)})
+            write_manifest(folder, {SAVED_SERVER: folder / SAVED_SERVER})
 
 
 def load_parts(folder: Path, device: torch.device | str) -> tuple[Head, FinalLayers]:

@@ -61,7 +61,8 @@ def teacher_identity(section: TeacherSection, contents: Mapping[str, Content], d
 
     A model of the hub is identified by its commit, any other by the digests of its weights and config.json: tokenizer,
     chat template and documentation change no states of given tokens. The folder of a teacher without weights has the
-    identity of the teacher that it was made of.
+    identity of the teacher that it was made of. A teacher behind a server is identified by its name there and its
+    configuration, wherever the server is.
 
     Args:
         section: Section ``teacher`` of the spec.
@@ -72,7 +73,7 @@ def teacher_identity(section: TeacherSection, contents: Mapping[str, Content], d
     Raises:
         InputError: The content of the teacher is not known, or its folder without weights is damaged.
     """
-    if section.path is not None and is_saved_teacher(Path(section.path)):
+    if section.server is None and section.path is not None and is_saved_teacher(Path(section.path)):
         saved = read_saved_teacher(Path(section.path), "teacher.path")
         if saved.identity.get("format") != FORMAT:
             problem = f"has records of another version of the framework (got format {saved.identity.get('format')})"
@@ -85,6 +86,9 @@ def teacher_identity(section: TeacherSection, contents: Mapping[str, Content], d
         problem = f"cannot be identified, as its files are not known (got {getattr(section, field)})"
         hint = "Train the run first." if field == "run" else "Download the model, and give its path."
         raise InputError([Fault(f"teacher.{field}", problem, "a model whose files are on this machine", hint)])
+    if section.server is not None:
+        served = {"format": FORMAT, "server": section.server.model, "files": _of_states(content)}
+        return TeacherIdentity(section.server.model, served)
     settings = section.model_dump(mode="json", exclude=_LOCATIONS | _NO_EFFECT_ON_STATES, exclude_none=True)
     identity = {"format": FORMAT, "files": _of_states(content), "dtype": dtype, "settings": settings}
     name = section.hub or Path(section.path or section.run or "").stem

@@ -66,6 +66,15 @@ class ChatServer:
         self._server.shutdown()
         self._server.server_close()
 
+    def reply(self, handler: BaseHTTPRequestHandler, request: Received) -> None:
+        """Answer a request.
+
+        Args:
+            handler: Sends the response.
+            request: The request.
+        """
+        send_answer(handler, self._answer(request.question))
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         outer = self
 
@@ -93,7 +102,7 @@ class ChatServer:
             if mishap is not None:
                 mishap(handler)
             else:
-                send_answer(handler, self._answer(request.question))
+                self.reply(handler, request)
         except OSError:
             handler.close_connection = True  # the client has gone
         finally:

@@ -80,13 +80,15 @@ class ResponseHealth:
 
         Args:
             student: The student's states on the micro-batch.
-            teacher: The teacher's; None without one. With another tokenizer no overlap is measured.
+            teacher: The teacher's; None without one. With another tokenizer, or behind a server, no overlap is
+                measured.
             batch: The micro-batch.
         """
         if self._sums is None or batch.by_student_B is None:
             return
         position_N = batch.position_N[batch.row_by_student]
-        comparable = None if teacher is None or batch.teacher is not None else select_positions(teacher, position_N)
+        has_logits = teacher is not None and teacher.top_tokens is None and batch.teacher is None
+        comparable = select_positions(teacher, position_N) if teacher is not None and has_logits else None
         values_N2 = chunked_values(entropy_and_overlap, select_positions(student, position_N), comparable)
         self._sums[:2] += values_N2.sum(0, dtype=self._sums.dtype)
         self._sums[2] += len(values_N2)

@@ -18,12 +18,16 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from mta_framework.types.layers import LayerPair as LayerPair
+from mta_framework.types.layers import LayerSimilarity as LayerSimilarity
+from mta_framework.types.layers import ModelShape as ModelShape
 from mta_framework.types.metric_values import Generations as Generations
 from mta_framework.types.metric_values import Likelihood as Likelihood
 from mta_framework.types.metric_values import MeanKind as MeanKind
 from mta_framework.types.metric_values import ScoreSet as ScoreSet
 from mta_framework.types.teacher_records import RecordedQuantity as RecordedQuantity
 from mta_framework.types.teacher_records import RecordSlot as RecordSlot
+from mta_framework.types.teacher_records import TopTokens as TopTokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,50 +92,6 @@ def span_memberships(granularity: str) -> str:
 
 
 @dataclass(frozen=True)
-class ModelShape:
-    """Depth and width of a model.
-
-    Args:
-        num_layers: Number of decoder blocks.
-        hidden_size: Width of the hidden states.
-    """
-
-    num_layers: int
-    hidden_size: int
-
-
-@dataclass(frozen=True, order=True)
-class LayerPair:
-    """A key layer: a layer of the student, and the layer of the teacher that it is aligned with.
-
-    Args:
-        student: 1-based layer of the student.
-        teacher: 1-based layer of the teacher.
-        granularity: Granularity of the spans that are compared there, e.g. ``words``.
-    """
-
-    student: int
-    teacher: int
-    granularity: str
-
-    def __str__(self) -> str:
-        return f"{self.student}->{self.teacher} {self.granularity}"
-
-
-@dataclass(frozen=True)
-class LayerSimilarity:
-    """Linear CKA between layers of two models on some texts; 1 for layers that differ by rotation and scale alone.
-
-    Args:
-        across: CKA of student and teacher layers: ``across[s - 1][t - 1]`` is that of 1-based layers s and t.
-        within: CKA of student layers with each other: ``within[s - 1][r - 1]`` is that of 1-based layers s and r.
-    """
-
-    across: tuple[tuple[float, ...], ...]
-    within: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
 class Head:
     """The map from final hidden states h to next-token logits: ``cap(scale * (h W^T + b))``.
 
@@ -179,6 +139,8 @@ class States:
         records: What was kept of a teacher on this batch (``Batch.teacher_records``), where it was not run. Then
             ``final_BTD`` is NaN but at supervised positions, ``layers`` has those layers alone that a base loss reads,
             and these are NaN on padding.
+        top_tokens: What is known of a teacher behind a server, in the order of ``Batch.position_N``; None for any other
+            model. Then there are no states: ``final_BTD`` and the head are NaN.
     """
 
     final_BTD: Tensor
@@ -188,6 +150,7 @@ class States:
     input_ids_BT: Tensor | None = None
     attended_A: Tensor | None = None
     records: Mapping[RecordSlot, Tensor] | None = None
+    top_tokens: TopTokens | None = None
 
 
 @dataclass(frozen=True)

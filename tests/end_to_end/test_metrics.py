@@ -23,8 +23,8 @@ SEEDS, PROMPTS = (10, 20), 5
 def command(spec_dict, write_spec, tokenizer_folder, tmp_path, monkeypatch):
     """Runs a student of plain fine-tuning that is scored by every metric."""
     monkeypatch.setenv("TEST_API_KEY", KEY)
-    monkeypatch.setenv("MTA_CHAT_HOSTS", "127.0.0.1")
-    monkeypatch.setattr("mta_framework.chat.asking.FIRST_WAIT", 0.01)
+    monkeypatch.setenv("MTA_KEY_HOSTS", "127.0.0.1")
+    monkeypatch.setattr("mta_framework.endpoints.asker.FIRST_WAIT", 0.01)
 
     def command(server, *arguments, **options):
         given = {"base_url": server.base_url, "model": "m", "key_env": "TEST_API_KEY", "max_requests": 100}

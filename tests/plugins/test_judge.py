@@ -20,8 +20,8 @@ ANSWERS = Generations(["Paris", "", "42"], [["Paris"], ["x"], ["42", "forty-two"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setenv("TEST_API_KEY", "sk-secret")
-    monkeypatch.setenv("MTA_CHAT_HOSTS", "127.0.0.1")
-    monkeypatch.setattr("mta_framework.chat.asking.FIRST_WAIT", 0.01)
+    monkeypatch.setenv("MTA_KEY_HOSTS", "127.0.0.1")
+    monkeypatch.setattr("mta_framework.endpoints.asker.FIRST_WAIT", 0.01)
 
 
 def judge(server, **options):
@@ -212,9 +212,9 @@ def test_a_missing_key_is_a_fault_of_the_spec(spec_dict, write_spec, monkeypatch
     with pytest.raises(InputError, match=r"evaluation\.metrics\.1: judge cannot run here; .* OPENAI_API_KEY"):
         bind(write_spec(spec_dict), discover())
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    with pytest.raises(InputError, match=r"metrics\.1: judge cannot run here; .* export MTA_CHAT_HOSTS=host"):
+    with pytest.raises(InputError, match=r"metrics\.1: judge cannot run here; .* export MTA_KEY_HOSTS=host"):
         bind(write_spec(spec_dict), discover())
-    monkeypatch.setenv("MTA_CHAT_HOSTS", "host")
+    monkeypatch.setenv("MTA_KEY_HOSTS", "host")
     assert [one.NAME for one in bind(write_spec(spec_dict), discover()).metrics] == ["rouge_l", "judge"]
 
 

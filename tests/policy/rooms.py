@@ -15,7 +15,8 @@ ROOMS: dict[str, frozenset[str]] = {
         "hookspecs": "interfaces",
         "registry": "errors hookspecs interfaces",
         "spec": "errors",
-        "chat": "errors storage",
+        "endpoints": "errors",
+        "chat": "endpoints storage",
         "batch_policies": "errors interfaces types",
         "chunked_loss": "errors types",
         "divergence_loss": "chunked_loss interfaces types",
@@ -25,6 +26,7 @@ ROOMS: dict[str, frozenset[str]] = {
         "alignment": "errors interfaces models types",
         "generation": "chunked_loss distributed errors models spec",
         "teacher_cache": "alignment distributed errors interfaces models spec storage types",
+        "teacher_server": "endpoints errors models teacher_cache types",
         "training": (
             "alignment chunked_loss data distributed errors generation interfaces models spans spec storage timers "
             "types"
@@ -33,8 +35,8 @@ ROOMS: dict[str, frozenset[str]] = {
         "comparison": "errors evaluation interfaces registry spec tables types",
         "reporting": "comparison errors evaluation storage tables types",
         "runs": (
-            "alignment data distributed errors evaluation generation interfaces models registry reporting spans spec "
-            "storage teacher_cache timers training types"
+            "alignment data distributed endpoints errors evaluation generation interfaces models registry reporting "
+            "spans spec storage teacher_cache teacher_server timers training types"
         ),
         "inspection": "alignment data errors interfaces models reporting runs spans tables types",
         "sweeps": "comparison distributed errors evaluation registry reporting runs spec",

@@ -12,6 +12,7 @@ NAMED = {
     "spec/alignment.py": {"attention", "proportional", "dsa", "hid"},  # defaults of the section alignment
     "spec/evaluation.py": {"rouge_l"},  # default of evaluation.metrics
     "spec/run.py": {"kl"},  # example of a base loss in the schema
+    "spec/teacher.py": {"attention"},  # a field of the section teacher
     "spec/section.py": {"kl"},  # example of a plugin in the schema
     "cli/init.py": {"kl", "spacy_phrases"},  # what a new spec proposes
     "testing/plugin.py": {"spacy", "stanza"},  # libraries that no plugin may load when it is imported

@@ -41,6 +41,11 @@ class CSD(DivergenceLoss):
 
     params: Params
 
+    def __init__(self, params: Params):
+        super().__init__(params)
+        # Uniform weights are those of all tokens of the vocabulary, which no class of several tokens has.
+        self.TAKES_TOP_TOKENS = "uniform" not in (params.first_weights, params.second_weights)
+
     def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         import torch
 

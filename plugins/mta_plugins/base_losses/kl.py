@@ -26,6 +26,7 @@ class KL(BaseLoss):
 
     NAME = "kl"
     TITLE = "KL"
+    TAKES_TOP_TOKENS = True
 
     class Params(PluginParams):
         """Options."""
@@ -51,15 +52,19 @@ class KL(BaseLoss):
         from mta_framework import chunked_loss
 
         assert teacher is not None
-        inputs = chunked_loss.select_supervised(student, batch), chunked_loss.select_supervised(teacher, batch)
-        total = chunked_loss.chunked_sum(self._values, *inputs, batch.target_N, _from_data(batch))
+        data = batch.target_N, _from_data(batch)
+        total = chunked_loss.divergence_sum(self._divergence, student, teacher, batch, *data, finish=self._mixture)
         return (LossTerm(self.NAME, total, TOKENS),)
 
-    def _values(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, from_data: Tensor) -> Tensor:
+    def _divergence(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         from mta_framework import chunked_loss
 
         divergence = chunked_loss.reverse_kl if self.params.reverse else chunked_loss.forward_kl
-        values = divergence(student_logits, teacher_logits, self.params.temperature)
+        return divergence(student_logits, teacher_logits, self.params.temperature)
+
+    def _mixture(self, values: Tensor, student_logits: Tensor, targets: Tensor, from_data: Tensor) -> Tensor:
+        from mta_framework import chunked_loss
+
         if self.params.cross_entropy == 0:
             return values
         share = self.params.cross_entropy * from_data

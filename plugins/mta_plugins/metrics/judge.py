@@ -81,7 +81,7 @@ class Judge(PairwiseMetric):
             "OPENAI_API_KEY",
             pattern=r"^[A-Z][A-Z0-9_]*_API_KEY$",
             description="Environment variable that holds the API key, *_API_KEY; null: no key is sent. "
-            "MTA_CHAT_HOSTS must name the host.",
+            "MTA_KEY_HOSTS must name the host.",
         )
         temperature: float | None = Field(
             0.0, ge=0, le=2, description="Sampling temperature of the judge; null: the default of the server."

@@ -11,6 +11,8 @@ import pytest
 
 from mta_framework import RunError
 from mta_framework.chat import Chat, Endpoint, Question
+from mta_framework.endpoints.asker import Asker
+from mta_framework.endpoints.server import Server
 from mta_framework.testing.chat_server import ChatServer, fail, send_answer, send_response
 
 KEY = "sk-very-secret-0123456789"
@@ -20,8 +22,8 @@ CONTENT = b'{"choices": [{"message": {"content": "[[5]]"}}]}'
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("TEST_API_KEY", KEY)
-    monkeypatch.setenv("MTA_CHAT_HOSTS", "api.example.org, 127.0.0.1")
-    monkeypatch.setattr("mta_framework.chat.asking.FIRST_WAIT", 0.01)
+    monkeypatch.setenv("MTA_KEY_HOSTS", "api.example.org, 127.0.0.1")
+    monkeypatch.setattr("mta_framework.endpoints.asker.FIRST_WAIT", 0.01)
 
 
 def chat(server, key_env="TEST_API_KEY", timeout=5.0, max_requests=100, **options):
@@ -160,8 +162,8 @@ def test_a_server_that_asks_for_hours_is_reported_and_not_waited_for():
 
 
 def test_waits_grow_twofold_up_to_a_minute_and_are_spread(monkeypatch):
-    monkeypatch.setattr("mta_framework.chat.asking.FIRST_WAIT", 1.0)
-    one = Chat("judge", Endpoint("http://localhost", "m"), 1)
+    monkeypatch.setattr("mta_framework.endpoints.asker.FIRST_WAIT", 1.0)
+    one = Asker("judge", Server("http://localhost"), 1, 1, 1)
     waits = [[one.wait_before(attempt, None) for _ in range(200)] for attempt in range(9)]
     assert [max(row) <= min(60, 2**attempt) for attempt, row in enumerate(waits)] == [True] * 9
     assert [min(row) >= min(60, 2**attempt) / 2 for attempt, row in enumerate(waits)] == [True] * 9

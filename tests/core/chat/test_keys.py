@@ -16,8 +16,8 @@ KEY = "sk-very-secret-0123456789"
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("TEST_API_KEY", KEY)
-    monkeypatch.setenv("MTA_CHAT_HOSTS", "api.example.org, 127.0.0.1")
-    monkeypatch.setattr("mta_framework.chat.asking.FIRST_WAIT", 0.01)
+    monkeypatch.setenv("MTA_KEY_HOSTS", "api.example.org, 127.0.0.1")
+    monkeypatch.setattr("mta_framework.endpoints.asker.FIRST_WAIT", 0.01)
 
 
 def chat(server, key_env="TEST_API_KEY", **options):
@@ -48,14 +48,14 @@ def test_the_key_is_sent_and_appears_nowhere_else(tmp_path, caplog):
 
 @pytest.mark.parametrize("hosts", [None, "", "api.example.org", "127.0.0.1.example.org,example.org"])
 def test_a_key_is_sent_to_no_host_that_the_environment_does_not_name(hosts, monkeypatch):
-    monkeypatch.delenv("MTA_CHAT_HOSTS")
+    monkeypatch.delenv("MTA_KEY_HOSTS")
     if hosts is not None:
-        monkeypatch.setenv("MTA_CHAT_HOSTS", hosts)
+        monkeypatch.setenv("MTA_KEY_HOSTS", hosts)
     with ChatServer(echo) as server:
-        with pytest.raises(RunError, match=r"judge: cannot send its key.*export MTA_CHAT_HOSTS=127\.0\.0\.1$"):
+        with pytest.raises(RunError, match=r"judge: cannot send its key.*export MTA_KEY_HOSTS=127\.0\.0\.1$"):
             chat(server).ask(questions("x"), anything, None)
-        with pytest.raises(ValueError, match="MTA_CHAT_HOSTS"):
-            chat(server).endpoint.client(1)
+        with pytest.raises(ValueError, match="MTA_KEY_HOSTS"):
+            chat(server).endpoint.server.client(1)
         assert server.received == []
         assert chat(server, key_env=None).ask(questions("x"), anything, None) == ["told x"]
 
@@ -68,11 +68,11 @@ def test_a_key_is_sent_to_no_host_that_the_environment_does_not_name(hosts, monk
         ("http://127.0.0.1:8000/v1", None),
         ("http://api.example.org/v1", "plain http"),
         ("HTTP://api.example.org/v1", "plain http"),
-        ("https://api.example.org.evil.org/v1", "MTA_CHAT_HOSTS"),
-        ("https://evil.org/api.example.org/v1", "MTA_CHAT_HOSTS"),
+        ("https://api.example.org.evil.org/v1", "MTA_KEY_HOSTS"),
+        ("https://evil.org/api.example.org/v1", "MTA_KEY_HOSTS"),
         ("http://localhost.evil.org/v1", "plain http"),
-        ("http://[::1]/v1", "MTA_CHAT_HOSTS=::1"),
-        ("http://localhost:8000/v1", "MTA_CHAT_HOSTS=localhost"),
+        ("http://[::1]/v1", "MTA_KEY_HOSTS=::1"),
+        ("http://localhost:8000/v1", "MTA_KEY_HOSTS=localhost"),
     ],
 )
 def test_where_a_key_may_go(url, reason):
