@@ -60,7 +60,7 @@ def curves_note(comparison: Comparison) -> str:
     bands = ["95 % t-intervals of the mean"] * (max(counts, default=0) > 2) + ["the range of two seeds"] * (2 in counts)
     shown = f" Bands: {' or '.join(bands)}." if bands else ""
     many = any(len(curves.rows) > MOST_LINES and curves.validation for curves in comparison.curves)
-    panels = " In colour: the method. Grey: its baseline. Each plot has a scale of its own." if many else ""
+    panels = " In colour: the method. Grey, dashed: its baseline. Each plot has a scale of its own." if many else ""
     return f"Lines: means over training seeds.{shown}{panels} Differences are paired by training seed."
 
 

@@ -31,6 +31,7 @@ MOST_LINES = 6
 
 _MARKERS = "os^DvP"
 _MOST_MARKERS = 12
+_FEW_POINTS = 4
 _COLUMNS = 4
 _PANEL = (2.6, 2.0)
 """Width and height of a small plot in inches."""
@@ -126,18 +127,19 @@ class CurvePlots:
 
     def _panel(self, axes: Axes, row: str) -> None:
         if self.view != "difference" and (baseline := self.baselines.get(row)) in self.lines:
-            self._draw(axes, str(baseline), FAINT, "s")
-        self._draw(axes, row, series(0), "o")
+            self._draw(axes, str(baseline), FAINT, _small_marker(self.lines[str(baseline)]), dashes="--")
+        self._draw(axes, row, series(0), _small_marker(self.lines[row]))
         self._finish(axes)
 
-    def _draw(self, axes: Axes, row: str, colour: str, marker: str, name: str = "") -> None:
+    def _draw(self, axes: Axes, row: str, colour: str, marker: str, name: str = "", dashes: str = "-") -> None:
         line = self.lines[row]
         x = [value / self._unit[0] for value in line.x]
         if line.bands is not None:
             lows, highs = ([band[end] for band in line.bands] for end in (0, 1))
             axes.fill_between(x, lows, highs, color=colour, alpha=0.13, linewidth=0)
         every = max(1, len(x) // _MOST_MARKERS)
-        axes.plot(x, line.means, color=colour, linewidth=1.6, marker=marker, markersize=4, markevery=every, label=name)
+        (drawn,) = axes.plot(x, line.means, color=colour, linewidth=1.6, linestyle=dashes, label=name)
+        drawn.set(marker=marker, markersize=4, markevery=every)
 
     def _finish(self, axes: Axes) -> None:
         dress(axes)
@@ -157,6 +159,11 @@ class CurvePlots:
         longest = max(line.x[-1] for line in self.lines.values())
         units = [(3600.0, "h"), (60.0, "min")] if self.view == "time" else []
         return next(((seconds, sign) for seconds, sign in units if longest > 2 * seconds), (1.0, "s"))
+
+
+def _small_marker(line: Line) -> str:
+    """A marker where few points make no line to speak of: in many small plots they would be most of the page."""
+    return "o" if len(line.x) < _FEW_POINTS else ""
 
 
 def _line(curve: Curve, x: Sequence[float]) -> Line:

@@ -228,7 +228,7 @@ def test_many_methods_have_a_small_plot_each_and_no_list_in_the_title(comparison
     for label in labels:
         assert page.count(f"<figcaption>{label}</figcaption>") == 3  # over steps, over time, differences
     assert "<figcaption>KL</figcaption>" not in page
-    assert "Grey: its baseline" in page
+    assert "Grey, dashed: its baseline" in page
     assert "training loss" not in page
 
 
