@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as load_state_dict
+from torch.distributed.checkpoint.state_dict_saver import save as save_state_dict
 
 from mta_framework.distributed import processes
 from mta_framework.errors import RunError
@@ -59,7 +60,7 @@ def save_shards(distiller: Distiller, optimizer: torch.optim.Optimizer, checkpoi
         entries = optimizer.state.get(parameter, {})
         tensors |= {f"{_OPTIMIZER}{entry}.{name}": value for entry, value in entries.items()}
     with _as_its_cause():
-        dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        save_state_dict(tensors, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     names = sorted(path.name for path in folder.iterdir())
     if any(others != names for others in gather_object([names])):
         hint = "Set output_dir to a folder that all machines share, or training.checkpoints to full."
@@ -132,7 +133,7 @@ def _read(tensors: dict[str, Any], checkpoint: Path) -> None:
     reader = HuggingFaceStorageReader(str(checkpoint / SHARDS))
     with _as_its_cause(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # a single process needs no group
-        dcp.load(tensors, storage_reader=reader, no_dist=processes().num_processes == 1)
+        load_state_dict(tensors, storage_reader=reader, no_dist=processes().num_processes == 1)
 
 
 @contextmanager
