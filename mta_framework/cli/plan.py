@@ -44,13 +44,25 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from (visible(ends), "")
     if plan.selection:
         yield from (plan.selection, "")
-    memory = [(part, size_text(count)) for part, count in plan.memory.items()]
-    if memory:
-        memory.append(("together", size_text(sum(plan.memory.values()))))
-    yield from _block(("memory", "estimate per process"), memory)
+    yield from _memory_lines(plan)
     if plan.teacher_cache is not None:
         yield from _cache_lines(plan.teacher_cache)
     yield f"{plan.steps:,} optimiser steps. Nothing was trained."
+
+
+def _memory_lines(plan: Plan) -> Iterator[str]:
+    """The peak memory of training by part, and when it is reached."""
+    memory = plan.memory
+    batch = f"{memory.texts:,} texts, padded to {memory.tokens:,} tokens"
+    if memory.problem:
+        yield from (
+            visible(f"The peak memory is not known: a step on {batch}, cannot be traced ({memory.problem})."),
+            "",
+        )
+        return
+    parts = [(part, size_text(count)) for part, count in memory.bytes_by_part.items()]
+    yield from _block(("memory", "peak per process"), [*parts, ("together", size_text(memory.total))])
+    yield from (f"The peak is in the {memory.phase}, with the largest batch: {batch}.", "")
 
 
 def _cache_lines(cache: CachePlan) -> Iterator[str]:

@@ -22,8 +22,8 @@ from mta_framework.spec.model_options import QuantizationSection
 _PACKED = ("Params4bit", "Int8Params")
 """Classes of bitsandbytes for weights in 4 and 8 bit, which are known by name, so that the package is optional."""
 
-_BLOCK, _NESTED_BLOCK = 64, 256
-"""Weights that share a scale in 4 bit, and scales that share one where they are quantised in turn."""
+WEIGHT_BLOCK, SCALE_BLOCK = 64, 256
+"""Number of weights that share a scale in 4 bit, and of scales that share one where they are quantised in turn."""
 
 
 def quantization_options(section: QuantizationSection | None, dtype: torch.dtype, device: Any) -> dict[str, Any]:
@@ -65,7 +65,9 @@ def quantization_fault(config: PreTrainedConfig, section: QuantizationSection | 
 def is_quantized(module: nn.Module) -> bool:
     """Whether a linear module holds its weight in 8 or 4 bit."""
     # An adapter around it lends its weight, so that attributes say nothing.
-    return type(module._parameters.get("weight")).__name__ in _PACKED
+    weight = module._parameters.get("weight")
+    # Where memory is estimated, tensors have no values and no class of bitsandbytes.
+    return weight is not None and (type(weight).__name__ in _PACKED or weight.dtype in (torch.uint8, torch.int8))
 
 
 def quantized_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -127,17 +129,27 @@ def weight_bytes(model: PreTrainedModel, dtype: str, section: QuantizationSectio
     total = sum(parameter.numel() for parameter in model.parameters()) * itemsize
     if section is None:
         return int(total)
+    for _, module in quantizable_modules(model):
+        rows = module.weight.shape[1 if isinstance(module, Conv1D) else 0]
+        total += _quantized_bytes(module.weight.numel(), rows, section) - module.weight.numel() * itemsize
+    return int(total)
+
+
+def quantizable_modules(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear | Conv1D]]:
+    """Yield name and module of every linear module that transformers quantises when it loads a model.
+
+    Args:
+        model: Plain model, usually without values.
+    """
     exact = model._keep_in_fp32_modules
     kept = HfQuantizer.get_modules_to_not_convert(model, None, None if exact is None else list(exact))
     for name, module in model.named_modules():
         if type(module) in (nn.Linear, Conv1D) and should_convert_module(name, kept):
-            rows = module.weight.shape[1 if isinstance(module, Conv1D) else 0]
-            total += _quantized_bytes(module.weight.numel(), rows, section) - module.weight.numel() * itemsize
-    return int(total)
+            yield name, module
 
 
 def _quantized_bytes(weights: int, rows: int, section: QuantizationSection) -> int:
     if section.bits == 8:
         return weights + 4 * rows
-    scales = -(-weights // _BLOCK)
-    return -(-weights // 2) + (scales + 4 * -(-scales // _NESTED_BLOCK) if section.use_double_quant else 4 * scales)
+    scales = -(-weights // WEIGHT_BLOCK)
+    return -(-weights // 2) + (scales + 4 * -(-scales // SCALE_BLOCK) if section.use_double_quant else 4 * scales)

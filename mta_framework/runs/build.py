@@ -59,13 +59,6 @@ def alignment(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPair, ..
     return Alignment(pairs, bound.importance, terms, student, teacher.shape, bound.pooling, shared)
 
 
-def term_parameters(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPair, ...]) -> int:
-    """Number of parameters that the alignment terms train; none of them is allocated."""
-    with torch.device("meta"):
-        built = alignment(bound, run_models, pairs)
-    return 0 if built is None else sum(parameter.numel() for parameter in built.parameters())
-
-
 def require_terms(
     terms: Sequence[AlignmentTerm], pairs: tuple[LayerPair, ...], student: ModelShape, teacher: ModelShape
 ) -> None:

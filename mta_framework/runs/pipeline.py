@@ -44,7 +44,6 @@ from mta_framework.runs.build import (
     measured_layers,
     require_final_norms,
     similarity,
-    term_parameters,
     training_data,
 )
 from mta_framework.runs.cached_teacher import RunCache
@@ -52,7 +51,8 @@ from mta_framework.runs.candidates import evaluated_model, models_of_run
 from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.runs.inputs import contents
 from mta_framework.runs.manifest import publish_student
-from mta_framework.runs.plan import Plan, estimate_memory, selection_text
+from mta_framework.runs.memory import estimated_memory
+from mta_framework.runs.plan import Plan, selection_text
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.preparation import RunInputs, prepare_evaluation, prepare_run
 from mta_framework.runs.resume import require_free, require_same, require_same_evaluation
@@ -60,7 +60,7 @@ from mta_framework.runs.span_geometry import SpanGeometry
 from mta_framework.storage import write_json
 from mta_framework.teacher_cache.cache_plan import CachePlan
 from mta_framework.timers import Clock
-from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size
+from mta_framework.training.arguments import CHECKPOINTS
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.sharded_trainer import shard_distiller
 from mta_framework.training.train import total_steps, train
@@ -126,18 +126,14 @@ def plan(bound: BoundRun) -> Plan:
     """Plan a run without training: spans are parsed and cached, but no weights are read."""
     inputs = prepare_run(bound)
     run_models = inputs.run_models
-    section, world_size = bound.spec.training, processes().num_processes
-    student, teacher = run_models.student_summary, run_models.teacher_summary
-    layers, projections = len(inputs.pairs) + len(inputs.loss_layers), term_parameters(bound, run_models, inputs.pairs)
     policy = bound.base_loss.batch_policy()
-    micro = micro_batch_size(section, world_size) * (policy.TEXTS_PER_PROMPT if policy else 1)
     return Plan(
         summary.reported_models(run_models),
         summary.reported_data(inputs),
         summary.reported_spans(inputs.data.train),
         inputs.pairs,
-        total_steps(section, inputs.sampler),
-        estimate_memory(bound.spec, student, teacher, layers, projections, micro),
+        total_steps(bound.spec.training, inputs.sampler),
+        estimated_memory(bound, inputs),
         inputs.data.unparsed,
         inputs.loss_layers,
         describe(policy) if policy else None,

@@ -31,12 +31,13 @@ ROOMS: dict[str, frozenset[str]] = {
             "alignment chunked_loss data distributed errors generation interfaces models spans spec storage timers "
             "types"
         ),
+        "memory_estimate": ("alignment data errors interfaces models spec teacher_cache timers training types"),
         "evaluation": "chunked_loss data distributed errors generation interfaces models spec storage tables types",
         "comparison": "errors evaluation interfaces registry spec tables types",
         "reporting": "comparison errors evaluation storage tables types",
         "runs": (
-            "alignment data distributed endpoints errors evaluation generation interfaces models registry reporting "
-            "spans spec storage teacher_cache teacher_server timers training types"
+            "alignment data distributed endpoints errors evaluation generation interfaces memory_estimate models "
+            "registry reporting spans spec storage teacher_cache teacher_server timers training types"
         ),
         "inspection": "alignment data errors interfaces models reporting runs spans tables types",
         "sweeps": "comparison distributed errors evaluation registry reporting runs spec",

@@ -13,6 +13,7 @@ import mta_framework.runs
 from mta_framework import LayerPair, RunError
 from mta_framework.cli.plan import plan_lines
 from mta_framework.evaluation.report import ReportedData, ReportedModel, ReportedSpans
+from mta_framework.memory_estimate.estimate import MemoryEstimate
 from mta_framework.runs.plan import Plan
 
 Mta = Callable[..., Result]
@@ -78,7 +79,7 @@ def test_a_plan_is_printed_as_aligned_tables() -> None:
         spans={"words": ReportedSpans(50_000, 9_000, 1)},
         layer_pairs=(LayerPair(6, 24, "words"), LayerPair(12, 48, "phrases")),
         steps=2_815,
-        memory={"weights": 3 << 30, "gradients": 1 << 20},
+        memory=MemoryEstimate("backward pass", {"student weights": 3 << 30, "gradients": 1 << 20}, 16, 1_234),
         unparsed=1_200,
         loss_layers=((4, 16), (8, 32)),
         trained_on="Pairs.",
@@ -91,7 +92,8 @@ def test_a_plan_is_printed_as_aligned_tables() -> None:
     assert lines[:3] == ["model    parameters  trainable", "student   1,234,567      1,000", ""]
     assert "key layers  student  teacher" in lines
     assert "phrases          12       48" in lines
-    assert f"together {'3.0 GiB':>22}" in lines
+    assert f"together         {'3.0 GiB':>16}" in lines
+    assert "The peak is in the backward pass, with the largest batch: 16 texts, padded to 1,234 tokens." in lines
     assert "base loss reads  student  teacher" in lines
     assert ["layer", "8", "32"] in [line.split() for line in lines]
     assert "Segments that could not be parsed and have no spans: 1,200; see `mta spans`." in lines

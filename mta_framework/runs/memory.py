@@ -1,0 +1,57 @@
+"""The peak memory of a run's training, for the plan."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from mta_framework.distributed import processes
+from mta_framework.memory_estimate.estimate import MemoryEstimate, TrainedRun, estimate_memory
+from mta_framework.memory_estimate.largest_batch import largest_micro_batch, longest_responses
+from mta_framework.runs.build import alignment, collator_of
+from mta_framework.runs.cached_teacher import recorded_run
+from mta_framework.runs.plugin_binding import BoundRun
+from mta_framework.runs.preparation import RunInputs
+from mta_framework.runs.validation_answers import max_new_tokens
+from mta_framework.teacher_cache.kinds import RecordKind
+from mta_framework.training.arguments import micro_batch_size
+from mta_framework.training.train import total_steps
+
+
+def estimated_memory(bound: BoundRun, inputs: RunInputs) -> MemoryEstimate:
+    """Estimate the peak memory of a process in training, on the largest micro-batch of the run.
+
+    Args:
+        bound: The run.
+        inputs: What was prepared for it.
+    """
+    state, spec, run_models = processes(), bound.spec, inputs.run_models
+    micro = micro_batch_size(spec.training, state.num_processes)
+    train, policy = inputs.data.train.examples, bound.base_loss.batch_policy()
+    texts = largest_micro_batch(train, inputs.sampler, micro, total_steps(spec.training, inputs.sampler))
+    if policy is not None:
+        texts = longest_responses(texts, policy, max_new_tokens(spec), spec.data.max_length)
+    run = TrainedRun(
+        spec,
+        run_models.student_summary,
+        run_models.teacher_summary,
+        bound.base_loss,
+        partial(alignment, bound, run_models, inputs.pairs),
+        inputs.pairs,
+        inputs.loss_layers,
+        texts,
+        spec.training.batch_size // (micro * state.num_processes),
+        collator_of(bound, run_models),
+        _kinds(bound, inputs) if policy is None else None,
+    )
+    return estimate_memory(run, state.device, state.num_processes)
+
+
+def _kinds(bound: BoundRun, inputs: RunInputs) -> tuple[RecordKind, ...] | None:
+    """The records by which the teacher answers; None where it is run."""
+    if bound.spec.teacher is None or bound.spec.teacher.cache is None:
+        return None
+    with torch.device("meta"):
+        aligner = alignment(bound, inputs.run_models, inputs.pairs)
+    return recorded_run(bound, inputs, inputs.run_models, aligner, inputs.pairs).kinds()
