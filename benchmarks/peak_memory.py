@@ -25,18 +25,26 @@ import synthetic
 import torch
 from memory import peak_bytes
 
-from mta_framework.distributed import shutdown
+from mta_framework.distributed import processes, shutdown
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.plugin_binding import bind
+from mta_framework.training.train import train
 
 _MIB = 2**20
 _LORA = {"rank": 8}
 _QUANTIZED = {"student.lora": _LORA, "student.quantization": {"bits": 4}, "training.precision": "bf16"}
-_GPT2 = {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257, "n_positions": 256}
-SHAPES = {"llama": synthetic.SHAPE, "gpt2": _GPT2}
+_GPT2: dict[str, Any] = {
+    "model_type": "gpt2",
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "vocab_size": 50257,
+    "n_positions": 256,
+}
+SHAPES: dict[str, dict[str, Any]] = {"llama": synthetic.SHAPE, "gpt2": _GPT2}
 _TINY_LLAMA = {"hidden_size": 64, "intermediate_size": 192, "num_attention_heads": 4, "num_key_value_heads": 2}
-TINY = {
+TINY: dict[str, dict[str, Any]] = {
     "llama": {**synthetic.SHAPE, **_TINY_LLAMA, "vocab_size": 4100},
     "gpt2": {**_GPT2, "vocab_size": 4100, "n_embd": 64, "n_head": 4},
 }
@@ -66,12 +74,12 @@ def write_run(folder: Path, architecture: str, tiny: bool) -> Path:
     depths = {"teacher": 8, "student": 4} if tiny else {"teacher": shape[_DEPTH[architecture]], "student": 6}
     for name, depth in depths.items():
         synthetic.write_model(folder / name, rows, {**shape, _DEPTH[architecture]: depth})
-    # Both steps train on the same texts; the optimiser has its state in the second one.
+    # Both steps train on the same 8 texts, as a prompt is too long; the optimiser has its state in the second one.
     spec = {
         "name": "run",
         "teacher": {"path": "teacher"},
         "student": {"path": "student"},
-        "data": {"train": {"path": "rows.jsonl", "limit": 8}, "max_length": 256, "max_prompt_length": 128},
+        "data": {"train": {"path": "rows.jsonl", "limit": 9}, "max_length": 256, "max_prompt_length": 250},
         "base_loss": {"name": "kl"},
         "alignment": {
             "spans": {"name": "words"},
@@ -91,9 +99,9 @@ def run_setting(path: Path, setting: str) -> dict[str, Any]:
     bound = bind(path, discover(), overrides)
     plan = pipeline.plan(bound)
     measured: list[int] = []
-    with mock.patch.object(pipeline, "train", partial(_measured, pipeline.train, measured)):
+    with mock.patch.object(pipeline, "train", partial(_measured, train, measured)):
         pipeline.run(bound)
-    device = pipeline.processes().device.type
+    device = processes().device.type
     return {
         "estimate": plan.memory.total,
         "parts": dict(plan.memory.bytes_by_part),
@@ -104,11 +112,11 @@ def run_setting(path: Path, setting: str) -> dict[str, Any]:
     }
 
 
-def _measured(train: Any, peaks: list[int], *args: Any) -> Any:
+def _measured(original: Any, peaks: list[int], *args: Any) -> Any:
     """Train, and note the peak of all tensors that are alive, whenever they were made."""
-    device = pipeline.processes().device.type
+    device = processes().device.type
     before, logs = _live_bytes(device), []
-    peaks.append(before + peak_bytes(lambda: logs.append(train(*args)), device))
+    peaks.append(before + peak_bytes(lambda: logs.append(original(*args)), device))
     return logs[0]
 
 
@@ -163,7 +171,7 @@ def main() -> None:
     if command.worker is not None:
         (setting,) = command.settings
         row = run_setting(command.worker, setting)
-        if pipeline.processes().is_main_process:
+        if processes().is_main_process:
             (command.worker.parent / f"{setting}.json").write_text(json.dumps(row), encoding="utf-8")
         shutdown()
         return

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -158,7 +159,7 @@ def _batch(run: TrainedRun, fake: FakeTensorMode, device: torch.device) -> Batch
     """The batch; its indices have values, what was kept of the teacher has none."""
     if run.kinds is None:
         return run.collator(run.texts).to(device)
-    stores = {kind: _EmptyRecords(kind, run.texts) for kind in run.kinds}
+    stores: dict[RecordKind, Any] = {kind: _EmptyRecords(kind, run.texts) for kind in run.kinds}
     batch = run.collator.with_teacher_records(RecordReader(stores))(run.texts).to(device)
     assert batch.teacher_records is not None
     records = {

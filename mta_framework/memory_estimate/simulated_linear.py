@@ -6,6 +6,7 @@ Those cannot be made without values. These are subclasses of them, so that peft 
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -38,9 +39,10 @@ def simulated_linear(module: nn.Linear | Conv1D, section: QuantizationSection, d
 
 @cache
 def _simulated_4_bit() -> Any:
-    import bitsandbytes
+    bitsandbytes: Any = import_module("bitsandbytes")
+    base: Any = bitsandbytes.nn.Linear4bit
 
-    class Simulated(bitsandbytes.nn.Linear4bit):
+    class Simulated(base):  # type: ignore[misc]
         def __init__(self, sizes: tuple[int, int], bias: nn.Parameter | None, nested: bool, dtype: torch.dtype):
             nn.Module.__init__(self)
             self.out_features, self.in_features = sizes
@@ -74,9 +76,10 @@ def _scales(sizes: tuple[int, int], nested: bool, dtype: torch.dtype) -> Any:
 
 @cache
 def _simulated_8_bit() -> Any:
-    import bitsandbytes
+    bitsandbytes: Any = import_module("bitsandbytes")
+    base: Any = bitsandbytes.nn.Linear8bitLt
 
-    class Simulated(bitsandbytes.nn.Linear8bitLt):
+    class Simulated(base):  # type: ignore[misc]
         def __init__(self, sizes: tuple[int, int], bias: nn.Parameter | None, nested: bool, dtype: torch.dtype):
             nn.Module.__init__(self)
             self.out_features, self.in_features = sizes

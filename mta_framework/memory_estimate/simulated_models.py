@@ -73,7 +73,7 @@ def _conversion_by_replacement() -> Iterator[None]:
         nn.Module._apply = original  # type: ignore[method-assign]
 
 
-def _quantize(model: PreTrainedModel, section: QuantizationSection, dtype: torch.dtype) -> None:
+def _quantize(model: Any, section: QuantizationSection, dtype: torch.dtype) -> None:
     """Put quantised modules in place of linear ones, as transformers does when it loads a model."""
     for name, module in list(quantizable_modules(model)):
         owner, _, attribute = name.rpartition(".")

@@ -50,7 +50,7 @@ def estimated_memory(bound: BoundRun, inputs: RunInputs) -> MemoryEstimate:
 
 def _kinds(bound: BoundRun, inputs: RunInputs) -> tuple[RecordKind, ...] | None:
     """The records by which the teacher answers; None where it is run."""
-    if bound.spec.teacher is None or bound.spec.teacher.cache is None:
+    if bound.spec.teacher is None or not bound.spec.teacher.keeps_records:
         return None
     with torch.device("meta"):
         aligner = alignment(bound, inputs.run_models, inputs.pairs)
