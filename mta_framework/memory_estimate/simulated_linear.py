@@ -48,8 +48,9 @@ def _simulated_4_bit() -> Any:
             self.out_features, self.in_features = sizes
             self.compute_dtype, self.bias = dtype, bias
             packed = torch.empty(-(-self.in_features * self.out_features // 2), 1, dtype=torch.uint8)
-            self.weight = nn.Parameter(packed, requires_grad=False)
-            self.weight.compress_statistics, self.weight.quant_type = nested, "nf4"
+            weight: Any = nn.Parameter(packed, requires_grad=False)
+            weight.compress_statistics, weight.quant_type = nested, "nf4"
+            self.weight = weight
             self.quant_state = _scales(sizes, nested, dtype)
 
         def forward(self, x: Tensor) -> Tensor:

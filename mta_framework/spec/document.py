@@ -19,6 +19,9 @@ _DEEPEST = 50
 _MAX_BYTES = 2**24
 """Largest file that is read as a spec."""
 
+_LARGEST_INTEGER = 2**53 - 1
+"""Largest integer that every reader of JSON takes alike (RFC 8259)."""
+
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _TOO_DEEP = f"more than {_DEEPEST} levels of brackets"
 
@@ -51,7 +54,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Fault]]:
     """Read a spec file.
 
     Returns:
-        The top-level object, and one fault for every repeated key (the last value is kept).
+        The top-level object, and one fault for every repeated key (the last value is kept) and too large integer.
 
     Raises:
         InputError: The file does not exist, or does not contain a JSON object.
@@ -68,16 +71,8 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Fault]]:
 
 
 def settle(value: Any) -> list[Fault]:
-    """Replace every ``Repeated`` inside ``value`` by its last value, and return a fault for each."""
-    return [
-        Fault(
-            ".".join(map(str, key_path)),
-            f"is given {len(repeated.values)} times (got {' and '.join(shown(entry) for entry in repeated.values)})",
-            "each key once per object",
-            "Remove all but one.",
-        )
-        for key_path, repeated in _settled(value, ())
-    ]
+    """Replace every ``Repeated`` inside ``value`` by its last value, too large integers by 0; a fault for each."""
+    return list(_settled(value, ()))
 
 
 def shown(value: Any) -> str:
@@ -96,12 +91,19 @@ def _read_bytes(path: Path) -> bytes:
     return content
 
 
-def _settled(value: Any, key_path: KeyPath) -> Iterator[tuple[KeyPath, Repeated]]:
+def _settled(value: Any, key_path: KeyPath) -> Iterator[Fault]:
     entries = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
     for key, entry in entries:
+        where = ".".join(map(str, (*key_path, key)))
         if isinstance(entry, Repeated):
-            yield (*key_path, key), entry
+            given = " and ".join(shown(each) for each in entry.values)
+            problem = f"is given {len(entry.values)} times (got {given})"
+            yield Fault(where, problem, "each key once per object", "Remove all but one.")
             value[key] = entry = entry.values[-1]
+        if isinstance(entry, int) and abs(entry) > _LARGEST_INTEGER:
+            problem, limit = f"is too large for an integer (got {shown(entry)})", f"at most {_LARGEST_INTEGER:,}"
+            yield Fault(where, problem, limit, "Correct it.")
+            value[key] = 0
         yield from _settled(entry, (*key_path, key))
 
 

@@ -31,7 +31,9 @@ def override(document: dict[str, Any], settings: Sequence[str], schema: Schema) 
     for setting in settings:
         try:
             key, value = _split(setting)
-            faults += settle(value)
+            given = {".".join(key): value}
+            faults += settle(given)
+            (value,) = given.values()
             key_paths.append(_apply(document, key, value, schema))
         except _Refused as refused:
             faults.append(Fault(f"--set {setting}", *refused.parts))

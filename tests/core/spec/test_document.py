@@ -41,6 +41,14 @@ def test_repeated_keys_are_found_at_every_depth_and_the_last_value_stays() -> No
     assert document == {"a": [{"b": {"c": 3}}], "a2": 1}
 
 
+def test_an_integer_that_readers_of_json_do_not_take_alike_is_a_fault_of_its_field() -> None:
+    document = parse('{"a": [9007199254740991, 9007199254740992], "b": {"c": -1e3, "d": -9007199254740992}}')
+    faults = settle(document)
+    assert [fault.where for fault in faults] == ["a.1", "b.d"]
+    assert faults[0].problem == "is too large for an integer (got 9007199254740992)"
+    assert document == {"a": [2**53 - 1, 0], "b": {"c": -1000.0, "d": 0}}
+
+
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
 def test_numbers_that_are_not_finite_are_refused(literal: str) -> None:
     with pytest.raises(ValueError, match="number"):

@@ -93,7 +93,7 @@ def test_paths_are_relative_to_the_spec(write_spec: Write, tmp_path: Path) -> No
         ("training.batch_size=0", "--set training.batch_size", "an integer >= 1"),
         ("training.batch_size='8'", "--set training.batch_size", "wrong type"),
         ("training.learning_rate=NaN", "--set training.learning_rate", "got 'NaN'"),
-        ('training={"epochs": 1, "epochs": 2}', "epochs", "2 times"),
+        ('training={"epochs": 1, "epochs": 2}', "training.epochs", "2 times"),
     ],
 )
 def test_a_wrong_setting_is_blamed_itself(write_spec: Write, override: str, where: str, words: str) -> None:
