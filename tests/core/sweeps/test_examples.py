@@ -57,8 +57,14 @@ def by_name(bound_sweep):
     return {cell.cell.name: cell.run for cell in bound_sweep.cells}
 
 
-def test_there_are_five_ready_sweeps():
+def test_there_are_eleven_ready_sweeps():
     assert {f"{path.parent.name}/{path.stem}" for path in SWEEPS} == {
+        "evidence/ablations",
+        "evidence/base-losses",
+        "evidence/quick-start",
+        "evidence/quick-start-ablations",
+        "evidence/real-model",
+        "evidence/tuned-teacher",
         "quickstart/sweep",
         "quickstart/methods",
         "smollm2/main-table",
@@ -148,3 +154,21 @@ def test_ablations_change_one_thing_each(copies):
     assert {name for name, each in weights.items() if "equal" in each} == {"no-weights"}
     assert {run.spec.base_loss.name for run in runs.values()} == {"distillm"}
     assert {run.spec.seed for run in runs.values()} == {42}
+
+
+@pytest.mark.parametrize(
+    ("name", "arms", "seeds"),
+    [
+        ("quick-start", 5, 20),
+        ("quick-start-ablations", 7, 10),
+        ("real-model", 10, 5),
+        ("tuned-teacher", 2, 5),
+        ("base-losses", 4, 3),
+        ("ablations", 4, 3),
+    ],
+)
+def test_evidence_has_the_arms_and_seeds_of_its_protocol(name, arms, seeds, copies):
+    runs = by_name(bound(copies, f"evidence/{name}")).values()
+    assert len(runs) == arms * seeds
+    assert {run.spec.seed for run in runs} == set(range(1, seeds + 1))
+    assert len({run.spec.training.learning_rate for run in runs}) == 1
