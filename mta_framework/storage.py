@@ -185,9 +185,16 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(entries, dict):
         raise ValueError(f"a {type(entries).__name__} in place of an object")
     for name, entry in entries.items():
+        if not _is_inside(name):
+            raise ValueError(f"{name!r} is no file in this folder")
         if not isinstance(entry, dict) or {key: type(entry.get(key)) for key in _MANIFEST_KEYS} != _MANIFEST_KEYS:
             raise ValueError(f"no size and digest of {name}")
     return entries
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name with ``/`` stays in its folder, on every system; a manifest may be somebody else's."""
+    return not any(part in ("", ".", "..") or set(part) & set("\\:\0") for part in name.split("/"))
 
 
 class Shards:

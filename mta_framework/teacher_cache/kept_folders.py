@@ -91,7 +91,7 @@ def kept_teachers(cache: Path) -> list[KeptTeacher]:
     """Return the teachers of a cache, by name of their folders; none where there is no such folder.
 
     Args:
-        cache: Folder of the cache.
+        cache: Folder of the cache, or of one teacher in it.
     """
     return [_teacher(folder) for folder in _teacher_folders(cache)]
 
@@ -100,7 +100,7 @@ def damaged_paths(cache: Path) -> Iterator[tuple[Path, str]]:
     """Check all that a cache holds by its checksums.
 
     Args:
-        cache: Folder of the cache.
+        cache: Folder of the cache, or of one teacher in it.
 
     Once these are deleted there is nothing left that is damaged, and a run makes anew what it needs of them.
 
@@ -115,7 +115,9 @@ def damaged_paths(cache: Path) -> Iterator[tuple[Path, str]]:
                 yield file, "has another content than was written"
         for records in _record_folders(folder):
             yield from _damaged_records(records)
-    abandoned = [*cache.rglob(".*.partial"), *cache.glob("*/.*.part"), *cache.glob(f"*/{LAYERS}/.*.part")]
+    abandoned = list(cache.rglob(".*.partial"))
+    for folder in _teacher_folders(cache):
+        abandoned += [*folder.glob(".*.part"), *folder.glob(f"{LAYERS}/.*.part")]
     for path in abandoned:
         if time.time() - _changed(path) > ABANDONED_SECONDS:
             yield path, "was left by a process that was killed"
@@ -136,8 +138,14 @@ def delete(path: Path) -> None:
 
 
 def _teacher_folders(cache: Path) -> list[Path]:
-    folders = sorted(path for path in cache.glob("*") if path.is_dir() and not path.name.startswith("."))
-    return [path for path in folders if (path / SAVED_TEACHER).is_file() or (path / RECORDS).is_dir()]
+    """The folders of teachers in a cache, or the folder itself where it is that of one teacher."""
+    if _is_teacher(cache):
+        return [cache]
+    return sorted(path for path in cache.glob("*") if not path.name.startswith(".") and _is_teacher(path))
+
+
+def _is_teacher(folder: Path) -> bool:
+    return (folder / SAVED_TEACHER).is_file() or (folder / RECORDS).is_dir()
 
 
 def _record_folders(teacher: Path) -> list[Path]:
@@ -181,9 +189,16 @@ def _damaged_parts(folder: Path) -> Iterator[tuple[Path, str]]:
     """What is damaged beside the records; a folder with neither description nor manifest holds records alone."""
     present = [name for name in (SAVED_TEACHER, MANIFEST) if (folder / name).is_file()]
     problems = dict(damaged_files(folder)) if present else {}
+    if others := [name for name in problems if not _is_file_of(folder, folder / name)]:
+        problems = {MANIFEST: f"names {others[0]!r}, which is no file in this folder"}  # and nothing else is deleted
     if problems:
         problems = {**dict.fromkeys(present, "stands for files that are damaged or missing"), **problems}
     yield from ((folder / name, problem) for name, problem in problems.items())
+
+
+def _is_file_of(folder: Path, path: Path) -> bool:
+    """Whether a path is that of a file in a folder, present or not, and leads nowhere else by a link."""
+    return not path.is_dir() and folder.resolve() in path.resolve().parents
 
 
 def _damaged_records(folder: Path) -> Iterator[tuple[Path, str]]:

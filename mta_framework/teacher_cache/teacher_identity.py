@@ -59,8 +59,8 @@ class TeacherIdentity:
 def teacher_identity(section: TeacherSection, contents: Mapping[str, Content], dtype: str) -> TeacherIdentity:
     """Compute the identity of a teacher.
 
-    A model of the hub is identified by its commit, any other by the digests of its weights and config.json: tokenizer,
-    chat template and documentation change no states of given tokens. The folder of a teacher without weights has the
+    A model of the hub is identified by its commit, any other by the digests of its weights and configuration:
+    tokenizer, chat template and documentation change no states of given tokens. The folder of a teacher without weights has the
     identity of the teacher that it was made of. A teacher behind a server is identified by its name there and its
     configuration, wherever the server is.
 
@@ -100,5 +100,5 @@ def _of_states(content: Content) -> dict[str, str]:
     return {
         name: value
         for name, value in content.items()
-        if name in {"config.json", "commit", "sha256"} or name.endswith(".safetensors")
+        if name in {"config.json", "adapter_config.json", "commit", "sha256"} or name.endswith(".safetensors")
     }

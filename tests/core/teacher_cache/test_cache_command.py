@@ -139,6 +139,35 @@ def test_check_names_each_damaged_file_and_removes_it_on_demand(cache, name):
     assert mta("check", "--folder", cache).output == f"{cache}: 0 damaged files.\n"
 
 
+@pytest.mark.parametrize(
+    "name", ["../../victim", "{outside}/victim", "", "records", "records/..", "link/victim", "link"]
+)
+def test_a_manifest_that_names_anything_else_than_files_of_its_folder_deletes_nothing_but_itself(cache, tmp_path, name):
+    folder = next(cache.glob("first-*"))
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "file").write_text("kept")
+    (folder / "link").symlink_to(tmp_path)
+    manifest = json.loads((folder / "files.json").read_text())
+    manifest[name.format(outside=tmp_path)] = {"bytes": 1, "sha256": "0" * 64}
+    (folder / "files.json").write_text(json.dumps(manifest))
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    done = mta("check", "--folder", cache, "--delete")
+    assert "no file in this folder" in done.output
+    assert before - {path for path in tmp_path.rglob("*") if path.is_file()} == {
+        folder / "files.json",
+        folder / "teacher.json",
+    }
+    assert mta("check", "--folder", cache).exit_code == 0
+
+
+def test_the_folder_of_one_teacher_is_checked_as_the_cache_is(cache):
+    folder = next(cache.glob("first-*"))
+    damaged = next(folder.rglob("*.arrow"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert damaged.name in mta("check", "--folder", folder).output
+    assert "some/first" in mta("list", "--folder", folder).output
+
+
 def test_files_that_are_missing_are_damage_until_nothing_stands_for_them(cache):
     folder = of(cache, "first")
     (folder / "head.safetensors").unlink()
