@@ -22,7 +22,9 @@ _DAY = 86_400.0
 
 _spec = click.argument("spec", required=False, type=click.Path(path_type=Path))
 _folder = click.option(
-    "--folder", type=click.Path(path_type=Path), help="Folder of the cache, in place of the one that SPEC names."
+    "--folder",
+    type=click.Path(path_type=Path),
+    help="Folder of the cache, or of one teacher in it, in place of the one that SPEC names.",
 )
 
 
@@ -158,11 +160,12 @@ def _cache_folder(spec: Path | None, folder: Path | None, overrides: tuple[str, 
     if folder is None:
         assert spec is not None
         from mta_framework.spec.reading import read_spec
+        from mta_framework.teacher_cache.kept_folders import folder_of
 
         reading = read_spec(spec, overrides)
         if reading.spec is None:
             raise InputError(reading.faults)
-        return reading.spec.teacher_cache
+        return folder_of(reading.spec)
     if not folder.is_dir():
         problem = f"is not a folder (got {folder})"
         raise InputError([Fault("--folder", problem, "the folder of a teacher cache", "Check the path.")])

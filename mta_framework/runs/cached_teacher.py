@@ -25,10 +25,10 @@ from mta_framework.runs.model_checks import live_teacher_uses
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import measured_texts
-from mta_framework.spec.model_files import is_saved_teacher
 from mta_framework.spec.teacher import TeacherServerSection
 from mta_framework.teacher_cache.cache_plan import CachePlan, cache_plan, require_room
 from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords, filling_lock
+from mta_framework.teacher_cache.kept_folders import given_teacher
 from mta_framework.teacher_cache.kept_similarity import kept_similarity
 from mta_framework.teacher_cache.kinds import ITEM_BYTES, RecordedRun, TeacherWidths
 from mta_framework.teacher_cache.store import RECORDS
@@ -111,8 +111,7 @@ class RunCache:
         section = bound.spec.teacher
         assert section is not None
         self._section = section
-        saved = section.server is None and section.path and is_saved_teacher(Path(section.path))
-        self._given = Path(section.path) if section.path and saved else None
+        self._given = given_teacher(bound.spec)
 
     @cached_property
     def _identity(self) -> TeacherIdentity:
@@ -238,4 +237,4 @@ class RunCache:
 
     def _opened_at(self, folder: Path, aligner: Alignment | None, pairs: Sequence[LayerPair]) -> TeacherCache:
         run = recorded_run(self._bound, self._inputs, self._run_models, aligner, pairs)
-        return TeacherCache(folder, run, wanted_records(self._bound, self._inputs, run))
+        return TeacherCache(folder, run, wanted_records(self._bound, self._inputs, run), self._given is None)

@@ -73,15 +73,16 @@ class TeacherCache:
         folder: Folder of the teacher.
         run: The parts of the run that decide what is kept.
         wanted: The texts of the run.
+        is_remade: Whether what is damaged can be computed anew, and is deleted.
     """
 
-    def __init__(self, folder: Path, run: RecordedRun, wanted: Sequence[WantedRecords]):
+    def __init__(self, folder: Path, run: RecordedRun, wanted: Sequence[WantedRecords], is_remade: bool = True):
         self.folder = folder
         self.run = run
         self._recorder = Recorder(run)
         self._wanted = wanted
         kinds = dict.fromkeys(kind for part in wanted for kind in part.kinds)
-        self._stores = {kind: RecordStore(folder, kind) for kind in kinds}
+        self._stores = {kind: RecordStore(folder, kind, is_remade) for kind in kinds}
 
     def reader(self, for_report: bool = False) -> RecordReader:
         """Make the reader of a batch's records.

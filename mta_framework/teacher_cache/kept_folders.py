@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from mta_framework.models.saved_teacher import SavedTeacher
-from mta_framework.spec.model_files import SAVED_SERVER, SAVED_TEACHER
+from mta_framework.spec.model_files import SAVED_SERVER, SAVED_TEACHER, is_saved_teacher
+from mta_framework.spec.run import RunSpec
 from mta_framework.storage import (
     ABANDONED_SECONDS,
     MANIFEST,
@@ -85,6 +86,20 @@ class KeptTeacher:
             return True
         except OSError:  # of another user
             return False
+
+
+def given_teacher(spec: RunSpec) -> Path | None:
+    """Return the folder of a teacher without weights that ``teacher.path`` names, or None."""
+    section = spec.teacher
+    if section is None or section.server is not None or section.path is None:
+        return None
+    return Path(section.path) if is_saved_teacher(Path(section.path)) else None
+
+
+def folder_of(spec: RunSpec) -> Path:
+    """Return the folder that records are read from: that of ``given_teacher`` where it has some, or the cache."""
+    given = given_teacher(spec)
+    return given if given is not None and (given / RECORDS).is_dir() else spec.teacher_cache
 
 
 def kept_teachers(cache: Path) -> list[KeptTeacher]:

@@ -62,11 +62,13 @@ class RecordStore:
     Args:
         folder: Folder of the teacher.
         kind: Kind of the records.
+        is_remade: Whether what is damaged can be computed anew, and is deleted; otherwise it is only left out.
     """
 
-    def __init__(self, folder: Path, kind: DescribedKind):
+    def __init__(self, folder: Path, kind: DescribedKind, is_remade: bool = True):
         self.folder = folder / RECORDS / kind.folder_name
         self._kind = kind
+        self._is_remade = is_remade
         self._shards = Shards(self.folder, "teacher cache", _SETTING)
         self._seen: dict[Path, tuple[int, ...]] = {}
         self._maps: list[MappedShard] = []
@@ -115,7 +117,7 @@ class RecordStore:
             shard, index = row
             if (data := shard.data(index, key)) is not None:
                 return data
-            _discard(shard.path, _MISMATCH)
+            self._discard(shard.path, _MISMATCH)
             self._forget(shard)
         return None
 
@@ -136,7 +138,7 @@ class RecordStore:
             for key in unverified:
                 shard, index = self._row_of[key]
                 rows_of.setdefault(shard, []).append((index, key))
-            lost = [shard for shard, rows in rows_of.items() if not _verified(shard.path, sorted(rows))]
+            lost = [shard for shard, rows in rows_of.items() if not self._verified(shard.path, sorted(rows))]
             unverified = {key for shard in lost for _, key in rows_of[shard]}
             if lost:
                 self._forget(*lost)
@@ -179,7 +181,7 @@ class RecordStore:
             with suppress(OSError):  # as old as its records: of those with the same key the first is used
                 os.utime(path, ns=(group[0].path.stat().st_mtime_ns,) * 2)
             self._seen[path] = _status(path) or ()
-            if (merged := _mapped(path)) is not None:
+            if (merged := self._mapped(path)) is not None:
                 self._maps.insert(self._maps.index(group[0]), merged)
         with suppress(OSError):
             bring_to_disk(self.folder, inside=False)  # the new name, before the old ones go
@@ -197,7 +199,7 @@ class RecordStore:
             if len(intact) == len(used):
                 rows += intact
             else:
-                _discard(shard.path, _MISMATCH)
+                self._discard(shard.path, _MISMATCH)
                 self._forget(shard)
         return rows
 
@@ -220,7 +222,7 @@ class RecordStore:
         if status is None or self._seen.get(path) == status:
             return status is not None
         self._seen[path] = status
-        if (shard := _mapped(path)) is not None:
+        if (shard := self._mapped(path)) is not None:
             self._maps.append(shard)
             self._add_keys(shard)
         return path.exists()
@@ -235,6 +237,36 @@ class RecordStore:
         for index, key in enumerate(shard.keys()):
             self._row_of.setdefault(key, (shard, index))
 
+    def _mapped(self, path: Path) -> MappedShard | None:
+        """Map a file; None, with a warning, where that fails."""
+        try:
+            return map_shard(path)
+        except ValueError as error:
+            self._discard(path, str(error))
+        except FileNotFoundError:  # another process found it damaged
+            pass
+        except OSError as error:  # the file may be intact all the same
+            _log.warning("teacher cache: %s cannot be read and is left out (%s)", path, error)
+        return None
+
+    def _verified(self, path: Path, rows: Sequence[tuple[int, bytes]]) -> bool:
+        """Whether records of a file are intact, by a map of its own, whose memory is given back at the end."""
+        shard = self._mapped(path)
+        if shard is None:
+            return False
+        if all(index < len(shard) and shard.data(index, key) is not None for index, key in rows):
+            return True
+        self._discard(path, _MISMATCH)
+        return False
+
+    def _discard(self, path: Path, problem: str) -> None:
+        if not self._is_remade:
+            _log.warning("teacher cache: %s is damaged, and its records are left out (%s)", path, problem)
+            return
+        _log.warning("teacher cache: %s is damaged, and its records are computed anew (%s)", path, problem)
+        with suppress(OSError):
+            path.unlink()
+
 
 def _groups(shards: Sequence[MappedShard]) -> Iterator[list[MappedShard]]:
     """Two files or more each, which together are no larger than a merged one may be."""
@@ -246,36 +278,6 @@ def _groups(shards: Sequence[MappedShard]) -> Iterator[list[MappedShard]]:
         group.append(shard)
     if len(group) > 1:
         yield group
-
-
-def _mapped(path: Path) -> MappedShard | None:
-    """Map a file; None, with a warning, where that fails."""
-    try:
-        return map_shard(path)
-    except ValueError as error:
-        _discard(path, str(error))
-    except FileNotFoundError:  # another process found it damaged
-        pass
-    except OSError as error:  # the file may be intact all the same
-        _log.warning("teacher cache: %s cannot be read and is left out (%s)", path, error)
-    return None
-
-
-def _verified(path: Path, rows: Sequence[tuple[int, bytes]]) -> bool:
-    """Whether records of a file are intact, by a map of its own, whose memory is given back at the end."""
-    shard = _mapped(path)
-    if shard is None:
-        return False
-    if all(index < len(shard) and shard.data(index, key) is not None for index, key in rows):
-        return True
-    _discard(path, _MISMATCH)
-    return False
-
-
-def _discard(path: Path, problem: str) -> None:
-    _log.warning("teacher cache: %s is damaged, and its records are computed anew (%s)", path, problem)
-    with suppress(OSError):
-        path.unlink()
 
 
 def _status(path: Path) -> tuple[int, ...] | None:

@@ -59,8 +59,8 @@ class TeacherIdentity:
 def teacher_identity(section: TeacherSection, contents: Mapping[str, Content], dtype: str) -> TeacherIdentity:
     """Compute the identity of a teacher.
 
-    A model of the hub is identified by its commit, any other by the digests of its weights and configuration:
-    tokenizer, chat template and documentation change no states of given tokens. The folder of a teacher without weights has the
+    A model of the hub is identified by its commit, any other by digests of weights and configuration: tokenizer,
+    chat template and documentation change no states of given tokens. The folder of a teacher without weights has the
     identity of the teacher that it was made of. A teacher behind a server is identified by its name there and its
     configuration, wherever the server is.
 

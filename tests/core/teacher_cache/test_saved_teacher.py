@@ -12,8 +12,11 @@ from mta_framework.cli import main
 from mta_framework.errors import InputError
 from mta_framework.models.run_models import RunModels
 from mta_framework.spec.run import RunSpec
+from mta_framework.teacher_cache.store import RecordStore
 from mta_framework.teacher_cache.teacher_files import save_teacher
 from mta_framework.teacher_cache.teacher_identity import TeacherIdentity
+
+from .records import Numbered, rows, shards
 
 
 def teacher_model():
@@ -97,6 +100,17 @@ def test_a_damaged_file_is_named_before_anything_is_computed(spec, write_spec, s
     done = CliRunner().invoke(main, ["run", str(write_spec(spec)), "--dry-run"])
     assert done.exit_code == 2
     assert f"teacher.path: has another content than was written (got {file})" in done.output.replace("\n", " ")
+
+
+def test_the_commands_of_a_cache_look_where_the_run_reads(spec, write_spec, saved_teacher):
+    path = write_spec({**spec, "teacher": {**spec["teacher"], "cache": {}}})
+    assert "some/teacher" not in CliRunner().invoke(main, ["cache", "list", str(path)]).output
+    RecordStore(saved_teacher, Numbered()).add(rows(0, 2))  # from now on the run reads these
+    (shard,) = shards(saved_teacher)
+    assert "some/teacher" in CliRunner().invoke(main, ["cache", "list", str(path)]).output
+    assert shard.name not in CliRunner().invoke(main, ["cache", "check", str(path)]).output
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert shard.name in CliRunner().invoke(main, ["cache", "check", str(path)]).output
 
 
 def test_other_fields_take_no_folder_without_weights(spec, write_spec, saved_teacher):

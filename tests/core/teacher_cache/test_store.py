@@ -205,6 +205,19 @@ def test_the_start_of_a_run_finds_what_was_damaged_since_it_was_mapped(store, tm
     assert store.intact([key(3)]) == [False]
 
 
+def test_what_cannot_be_computed_anew_is_left_out_and_stays(tmp_path, caplog):
+    RecordStore(tmp_path, Numbered()).add(rows(0, 3))
+    (path,) = shards(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[content.index(rows(1, 2)[0][1])] ^= 1
+    path.write_bytes(content)
+    store = RecordStore(tmp_path, Numbered(), is_remade=False)
+    store.refresh()
+    assert store.get(rows(1, 2)[0][0]) is None
+    assert path.exists()
+    assert "is damaged, and its records are left out" in caplog.text
+
+
 def test_a_damaged_file_that_cannot_be_removed_is_left_out_and_reported_once(store, tmp_path, monkeypatch, caplog):
     path = shard_with(tmp_path, 3)
     flip(path, path.read_bytes().index(data(3)))
