@@ -11,6 +11,7 @@ from mta_framework.tables.terminal import size_text, terminal_table
 from mta_framework.tables.terminal_chars import visible
 
 if TYPE_CHECKING:
+    from mta_framework.memory_estimate.estimate import MemoryEstimate
     from mta_framework.runs.plan import Plan
     from mta_framework.teacher_cache.cache_plan import CachePlan
 
@@ -44,15 +45,15 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from (visible(ends), "")
     if plan.selection:
         yield from (plan.selection, "")
-    yield from _memory_lines(plan)
+    if plan.memory is not None:
+        yield from _memory_lines(plan.memory)
     if plan.teacher_cache is not None:
         yield from _cache_lines(plan.teacher_cache)
     yield f"{plan.steps:,} optimiser steps. Nothing was trained."
 
 
-def _memory_lines(plan: Plan) -> Iterator[str]:
+def _memory_lines(memory: MemoryEstimate) -> Iterator[str]:
     """The peak memory of training by part, and when it is reached."""
-    memory = plan.memory
     batch = f"{memory.texts:,} texts, padded to {memory.tokens:,} tokens"
     if memory.problem:
         yield from (

@@ -45,7 +45,9 @@ def estimated_memory(bound: BoundRun, inputs: RunInputs) -> MemoryEstimate:
         collator_of(bound, run_models),
         _kinds(bound, inputs) if policy is None else None,
     )
-    return estimate_memory(run, state.device, state.num_processes)
+    # One of several processes on a CPU is on "cpu:0", which torch's meshes and new tensors do not take for the same.
+    device = torch.device("cpu") if state.device.type == "cpu" else state.device
+    return estimate_memory(run, device, state.num_processes)
 
 
 def _kinds(bound: BoundRun, inputs: RunInputs) -> tuple[RecordKind, ...] | None:

@@ -122,8 +122,13 @@ def evaluate(bound: BoundEvaluation, command: str = "") -> Report:
         return _report(bound, scores, clock, command, known, **summary.evaluation_fields(bound, model))
 
 
-def plan(bound: BoundRun) -> Plan:
-    """Plan a run without training: spans are parsed and cached, but no weights are read."""
+def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
+    """Plan a run without training: spans are parsed and cached, but no weights are read.
+
+    Args:
+        bound: The run.
+        with_memory: Whether the peak memory is estimated, for which a step of the plugins' code is run.
+    """
     inputs = prepare_run(bound)
     run_models = inputs.run_models
     policy = bound.base_loss.batch_policy()
@@ -133,7 +138,7 @@ def plan(bound: BoundRun) -> Plan:
         summary.reported_spans(inputs.data.train),
         inputs.pairs,
         total_steps(bound.spec.training, inputs.sampler),
-        estimated_memory(bound, inputs),
+        estimated_memory(bound, inputs) if with_memory else None,
         inputs.data.unparsed,
         inputs.loss_layers,
         describe(policy) if policy else None,

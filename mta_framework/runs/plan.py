@@ -22,7 +22,7 @@ class Plan:
         spans: Spans of the training set by granularity.
         layer_pairs: Key layers of the alignment.
         steps: Number of optimiser steps.
-        memory: The estimated peak memory of a process in training.
+        memory: The estimated peak memory of a process in training; None where it is not asked for.
         unparsed: Number of text segments that the span extractor could not parse.
         loss_layers: Pairs of student layer and teacher layer that the base loss reads.
         trained_on: Description of the batch policy of the base loss; None where every step trains on the data.
@@ -39,7 +39,7 @@ class Plan:
     spans: Mapping[str, ReportedSpans]
     layer_pairs: tuple[LayerPair, ...]
     steps: int
-    memory: MemoryEstimate
+    memory: MemoryEstimate | None
     unparsed: int = 0
     loss_layers: tuple[tuple[int, int], ...] = ()
     trained_on: str | None = None

@@ -139,10 +139,10 @@ def _check_and_parse(cells: Sequence[BoundCell], teachers: Sequence[BoundRun], c
     cell_faults, faults = CellFaults(count), FaultList()
     for teacher in teachers:
         with collect_faults(faults):
-            pipeline.plan(teacher)
+            pipeline.plan(teacher, with_memory=False)
     for group in groups.values():
         with cell_faults.collect(*(cell.cell.name for cell in group)):
-            pipeline.plan(group[0].run)
+            pipeline.plan(group[0].run, with_memory=False)
     FaultList([*faults, *cell_faults.named]).raise_any()
 
 

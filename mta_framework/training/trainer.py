@@ -239,7 +239,7 @@ class DistillationTrainer(Trainer):
         """Compute loss and terms over the whole validation set and log them as ``eval_loss``, ``eval_kl`` and so on."""
         meter, counts = LossMeter(), self._validation_counts
         self.distiller.eval()
-        with torch.no_grad(), self.accelerator.autocast():
+        with torch.no_grad():
             self._validate(self._validation_parts, counts, meter)
         self.distiller.train()
         values = self._reduce(meter, f"validation after step {self.state.global_step}")
@@ -269,7 +269,8 @@ class DistillationTrainer(Trainer):
         """Collate one micro-batch after the other: the records of a teacher are read when they are needed."""
         for part in parts:
             batch = self._data.collator(part).to(self.args.device)
-            meter.update(self.distiller.validate(batch, self._progress()), counts)
+            with self.accelerator.autocast():  # which would convert records, too
+                meter.update(self.distiller.validate(batch, self._progress()), counts)
 
     def validate_if_due(self) -> None:
         """Validate before the first step if the batch policy needs it, or after a resume if the last one is missing."""

@@ -80,7 +80,9 @@ def test_a_resumed_run_tells_the_time_of_all_its_steps(run, spec_dict, monkeypat
 
     with monkeypatch.context() as first_life:
         first_life.setattr(DistillationTrainer, "before_optimizer_step", break_off)
-        first_life.setattr(Stopwatch, "state", lambda watch: {"per_step": {"student": 1000.0}, "steps": 3})
+        first_life.setattr(
+            Stopwatch, "state", lambda _: {"per_step": {"student": 1000.0}, "steps": 3, "cpu_seconds": 3e3}
+        )
         with pytest.raises(RunError, match="interrupted"):
             run(training=training)
     assert run(resume=True, training=training).step_time["student"] == pytest.approx(500.0, abs=5)
