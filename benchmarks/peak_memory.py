@@ -24,6 +24,7 @@ from unittest import mock
 import synthetic
 import torch
 from memory import peak_bytes
+from torch import distributed
 
 from mta_framework.distributed import processes, shutdown
 from mta_framework.registry import discover
@@ -102,6 +103,10 @@ def run_setting(path: Path, setting: str) -> dict[str, Any]:
     with mock.patch.object(pipeline, "train", partial(_measured, train, measured)):
         pipeline.run(bound)
     device = processes().device.type
+    if distributed.is_initialized():  # the largest micro-batch is one process's
+        peak = torch.tensor(measured[0])
+        distributed.all_reduce(peak, distributed.ReduceOp.MAX)
+        measured = [int(peak)]
     return {
         "estimate": plan.memory.total,
         "parts": dict(plan.memory.bytes_by_part),
