@@ -43,8 +43,8 @@ ROOMS: dict[str, frozenset[str]] = {
         "sweeps": "comparison distributed errors evaluation registry reporting runs spec",
         "testing": "alignment data errors interfaces registry spans types",
         "cli": (
-            "comparison distributed errors evaluation inspection registry reporting runs spec storage sweeps tables "
-            "teacher_cache"
+            "comparison distributed errors evaluation inspection memory_estimate registry reporting runs spec storage "
+            "sweeps tables teacher_cache"
         ),
     }.items()
 }

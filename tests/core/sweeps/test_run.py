@@ -50,7 +50,7 @@ class Pretence:
 
 @pytest.fixture
 def runner(monkeypatch):
-    monkeypatch.setattr(run_module.pipeline, "plan", lambda run: None)
+    monkeypatch.setattr(run_module.pipeline, "plan", lambda run, with_memory: None)
     return Pretence()
 
 
@@ -146,13 +146,13 @@ def test_runs_that_others_are_at_work_on_are_waited_for_and_not_begun_again(swee
 
 def test_models_and_data_are_looked_at_once_for_cells_that_share_them(sweep_dict, bound, runner, monkeypatch):
     planned = []
-    monkeypatch.setattr(run_module.pipeline, "plan", lambda run: planned.append(run.spec.name))
+    monkeypatch.setattr(run_module.pipeline, "plan", lambda run, with_memory: planned.append(run.spec.name))
     run_sweep(bound(sweep_dict), nullcontext(runner), False, lambda line: None)
     assert planned == ["teacher", "KL-seed-3", "KL-MTA-seed-3"]
 
 
 def test_termination_is_taken_as_an_interruption(sweep_dict, bound, runner, monkeypatch):
-    monkeypatch.setattr(run_module.pipeline, "plan", lambda run: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(run_module.pipeline, "plan", lambda run, with_memory: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(bound(sweep_dict), nullcontext(runner), False, lambda line: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -54,6 +55,7 @@ def trainer(read):
     trainer.distiller = SimpleNamespace(
         validate=lambda batch, progress: (LossTerm("kl", batch.target_N.sum().float(), TOKENS, 1.0),)
     )
+    trainer.accelerator = SimpleNamespace(autocast=nullcontext)
     trainer.state = SimpleNamespace(global_step=0, max_steps=1, epoch=0.0)
     return trainer
 
