@@ -4,20 +4,7 @@ from __future__ import annotations
 
 import math
 
-import pytest
-
 from mta_framework.evaluation.training_log import EVAL, loss_terms, points, share_by_student
-
-
-@pytest.fixture
-def log():
-    """Two entries of training, one of validation, the summary."""
-    return (
-        {"loss": 3.2, "kl": 3.0, "dsa": 0.1, "learning_rate": 1e-4, "grad_norm": 2.0, "epoch": 0.5, "step": 10},
-        {"loss": 2.2, "kl": 2.0, "dsa": 0.1, "learning_rate": 5e-5, "grad_norm": 1.0, "epoch": 1.0, "step": 20},
-        {"eval_loss": 2.5, "eval_kl": 2.3, "eval_dsa": 0.1, "eval_runtime": 1.0, "epoch": 1.0, "step": 20},
-        {"train_runtime": 9.0, "train_loss": 2.7, "total_flos": 0.0, "epoch": 1.0, "step": 20},
-    )
 
 
 def test_terms_of_the_loss_are_found_in_the_log(log):
