@@ -36,7 +36,7 @@ class Common:
     """What can be compared.
 
     Args:
-        metrics: Metrics that scored all runs with the same options.
+        metrics: Metrics that scored all runs with the same options; none where no run was evaluated.
         sets: Names of the sets on which all runs were evaluated, with the same rows.
         differences: Differences in the evaluation that were accepted.
     """
@@ -73,6 +73,9 @@ def common(runs: Sequence[Run], despite_differences: bool = False, labels: Seque
         InputError: The runs were evaluated differently (every difference), unless ``despite_differences``; or they have
             no set or no metric in common; or a label that no metric, or not every run, has.
     """
+    if not any(run.evaluation.sets for run in runs):
+        require_known("--metric", "metric of all runs", labels, [])
+        return Common((), (), ())
     differences = [difference for difference in _settings_by_value(runs) if len(difference.values) > 1]
     uneven = {difference.where for difference in differences}
     sets = tuple(name for name in runs[0].reported_sets(runs[0].models[0]) if f"{_SETS}{name}" not in uneven)

@@ -61,7 +61,7 @@ def best_rows(comparison: Comparison, key: CellKey, higher_is_better: bool) -> s
 
 def notes_with_bold(comparison: Comparison) -> list[str]:
     """The notes under a table in which the best scores are bold."""
-    several = any(len(rows) > 1 for _, rows in families(comparison))
+    several = bool(comparison.metrics) and any(len(rows) > 1 for _, rows in families(comparison))
     return [*comparison.notes, *([BOLD] if several else [])]
 
 

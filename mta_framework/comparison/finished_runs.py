@@ -22,6 +22,7 @@ from mta_framework.evaluation.report import (
     read_report,
 )
 from mta_framework.evaluation.statistics import PromptScores
+from mta_framework.evaluation.training_log import validated_names
 from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.input_fields import map_locations
@@ -40,7 +41,7 @@ class Run:
     Args:
         folder: Folder of the run.
         report: Report of the run.
-        evaluation: Evaluation in the report.
+        evaluation: Evaluation in the report; without sets and metrics where nothing was scored.
     """
 
     folder: Path
@@ -74,8 +75,8 @@ class Run:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of the evaluated models; the first is the one that is compared."""
-        names = dict.fromkeys(entry.model for entry in self.evaluation.sets)
+        """Names of the evaluated models; the first is the one that is compared: the student where none was."""
+        names = dict.fromkeys(entry.model for entry in self.evaluation.sets) or {"student": None}
         return tuple(sorted(names, key=lambda model: model != "student"))
 
     def reported_sets(self, model: str) -> dict[str, ReportedSet]:
@@ -126,19 +127,21 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a finished run that was evaluated.
+    """Read a finished run that was evaluated or at least validated.
 
     Raises:
-        InputError: The run is not finished, did not evaluate what it trained, or its report contradicts itself.
+        InputError: The run is not finished, measured nothing, did not evaluate what it trained, or has a report that
+            contradicts itself.
     """
     report = read_report(folder)
-    evaluation = report.evaluation
     if malformed := _malformed(report.spec):
         problem = f"holds no spec of a run (got {malformed})"
         raise InputError([Fault(str(folder / REPORT_FILE), problem, "a report as the run wrote it", _REMEDY)])
-    if evaluation is None or not evaluation.metrics or not evaluation.sets:
+    evaluation = _scored(report)
+    if evaluation is None and not validated_names(report.log):
         problem, hint = "evaluated nothing", "Evaluate it: `mta evaluate RUN --data NAME=FILE`."
-        raise InputError([Fault(str(folder / REPORT_FILE), problem, "a run with an evaluation", hint)])
+        raise InputError([Fault(str(folder / REPORT_FILE), problem, "a run with an evaluation or a validation", hint)])
+    evaluation = evaluation or ReportedEvaluation((), (), (), ())
     run = Run(folder, report, evaluation)
     if report.spec.get("training") and run.models[0] != "student":
         problem, hint = f"did not evaluate its student (got {', '.join(run.models)})", "Add it to evaluation.models."
@@ -154,7 +157,8 @@ def read_run(folder: Path) -> Run:
 def find_runs(paths: Sequence[Path]) -> list[Path]:
     """Find the folders of finished runs, each once.
 
-    Runs that evaluated nothing, such as those of teachers, are passed over where a folder holds others.
+    Where a folder holds runs that were evaluated, those that were not, such as runs of teachers, are passed over; else
+    those that were validated are meant.
 
     Args:
         paths: Folders of runs, and folders that hold such.
@@ -170,15 +174,23 @@ def _runs_in(path: Path) -> list[Path]:
     if (path / REPORT_FILE).is_file():
         return [path]
     finished = sorted(file.parent for file in path.glob(f"*/{REPORT_FILE}"))
-    evaluated = [folder for folder in finished if read_report(folder).evaluation is not None]
+    reports = {folder: read_report(folder) for folder in finished}
+    measured = [folder for folder, report in reports.items() if report.evaluation is not None]
+    measured = measured or [folder for folder, report in reports.items() if validated_names(report.log)]
     begun = sorted(file.parent.name for file in path.glob("*/spec.json") if file.parent not in finished)
-    if evaluated and begun:
+    if measured and begun:
         _log.warning("%s: not finished, so left out: %s", path, ", ".join(begun))
-    if not evaluated:
+    if not measured:
         problem = "is no finished run and holds none" if path.exists() else "does not exist"
-        expected = f"a folder with {REPORT_FILE}, or a folder of such, with scores"
+        expected = f"a folder with {REPORT_FILE}, or a folder of such, with scores or validation outcomes"
         raise InputError([Fault(str(path), problem, expected, "Finish the run, or correct the path.")])
-    return evaluated
+    return measured
+
+
+def _scored(report: Report) -> ReportedEvaluation | None:
+    """The evaluation of a report; None where nothing was scored."""
+    evaluation = report.evaluation
+    return evaluation if evaluation is not None and evaluation.metrics and evaluation.sets else None
 
 
 def _malformed(spec: Mapping[str, Any]) -> str | None:

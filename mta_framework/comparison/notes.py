@@ -34,7 +34,12 @@ def notes(
     common: Common,
     tests: Sequence[SeedDifference],
 ) -> Iterator[str]:
-    """Whole sentences: what the numbers are, what they cannot say, which differences were accepted."""
+    """Whole sentences: what the numbers are, what they cannot say, which differences were accepted.
+
+    Nothing is said of scores where no run was evaluated: the validation outcomes have notes of their own.
+    """
+    if not common.metrics:
+        return
     yield from _scores(rows)
     yield from _training(groups)
     yield from _compared(groups, common, tests)

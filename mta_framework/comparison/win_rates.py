@@ -54,9 +54,12 @@ def verdicts(judge: PairwiseMetric, groups: Sequence[Group], common: Common) -> 
     """Have two rows compared, set by set and over all sets: the first run of each, under its first seed.
 
     Raises:
-        InputError: There are not exactly two rows, one compared with the other.
+        InputError: There are not exactly two rows, one compared with the other, or they generated no responses.
         RunError: The metric failed.
     """
+    if not common.sets:
+        problem, hint = "has no responses to compare", "Evaluate them: `mta evaluate RUN --data NAME=FILE`."
+        raise InputError([Fault("--judge", problem, "runs with an evaluation", hint)])
     sides = _sides(groups)
     parts = {name: _preferences(judge, sides, name) for name in common.sets}
     for column in common.columns:

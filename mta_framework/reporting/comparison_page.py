@@ -30,7 +30,7 @@ def comparison_page(comparison: Comparison) -> str:
     outcomes = [_outcome_block(comparison, outcome, index) for index, outcome in enumerate(comparison.outcomes)]
     curves = list(curve_blocks(comparison))
     sections = {
-        "scores": "Scores",
+        "scores": "Scores" if blocks else "",
         "differences": "Differences" if comparison.contrasts else "",
         "validation": "Validation outcomes" if outcomes else "",
         "training": "Learning curves" if curves else "",

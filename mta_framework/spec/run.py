@@ -119,7 +119,8 @@ class RunSpec(Section):
         if self.data.validation is None:
             yield from self._validation_missing()
         if self.alignment is None:
-            for name in ("parse", "leading_character", "processes", "cache_dir"):
+            # Not processes and cache_dir: a sweep sets them for all of its cells, those without alignment included.
+            for name in ("parse", "leading_character"):
                 for contradiction in without_effect(
                     self.data, name, "", "without alignment, where no spans are parsed"
                 ):

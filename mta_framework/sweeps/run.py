@@ -18,6 +18,7 @@ from mta_framework.reporting.report_files import write_comparison
 from mta_framework.runs import pipeline
 from mta_framework.runs.folder import RunFolder, locked
 from mta_framework.runs.plugin_binding import BoundRun
+from mta_framework.spec.run import RunSpec
 from mta_framework.sweeps.bound_sweep import BoundCell, BoundSweep, CellFaults, require_free_sweep
 from mta_framework.sweeps.cluster import Cluster, cluster
 from mta_framework.sweeps.grid import rows_of
@@ -92,12 +93,12 @@ def compare_cells(bound: BoundSweep) -> tuple[Comparison, list[Path]] | None:
     """Compare the finished cells, those of one row as its training seeds, and write the comparison.
 
     Returns:
-        The comparison and the files that it was written to; None where nothing was evaluated.
+        The comparison and the files that it was written to; None where nothing was evaluated or validated.
 
     Raises:
         RunError: Some predictions were changed since, or the comparison cannot be written.
     """
-    cells = [cell for cell in bound.cells if cell.state == "finished" and cell.run.spec.evaluation is not None]
+    cells = [cell for cell in bound.cells if cell.state == "finished" and _is_measured(cell.run.spec)]
     if not cells:
         return None
     rows = {cell.cell.row for cell in cells}
@@ -110,6 +111,10 @@ def compare_cells(bound: BoundSweep) -> tuple[Comparison, list[Path]] | None:
     except InputError as error:
         raise RunError(f"the finished cells cannot be compared: {error}") from error
     return comparison, write_comparison(bound.sweep.folder, comparison)
+
+
+def _is_measured(spec: RunSpec) -> bool:
+    return spec.evaluation is not None or spec.data.validation is not None
 
 
 def _await_others(bound: BoundSweep, tell: Callable[[str], None]) -> None:

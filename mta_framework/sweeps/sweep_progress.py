@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import read_report
-from mta_framework.evaluation.score_tables import cell_of
+from mta_framework.evaluation.score_tables import cell_of, figure
+from mta_framework.evaluation.training_log import EVAL, points
 from mta_framework.runs.folder import RunFolder
 from mta_framework.sweeps.job import Job, Outcome
 
@@ -64,13 +65,15 @@ def duration(seconds: float) -> str:
 
 
 def _score(folder: RunFolder) -> str:
-    """The student's score by the first metric, on its only set or on average over all."""
+    """The student's score by the first metric, on its only set or on average over all; else its validation loss."""
     try:
-        evaluation = read_report(folder.path).evaluation
+        report = read_report(folder.path)
     except InputError:
         return ""
+    evaluation = report.evaluation
     scores = [score for score in evaluation.scores if score.model == "student"] if evaluation else []
     if not scores:
-        return ""
+        _, losses = points(report.log, f"{EVAL}loss")
+        return f": validation loss {figure(losses[-1])}" if losses else ""
     score = next((average for average in scores if average.set is None), scores[0])
     return f": {score.metric} {cell_of(score).text}"

@@ -42,6 +42,16 @@ def test_runs_that_evaluated_nothing_are_passed_over_in_a_folder_of_runs(make_ru
     assert find_runs([teacher]) == [teacher]
 
 
+def test_runs_that_were_only_validated_are_meant_where_none_was_evaluated(make_run, tmp_path):
+    log = ({"eval_kl": 2.0, "step": 10},)
+    folders = [make_run(SCORES, name=name, report={"log": log, "steps": 10}) for name in ("a", "b")]
+    without_evaluation(folders[0])
+    assert find_runs([tmp_path / "runs"]) == [folders[1]]
+    without_evaluation(folders[1])
+    assert find_runs([tmp_path / "runs"]) == folders
+    assert read_run(folders[0]).models == ("student",)
+
+
 def test_all_paths_without_a_finished_run_are_reported_at_once(tmp_path):
     (tmp_path / "empty").mkdir()
     faults = faults_of(lambda: find_runs([tmp_path / "empty", tmp_path / "nowhere"]))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import statistics
+from types import SimpleNamespace
 
 import pytest
 from scipy.stats import ttest_rel
@@ -12,7 +14,9 @@ from scipy.stats import ttest_rel
 from mta_framework.comparison.compare import compare
 from mta_framework.comparison.outcome_tables import outcome_table
 from mta_framework.comparison.renderings import comparison_json, curves_csv, outcomes_csv, terminal_lines
+from mta_framework.errors import InputError
 from mta_framework.evaluation.statistics import holm
+from mta_framework.reporting.comparison_page import comparison_page
 from mta_framework.types.log_entries import BestCheckpoint
 
 from .conftest import DSA, MTA
@@ -55,6 +59,41 @@ def row(make_run):
 @pytest.fixture
 def compared(row):
     return compare([*row("kl", KL), *row("mta", BOTH, alignment=MTA)])
+
+
+def validated_only(folders):
+    """The same runs without evaluation."""
+    for folder in folders:
+        report = json.loads((folder / "report.json").read_text())
+        report["spec"]["evaluation"] = None
+        (folder / "report.json").write_text(json.dumps({**report, "evaluation": None}))
+    return folders
+
+
+def test_runs_that_were_validated_alone_are_compared_by_their_validation_outcomes(row):
+    folders = [*row("kl", KL), *row("mta", BOTH, alignment=MTA)]
+    outcomes_with_scores = compare(folders).outcomes
+    comparison = compare(validated_only(folders))
+    assert (comparison.metrics, comparison.sets, comparison.contrasts) == ((), (), ())
+    assert comparison.outcomes == outcomes_with_scores
+    lines = "\n".join(terminal_lines(comparison, 100, styled=True))
+    assert "validation kl" in lines
+    assert "permutation" not in lines
+    page = comparison_page(comparison)
+    assert "Validation outcomes" in page
+    assert "<h2>Scores</h2>" not in page
+
+
+def test_validated_runs_beside_evaluated_ones_are_refused_by_the_sets_that_they_lack(row):
+    folders = [*row("kl", KL), *validated_only(row("mta", BOTH, alignment=MTA))]
+    with pytest.raises(InputError, match=r"evaluation\.sets\.dolly.*absent in mta1"):
+        compare(folders)
+
+
+def test_a_judge_is_refused_where_nothing_was_generated(row):
+    folders = validated_only([*row("kl", KL), *row("mta", BOTH, alignment=MTA)])
+    with pytest.raises(InputError, match="--judge: has no responses to compare"):
+        compare(folders, judge=SimpleNamespace(NAME="judge"))
 
 
 def named(comparison):

@@ -115,6 +115,13 @@ def test_a_sweep_of_more_cells_than_anybody_runs_is_refused_before_any_is_made(s
     assert fault.expected == "at most 1,000 combinations of their choices"
 
 
+def test_span_cache_and_processes_that_are_set_for_all_cells_do_not_refuse_those_without_alignment(sweep_dict, bound):
+    sweep_dict["set"] |= {"data.cache_dir": "spans", "data.processes": 2}
+    cells = bound(sweep_dict).cells
+    assert [cell.run.spec.alignment is None for cell in cells] == [True, True, False, False]
+    assert {cell.run.spec.data.processes for cell in cells} == {2}
+
+
 def test_later_axis_that_replaces_what_an_earlier_sets_is_refused(sweep_dict, bound):
     sweep_dict["axes"].append({"name": "late", "cells": {"x": {"alignment": {"spans": {"name": "words"}}}}})
     sweep_dict["axes"][0]["cells"]["KL + MTA"] = {"alignment.terms.1.weight": 1}
