@@ -34,6 +34,7 @@ from mta_framework.types import Batch, Example, Progress, States
 
 PROGRESS = Progress(0, 1, 0.0)
 _TERMS = {"dsa": 2.0, "hid": 0.2}
+_GROUPED_BATCHES = 50
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,9 @@ class Workload:
         random.Random(0).shuffle(samples)
         prompts = self.tokenizer([sample.prompt for sample in samples])["input_ids"]
         samples = [sample for sample, ids in zip(samples, prompts, strict=True) if len(ids) <= options.max_length // 2]
-        size = options.batch_size
-        samples = samples[: (options.steps + 1) * size]
+        size, count = options.batch_size, options.steps + 1
+        # A run groups texts by length among so many batches, which leaves little padding.
+        samples = samples[: max(count, _GROUPED_BATCHES) * size]
         spans = self.extractor.extract([sample.text for sample in samples])
         side = SampleTokenizer(self.tokenizer, settle_turn_end(self.tokenizer, ()), options.max_length)
         encoded = encode(samples, spans, [side], options.max_length // 2).examples
@@ -148,7 +150,7 @@ class Workload:
         sampler = GroupedSampler([len(e.input_ids) for e in examples], size, size, 1, seed=0)
         pad, granularities = self.tokenizer.pad_token_id, self.extractor.granularities
         batches = [([samples[i] for i in batch], [examples[i] for i in batch]) for batch in sampler]
-        return [(*batch, collate(batch[1], pad, granularities).to(self.device)) for batch in batches]
+        return [(*batch, collate(batch[1], pad, granularities).to(self.device)) for batch in batches[:count]]
 
     def _padded(self, samples: list[Sample], examples: list[Example], batch: Batch, max_length: int) -> Texts:
         rows, length = batch.input_ids_BT.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,15 @@ def test_step_benchmark_runs_on_made_up_texts_without_a_parser_in_bf16(step_benc
     printed = step_benchmark("--teacher", teacher_folder, "--bases", "fdd", "--spans", "words", "--dtype", "bfloat16")
     assert "fdd: MTA on / MTA off" in printed
     assert "kl" not in printed
+
+
+@pytest.mark.slow
+def test_floor_benchmark_divides_a_step_into_parts_that_add_up(warm_python, teacher_folder, rows_file):
+    sizes = ["--steps", "2", "--batch-size", "4", "--spans", "words"]
+    command = [BENCHMARKS / "floor.py", "--data", rows_file, "--teacher", teacher_folder, *sizes]
+    summary, _, parts = warm_python.run(command, check=True).stdout.partition("in units of the floor:\n")
+    (ratio,) = re.findall(r"kl \+ MTA\s+step / floor ([0-9.]+)", summary)
+    assert sum(float(line.split()[-1]) for line in parts.splitlines()) == pytest.approx(float(ratio), abs=0.01)
 
 
 @pytest.mark.slow
