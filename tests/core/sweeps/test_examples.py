@@ -57,10 +57,11 @@ def by_name(bound_sweep):
     return {cell.cell.name: cell.run for cell in bound_sweep.cells}
 
 
-def test_there_are_eleven_ready_sweeps():
+def test_there_are_twelve_ready_sweeps():
     assert {f"{path.parent.name}/{path.stem}" for path in SWEEPS} == {
         "evidence/ablations",
         "evidence/base-losses",
+        "evidence/learning-rate",
         "evidence/quick-start",
         "evidence/quick-start-ablations",
         "evidence/real-model",
@@ -172,3 +173,10 @@ def test_evidence_has_the_arms_and_seeds_of_its_protocol(name, arms, seeds, copi
     assert len(runs) == arms * seeds
     assert {run.spec.seed for run in runs} == set(range(1, seeds + 1))
     assert len({run.spec.training.learning_rate for run in runs}) == 1
+
+
+def test_learning_rate_is_chosen_for_kl_alone_on_a_seed_that_no_other_sweep_of_the_evidence_has(copies):
+    specs = [cell.run.spec for cell in bound(copies, "evidence/learning-rate").cells]
+    assert [spec.training.learning_rate for spec in specs] == [2e-4, 5e-4, 1e-3, 2e-3]
+    for spec in specs:
+        assert (spec.seed, spec.base_loss.name, spec.alignment, spec.evaluation) == (100, "kl", None, None)
