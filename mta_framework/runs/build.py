@@ -176,6 +176,7 @@ def training_data(
         policy=policy,
         rollouts=None if policy is None else _rollouts(bound, engine, run_models, data, sampler, models),
         answers=_answers(bound, engine, run_models, student),
+        engine=engine,
     )
 
 
@@ -189,8 +190,8 @@ def collator_of(bound: BoundRun, run_models: RunModels) -> Collator:
 def _engine(
     bound: BoundRun, section: GenerationSection, run_models: RunModels, models: Mapping[str, nn.Module]
 ) -> Engine:
-    folder = bound.spec.folder / "engine"
-    arguments = section.engine, models, run_models.tokenizer, run_models.turn_end.stop_ids, folder
+    folder, max_length = bound.spec.folder / "engine", bound.spec.data.max_prompt_length + max_new_tokens(bound.spec)
+    arguments = section.engine, models, run_models.tokenizer, run_models.turn_end.stop_ids, folder, max_length
     return make_engine(*arguments, keep_log_probs=bound.base_loss.NEEDS_LOG_PROBS)
 
 

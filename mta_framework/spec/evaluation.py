@@ -60,7 +60,9 @@ class ScoringSection(Section):
         json_schema_extra=affects("scores"),
     )
     engine: EngineName = Field(
-        "transformers", description="Engine that generates responses; vllm must be installed and needs a GPU."
+        "transformers",
+        description="Engine that generates responses: transformers, with the model itself; vllm, which must be "
+        "installed, with a copy of it in processes of its own.",
     )
     batch_tokens: int = Field(
         24576,

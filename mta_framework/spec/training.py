@@ -31,7 +31,9 @@ class GenerationSection(Section):
     """Generation of responses during training."""
 
     engine: EngineName = Field(
-        "transformers", description="Engine that generates responses; vllm must be installed and needs a GPU."
+        "transformers",
+        description="Engine that generates responses: transformers, with the model itself; vllm, which must be "
+        "installed, with a copy of it in processes of its own.",
     )
     max_new_tokens: int | None = Field(
         None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def train(
             trainer = ShardedTrainer(*parts, sharded_checkpoints=section.checkpoints == "sharded")
         else:
             trainer = DistillationTrainer(*parts)
-        with closing(trainer.progress):
+        with closing(trainer.progress), closing(data.engine) if data.engine else nullcontext():
             if checkpoint is not None and is_done(checkpoints.trainer_state(checkpoint)):
                 # Only validation and export can be missing; transformers would take one more step.
                 trainer.restore(checkpoint)

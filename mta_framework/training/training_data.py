@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mta_framework.data.batches import Collator, GroupedSampler
+from mta_framework.generation.engine import Engine
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.selection import AnswerScore
@@ -24,6 +25,7 @@ class TrainingData:
         policy: Batch policy; None: every step trains on the training set's responses.
         rollouts: Writes responses for the policy; None without one.
         answers: Scores answers to validation prompts at each validation; None: the losses alone are computed.
+        engine: Engine of rollouts and answers; None without them.
     """
 
     train: Sequence[Example]
@@ -33,3 +35,4 @@ class TrainingData:
     policy: BatchPolicy | None = None
     rollouts: TrainingRollouts | None = None
     answers: AnswerScore | None = None
+    engine: Engine | None = None

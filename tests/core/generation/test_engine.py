@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -10,8 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from mta_framework.errors import RunError
-from mta_framework.generation import vllm_engine
+from mta_framework.errors import InputError, RunError
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.engines import engine_fault, make_engine
 from mta_framework.generation.generate import generate
@@ -20,8 +20,7 @@ from mta_framework.generation.sampling_settings import Generation, Sampling, pro
 ENDS = [40]
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6], []]
 SEEDS = prompt_seeds(1, 3)
-
-
+LONGEST = 16
 FIELD = "evaluation.engine"
 
 
@@ -52,7 +51,7 @@ def test_engine_is_not_asked_without_prompts():
 
 
 def test_transformers_engine_generates_with_the_model_as_it_is_now(model, llama, tokenizer, tmp_path):
-    engine = make_engine("transformers", {"student": model, "teacher": llama}, tokenizer, ENDS, tmp_path)
+    engine = make_engine("transformers", {"student": model, "teacher": llama}, tokenizer, ENDS, tmp_path, LONGEST)
     sampling = sampled(0.9)
     for version in range(2):
         expected = generate(model, tokenizer, ENDS, PROMPTS, sampling, SEEDS, None)
@@ -65,53 +64,83 @@ def test_transformers_engine_generates_with_the_model_as_it_is_now(model, llama,
 
 
 def test_transformers_engine_shows_no_progress(llama, tokenizer, tmp_path, capsys):
-    make_engine("transformers", {"student": llama}, tokenizer, ENDS, tmp_path).generate(
+    make_engine("transformers", {"student": llama}, tokenizer, ENDS, tmp_path, LONGEST).generate(
         "student", PROMPTS, sampled(1.0), SEEDS
     )
     assert "prompt" not in capsys.readouterr().err
 
 
 class StandIn:
-    """In the place of vLLM: loads what was exported, and answers as it is documented to."""
+    """In the place of vLLM: loads what was exported, answers greedily, and notes what it was asked for, in order.
+
+    Tests with vLLM itself are in ``tests/vllm_engine``. Here are those of what vLLM does not have on a CPU (memory that
+    is given back), of what is passed to it, and of failures at every point.
+    """
 
     def __init__(self):
-        self.started, self.running, self.asked = [], 0, []
+        self.started, self.calls, self.params, self.running = [], [], [], 0
         self.module = ModuleType("vllm")
         self.module.LLM, self.module.SamplingParams = self.start, SimpleNamespace
+        self.sampling_params = ModuleType("vllm.sampling_params")
+        self.sampling_params.RequestOutputKind = SimpleNamespace(FINAL_ONLY="final only")
+        self.llm_engine = SimpleNamespace(
+            engine_core=SimpleNamespace(shutdown=self.stop),
+            add_request=self.add_request,
+            has_unfinished_requests=lambda: bool(self.requests),
+            step=self.step,
+        )
+        self.requests = {}
 
     def start(self, **options):
-        assert self.running == 0
         self.running += 1
         self.started.append(options)
-        model = AutoModelForCausalLM.from_pretrained(options["model"], dtype=getattr(torch, options["dtype"]))
-        core = SimpleNamespace(shutdown=self.stop)
-        return SimpleNamespace(
-            generate=lambda *arguments, **named: self.generate(model.eval(), *arguments, **named),
-            llm_engine=SimpleNamespace(engine_core=core),
-        )
+        self.load()
+        return self
 
-    def stop(self):
+    def load(self):
+        options = self.started[-1]
+        self.model = AutoModelForCausalLM.from_pretrained(options["model"], dtype=getattr(torch, options["dtype"]))
+
+    def stop(self, timeout):
         self.running -= 1
 
-    def generate(self, model, prompts, asked, use_tqdm):
-        self.progress = use_tqdm
-        self.asked = list(zip(prompts, asked, strict=True))
-        return [self.output(model, prompt["prompt_token_ids"], params) for prompt, params in self.asked]
+    def sleep(self, level):
+        self.calls.append(f"sleep {level}")
 
-    def output(self, model, prompt, params):
+    def wake_up(self, tags):
+        self.calls.append(f"wake up {' '.join(tags)}")
+
+    def reset_prefix_cache(self):
+        self.calls.append("forget prompts")
+
+    def collective_rpc(self, method):
+        self.calls.append(method)
+        self.load()
+
+    def add_request(self, request_id, prompt, params):
+        self.requests[request_id] = (prompt["prompt_token_ids"], params)
+        self.params.append(params)
+
+    def step(self):
+        """Finishes the latest request: the order is not that of the prompts."""
+        request_id, request = self.requests.popitem()
+        return [SimpleNamespace(request_id=request_id, finished=True, outputs=[self.output(*request)])]
+
+    @torch.no_grad()
+    def output(self, prompt, params):
         assert params.ignore_eos
         assert not params.detokenize
+        assert params.output_kind == "final only"
         ids, reason = list(prompt), "length"
-        with torch.no_grad():
-            for _ in range(params.max_tokens):
-                logits = model(torch.tensor([ids])).logits[0, -1]
-                for token_id, bias in (params.logit_bias or {}).items():
-                    logits[token_id] += bias
-                ids.append(int(logits.argmax()))
-                if ids[-1] in params.stop_token_ids:
-                    reason = "stop"
-                    break
-        return SimpleNamespace(outputs=[SimpleNamespace(token_ids=tuple(ids[len(prompt) :]), finish_reason=reason)])
+        for _ in range(params.max_tokens):
+            logits = self.model.eval()(torch.tensor([ids])).logits[0, -1]
+            for token_id, bias in (params.logit_bias or {}).items():
+                logits[token_id] += bias
+            ids.append(int(logits.argmax()))
+            if ids[-1] in params.stop_token_ids:
+                reason = "stop"
+                break
+        return SimpleNamespace(token_ids=tuple(ids[len(prompt) :]), finish_reason=reason)
 
 
 @pytest.fixture
@@ -120,90 +149,151 @@ def vllm(monkeypatch):
     stand_in = StandIn()
     stand_in.module.__spec__ = importlib.util.spec_from_loader("vllm", loader=None)
     monkeypatch.setitem(sys.modules, "vllm", stand_in.module)
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", stand_in.sampling_params)
     return stand_in
 
 
-def test_vllm_engine_gives_what_the_live_model_gives(vllm, model, tokenizer, tmp_path):
-    engine = make_engine("vllm", {"student": model}, tokenizer, ENDS, tmp_path / "engine")
-    expected = generate(model, tokenizer, ENDS, PROMPTS, sampled(0.0), SEEDS, None)
-    assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS) == expected
-    assert vllm.running == 0
-    assert next(model.children()).training
-
-
-def test_vllm_engine_is_reported_of_ids_that_are_no_tokens(vllm, llama, tokenizer, tmp_path):
-    llama.resize_token_embeddings(48, mean_resizing=False)
-    llama.lm_head.weight.data[43:] = 3 * llama.lm_head.weight.data[:5]
-    engine = make_engine("vllm", {"student": llama}, tokenizer, ENDS, tmp_path / "engine")
-    expected = generate(llama, tokenizer, ENDS, PROMPTS, sampled(0.0), SEEDS, None)
-    assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS) == expected
-    assert {tuple(params.logit_bias) for _, params in vllm.asked} == {(43, 44, 45, 46, 47)}
-
-
-def test_vllm_engine_ends_responses_where_transformers_does(vllm, llama, tokenizer, tmp_path):
-    [free] = generate(llama, tokenizer, ENDS, PROMPTS[:1], sampled(0.0), SEEDS[:1], None)
-    changed = tokenizer.__class__.from_pretrained(_saved(tokenizer, tmp_path / "tokenizer"))
-    changed.eos_token = tokenizer.convert_ids_to_tokens(free.ids[1])
-    engine = make_engine("vllm", {"student": llama}, changed, [changed.eos_token_id], tmp_path)
-    [ended] = engine.generate("student", PROMPTS[:1], sampled(0.0), SEEDS[:1])
-    assert ended.finished
-    assert ended.ids == free.ids[: free.ids.index(free.ids[1])]
-
-
-def _saved(tokenizer, folder):
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def test_vllm_engine_asks_with_one_seed_per_prompt_and_for_the_room_that_is_needed(vllm, llama, tokenizer, tmp_path):
-    engine = make_engine("vllm", {"student": llama}, tokenizer, ENDS, tmp_path)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        engine.generate("student", PROMPTS, sampled(0.8), SEEDS)
-    assert [prompt["prompt_token_ids"] for prompt, _ in vllm.asked] == [*PROMPTS[:2], [40]]
-    assert [params.seed for _, params in vllm.asked] == SEEDS
-    assert {params.temperature for _, params in vllm.asked} == {0.8}
-    [options] = vllm.started
-    assert options["dtype"] == "bfloat16"
-    assert options["max_model_len"] == 5 + 6
-    assert options["max_num_seqs"] == 2
-    assert options["skip_tokenizer_init"]
-    assert options["generation_config"] == "vllm"
-    assert 0 < options["gpu_memory_utilization"] < 1
-
-
-def test_vllm_engine_exports_the_student_when_it_has_changed_and_the_teacher_once(
-    vllm, model, llama, tokenizer, tmp_path, monkeypatch
-):
-    exported = []
-    save = vllm_engine.save_student
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU, as far as the engine asks for one."""
+    memory = SimpleNamespace(is_available=lambda: True, empty_cache=lambda: None, mem_get_info=lambda: (30, 100))
     monkeypatch.setattr(
-        vllm_engine, "save_student", lambda *arguments: exported.append(arguments[3].name) or save(*arguments)
+        "mta_framework.generation.vllm_process.torch", SimpleNamespace(cuda=memory, float32=torch.float32)
     )
-    engine = make_engine("vllm", {"student": model, "teacher": llama}, tokenizer, ENDS, tmp_path)
-    first = engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
-    assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS) == first
+
+
+@pytest.fixture
+def engine(vllm, llama, tokenizer, tmp_path):
+    """The engine vllm with a student and a teacher of the same weights."""
+    return make_engine("vllm", {"student": llama, "teacher": llama}, tokenizer, ENDS, tmp_path / "engine", LONGEST)
+
+
+def turned(model):
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(-1.0)
-    assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS, version=1) != first
+
+
+RESPONSE = ["sleep 0", "forget prompts", "wake up scheduling"]
+
+
+def test_vllm_is_started_once_and_given_new_weights(vllm, engine, llama, tokenizer):
     for version in range(3):
-        engine.generate("teacher", PROMPTS, sampled(0.0), SEEDS, version=version)
-    assert exported == ["student", "student", "teacher"]
-    assert list((tmp_path / "student").glob("*.safetensors"))
-
-
-def test_vllm_is_stopped_when_it_fails(vllm, llama, tokenizer, tmp_path, monkeypatch):
-    engine = make_engine("vllm", {"student": llama}, tokenizer, ENDS, tmp_path)
-    monkeypatch.setattr(vllm, "output", lambda *arguments: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
+        expected = generate(llama, tokenizer, ENDS, PROMPTS, sampled(0.0), SEEDS, None)
+        assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS, version=version) == expected
+        assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS, version=version) == expected
+        turned(llama)
+    assert vllm.calls == [*RESPONSE * 2, *["reload_weights", *RESPONSE * 2] * 2]
+    assert len(vllm.started) == vllm.running == 1
+    engine.close()
     assert vllm.running == 0
 
 
-def test_response_of_vllm_without_its_last_token_counts_as_finished(vllm, llama, tokenizer, tmp_path, monkeypatch):
-    engine = make_engine("vllm", {"student": llama}, tokenizer, ENDS, tmp_path)
+def test_a_teacher_is_exported_once(vllm, engine, tmp_path):
+    for version in range(3):
+        engine.generate("teacher", PROMPTS, sampled(0.0), SEEDS, version=version)
+    assert "reload_weights" not in vllm.calls
+    assert [path.name for path in (tmp_path / "engine").iterdir()] == ["teacher"]
+
+
+def test_on_a_gpu_vllm_has_memory_only_while_it_responds(vllm, gpu, engine):
+    for _ in range(2):
+        engine.generate("teacher", PROMPTS, sampled(0.0), SEEDS)
+    woken = ["wake up weights", "reload_weights", "wake up kv_cache"]
+    assert vllm.calls == [*RESPONSE, "sleep 2", *woken, *RESPONSE, "sleep 2"]
+    [options] = vllm.started
+    assert options["enable_sleep_mode"]
+    assert options["gpu_memory_utilization"] == pytest.approx(0.27)
+
+
+def test_vllm_gets_one_seed_per_prompt_and_the_room_that_is_needed(vllm, engine):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        engine.generate("student", PROMPTS, sampled(0.8, top_p=0.5), SEEDS)
+    assert [params.seed for params in vllm.params] == SEEDS
+    assert {(params.temperature, params.top_p, params.max_tokens) for params in vllm.params} == {(0.8, 0.5, 6)}
+    [options] = vllm.started
+    assert options["dtype"] == "bfloat16"
+    assert options["max_model_len"] == LONGEST
+    # Keys and values of 2 layers, 2 heads of width 8, 2 bytes each; a block of 128 tokens for one row, and one more.
+    assert options["kv_cache_memory_bytes"] == 2 * 2 * 2 * 8 * 2 * 256
+    assert options["skip_tokenizer_init"]
+    assert options["generation_config"] == "vllm"
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_vllm_never_chooses_ids_that_are_no_tokens(vllm, llama, tokenizer, tmp_path, saved):
+    llama.resize_token_embeddings(48, mean_resizing=False)
+    llama.lm_head.weight.data[43:] = 3 * llama.lm_head.weight.data[:5]
+    llama.save_pretrained(tmp_path / "model")
+    models = {"student": SavedModel(tmp_path / "model", "float32") if saved else llama}
+    engine = make_engine("vllm", models, tokenizer, [40, 42], tmp_path / "engine", LONGEST)
+    expected = generate(llama, tokenizer, [40, 42], PROMPTS, sampled(0.0), SEEDS, None)
+    assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS) == expected
+    assert {tuple(params.logit_bias) for params in vllm.params} == {(43, 44, 45, 46, 47)}
+    assert vllm.started[0]["model"] == str(tmp_path / ("model" if saved else "engine/student"))
+    assert (tmp_path / "engine").exists() != saved
+
+
+FAILURE = r"^generation: vLLM .* the model student \(got OSError: the worker is gone\)\. .* The same command goes on"
+
+
+@pytest.mark.parametrize("failing", ["start", "add_request", "step", "collective_rpc", "sleep"])
+def test_vllm_that_fails_is_a_sentence_and_started_anew_by_the_next_call(
+    vllm, gpu, engine, llama, tokenizer, monkeypatch, failing
+):
+    whole = vllm.llm_engine if failing in ("add_request", "step") else vllm
+    if failing != "start":
+        engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
+    with monkeypatch.context() as broken:
+        broken.setattr(vllm.module if failing == "start" else whole, "LLM" if failing == "start" else failing, die)
+        with pytest.raises(RunError, match=FAILURE):
+            engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
+    assert vllm.running == 0
+    vllm.requests.clear()
+    expected = generate(llama, tokenizer, ENDS, PROMPTS, sampled(0.0), SEEDS, None)
+    assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS) == expected
+
+
+def die(*arguments, **named):
+    raise OSError("the worker\n is gone")
+
+
+def test_vllm_is_stopped_where_a_response_cannot_be_kept(vllm, engine):
+    with pytest.raises(ZeroDivisionError):
+        engine.generate("student", PROMPTS, sampled(0.0), SEEDS, on_finished=lambda *_: 1 / 0)
+    assert vllm.running == 0
+
+
+def test_variables_that_vllm_sets_are_not_inherited_by_other_processes(vllm, engine, monkeypatch):
+    seen = {}
+
+    def start(**options):
+        seen.update(os.environ)
+        os.environ["LD_PRELOAD"] = "libtcmalloc.so"
+        return vllm.start(**options)
+
+    monkeypatch.setattr(vllm.module, "LLM", start)
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    before = dict(os.environ)
+    engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
+    assert (seen["VLLM_LOGGING_LEVEL"], seen["VLLM_NO_USAGE_STATS"]) == ("DEBUG", "1")
+    assert dict(os.environ) == before
+
+
+def test_response_of_vllm_without_its_last_token_counts_as_finished(vllm, engine, monkeypatch):
     output = SimpleNamespace(token_ids=(3, 4), finish_reason="stop")
-    monkeypatch.setattr(vllm, "output", lambda *arguments: SimpleNamespace(outputs=[output]))
+    monkeypatch.setattr(vllm, "output", lambda *arguments: output)
     assert engine.generate("student", [[5]], sampled(0.0), [1]) == [Generation((3, 4), "w3 w4", True)]
+
+
+def test_prompts_without_room_for_a_response_are_refused_as_by_transformers(vllm, llama, tokenizer, tmp_path):
+    messages = []
+    for name in ("transformers", "vllm"):
+        engine = make_engine(name, {"student": llama}, tokenizer, ENDS, tmp_path, 100)
+        with pytest.raises(InputError) as caught:
+            engine.generate("student", [[3] * 59], sampled(0.0), [1])
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert not vllm.started
 
 
 def test_missing_vllm_is_a_fault_that_says_what_to_do(monkeypatch):
@@ -222,14 +312,14 @@ def test_vllm_with_several_processes_is_a_fault(vllm, monkeypatch):
 
 def test_vllm_is_imported_only_where_it_is_chosen(vllm, llama, tokenizer, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "mta_framework.generation.vllm_engine")
-    make_engine("transformers", {"student": llama}, tokenizer, ENDS, tmp_path)
+    make_engine("transformers", {"student": llama}, tokenizer, ENDS, tmp_path, LONGEST)
     assert "mta_framework.generation.vllm_engine" not in sys.modules
     assert not vllm.started
 
 
 @pytest.mark.parametrize("name", ["transformers", "vllm"])
 def test_every_response_is_reported_once_with_its_index(vllm, llama, tokenizer, tmp_path, name):
-    engine, calls = make_engine(name, {"student": llama}, tokenizer, ENDS, tmp_path), []
+    engine, calls = make_engine(name, {"student": llama}, tokenizer, ENDS, tmp_path, LONGEST), []
     generations = engine.generate(
         "student", PROMPTS, sampled(0.0), SEEDS, on_finished=lambda *arguments: calls.append(arguments)
     )
@@ -238,27 +328,6 @@ def test_every_response_is_reported_once_with_its_index(vllm, llama, tokenizer, 
 
 
 @pytest.mark.parametrize("label", [None, "student, dolly"])
-def test_vllm_shows_progress_where_there_is_a_label(vllm, llama, tokenizer, tmp_path, label):
-    engine = make_engine("vllm", {"student": llama}, tokenizer, ENDS, tmp_path)
+def test_vllm_shows_progress_where_there_is_a_label(vllm, engine, capsys, label):
     engine.generate("student", PROMPTS, sampled(0.0), SEEDS, progress_label=label)
-    assert vllm.progress == (label is not None)
-
-
-def test_vllm_loads_a_folder_as_it_is(vllm, llama, tokenizer, tmp_path):
-    llama.resize_token_embeddings(48, mean_resizing=False)
-    llama.save_pretrained(tmp_path / "model")
-    expected = generate(llama, tokenizer, [40, 42], PROMPTS, sampled(0.0), SEEDS, None)
-    saved = {"student": SavedModel(tmp_path / "model", "float32")}
-    engine = make_engine("vllm", saved, tokenizer, [40, 42], tmp_path / "engine")
-    assert engine.generate("student", PROMPTS, sampled(0.0, top_p=0.5), SEEDS) == expected
-    assert vllm.started[0]["model"] == str(tmp_path / "model")
-    [(_, params), *_] = vllm.asked
-    assert (params.stop_token_ids, params.top_p, tuple(params.logit_bias)) == ([40, 42], 0.5, (43, 44, 45, 46, 47))
-    assert not (tmp_path / "engine").exists()
-
-
-def test_vllm_writes_as_many_responses_at_once_as_the_tokens_allow(vllm, llama, tokenizer, tmp_path):
-    engine = make_engine("vllm", {"student": llama}, tokenizer, ENDS, tmp_path)
-    engine.generate("student", PROMPTS, Sampling(0.0, 1.0, 6, batch_tokens=1), SEEDS)
-    engine.generate("student", PROMPTS, Sampling(0.0, 1.0, 6, batch_tokens=33), SEEDS)
-    assert [options["max_num_seqs"] for options in vllm.started] == [1, 3]
+    assert ("student, dolly: 100%" in capsys.readouterr().err) == (label is not None)
