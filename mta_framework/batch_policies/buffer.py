@@ -17,6 +17,7 @@ class _Text(BaseModel):
     prompt_length: int
     spans: dict[str, list[tuple[int, int]]]
     log_probs: list[float] | None = None
+    teacher_name: str | None = None
 
 
 _TEXTS = TypeAdapter(list[_Text])
@@ -61,6 +62,7 @@ class ReplayBuffer:
                 prompt_length=text.prompt_length,
                 spans={granularity: ranges_K2.tolist() for granularity, ranges_K2 in text.spans.items()},
                 log_probs=None if text.log_probs is None else text.log_probs.tolist(),
+                teacher_name=text.teacher_name or None,
             )
             for text in self._texts
         ]
@@ -76,4 +78,5 @@ class ReplayBuffer:
             spans = {name: np.array(pairs, np.int32).reshape(-1, 2) for name, pairs in text.spans.items()}
             log_probs = None if text.log_probs is None else np.array(text.log_probs, np.float32)
             ids = np.array(text.input_ids, np.int32)
-            self._texts.append(Example(ids, text.prompt_length, spans, by_student=True, log_probs=log_probs))
+            example = Example(ids, text.prompt_length, spans, by_student=True, log_probs=log_probs)
+            self._texts.append(replace(example, teacher_name=text.teacher_name or ""))

@@ -165,7 +165,13 @@ def _cache_folder(spec: Path | None, folder: Path | None, overrides: tuple[str, 
         reading = read_spec(spec, overrides)
         if reading.spec is None:
             raise InputError(reading.faults)
-        return folder_of(reading.spec)
+        views = list(map(reading.spec.with_teacher, reading.spec.teacher_names))
+        kept = [view for view in views if view.teacher and view.teacher.keeps_records]
+        folders = list(dict.fromkeys(map(folder_of, kept or views)))
+        if len(folders) > 1:
+            problem = f"keep their records in several folders (got {', '.join(map(str, folders))})"
+            raise InputError([Fault("teachers", problem, "one folder for all", "Give one of them as --folder.")])
+        return folders[0]
     if not folder.is_dir():
         problem = f"is not a folder (got {folder})"
         raise InputError([Fault("--folder", problem, "the folder of a teacher cache", "Check the path.")])

@@ -27,15 +27,19 @@ def make(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...])
     from mta_framework.runs.plugin_binding import bind
 
     bound = bind(spec, discover(plugin_files), overrides)
-    if bound.spec.teacher is None or not bound.spec.teacher.keeps_records:
-        hint = "Add it to the spec, or --set teacher.cache={}."
+    sections = bound.spec.teacher_sections
+    if not any(section.keeps_records for section in sections.values()):
+        field = f"{next(iter(sections), 'teacher')}.cache"
+        hint = f"Add it to the spec, or --set {field}={{}}."
         problem = "is null, so that the run keeps nothing"
-        raise InputError([Fault("teacher.cache", problem, "a section, e.g. {}", hint)])
+        raise InputError([Fault(field, problem, "a section, e.g. {}", hint)])
     warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: users cannot act on them
     from mta_framework.distributed import shutdown
     from mta_framework.runs import pipeline
 
-    folder, texts = pipeline.make_cache(bound)
-    answered = "The server answered" if bound.spec.teacher.server else "The teacher was run on"
-    say(f"{answered} {texts:,} texts." if texts else "Every text was there.", f"Teacher cache: {folder}")
+    for name, (folder, texts) in pipeline.make_cache(bound).items():
+        answered = "The server answered" if sections[name].server else "The teacher was run on"
+        named = f"{name}: " if len(sections) > 1 else ""
+        made = f"{answered} {texts:,} texts." if texts else "Every text was there."
+        say(f"{named}{made}", f"Teacher cache: {folder}")
     shutdown()

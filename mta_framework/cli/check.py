@@ -36,7 +36,10 @@ def check(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...]
 def _summary(bound: BoundRun) -> Iterator[tuple[str, str]]:
     spec = bound.spec
     yield "run folder", str(bound.spec.folder)
-    yield "teacher", "none" if spec.teacher is None else _source(spec.teacher) + _server(spec.teacher)
+    for name, section in spec.teacher_sections.items():
+        yield name, _source(section) + _server(section) + (", with a cache" if section.cache and spec.teachers else "")
+    if not spec.teacher_sections:
+        yield "teacher", "none"
     yield "student", _source(spec.student) + (f", LoRA of rank {spec.student.lora.rank}" if spec.student.lora else "")
     yield "data", _dataset(spec.data.train)
     yield "base loss", _plugin("base_loss", spec.base_loss.name, bound)

@@ -37,6 +37,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from ("These key layers are placeholders; the actual ones are measured before the first step.", "")
     read = [("layer", str(student), str(teacher)) for student, teacher in plan.loss_layers]
     yield from _block(("base loss reads", "student", "teacher"), read)
+    yield from _teacher_lines(plan)
     if plan.supervised_tokens is not None:
         yield from (f"All assistant turns are supervised: {plan.supervised_tokens:,} tokens of the training set.", "")
     if plan.trained_on:
@@ -47,8 +48,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from (plan.selection, "")
     if plan.memory is not None:
         yield from _memory_lines(plan.memory)
-    if plan.teacher_cache is not None:
-        yield from _cache_lines(plan.teacher_cache)
+    for name, cache in plan.teacher_caches.items():
+        yield from _cache_lines(name, cache)
     yield f"{plan.steps:,} optimiser steps. Nothing was trained."
 
 
@@ -66,13 +67,28 @@ def _memory_lines(memory: MemoryEstimate) -> Iterator[str]:
     yield from (f"The peak is in the {memory.phase}, with the largest batch: {batch}.", "")
 
 
-def _cache_lines(cache: CachePlan) -> Iterator[str]:
+def _teacher_lines(plan: Plan) -> Iterator[str]:
+    """What each of several teachers teaches, and its layers."""
+    counts = [(name, f"{one.texts:,}", f"{one.tokens:,}") for name, one in plan.teachers.items()]
+    yield from _block(("teacher", "texts", "supervised tokens"), counts)
+    every = plan.teachers.items()
+    pairs = [
+        (name, pair.granularity, str(pair.student), str(pair.teacher))
+        for name, one in every
+        for pair in one.layer_pairs
+    ]
+    yield from _block(("teacher", "key layers", "student", "teacher"), pairs)
+    read = [(name, str(student), str(layer)) for name, one in every for student, layer in one.loss_layers]
+    yield from _block(("base loss reads", "student", "teacher"), read)
+
+
+def _cache_lines(teacher: str, cache: CachePlan) -> Iterator[str]:
     """The sizes of a teacher cache by what is kept, and what is still to be made."""
     sizes = [(kind.label, size_text(size), size_text(missing)) for kind, size, missing in cache.sizes]
     if not cache.server:
         sizes.append(("head", size_text(cache.head_bytes), size_text(0 if cache.has_head else cache.head_bytes)))
     sizes.append(("together", size_text(cache.num_bytes), size_text(cache.missing_bytes)))
-    yield from _block(("teacher cache", "on disk", "to be made"), sizes)
+    yield from _block((f"{teacher} cache", "on disk", "to be made"), sizes)
     made = f"{cache.texts - cache.missing_texts:,} of {cache.texts:,} texts are in {cache.folder}."
     if cache.missing_texts and cache.server:
         made += f" The others, {cache.missing_tokens:,} tokens, are {cache.requests:,} requests to {cache.server}."

@@ -64,7 +64,7 @@ def _is_base(spec: Mapping[str, Any], aligned: Mapping[str, Any]) -> bool:
     """Whether ``spec`` is ``aligned`` without alignment, by its base loss and models."""
     if spec.get("alignment") or "base_loss" not in spec:
         return False
-    alike = all(spec.get(section) == aligned.get(section) for section in ("teacher", "student"))
+    alike = all(spec.get(section) == aligned.get(section) for section in ("teacher", "teachers", "student"))
     return alike and spec["base_loss"]["name"] == aligned["base_loss"]["name"]
 
 

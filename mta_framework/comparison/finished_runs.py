@@ -29,7 +29,7 @@ from mta_framework.spec.input_fields import map_locations
 from mta_framework.spec.run import RunSpec
 
 _REMEDY = "Resume the run, or evaluate anew, and leave the files as they are."
-_SECTIONS = ("teacher", "student", "data", "base_loss", "alignment", "training", "evaluation")
+_SECTIONS = ("teacher", "teachers", "student", "data", "base_loss", "alignment", "training", "evaluation")
 
 _log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from mta_framework.comparison.results import SIGNIFICANT, OutcomeContrast, Valid
 from mta_framework.evaluation.seed_statistics import seed_difference
 from mta_framework.evaluation.statistics import holm
 from mta_framework.evaluation.training_log import EVAL, NO_TERMS, points, validated_names
+from mta_framework.types.log_entries import TEACHER_LOSS
 
 CROSS_ENTROPY = "cross_entropy"
 _FOR_SPANS_ALONE = ("data.parse", "data.leading_character")
@@ -70,7 +71,8 @@ def outcome_notes(groups: Sequence[Group], shown: Sequence[ValidationOutcome]) -
 
 def _names(run: Run) -> list[str]:
     terms = {term["name"] for term in (run.report.spec.get("alignment") or {}).get("terms", ())}
-    return [name for name in validated_names(run.report.log) if name not in NO_TERMS | terms]
+    names = [name for name in validated_names(run.report.log) if name not in NO_TERMS | terms]
+    return [name for name in names if not name.startswith(TEACHER_LOSS)]  # a total, with the terms of the alignment
 
 
 def _definition(run: Run, name: str) -> str:
@@ -80,7 +82,7 @@ def _definition(run: Run, name: str) -> str:
     if name == (spec.get("training") or {}).get("metric_for_best_model") != CROSS_ENTROPY:
         sections += ["training.generation", "training.eval_prompts"]
     elif name != CROSS_ENTROPY:
-        sections += ["teacher", "base_loss"]
+        sections += ["teacher", "teachers", "base_loss"]
     fields = {
         field: value
         for field, value in what_counts(spec).items()

@@ -182,16 +182,27 @@ class GroupedSampler:
         micro_batch_size: Texts per forward pass.
         world_size: Number of ranks.
         seed: Seed of the order.
+        teacher_names: Name of each text's teacher: each global batch has the texts of one teacher after those of
+            another, so that few micro-batches have texts of two. None: there is one teacher, or none.
 
     Raises:
         InputError: ``batch_size`` is no multiple of ``micro_batch_size * world_size``, or there are too few texts.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, micro_batch_size: int, world_size: int, seed: int):
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        micro_batch_size: int,
+        world_size: int,
+        seed: int,
+        teacher_names: Sequence[str] | None = None,
+    ):
         faults = _batch_size_faults(len(lengths), batch_size, micro_batch_size, world_size)
         if faults:
             raise InputError(faults)
         self._length = np.asarray(lengths)
+        self._teacher_names = None if teacher_names is None else np.asarray(teacher_names)
         self._batch_size = batch_size
         self._round = micro_batch_size * world_size
         self._seed = seed
@@ -222,7 +233,11 @@ class GroupedSampler:
         size = _POOL * self._batch_size
         pools = [order[first : first + size] for first in range(0, whole, size)]
         ordered = np.concatenate([pool[np.argsort(self._length[pool], kind="stable")] for pool in pools])
-        return generator.permutation(ordered.reshape(-1, self._batch_size))
+        batches = generator.permutation(ordered.reshape(-1, self._batch_size))
+        if self._teacher_names is None:
+            return batches
+        by_teacher = np.argsort(self._teacher_names[batches], axis=1, kind="stable")
+        return np.take_along_axis(batches, by_teacher, axis=1)
 
 
 def _batch_size_faults(texts: int, batch_size: int, micro_batch_size: int, world_size: int) -> list[Fault]:
@@ -323,7 +338,7 @@ def validation_fault(rows: int, world_size: int) -> Fault | None:
 def validation_micro_batches(
     examples: Sequence[Example], micro_batch_size: int, rank: int, world_size: int
 ) -> list[list[Example]]:
-    """Cut a validation set into micro-batches and return those of one process, longest texts first.
+    """Cut a validation set into micro-batches and return those of one process, by teacher, longest texts first.
 
     Args:
         examples: Validation set, at least ``world_size`` examples; each is in one micro-batch of one process.
@@ -332,6 +347,8 @@ def validation_micro_batches(
         world_size: Number of processes.
     """
     size = min(micro_batch_size, len(examples) // world_size)
-    order = sorted(range(len(examples)), key=lambda index: -len(examples[index].input_ids))
+    order = sorted(
+        range(len(examples)), key=lambda index: (examples[index].teacher_name, -len(examples[index].input_ids))
+    )
     parts = [order[start : start + size] for start in range(0, len(order), size)]
     return [[examples[index] for index in part] for part in parts[rank::world_size]]

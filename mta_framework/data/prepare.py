@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mta_framework.data.parsed_part import parsed_part
 from mta_framework.data.prompts import Sample, training_samples
 from mta_framework.data.records import read_records
+from mta_framework.data.row_teachers import RowTeachers, merge, named_texts
 from mta_framework.data.tokens import EncodedSet, SampleTokenizer, encode
 from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.interfaces import SpanExtractor
@@ -54,7 +55,7 @@ def prepare(
     turn_end: TurnEnd,
     extractor: SpanExtractor | None,
     cache_folder: Path,
-    teacher: tuple[PreTrainedTokenizerBase, TurnEnd] | None = None,
+    teachers: Mapping[str, tuple[PreTrainedTokenizerBase, TurnEnd] | None] | None = None,
     check_only: bool = False,
 ) -> PreparedData:
     """Read, render, parse and tokenise the training and validation sets.
@@ -67,7 +68,8 @@ def prepare(
         turn_end: What ends a response in its tokens.
         extractor: Span extractor; None without alignment.
         cache_folder: Directory of the span cache, kept across runs.
-        teacher: The same two of the teacher where its tokenizer differs from the student's; None otherwise.
+        teachers: The same two of each teacher by its name, None where its tokenizer is the student's; one teacher, or
+            none, has an empty name. None: there is none with a tokenizer of its own.
         check_only: Whether a fault elsewhere stops the run, so that rows are read for their own faults, and no more.
 
     Raises:
@@ -75,17 +77,20 @@ def prepare(
         RunError: The extractor fails or breaks its contract.
     """
     cache = SpanCache(cache_folder, extractor, section.processes) if extractor else None
-    sides = [
-        SampleTokenizer(*side, section.max_length, section.cut_prompts_to, section.leading_character)
-        for side in [(tokenizer, turn_end), teacher]
-        if side
-    ]
+
+    def side(tokenizer: PreTrainedTokenizerBase, turn_end: TurnEnd) -> SampleTokenizer:
+        limits = section.max_length, section.cut_prompts_to
+        return SampleTokenizer(tokenizer, turn_end, *limits, section.leading_character)
+
+    student = side(tokenizer, turn_end)
+    named = (teachers or {"": None}).items()
+    sides = {name: [student, *([side(*teacher)] if teacher else [])] for name, teacher in named}
     preparer = _Preparer(section, cache, sides)
     faults: list[Fault] = []
     rendered = [preparer.render(faults, name, part) for name, part in _parts(section)]
     if faults or check_only:
         raise InputError(faults)
-    encoded = [preparer.encode(faults, samples) for samples in rendered]
+    encoded = [preparer.encode(faults, part) for part in rendered]
     if faults:
         raise InputError(faults)
     train, validation = [*encoded, None][:2]
@@ -99,12 +104,17 @@ def _parts(section: DataSection) -> Iterator[tuple[str, DatasetSection]]:
         yield "data.validation", section.validation
 
 
+class _Rendered(NamedTuple):
+    samples: list[Sample]
+    teacher_names: list[str]
+
+
 class _Preparer:
     def __init__(
         self,
         section: DataSection,
         cache: SpanCache | None,
-        sides: Sequence[SampleTokenizer],
+        sides: Mapping[str, Sequence[SampleTokenizer]],
     ):
         self.parsed = 0
         self.unparsed = 0
@@ -114,29 +124,53 @@ class _Preparer:
         self._section = section
         self._cache = cache
 
-    def render(self, faults: list[Fault], where: str, part: DatasetSection) -> list[Sample]:
+    def render(self, faults: list[Fault], where: str, part: DatasetSection) -> _Rendered:
         with collect_faults(faults):
-            records = read_records(part, where)
+            records = read_records(part, where, self._row_teachers)
             self.unused[where] = records.unused
-            return training_samples(records, self._section, self._sides[0].tokenizer)
-        return []
+            samples = training_samples(records, self._section, self._student.tokenizer)
+            return _Rendered(samples, [record.teacher_name for record in records])
+        return _Rendered([], [])
 
-    def encode(self, faults: list[Fault], samples: Sequence[Sample]) -> EncodedSet | None:
-        section = self._section
+    @property
+    def _student(self) -> SampleTokenizer:
+        return next(iter(self._sides.values()))[0]
+
+    @property
+    def _row_teachers(self) -> RowTeachers | None:
+        names, section = [*self._sides], self._section
+        return RowTeachers(names, section.teacher_field, section.default_teacher) if len(names) > 1 else None
+
+    def encode(self, faults: list[Fault], rendered: _Rendered) -> EncodedSet | None:
+        samples = rendered.samples
         with collect_faults(faults):
-            spans = self._parse(samples, self._cache) if self._cache and not faults else None
-            encoded = encode(samples, spans, self._sides, section.max_prompt_length)
+            spans = self._parse(rendered, self._cache) if self._cache and not faults else None
+            encoded = self._encoded(rendered, spans)
             if spans and not self.preview:
                 used = [example.index for example in encoded.examples[:_PREVIEW]]
                 self.preview = tuple((samples[index].text, spans[index]) for index in used)
             return encoded
         return None
 
-    def _parse(self, samples: Sequence[Sample], cache: SpanCache) -> list[SpanArrays]:
-        tokenizers = [side.tokenizer for side in self._sides]
+    def _encoded(self, rendered: _Rendered, spans: Sequence[SpanArrays] | None) -> EncodedSet:
+        """The tokenised set: the texts of each teacher with its tokenizer, together in the order of the rows."""
+        limit, parts = self._section.max_prompt_length, []
+        if len(self._sides) == 1:
+            (sides,) = self._sides.values()
+            return encode(rendered.samples, spans, sides, limit)
+        for name, sides in self._sides.items():
+            if rows := [row for row, named in enumerate(rendered.teacher_names) if named == name]:
+                of_rows = [rendered.samples[row] for row in rows], spans and [spans[row] for row in rows]
+                parts.append(named_texts(encode(*of_rows, sides, limit), name, rows))
+        return merge(parts)
+
+    def _parse(self, rendered: _Rendered, cache: SpanCache) -> list[SpanArrays]:
+        tokenizers = {name: [side.tokenizer for side in sides] for name, sides in self._sides.items()}
         section = self._section
         limits = section.max_length, None if section.cut_prompts_to else section.max_prompt_length
-        texts, boundaries = zip(*(parsed_part(sample, tokenizers, *limits) for sample in samples), strict=True)
+        named = zip(rendered.samples, rendered.teacher_names, strict=True)
+        parts = (parsed_part(sample, tokenizers[name], *limits) for sample, name in named)
+        texts, boundaries = zip(*parts, strict=True)
         spans = extract_by_field(texts, boundaries, cache.spans)
         self.parsed += cache.parsed
         self.unparsed += sum(cache.failures)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from mta_framework.data.row_files import file_rows, table_rows
+from mta_framework.data.row_teachers import RowTeachers
 from mta_framework.data.rows import Record, RowError, parse_row, unused_keys
 from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError, error_message
 from mta_framework.spec.data import DatasetSection
@@ -27,7 +28,7 @@ class Records(list[Record]):
         self.unused = Counter[str]()
 
 
-def read_records(section: DatasetSection, where: str) -> Records:
+def read_records(section: DatasetSection, where: str, teachers: RowTeachers | None = None) -> Records:
     """Read a data set.
 
     All rows have the same keys: ``instruction``, ``output`` and optionally ``input``; or ``prompt`` and
@@ -38,6 +39,7 @@ def read_records(section: DatasetSection, where: str) -> Records:
     Args:
         section: Section of the spec that names the data set.
         where: Field of the spec that holds the section, e.g. ``data.train``, for errors.
+        teachers: Reads which of several teachers a row names; None: rows name none.
 
     Returns:
         The rows in their order, at least one.
@@ -46,11 +48,12 @@ def read_records(section: DatasetSection, where: str) -> Records:
         InputError: The data set cannot be opened, has no rows, or has faulty rows, all of which are reported.
     """
     if section.path is not None:
-        return _records(islice(file_rows(Path(section.path), where), section.limit), where, section.path)
-    return _records(_hub_rows(section, where), where, f"{section.hub} ({section.split})")
+        rows = islice(file_rows(Path(section.path), where), section.limit)
+        return _records(rows, where, section.path, teachers)
+    return _records(_hub_rows(section, where), where, f"{section.hub} ({section.split})", teachers)
 
 
-def _records(rows: Iterable[tuple[str, object]], where: str, source: str) -> Records:
+def _records(rows: Iterable[tuple[str, object]], where: str, source: str, teachers: RowTeachers | None) -> Records:
     records = Records()
     faults = FaultList(where=where, most=MAX_LISTED)
     first_kind = first_location = None
@@ -66,8 +69,10 @@ def _records(rows: Iterable[tuple[str, object]], where: str, source: str) -> Rec
             if kind != first_kind:
                 expected = "the same keys in all rows"
                 raise RowError(f"the row has {kind}, unlike {first_location} ({first_kind})", expected)
-            records.append(replace(record, where=f"{where}: {location}"))
-            records.unused.update(unused_keys(cast(Mapping[str, Any], row)))
+            keys = cast(Mapping[str, Any], row)
+            name = "" if teachers is None else teachers.name_of(keys)
+            records.append(replace(record, where=f"{where}: {location}", teacher_name=name))
+            records.unused.update(key for key in unused_keys(keys) if teachers is None or key != teachers.key)
         except RowError as error:
             faults.add(Fault(f"{where}: {location}", error.problem, error.expected, "Correct or remove the row."))
     if empty:

@@ -63,6 +63,7 @@ class Record:
         answer: The answer as a turn, where it has more than a text; None: the first reference is all of it.
         tools: JSON schemas of the tools of a conversation.
         where: Field of the spec that names the data set, with file and line of the row, for errors.
+        teacher_name: Name of the row's teacher where there are several; empty where there is one, or none.
     """
 
     prompt: Instruction | str | tuple[Message, ...]
@@ -70,6 +71,7 @@ class Record:
     answer: Message | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     where: str = field(default="", compare=False)
+    teacher_name: str = ""
 
     @property
     def question(self) -> str:

@@ -161,6 +161,25 @@ class ReportedSpans:
 
 
 @dataclass(frozen=True)
+class ReportedTeacher:
+    """What one of several teachers teaches.
+
+    Args:
+        texts: Number of its texts in the training set.
+        tokens: Number of supervised tokens of these, in the student's tokens.
+        validation_texts: Number of its texts in the validation set.
+        layer_pairs: Key layers of the alignment with this teacher.
+        loss_layers: Pairs of student layer and layer of this teacher that the base loss reads.
+    """
+
+    texts: int
+    tokens: int
+    validation_texts: int
+    layer_pairs: tuple[LayerPair, ...] = ()
+    loss_layers: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Geometry:
     """Cosine similarities of spans at one key layer: teacher, student before and student after training.
 
@@ -208,8 +227,8 @@ class Report:
         name: Name of the run.
         spec: Resolved spec.
         evaluation: Scores; None where nothing was evaluated.
-        layer_pairs: Key layers of the alignment.
-        models: Sizes of ``student`` and, if there is one, ``teacher``.
+        layer_pairs: Key layers of the alignment; empty with several teachers, each of which has its own.
+        models: Sizes of ``student`` and, if there is one, ``teacher``, or of each of several as ``teachers.NAME``.
         data: Rows of ``train`` and, if there is one, ``validation``.
         spans: Spans of the training set by granularity.
         unparsed: Number of text segments that the span extractor could not parse.
@@ -231,6 +250,7 @@ class Report:
         warnings: Sentences on responses of the student that collapsed during training.
         base_loss_title: Name of the base loss in tables, as papers print it; empty: that in the spec.
         term_titles: Name of an alignment term -> its name in tables, where that is another.
+        teachers: What each of several teachers teaches, by its name; empty where there is one, or none.
         format: Format of the file, see ``FORMAT``.
     """
 
@@ -258,6 +278,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     base_loss_title: str = ""
     term_titles: Mapping[str, str] = field(default_factory=dict)
+    teachers: Mapping[str, ReportedTeacher] = field(default_factory=dict)
     format: int = FORMAT
 
 

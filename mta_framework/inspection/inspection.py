@@ -140,6 +140,10 @@ def _pairs(bound: BoundRun, run_models: RunModels) -> tuple[LayerPair, ...]:
 
 
 def _require_teacher(bound: BoundRun) -> None:
+    if bound.spec.teachers:
+        problem = f"are several, of which each weighs tokens in its own way (got {', '.join(bound.spec.teachers)})"
+        hint = "Leave out --importance, or name one as teacher by a spec of its own."
+        raise InputError([Fault("teachers", problem, "one teacher with --importance", hint)])
     if bound.teacher is not None and not RunFolder.of(bound.teacher.spec).is_trained:
         problem = f"has not been trained yet (got {bound.teacher.path})"
         hint = f"Run it first: mta run {bound.teacher.path}, or leave out --importance."

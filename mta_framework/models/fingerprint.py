@@ -10,6 +10,7 @@ from pathlib import Path
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.input_fields import ModelInput, without_locations
 from mta_framework.spec.run import RunSpec
+from mta_framework.spec.several_teachers import teacher_field
 from mta_framework.storage import file_digest
 
 _SUFFIXES = {".safetensors", ".json", ".jinja", ".model", ".txt"}
@@ -57,20 +58,37 @@ def fingerprints(spec: RunSpec, contents: Mapping[str, Content], student: Conten
         student: Content of the exported student.
 
     Returns:
-        Name of the model (``student``, ``teacher``, ``initial_student``) -> a string that changes whenever its weights
-        change; new adapters, which change no state yet, do not count.
+        Name of the model (``student``, ``initial_student``, ``teacher`` or ``teachers.NAME``) -> a string that changes
+        whenever its weights change; new adapters, which change no state yet, do not count.
     """
     precision, document = spec.training.precision, without_locations(RunSpec, spec.model_dump(mode="json"))
-    section = document["teacher"] and {name: value for name, value in document["teacher"].items() if name != "cache"}
-    teacher = json.dumps([section, precision, _of(contents, "teacher")], sort_keys=True)
-    source = teacher if spec.student.teacher_layers else ""
+    teachers = {"teacher": document["teacher"]}
+    teachers |= {teacher_field(name): section for name, section in (document["teachers"] or {}).items()}
+    printed = {}
+    for where, whole in teachers.items():
+        section = whole and {name: value for name, value in whole.items() if name != "cache"}
+        content = contents_of_teacher(contents, where.partition(".")[2])
+        printed[where] = json.dumps([section, precision, _of(content, "teacher")], sort_keys=True)
+    source = printed["teacher"] if spec.student.teacher_layers else ""
     seed = spec.seed if spec.student.config is not None else None  # all others have their weights from a model
     initial = [document["student"], seed, precision, _of(contents, "student"), source]
     return {
         "student": json.dumps([precision, student], sort_keys=True),
-        "teacher": teacher,
         "initial_student": json.dumps(initial, sort_keys=True),
+        **printed,
     }
+
+
+def contents_of_teacher(contents: Mapping[str, Content], name: str) -> dict[str, Content]:
+    """Return the content of a run's inputs as one of several teachers sees it: its own is that of ``teacher``.
+
+    Args:
+        contents: Content of the run's inputs, by dotted field.
+        name: Name of the teacher; empty: the one teacher, for which nothing changes.
+    """
+    field = f"{teacher_field(name)}."
+    named = {where.replace(field, "teacher.", 1) if where.startswith(field) else where: where for where in contents}
+    return {where: contents[given] for where, given in named.items()}
 
 
 def evaluated_fingerprint(spec: EvaluationSpec, contents: Mapping[str, Content]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -33,9 +35,12 @@ from mta_framework.models.tokenizers import (
 )
 from mta_framework.models.turn_end import TurnEnd, settle_turn_end
 from mta_framework.spec.run import RunSpec
+from mta_framework.spec.several_teachers import faults_of_teacher, teacher_field
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 from mta_framework.spec.training import DTYPE_OF_PRECISION
+
+Result = TypeVar("Result")
 
 
 class RunModels:
@@ -47,6 +52,7 @@ class RunModels:
             has exported one.
         teacher_run: Models of ``teacher.run`` where it has exported nothing yet: enough for summaries. Otherwise None.
         device: Device of the teacher and of models that are evaluated; the student in training stays on the CPU.
+        teacher_name: Name of the teacher where there are several, for faults.
     """
 
     def __init__(
@@ -55,11 +61,13 @@ class RunModels:
         teacher_folder: Path | None = None,
         teacher_run: RunModels | None = None,
         device: torch.device | str = "cpu",
+        teacher_name: str = "",
     ):
         self._spec = spec
         self._teacher_folder = teacher_folder
         self._teacher_run = teacher_run
         self._device = device
+        self._teacher_name = teacher_name
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -98,11 +106,16 @@ class RunModels:
     @cached_property
     def turn_end(self) -> TurnEnd:
         """What ends a response, of the student and of a teacher that shares its tokenizer."""
+        return settle_turn_end(self.tokenizer, self._stored_end_ids)
+
+    @property
+    def _stored_end_ids(self) -> set[int]:
+        """The end tokens that student, and a teacher that shares its tokenizer, were saved with."""
         summaries = self.summaries.values() if self.teacher_tokenizer is None else [self.student_summary]
         stored_ids = {index for summary in summaries for index in summary.end_ids}
         if self.teacher_tokenizer is None and self._teacher_tokenizer is not None:
             stored_ids.add(self._teacher_tokenizer.eos_token_id)
-        return settle_turn_end(self.tokenizer, stored_ids)
+        return stored_ids
 
     @cached_property
     def teacher_turn_end(self) -> TurnEnd | None:
@@ -139,6 +152,10 @@ class RunModels:
             )
         return summarise_teacher(teacher, exported, self._teacher_dtype(teacher))
 
+    def views(self) -> dict[str, RunModels]:
+        """The models as each of several teachers sees them, by its name; with one teacher, or none, these under ''."""
+        return {"": self}
+
     @property
     def summaries(self) -> dict[str, ModelSummary]:
         """The summaries of ``teacher``, where there is one, and ``student``."""
@@ -162,12 +179,13 @@ class RunModels:
         section = self._spec.teacher
         if section is None:
             return None
-        require_weights(section.path, "teacher.path", purpose)
         device = self._device if device is None else device
-        model = load_teacher(section, self._teacher_folder, self._teacher_dtype(section), device)
-        check_head(model, "teacher")
-        if fault := check_vocabulary(self.teacher_tokenizer or self.tokenizer, model, "teacher"):
-            raise InputError([fault])
+        with faults_of_teacher(self._teacher_name):
+            require_weights(section.path, "teacher.path", purpose)
+            model = load_teacher(section, self._teacher_folder, self._teacher_dtype(section), device)
+            check_head(model, "teacher")
+            if fault := check_vocabulary(self.teacher_tokenizer or self.tokenizer, model, "teacher"):
+                raise InputError([fault])
         return model
 
     def student(self, teacher: PreTrainedModel | None) -> nn.Module:
@@ -219,3 +237,44 @@ class RunModels:
 
     def _teacher_dtype(self, section: TeacherSection) -> str:
         return teacher_dtype(section, self._spec.training.precision)
+
+
+class SeveralTeachers(RunModels):
+    """Tokenizers, summaries and models of a run with several teachers; ``views`` has each with the student.
+
+    Args:
+        spec: Spec of the run, with ``teachers``.
+        device: Device of teachers and of models that are evaluated.
+    """
+
+    def __init__(self, spec: RunSpec, device: torch.device | str = "cpu"):
+        super().__init__(spec, device=device)
+        self._views = {
+            name: RunModels(spec.with_teacher(name), device=device, teacher_name=name) for name in spec.teacher_names
+        }
+
+    def views(self) -> dict[str, RunModels]:
+        return self._views
+
+    @property
+    def _stored_end_ids(self) -> set[int]:
+        return set().union(*(self._of_each(lambda models: models._stored_end_ids)))
+
+    @property
+    def summaries(self) -> dict[str, ModelSummary]:
+        """The summaries of all teachers, each under ``teachers.NAME``, and of ``student``."""
+        summaries = self._of_each(lambda models: models.teacher_summary)
+        named = zip(map(teacher_field, self._views), summaries, strict=True)
+        return {name: summary for name, summary in named if summary} | {"student": self.student_summary}
+
+    def _of_each(self, read: Callable[[RunModels], Result]) -> list[Result]:
+        results = []
+        for name, models in self._views.items():
+            with faults_of_teacher(name):
+                results.append(read(models))
+        return results
+
+
+def run_models_of(spec: RunSpec, teacher_folder: Path | None = None, device: torch.device | str = "cpu") -> RunModels:
+    """The models of a run with one teacher or several; arguments as for ``RunModels``."""
+    return SeveralTeachers(spec, device) if spec.teachers else RunModels(spec, teacher_folder, device=device)

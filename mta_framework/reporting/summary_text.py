@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from mta_framework.evaluation.report import Report, ReportedEvaluation, listed_k
 from mta_framework.evaluation.score_tables import metrics, score_table, scores_note
 from mta_framework.evaluation.training_log import loss_terms, points, share_by_student
 from mta_framework.tables.table import Table
+from mta_framework.types import LayerPair
 
 
 def summary(report: Report) -> dict[str, Any]:
@@ -29,6 +31,7 @@ def summary(report: Report) -> dict[str, Any]:
         "sets": _sets(evaluation) if evaluation else None,
         "models": _models(report),
         "data": _data(report),
+        "teachers": _teachers(report),
         "spans": _spans(report),
         "ends": "" if report.steps else response_ends(report.response_ends),
         "unparsed": unparsed(report),
@@ -78,7 +81,9 @@ def _alignment(report: Report) -> str:
     alignment = report.spec.get("alignment")
     if not alignment:
         return ""
-    pairs = ", ".join(f"{pair.student}→{pair.teacher} ({pair.granularity})" for pair in report.layer_pairs)
+    pairs = _pairs(report.layer_pairs)
+    if report.teachers:
+        pairs = "; ".join(f"{name}: {_pairs(teacher.layer_pairs)}" for name, teacher in report.teachers.items())
     terms = ", ".join(_term(term) for term in alignment["terms"])
     pooling = f", pooled by `{alignment['pooling']['name']}`" if alignment.get("pooling") else ""
     return (
@@ -86,6 +91,10 @@ def _alignment(report: Report) -> str:
         f"`{alignment['importance']['name']}`{pooling}; "
         f"key layers student→teacher: {pairs})"
     )
+
+
+def _pairs(pairs: Sequence[LayerPair]) -> str:
+    return ", ".join(f"{pair.student}→{pair.teacher} ({pair.granularity})" for pair in pairs)
 
 
 def _term(term: Mapping[str, Any]) -> str:
@@ -146,7 +155,9 @@ def _losses(report: Report) -> Table | None:
 def _models(report: Report) -> Table:
     rows = []
     for role, model in report.models.items():
-        section = report.spec.get(role) or report.spec.get("model")  # the latter: an evaluation without a run
+        of_several = (report.spec.get("teachers") or {}).get(role.removeprefix("teachers."))
+        # An evaluation without a run has one model.
+        section = of_several or report.spec.get(role) or report.spec.get("model")
         rows.append([role, origin_text(section), f"{model.parameters:,}", f"{model.trainable:,}"])
     shown = 4 if report.steps else 3
     header = ("model", "source", "parameters", "trained")[:shown]
@@ -159,6 +170,17 @@ def _data(report: Report) -> Table:
     shown = 5 if any(row.cut_prompts for row in report.data.values()) else 4
     header = ("set", "rows used", "left out (prompt too long)", "used with a cut response", "used with a cut prompt")
     return Table(header[:shown], [row[:shown] for row in rows], "The training texts")
+
+
+def _teachers(report: Report) -> Table | None:
+    """What each of several teachers taught, and the loss on its texts."""
+    rows = []
+    for name, teacher in report.teachers.items():
+        losses = points(report.log, f"loss_{name}")[1] or [math.nan]
+        counts = [f"{count:,}" for count in (teacher.texts, teacher.tokens, teacher.validation_texts)]
+        rows.append([name, *counts, f"{losses[0]:.4g}", f"{losses[-1]:.4g}"])
+    header = ("teacher", "texts", "supervised tokens", "validation texts", "first logged loss", "last logged loss")
+    return Table(header, rows, "The teachers and their texts") if rows else None
 
 
 def _spans(report: Report) -> Table:

@@ -120,7 +120,13 @@ def similarity(
 
 
 def fit_alignment(
-    aligner: Alignment, data: TrainingData, seed: int, student: nn.Module, teacher: Teacher, checkpoints: Path
+    aligner: Alignment,
+    train: Sequence[Example],
+    collator: Collator,
+    seed: int,
+    student: nn.Module,
+    teacher: Teacher,
+    checkpoints: Path,
 ) -> None:
     """Fit the alignment terms that ask for it, on the main process; all processes get the same buffers.
 
@@ -130,9 +136,7 @@ def fit_alignment(
         return
 
     def compute() -> dict[str, torch.Tensor]:
-        fit_terms(
-            aligner, student, teacher, partial(_random_texts, data.train, data.collator, seed), processes().device
-        )
+        fit_terms(aligner, student, teacher, partial(_random_texts, train, collator, seed), processes().device)
         return {name: value.cpu() for name, value in aligner.state_dict().items()}
 
     aligner.load_state_dict(run_on_main(compute))

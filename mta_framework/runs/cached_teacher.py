@@ -73,7 +73,8 @@ def wanted_records(bound: BoundRun, inputs: RunInputs, run: RecordedRun) -> list
     train = inputs.data.train.examples
     texts = [*_drawn_texts(bound, inputs), *validation]
     texts += [train[index] for index in sampled_texts(len(train), bound.spec.seed, _num_fitted(bound))]
-    measured = measured_texts(train, validation, run.pairs)
+    # With several teachers no similarities are measured for the report.
+    measured = [] if bound.teacher_name else measured_texts(train, validation, run.pairs)
     return [WantedRecords(texts, run.kinds()), WantedRecords(measured, (*run.kinds(), *run.reported_kinds()))]
 
 
@@ -90,7 +91,8 @@ def _drawn_texts(bound: BoundRun, inputs: RunInputs) -> list[Example]:
     for epoch in range(-(-steps // sampler.steps_per_epoch)):
         remaining = steps - epoch * sampler.steps_per_epoch
         drawn |= dict.fromkeys(sampler.global_batches(epoch)[:remaining].ravel().tolist())
-    return [inputs.data.train.examples[index] for index in sorted(drawn)]
+    texts = [(inputs.all_train or inputs.data.train.examples)[index] for index in sorted(drawn)]
+    return [text for text in texts if text.teacher_name == bound.teacher_name]
 
 
 class RunCache:

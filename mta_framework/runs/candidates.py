@@ -16,6 +16,7 @@ from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.run import RunSpec
+from mta_framework.spec.several_teachers import teacher_field
 from mta_framework.spec.training import DTYPE_OF_PRECISION
 
 
@@ -34,12 +35,15 @@ def models_of_run(
     prints = run_on_main(lambda: fingerprints(spec, known, model_content(folder)))
     loaders: dict[str, Callable[[], Any]] = {
         "student": partial(run_models.exported_student, folder),
-        "teacher": partial(run_models.teacher, "evaluating the teacher"),
         "initial_student": run_models.initial_student,
     }
-    tokenizers = {"teacher": run_models.teacher_tokenizer or tokenizer}
-    ends = {"teacher": run_models.teacher_turn_end or run_models.turn_end}
-    sets = {"teacher": inputs.teacher_sets}
+    tokenizers, ends, sets = {}, {}, {}
+    for name, view in inputs.views().items():
+        models, field = run_models.views()[name], teacher_field(name)
+        loaders[field] = partial(models.teacher, "evaluating the teacher")
+        tokenizers[field] = models.teacher_tokenizer or tokenizer
+        ends[field] = models.teacher_turn_end or run_models.turn_end
+        sets[field] = view.teacher_sets
     saved = {}
     if not spec.student.exports_adapters:
         saved["student"] = SavedModel(folder, DTYPE_OF_PRECISION[spec.training.precision])

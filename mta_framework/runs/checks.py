@@ -10,7 +10,14 @@ from typing import get_args
 
 from mta_framework.endpoints.server import Server
 from mta_framework.errors import Fault, InputError, RunError, as_plugin_error, faults_at
-from mta_framework.interfaces import AlignmentTerm, BaseLoss, LayerMapper, SpanExtractor, TeacherNeed
+from mta_framework.interfaces import (
+    AlignmentTerm,
+    BaseLoss,
+    LayerMapper,
+    MeasuringLayerMapper,
+    SpanExtractor,
+    TeacherNeed,
+)
 from mta_framework.spec.alignment import AlignmentSection
 from mta_framework.spec.document import shown
 from mta_framework.spec.reading import RawSpec
@@ -99,6 +106,23 @@ def _beyond_top_tokens(draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[t
         yield "student.teacher_layers", f"copies weights of the teacher, {alone}"
     if draft.evaluation is not None and "teacher" in draft.evaluation.models:
         yield "evaluation.models", f"needs the teacher itself, {alone} (got 'teacher')"
+
+
+def several_teachers_faults(
+    reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None, layers: LayerMapper | None
+) -> Iterator[Fault]:
+    """Faults of plugins that work with one teacher alone, where there are several."""
+    if not draft.teachers or not reading.sound("teachers"):
+        return
+    policy = base_loss.batch_policy() if base_loss is not None else None
+    if policy is not None and "teacher" in policy.RESPONDERS:
+        problem = f"trains on responses of one teacher, and there are several (got {draft.base_loss.name!r})"
+        hint = "Choose other batches in the options of the base loss."
+        yield Fault(reading.where(("base_loss",)), problem, "a base loss without responses of a teacher", hint)
+    if isinstance(layers, MeasuringLayerMapper):
+        problem = f"measures the layers of one teacher, and there are several (got {layers.NAME!r})"
+        hint = "Choose proportional, or name the layers."
+        yield Fault(reading.where(("alignment", "layers")), problem, "a layer mapper that measures nothing", hint)
 
 
 def alignment_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from mta_framework.distributed import processes
 from mta_framework.memory_estimate.estimate import MemoryEstimate, TrainedRun, estimate_memory
 from mta_framework.memory_estimate.largest_batch import largest_micro_batch, longest_responses
+from mta_framework.memory_estimate.traced_step import TEACHER_WEIGHTS
 from mta_framework.runs.build import alignment, collator_of
 from mta_framework.runs.cached_teacher import recorded_run
 from mta_framework.runs.plugin_binding import BoundRun
@@ -25,11 +27,28 @@ def estimated_memory(bound: BoundRun, inputs: RunInputs) -> MemoryEstimate:
     Args:
         bound: The run.
         inputs: What was prepared for it.
+
+    Returns:
+        The estimate. With several teachers it is that of the one with the highest, on its longest texts alone, with the
+        weights of all.
     """
+    views = inputs.views()
+    estimates = [_estimated(view, views[name]) for name, view in bound.views().items()]
+    highest = max(estimates, key=lambda estimate: (bool(estimate.problem), estimate.total))
+    if highest.problem or len(estimates) == 1:
+        return highest
+    weights = sum(estimate.bytes_by_part.get(TEACHER_WEIGHTS, 0) for estimate in estimates)
+    return replace(highest, bytes_by_part={**highest.bytes_by_part, TEACHER_WEIGHTS: weights})
+
+
+def _estimated(bound: BoundRun, inputs: RunInputs) -> MemoryEstimate:
     state, spec, run_models = processes(), bound.spec, inputs.run_models
     micro = micro_batch_size(spec.training, state.num_processes)
     train, policy = inputs.data.train.examples, bound.base_loss.batch_policy()
-    texts = largest_micro_batch(train, inputs.sampler, micro, total_steps(spec.training, inputs.sampler))
+    if bound.teacher_name:
+        texts = sorted(train, key=lambda text: len(text.input_ids))[-micro:]
+    else:
+        texts = largest_micro_batch(train, inputs.sampler, micro, total_steps(spec.training, inputs.sampler))
     if policy is not None:
         texts = longest_responses(texts, policy, max_new_tokens(spec), spec.data.max_length)
     run = TrainedRun(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from transformers import PreTrainedConfig
 
+from mta_framework.data.tokens import EncodedSet
 from mta_framework.distributed import processes
 from mta_framework.errors import Fault, collect_faults
 from mta_framework.evaluation.report import listed_keys
@@ -20,6 +22,7 @@ from mta_framework.models.saved_teacher import require_weights
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.run import RunSpec
+from mta_framework.spec.several_teachers import teacher_field
 
 _log = logging.getLogger(__name__)
 
@@ -105,12 +108,29 @@ def block_faults(run_models: RunModels, reads_layers: bool) -> list[Fault]:
     ]
 
 
-def joint_memory_fault(run_models: RunModels) -> Fault | None:
-    """The fault of a teacher and a student that fit into the memory of this machine each, but not together."""
+def joint_memory_fault(bound: BoundRun, run_models: RunModels) -> Fault | None:
+    """The fault of teachers and a student that fit into the memory of this machine each, but not together.
+
+    Of several teachers with a cache one is loaded at a time, unless the student writes responses.
+    """
     summaries = {name: summary for name, summary in run_models.summaries.items() if summary.has_weights}
     if len(summaries) < 2:
         return None
-    return memory_fault(sum(summary.weight_bytes for summary in summaries.values()), "teacher and student")
+    several, policy = bound.spec.teachers or {}, bound.base_loss.batch_policy()
+    alone = {teacher_field(name) for name, section in several.items() if section.keeps_records and policy is None}
+    together = sum(summary.weight_bytes for name, summary in summaries.items() if name not in alone)
+    together += max((summary.weight_bytes for name, summary in summaries.items() if name in alone), default=0)
+    hint = "Give teachers a cache, so that one is loaded at a time." if several else ""
+    fault = memory_fault(together, "teachers and student" if several else "teacher and student")
+    return replace(fault, hint=hint) if fault and hint else fault
+
+
+def idle_teacher_faults(spec: RunSpec, train: EncodedSet) -> list[Fault]:
+    """Faults of teachers that no row of the training set names."""
+    named = {text.teacher_name for text in train.examples}
+    hint = f"Name it in {spec.data.teacher_field} of its rows, or remove it."
+    problem, expected = "has no text of data.train that is used", "a teacher that rows name"
+    return [Fault(teacher_field(name), problem, expected, hint) for name in spec.teachers or {} if name not in named]
 
 
 def tokenizer_faults(bound: BoundRun, run_models: RunModels) -> list[Fault]:
@@ -172,7 +192,8 @@ def warn_of_unused_keys(unused: Mapping[str, Mapping[str, int]]) -> None:
 
 def warn_of_size(run_models: RunModels) -> None:
     """Warn, once for all processes, of a student larger than its teacher, which is seldom meant."""
-    student, teacher = run_models.student_summary, run_models.teacher_summary
-    if teacher is not None and student.parameters > teacher.parameters and processes().is_main_process:
-        sizes = f"{student.parameters:,} and {teacher.parameters:,}"
-        _log.warning("student: has more parameters than its teacher (got %s); the run goes on as asked.", sizes)
+    student = run_models.student_summary
+    for name, teacher in run_models.summaries.items():
+        if name != "student" and student.parameters > teacher.parameters and processes().is_main_process:
+            sizes, its = f"{student.parameters:,} and {teacher.parameters:,}", name.replace("teacher", "its teacher", 1)
+            _log.warning("student: has more parameters than %s (got %s); the run goes on as asked.", its, sizes)

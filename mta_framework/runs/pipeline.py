@@ -17,36 +17,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
+from mta_framework.data.batches import Collator
+from mta_framework.data.mixed_batches import MixedCollator
 from mta_framework.distributed import mesh, processes, run_on_main
 from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, evaluate_models
 from mta_framework.evaluation.report import Report, ReportedEvaluation
 from mta_framework.generation.sampling_settings import Sampling
-from mta_framework.interfaces import MeasuringLayerMapper
+from mta_framework.interfaces import BaseLoss, MeasuringLayerMapper
 from mta_framework.models.export import save_adapters, save_student
 from mta_framework.models.fingerprint import Content
-from mta_framework.models.run_models import RunModels
+from mta_framework.models.run_models import RunModels, run_models_of
 from mta_framework.models.sharding import gathered, plain_copy
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.registry import describe
 from mta_framework.reporting.report_files import write_report
 from mta_framework.runs import summary
-from mta_framework.runs.build import (
-    alignment,
-    chosen_layers,
-    collator_of,
-    fit_alignment,
-    measured_layers,
-    require_final_norms,
-    similarity,
-    training_data,
-)
-from mta_framework.runs.cached_teacher import RunCache
+from mta_framework.runs.build import training_data
 from mta_framework.runs.candidates import evaluated_model, models_of_run
 from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.runs.inputs import contents
@@ -57,14 +48,13 @@ from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.preparation import RunInputs, prepare_evaluation, prepare_run
 from mta_framework.runs.resume import require_free, require_same, require_same_evaluation
 from mta_framework.runs.span_geometry import SpanGeometry
+from mta_framework.runs.teaching import Guidance, teachings
 from mta_framework.storage import write_json
-from mta_framework.teacher_cache.cache_plan import CachePlan
 from mta_framework.timers import Clock
-from mta_framework.training.arguments import CHECKPOINTS
 from mta_framework.training.distiller import Distiller
+from mta_framework.training.mixed_distiller import MixedDistiller
 from mta_framework.training.sharded_trainer import shard_distiller
 from mta_framework.training.train import total_steps, train
-from mta_framework.types import LayerPair, LayerSimilarity
 
 
 def run(bound: BoundRun, resume: bool = False, command: str = "") -> Report:
@@ -88,7 +78,7 @@ def run(bound: BoundRun, resume: bool = False, command: str = "") -> Report:
         inputs = prepare_run(bound)
     with clock.stage("teacher run"):
         teacher_folder = _teacher_folder(bound.teacher)
-    run_models = RunModels(bound.spec, teacher_folder, device=processes().device)
+    run_models = run_models_of(bound.spec, teacher_folder, processes().device)
     with _held_folder(bound, partial(require_free, bound, resume)) as known:
         if not folder.is_trained:
             with clock.stage("training"):
@@ -131,7 +121,8 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
     """
     inputs = prepare_run(bound)
     run_models = inputs.run_models
-    policy = bound.base_loss.batch_policy()
+    policy, caches = bound.base_loss.batch_policy(), teachings(bound, inputs, run_models, contents(bound))
+    planned = {one.field: cache_plan for one in caches.values() if (cache_plan := one.cache_plan())}
     return Plan(
         summary.reported_models(run_models),
         summary.reported_data(inputs),
@@ -146,17 +137,9 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
         isinstance(bound.layers, MeasuringLayerMapper),
         _selection(bound, inputs),
         summary.run_ends(inputs),
-        _cache_plan(bound, inputs, run_models),
+        planned,
+        summary.reported_teachers(inputs),
     )
-
-
-def _cache_plan(bound: BoundRun, inputs: RunInputs, run_models: RunModels) -> CachePlan | None:
-    cache = _cache(bound, inputs, run_models, contents(bound))
-    if cache is None:
-        return None
-    with torch.device("meta"):
-        aligner = alignment(bound, run_models, inputs.pairs)
-    return cache.plan(aligner, inputs.pairs)
 
 
 def _selection(bound: BoundRun, inputs: RunInputs) -> str:
@@ -194,34 +177,23 @@ def _train(
     """Train the student and export it."""
     spec = bound.spec
     sharded = spec.training.sharding is not None and processes().num_processes > 1
-    load = partial(run_models.teacher, device="cpu" if sharded else None)  # no device may have room for it
-    cache = _cache(bound, inputs, run_models, known)
-    teacher = cache.make_teacher() if cache else Teacher(load) if spec.teacher else None
-    if cache or teacher is None:
-        student = run_models.first_student()
-    else:
-        student = run_models.student(cast(PreTrainedModel, teacher.model))
+    device = "cpu" if sharded else None  # no device may have room for a whole teacher
+    taught_by = teachings(bound, inputs, run_models, known, device)
+    live = [one.teacher.model for one in taught_by.values() if one.teacher and not one.cache]
+    one = taught_by.get("")
+    teacher = one.teacher if one else None
+    student = run_models.student(cast(PreTrainedModel, live[0])) if one and live else run_models.first_student()
     writers = student, teacher
     if sharded:
-        writers = plain_copy(student), Teacher.of(plain_copy(teacher.model)) if teacher and not cache else teacher
+        writers = plain_copy(student), Teacher.of(plain_copy(live[0])) if live else teacher
     set_seed(spec.seed)
     base_loss = copy.deepcopy(bound.base_loss)  # it may keep state, and this run may not be its last
     data = training_data(bound, run_models, inputs.data, inputs.sampler, *writers)
-    pairs = _key_layers(bound, inputs, run_models, cache, student, teacher)
-    aligner, report_collator = alignment(bound, run_models, pairs), data.collator
-    if cache and teacher is not None:
-        kept = cache.opened(aligner, pairs)
-        cache.fill(kept, teacher, data.collator)
-        report_collator = data.collator.with_teacher_records(kept.reader(for_report=True))
-        data = replace(data, collator=data.collator.with_teacher_records(kept.reader()))
-        if not (data.policy and "teacher" in data.policy.RESPONDERS):
-            teacher.release()
-    if aligner is not None and teacher is not None and run_models.teacher_summary is not None:
-        require_final_norms(aligner, run_models.teacher_summary.shape.num_layers, student, teacher)
-        fit_alignment(aligner, data, spec.seed, student, teacher, folder.path / CHECKPOINTS)
-    distiller = Distiller(student, teacher, base_loss, aligner, pairs, inputs.loss_layers)
+    guidances = {name: each.guidance(student, data) for name, each in taught_by.items()}
+    distiller, collator, report_collator = _distiller(student, base_loss, guidances, inputs)
+    data = replace(data, collator=collator)
     if sharded:
-        shard_distiller(distiller, None if cache else teacher, mesh())
+        shard_distiller(distiller, teacher if live else None, mesh())
     rate = spec.alignment.projection_learning_rate if spec.alignment else 0.0
     geometry = SpanGeometry(distiller, data, report_collator, run_models.tokenizer, folder.geometry)
     geometry.before()
@@ -239,68 +211,42 @@ def _train(
         processes().wait_for_everyone()
 
 
-def make_cache(bound: BoundRun) -> tuple[Path, int]:
-    """Make what a run reads of its teacher, without training: the teacher's own run is trained first, if it has any.
+def _distiller(
+    student: nn.Module, base_loss: BaseLoss, guidances: Mapping[str, Guidance], inputs: RunInputs
+) -> tuple[Distiller, Collator | MixedCollator, Collator]:
+    """The module that is trained, the collator of its batches, and that of texts that the report measures."""
+    if (one := guidances.get("")) is not None:
+        guide = one.guide
+        parts = guide.teacher, base_loss, guide.alignment, guide.pairs, guide.loss_layers
+        return Distiller(student, *parts), one.collator, one.report_collator
+    samples = {name: view.data.train.examples[0] for name, view in inputs.views().items()}
+    collator = MixedCollator({name: each.collator for name, each in guidances.items()}, samples)
+    guides = {name: each.guide for name, each in guidances.items()}
+    # With several teachers the report measures none.
+    return MixedDistiller(student, base_loss, guides), collator, next(iter(guidances.values())).report_collator
+
+
+def make_cache(bound: BoundRun) -> dict[str, tuple[Path, int]]:
+    """Make what a run reads of its teachers, without training, one teacher after another.
+
+    The teacher's own run is trained first, if it has any.
 
     Args:
-        bound: A sound spec with ``teacher.cache`` or ``teacher.server``.
+        bound: A sound spec of which a teacher has ``cache`` or ``server``.
 
     Returns:
-        Folder of the teacher in the cache, and the number of texts that the teacher was run on or its server asked for.
+        Dotted name of each teacher of which anything is kept -> its folder in the cache, and the number of texts that
+        it was run on or its server asked for.
 
     Raises:
         InputError: Data or models do not fit the spec.
         RunError: The cache cannot be made; what was made by then is kept.
     """
     inputs = prepare_run(bound)
-    run_models = RunModels(bound.spec, _teacher_folder(bound.teacher), device=processes().device)
+    run_models = run_models_of(bound.spec, _teacher_folder(bound.teacher), processes().device)
     known = run_on_main(lambda: contents(bound))
-    cache = _cache(bound, inputs, run_models, known)
-    assert cache is not None
-    teacher, pairs = cache.make_teacher(), inputs.pairs
-    if isinstance(bound.layers, MeasuringLayerMapper):
-        student = run_models.first_student()
-        measure = _measurement(bound.layers, bound, inputs, run_models, cache, student, teacher)
-        pairs = chosen_layers(bound.layers, run_models, measure)
-    aligner = alignment(bound, run_models, pairs)
-    return cache.folder, cache.fill(cache.opened(aligner, pairs), teacher, collator_of(bound, run_models))
-
-
-def _cache(bound: BoundRun, inputs: RunInputs, run_models: RunModels, known: Mapping[str, Content]) -> RunCache | None:
-    teacher = bound.spec.teacher
-    return None if teacher is None or not teacher.keeps_records else RunCache(bound, inputs, run_models, known)
-
-
-def _key_layers(
-    bound: BoundRun,
-    inputs: RunInputs,
-    run_models: RunModels,
-    cache: RunCache | None,
-    student: nn.Module,
-    teacher: Teacher | None,
-) -> tuple[LayerPair, ...]:
-    """The key layers, measured where the layer mapper asks for it; kept in the run folder and the teacher cache."""
-    mapper = bound.layers
-    if not isinstance(mapper, MeasuringLayerMapper):
-        return inputs.pairs
-    assert teacher is not None
-    measure = _measurement(mapper, bound, inputs, run_models, cache, student, teacher)
-    return measured_layers(mapper, run_models, measure, RunFolder.of(bound.spec).key_layers)
-
-
-def _measurement(
-    mapper: MeasuringLayerMapper,
-    bound: BoundRun,
-    inputs: RunInputs,
-    run_models: RunModels,
-    cache: RunCache | None,
-    student: nn.Module,
-    teacher: Teacher,
-) -> Callable[[], LayerSimilarity]:
-    """Measures the similarity of layers, or reads it from the teacher cache."""
-    texts = inputs.data.train.examples, collator_of(bound, run_models)
-    compare = partial(similarity, mapper, *texts, bound.spec.seed, student, teacher)
-    return compare if cache is None else partial(cache.similarity, mapper, compare)
+    taught_by = teachings(bound, inputs, run_models, known).values()
+    return {one.field: one.make_cache() for one in taught_by if one.cache}
 
 
 def _evaluate(bound: BoundRun | BoundEvaluation, candidates: Sequence[Candidate]) -> ReportedEvaluation | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from mta_framework.evaluation.report import ReportedData, ReportedModel, ReportedSpans
+from mta_framework.evaluation.report import ReportedData, ReportedModel, ReportedSpans, ReportedTeacher
 from mta_framework.memory_estimate.estimate import MemoryEstimate
 from mta_framework.spec.training import TrainingSection
 from mta_framework.teacher_cache.cache_plan import CachePlan
@@ -17,10 +17,10 @@ class Plan:
     """What a run would do, and what it would need.
 
     Args:
-        models: Sizes of ``teacher`` and ``student``.
+        models: Sizes of ``student`` and ``teacher``, or of each of several as ``teachers.NAME``.
         data: Rows of ``train`` and ``validation``.
         spans: Spans of the training set by granularity.
-        layer_pairs: Key layers of the alignment.
+        layer_pairs: Key layers of the alignment; empty with several teachers, each of which has its own.
         steps: Number of optimiser steps.
         memory: The estimated peak memory of a process in training; None where it is not asked for.
         unparsed: Number of text segments that the span extractor could not parse.
@@ -31,7 +31,9 @@ class Plan:
         selection: How the exported student is chosen, in sentences; empty: it is that of the last step.
         response_ends: Tokens that end a response: that of training responses first, then the others that generation
             stops at.
-        teacher_cache: What the teacher cache holds and lacks; None where nothing is kept.
+        teacher_caches: What the cache of a teacher holds and lacks, by the teacher's dotted name; without teachers of
+            which nothing is kept.
+        teachers: What each of several teachers teaches, by its name; empty where there is one, or none.
     """
 
     models: Mapping[str, ReportedModel]
@@ -47,7 +49,8 @@ class Plan:
     measured: bool = False
     selection: str = ""
     response_ends: tuple[str, ...] = ()
-    teacher_cache: CachePlan | None = None
+    teacher_caches: Mapping[str, CachePlan] = field(default_factory=dict)
+    teachers: Mapping[str, ReportedTeacher] = field(default_factory=dict)
 
 
 def selection_text(section: TrainingSection, higher_is_better: bool, prompts: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from mta_framework.runs.checks import (
     package_faults,
     policy_faults,
     server_faults,
+    several_teachers_faults,
     span_faults,
     teacher_faults,
     term_faults,
@@ -40,7 +41,7 @@ from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.locations import missing_evaluation_locations, missing_locations
-from mta_framework.spec.reading import RawSpec, read_spec
+from mta_framework.spec.reading import RawSpec, read_spec, teacher_readings
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.section import PluginSection
 from mta_framework.spec.training import VALIDATION_LOSSES, TrainingSection
@@ -68,6 +69,7 @@ class BoundRun:
         providers: Dotted name of each plugin section -> distribution and version, or file, that provides its plugin.
         answer_metric: Metric of generated answers that the best checkpoint is chosen by; None where there is none.
         packages: Distributions that its plugins (``Plugin.PACKAGES``) and settings depend on.
+        teacher_name: Name of the teacher whose view of a run with several this is; empty: the run as a whole.
     """
 
     path: Path
@@ -84,6 +86,15 @@ class BoundRun:
     providers: Mapping[str, str] = field(default_factory=dict)
     answer_metric: Metric | None = None
     packages: tuple[str, ...] = ()
+    teacher_name: str = ""
+
+    def views(self) -> dict[str, BoundRun]:
+        """The run as each of several teachers sees it, by name; with one teacher, or none, the run under ''."""
+        if not self.spec.teachers:
+            return {"": self}
+        return {
+            name: replace(self, spec=self.spec.with_teacher(name), teacher_name=name) for name in self.spec.teachers
+        }
 
     def chain(self) -> Iterator[BoundRun]:
         """This run, its teacher's run, the run of that one's teacher, and so on."""
@@ -142,17 +153,19 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     metrics = plugins.metrics(draft.evaluation)
     answer_metric = plugins.answer_metric(draft.training)
     faults = [*reading.faults, *plugins.faults]
-    faults += teacher_faults(reading, draft, base_loss)
-    faults += server_faults(reading, draft, base_loss)
+    readings = teacher_readings(reading)
+    faults += _of_each(readings, teacher_faults, base_loss)
+    faults += _of_each(readings, server_faults, base_loss)
+    faults += several_teachers_faults(reading, draft, base_loss, layers)
     faults += alignment_faults(reading, draft, base_loss)
     faults += policy_faults(reading, draft, base_loss)
     faults += span_faults(reading, spans, layers)
     faults += term_faults(reading, draft, terms)
     faults += importance_faults(reading, draft, terms)
-    faults += missing_locations(reading)
+    faults += dict.fromkeys(fault for view in readings for fault in missing_locations(view))
     faults += tracker_faults(reading, draft)
-    faults += package_faults(reading, draft)
-    faults += gguf_faults(reading, draft)
+    faults += _of_each(readings, package_faults)
+    faults += _of_each(readings, gguf_faults)
     teacher = _bind_teacher(reading, draft, registry, (*above, reading.path), faults)
     if faults:
         raise InputError(faults)
@@ -160,10 +173,18 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     assert base_loss is not None
     other_losses = tuple(name for name in registry.names("base_losses") if _needs_no_vocabulary(registry, name))
     created = (base_loss, spans, importance, pooling, layers, terms, metrics)
-    of_settings = [package for _, _, package in needed_packages(reading.spec)]
+    seen_by = map(reading.spec.with_teacher, reading.spec.teacher_names)
+    of_settings = [package for spec in seen_by for _, _, package in needed_packages(spec)]
     packages = tuple(dict.fromkeys([*plugins.packages, *of_settings]))
     known = (teacher, other_losses, plugins.providers, answer_metric, packages)
     return BoundRun(reading.path, reading.spec, *created, *known)
+
+
+def _of_each(
+    readings: Sequence[RawSpec[RunSpec]], check: Callable[..., Iterator[Fault]], *plugins: BaseLoss | None
+) -> dict[Fault, None]:
+    """The faults of a spec as each teacher sees it, each once."""
+    return dict.fromkeys(fault for view in readings for fault in check(view, view.draft, *plugins))
 
 
 def bind_evaluation(reading: RawSpec[EvaluationSpec], registry: Registry) -> BoundEvaluation:

@@ -5,13 +5,14 @@ No weights are loaded and nothing is trained; every fault that can be found by t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from mta_framework.data.batches import GroupedSampler, validation_fault
 from mta_framework.data.prepare import PreparedData, prepare
+from mta_framework.data.row_teachers import texts_of
 from mta_framework.distributed import processes, run_on_main
 from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.evaluation.evaluate import EvaluationSet
@@ -19,7 +20,7 @@ from mta_framework.evaluation.sets import read_sets
 from mta_framework.generation.engines import engine_fault
 from mta_framework.interfaces import Metric
 from mta_framework.models.evaluated import EvaluatedModel
-from mta_framework.models.run_models import RunModels
+from mta_framework.models.run_models import RunModels, run_models_of
 from mta_framework.models.turn_end import TurnEnd
 from mta_framework.runs.build import alignment_layers, base_loss_layers, require_terms, span_cache_folder
 from mta_framework.runs.folder import RunFolder
@@ -29,6 +30,7 @@ from mta_framework.runs.model_checks import (
     block_faults,
     evaluation_faults,
     gpu_faults,
+    idle_teacher_faults,
     joint_memory_fault,
     length_faults,
     tokenizer_faults,
@@ -40,8 +42,9 @@ from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.resume import require_same_evaluation
 from mta_framework.runs.validation_answers import AnswerPrompts, answer_prompts
 from mta_framework.spec.run import RunSpec
+from mta_framework.spec.several_teachers import named_fault
 from mta_framework.training.train import sampler_for
-from mta_framework.types import LayerPair
+from mta_framework.types import Example, LayerPair
 
 _ENGINE = "training.generation.engine"
 
@@ -59,6 +62,9 @@ class RunInputs:
         sets: Evaluation sets, tokenised for the student.
         teacher_sets: The same sets, tokenised for the teacher.
         answer_prompts: Validation prompts whose answers choose the best checkpoint; None where they do not.
+        teachers: What was settled for each of several teachers, by its name; empty where there is one, or none.
+        all_train: Training texts of all teachers, from which ``sampler`` draws, in the view of one; None: ``data`` has
+            them all.
     """
 
     run_models: RunModels
@@ -69,6 +75,33 @@ class RunInputs:
     sets: list[EvaluationSet]
     teacher_sets: list[EvaluationSet]
     answer_prompts: AnswerPrompts | None = None
+    teachers: Mapping[str, FittedTeacher] = field(default_factory=dict)
+    all_train: Sequence[Example] | None = None
+
+    def views(self) -> dict[str, RunInputs]:
+        """The inputs as each of several teachers sees them, by its name; with one teacher, or none, these under ''."""
+        if not self.teachers:
+            return {"": self}
+        return {name: self._view(name, fitted) for name, fitted in self.teachers.items()}
+
+    def _view(self, name: str, fitted: FittedTeacher) -> RunInputs:
+        data, validation = self.data, self.data.validation
+        validation = validation and texts_of(validation, name)
+        of_teacher = replace(
+            data,
+            train=texts_of(data.train, name),
+            validation=validation if validation and validation.examples else None,
+        )
+        return replace(
+            self,
+            run_models=self.run_models.views()[name],
+            pairs=fitted.pairs,
+            loss_layers=fitted.loss_layers,
+            data=of_teacher,
+            teacher_sets=fitted.sets,
+            teachers={},
+            all_train=data.train.examples,
+        )
 
 
 def prepare_run(bound: BoundRun) -> RunInputs:
@@ -80,29 +113,13 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     """
     require_whole(bound)
     spec, run_models = bound.spec, summarised_models(bound)
-    faults = [*_setting_faults(bound), *weight_faults(bound)]
+    faults = _setting_faults(bound)
+    fitted = {name: _fit_teacher(view, run_models.views()[name], faults) for name, view in bound.views().items()}
     with collect_faults(faults):
-        faults += length_faults(spec, run_models)
-    faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: _evaluated_configs(bound, run_models))
+        faults += [fault for fault in [joint_memory_fault(bound, run_models)] if fault]
     with collect_faults(faults):
-        pairs = alignment_layers(bound.layers, run_models)
-        if teacher_summary := run_models.teacher_summary:
-            require_terms(bound.terms, pairs, run_models.student_summary.shape, teacher_summary.shape)
-    loss_layers: tuple[tuple[int, int], ...] = ()
-    with collect_faults(faults):
-        loss_layers = base_loss_layers(bound.base_loss, run_models)
-    with collect_faults(faults):
-        faults += [fault for fault in [joint_memory_fault(run_models)] if fault]
-        reads_layers = bound.layers is not None or bool(loss_layers)
-        if reads_layers or spec.training.sharding is not None:
-            faults += block_faults(run_models, reads_layers)
-    with collect_faults(faults):
-        faults += tokenizer_faults(bound, run_models)
-    with collect_faults(faults):
-        sets = teacher_sets = _sets(spec, run_models.tokenizer, run_models.turn_end)
-        if teacher := run_models.separate_teacher:
-            teacher_sets = _sets(spec, *teacher)
-        faults += _likelihood_faults(bound.metrics, [*sets, *(teacher_sets if teacher else [])])
+        sets = _sets(spec, run_models.tokenizer, run_models.turn_end)
+        faults += _likelihood_faults(bound.metrics, sets)
     with collect_faults(faults), processes().main_process_first():  # the others read its spans from the cache
         folder = span_cache_folder(spec)
         data = prepare(
@@ -111,18 +128,67 @@ def prepare_run(bound: BoundRun) -> RunInputs:
             run_models.turn_end,
             bound.spans,
             folder,
-            run_models.separate_teacher,
+            {name: models.separate_teacher for name, models in run_models.views().items()},
             check_only=bool(faults),
         )
         sampler = sampler_for(data.train.examples, spec.training, spec.seed)
         if data.validation and (fault := validation_fault(len(data.validation.examples), processes().num_processes)):
             faults.append(fault)
+        faults += idle_teacher_faults(spec, data.train)
     if faults:
         raise InputError(faults)
     prompts = answer_prompts(spec, bound.answer_metric, run_models.tokenizer) if bound.answer_metric else None
     warn_of_size(run_models)
     warn_of_unused_keys({**data.unused, **_unused_in(sets)})
-    return RunInputs(run_models, pairs, loss_layers, data, sampler, sets, teacher_sets, prompts)
+    placed = {name: replace(fit, sets=fit.sets or sets) for name, fit in fitted.items()}
+    if (one := placed.get("")) is not None:
+        return RunInputs(run_models, one.pairs, one.loss_layers, data, sampler, sets, one.sets, prompts)
+    return RunInputs(run_models, (), (), data, sampler, sets, sets, prompts, placed)
+
+
+@dataclass(frozen=True)
+class FittedTeacher:
+    """What was settled for a teacher and the student.
+
+    Args:
+        pairs: Key layers of the alignment.
+        loss_layers: Pairs of student layer and teacher layer that the base loss reads.
+        sets: Evaluation sets, tokenised for a teacher with a tokenizer of its own; empty for any other.
+    """
+
+    pairs: tuple[LayerPair, ...] = ()
+    loss_layers: tuple[tuple[int, int], ...] = ()
+    sets: list[EvaluationSet] = field(default_factory=list)
+
+
+def _fit_teacher(bound: BoundRun, run_models: RunModels, every: list[Fault]) -> FittedTeacher:
+    """Choose the layers of one teacher, and collect the faults of teacher and student in ``every``, each once."""
+    spec, faults = bound.spec, weight_faults(bound)
+    with collect_faults(faults):
+        faults += length_faults(spec, run_models)
+    faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: _evaluated_configs(bound, run_models))
+    pairs: tuple[LayerPair, ...] = ()
+    with collect_faults(faults):
+        pairs = alignment_layers(bound.layers, run_models)
+        if teacher_summary := run_models.teacher_summary:
+            require_terms(bound.terms, pairs, run_models.student_summary.shape, teacher_summary.shape)
+    loss_layers: tuple[tuple[int, int], ...] = ()
+    with collect_faults(faults):
+        loss_layers = base_loss_layers(bound.base_loss, run_models)
+    with collect_faults(faults):
+        reads_layers = bound.layers is not None or bool(loss_layers)
+        if reads_layers or spec.training.sharding is not None:
+            faults += block_faults(run_models, reads_layers)
+    with collect_faults(faults):
+        faults += tokenizer_faults(bound, run_models)
+    sets: list[EvaluationSet] = []
+    with collect_faults(faults):
+        if teacher := run_models.separate_teacher:
+            sets = _sets(spec, *teacher)
+            faults += _likelihood_faults(bound.metrics, sets)
+    named = (named_fault(fault, bound.teacher_name) for fault in faults)
+    every += dict.fromkeys(fault for fault in named if not bound.teacher_name or fault not in every)
+    return FittedTeacher(pairs, loss_layers, sets)
 
 
 def _sets(spec: RunSpec, tokenizer: PreTrainedTokenizerBase, turn_end: TurnEnd) -> list[EvaluationSet]:
@@ -166,7 +232,7 @@ def _unused_in(sets: Iterable[EvaluationSet]) -> dict[str, Mapping[str, int]]:
 def summarised_models(bound: BoundRun) -> RunModels:
     """The models of a run, as far as they are known before ``teacher.run`` is done."""
     if bound.teacher is None:
-        return RunModels(bound.spec)
+        return run_models_of(bound.spec)
     exported = RunFolder.of(bound.teacher.spec)
     if exported.is_trained:
         return RunModels(bound.spec, exported.student)
@@ -175,8 +241,8 @@ def summarised_models(bound: BoundRun) -> RunModels:
 
 def _setting_faults(bound: BoundRun) -> list[Fault]:
     """Faults of settings that this machine cannot follow."""
-    section = bound.spec.training
-    faults = list(gpu_faults(bound.spec))
+    section, views = bound.spec.training, bound.views().items()
+    faults = [*dict.fromkeys(named_fault(fault, name) for name, view in views for fault in gpu_faults(view.spec))]
     if section.generation is not None and (fault := engine_fault(section.generation.engine, _ENGINE)):
         faults.append(fault)
     return faults

@@ -53,7 +53,7 @@ class SpanGeometry:
     processes the main one measures.
 
     Args:
-        distiller: Student and teacher; without alignment there is nothing to measure.
+        distiller: Student and teacher; without alignment, or with several teachers, there is nothing to measure.
         data: Training data.
         collator: Makes batches of texts whose span vectors of the teacher can be read.
         tokenizer: Tokenizer of the student.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.tokens import EncodedSet
-from mta_framework.evaluation.report import ReportedData, ReportedModel, ReportedSpans, SpanSample
+from mta_framework.evaluation.report import ReportedData, ReportedModel, ReportedSpans, ReportedTeacher, SpanSample
 from mta_framework.models.evaluated import EvaluatedModel
 from mta_framework.models.model_summary import ModelSummary
 from mta_framework.models.run_models import RunModels
@@ -45,6 +45,7 @@ def run_fields(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
         "geometry": recorded_geometry(folder.geometry),
         "span_samples": span_samples(inputs.data),
         "response_ends": run_ends(inputs),
+        "teachers": reported_teachers(inputs),
     }
 
 
@@ -114,6 +115,21 @@ def reported_data(inputs: RunInputs) -> dict[str, ReportedData]:
         if part
     }
     return rows | answered
+
+
+def reported_teachers(inputs: RunInputs) -> dict[str, ReportedTeacher]:
+    """What each of several teachers teaches; empty where there is one, or none."""
+    return {
+        name: ReportedTeacher(
+            len(view.data.train.examples),
+            count_supervised(view.data),
+            len(view.data.validation.examples) if view.data.validation else 0,
+            view.pairs,
+            view.loss_layers,
+        )
+        for name, view in inputs.views().items()
+        if name
+    }
 
 
 def count_supervised(data: PreparedData) -> int:

@@ -15,6 +15,7 @@ from mta_framework.spec.section import (
     Location,
     Revision,
     Section,
+    TeacherName,
     Text,
     exactly_one,
     without_effect,
@@ -95,6 +96,12 @@ class DataSection(Section):
     )
     template_options: TemplateOptions = Field(default_factory=dict, description=TEMPLATE_OPTIONS)
     add_special_tokens: bool = Field(True, description=ADD_SPECIAL_TOKENS)
+    teacher_field: Text = Field(
+        "teacher", description="Key of a row that names its teacher, one of teachers; only with several teachers."
+    )
+    default_teacher: TeacherName | None = Field(
+        None, description="Teacher of rows that name none; null: every row must name its teacher."
+    )
     supervise: Literal["last", "all"] = Field(
         "last", description="Turns of a conversation that are trained: the last one, or all of the assistant."
     )

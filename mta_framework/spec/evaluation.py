@@ -21,6 +21,9 @@ from mta_framework.spec.section import (
     without_effect,
 )
 
+TEACHER_MODEL = r"^teachers\."
+"""Pattern of the names of models that are one of several teachers."""
+
 METRIC_CACHE = "metric-cache"
 """Name of the folder for expensive results of metrics, beside the folders of runs and evaluations."""
 
@@ -88,11 +91,14 @@ class ScoringSection(Section):
 class EvaluationSection(ScoringSection):
     """Evaluation of a run: its models, data sets, sampling and metrics."""
 
-    models: list[Literal["student", "teacher", "initial_student"]] = Field(
-        ["student"],
-        min_length=1,
-        description="Models that are evaluated: the trained student, its teacher, the student before training.",
-        json_schema_extra=affects("nothing"),
+    models: list[Literal["student", "teacher", "initial_student"] | Annotated[str, Field(pattern=TEACHER_MODEL)]] = (
+        Field(
+            ["student"],
+            min_length=1,
+            description="Models that are evaluated: the trained student, its teacher, the student before training; "
+            "teachers.NAME is one of several teachers.",
+            json_schema_extra=affects("nothing"),
+        )
     )
 
     def contradictions(self) -> Iterator[Contradiction]:

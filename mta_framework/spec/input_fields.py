@@ -39,8 +39,7 @@ def model_inputs(spec: RunSpec | EvaluationSpec) -> Iterator[tuple[str, ModelInp
         yield "model", spec.model
         return
     yield "student", spec.student
-    if spec.teacher is not None:
-        yield "teacher", spec.teacher
+    yield from spec.teacher_sections.items()
 
 
 def map_locations(

@@ -71,6 +71,44 @@ class RawSpec(Generic[SpecT]):
         )
 
 
+@dataclass(frozen=True)
+class _TeacherReading(RawSpec[RunSpec]):
+    """A spec with several teachers, as one of them sees it: its section is that of ``teacher``."""
+
+    whole: RawSpec[RunSpec] | None = None
+    name: str = ""
+
+    def where(self, key_path: KeyPath) -> str:
+        assert self.whole is not None
+        return self.whole.where(self._moved(key_path))
+
+    def sound(self, *key_path: str | int) -> bool:
+        assert self.whole is not None
+        return self.whole.sound(*self._moved(key_path))
+
+    def _moved(self, key_path: KeyPath) -> KeyPath:
+        return ("teachers", self.name, *key_path[1:]) if key_path[:1] == ("teacher",) else key_path
+
+
+def teacher_readings(reading: RawSpec[RunSpec]) -> list[RawSpec[RunSpec]]:
+    """A spec as each of its teachers sees it; with one teacher, or none, the spec itself."""
+    draft = reading.draft
+    if draft is None or not draft.teachers:
+        return [reading]
+    return [
+        _TeacherReading(
+            reading.path,
+            {**reading.raw, "teacher": reading.raw["teachers"].get(name)},
+            None,
+            (),
+            draft.with_teacher(name),
+            whole=reading,
+            name=name,
+        )
+        for name in draft.teachers
+    ]
+
+
 def read_spec(path: Path, overrides: Sequence[str] = ()) -> RawSpec[RunSpec]:
     """Read and validate a spec; plugin names and options are left to binding.
 

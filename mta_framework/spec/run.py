@@ -22,9 +22,11 @@ from mta_framework.spec.section import (
     PluginSection,
     Section,
     Seed,
+    TeacherName,
     plugin_family,
     without_effect,
 )
+from mta_framework.spec.several_teachers import teacher_contradictions, teacher_field
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 from mta_framework.spec.training import TrainingSection
@@ -47,7 +49,12 @@ class RunSpec(Section):
     )
     teacher: TeacherSection | None = Field(
         None,
-        description="Model that the student imitates; null if nothing uses a teacher.",
+        description="Model that the student imitates; null if nothing uses a teacher, or with teachers.",
+        json_schema_extra=affects("weights"),
+    )
+    teachers: dict[TeacherName, TeacherSection] | None = Field(
+        None,
+        description="Several teachers by name, each for the rows that name it; null: there is one, or none.",
         json_schema_extra=affects("weights"),
     )
     student: StudentSection = Field(
@@ -96,8 +103,36 @@ class RunSpec(Section):
         given = section.path if section is not None else None
         return Path(self.output_dir) / "teacher-cache" if given is None else Path(given)
 
+    @property
+    def teacher_sections(self) -> dict[str, TeacherSection]:
+        """The section of each teacher by its dotted name: ``teacher``, or ``teachers.NAME`` of several."""
+        if self.teachers:
+            return {teacher_field(name): section for name, section in self.teachers.items()}
+        return {} if self.teacher is None else {"teacher": self.teacher}
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """Names of several teachers; an empty name alone where there is one teacher, or none."""
+        return tuple(self.teachers or ("",))
+
+    def with_teacher(self, name: str) -> RunSpec:
+        """Make the spec as one teacher sees it: as if there were no other.
+
+        Args:
+            name: One of ``teacher_names``.
+        """
+        if not self.teachers:
+            return self
+        evaluation = self.evaluation
+        if evaluation is not None:
+            called = {teacher_field(each): "teacher" if each == name else "" for each in self.teachers}
+            models = [model for entry in evaluation.models if (model := called.get(entry, entry))]
+            evaluation = evaluation.model_copy(update={"models": models})
+        return self.model_copy(update={"teacher": self.teachers[name], "teachers": None, "evaluation": evaluation})
+
     def contradictions(self) -> Iterator[Contradiction]:
-        if self.teacher is None:
+        yield from teacher_contradictions(self)
+        if not self.teacher_sections:
             yield from self._teacher_missing()
         if (generation := self.training.generation) is not None:
             room = self.data.max_length - self.data.max_prompt_length
@@ -110,8 +145,9 @@ class RunSpec(Section):
                     "Lower it, or raise data.max_length.",
                 )
         yield from self._flash_in_float32()
-        for name, section in (("student", self.student), ("teacher", self.teacher)):
-            if section is not None and section.quantization is not None and self.training.sharding is not None:
+        models: dict[str, StudentSection | TeacherSection] = {"student": self.student, **self.teacher_sections}
+        for name, section in models.items():
+            if section.quantization is not None and self.training.sharding is not None:
                 problem = "makes weights that cannot be divided among processes (got sharding 'fsdp2')"
                 involved = (f"{name}.quantization", "training.sharding")
                 hint = "Set one of the two to null."
@@ -130,9 +166,9 @@ class RunSpec(Section):
         half = self.training.precision != "fp32"
         in_half: dict[str, tuple[StudentSection | TeacherSection, bool, tuple[str, ...]]]
         in_half = {"student": (self.student, half, ())}
-        if self.teacher is not None:
-            teacher_half = half if self.teacher.dtype == "auto" else self.teacher.dtype != "float32"
-            in_half["teacher"] = self.teacher, teacher_half, ("teacher.dtype",)
+        for name, teacher in self.teacher_sections.items():
+            teacher_half = half if teacher.dtype == "auto" else teacher.dtype != "float32"
+            in_half[name] = teacher, teacher_half, (f"{name}.dtype",)
         for name, (section, computes_in_half, involved) in in_half.items():
             if section.attention == "flash_attention_2" and not computes_in_half:
                 yield Contradiction(

@@ -14,6 +14,9 @@ from mta_framework.spec.document import shown
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
+TeacherName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
+"""Name of one of several teachers, which is a part of dotted names."""
+
 Text = Annotated[str, Field(min_length=1)]
 
 Revision = Annotated[str, Field(min_length=1, json_schema_extra={"locates": "revision"})]

@@ -112,7 +112,8 @@ def _fault(detail: Any, key_path: KeyPath, schema: Schema, where: str, noun: str
         return Fault(where, "is missing", expected, "Add it.")
     if detail["loc"][-1:] == ("[key]",):
         problem = f"has an invalid name (got {shown(value)})"
-        return Fault(where, problem, "letters, digits, '.', '_' and '-', the first a letter or digit", "Rename it.")
+        dot = "'.', " if "._" in detail.get("ctx", {}).get("pattern", "._") else ""
+        return Fault(where, problem, f"letters, digits, {dot}'_' and '-', the first a letter or digit", "Rename it.")
     if kind in ("value_error", "assertion_error"):
         problem = str(detail["ctx"]["error"])
         problem = problem if "(got" in problem else f"{problem} (got {shown(value)})"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,10 +20,48 @@ from mta_framework.models.state_reader import StateReader
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.timers import ALIGNMENT, HEALTH, STUDENT, TEACHER, Stopwatch
 from mta_framework.training.response_health import ResponseHealth
-from mta_framework.types import TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
+from mta_framework.types import (
+    TOKENS,
+    Batch,
+    LayerPair,
+    LossTerm,
+    LossTerms,
+    Progress,
+    States,
+    teachers_with_texts,
+    unit_of_teacher,
+)
+from mta_framework.types.log_entries import TEACHER_LOSS
 
 CROSS_ENTROPY = "cross_entropy"
 """Name of the loss term that ``validate`` adds."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What a teacher adds to the loss of its texts.
+
+    Args:
+        teacher: The frozen teacher; None where neither loss uses one.
+        alignment: Alignment loss, or None.
+        pairs: Key layers of the alignment; empty without it.
+        loss_layers: Pairs of 1-based layers of student and teacher that the base loss reads.
+    """
+
+    teacher: Teacher | None
+    alignment: Alignment | None = None
+    pairs: Sequence[LayerPair] = ()
+    loss_layers: Sequence[tuple[int, int]] = ()
+
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """Pairs of layers of student and teacher that are read besides the final states."""
+        return [*((pair.student, pair.teacher) for pair in self.pairs), *self.loss_layers]
+
+    @cached_property
+    def teacher_layers(self) -> frozenset[int]:
+        """The teacher's layers among these."""
+        return frozenset(layer for _, layer in self.layers)
 
 
 class Distiller(nn.Module):
@@ -56,10 +96,8 @@ class Distiller(nn.Module):
         """Measures the parts of a step; the trainer replaces it by its own."""
         self.health = ResponseHealth()
         """Measures the student's own responses; the trainer replaces it by its own."""
-        read = [(pair.student, pair.teacher) for pair in pairs] + list(loss_layers)
-        self._student_reader = StateReader(student, {layer for layer, _ in read})
-        self._teacher = teacher
-        self._teacher_layers = frozenset(layer for _, layer in read)
+        self._guide = Guide(teacher, alignment, pairs, loss_layers)
+        self._student_reader = StateReader(student, {layer for layer, _ in self._guide.layers})
 
     def forward(self, batch: Batch, progress: Progress) -> LossTerms:
         """Compute the loss terms of one micro-batch, as sums.
@@ -75,22 +113,16 @@ class Distiller(nn.Module):
         Raises:
             RunError: The base loss or the importance estimator failed or broke its contract.
         """
-        terms, student, teacher = self._terms(batch, progress)
-        if self.health.is_measuring:
-            with self.stopwatch.part(HEALTH):
-                self.health.measure(student, teacher, batch)
-        return terms
+        return self._measured_terms(self._guide, batch, progress)
 
     def validate(self, batch: Batch, progress: Progress) -> LossTerms:
         """Compute the terms of ``forward`` and the student's cross-entropy, which is comparable between base losses."""
-        terms, student, _ = self._terms(batch, progress)
-        total = chunked_sum(cross_entropy, select_supervised(student, batch), None, batch.target_N)
-        return *terms, LossTerm(CROSS_ENTROPY, total, TOKENS, weight=0.0)
+        return self._validation_terms(self._guide, batch, progress)
 
     @torch.no_grad()
     def span_vectors(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Compute student's and teacher's vector_SD at each key layer; an empty list without alignment."""
-        student, teacher = self._states(batch)
+        student, teacher = self._states(self._guide, batch)
         if self.alignment is None or teacher is None:
             return []
         return self.alignment.span_vectors(student, teacher, batch)
@@ -101,28 +133,40 @@ class Distiller(nn.Module):
 
     def reshard_teacher(self) -> None:
         """Free what a sharded teacher has gathered for the last batch; nothing is done for any other."""
-        if self._teacher is not None:
-            self._teacher.reshard()
+        if self._guide.teacher is not None:
+            self._guide.teacher.reshard()
 
-    def _terms(self, batch: Batch, progress: Progress) -> tuple[LossTerms, States, States | None]:
-        student, teacher = self._states(batch)
+    def _measured_terms(self, guide: Guide, batch: Batch, progress: Progress) -> LossTerms:
+        terms, student, teacher = self._terms(guide, batch, progress)
+        if self.health.is_measuring:
+            with self.stopwatch.part(HEALTH):
+                self.health.measure(student, teacher, batch)
+        return terms
+
+    def _validation_terms(self, guide: Guide, batch: Batch, progress: Progress) -> LossTerms:
+        terms, student, _ = self._terms(guide, batch, progress)
+        total = chunked_sum(cross_entropy, select_supervised(student, batch), None, batch.target_N)
+        return *terms, LossTerm(CROSS_ENTROPY, total, TOKENS, weight=0.0)
+
+    def _terms(self, guide: Guide, batch: Batch, progress: Progress) -> tuple[LossTerms, States, States | None]:
+        student, teacher = self._states(guide, batch)
         with as_plugin_error(f"base loss {self.base_loss.NAME!r}"):
             terms = tuple(self.base_loss.compute(student, teacher, batch, progress))
         if terms or not self.base_loss.NEEDS_ALIGNMENT:
             _require_valid(terms, f"base loss {self.base_loss.NAME!r}", batch)
-        if self.alignment is not None:
+        if guide.alignment is not None:
             assert teacher is not None
             with self.stopwatch.part(ALIGNMENT):
-                aligned = self.alignment(student, teacher, batch)
+                aligned = guide.alignment(student, teacher, batch)
             for name in dict.fromkeys(term.name for term in aligned):
                 of_name = tuple(term for term in aligned if term.name == name)
                 _require_valid(of_name, f"alignment term {name!r}", batch)
             terms += aligned
         return terms, student, teacher
 
-    def _states(self, batch: Batch) -> tuple[States, States | None]:
+    def _states(self, guide: Guide, batch: Batch) -> tuple[States, States | None]:
         with self.stopwatch.part(TEACHER):
-            teacher = None if self._teacher is None else self._teacher.states(batch, self._teacher_layers)
+            teacher = None if guide.teacher is None else guide.teacher.states(batch, guide.teacher_layers)
         with self.stopwatch.part(STUDENT):
             return self._student_reader.read(batch.input_ids_BT, batch.attention_mask_BT, batch.attended_A), teacher
 
@@ -179,13 +223,15 @@ class LossMeter:
 
     Values stay on the device until the end of the step: one transfer per optimiser step. Terms of the same name (one
     per key layer) are averaged by their weights, or evenly where these are all 0, so that the logged ``dsa`` does not
-    contain its lambda. ``loss`` is the weighted total.
+    contain its lambda. ``loss`` is the weighted total. With several teachers, ``loss_NAME`` is the total over the texts
+    of one alone, averaged over the steps that have any.
     """
 
     def __init__(self) -> None:
         self._step: dict[str, Tensor] = {}
         self._totals: dict[str, float] = defaultdict(float)
         self._steps = 0
+        self._teacher_steps = Counter[str]()
 
     def update(self, terms: LossTerms, counts: Mapping[str, int]) -> None:
         """Add the terms of one micro-batch to the current step.
@@ -194,14 +240,20 @@ class LossMeter:
             terms: Loss terms of the micro-batch.
             counts: Counts of the global batch by unit.
         """
-        weights: dict[str, list[float]] = defaultdict(list)
+        weights: dict[tuple[str, str], list[float]] = defaultdict(list)
         for term in terms:
-            weights[term.name].append(term.weight)
+            weights[term.teacher_name, term.name].append(term.weight)
         for term in terms:
             value = term.sum.detach() / max(counts[term.unit], 1)
-            total = sum(weights[term.name])
-            self._add(term.name, value * (term.weight / total if total else 1 / len(weights[term.name])))
+            total = sum(alike := weights[term.teacher_name, term.name])
+            self._add(term.name, value * (term.weight / total if total else 1 / len(alike)))
             self._add(_TOTAL, value * term.weight)
+        for name in teachers_with_texts(counts):  # on all processes, whichever texts they have
+            self._add(TEACHER_LOSS + name, torch.zeros_like(terms[0].sum.detach()))
+        for term in terms:
+            if term.teacher_name:
+                count = counts[unit_of_teacher(term.unit, term.teacher_name)]
+                self._add(TEACHER_LOSS + term.teacher_name, term.sum.detach() / max(count, 1) * term.weight)
 
     def _add(self, name: str, value: Tensor) -> None:
         self._step[name] = self._step[name] + value if name in self._step else value
@@ -219,31 +271,34 @@ class LossMeter:
         Raises:
             RunError: A term is NaN or infinite; the message names ``where`` and the term.
         """
-        names = list(self._step)
+        names = sorted(self._step)  # processes may have met the terms of several teachers in another order
         reduced = reduce(torch.stack([self._step[name] for name in names])).tolist()
-        values = dict(zip(names, reduced, strict=True))
+        values = {name: reduced[names.index(name)] for name in self._step}
         faults = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
         if faults:
             of_terms = [fault for fault in faults if not fault.startswith(f"{_TOTAL} ")]
             raise RunError(f"{where}: {', '.join(of_terms or faults)}. The run stops; its last checkpoint is kept.")
         for name, value in values.items():
             self._totals[name] += value
+        self._teacher_steps.update(name for name in values if name.startswith(TEACHER_LOSS))
         self._step = {}
         self._steps += 1
         return values
 
     def state(self) -> dict[str, Any]:
         """Return the sums since the last ``pop`` as JSON, for a checkpoint between two steps."""
-        return {"totals": dict(self._totals), "steps": self._steps}
+        return {"totals": dict(self._totals), "steps": self._steps, "teacher_steps": dict(self._teacher_steps)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the sums that ``state`` returned."""
         self._totals, self._steps = defaultdict(float, state["totals"]), state["steps"]
+        self._teacher_steps = Counter(state["teacher_steps"])
 
     def pop(self) -> dict[str, float]:
         """Return the mean of ``loss`` and of every term over the steps since the last call, and start over."""
         steps = max(self._steps, 1)
-        means = {name: total / steps for name, total in self._totals.items()}
+        means = {name: total / (self._teacher_steps[name] or steps) for name, total in self._totals.items()}
         self._totals.clear()
+        self._teacher_steps.clear()
         self._steps = 0
         return means

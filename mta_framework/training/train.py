@@ -62,7 +62,9 @@ def sampler_for(examples: Sequence[Example], section: TrainingSection, seed: int
     state = processes()
     lengths = [len(example.input_ids) for example in examples]
     micro = micro_batch_size(section, state.num_processes)
-    return GroupedSampler(lengths, section.batch_size, micro, state.num_processes, seed)
+    names = [example.teacher_name for example in examples]
+    several = names if any(names) else None
+    return GroupedSampler(lengths, section.batch_size, micro, state.num_processes, seed, several)
 
 
 def total_steps(section: TrainingSection, sampler: GroupedSampler) -> int:

@@ -45,7 +45,7 @@ from mta_framework.training.progress_bar import ProgressBar
 from mta_framework.training.response_health import collapse_warnings
 from mta_framework.training.training_data import TrainingData
 from mta_framework.training.training_meter import TrainingMeter
-from mta_framework.types import Batch, Example, Progress
+from mta_framework.types import Batch, Example, MixedBatch, Progress
 from mta_framework.types.log_entries import TRAINING_SECONDS
 
 _log = logging.getLogger(__name__)
@@ -128,14 +128,14 @@ class DistillationTrainer(Trainer):
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[list[Example]], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], Any]:
+    ) -> tuple[list[Batch | MixedBatch], Any]:
         """Draw a global batch; return this process's micro-batches of it, and its counts by unit."""
         self.stopwatch.begin_step()
         with self.stopwatch.part(DATA):
             draws = [examples for _, examples in zip(range(num_batches), epoch_iterator, strict=False)]
             batch = self._apply_policy([example for examples in draws for example in examples])
             parts = micro_batches(batch, len(draws), self.args.process_index, self.args.world_size)
-            batches = [self._data.collator(part) for part in parts]
+            batches: list[Batch | MixedBatch] = [self._data.collator(part) for part in parts]
             return batches, self._global_counts(batches)
 
     def _apply_policy(self, batch: list[Example]) -> list[Example]:
@@ -152,9 +152,9 @@ class DistillationTrainer(Trainer):
         responses = [example for example in chosen if example.by_student]
         self.meter.add_share_by_student(len(responses) / len(chosen))
         self.meter.health.begin_step(responses, rollouts.has_ended, self.args.device)
-        return sorted(chosen, key=lambda example: len(example.input_ids))
+        return sorted(chosen, key=lambda example: (example.teacher_name, len(example.input_ids)))
 
-    def _global_counts(self, batches: Iterable[Batch]) -> dict[str, int]:
+    def _global_counts(self, batches: Iterable[Batch | MixedBatch]) -> dict[str, int]:
         totals: Counter[str] = Counter()
         for batch in batches:
             totals.update(batch.counts)
@@ -268,7 +268,7 @@ class DistillationTrainer(Trainer):
     def _validate(self, parts: Sequence[Sequence[Example]], counts: dict[str, int], meter: LossMeter) -> None:
         """Collate one micro-batch after the other: the records of a teacher are read when they are needed."""
         for part in parts:
-            batch = self._data.collator(part).to(self.args.device)
+            batch: Any = self._data.collator(part).to(self.args.device)
             with self.accelerator.autocast():  # which would convert records, too
                 meter.update(self.distiller.validate(batch, self._progress()), counts)
 

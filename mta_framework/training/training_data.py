@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mta_framework.data.batches import Collator, GroupedSampler
+from mta_framework.data.mixed_batches import MixedCollator
 from mta_framework.generation.engine import Engine
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.training.rollouts import TrainingRollouts
@@ -31,7 +32,7 @@ class TrainingData:
     train: Sequence[Example]
     validation: Sequence[Example]
     sampler: GroupedSampler
-    collator: Collator
+    collator: Collator | MixedCollator
     policy: BatchPolicy | None = None
     rollouts: TrainingRollouts | None = None
     answers: AnswerScore | None = None

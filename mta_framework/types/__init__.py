@@ -91,6 +91,17 @@ def span_memberships(granularity: str) -> str:
     return f"memberships in {granularity}"
 
 
+def unit_of_teacher(unit: str, name: str) -> str:
+    """Unit of the counts of one teacher's texts alone, where there are several teachers."""
+    return f"{unit} of teacher {name}"
+
+
+def teachers_with_texts(counts: Mapping[str, int]) -> list[str]:
+    """Names of several teachers that have a text in a batch, by its counts; empty where there is one teacher."""
+    mark = unit_of_teacher(ATTENDED_TOKENS, "")
+    return [unit.removeprefix(mark) for unit, count in counts.items() if unit.startswith(mark) and count]
+
+
 @dataclass(frozen=True)
 class Head:
     """The map from final hidden states h to next-token logits: ``cap(scale * (h W^T + b))``.
@@ -206,6 +217,7 @@ class Example:
             written during training has the index of its prompt.
         log_probs: float32, the log-probability of each token after the prompt in the distribution that it was drawn
             from when the student wrote it; further tokens have none. None: no token has one.
+        teacher_name: Name of the text's teacher where there are several; empty where there is one, or none.
     """
 
     input_ids: NDArray[np.int32]
@@ -221,6 +233,7 @@ class Example:
     supervised_T: NDArray[np.bool_] | None = None
     index: int = -1
     log_probs: NDArray[np.float32] | None = None
+    teacher_name: str = ""
 
     @property
     def prompt_ids(self) -> NDArray[np.int32]:
@@ -313,6 +326,24 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class MixedBatch:
+    """A micro-batch of texts of several teachers, as one batch for each teacher.
+
+    Args:
+        parts: Name of a teacher -> its texts; teachers without a text here are absent.
+        counts: Counts of the parts together by unit, and those of each teacher under ``unit_of_teacher``. Units of
+            absent teachers count 0, so that all processes have the same.
+    """
+
+    parts: Mapping[str, Batch]
+    counts: Mapping[str, int]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> MixedBatch:
+        """Copy to ``device``; arguments as for ``Batch.to``."""
+        return MixedBatch({name: part.to(device, non_blocking) for name, part in self.parts.items()}, self.counts)
+
+
+@dataclass(frozen=True)
 class LossTerm:
     """One term of the loss on one micro-batch.
 
@@ -321,12 +352,14 @@ class LossTerm:
         sum: Scalar float32 tensor with gradient: the sum over the micro-batch, not the mean.
         unit: Unit whose count in the global batch the sum is divided by, a key of ``Batch.counts``.
         weight: Factor in the total loss; a term of weight 0 is only logged and observed.
+        teacher_name: Name of the teacher whose texts the sum is over, where there are several; set by the framework.
     """
 
     name: str
     sum: Tensor
     unit: str
     weight: float = 1.0
+    teacher_name: str = ""
 
 
 LossTerms = tuple[LossTerm, ...]

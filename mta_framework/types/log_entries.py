@@ -24,6 +24,10 @@ RESPONSE_HEALTH = {
 """Log entries about the student's own responses -> what they are (see ``training.response_health``)."""
 
 
+TEACHER_LOSS = "loss_"
+"""Prefix of the weighted total on the texts of one of several teachers, before the teacher's name."""
+
+
 @dataclass(frozen=True)
 class BestCheckpoint:
     """The checkpoint whose student was exported, where that is the best one rather than the last.

@@ -33,20 +33,20 @@ def bound(spec_dict, write_spec):
 
 def test_a_run_goes_by_the_cache_that_was_made_before_it_also_where_key_layers_are_measured(bound, spec_dict, capsys):
     run = bound(cache={}, alignment={**spec_dict["alignment"], "layers": MEASURED})
-    folder, made = pipeline.make_cache(run)
+    ((folder, made),) = pipeline.make_cache(run).values()
     assert made
     assert not run.spec.folder.exists()
     assert list((folder / "layers").glob("*.json"))
     pipeline.run(run)
-    assert pipeline.make_cache(run) == (folder, 0)
+    assert pipeline.make_cache(run) == {"teacher": (folder, 0)}
 
 
 def test_a_run_without_room_for_its_cache_ends_before_the_teacher_is_loaded(bound, monkeypatch):
     run, usage = bound(cache={}), shutil.disk_usage(".")
-    needed = pipeline.plan(run).teacher_cache.missing_bytes
+    needed = pipeline.plan(run).teacher_caches["teacher"].missing_bytes
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
     monkeypatch.setattr(run_models, "load_teacher", None)
-    assert pipeline.plan(run).teacher_cache.free_bytes == needed - 1
+    assert pipeline.plan(run).teacher_caches["teacher"].free_bytes == needed - 1
     with pytest.raises(RunError, match=r"needs [\d,]+ MiB more, and [\d,]+ MiB are free on its disk\. Make room"):
         pipeline.make_cache(run)
 
@@ -68,7 +68,7 @@ def test_seeds_share_the_similarity_of_layers_where_student_and_texts_are_the_sa
 
 def test_whatever_check_deletes_is_made_anew_by_the_next_run(bound, spec_dict, tmp_path):
     run = bound(cache={}, alignment={**spec_dict["alignment"], "layers": MEASURED})
-    folder, _ = pipeline.make_cache(run)
+    ((folder, _),) = pipeline.make_cache(run).values()
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.suffix != ".arrow")
     for pattern in ("*.json", "*.safetensors", "layers/*.json", "records/*/kind.json", "records/final*/*.arrow"):
         for path in folder.glob(pattern):
@@ -77,11 +77,11 @@ def test_whatever_check_deletes_is_made_anew_by_the_next_run(bound, spec_dict, t
     assert CliRunner().invoke(main, [*check, "--delete"]).exit_code == 0
     assert CliRunner().invoke(main, check).output == f"{folder.parent}: 0 damaged files.\n"
     assert not list(folder.glob("records/*/kind.json"))
-    _, made = pipeline.make_cache(run)
+    ((_, made),) = pipeline.make_cache(run).values()
     assert made
     assert sorted(path.relative_to(folder) for path in folder.rglob("*") if path.suffix != ".arrow") == files
     assert CliRunner().invoke(main, check).output == f"{folder.parent}: 0 damaged files.\n"
-    assert pipeline.make_cache(run) == (folder, 0)
+    assert pipeline.make_cache(run) == {"teacher": (folder, 0)}
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, {"layer_states": "8bit"}), ({"layer_states": "8bit"}, None)])
@@ -93,7 +93,7 @@ def test_a_run_is_not_resumed_with_states_of_layers_in_8_bits(before, after, bou
 
 
 def test_what_needs_weights_is_refused_at_once_where_the_teacher_has_none(bound, spec_dict, tmp_path):
-    folder, _ = pipeline.make_cache(bound(cache={}))
+    ((folder, _),) = pipeline.make_cache(bound(cache={})).values()
     moved = tmp_path / "elsewhere" / "renamed"
     shutil.copytree(folder, moved)
     shutil.rmtree(folder.parent)

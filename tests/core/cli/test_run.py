@@ -12,7 +12,7 @@ from click.testing import Result
 import mta_framework.runs
 from mta_framework import LayerPair, RunError
 from mta_framework.cli.plan import plan_lines
-from mta_framework.evaluation.report import ReportedData, ReportedModel, ReportedSpans
+from mta_framework.evaluation.report import ReportedData, ReportedModel, ReportedSpans, ReportedTeacher
 from mta_framework.memory_estimate.estimate import MemoryEstimate
 from mta_framework.runs.plan import Plan
 
@@ -103,6 +103,19 @@ def test_a_plan_is_printed_as_aligned_tables() -> None:
     assert "These key layers are placeholders; the actual ones are measured before the first step." in lines
     assert "Validation every epoch." in lines
     assert lines[-1] == "2,815 optimiser steps. Nothing was trained."
+
+
+def test_a_plan_lists_texts_and_layers_of_each_of_several_teachers() -> None:
+    maths = ReportedTeacher(1_200, 34_567, 10, (LayerPair(6, 24, "words"),), ((4, 16),))
+    teachers = {"maths": maths, "code": ReportedTeacher(8, 90, 0, (LayerPair(6, 12, "words"),))}
+    lines = [line.split() for line in plan_lines(Plan({}, {}, {}, (), 1, None, teachers=teachers))]
+    assert lines[:3] == [
+        ["teacher", "texts", "supervised", "tokens"],
+        ["maths", "1,200", "34,567"],
+        ["code", "8", "90"],
+    ]
+    assert ["code", "words", "6", "12"] in lines
+    assert ["maths", "4", "16"] in lines
 
 
 def test_help_loads_no_torch() -> None:

@@ -272,7 +272,12 @@ def test_prune_leaves_what_a_process_is_filling(cache):
 )  # fmt: skip
 def test_options_stand_before_or_after_the_spec_whose_cache_is_made(words, spec_dict, write_spec, monkeypatch):
     made = []
-    monkeypatch.setattr(pipeline, "make_cache", lambda bound: made.append(bound.spec) or (bound.spec.teacher_cache, 3))
+
+    def make(bound):
+        made.append(bound.spec)
+        return {"teacher": (bound.spec.teacher_cache, 3)}
+
+    monkeypatch.setattr(pipeline, "make_cache", make)
     spec = write_spec({**spec_dict, "alignment": None, "teacher": {"run": "teacher.json", "cache": {}}})
     done = mta(*(spec if word == "SPEC" else word for word in words))
     assert done.exit_code == 0, done.output

@@ -56,10 +56,11 @@ def planned(missing, has_head=True, free=10 * MIB):
 
 
 def test_the_plan_says_what_is_free_where_anything_is_missing():
-    assert "10.0 MiB are free on that disk." in list(_cache_lines(planned(8 * MIB)))
-    assert "10.0 MiB are free on that disk, which is too little." in list(_cache_lines(planned(8 * MIB, False)))
-    assert not [line for line in _cache_lines(planned(0)) if "free" in line]
-    assert "10.0 MiB are free on that disk." in list(_cache_lines(planned(0, False)))
+    lacking = list(_cache_lines("teacher", planned(8 * MIB, False)))
+    assert "10.0 MiB are free on that disk." in list(_cache_lines("teacher", planned(8 * MIB)))
+    assert "10.0 MiB are free on that disk, which is too little." in lacking
+    assert not [line for line in _cache_lines("teacher", planned(0)) if "free" in line]
+    assert "10.0 MiB are free on that disk." in list(_cache_lines("teacher", planned(0, False)))
 
 
 def test_the_head_is_to_be_made_until_it_is_there():

@@ -1,0 +1,43 @@
+"""Batches of texts of several teachers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from mta_framework.data.batches import Collator
+from mta_framework.types import Example, MixedBatch, unit_of_teacher
+
+
+class MixedCollator:
+    """Turns examples of several teachers into a ``MixedBatch``.
+
+    Args:
+        collators: Collator of each teacher's texts, by its name.
+        samples: A text of each teacher, from which the units of its counts are known before it has any in a batch.
+    """
+
+    def __init__(self, collators: Mapping[str, Collator], samples: Mapping[str, Example]):
+        self._collators = dict(collators)
+        self._samples = samples
+        units = {name: tuple(collators[name].with_teacher_records(None)([samples[name]]).counts) for name in samples}
+        self._nothing = {unit: 0 for of_teacher in units.values() for unit in of_teacher}
+        self._nothing |= {unit_of_teacher(unit, name): 0 for name, of_teacher in units.items() for unit in of_teacher}
+
+    def __call__(self, examples: Sequence[Example]) -> MixedBatch:
+        texts = {name: [text for text in examples if text.teacher_name == name] for name in self._collators}
+        parts = {name: self._collators[name](of_teacher) for name, of_teacher in texts.items() if of_teacher}
+        counts = Counter(self._nothing)
+        for name, part in parts.items():
+            counts.update(part.counts)
+            counts.update({unit_of_teacher(unit, name): count for unit, count in part.counts.items()})
+        return MixedBatch(parts, dict(counts))
+
+    def with_teacher_records(self, teacher_records: None) -> MixedCollator:
+        """Make the same collator without what is kept of the teachers.
+
+        Args:
+            teacher_records: None, as for ``Collator``; each teacher has its own records.
+        """
+        collators = {name: each.with_teacher_records(teacher_records) for name, each in self._collators.items()}
+        return MixedCollator(collators, self._samples)

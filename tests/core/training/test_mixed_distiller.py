@@ -1,0 +1,110 @@
+"""Batches, losses and logs of several teachers, without models of a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny_model
+
+from mta_framework.batch_policies.buffer import ReplayBuffer
+from mta_framework.data.batches import Collator
+from mta_framework.data.mixed_batches import MixedCollator
+from mta_framework.models.teacher_states import Teacher
+from mta_framework.registry import discover
+from mta_framework.training.distiller import Guide, LossMeter, contribution
+from mta_framework.training.mixed_distiller import MixedDistiller
+from mta_framework.types import ATTENDED_TOKENS, TOKENS, Example, LossTerm, Progress, unit_of_teacher
+
+NAMES = ("values", "code")  # the first is a method of the module that would hold a module of this name
+
+
+def text(length, name, seed=0):
+    ids = np.random.default_rng(seed).integers(0, 250, length).astype(np.int32)
+    return Example(ids, 2, {}, teacher_name=name)
+
+
+@pytest.fixture
+def collator():
+    return MixedCollator({name: Collator(256, ()) for name in NAMES}, {name: text(4, name) for name in NAMES})
+
+
+def test_a_batch_counts_what_it_has_of_each_teacher_and_nothing_of_absent_ones(collator):
+    batch = collator([text(5, "code"), text(7, "code", 1)])
+    assert list(batch.parts) == ["code"]
+    assert batch.counts[TOKENS] == batch.counts[unit_of_teacher(TOKENS, "code")] == 8
+    assert batch.counts[unit_of_teacher(TOKENS, "values")] == 0
+    assert batch.counts.keys() == collator([text(5, "values"), text(5, "code")]).counts.keys()
+
+
+def test_the_loss_is_the_mean_over_all_rows_by_the_teacher_of_each(collator):
+    student, *models = (tiny_model("llama", seed).double() for seed in range(3))
+    base_loss = discover().find("base_losses", "kl", "base_loss").plugin
+    guides = {name: Guide(Teacher.of(model)) for name, model in zip(NAMES, models, strict=True)}
+    distiller = MixedDistiller(student, base_loss(base_loss.Params()), guides)
+    texts = [text(6, "values"), text(9, "code", 1), text(4, "values", 2)]
+    batch = collator(texts)
+    terms = distiller(batch, Progress(0, 1, 0.0))
+    total, tokens = 0.0, 0
+    for each in texts:
+        ids = torch.from_numpy(each.input_ids).long()[None]
+        of_teacher = models[NAMES.index(each.teacher_name)]
+        with torch.no_grad():
+            log_q, log_p = (model(ids).logits[0, 1:-1].log_softmax(-1) for model in (student, of_teacher))
+        total += (log_p.exp() * (log_p - log_q)).sum().item()
+        tokens += len(log_p)
+    assert contribution(terms, batch.counts).item() == pytest.approx(total / tokens, rel=1e-6)
+    assert {term.teacher_name for term in terms} == set(NAMES)
+
+
+def term(name, value, teacher, weight=1.0):
+    return LossTerm(name, torch.tensor(value), TOKENS, weight, teacher)
+
+
+COUNTS = {TOKENS: 10} | {
+    unit_of_teacher(unit, name): count for unit in (TOKENS, ATTENDED_TOKENS) for name, count in (("a", 4), ("b", 6))
+}
+
+
+def test_the_log_has_each_term_over_all_texts_and_the_loss_of_each_teacher():
+    meter = LossMeter()
+    terms = [term("kl", 8.0, "a"), term("dsa", 4.0, "a", 0.5), term("dsa", 2.0, "a", 0.5), term("kl", 12.0, "b")]
+    meter.update((*terms, term("dsa", 6.0, "b", 1.0)), COUNTS)
+    values = meter.reduce("step 1", lambda stacked: stacked)
+    assert values["kl"] == pytest.approx(20 / 10)
+    assert values["dsa"] == pytest.approx((3 + 6) / 10)  # the mean over the layers of each teacher
+    assert values["loss"] == pytest.approx((8 + 3 + 12 + 6) / 10)
+    assert values["loss_a"] == pytest.approx((8 + 3) / 4)
+    assert values["loss_b"] == pytest.approx((12 + 6) / 6)
+
+
+def test_the_loss_of_a_teacher_is_averaged_over_the_steps_with_its_texts_across_a_checkpoint():
+    meter = LossMeter()
+    meter.update((term("kl", 8.0, "a"), term("kl", 6.0, "b")), COUNTS)
+    meter.reduce("step 1", lambda stacked: stacked)
+    resumed = LossMeter()
+    resumed.restore(meter.state())
+    alone = COUNTS | {unit_of_teacher(unit, "b"): 0 for unit in (TOKENS, ATTENDED_TOKENS)}
+    resumed.update((term("kl", 4.0, "a"),), alone)
+    assert "loss_b" not in resumed.reduce("step 2", lambda stacked: stacked)
+    means = resumed.pop()
+    assert means["loss_a"] == pytest.approx((8 / 4 + 4 / 4) / 2)
+    assert means["loss_b"] == pytest.approx(6 / 6)
+
+
+def test_processes_sum_the_same_values_whichever_teachers_texts_they_have():
+    orders = []
+    for terms in ([term("kl", 1.0, "a")], [term("uld", 0.0, "b"), term("kl", 1.0, "b")]):
+        meter = LossMeter()
+        meter.update((*terms, term("uld", 0.0, terms[0].teacher_name))[:2], COUNTS)
+        meter.reduce("step 1", lambda stacked: orders.append(len(stacked)) or stacked)
+    assert orders == [5, 5]
+
+
+def test_a_replayed_response_keeps_its_teacher():
+    buffer, restored = ReplayBuffer(2), ReplayBuffer(2)
+    buffer.add([text(5, "code"), text(6, "")])
+    state = buffer.state()
+    assert "teacher_name" not in state[1]
+    restored.restore(state)
+    assert [each.teacher_name for each in restored._texts] == ["code", ""]

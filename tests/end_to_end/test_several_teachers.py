@@ -1,0 +1,257 @@
+"""Runs with several teachers, each for the rows that name it."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import shutil
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from broken_runs import finished, interrupted
+from click.testing import CliRunner
+from teacher_server import TeacherServer, write_teacher
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from mta_framework import InputError
+from mta_framework.cli import main
+from mta_framework.data.batches import collate
+from mta_framework.models import run_models
+from mta_framework.models.run_models import run_models_of
+from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.plugin_binding import bind
+from mta_framework.runs.preparation import prepare_run
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_page")]
+
+WORDS = {"spans": {"name": "words"}, "layers": {"name": "proportional", "params": {"words": 2, "phrases": 0}}}
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory, tokenizer_folder):
+    """Two teachers of different widths and depths."""
+    folders = {}
+    for name, width, depth in (("maths", 32, 4), ("code", 24, 3)):
+        folders[name] = tmp_path_factory.mktemp(name)
+        sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": depth, "vocab_size": 500}
+        torch.manual_seed(depth)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **sizes, num_attention_heads=2))
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        model.save_pretrained(folders[name])
+        AutoTokenizer.from_pretrained(tokenizer_folder).save_pretrained(folders[name])
+    return folders
+
+
+@pytest.fixture
+def rows(rows_file, tmp_path):
+    """Rows of which every third names ``code``, and the others ``maths``."""
+    path = tmp_path / "named.jsonl"
+    write_rows(path, rows_file, lambda index: "maths" if index % 3 else "code")
+    return path
+
+
+@pytest.fixture
+def spec(spec_dict, teachers, rows, tokenizer_folder):
+    """Four steps of KL with MTA over words, by two teachers."""
+    data = {**spec_dict["data"], "train": {"path": str(rows)}, "validation": {"path": str(rows), "limit": 6}}
+    student = {**spec_dict["student"], "tokenizer": str(tokenizer_folder)}
+    named = {name: {"path": str(folder)} for name, folder in teachers.items()}
+    changed = {"teachers": named, "data": data, "student": student, "alignment": WORDS, "evaluation": None}
+    plain = {name: value for name, value in spec_dict.items() if name != "teacher"}
+    return {**plain, **changed}
+
+
+def weights(tmp_path, name):
+    return hashlib.sha256((tmp_path / "runs" / name / "student" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def write_rows(path, source, name_of):
+    """Rows of another file, each with the teacher that ``name_of`` gives for its index."""
+    rows = map(json.loads, source.read_text(encoding="utf-8").splitlines())
+    named = [{**row, "teacher": name_of(index)} for index, row in enumerate(rows)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in named), encoding="utf-8")
+
+
+def without_alignment(spec, **changes):
+    return {**{name: value for name, value in spec.items() if name != "alignment"}, **changes}
+
+
+def divergences(path, folders):
+    """Sum of the KL and number of supervised tokens of each teacher's texts in the first step, in float64."""
+    bound = bind(path, discover())
+    inputs, student = prepare_run(bound), run_models_of(bound.spec).first_student().double().eval()
+    first = [inputs.data.train.examples[index] for index in inputs.sampler.global_batches(0)[0]]
+    sums = {}
+    for name, folder in folders.items():
+        batch = collate([text for text in first if text.teacher_name == name], 0, ())
+        teacher = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+        with torch.no_grad():
+            log_q, log_p = (
+                model(batch.input_ids_BT, attention_mask=batch.attention_mask_BT)
+                .logits.flatten(0, 1)[batch.position_N]
+                .log_softmax(-1)
+                for model in (student, teacher)
+            )
+        sums[name] = (log_p.exp() * (log_p - log_q)).sum().item(), len(batch.position_N)
+    return sums
+
+
+def test_the_loss_of_a_step_is_that_of_each_teacher_on_its_rows(spec, write_spec, teachers, one_step, tmp_path):
+    path = write_spec(without_alignment(spec, training={**spec["training"], "max_steps": 1}))
+    sums = divergences(path, teachers)
+    losses, _ = one_step(path, tmp_path / "step", 4)
+    assert losses["kl"] == pytest.approx(
+        sum(kl for kl, _ in sums.values()) / sum(n for _, n in sums.values()), rel=1e-5
+    )
+    for name, (kl, tokens) in sums.items():
+        assert losses[f"loss_{name}"] == pytest.approx(kl / tokens, rel=1e-5)
+
+
+def test_every_cut_and_two_processes_give_one_loss_and_gradient(
+    spec, write_spec, one_step, one_step_on_two_ranks, tmp_path
+):
+    path = write_spec({**spec, "training": {**spec["training"], "max_steps": 1}})
+    losses, gradients = one_step(path, tmp_path / "1x8", 8)
+    assert any("teacher_code" in name for name in gradients)
+    cuts = [one_step(path, tmp_path / f"cut-{size}", size) for size in (4, 1)]
+    cuts.append(one_step_on_two_ranks(path, tmp_path / "ranks", 4))
+    for cut_losses, cut_gradients in cuts:
+        assert cut_losses == pytest.approx(losses, rel=1e-5)
+        for name, expected in gradients.items():
+            tolerance = 1e-5 * expected.abs().max().item() + 1e-8
+            torch.testing.assert_close(cut_gradients[name], expected, rtol=1e-4, atol=tolerance, msg=name)
+
+
+def test_a_step_without_texts_of_a_teacher_trains_on_two_processes(
+    spec, write_spec, rows, one_step_on_two_ranks, tmp_path
+):
+    write_rows(rows, rows, lambda index: "code" if index == 0 else "maths")
+    path = write_spec({**spec, "training": {**spec["training"], "max_steps": 1, "batch_size": 4}})
+    losses, gradients = one_step_on_two_ranks(path, tmp_path / "ranks", 1)
+    assert ("loss_code" in losses) == bool(gradients["alignment.teacher_code.term_modules.hid.0.weight"].any())
+    assert losses["loss_maths"] > 0
+
+
+def test_one_model_as_two_teachers_trains_as_one_teacher(spec, write_spec, teachers, tmp_path):
+    section = {"path": str(teachers["maths"])}
+    twice = finished(write_spec(without_alignment(spec, teachers={"maths": section, "code": section})), "twice")
+    del spec["teachers"]
+    once = finished(write_spec(without_alignment(spec, teacher=section)), "once")
+    for name in ("kl", "eval_kl", "eval_cross_entropy"):
+        values = [[entry[name] for entry in report.log if name in entry] for report in (twice, once)]
+        assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_a_resumed_run_has_the_bits_of_a_straight_one(spec, write_spec, tmp_path):
+    path = write_spec({**spec, "training": {**spec["training"], "save_steps": 2, "max_steps": 6, "log_steps": 3}})
+    interrupted(path, "resumed", 4)
+    resumed, straight = finished(path, "resumed", resume=True), finished(path, "straight")
+    assert weights(tmp_path, "resumed") == weights(tmp_path, "straight")
+    entries = [[entry["loss_code"] for entry in report.log if "loss_code" in entry] for report in (resumed, straight)]
+    assert entries[0] == entries[1]
+
+
+def test_cached_teachers_are_loaded_one_at_a_time_and_give_the_loss_of_live_ones(spec, write_spec, monkeypatch):
+    living, load = [], run_models.load_teacher
+
+    def counted(*arguments):
+        gc.collect()
+        assert all(reference() is None for reference in living)
+        model = load(*arguments)
+        living.append(weakref.ref(model))
+        return model
+
+    live = finished(write_spec(spec), "live")
+    monkeypatch.setattr(run_models, "load_teacher", counted)
+    cached = {name: {**section, "cache": {}} for name, section in spec["teachers"].items()}
+    kept = finished(write_spec({**spec, "teachers": cached}), "kept")
+    assert len(living) == 2
+    for name in ("loss", "loss_maths", "loss_code", "eval_loss"):
+        values = [[entry[name] for entry in report.log if name in entry] for report in (kept, live)]
+        assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_a_teacher_behind_a_server_and_a_live_one_teach_together(spec, write_spec, tokenizer_folder, tmp_path):
+    folder = write_teacher(tmp_path / "served", tokenizer_folder)
+    plain = without_alignment(spec)
+    code = plain["teachers"]["code"]
+    live = finished(write_spec({**plain, "teachers": {"maths": {"path": str(folder)}, "code": code}}), "live")
+    with TeacherServer(folder) as server:
+        asked = {"url": server.base_url, "model": "tiny", "top_logprobs": 8, "retries": 1}
+        served = {"maths": {"path": str(folder), "server": asked}, "code": code}
+        mixed = finished(write_spec({**plain, "teachers": served}), "mixed")
+        assert 0 < len(server.asked) == len(set(server.asked)) < 36
+    first, second = (next(entry for entry in report.log if "loss_code" in entry) for report in (live, mixed))
+    assert second["loss_code"] == pytest.approx(first["loss_code"], rel=1e-5)
+    assert 0 < second["loss_maths"] < first["loss_maths"]  # classes that are merged diverge less
+
+
+@pytest.mark.parametrize("base_loss", ["alm", "uld"])
+def test_a_teacher_may_have_another_tokenizer(
+    base_loss, spec, two_tokenizers, teachers, write_spec, one_step, tmp_path
+):
+    unigram = two_tokenizers["student"]["tokenizer"]
+    copy = shutil.copytree(teachers["code"], tmp_path / "unigram-teacher")
+    for file in Path(unigram).iterdir():
+        shutil.copy(file, copy)
+    named = {**spec["teachers"], "code": {"path": str(copy)}}
+    data = {**spec["data"], "max_length": 400, "max_prompt_length": 350}
+    changes = {"teachers": named, "data": data, "training": {**spec["training"], "max_steps": 1}}
+    path = write_spec({**spec, **changes, "base_loss": {"name": base_loss}})
+    losses, gradients = one_step(path, tmp_path / "1x8", 8)
+    cut_losses, cut_gradients = one_step(path, tmp_path / "8x1", 1)
+    assert cut_losses == pytest.approx(losses, rel=1e-5)
+    assert {f"loss_{name}" for name in named} <= losses.keys()
+    for name, expected in gradients.items():
+        tolerance = 1e-5 * expected.abs().max().item() + 1e-8
+        torch.testing.assert_close(cut_gradients[name], expected, rtol=1e-4, atol=tolerance, msg=name)
+    with pytest.raises(InputError, match=r"student\.tokenizer: with teacher 'code', differs from"):
+        pipeline.plan(bind(write_spec({**spec, **changes}), discover()))
+
+
+def test_each_teacher_grades_the_student_responses_to_its_prompts(spec, write_spec, tmp_path):
+    base_loss = {"name": "jsd", "params": {"batches": {"policy": "on_policy", "fraction": 0.5}}}
+    training = {**spec["training"], "save_steps": 2, "generation": {"max_new_tokens": 8}}
+    path = write_spec({**spec, "base_loss": base_loss, "training": training})
+    interrupted(path, "resumed", 2)
+    report = finished(path, "resumed", resume=True)
+    finished(path, "straight")
+    assert weights(tmp_path, "resumed") == weights(tmp_path, "straight")
+    assert any("loss_maths" in entry and "loss_code" in entry for entry in report.log)
+
+
+def command(*arguments):
+    outcome = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+def test_check_plan_cache_report_and_comparison_name_each_teacher(spec, spec_dict, write_spec, tmp_path):
+    spec["teachers"]["code"]["cache"] = {}
+    models = ["student", "teachers.maths", "teachers.code"]
+    path = write_spec({**spec, "evaluation": {**spec_dict["evaluation"], "models": models, "seeds": [10]}})
+    checked = command("check", path)
+    assert "teachers.maths" in checked
+    assert ", with a cache" in checked
+    plan = command("run", path, "--dry-run")
+    assert "teachers.code cache" in plan
+    assert "supervised tokens" in plan
+    made = command("cache", path)
+    assert "teachers.code: The teacher was run on" in made
+    assert "maths" not in made.split("Teacher cache:")[0]
+    report = finished(path, "both")
+    assert {score.model for score in report.evaluation.scores} == set(models)
+    assert [teacher.texts for teacher in report.teachers.values()] == [24, 12]
+    assert {name: len(teacher.layer_pairs) for name, teacher in report.teachers.items()} == {"maths": 2, "code": 2}
+    assert {"teachers.maths", "teachers.code", "student"} == report.models.keys()
+    assert {"teachers.maths.path", "teachers.code.path"} < report.inputs.keys()
+    page = (tmp_path / "runs" / "both" / "report.md").read_text()
+    assert "| maths | 24 |" in page
+    finished(path, "other", "seed=2")
+    compared = command("compare", tmp_path / "runs" / "both", tmp_path / "runs" / "other")
+    assert "teachers.maths" in compared
