@@ -82,11 +82,11 @@ class VllmEngine(Engine):
             raise InputError([fault])
         max_length = min(self._max_length, max_positions(config) or self._max_length)
         process = self._awake(by, version, VllmOptions(saved.folder, saved.dtype, max_length, sampling.batch_tokens))
-        params = self._sampling_params(config, sampling, seeds)
+        settings = self._settings(config, sampling)
         generations: dict[int, Generation] = {}
         try:
             with tqdm(total=len(prompts), desc=progress_label, unit="prompt", disable=progress_label is None) as bar:
-                for index, output in process.respond(prompts, params):
+                for index, output in process.respond(prompts, seeds, settings):
                     generations[index] = self._generation(output)
                     if on_finished is not None:
                         on_finished(index, generations[index])
@@ -135,25 +135,17 @@ class VllmEngine(Engine):
         # Whether the returned ids include the end token has changed between versions of vLLM.
         return replace(generation, finished=generation.finished or output.finish_reason == "stop")
 
-    def _sampling_params(self, config: PretrainedConfig, sampling: Sampling, seeds: Sequence[int]) -> list[Any]:
-        import vllm
-        from vllm.sampling_params import RequestOutputKind
-
-        excluded = dict.fromkeys(padding_ids(config.vocab_size, self._tokenizer), _EXCLUDED) or None
-        return [
-            vllm.SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                seed=seed,
-                max_tokens=sampling.max_new_tokens,
-                stop_token_ids=self._stop_ids,
-                logit_bias=excluded,
-                ignore_eos=True,
-                detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-            for seed in seeds
-        ]
+    def _settings(self, config: PretrainedConfig, sampling: Sampling) -> dict[str, Any]:
+        """Fields of ``vllm.SamplingParams`` for all prompts of a call."""
+        return {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_new_tokens,
+            "stop_token_ids": self._stop_ids,
+            "logit_bias": dict.fromkeys(padding_ids(config.vocab_size, self._tokenizer), _EXCLUDED) or None,
+            "ignore_eos": True,
+            "detokenize": False,
+        }
 
 
 def _dtype(model: nn.Module) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from transformers import AutoConfig
 
 from mta_framework.errors import RunError
+from mta_framework.generation.process_guard import ProcessGuard
 
 _BLOCK = 128
 """Most tokens that vLLM allocates of its cache at a time."""
@@ -60,6 +62,7 @@ class VllmProcess:
         # Builds of vLLM for CPUs cannot give memory back.
         self._can_sleep = torch.cuda.is_available()
         self._sleeps = False
+        children = set(multiprocessing.active_children())
         with self._explained("could not be started"), _environment():
             import vllm
 
@@ -74,6 +77,9 @@ class VllmProcess:
                 enable_sleep_mode=self._can_sleep,
                 use_tqdm_on_load=False,
             )
+        # Without a guard, they would keep a GPU's memory when this process is killed.
+        started = set(multiprocessing.active_children()) - children
+        self._guard = ProcessGuard([child.pid for child in started if child.pid])
 
     def wake_up(self, new_weights: bool) -> None:
         """Take memory again after ``sleep``, and read the weights in the folder where they are new or were dropped.
@@ -91,24 +97,30 @@ class VllmProcess:
                 self._llm.wake_up(tags=["kv_cache"])
             self._sleeps = False
 
-    def respond(self, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Respond to prompts; what is computed depends on these prompts and parameters alone.
+    def respond(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: Mapping[str, Any]
+    ) -> Iterator[tuple[int, Any]]:
+        """Respond to prompts; what is computed depends on these arguments alone.
 
         Args:
             prompts: Token ids of each prompt, at least one.
-            params: ``vllm.SamplingParams`` of each prompt.
+            seeds: Seed of each prompt.
+            settings: Fields of ``vllm.SamplingParams`` that all prompts share.
 
         Yields:
             The index of a prompt and its ``vllm.CompletionOutput``, as soon as it is finished.
         """
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
         engine = self._llm.llm_engine
         with self._explained("stopped"):
             # All requests must have arrived before the first is computed, or batches would depend on time; and what
             # the cache knows of prompts from earlier calls would be missing in a run that is resumed here.
             self._llm.sleep(level=0)
             self._llm.reset_prefix_cache()
-            for index, (ids, asked) in enumerate(zip(prompts, params, strict=True)):
-                engine.add_request(str(index), {"prompt_token_ids": list(ids)}, asked)
+            for index, (ids, seed) in enumerate(zip(prompts, seeds, strict=True)):
+                params = SamplingParams(**settings, seed=seed, output_kind=RequestOutputKind.FINAL_ONLY)
+                engine.add_request(str(index), {"prompt_token_ids": list(ids)}, params)
             self._llm.wake_up(tags=["scheduling"])
         while engine.has_unfinished_requests():
             with self._explained("stopped"):
@@ -124,6 +136,7 @@ class VllmProcess:
 
     def stop(self) -> None:
         """End the processes of vLLM."""
+        self._guard.close()
         # Otherwise they would end some time after the last reference is dropped.
         self._llm.llm_engine.engine_core.shutdown(timeout=_STOP_SECONDS)
 

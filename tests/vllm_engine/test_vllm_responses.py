@@ -55,11 +55,13 @@ def expected(student, tokenizer):
 
 
 def train(student):
-    """Change the adapters, as a step does."""
+    """Change the adapters, as a step does; the last norm keeps distributions from being those of one token."""
     with torch.no_grad():
         for name, parameter in student.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.3)
+            if name.endswith("model.norm.weight"):
+                parameter.fill_(0.3)
 
 
 def test_greedy_responses_follow_the_weights_of_a_student_with_adapters(engine, student, tokenizer):
@@ -83,7 +85,7 @@ def test_both_ends_of_a_turn_end_a_response_and_are_left_out(engine, student):
     assert all(response.finished == (len(response.ids) < 40) for response in responses)
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(3.0, 1.0), (5.0, 1.0), (4.0, 0.8)])
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (2.0, 1.0), (1.5, 0.8)])
 def test_first_tokens_are_drawn_from_the_softmax(engine, student, temperature, top_p):
     """By chi-square, with the probabilities in float64; both ends and what is expected seldom count as one outcome."""
     draws, prompt = 2000, [3, 1, 4]
@@ -101,7 +103,7 @@ def test_first_tokens_are_drawn_from_the_softmax(engine, student, temperature, t
     assert set(np.flatnonzero((counts > 0) & (weights == 0))) <= {ENDS[0]}
     rest = expected < 5
     rest[ENDS] = True
-    assert (~rest).sum() > 10
+    assert (~rest).sum() >= 5
     merged = ([*values[~rest], values[rest].sum()] for values in (counts, expected))
     assert chisquare(*merged).pvalue > 1e-3
 
@@ -113,6 +115,11 @@ def test_a_response_depends_on_its_call_alone(engine):
     engine.generate("student", [[3, 1, 4, 1], *PROMPTS[::-1]], sampling, [0, *SEEDS], version=2)
     assert engine.generate("student", PROMPTS, sampling, SEEDS, version=2) == first
     assert engine.generate("student", PROMPTS, sampling, SEEDS[::-1], version=2) != first
+
+
+def test_a_temperature_that_vllm_refuses_is_a_sentence(engine):
+    with pytest.raises(RunError, match=r"temperature must be in \[0, 2\], got 3"):
+        engine.generate("student", PROMPTS, Sampling(3.0, 1.0, 1, 20_000), SEEDS, version=2)
 
 
 def test_a_worker_that_dies_is_a_sentence_and_the_next_call_starts_anew(engine, student, tokenizer):

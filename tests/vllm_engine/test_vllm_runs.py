@@ -14,7 +14,7 @@ from mta_framework.cli import main
 from mta_framework.generation import vllm_engine
 from mta_framework.training.rollouts import TrainingRollouts
 
-LORA = {"r": 2, "alpha": 4, "target_modules": "all-linear"}
+LORA = {"rank": 2, "alpha": 4}
 ON_POLICY = {"name": "jsd", "params": {"batches": {"policy": "on_policy", "fraction": 1.0}}}
 ADAPTIVE = {"policy": "adaptive", "initial_threshold": 1.0, "capacity": 16}
 
@@ -39,6 +39,7 @@ def vllm_spec(spec_dict, write_spec, tmp_path):
     teacher = json.loads((tmp_path / "teacher.json").read_text())
     teacher["student"]["config"] |= width
     (tmp_path / "teacher.json").write_text(json.dumps(teacher))
+    finished(tmp_path / "teacher.json", "teacher")
 
     def write(base_loss, **changes):
         generation = {"engine": "vllm", "max_new_tokens": 8, "batch_tokens": 2048}

@@ -80,9 +80,10 @@ class StandIn:
     def __init__(self):
         self.started, self.calls, self.params, self.running = [], [], [], 0
         self.module = ModuleType("vllm")
-        self.module.LLM, self.module.SamplingParams = self.start, SimpleNamespace
+        self.module.LLM = self.start
         self.sampling_params = ModuleType("vllm.sampling_params")
         self.sampling_params.RequestOutputKind = SimpleNamespace(FINAL_ONLY="final only")
+        self.sampling_params.SamplingParams = SimpleNamespace
         self.llm_engine = SimpleNamespace(
             engine_core=SimpleNamespace(shutdown=self.stop),
             add_request=self.add_request,
