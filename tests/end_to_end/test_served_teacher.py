@@ -6,18 +6,13 @@ import hashlib
 import json
 
 import pytest
-import torch
 from broken_runs import finished, interrupted
 from click.testing import CliRunner
 from teacher_server import TeacherServer, write_teacher
+from top_classes import expected_losses
 
 from mta_framework import RunError
 from mta_framework.cli import main
-from mta_framework.data.batches import collate
-from mta_framework.models.run_models import RunModels
-from mta_framework.registry import discover
-from mta_framework.runs.plugin_binding import bind
-from mta_framework.runs.preparation import prepare_run
 from mta_framework.testing.chat_server import fail
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_page")]
@@ -49,31 +44,12 @@ def weights(tmp_path, name):
     return hashlib.sha256((tmp_path / "runs" / name / "student" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def expected_losses(path, server):
-    """Forward KL and reverse KL of the first step over K + 1 classes, in float64, by both models whole."""
-    bound = bind(path, discover())
-    inputs = prepare_run(bound)
-    student = RunModels(bound.spec).first_student().double().eval()
-    indices = inputs.sampler.global_batches(0)[0]
-    batch = collate([inputs.data.train.examples[index] for index in indices], 0, ())
-    with torch.no_grad():
-        q_NV, p_NV = (
-            model(batch.input_ids_BT, attention_mask=batch.attention_mask_BT).logits.flatten(0, 1)[batch.position_N]
-            for model in (student, server.model.double())
-        )
-    server.model.float()
-    q_NV, p_NV = q_NV.softmax(-1), p_NV.softmax(-1)
-    ids = p_NV.topk(K).indices
-    q, p = (torch.cat([whole.gather(-1, ids), 1 - whole.gather(-1, ids).sum(-1, True)], -1) for whole in (q_NV, p_NV))
-    return [(a * (a / b).log()).sum(-1).mean().item() for a, b in ((p, q), (q, p))]
-
-
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_loss_is_that_of_the_live_teacher_over_the_same_classes(reverse, served_spec, folder, one_step, tmp_path):
     base_loss = {"name": "kl", "params": {"reverse": reverse}}
     with TeacherServer(folder) as server:
         path = served_spec(server, base_loss=base_loss, max_steps=1)
-        expected = expected_losses(path, server)[reverse]
+        expected = expected_losses(path, server.model, K)[reverse]
         losses, gradients = one_step(path, tmp_path / "step", 4)
     assert losses["kl"] == pytest.approx(expected, rel=1e-4)
     assert all(gradient.isfinite().all() for gradient in gradients.values())

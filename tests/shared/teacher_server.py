@@ -16,13 +16,15 @@ from mta_framework.testing.chat_server import ChatServer, Mishap, Received, send
 Change = Callable[[dict[str, Any]], Any]
 
 
-def write_teacher(folder: Path, tokenizer_folder: Path, seed: int = 7, vocabulary: int | None = None) -> Path:
+def write_teacher(
+    folder: Path, tokenizer_folder: Path, seed: int = 7, vocabulary: int | None = None, hidden_size: int = 32
+) -> Path:
     """Write a tiny Llama of random weights with a tokenizer; its distributions are far from uniform."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {"hidden_size": hidden_size, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlamaConfig(
         vocab_size=vocabulary or len(tokenizer),
         max_position_embeddings=512,
