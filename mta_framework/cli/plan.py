@@ -69,16 +69,16 @@ def _memory_lines(memory: MemoryEstimate) -> Iterator[str]:
 
 def _teacher_lines(plan: Plan) -> Iterator[str]:
     """What each of several teachers teaches, and its layers."""
-    counts = [(name, f"{one.texts:,}", f"{one.tokens:,}") for name, one in plan.teachers.items()]
-    yield from _block(("teacher", "texts", "supervised tokens"), counts)
     every = plan.teachers.items()
+    counts = [(name, f"{teacher.texts:,}", f"{teacher.tokens:,}") for name, teacher in every]
+    yield from _block(("teacher", "texts", "supervised tokens"), counts)
     pairs = [
         (name, pair.granularity, str(pair.student), str(pair.teacher))
-        for name, one in every
-        for pair in one.layer_pairs
+        for name, teacher in every
+        for pair in teacher.layer_pairs
     ]
     yield from _block(("teacher", "key layers", "student", "teacher"), pairs)
-    read = [(name, str(student), str(layer)) for name, one in every for student, layer in one.loss_layers]
+    read = [(name, str(student), str(layer)) for name, teacher in every for student, layer in teacher.loss_layers]
     yield from _block(("base loss reads", "student", "teacher"), read)
 
 

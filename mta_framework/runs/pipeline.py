@@ -122,7 +122,7 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
     inputs = prepare_run(bound)
     run_models = inputs.run_models
     policy, caches = bound.base_loss.batch_policy(), teachings(bound, inputs, run_models, contents(bound))
-    planned = {one.field: cache_plan for one in caches.values() if (cache_plan := one.cache_plan())}
+    planned = {each.field: cache_plan for each in caches.values() if (cache_plan := each.cache_plan())}
     return Plan(
         summary.reported_models(run_models),
         summary.reported_data(inputs),
@@ -179,10 +179,10 @@ def _train(
     sharded = spec.training.sharding is not None and processes().num_processes > 1
     device = "cpu" if sharded else None  # no device may have room for a whole teacher
     taught_by = teachings(bound, inputs, run_models, known, device)
-    live = [one.teacher.model for one in taught_by.values() if one.teacher and not one.cache]
-    one = taught_by.get("")
-    teacher = one.teacher if one else None
-    student = run_models.student(cast(PreTrainedModel, live[0])) if one and live else run_models.first_student()
+    live = [each.teacher.model for each in taught_by.values() if each.teacher and not each.cache]
+    single = taught_by.get("")
+    teacher = single.teacher if single else None
+    student = run_models.student(cast(PreTrainedModel, live[0])) if single and live else run_models.first_student()
     writers = student, teacher
     if sharded:
         writers = plain_copy(student), Teacher.of(plain_copy(live[0])) if live else teacher
@@ -215,10 +215,10 @@ def _distiller(
     student: nn.Module, base_loss: BaseLoss, guidances: Mapping[str, Guidance], inputs: RunInputs
 ) -> tuple[Distiller, Collator | MixedCollator, Collator]:
     """The module that is trained, the collator of its batches, and that of texts that the report measures."""
-    if (one := guidances.get("")) is not None:
-        guide = one.guide
+    if (single := guidances.get("")) is not None:
+        guide = single.guide
         parts = guide.teacher, base_loss, guide.alignment, guide.pairs, guide.loss_layers
-        return Distiller(student, *parts), one.collator, one.report_collator
+        return Distiller(student, *parts), single.collator, single.report_collator
     samples = {name: view.data.train.examples[0] for name, view in inputs.views().items()}
     collator = MixedCollator({name: each.collator for name, each in guidances.items()}, samples)
     guides = {name: each.guide for name, each in guidances.items()}
@@ -246,7 +246,7 @@ def make_cache(bound: BoundRun) -> dict[str, tuple[Path, int]]:
     run_models = run_models_of(bound.spec, _teacher_folder(bound.teacher), processes().device)
     known = run_on_main(lambda: contents(bound))
     taught_by = teachings(bound, inputs, run_models, known).values()
-    return {one.field: one.make_cache() for one in taught_by if one.cache}
+    return {each.field: each.make_cache() for each in taught_by if each.cache}
 
 
 def _evaluate(bound: BoundRun | BoundEvaluation, candidates: Sequence[Candidate]) -> ReportedEvaluation | None:

@@ -44,6 +44,7 @@ from mta_framework.spec.locations import missing_evaluation_locations, missing_l
 from mta_framework.spec.reading import RawSpec, read_spec, teacher_readings
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.section import PluginSection
+from mta_framework.spec.several_teachers import named_fault
 from mta_framework.spec.training import VALIDATION_LOSSES, TrainingSection
 from mta_framework.spec.validation_faults import faults_of
 
@@ -162,7 +163,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     faults += span_faults(reading, spans, layers)
     faults += term_faults(reading, draft, terms)
     faults += importance_faults(reading, draft, terms)
-    faults += dict.fromkeys(fault for view in readings for fault in missing_locations(view))
+    faults += dict.fromkeys(fault for view in readings.values() for fault in missing_locations(view))
     faults += tracker_faults(reading, draft)
     faults += _of_each(readings, package_faults)
     faults += _of_each(readings, gguf_faults)
@@ -181,10 +182,12 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
 
 
 def _of_each(
-    readings: Sequence[RawSpec[RunSpec]], check: Callable[..., Iterator[Fault]], *plugins: BaseLoss | None
+    readings: Mapping[str, RawSpec[RunSpec]], check: Callable[..., Iterator[Fault]], *plugins: BaseLoss | None
 ) -> dict[Fault, None]:
     """The faults of a spec as each teacher sees it, each once."""
-    return dict.fromkeys(fault for view in readings for fault in check(view, view.draft, *plugins))
+    return dict.fromkeys(
+        named_fault(fault, name) for name, view in readings.items() for fault in check(view, view.draft, *plugins)
+    )
 
 
 def bind_evaluation(reading: RawSpec[EvaluationSpec], registry: Registry) -> BoundEvaluation:

@@ -141,8 +141,8 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     warn_of_size(run_models)
     warn_of_unused_keys({**data.unused, **_unused_in(sets)})
     placed = {name: replace(fit, sets=fit.sets or sets) for name, fit in fitted.items()}
-    if (one := placed.get("")) is not None:
-        return RunInputs(run_models, one.pairs, one.loss_layers, data, sampler, sets, one.sets, prompts)
+    if (single := placed.get("")) is not None:
+        return RunInputs(run_models, single.pairs, single.loss_layers, data, sampler, sets, single.sets, prompts)
     return RunInputs(run_models, (), (), data, sampler, sets, sets, prompts, placed)
 
 

@@ -90,13 +90,13 @@ class _TeacherReading(RawSpec[RunSpec]):
         return ("teachers", self.name, *key_path[1:]) if key_path[:1] == ("teacher",) else key_path
 
 
-def teacher_readings(reading: RawSpec[RunSpec]) -> list[RawSpec[RunSpec]]:
-    """A spec as each of its teachers sees it; with one teacher, or none, the spec itself."""
+def teacher_readings(reading: RawSpec[RunSpec]) -> dict[str, RawSpec[RunSpec]]:
+    """A spec as each of several teachers sees it, by its name; with one teacher, or none, the spec itself under ''."""
     draft = reading.draft
     if draft is None or not draft.teachers:
-        return [reading]
-    return [
-        _TeacherReading(
+        return {"": reading}
+    return {
+        name: _TeacherReading(
             reading.path,
             {**reading.raw, "teacher": reading.raw["teachers"].get(name)},
             None,
@@ -106,7 +106,7 @@ def teacher_readings(reading: RawSpec[RunSpec]) -> list[RawSpec[RunSpec]]:
             name=name,
         )
         for name in draft.teachers
-    ]
+    }
 
 
 def read_spec(path: Path, overrides: Sequence[str] = ()) -> RawSpec[RunSpec]:

@@ -129,9 +129,11 @@ def named_fault(fault: Fault, name: str) -> Fault:
         fault: The fault; one that does not mention a teacher, or names this one, stays as it is.
         name: Name of one of several teachers; empty: the one teacher, whose faults stay as they are.
     """
-    field = teacher_field(name)
-    if not name or "teacher" not in str(fault) or field in str(fault):
+    field, given = teacher_field(name), fault.problem.rpartition(" (got ")
+    words = (fault.where, given[0] or fault.problem, fault.expected, fault.hint)
+    if not name or not any("teacher" in part for part in words) or field in str(fault):
         return fault
     if fault.where.split(".")[0] == "teacher":
         return replace(fault, where=field + fault.where.removeprefix("teacher"))
-    return replace(fault, problem=f"with teacher {name!r}, {fault.problem}")
+    problem = fault.problem.replace("(got 'teacher')", f"(got {field!r})")
+    return replace(fault, problem=f"with teacher {name!r}, {problem}")

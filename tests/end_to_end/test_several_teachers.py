@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from mta_framework import InputError
 from mta_framework.cli import main
 from mta_framework.data.batches import collate
+from mta_framework.evaluation.report import read_report
 from mta_framework.models import run_models
 from mta_framework.models.run_models import run_models_of
 from mta_framework.registry import discover
@@ -212,6 +213,16 @@ def test_a_teacher_may_have_another_tokenizer(
         torch.testing.assert_close(cut_gradients[name], expected, rtol=1e-4, atol=tolerance, msg=name)
     with pytest.raises(InputError, match=r"student\.tokenizer: with teacher 'code', differs from"):
         pipeline.plan(bind(write_spec({**spec, **changes}), discover()))
+
+
+def test_two_processes_fill_caches_and_train_as_one_does(spec, write_spec, tmp_path, warm_python):
+    spec["teachers"]["maths"]["cache"] = {}
+    path = write_spec({**spec, "training": {**spec["training"], "save_steps": 2}})
+    assert warm_python.run_on_two_ranks(["-m", "mta_framework", "run", path]).count("Report:") == 1
+    alone, shared = finished(path, "alone"), read_report(tmp_path / "runs" / "student")
+    for name in ("loss", "loss_maths", "loss_code", "eval_loss_code"):
+        values = [[entry[name] for entry in report.log if name in entry] for report in (shared, alone)]
+        assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 def test_each_teacher_grades_the_student_responses_to_its_prompts(spec, write_spec, tmp_path):
