@@ -40,6 +40,7 @@ def student(llama_config):
     torch.manual_seed(4)
     model = LlamaForCausalLM(llama_config)
     model.lm_head.weight.data[43:] *= 3
+    model.model.norm.weight.data.fill_(0.3)  # or one token would have all probability
     return get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", lora_dropout=0.5)).train()
 
 
@@ -55,13 +56,11 @@ def expected(student, tokenizer):
 
 
 def train(student):
-    """Change the adapters, as a step does; the last norm keeps distributions from being those of one token."""
+    """Change the adapters, as a step does."""
     with torch.no_grad():
         for name, parameter in student.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.3)
-            if name.endswith("model.norm.weight"):
-                parameter.fill_(0.3)
 
 
 def test_greedy_responses_follow_the_weights_of_a_student_with_adapters(engine, student, tokenizer):
