@@ -22,6 +22,10 @@ _ENTRY_BYTES = 512
 
 _OTHER_BYTES = 2**20
 _NO_SUCH_PAGE = (404, 405, 501)
+_MOST_DIGITS = 10
+"""Most digits of an id, which is an int32: Python refuses to read numbers of thousands of them."""
+
+_LOWEST_LOG_PROB = -1e30
 _SUM_TOLERANCE = 1e-3
 """Excess over 1 of the sum of rounded probabilities; vLLM computes them in float32."""
 
@@ -134,11 +138,13 @@ class Completions:
             raise Unanswered("a reply that is not of vLLM's form")
         for key, value in entry.items():
             log_prob = value.get("logprob") if isinstance(value, dict) else None
-            if not (key.isascii() and key.isdigit() and isinstance(log_prob, int | float)):
+            is_id = key.isascii() and key.isdigit() and (key == "0" or not key.startswith("0"))
+            if not (is_id and isinstance(log_prob, int | float)):
                 raise Unanswered("a reply that is not of vLLM's form")
-            if not log_prob <= _SUM_TOLERANCE or math.isinf(log_prob):
-                raise self._fault(f"gives what is no log-probability (got {log_prob})", "finite values of at most 0")
-            if int(key) >= self.vocabulary:
+            if not _LOWEST_LOG_PROB <= log_prob <= _SUM_TOLERANCE:
+                problem = f"gives what is no log-probability (got {self.server.shown(str(log_prob))})"
+                raise self._fault(problem, "finite values of at most 0")
+            if len(key) > _MOST_DIGITS or int(key) >= self.vocabulary:
                 problem = f"gives a token beyond the teacher's vocabulary (got id {self.server.shown(key)})"
                 raise self._fault(problem, f"ids below {self.vocabulary:,}")
             if isinstance(value.get("decoded_token"), str):

@@ -205,10 +205,15 @@ UNSOUND = {
     "NaN": (entry_change(set_log_prob(float("nan"))), r"no log-probability \(got nan\)"),
     "positive": (entry_change(set_log_prob(0.5)), r"no log-probability \(got 0.5\)"),
     "infinite": (entry_change(set_log_prob(float("-inf"))), r"no log-probability \(got -inf\)"),
+    "beyond every float": (entry_change(set_log_prob(-(10**400))), r"no log-probability \(got -10{200,}"),
     "a sum above 1": (entry_change(doubled), "sum is more than 1"),
     "beyond the vocabulary": (
         entry_change(lambda entry: entry.update({"70000": {"logprob": -3.0}})),
         r"beyond the teacher's vocabulary \(got id 70000\)",
+    ),
+    "an id of thousands of digits": (
+        entry_change(lambda entry: entry.update({"7" * 5000: {"logprob": -3.0}})),
+        r"beyond the teacher's vocabulary \(got id 77777",
     ),
     "fewer positions": (
         lambda answer: answer["choices"][0]["prompt_logprobs"].pop() and answer,
