@@ -13,12 +13,12 @@ class MixedCollator:
     """Turns examples of several teachers into a ``MixedBatch``.
 
     Args:
-        collators: Collator of each teacher's texts, by its name.
+        collators: Collator of each teacher's texts, by its name; their order has no effect.
         samples: A text of each teacher, from which the units of its counts are known before it has any in a batch.
     """
 
     def __init__(self, collators: Mapping[str, Collator], samples: Mapping[str, Example]):
-        self._collators = dict(collators)
+        self._collators = dict(sorted(collators.items()))
         self._samples = samples
         units = {name: tuple(collators[name].with_teacher_records(None)([samples[name]]).counts) for name in samples}
         self._nothing = {unit: 0 for of_teacher in units.values() for unit in of_teacher}

@@ -34,14 +34,16 @@ class MixedDistiller(Distiller):
     Args:
         student: Causal language model, possibly with peft adapters.
         base_loss: Base loss of the run.
-        guides: What each teacher adds, by its name.
+        guides: What each teacher adds, by its name; their order has no effect.
     """
 
     def __init__(self, student: nn.Module, base_loss: BaseLoss, guides: Mapping[str, Guide]):
+        # A checkpoint has the optimiser's moments in the order of the parameters.
+        guides = dict(sorted(guides.items()))
         pairs = [pair for guide in guides.values() for pair in guide.pairs]
         loss_layers = [layers for guide in guides.values() for layers in guide.loss_layers]
         super().__init__(student, None, base_loss, None, pairs, loss_layers)
-        self._guides = dict(guides)
+        self._guides = guides
         # A module may be named neither as a method of its holder nor with a dot.
         named = ((f"teacher_{name}", guide.alignment) for name, guide in guides.items())
         alignments = {name: alignment for name, alignment in named if alignment is not None}

@@ -37,6 +37,18 @@ def test_a_batch_counts_what_it_has_of_each_teacher_and_nothing_of_absent_ones(c
     assert batch.counts.keys() == collator([text(5, "values"), text(5, "code")]).counts.keys()
 
 
+def test_the_order_in_which_teachers_are_given_has_no_effect_on_parameters_and_parts():
+    base_loss = discover().find("base_losses", "kl", "base_loss").plugin
+    texts, orders = [text(6, "values"), text(9, "code", 1)], []
+    for names in (NAMES, NAMES[::-1]):
+        guides = {name: Guide(None, torch.nn.Linear(2, 1 + NAMES.index(name))) for name in names}
+        distiller = MixedDistiller(tiny_model("llama", 0), base_loss(base_loss.Params()), guides)
+        collator = MixedCollator({name: Collator(256, ()) for name in names}, {name: text(4, name) for name in names})
+        orders.append([*dict(distiller.named_parameters()), *collator(texts).parts])
+    assert orders[0] == orders[1]
+    assert orders[0][-2:] == ["code", "values"]
+
+
 def test_the_loss_is_the_mean_over_all_rows_by_the_teacher_of_each(collator):
     student, *models = (tiny_model("llama", seed).double() for seed in range(3))
     base_loss = discover().find("base_losses", "kl", "base_loss").plugin
