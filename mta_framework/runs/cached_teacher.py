@@ -25,6 +25,7 @@ from mta_framework.runs.model_checks import live_teacher_uses
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import measured_texts
+from mta_framework.spec.several_teachers import teacher_field
 from mta_framework.spec.teacher import TeacherServerSection
 from mta_framework.teacher_cache.cache_plan import CachePlan, cache_plan, require_room
 from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords, filling_lock
@@ -199,9 +200,10 @@ class RunCache:
         assert summary is not None
         server = Server(section.url, section.key_env, section.timeout)
         share = max(1, section.concurrency // processes().num_processes)
-        asker = Asker("teacher", server, section.max_requests, share, section.retries)
+        field = teacher_field(self._bound.teacher_name)
+        asker = Asker(field, server, section.max_requests, share, section.retries)
         vocabulary = summary.config.get_text_config(decoder=True).vocab_size
-        completions = Completions(server, section.model, section.top_logprobs, vocabulary)
+        completions = Completions(server, section.model, section.top_logprobs, vocabulary, field)
         return ServedTeacher(completions, asker, models.teacher_tokenizer or models.tokenizer, folder)
 
     def _ask(self, cache: TeacherCache, teacher: ServedTeacher, missing: Sequence[Example]) -> None:

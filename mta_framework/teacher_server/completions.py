@@ -54,12 +54,19 @@ class Completions:
         model: Name of the model there.
         top_logprobs: Number k of likeliest tokens.
         vocabulary: Size of the model's vocabulary.
+        field: Dotted name of the teacher in the spec, for errors.
     """
 
     server: Server
     model: str
     top_logprobs: int
     vocabulary: int
+    field: str = "teacher"
+
+    @property
+    def where(self) -> str:
+        """Name and URL of the teacher in messages."""
+        return f"{self.field}, {self.url}"
 
     @property
     def url(self) -> str:
@@ -126,7 +133,7 @@ class Completions:
                 raise self._fault("gives more tokens than asked", f"the {k} likeliest ones")
             del log_prob_of[actual]
         if len(log_prob_of) != k:
-            hint = "Lower teacher.server.top_logprobs, or let the server give more: --max-logprobs of vLLM."
+            hint = f"Lower {self.field}.server.top_logprobs, or let the server give more: --max-logprobs of vLLM."
             raise self._fault(f"gives another number of tokens (got {len(log_prob_of)})", f"the {k} likeliest", hint)
         if sum(map(math.exp, log_prob_of.values())) > 1 + _SUM_TOLERANCE:
             raise self._fault("gives probabilities whose sum is more than 1", "log-probabilities in nats")
@@ -152,14 +159,14 @@ class Completions:
             yield int(key), float(log_prob)
 
     def _fault(self, *parts: str) -> RunError:
-        return answer_fault(self.url, *parts)
+        return answer_fault(self.where, *parts)
 
 
 def answer_fault(
-    url: str, problem: str, expected: str, hint: str = "Check that the server has this teacher."
+    where: str, problem: str, expected: str, hint: str = "Check that the server has this teacher."
 ) -> RunError:
     """The error of an answer that no repetition would mend."""
-    return RunError(str(Fault(f"teacher, {url}", problem, expected, hint)))
+    return RunError(str(Fault(where, problem, expected, hint)))
 
 
 def _entries(content: bytes) -> list[Any]:

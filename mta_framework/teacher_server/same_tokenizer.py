@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
+from mta_framework.errors import RunError
 from mta_framework.teacher_server.completions import Completions, answer_fault
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ PROBE = (
 )
 """Text in several scripts, with numbers, code and white space, which tokenizers cut in their own ways."""
 
-_EXPECTED = "the tokenizer of teacher.hub or teacher.path"
 _HINT = "Name the teacher that the server has, or serve the one that the spec names."
 
 
@@ -45,15 +45,15 @@ def compare_tokenizers(client: Client, completions: Completions, tokenizer: PreT
     expected = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
     if ids != expected:
         problem = f"has another tokenizer (got {len(ids)} tokens of a text that has {len(expected)})"
-        raise answer_fault(completions.url, problem, _EXPECTED, _HINT)
+        raise _fault(completions, problem)
     return True
 
 
-def compare_decoded(url: str, text_of: Mapping[int, str], tokenizer: PreTrainedTokenizerBase) -> None:
+def compare_decoded(completions: Completions, text_of: Mapping[int, str], tokenizer: PreTrainedTokenizerBase) -> None:
     """Compare the texts of tokens in an answer with those of the tokenizer; only those that are plain words or digits.
 
     Args:
-        url: URL of the server.
+        completions: The teacher at the server.
         text_of: Text of tokens by their id.
         tokenizer: Tokenizer of the run.
 
@@ -65,6 +65,11 @@ def compare_decoded(url: str, text_of: Mapping[int, str], tokenizer: PreTrainedT
     for index, text in words.items():
         if index >= len(tokenizer) or str(tokenizer.decode([index])).strip() != text:
             problem = f"has another tokenizer (got {text!r} for token {index})"
-            raise answer_fault(url, problem, _EXPECTED, _HINT)
+            raise _fault(completions, problem)
     if not words:
-        _log.warning("teacher, %s: shows nothing by which its tokenizer could be compared; only its ids are", url)
+        _log.warning("%s: shows nothing by which its tokenizer could be compared; only its ids are", completions.where)
+
+
+def _fault(completions: Completions, problem: str) -> RunError:
+    expected = f"the tokenizer of {completions.field}.hub or {completions.field}.path"
+    return answer_fault(completions.where, problem, expected, _HINT)

@@ -120,7 +120,7 @@ class ServedTeacher(Teacher):
         targets = (supervised_positions(text) + 1).tolist()
         answer = self._completions.ask(client, text.input_ids.tolist(), targets)
         if self._compares_decoded:
-            compare_decoded(self._completions.url, answer.text_of, self._tokenizer)
+            compare_decoded(self._completions, answer.text_of, self._tokenizer)
             self._compares_decoded = False
         return np.concatenate([answer.id_NK, answer.log_prob_NK.view(np.int32)], axis=1).tobytes()
 
@@ -139,7 +139,7 @@ class ServedTeacher(Teacher):
                     problem = f"has another model than before (got log-probabilities that differ by {difference:.2f})"
                     expected = f"the model whose answers are kept in {self._store.folder}"
                     hint = "Give another model another name at the server, or delete the folder."
-                    raise answer_fault(self._completions.url, problem, expected, hint)
+                    raise answer_fault(self._completions.where, problem, expected, hint)
             self._is_compared = True
 
 

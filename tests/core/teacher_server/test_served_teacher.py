@@ -16,6 +16,7 @@ from mta_framework.data.batches import collate
 from mta_framework.endpoints.asker import Asker
 from mta_framework.endpoints.server import Server
 from mta_framework.teacher_server.completions import Completions
+from mta_framework.teacher_server.same_tokenizer import compare_decoded
 from mta_framework.teacher_server.served_teacher import ServedTeacher
 from mta_framework.testing.chat_server import fail, send_response
 from mta_framework.types import Example
@@ -266,6 +267,13 @@ def test_another_tokenizer_is_seen_in_the_answer_where_the_server_offers_none(fo
         served(server, tmp_path, folder).ask(texts(6))
     with TeacherServer(folder, tokenizes=False) as server:
         require_right(served(server, tmp_path / "same", folder), server, texts(3))
+
+
+def test_faults_of_a_server_name_its_teacher(tokenizer_folder):
+    completions = Completions(Server("http://localhost/v1"), "tiny", K, 500, "teachers.maths")
+    message = "teachers.maths, http://localhost/v1/completions: .*of teachers.maths.hub or teachers.maths.path"
+    with pytest.raises(RunError, match=message):
+        compare_decoded(completions, {1: "nothing"}, PreTrainedTokenizerFast.from_pretrained(tokenizer_folder))
 
 
 def test_another_model_under_the_same_name_is_refused(folder, tokenizer_folder, tmp_path):
