@@ -11,7 +11,7 @@ from mta_framework.data.parsed_part import parsed_part
 from mta_framework.data.prompts import Sample, training_samples
 from mta_framework.data.records import read_records
 from mta_framework.data.row_teachers import RowTeachers, merge, named_texts
-from mta_framework.data.tokens import EncodedSet, SampleTokenizer, encode
+from mta_framework.data.tokens import EncodedSet, SampleTokenizer, encode, require_examples
 from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.interfaces import SpanExtractor
 from mta_framework.models.turn_end import TurnEnd
@@ -146,6 +146,7 @@ class _Preparer:
         with collect_faults(faults):
             spans = self._parse(rendered, self._cache) if self._cache and not faults else None
             encoded = self._encoded(rendered, spans)
+            require_examples(encoded, self._section.max_prompt_length)
             if spans and not self.preview:
                 used = [example.index for example in encoded.examples[:_PREVIEW]]
                 self.preview = tuple((samples[index].text, spans[index]) for index in used)

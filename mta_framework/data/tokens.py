@@ -61,14 +61,14 @@ def encode(
     only that token is supervised.
 
     Args:
-        samples: Prompts and responses.
+        samples: Prompts and responses, at least one.
         span_sets: Spans of each sample's whole text, as character ranges; None without alignment.
         tokenizers: That of the student, and that of the teacher where it is another one. The limits then apply to both,
             and only spans with tokens on both sides are kept.
         max_prompt_length: Maximum number of tokens of the prompt; samples with longer prompts are left out.
 
     Raises:
-        InputError: No sample is left, or it cannot be settled what ends a response.
+        InputError: It cannot be settled what ends a response.
     """
     examples: list[Example] = []
     too_long = truncated = cut_prompts = 0
@@ -82,9 +82,23 @@ def encode(
             truncated += any(text.truncated for text in both)
             cut_prompts += any(text.prompt_cut for text in both)
             examples.append(_example(sample, index, both, span_sets[index] if span_sets else {}))
-    if not examples:
-        raise InputError([_no_examples(len(samples), max_prompt_length)])
     return EncodedSet(examples, too_long, truncated, cut_prompts, end_id(samples[0], tokenizers[0].turn_end))
+
+
+def require_examples(encoded: EncodedSet, max_prompt_length: int) -> None:
+    """Check that a tokenised data set has an example.
+
+    Args:
+        encoded: The whole data set.
+        max_prompt_length: Maximum number of tokens of its prompts.
+
+    Raises:
+        InputError: Every prompt was too long.
+    """
+    if not encoded.examples:
+        problem = f"every prompt is longer than {max_prompt_length} tokens ({encoded.too_long} rows)"
+        hint = "Raise data.max_prompt_length."
+        raise InputError([Fault("data.max_prompt_length", problem, "at least one prompt that fits", hint)])
 
 
 class SampleTokenizer:
@@ -355,8 +369,3 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
     if tokenizer.unk_token_id not in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id):
         special.discard(tokenizer.unk_token_id)
     return np.array(sorted(special), dtype=np.int32)
-
-
-def _no_examples(samples: int, max_prompt_length: int) -> Fault:
-    problem = f"every prompt is longer than {max_prompt_length} tokens ({samples} rows)"
-    return Fault("data.max_prompt_length", problem, "at least one prompt that fits", "Raise data.max_prompt_length.")

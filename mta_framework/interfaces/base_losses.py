@@ -84,7 +84,8 @@ class BaseLoss(Plugin):
         """Receive the value of each term after every step; does nothing by default.
 
         Args:
-            values: Mean of each term over its unit in the global batch, by name and without its weight.
+            values: Mean of each term over its unit in the global batch, by name and without its weight; ``loss`` is the
+                weighted total. With several teachers ``loss_NAME`` is that of the texts of one, where it has any.
         """
 
     def state(self) -> JsonValue:

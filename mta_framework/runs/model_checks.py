@@ -126,9 +126,9 @@ def joint_memory_fault(bound: BoundRun, run_models: RunModels) -> Fault | None:
 
 
 def idle_teacher_faults(spec: RunSpec, train: EncodedSet) -> list[Fault]:
-    """Faults of teachers that no row of the training set names."""
+    """Faults of teachers without a text in the training set."""
     named = {text.teacher_name for text in train.examples}
-    hint = f"Name it in {spec.data.teacher_field} of its rows, or remove it."
+    hint = f"Name it in {spec.data.teacher_field} of its rows, raise data.max_prompt_length for them, or remove it."
     problem, expected = "has no text of data.train that is used", "a teacher that rows name"
     return [Fault(teacher_field(name), problem, expected, hint) for name in spec.teachers or {} if name not in named]
 
@@ -162,6 +162,25 @@ def tokenizer_faults(bound: BoundRun, run_models: RunModels) -> list[Fault]:
         problem = "would give teacher and student different texts, each by the template of its tokenizer (got 'chat')"
         faults.append(Fault("data.template", problem, "'alpaca', or one tokenizer for both", "Set it to 'alpaca'."))
     return faults
+
+
+def unit_fault(bound: BoundRun, run_models: RunModels) -> Fault | None:
+    """The fault of a base loss that counts other units with some teachers than with others.
+
+    One for any two tokenizers counts tokens where student and teacher share theirs, and what both have in common
+    elsewhere. Sums in two units make no mean over the rows.
+    """
+    loss, views = bound.base_loss, run_models.views().items()
+    if not loss.NEEDS_TEACHER or loss.NEEDS_SHARED_VOCABULARY:
+        return None
+    with_student = [name for name, models in views if models.tokenizer_difference is None]
+    apart = [name for name, models in views if name not in with_student]
+    if not with_student or not apart:
+        return None
+    problem = f"counts differently for teachers with the student's tokenizer ({', '.join(with_student)})"
+    problem += f" and for those with another ({', '.join(apart)}; got {loss.NAME!r})"
+    expected = "teachers that all have the student's tokenizer, or all another one"
+    return Fault("base_loss", problem, expected, "Give the teachers of each kind a run of their own.")
 
 
 def evaluation_faults(

@@ -5,7 +5,7 @@ No weights are loaded and nothing is trained; every fault that can be found by t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -34,6 +34,7 @@ from mta_framework.runs.model_checks import (
     joint_memory_fault,
     length_faults,
     tokenizer_faults,
+    unit_fault,
     warn_of_size,
     warn_of_unused_keys,
     weight_faults,
@@ -115,8 +116,9 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     spec, run_models = bound.spec, summarised_models(bound)
     faults = _setting_faults(bound)
     fitted = {name: _fit_teacher(view, run_models.views()[name], faults) for name, view in bound.views().items()}
-    with collect_faults(faults):
-        faults += [fault for fault in [joint_memory_fault(bound, run_models)] if fault]
+    for check in (joint_memory_fault, unit_fault):
+        with collect_faults(faults):
+            faults += [fault for fault in [check(bound, run_models)] if fault]
     with collect_faults(faults):
         sets = _sets(spec, run_models.tokenizer, run_models.turn_end)
         faults += _likelihood_faults(bound.metrics, sets)
@@ -131,15 +133,16 @@ def prepare_run(bound: BoundRun) -> RunInputs:
             {name: models.separate_teacher for name, models in run_models.views().items()},
             check_only=bool(faults),
         )
+        faults += idle_teacher_faults(spec, data.train)
         sampler = sampler_for(data.train.examples, spec.training, spec.seed)
         if data.validation and (fault := validation_fault(len(data.validation.examples), processes().num_processes)):
             faults.append(fault)
-        faults += idle_teacher_faults(spec, data.train)
     if faults:
         raise InputError(faults)
     prompts = answer_prompts(spec, bound.answer_metric, run_models.tokenizer) if bound.answer_metric else None
     warn_of_size(run_models)
-    warn_of_unused_keys({**data.unused, **_unused_in(sets)})
+    names_teachers = {spec.data.teacher_field} if spec.teachers else set()
+    warn_of_unused_keys({**data.unused, **_unused_in(sets, names_teachers)})
     placed = {name: replace(fit, sets=fit.sets or sets) for name, fit in fitted.items()}
     if (single := placed.get("")) is not None:
         return RunInputs(run_models, single.pairs, single.loss_layers, data, sampler, sets, single.sets, prompts)
@@ -225,8 +228,12 @@ def _likelihood_faults(metrics: Iterable[Metric], sets: Iterable[EvaluationSet])
     return [fault for part in sets if part.unmeasured for fault in part.unmeasured.faults]
 
 
-def _unused_in(sets: Iterable[EvaluationSet]) -> dict[str, Mapping[str, int]]:
-    return {f"evaluation.sets.{part.name}": part.unused for part in sets}
+def _unused_in(sets: Iterable[EvaluationSet], known: Collection[str] = ()) -> dict[str, Mapping[str, int]]:
+    """Keys of each set that are not used, without those that have a meaning in training rows."""
+    return {
+        f"evaluation.sets.{part.name}": {key: count for key, count in part.unused.items() if key not in known}
+        for part in sets
+    }
 
 
 def summarised_models(bound: BoundRun) -> RunModels:

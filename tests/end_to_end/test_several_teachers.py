@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from teacher_server import TeacherServer, write_teacher
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from mta_framework import InputError
+from mta_framework import InputError, RunError
 from mta_framework.cli import main
 from mta_framework.data.batches import collate
 from mta_framework.evaluation.report import read_report
@@ -190,17 +190,21 @@ def test_a_teacher_behind_a_server_and_a_live_one_teach_together(spec, write_spe
     first, second = (next(entry for entry in report.log if "loss_code" in entry) for report in (live, mixed))
     assert second["loss_code"] == pytest.approx(first["loss_code"], rel=1e-5)
     assert 0 < second["loss_maths"] < first["loss_maths"]  # classes that are merged diverge less
+    served["maths"]["server"] = {**asked, "top_logprobs": 7, "retries": 0}  # other records, of a server that is gone
+    with pytest.raises(RunError, match=r"teachers\.maths, http.*gives no answer"):
+        finished(write_spec({**plain, "teachers": served}), "gone")
 
 
 @pytest.mark.parametrize("base_loss", ["alm", "uld"])
-def test_a_teacher_may_have_another_tokenizer(
+def test_teachers_may_have_another_tokenizer_and_then_all_of_them(
     base_loss, spec, two_tokenizers, teachers, write_spec, one_step, tmp_path
 ):
-    unigram = two_tokenizers["student"]["tokenizer"]
-    copy = shutil.copytree(teachers["code"], tmp_path / "unigram-teacher")
-    for file in Path(unigram).iterdir():
-        shutil.copy(file, copy)
-    named = {**spec["teachers"], "code": {"path": str(copy)}}
+    named = {}
+    for name, folder in teachers.items():
+        copy = shutil.copytree(folder, tmp_path / f"unigram-{name}")
+        for file in Path(two_tokenizers["student"]["tokenizer"]).iterdir():
+            shutil.copy(file, copy)
+        named[name] = {"path": str(copy)}
     data = {**spec["data"], "max_length": 400, "max_prompt_length": 350}
     changes = {"teachers": named, "data": data, "training": {**spec["training"], "max_steps": 1}}
     path = write_spec({**spec, **changes, "base_loss": {"name": base_loss}})
@@ -213,6 +217,38 @@ def test_a_teacher_may_have_another_tokenizer(
         torch.testing.assert_close(cut_gradients[name], expected, rtol=1e-4, atol=tolerance, msg=name)
     with pytest.raises(InputError, match=r"student\.tokenizer: with teacher 'code', differs from"):
         pipeline.plan(bind(write_spec({**spec, **changes}), discover()))
+    mixed = {**spec, **changes, "teachers": {**named, "maths": spec["teachers"]["maths"]}}
+    with pytest.raises(InputError, match=r"base_loss: counts differently .*\(maths\) .*\(code; got '" + base_loss):
+        prepare_run(bind(write_spec({**mixed, "base_loss": {"name": base_loss}}), discover()))
+    prepare_run(bind(write_spec({**mixed, "base_loss": {"name": "sft"}}), discover()))
+
+
+def test_a_teacher_without_usable_rows_is_a_fault_in_training_and_none_in_validation(spec, write_spec, rows, tmp_path):
+    lines = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+    long = [{**row, "instruction": "word " * 300} if row["teacher"] == "code" else row for row in lines]
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in long), encoding="utf-8")
+    for part, usable in (("validation", True), ("train", False)):
+        data = {**spec["data"], part: {"path": str(path)}}
+        bound = bind(write_spec({**spec, "data": data}), discover())
+        if usable:
+            validation = prepare_run(bound).data.validation
+            assert (len(validation.examples), validation.too_long) == (24, 12)
+            continue
+        with pytest.raises(InputError) as caught:
+            prepare_run(bound)
+        (fault,) = map(str, caught.value.faults)
+        assert fault.startswith("teachers.code: has no text of data.train that is used")
+
+
+def test_keys_that_name_a_teacher_are_no_unused_keys_of_evaluation_rows(spec, spec_dict, write_spec, rows, caplog):
+    lines = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+    rows.write_text("".join(json.dumps({**row, "level": 1}) + "\n" for row in lines), encoding="utf-8")
+    evaluation = {**spec_dict["evaluation"], "models": ["student"], "sets": {"test": {"path": str(rows)}}}
+    prepare_run(bind(write_spec({**without_alignment(spec), "evaluation": evaluation}), discover()))
+    (warning,) = [message for message in caplog.messages if message.startswith("evaluation.sets.test")]
+    assert "level" in warning
+    assert "teacher" not in warning
 
 
 def test_two_processes_fill_caches_and_train_as_one_does(spec, write_spec, tmp_path, warm_python):

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mta_framework.data.prompts import Sample, render_prompts
 from mta_framework.data.rows import Message, Record
-from mta_framework.data.tokens import SampleTokenizer, encode, prompt_ids
+from mta_framework.data.tokens import SampleTokenizer, encode, prompt_ids, require_examples
 from mta_framework.errors import InputError
 from mta_framework.models.turn_end import settle_turn_end
 from mta_framework.types import Example
@@ -171,8 +171,9 @@ def test_texts_keep_their_number_in_the_data_set_where_others_are_left_out(byte_
 
 
 def test_nothing_left_is_an_input_error(byte_tokenizer: Build) -> None:
+    encoded = encode([sample("z" * 4, "")] * 2, None, sides(8, byte_tokenizer()), 3)
     with pytest.raises(InputError, match=r"data.max_prompt_length: every prompt is longer than 3 tokens \(2 rows\)"):
-        encode([sample("z" * 4, "")] * 2, None, sides(8, byte_tokenizer()), 3)
+        require_examples(encoded, 3)
 
 
 def test_settings_for_padding_and_truncation_in_the_tokenizer_have_no_effect(byte_tokenizer: Build) -> None:
