@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 _EXCLUDED = -100.0  # The smallest logit bias that vLLM accepts.
+
+_ALWAYS_TIED = frozenset({"gemma2", "gemma3n", "gemma3n_text"})
+"""Model types whose logits vLLM computes with the embeddings themselves; it refuses a separate head."""
 
 
 class VllmEngine(Engine):
@@ -93,17 +98,24 @@ class VllmEngine(Engine):
                     bar.update()
             process.sleep()
         except BaseException:
-            self._stop(by)  # it may be in the midst of other responses
+            self._give_up(by)  # it may be in the midst of other responses
             raise
         return [generations[index] for index in sorted(generations)]
 
     def close(self) -> None:
-        """End every vLLM; a later call starts it again."""
+        """End every vLLM and remove the exported models; a later call makes them again."""
         for by in list(self._running):
-            self._stop(by)
+            self._running.pop(by).stop()
+        for by in self._exported:
+            shutil.rmtree(self._folder / by, ignore_errors=True)
+        self._exported.clear()
+        with suppress(OSError):  # absent, or a folder of others
+            self._folder.rmdir()
 
-    def _stop(self, by: str) -> None:
-        self._running.pop(by).stop()
+    def _give_up(self, by: str) -> None:
+        """End the vLLM of a model after an error, which stays the one that is reported."""
+        with suppress(Exception):
+            self._running.pop(by).stop()
 
     def _saved(self, by: str, version: int) -> SavedModel:
         """The folder of a model; a live one is exported, unless these weights were."""
@@ -112,7 +124,9 @@ class VllmEngine(Engine):
             return model
         if by not in self._exported or (by == "student" and self._exported[by] != version):  # a teacher never changes
             self._folder.mkdir(parents=True, exist_ok=True)
-            save_student(model, self._tokenizer, self._stop_ids, self._folder / by)
+            # On a CPU, vLLM would keep a tied head as it was when new weights are read.
+            untied = base_of(model).config.model_type not in _ALWAYS_TIED
+            save_student(model, self._tokenizer, self._stop_ids, self._folder / by, untied=untied)
             self._exported[by] = version
         return SavedModel(self._folder / by, _dtype(base_of(model)))
 
@@ -125,7 +139,7 @@ class VllmEngine(Engine):
             try:
                 self._running[by].wake_up(self._loaded[by] != written)
             except BaseException:
-                self._stop(by)
+                self._give_up(by)
                 raise
         self._loaded[by] = written
         return self._running[by]

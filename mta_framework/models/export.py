@@ -27,7 +27,14 @@ from mta_framework.storage import bring_to_disk
 WEIGHTS = "student.safetensors"
 
 
-def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], folder: Path) -> None:
+def save_student(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    stop_ids: Sequence[int],
+    folder: Path,
+    *,
+    untied: bool = False,
+) -> None:
     """Export a student as a folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load, with safetensors weights.
 
     Quantised weights are expanded and adapters are merged into them: the sum is formed in float32 and rounded once, to
@@ -39,10 +46,14 @@ def save_student(model: nn.Module, tokenizer: PreTrainedTokenizerBase, stop_ids:
         tokenizer: Tokenizer that is saved in the same folder.
         stop_ids: Ids of the tokens that end a response, which the generation settings in the folder name.
         folder: Folder to write.
+        untied: Whether weights that the model shares, as those of its embeddings and its head, are written once each.
     """
     with _replaced(folder) as partial:
         base, changed = base_of(model), isinstance(model, PeftModel) or any(quantized_modules(model))
-        _as_plain(base).save_pretrained(partial, state_dict=_plain_weights(base) if changed else None)
+        plain, weights = _as_plain(base), _plain_weights(base) if changed else None
+        if untied:
+            plain, weights = _with_untied_config(plain), _without_sharing(weights or base.state_dict())
+        plain.save_pretrained(partial, state_dict=weights)
         _write_stop_ids(partial / GENERATION_CONFIG_NAME, stop_ids)
         tokenizer.save_pretrained(partial)
 
@@ -156,6 +167,26 @@ def _as_plain(base: PreTrainedModel) -> PreTrainedModel:
     plain.config = copy.deepcopy(base.config)
     mark_plain(plain)
     return plain
+
+
+def _with_untied_config(model: PreTrainedModel) -> PreTrainedModel:
+    """A shallow copy of the model that transformers saves as one with a head of its own."""
+    untied = copy.copy(model)
+    untied.config = copy.deepcopy(model.config)
+    for config in (untied.config, untied.config.get_text_config(decoder=True)):
+        config.tie_word_embeddings = False
+    return untied
+
+
+def _without_sharing(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, with a copy of each that has the memory of an earlier one: transformers would leave it out."""
+    seen: set[int] = set()
+    separate = {}
+    for name, weight in weights.items():
+        memory = weight.untyped_storage().data_ptr()
+        separate[name] = weight.clone() if memory in seen else weight
+        seen.add(memory)
+    return separate
 
 
 def _plain_weights(base: PreTrainedModel) -> dict[str, Tensor]:

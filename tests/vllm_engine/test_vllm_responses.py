@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from scipy.stats import chisquare
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from vllm_worker import end_worker
 
 from mta_framework.errors import RunError
@@ -74,6 +74,20 @@ def test_greedy_responses_follow_the_weights_of_a_student_with_adapters(engine, 
         assert engine.generate("student", PROMPTS, GREEDY, SEEDS, version=version) == expected(student, tokenizer)
     assert list(engine._running.values()) == [process]
     assert expected(student, tokenizer) != first
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_greedy_responses_follow_the_weights_of_the_head(llama_config, tokenizer, tmp_path, tied):
+    torch.manual_seed(5)
+    sizes = {"vocab_size": 256, "tie_word_embeddings": tied}
+    model = LlamaForCausalLM(LlamaConfig(**llama_config.to_dict() | sizes)).eval()
+    engine, answers = make_engine("vllm", {"student": model}, tokenizer, ENDS, tmp_path / "engine", 64), []
+    for version in range(3):
+        model.lm_head.weight.data.normal_(std=0.3)
+        answers.append(engine.generate("student", PROMPTS, GREEDY, SEEDS, version=version))
+        assert answers[-1] == expected(model, tokenizer)
+        assert answers[-1] not in answers[:-1]
+    engine.close()
 
 
 def test_both_ends_of_a_turn_end_a_response_and_are_left_out(engine, student):

@@ -81,7 +81,7 @@ def test_on_policy_with_adapters_goes_on_after_the_death_of_the_worker_as_if_the
 
     with monkeypatch.context() as dying:
         dying.setattr(TrainingRollouts, "respond", respond_without_worker)
-        with pytest.raises(RunError, match=r"^generation: vLLM stopped"):
+        with pytest.raises(RunError, match=r"^generation: vLLM did not take its weights"):
             finished(path, "broken")
     resumed = finished(path, "broken", resume=True)
     assert losses(resumed) == losses(straight)

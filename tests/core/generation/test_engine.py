@@ -9,7 +9,16 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from mta_framework.errors import InputError, RunError
 from mta_framework.generation.engine import Engine, SavedModel
@@ -189,6 +198,44 @@ def test_vllm_is_started_once_and_given_new_weights(vllm, engine, llama, tokeniz
     assert vllm.running == 0
 
 
+def test_exports_are_gone_after_close_and_made_anew_by_the_next_call(vllm, engine, tmp_path):
+    first = engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
+    assert (tmp_path / "engine" / "student").is_dir()
+    engine.close()
+    assert not list(tmp_path.iterdir())
+    assert engine.generate("student", PROMPTS, sampled(0.0), SEEDS) == first
+    (tmp_path / "engine" / "notes.txt").touch()
+    engine.close()
+    assert [path.name for path in (tmp_path / "engine").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_vllm_reads_the_head_of_a_tied_student_with_its_other_weights(vllm, llama, tokenizer, tmp_path, adapters):
+    """Its builds for CPUs keep a tied head as it was at the start."""
+    tied = LlamaForCausalLM(LlamaConfig(**llama.config.to_dict() | {"tie_word_embeddings": True}))
+    student = get_peft_model(tied, LoraConfig(r=2, target_modules=["q_proj"])) if adapters else tied
+    engine = make_engine("vllm", {"student": student}, tokenizer, ENDS, tmp_path / "engine", LONGEST)
+    for version in range(2):
+        turned(tied)
+        engine.generate("student", PROMPTS, sampled(0.0), SEEDS, version=version)
+        weights = load_file(tmp_path / "engine" / "student" / "model.safetensors")
+        assert torch.equal(weights["lm_head.weight"], tied.get_input_embeddings().weight)
+        assert torch.equal(weights["model.embed_tokens.weight"], tied.get_input_embeddings().weight)
+    assert not AutoConfig.from_pretrained(tmp_path / "engine" / "student").tie_word_embeddings
+    assert tied.config.tie_word_embeddings
+    assert tied.lm_head.weight is tied.get_input_embeddings().weight
+
+
+def test_a_family_whose_head_vllm_always_ties_is_exported_as_it_is(vllm, tokenizer, tmp_path):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "head_dim": 8, "vocab_size": 43}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}
+    gemma = Gemma2ForCausalLM(Gemma2Config(**sizes, **heads, bos_token_id=None, eos_token_id=None))
+    engine = make_engine("vllm", {"student": gemma}, tokenizer, ENDS, tmp_path / "engine", LONGEST)
+    engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
+    assert AutoConfig.from_pretrained(tmp_path / "engine" / "student").tie_word_embeddings
+    assert "lm_head.weight" not in load_file(tmp_path / "engine" / "student" / "model.safetensors")
+
+
 def test_a_teacher_is_exported_once(vllm, engine, tmp_path):
     for version in range(3):
         engine.generate("teacher", PROMPTS, sampled(0.0), SEEDS, version=version)
@@ -232,6 +279,8 @@ def test_vllm_never_chooses_ids_that_are_no_tokens(vllm, llama, tokenizer, tmp_p
     assert {tuple(params.logit_bias) for params in vllm.params} == {(43, 44, 45, 46, 47)}
     assert vllm.started[0]["model"] == str(tmp_path / ("model" if saved else "engine/student"))
     assert (tmp_path / "engine").exists() != saved
+    engine.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 FAILURE = r"^generation: vLLM .* the model student \(got OSError: the worker is gone\)\. .* The same command goes on"
@@ -264,16 +313,29 @@ def test_vllm_is_stopped_where_a_response_cannot_be_kept(vllm, engine):
     assert vllm.running == 0
 
 
+def test_an_error_is_reported_as_it_is_where_vllm_does_not_end_either(vllm, engine, monkeypatch):
+    monkeypatch.setattr(vllm.llm_engine.engine_core, "shutdown", die)
+    with pytest.raises(ZeroDivisionError):
+        engine.generate("student", PROMPTS, sampled(0.0), SEEDS, on_finished=lambda *_: 1 / 0)
+    engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
+    monkeypatch.setattr(vllm, "collective_rpc", die)
+    with pytest.raises(RunError, match=r"vLLM did not take its weights"):
+        engine.generate("student", PROMPTS, sampled(0.0), SEEDS, version=1)
+
+
 def test_variables_that_vllm_sets_are_not_inherited_by_other_processes(vllm, engine, monkeypatch):
     seen = {}
 
     def start(**options):
         seen.update(os.environ)
         os.environ["LD_PRELOAD"] = "libtcmalloc.so"
+        os.environ["VLLM_LOGGING_LEVEL"] = "INFO"
+        del os.environ["OMP_PROC_BIND"]
         return vllm.start(**options)
 
     monkeypatch.setattr(vllm.module, "LLM", start)
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    monkeypatch.setenv("OMP_PROC_BIND", "close")
     before = dict(os.environ)
     engine.generate("student", PROMPTS, sampled(0.0), SEEDS)
     assert (seen["VLLM_LOGGING_LEVEL"], seen["VLLM_NO_USAGE_STATS"]) == ("DEBUG", "1")
