@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from isolated_parts import remake_thread_pool
 from synthetic import write_model, write_rows
 
 from mta_framework.cli import main
@@ -99,6 +100,7 @@ def _become(arguments: list[str], output: int, prepare: Callable[[], None] | Non
     try:
         for descriptor in (1, 2):
             os.dup2(output, descriptor)
+        remake_thread_pool()
         if prepare is not None:
             prepare()
         main(arguments)

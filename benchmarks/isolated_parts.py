@@ -134,9 +134,19 @@ def _receive(receiver: Connection, deadline: float, outcome: Outcome) -> str:
     return STOPPED
 
 
+def remake_thread_pool() -> None:
+    """Make torch's thread pool anew in a forked process.
+
+    torch does so at its first use there, but two threads at once, such as those that read weights, get in each other's
+    way ("Invalid thread pool").
+    """
+    torch.set_num_threads(torch.get_num_threads())
+
+
 def _measure(part: Part, arguments: Sequence[Any], sender: Connection) -> None:
     with suppress(OSError):
         os.setpgid(0, 0)
+    remake_thread_pool()
     try:
         for entry in part.measure(*arguments):
             sender.send(entry)
