@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from mta_framework.cli import main
 from mta_framework.errors import InputError
-from mta_framework.evaluation.evaluate import _Task
+from mta_framework.evaluation import evaluate
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.plugin_binding import bind
@@ -106,7 +106,7 @@ def test_project_that_was_moved_and_touched_is_resumed_without_training_or_gener
     for path in later.rglob("*"):
         os.utime(path, (1_000_000_000, 1_000_000_000))
     monkeypatch.setattr(pipeline, "train", None)
-    monkeypatch.setattr(_Task, "_engine", None)
+    monkeypatch.setattr(evaluate, "make_engine", None)
     for path in (later / "student.json", later / "runs" / "student" / "spec.json"):
         after = pipeline.run(bind(path, discover()), resume=True)
         assert after.evaluation == before.evaluation
