@@ -28,7 +28,7 @@ def compare(
     judge: PairwiseMetric | None = None,
     labels: Sequence[str] | None = None,
 ) -> Comparison:
-    """Compare finished runs that were evaluated alike.
+    """Compare finished runs that were evaluated alike, or validated alone: these by their validation outcomes.
 
     Args:
         folders: Folders of finished runs, at least one, in the order of the table.
