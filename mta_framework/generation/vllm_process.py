@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,11 +61,20 @@ class VllmProcess:
         # Builds of vLLM for CPUs cannot give memory back.
         self._can_sleep = torch.cuda.is_available()
         self._sleeps = False
-        children = set(multiprocessing.active_children())
-        with self._explained("could not be started"), _environment():
-            import vllm
+        # Without a guard, its processes would keep a GPU's memory when this one is killed.
+        self._guard = ProcessGuard()
+        try:
+            with self._explained("could not be started"), _environment():
+                self._llm = self._started(options)
+        except BaseException:
+            self._guard.close()
+            raise
 
-            self._llm = vllm.LLM(
+    def _started(self, options: VllmOptions) -> Any:
+        import vllm
+
+        with self._guard.new_children():
+            return vllm.LLM(
                 model=str(options.folder),
                 skip_tokenizer_init=True,
                 generation_config="vllm",
@@ -77,9 +85,6 @@ class VllmProcess:
                 enable_sleep_mode=self._can_sleep,
                 use_tqdm_on_load=False,
             )
-        # Without a guard, they would keep a GPU's memory when this process is killed.
-        started = set(multiprocessing.active_children()) - children
-        self._guard = ProcessGuard([child.pid for child in started if child.pid])
 
     def wake_up(self, new_weights: bool) -> None:
         """Take memory again after ``sleep``, and read the weights in the folder where they are new or were dropped.
@@ -136,9 +141,11 @@ class VllmProcess:
 
     def stop(self) -> None:
         """End the processes of vLLM."""
-        self._guard.close()
-        # Otherwise they would end some time after the last reference is dropped.
-        self._llm.llm_engine.engine_core.shutdown(timeout=_STOP_SECONDS)
+        try:
+            # Otherwise they would end some time after the last reference is dropped.
+            self._llm.llm_engine.engine_core.shutdown(timeout=_STOP_SECONDS)
+        finally:
+            self._guard.close()
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:

@@ -3,47 +3,113 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
+from transformers import LlamaConfig
 
-SCRIPT = """
+from mta_framework.generation import process_guard
+from mta_framework.generation.process_guard import ProcessGuard
+
+GUARDED = """
 import os, signal, subprocess, sys
 from mta_framework.generation.process_guard import ProcessGuard
 
-child = subprocess.Popen(["sleep", "60"], start_new_session=True)
-guard = ProcessGuard([child.pid])
-print(child.pid, flush=True)
+child = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], start_new_session=True)
+guard = ProcessGuard()
+guard.add(child.pid)
 if sys.argv[1] == "closed":
     guard.close()
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
+STARTING = """
+import multiprocessing, subprocess, sys, time, types
+from pathlib import Path
+from mta_framework.generation.vllm_process import VllmOptions, VllmProcess
+
+def work():
+    worker = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    print(multiprocessing.current_process().pid, worker.pid, flush=True)
+    time.sleep(60)
+
+def start(**options):
+    multiprocessing.get_context("fork").Process(target=work).start()
+    time.sleep(60)
+
+sys.modules["vllm"] = types.SimpleNamespace(LLM=start)
+VllmProcess("student", VllmOptions(Path(sys.argv[1]), "float32", 64, 64))
+"""
+"""vLLM's start hangs, with a process that it has forked and a worker of that one."""
+
 
 def is_running(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
-    return not state.startswith("Z")
+
+
+def ended(pids: list[int]) -> bool:
+    deadline = time.monotonic() + 30
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(map(is_running, pids))
 
 
 @pytest.mark.parametrize("how", ["killed", "closed"])
-def test_a_process_that_is_killed_takes_the_guarded_ones_along(how):
-    # Not with captured output, which the child would hold open.
-    with subprocess.Popen([sys.executable, "-c", SCRIPT, how], stdout=subprocess.PIPE, text=True) as parent:
+def test_a_process_that_is_killed_takes_the_guarded_ones_and_their_children_along(how):
+    # Not with captured output, which the children would hold open.
+    with subprocess.Popen([sys.executable, "-c", GUARDED, how], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
+        child = int(parent.stdout.readline())
         parent.wait()
         if how == "closed":
             time.sleep(0.5)
-            assert is_running(pid)
-            os.kill(pid, 9)
+            assert is_running(child)
+            os.kill(child, signal.SIGKILL)
         else:
-            deadline = time.monotonic() + 30
-            while is_running(pid) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert not is_running(pid)
+            assert ended([child])
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_vllm_that_is_still_starting_ends_with_the_process_that_starts_it(how, warm_python, tmp_path):
+    LlamaConfig(num_hidden_layers=1).save_pretrained(tmp_path)
+    log = tmp_path / "log"
+    parent = warm_python.start(["-c", STARTING, tmp_path], log=log)
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.read_text().endswith("\n")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pids = [int(pid) for pid in log.read_text().split()]
+    assert len(pids) == 2
+    time.sleep(50 * process_guard._INTERVAL)
+    assert all(map(is_running, pids))
+    parent.send_signal(how)
+    parent.wait(30)
+    assert ended(pids)
+
+
+def test_a_process_that_has_taken_over_the_id_of_a_guarded_one_lives(monkeypatch):
+    """Here the start that the shell notes of a process is never that which it finds in the end."""
+    script = process_guard._SCRIPT.replace("start_time() { ", "start_time() { date +%N; ")
+    assert script != process_guard._SCRIPT
+    monkeypatch.setattr(process_guard, "_SCRIPT", script)
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        guard = ProcessGuard()
+        guard.add(bystander.pid)
+        guard._ids.close()
+        guard._shell.wait(30)
+        assert is_running(bystander.pid)
+        bystander.kill()
+
+
+def test_a_guard_that_was_ended_from_outside_is_no_error():
+    guard = ProcessGuard()
+    guard._shell.kill()
+    guard._shell.wait()
+    guard.add(os.getpid())
+    guard.close()
