@@ -67,6 +67,7 @@ class Adaptive(BatchPolicy):
 
     def __init__(self, options: AdaptiveBatches):
         self._options = options
+        self.temperature = options.temperature
         self._threshold = options.initial_threshold
         self._accepted: float | None = None
         self._buffer = ReplayBuffer(options.capacity)

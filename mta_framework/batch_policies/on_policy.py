@@ -37,6 +37,7 @@ class OnPolicy(BatchPolicy):
 
     def __init__(self, options: OnPolicyBatches):
         self._options = options
+        self.temperature = options.temperature
         self.USES_DATA_RESPONSES = options.fraction < 1
 
     def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:

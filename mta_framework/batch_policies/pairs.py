@@ -68,6 +68,7 @@ class Pairs(BatchPolicy):
 
     def __init__(self, options: PairedBatches):
         self._options = options
+        self.temperature = options.temperature
         self._interval: _Interval | None = None
         self._responses: dict[Responder, dict[bytes, Example]] = {}
 

@@ -88,12 +88,15 @@ class BatchPolicy(ABC):
             is kept on them (``teacher.cache``).
         TEXTS_PER_PROMPT: Number of texts that ``draw`` returns per text of the batch; ``mta run --dry-run``
             estimates memory from it.
+        temperature: Sampling temperature of all its responses, which ``mta check`` compares with what the engine
+            offers; None: not known before the run.
     """
 
     RESPONDERS: ClassVar[tuple[Responder, ...]] = ("student",)
     NEEDS_VALIDATION: ClassVar[bool] = False
     USES_DATA_RESPONSES: bool = True
     TEXTS_PER_PROMPT: ClassVar[int] = 1
+    temperature: float | None = None
 
     @abstractmethod
     def draw(self, batch: Sequence[Example], rollouts: Rollouts, progress: Progress) -> Sequence[Example]:

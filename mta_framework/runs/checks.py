@@ -13,6 +13,7 @@ from mta_framework.errors import Fault, InputError, RunError, as_plugin_error, f
 from mta_framework.interfaces import (
     AlignmentTerm,
     BaseLoss,
+    BatchPolicy,
     LayerMapper,
     MeasuringLayerMapper,
     SpanExtractor,
@@ -22,7 +23,7 @@ from mta_framework.spec.alignment import AlignmentSection
 from mta_framework.spec.document import shown
 from mta_framework.spec.reading import RawSpec
 from mta_framework.spec.run import RunSpec
-from mta_framework.spec.section import PluginSection
+from mta_framework.spec.section import EngineName, PluginSection, expected_temperature
 
 POOLED_NEEDS = frozenset({"span_vectors", "geometry", "change_geometry"})
 """Needs of an alignment term that depend on the weights by which the states of a span's tokens are pooled."""
@@ -156,10 +157,8 @@ def policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) 
         problem = f"must be given, since {scored} scores answers that are written during training (got null)"
         hint = 'Add it, e.g. {"engine": "transformers"}, or set training.metric_for_best_model to loss.'
         yield Fault(where, problem, "a generation section", hint)
-    if base_loss.NEEDS_LOG_PROBS and generation is not None and generation.engine == "vllm":
-        problem = f"gives no log-probabilities of its tokens, which {label} needs (got 'vllm')"
-        where = reading.where(("training", "generation", "engine"))
-        yield Fault(where, problem, "'transformers'", "Choose it, or change base_loss.")
+    if generation is not None:
+        yield from _engine_faults(reading, generation.engine, base_loss, policy)
     if policy is not None and draft.data.supervise == "all" and reading.sound("data", "supervise"):
         problem = f"has no effect: {label} trains on responses to prompts (got 'all')"
         hint = "Set it to 'last', or choose other batches in the options of the base loss."
@@ -176,6 +175,22 @@ def policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) 
         problem = f"must be given, since the batches of {label} follow the validation loss (got null)"
         hint = "Add it, or choose other batches in the options of the base loss."
         yield Fault(reading.where(("data", "validation")), problem, "a data set", hint)
+
+
+def _engine_faults(
+    reading: RawSpec, engine: EngineName, base_loss: BaseLoss, policy: BatchPolicy | None
+) -> Iterator[Fault]:
+    """Faults of responses that the engine cannot give as the base loss asks for them."""
+    label = f"base loss {base_loss.NAME!r}"
+    if base_loss.NEEDS_LOG_PROBS and engine == "vllm":
+        problem = f"gives no log-probabilities of its tokens, which {label} needs (got 'vllm')"
+        where = reading.where(("training", "generation", "engine"))
+        yield Fault(where, problem, "'transformers'", "Choose it, or change base_loss.")
+    temperature = policy.temperature if policy is not None else None
+    if temperature is not None and (expected := expected_temperature(engine, temperature)):
+        problem = f"writes responses at a temperature that {engine} does not sample at (got {temperature})"
+        hint = "Change it in the options of the base loss, or set training.generation.engine to 'transformers'."
+        yield Fault(reading.where(("base_loss",)), problem, expected, hint)
 
 
 def span_faults(reading: RawSpec, spans: SpanExtractor | None, layers: LayerMapper | None) -> Iterator[Fault]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mta_framework.spec.data import DatasetSection
+from mta_framework.spec.document import shown
 from mta_framework.spec.effects import affects
 from mta_framework.spec.section import (
     Contradiction,
@@ -16,6 +17,7 @@ from mta_framework.spec.section import (
     PluginSection,
     Section,
     Seed,
+    expected_temperature,
     plugin_family,
     repeated,
     without_effect,
@@ -46,7 +48,9 @@ class ScoringSection(Section):
         description="Sampling seeds; each prompt gets one response per seed.",
         json_schema_extra=affects("scores"),
     )
-    temperature: float = Field(0.7, ge=0, description="Sampling temperature; 0 means greedy decoding.")
+    temperature: float = Field(
+        0.7, ge=0, description="Sampling temperature; 0 means greedy decoding. vllm samples at 0.01 to 2 alone."
+    )
     top_p: float = Field(
         1.0, gt=0, le=1, description="Probability mass of nucleus sampling; 1 means the whole distribution."
     )
@@ -86,6 +90,10 @@ class ScoringSection(Section):
                     "a list of one seed",
                     "Give one seed, or raise temperature.",
                 )
+        if expected := expected_temperature(self.engine, self.temperature):
+            problem = f"is none that vllm samples at (got {shown(self.temperature)})"
+            hint = "Change it, or set engine to 'transformers'."
+            yield Contradiction("temperature", ("temperature", "engine"), problem, f"0, or {expected}", hint)
 
 
 class EvaluationSection(ScoringSection):

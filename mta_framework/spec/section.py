@@ -129,6 +129,22 @@ def repeated(section: Section, *names: str) -> Iterator[Contradiction]:
 
 EngineName = Literal["transformers", "vllm"]
 
+_VLLM_TEMPERATURES = (0.01, 2.0)
+"""Lowest and highest temperature above 0 of vLLM, which refuses higher ones and silently raises lower ones."""
+
+
+def expected_temperature(engine: EngineName, temperature: float) -> str | None:
+    """Say which temperatures an engine offers, as a noun phrase; None if it offers this one.
+
+    Args:
+        engine: Name of the engine.
+        temperature: Sampling temperature; 0 means greedy decoding.
+    """
+    lowest, highest = _VLLM_TEMPERATURES
+    if engine != "vllm" or temperature == 0 or lowest <= temperature <= highest:
+        return None
+    return f"a temperature from {lowest} to {highest:g} with vllm"
+
 
 def plugin_family(name: str) -> dict[str, JsonValue]:
     """Mark a plugin section in the JSON Schema with its plugin family."""

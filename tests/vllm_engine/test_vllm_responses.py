@@ -9,12 +9,15 @@ from peft import LoraConfig, get_peft_model
 from scipy.stats import chisquare
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import SamplingParams
 from vllm_worker import end_worker
 
 from mta_framework.errors import RunError
 from mta_framework.generation.engines import make_engine
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling_settings import Sampling, prompt_seeds
+from mta_framework.spec.section import expected_temperature
 
 ENDS = [40, 42]
 ONE_TOKEN, EMPTY, AT_THE_LIMIT = [7], [], [5, 6] * 29
@@ -128,6 +131,15 @@ def test_a_response_depends_on_its_call_alone(engine):
     engine.generate("student", [[3, 1, 4, 1], *PROMPTS[::-1]], sampling, [0, *SEEDS], version=2)
     assert engine.generate("student", PROMPTS, sampling, SEEDS, version=2) == first
     assert engine.generate("student", PROMPTS, sampling, SEEDS[::-1], version=2) != first
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.009, 0.01, 2.0, 2.001])
+def test_a_spec_may_ask_for_the_temperatures_that_vllm_samples_at(temperature):
+    try:
+        is_offered = SamplingParams(temperature=temperature).temperature == temperature
+    except VLLMValidationError:
+        is_offered = False
+    assert (expected_temperature("vllm", temperature) is None) == is_offered
 
 
 def test_a_temperature_that_vllm_refuses_is_a_sentence(engine):

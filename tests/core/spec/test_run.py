@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from pydantic import ValidationError
 
@@ -26,6 +28,17 @@ def test_the_defaults_are_those_of_the_paper() -> None:
     evaluation = EvaluationSection(sets={"test": {"path": "test.jsonl"}})
     assert evaluation.seeds == [10, 20, 30, 40, 50]
     assert (evaluation.temperature, evaluation.top_p, evaluation.max_new_tokens) == (0.7, 1.0, 512)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "is_refused"),
+    [(0.0, False), (0.009, True), (0.01, False), (2.0, False), (2.001, True)],
+)
+def test_vllm_is_asked_only_for_temperatures_that_it_samples_at(temperature: float, is_refused: bool) -> None:
+    sampling = {"sets": {"test": {"path": "test.jsonl"}}, "seeds": [1], "temperature": temperature}
+    assert EvaluationSection(**sampling, engine="transformers").temperature == temperature
+    with pytest.raises(ValidationError, match=r"from 0\.01 to 2") if is_refused else nullcontext():
+        EvaluationSection(**sampling, engine="vllm")
 
 
 def test_sections_are_immutable() -> None:
