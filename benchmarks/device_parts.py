@@ -34,6 +34,7 @@ from mta_framework.teacher_cache.recording import Recorder
 from mta_framework.testing import random_example
 from mta_framework.testing.values import VOCABULARY
 from mta_framework.training.distiller import Distiller, contribution
+from mta_framework.training.global_counts import GlobalCounts
 from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.trainer import DistillationTrainer
 from mta_framework.training.training_meter import TrainingMeter
@@ -70,7 +71,7 @@ def optimiser_step(distiller: Distiller, case: Case, watch: Watch) -> None:
     watch.events.clear()
     with torch.autocast(NAME, torch.bfloat16):
         terms = distiller(batch, PROGRESS)
-        meter.terms.update(terms, batch.counts)
+        meter.terms.update(terms, GlobalCounts(batch.counts))
         loss = contribution(terms, dict(batch.counts))
     loss.backward()
     trainer = SimpleNamespace(

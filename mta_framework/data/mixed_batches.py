@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from mta_framework.data.batches import Collator
-from mta_framework.types import Example, MixedBatch, unit_of_teacher
+from mta_framework.types import Example, MixedBatch
 
 
 class MixedCollator:
@@ -20,18 +19,13 @@ class MixedCollator:
     def __init__(self, collators: Mapping[str, Collator], samples: Mapping[str, Example]):
         self._collators = dict(sorted(collators.items()))
         self._samples = samples
-        units = {name: tuple(collators[name].with_teacher_records(None)([samples[name]]).counts) for name in samples}
-        self._nothing = {unit: 0 for of_teacher in units.values() for unit in of_teacher}
-        self._nothing |= {unit_of_teacher(unit, name): 0 for name, of_teacher in units.items() for unit in of_teacher}
+        units = {name: self._collators[name].with_teacher_records(None)([samples[name]]).counts for name in samples}
+        self._nothing = {name: dict.fromkeys(units[name], 0) for name in self._collators}
 
     def __call__(self, examples: Sequence[Example]) -> MixedBatch:
         texts = {name: [text for text in examples if text.teacher_name == name] for name in self._collators}
         parts = {name: self._collators[name](of_teacher) for name, of_teacher in texts.items() if of_teacher}
-        counts = Counter(self._nothing)
-        for name, part in parts.items():
-            counts.update(part.counts)
-            counts.update({unit_of_teacher(unit, name): count for unit, count in part.counts.items()})
-        return MixedBatch(parts, dict(counts))
+        return MixedBatch(parts, self._nothing | {name: part.counts for name, part in parts.items()})
 
     def with_teacher_records(self, teacher_records: None) -> MixedCollator:
         """Make the same collator without what is kept of the teachers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,8 +19,10 @@ from mta_framework.interfaces import BaseLoss, BatchPolicy
 from mta_framework.models.state_reader import StateReader
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.timers import ALIGNMENT, HEALTH, STUDENT, TEACHER, Stopwatch
+from mta_framework.training.global_counts import GlobalCounts, Reduce
 from mta_framework.training.response_health import ResponseHealth
 from mta_framework.types import (
+    ATTENDED_TOKENS,
     TOKENS,
     Batch,
     LayerPair,
@@ -28,8 +30,6 @@ from mta_framework.types import (
     LossTerms,
     Progress,
     States,
-    teachers_with_texts,
-    unit_of_teacher,
 )
 from mta_framework.types.log_entries import TEACHER_LOSS
 
@@ -212,9 +212,6 @@ def plugin_label(distiller: Distiller, policy: BatchPolicy | None = None) -> str
     return loss if policy is None else f"batch policy {type(policy).__name__} of {loss}"
 
 
-Reduce = Callable[[Tensor], Tensor]
-"""A function that sums a tensor over all processes."""
-
 _TOTAL = "loss"
 
 
@@ -233,26 +230,27 @@ class LossMeter:
         self._steps = 0
         self._teacher_steps = Counter[str]()
 
-    def update(self, terms: LossTerms, counts: Mapping[str, int]) -> None:
+    def update(self, terms: LossTerms, counts: GlobalCounts) -> None:
         """Add the terms of one micro-batch to the current step.
 
         Args:
             terms: Loss terms of the micro-batch.
-            counts: Counts of the global batch by unit.
+            counts: Counts of the global batch.
         """
         weights: dict[tuple[str, str], list[float]] = defaultdict(list)
         for term in terms:
             weights[term.teacher_name, term.name].append(term.weight)
         for term in terms:
-            value = term.sum.detach() / max(counts[term.unit], 1)
+            value = term.sum.detach() / max(counts.all_texts[term.unit], 1)
             total = sum(alike := weights[term.teacher_name, term.name])
             self._add(term.name, value * (term.weight / total if total else 1 / len(alike)))
             self._add(_TOTAL, value * term.weight)
-        for name in teachers_with_texts(counts):  # on all processes, whichever texts they have
-            self._add(TEACHER_LOSS + name, torch.zeros_like(terms[0].sum.detach()))
+        for name, of_teacher in counts.by_teacher.items():  # on all processes, whichever texts they have
+            if of_teacher[ATTENDED_TOKENS]:
+                self._add(TEACHER_LOSS + name, torch.zeros_like(terms[0].sum.detach()))
         for term in terms:
             if term.teacher_name:
-                count = counts[unit_of_teacher(term.unit, term.teacher_name)]
+                count = counts.by_teacher[term.teacher_name][term.unit]
                 self._add(TEACHER_LOSS + term.teacher_name, term.sum.detach() / max(count, 1) * term.weight)
 
     def _add(self, name: str, value: Tensor) -> None:

@@ -18,6 +18,7 @@ from mta_framework.models.teacher_states import Teacher
 from mta_framework.training import checkpoints
 from mta_framework.training.checkpoint_shards import save_shards
 from mta_framework.training.distiller import Distiller, LossMeter
+from mta_framework.training.global_counts import GlobalCounts
 from mta_framework.training.trainer import DistillationTrainer
 from mta_framework.types import Example
 
@@ -75,7 +76,7 @@ class ShardedTrainer(DistillationTrainer):
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         return whole(super()._clip_grad_norm(model))
 
-    def _validate(self, parts: Sequence[Sequence[Example]], counts: dict[str, int], meter: LossMeter) -> None:
+    def _validate(self, parts: Sequence[Sequence[Example]], counts: GlobalCounts, meter: LossMeter) -> None:
         """Validate; a process with fewer batches repeats its last one, since all gather weights together."""
         most = max(gather_object([len(parts)]))
         super()._validate(parts, counts, meter)

@@ -19,8 +19,7 @@ One training step, in the order in which transformers' loop runs it; the methods
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +40,7 @@ from mta_framework.training import checkpoints
 from mta_framework.training.checkpoint_shards import is_sharded_checkpoint, load_optimizer_shards
 from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, LossMeter, contribution, plugin_label
 from mta_framework.training.eight_bit import keep_embeddings_in_32_bit
+from mta_framework.training.global_counts import GlobalCounts
 from mta_framework.training.progress_bar import ProgressBar
 from mta_framework.training.response_health import collapse_warnings
 from mta_framework.training.training_data import TrainingData
@@ -129,14 +129,14 @@ class DistillationTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[list[Example]], num_batches: int, device: torch.device
     ) -> tuple[list[Batch | MixedBatch], Any]:
-        """Draw a global batch; return this process's micro-batches of it, and its counts by unit."""
+        """Draw a global batch; return this process's micro-batches of it, and its ``GlobalCounts``."""
         self.stopwatch.begin_step()
         with self.stopwatch.part(DATA):
             draws = [examples for _, examples in zip(range(num_batches), epoch_iterator, strict=False)]
             batch = self._apply_policy([example for examples in draws for example in examples])
             parts = micro_batches(batch, len(draws), self.args.process_index, self.args.world_size)
             batches: list[Batch | MixedBatch] = [self._data.collator(part) for part in parts]
-            return batches, self._global_counts(batches)
+            return batches, GlobalCounts.of(batches, self._sum_over_processes)
 
     def _apply_policy(self, batch: list[Example]) -> list[Example]:
         policy, rollouts = self._data.policy, self._data.rollouts
@@ -153,14 +153,6 @@ class DistillationTrainer(Trainer):
         self.meter.add_share_by_student(len(responses) / len(chosen))
         self.meter.health.begin_step(responses, rollouts.has_ended, self.args.device)
         return sorted(chosen, key=lambda example: (example.teacher_name, len(example.input_ids)))
-
-    def _global_counts(self, batches: Iterable[Batch | MixedBatch]) -> dict[str, int]:
-        totals: Counter[str] = Counter()
-        for batch in batches:
-            totals.update(batch.counts)
-        units = sorted(totals)
-        summed = self._sum_over_processes(torch.tensor([totals[unit] for unit in units], dtype=torch.float64))
-        return {unit: int(count) for unit, count in zip(units, summed.tolist(), strict=True)}
 
     def _sum_over_processes(self, values: Tensor) -> Tensor:
         if self.args.world_size == 1:
@@ -188,7 +180,7 @@ class DistillationTrainer(Trainer):
         with self.stopwatch.part(BASE_LOSS):
             terms = model(inputs, self._progress())
             self.meter.terms.update(terms, num_items_in_batch)
-            return contribution(terms, num_items_in_batch) * self.args.world_size
+            return contribution(terms, num_items_in_batch.all_texts) * self.args.world_size
 
     def _progress(self) -> Progress:
         return Progress(self.state.global_step, self.state.max_steps, float(self.state.epoch or 0.0))
@@ -261,11 +253,11 @@ class DistillationTrainer(Trainer):
         return validation_micro_batches(self._data.validation, self.args.per_device_train_batch_size, *ranks)
 
     @cached_property
-    def _validation_counts(self) -> dict[str, int]:
+    def _validation_counts(self) -> GlobalCounts:
         collate = self._data.collator.with_teacher_records(None)
-        return self._global_counts(collate(part) for part in self._validation_parts)
+        return GlobalCounts.of((collate(part) for part in self._validation_parts), self._sum_over_processes)
 
-    def _validate(self, parts: Sequence[Sequence[Example]], counts: dict[str, int], meter: LossMeter) -> None:
+    def _validate(self, parts: Sequence[Sequence[Example]], counts: GlobalCounts, meter: LossMeter) -> None:
         """Collate one micro-batch after the other: the records of a teacher are read when they are needed."""
         for part in parts:
             batch: Any = self._data.collator(part).to(self.args.device)

@@ -91,17 +91,6 @@ def span_memberships(granularity: str) -> str:
     return f"memberships in {granularity}"
 
 
-def unit_of_teacher(unit: str, name: str) -> str:
-    """Unit of the counts of one teacher's texts alone, where there are several teachers."""
-    return f"{unit} of teacher {name}"
-
-
-def teachers_with_texts(counts: Mapping[str, int]) -> list[str]:
-    """Names of several teachers that have a text in a batch, by its counts; empty where there is one teacher."""
-    mark = unit_of_teacher(ATTENDED_TOKENS, "")
-    return [unit.removeprefix(mark) for unit, count in counts.items() if unit.startswith(mark) and count]
-
-
 @dataclass(frozen=True)
 class Head:
     """The map from final hidden states h to next-token logits: ``cap(scale * (h W^T + b))``.
@@ -331,16 +320,17 @@ class MixedBatch:
 
     Args:
         parts: Name of a teacher -> its texts; teachers without a text here are absent.
-        counts: Counts of the parts together by unit, and those of each teacher under ``unit_of_teacher``. Units of
-            absent teachers count 0, so that all processes have the same.
+        counts_by_teacher: Name of each teacher of the run -> counts of its texts here by unit (``Batch.counts``);
+            those of absent teachers are 0, so that all processes have the same.
     """
 
     parts: Mapping[str, Batch]
-    counts: Mapping[str, int]
+    counts_by_teacher: Mapping[str, Mapping[str, int]]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> MixedBatch:
         """Copy to ``device``; arguments as for ``Batch.to``."""
-        return MixedBatch({name: part.to(device, non_blocking) for name, part in self.parts.items()}, self.counts)
+        parts = {name: part.to(device, non_blocking) for name, part in self.parts.items()}
+        return MixedBatch(parts, self.counts_by_teacher)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,16 @@ from mta_framework.data.mixed_batches import MixedCollator
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.registry import discover
 from mta_framework.training.distiller import Guide, LossMeter, contribution
+from mta_framework.training.global_counts import GlobalCounts
 from mta_framework.training.mixed_distiller import MixedDistiller
-from mta_framework.types import ATTENDED_TOKENS, TOKENS, Example, LossTerm, Progress, unit_of_teacher
+from mta_framework.types import ATTENDED_TOKENS, TOKENS, Example, LossTerm, Progress
 
 NAMES = ("values", "code")  # the first is a method of the module that would hold a module of this name
+
+
+def alone(values):
+    """The sum over the processes of a run on one."""
+    return values
 
 
 def text(length, name, seed=0):
@@ -32,9 +38,28 @@ def collator():
 def test_a_batch_counts_what_it_has_of_each_teacher_and_nothing_of_absent_ones(collator):
     batch = collator([text(5, "code"), text(7, "code", 1)])
     assert list(batch.parts) == ["code"]
-    assert batch.counts[TOKENS] == batch.counts[unit_of_teacher(TOKENS, "code")] == 8
-    assert batch.counts[unit_of_teacher(TOKENS, "values")] == 0
-    assert batch.counts.keys() == collator([text(5, "values"), text(5, "code")]).counts.keys()
+    counts = batch.counts_by_teacher
+    assert {name: of_teacher[TOKENS] for name, of_teacher in counts.items()} == {"code": 3 + 5, "values": 0}
+    both = collator([text(5, "values"), text(5, "code")]).counts_by_teacher
+    assert {name: [*units] for name, units in counts.items()} == {name: [*units] for name, units in both.items()}
+
+
+def test_counts_of_all_processes_are_summed_by_unit_and_teacher(collator):
+    """Another process has the texts of ``values``; each sums in the same order, whichever texts it has."""
+    here, there = collator([text(5, "code"), text(7, "code", 1)]), collator([text(6, "values")])
+    sent = []
+    GlobalCounts.of([there], lambda counted: sent.append(counted) or counted)
+    counts = GlobalCounts.of([here, here], lambda counted: counted + sent[0])
+    assert {name: of_teacher[TOKENS] for name, of_teacher in counts.by_teacher.items()} == {"code": 16, "values": 4}
+    assert counts.all_texts[TOKENS] == 20
+    assert counts.all_texts[ATTENDED_TOKENS] == 2 * 12 + 6
+
+
+def test_names_of_teachers_are_kept_apart_whatever_they_are():
+    names = ("a", "a of teacher a")
+    collator = MixedCollator({name: Collator(256, ()) for name in names}, {name: text(4, name) for name in names})
+    counts = GlobalCounts.of([collator([text(4, "a"), text(7, "a of teacher a")])], alone)
+    assert [counts.by_teacher[name][TOKENS] for name in names] == [2, 5]
 
 
 def test_the_order_in_which_teachers_are_given_has_no_effect_on_parameters_and_parts():
@@ -65,7 +90,8 @@ def test_the_loss_is_the_mean_over_all_rows_by_the_teacher_of_each(collator):
             log_q, log_p = (model(ids).logits[0, 1:-1].log_softmax(-1) for model in (student, of_teacher))
         total += (log_p.exp() * (log_p - log_q)).sum().item()
         tokens += len(log_p)
-    assert contribution(terms, batch.counts).item() == pytest.approx(total / tokens, rel=1e-6)
+    counts = GlobalCounts.of([batch], alone)
+    assert contribution(terms, counts.all_texts).item() == pytest.approx(total / tokens, rel=1e-6)
     assert {term.teacher_name for term in terms} == set(NAMES)
 
 
@@ -73,9 +99,14 @@ def term(name, value, teacher, weight=1.0):
     return LossTerm(name, torch.tensor(value), TOKENS, weight, teacher)
 
 
-COUNTS = {TOKENS: 10} | {
-    unit_of_teacher(unit, name): count for unit in (TOKENS, ATTENDED_TOKENS) for name, count in (("a", 4), ("b", 6))
-}
+def counts_of(**tokens):
+    return GlobalCounts(
+        {TOKENS: sum(tokens.values())},
+        {name: dict.fromkeys((TOKENS, ATTENDED_TOKENS), count) for name, count in tokens.items()},
+    )
+
+
+COUNTS = counts_of(a=4, b=6)
 
 
 def test_the_log_has_each_term_over_all_texts_and_the_loss_of_each_teacher():
@@ -96,8 +127,7 @@ def test_the_loss_of_a_teacher_is_averaged_over_the_steps_with_its_texts_across_
     meter.reduce("step 1", lambda stacked: stacked)
     resumed = LossMeter()
     resumed.restore(meter.state())
-    alone = COUNTS | {unit_of_teacher(unit, "b"): 0 for unit in (TOKENS, ATTENDED_TOKENS)}
-    resumed.update((term("kl", 4.0, "a"),), alone)
+    resumed.update((term("kl", 4.0, "a"),), counts_of(a=4, b=0))
     assert "loss_b" not in resumed.reduce("step 2", lambda stacked: stacked)
     means = resumed.pop()
     assert means["loss_a"] == pytest.approx((8 / 4 + 4 / 4) / 2)

@@ -68,7 +68,7 @@ def validate(trainer):
 
 
 def test_counts_are_those_of_the_whole_set(trainer):
-    counts = trainer._validation_counts
+    counts = trainer._validation_counts.all_texts
     assert (counts[TEXTS], counts[TOKENS]) == (7, sum(LENGTHS) - 7)
     assert validate(trainer)["kl"] == 1.0  # each supervised token has id 1
 
@@ -80,7 +80,7 @@ def test_few_batches_are_in_memory_at_once(trainer):
 
 
 def test_records_are_read_once_in_each_validation_and_never_to_count(trainer, read):
-    assert trainer._validation_counts[TEXTS] == 7
+    assert trainer._validation_counts.all_texts[TEXTS] == 7
     assert read == []
     for _ in range(2):
         validate(trainer)
