@@ -39,7 +39,7 @@ def make(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...])
 
     for name, (folder, texts) in pipeline.make_cache(bound).items():
         answered = "The server answered" if sections[name].server else "The teacher was run on"
-        named = f"{name}: " if len(sections) > 1 else ""
+        named, which = (f"{name}: ", f" of {name}") if len(sections) > 1 else ("", "")
         made = f"{answered} {texts:,} texts." if texts else "Every text was there."
-        say(f"{named}{made}", f"Teacher cache: {folder}")
+        say(f"{named}{made}", f"Teacher cache{which}: {folder}")
     shutdown()

@@ -25,6 +25,7 @@ from mta_framework.runs.model_checks import live_teacher_uses
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import measured_texts
+from mta_framework.spec.model_files import RECORDS
 from mta_framework.spec.several_teachers import teacher_field
 from mta_framework.spec.teacher import TeacherServerSection
 from mta_framework.teacher_cache.cache_plan import CachePlan, cache_plan, require_room
@@ -32,7 +33,6 @@ from mta_framework.teacher_cache.filling import TeacherCache, WantedRecords, fil
 from mta_framework.teacher_cache.kept_folders import given_teacher
 from mta_framework.teacher_cache.kept_similarity import kept_similarity
 from mta_framework.teacher_cache.kinds import ITEM_BYTES, RecordedRun, TeacherWidths
-from mta_framework.teacher_cache.store import RECORDS
 from mta_framework.teacher_cache.teacher_files import is_intact, load_parts, save_server, save_teacher
 from mta_framework.teacher_cache.teacher_identity import TeacherIdentity, teacher_identity
 from mta_framework.teacher_server.completions import Completions
@@ -115,6 +115,8 @@ class RunCache:
         assert section is not None
         self._section = section
         self._given = given_teacher(bound.spec)
+        self._field = teacher_field(bound.teacher_name)
+        self._of = f" of {self._field}" if bound.teacher_name else ""  # which of several
 
     @cached_property
     def _identity(self) -> TeacherIdentity:
@@ -177,18 +179,20 @@ class RunCache:
             missing = run_on_main(lambda: cache.missing(verify=True))
             if missing and self._given is not None:
                 problem = f"lacks {len(missing):,} texts of this run, and {self._given} holds no weights to make them"
-                raise RunError(f"teacher cache: {self.folder} {problem}. Run mta cache SPEC where the teacher is.")
+                where = f"teacher cache{self._of}: {self.folder}"
+                raise RunError(f"{where} {problem}. Run mta cache SPEC where the teacher is.")
             has_parts = run_on_main(lambda: not self._keeps_head or is_intact(self.folder))
             size = sum(kind.num_bytes(text) for text, kinds in missing for kind in kinds)
             size += 0 if has_parts else self._head_bytes
-            run_on_main(partial(require_room, self.folder, size))
+            run_on_main(partial(require_room, self.folder, size, self._field))
             if missing and processes().is_main_process:
                 source = "" if self._section.server is None else f", from {self._section.server.url}"
-                print(f"Teacher cache: {len(missing):,} texts, {size / 2**20:,.0f} MiB{source}, to {self.folder}")
+                made = f"{len(missing):,} texts, {size / 2**20:,.0f} MiB{source}, to {self.folder}"
+                print(f"Teacher cache{self._of}: {made}")
             if isinstance(teacher, ServedTeacher):
                 self._ask(cache, teacher, [text for text, _ in missing])
                 return len(missing)
-            cache.fill(missing, teacher, collator)
+            cache.fill(missing, teacher, collator, self._field if self._of else "Teacher")
             if not has_parts and processes().is_main_process:
                 tokenizer = self._run_models.teacher_tokenizer or self._run_models.tokenizer
                 save_teacher(self.folder, self._identity, cast(PreTrainedModel, teacher.model), tokenizer)
@@ -200,10 +204,9 @@ class RunCache:
         assert summary is not None
         server = Server(section.url, section.key_env, section.timeout)
         share = max(1, section.concurrency // processes().num_processes)
-        field = teacher_field(self._bound.teacher_name)
-        asker = Asker(field, server, section.max_requests, share, section.retries)
+        asker = Asker(self._field, server, section.max_requests, share, section.retries)
         vocabulary = summary.config.get_text_config(decoder=True).vocab_size
-        completions = Completions(server, section.model, section.top_logprobs, vocabulary, field)
+        completions = Completions(server, section.model, section.top_logprobs, vocabulary, self._field)
         return ServedTeacher(completions, asker, models.teacher_tokenizer or models.tokenizer, folder)
 
     def _ask(self, cache: TeacherCache, teacher: ServedTeacher, missing: Sequence[Example]) -> None:

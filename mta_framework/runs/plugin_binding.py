@@ -37,6 +37,7 @@ from mta_framework.runs.checks import (
     tracker_faults,
 )
 from mta_framework.spec.alignment import AlignmentSection
+from mta_framework.spec.cache_locations import cache_location_faults
 from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation import ScoringSection
 from mta_framework.spec.evaluation_spec import EvaluationSpec
@@ -164,6 +165,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     faults += term_faults(reading, draft, terms)
     faults += importance_faults(reading, draft, terms)
     faults += dict.fromkeys(fault for view in readings.values() for fault in missing_locations(view))
+    faults += cache_location_faults(reading)
     faults += tracker_faults(reading, draft)
     faults += _of_each(readings, package_faults)
     faults += _of_each(readings, gguf_faults)

@@ -5,7 +5,7 @@ No weights are loaded and nothing is trained; every fault that can be found by t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -141,8 +141,7 @@ def prepare_run(bound: BoundRun) -> RunInputs:
         raise InputError(faults)
     prompts = answer_prompts(spec, bound.answer_metric, run_models.tokenizer) if bound.answer_metric else None
     warn_of_size(run_models)
-    names_teachers = {spec.data.teacher_field} if spec.teachers else set()
-    warn_of_unused_keys({**data.unused, **_unused_in(sets, names_teachers)})
+    warn_of_unused_keys({**data.unused, **_unused_in(sets, spec.data.teacher_field)})
     placed = {name: replace(fit, sets=fit.sets or sets) for name, fit in fitted.items()}
     if (single := placed.get("")) is not None:
         return RunInputs(run_models, single.pairs, single.loss_layers, data, sampler, sets, single.sets, prompts)
@@ -218,7 +217,7 @@ def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[Eva
         faults += _likelihood_faults(bound.metrics, sets)
     if faults:
         raise InputError(faults)
-    warn_of_unused_keys(_unused_in(sets))
+    warn_of_unused_keys(_unused_in(sets, spec.teacher_field))
     return model, sets
 
 
@@ -228,10 +227,10 @@ def _likelihood_faults(metrics: Iterable[Metric], sets: Iterable[EvaluationSet])
     return [fault for part in sets if part.unmeasured for fault in part.unmeasured.faults]
 
 
-def _unused_in(sets: Iterable[EvaluationSet], known: Collection[str] = ()) -> dict[str, Mapping[str, int]]:
-    """Keys of each set that are not used, without those that have a meaning in training rows."""
+def _unused_in(sets: Iterable[EvaluationSet], teacher_field: str) -> dict[str, Mapping[str, int]]:
+    """Keys of each set that are not used, without the one that names a teacher in training rows."""
     return {
-        f"evaluation.sets.{part.name}": {key: count for key, count in part.unused.items() if key not in known}
+        f"evaluation.sets.{part.name}": {key: count for key, count in part.unused.items() if key != teacher_field}
         for part in sets
     }
 

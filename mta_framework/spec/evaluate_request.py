@@ -128,6 +128,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
         "template": data.get("template", "alpaca"),
         "template_options": data.get("template_options", {}),
         "add_special_tokens": data.get("add_special_tokens", True),
+        "teacher_field": data.get("teacher_field", "teacher"),
         "evaluation": {name: value for name, value in evaluation.items() if name != "models"},
     }
 

@@ -24,6 +24,7 @@ from mta_framework.spec.section import (
     Name,
     Revision,
     Section,
+    Text,
     exactly_one,
     without_effect,
 )
@@ -67,6 +68,11 @@ class EvaluationSpec(Section):
         default_factory=dict, description=TEMPLATE_OPTIONS, json_schema_extra=affects("responses")
     )
     add_special_tokens: bool = Field(True, description=ADD_SPECIAL_TOKENS, json_schema_extra=affects("responses"))
+    teacher_field: Text = Field(
+        "teacher",
+        description="Key of a row that names its teacher in training; an evaluation does not read it.",
+        json_schema_extra=affects("nothing"),
+    )
     evaluation: ScoringSection = Field(
         description="Data sets, metrics and sampling.",
         examples=[{"sets": {"test": {"path": "test.jsonl"}}}],

@@ -13,6 +13,8 @@ SAVED_TEACHER = "teacher.json"
 """Name of the file that marks the folder of a teacher without weights, which a teacher cache has."""
 SAVED_SERVER = "server.json"
 """Name of the file that describes a teacher behind a server, in its folder in a teacher cache."""
+RECORDS = "records"
+"""Subfolder of a teacher's folder in a teacher cache that has a folder for each kind of records."""
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 _SWITCHES = ("do_sample", "use_cache")
 _NUMERIC = (
@@ -45,6 +47,11 @@ def model_fault(path: Path, where: str, missing_hint: str = "Check the path.") -
 def is_saved_teacher(path: Path) -> bool:
     """Whether a path is the folder of a teacher without weights."""
     return (path / SAVED_TEACHER).is_file()
+
+
+def is_kept_teacher(path: Path) -> bool:
+    """Whether a path is the folder of one teacher in a teacher cache, with records, without weights, or both."""
+    return is_saved_teacher(path) or (path / RECORDS).is_dir()
 
 
 def teacher_fault(path: Path, where: str, missing_hint: str = "Check the path.") -> Fault | None:

@@ -93,19 +93,20 @@ def cache_plan(
     return CachePlan(cache.folder, texts, len(missing), tokens, sizes, *head, free, seconds, uses, requests, server)
 
 
-def require_room(folder: Path, num_bytes: int) -> None:
+def require_room(folder: Path, num_bytes: int, field: str = "teacher") -> None:
     """Check that the disk of a folder has room for what is about to be written.
 
     Args:
         folder: Folder of the teacher, which need not exist.
         num_bytes: Bytes that will be written.
+        field: Dotted name of the teacher in the spec.
 
     Raises:
         RunError: There is less room.
     """
     if num_bytes > (free := free_bytes(folder)):
         sizes = f"{math.ceil(num_bytes / 2**20):,} MiB more, and {free // 2**20:,} MiB are free on its disk"
-        raise RunError(f"teacher cache: {folder} needs {sizes}. Make room, or set teacher.cache.path to another disk.")
+        raise RunError(f"teacher cache: {folder} needs {sizes}. Make room, or set {field}.cache.path to another disk.")
 
 
 def free_bytes(folder: Path) -> int:

@@ -145,6 +145,7 @@ class TeacherCache:
         missing: Sequence[tuple[Example, tuple[RecordKind, ...]]],
         teacher: Teacher,
         collate: Callable[[Sequence[Example]], Batch],
+        label: str = "Teacher",
     ) -> None:
         """Make what is missing, shared among all processes. An interruption loses a few seconds of work.
 
@@ -152,6 +153,7 @@ class TeacherCache:
             missing: What ``missing`` returned, the same on all processes.
             teacher: The teacher; its live model is loaded only if anything is missing.
             collate: Makes a batch of texts.
+            label: Name of the teacher beside the progress bar.
 
         Raises:
             RunError: The importance estimator failed, or the cache cannot be written to.
@@ -159,7 +161,7 @@ class TeacherCache:
         batches, world_size = _batches(missing), processes().num_processes
         hidden = not missing or not processes().is_main_process
         with (
-            tqdm(total=len(missing), desc="Teacher", unit="text", disable=hidden) as bar,
+            tqdm(total=len(missing), desc=label, unit="text", disable=hidden) as bar,
             _Writer(self._stores) as writer,
         ):
             for turn, positions in enumerate(shard(batches)):

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from mta_framework.models.saved_teacher import SavedTeacher
-from mta_framework.spec.model_files import SAVED_SERVER, SAVED_TEACHER, is_saved_teacher
+from mta_framework.spec.model_files import RECORDS, SAVED_SERVER, SAVED_TEACHER, is_kept_teacher, is_saved_teacher
 from mta_framework.spec.run import RunSpec
 from mta_framework.storage import (
     ABANDONED_SECONDS,
@@ -30,7 +30,7 @@ from mta_framework.storage import (
 from mta_framework.teacher_cache.kept_similarity import LAYERS, read_similarity
 from mta_framework.teacher_cache.mapped_shard import map_shard
 from mta_framework.teacher_cache.record_labels import record_label
-from mta_framework.teacher_cache.store import DIGEST_LENGTH, KIND, LOCK, RECORDS
+from mta_framework.teacher_cache.store import DIGEST_LENGTH, KIND, LOCK
 
 
 @dataclass(frozen=True)
@@ -154,13 +154,9 @@ def delete(path: Path) -> None:
 
 def _teacher_folders(cache: Path) -> list[Path]:
     """The folders of teachers in a cache, or the folder itself where it is that of one teacher."""
-    if _is_teacher(cache):
+    if is_kept_teacher(cache):
         return [cache]
-    return sorted(path for path in cache.glob("*") if not path.name.startswith(".") and _is_teacher(path))
-
-
-def _is_teacher(folder: Path) -> bool:
-    return (folder / SAVED_TEACHER).is_file() or (folder / RECORDS).is_dir()
+    return sorted(path for path in cache.glob("*") if not path.name.startswith(".") and is_kept_teacher(path))
 
 
 def _record_folders(teacher: Path) -> list[Path]:

@@ -12,13 +12,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from mta_framework.errors import RunError, writing_to
+from mta_framework.spec.model_files import RECORDS
 from mta_framework.storage import Shards, bring_to_disk, read_json, shard_files, write_json
 from mta_framework.teacher_cache.mapped_shard import SCHEMA, MappedShard, checksum, map_shard
 
 _log = logging.getLogger(__name__)
-
-RECORDS = "records"
-"""Subfolder of a teacher's folder that has a folder for each kind of records."""
 
 KIND = "kind.json"
 """Name of the file that describes the records of a folder; its time of change is the time of their last use."""

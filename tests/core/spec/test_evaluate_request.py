@@ -62,6 +62,12 @@ def test_a_run_gives_its_student_and_the_settings_of_its_evaluation(run_folder: 
     assert (spec.evaluation.seeds, spec.evaluation.temperature, spec.evaluation.top_p) == ([1, 2], 1.0, 1.0)
 
 
+@pytest.mark.parametrize(("data", "key"), [({}, "teacher"), ({"teacher_field": "subject"}, "subject")])
+def test_the_key_that_names_teachers_is_that_of_the_run(run_folder: Path, data: dict[str, str], key: str) -> None:
+    (run_folder / "spec.json").write_text(json.dumps({**RUN, "data": {**RUN["data"], **data}}))
+    assert spec_of("runs/kl").teacher_field == key
+
+
 @pytest.mark.usefixtures("run_folder")
 def test_options_come_before_the_settings_of_the_run_and_overrides_before_options(folder: Path) -> None:
     spec = spec_of(

@@ -1,0 +1,71 @@
+"""Checks that a teacher cache has a folder of its own, by the paths of a spec alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mta_framework.errors import Fault
+from mta_framework.spec.model_files import RECORDS, is_kept_teacher, is_saved_teacher
+from mta_framework.spec.reading import RawSpec
+from mta_framework.spec.run import RunSpec
+
+
+def cache_location_faults(reading: RawSpec[RunSpec]) -> Iterator[Fault]:
+    """Yield a fault for every teacher cache whose folder belongs to something else, or is not read.
+
+    What deletes, moves or uploads that would take the cache with it, and `mta cache prune` the other way round.
+
+    Args:
+        reading: The spec as a whole, with all of its teachers.
+    """
+    draft = reading.draft
+    if draft is None:
+        return
+    for name in draft.teacher_names:
+        view, key_path = draft.with_teacher(name), ("teachers", name) if name else ("teacher",)
+        if view.teacher is None or not view.teacher.keeps_records or not reading.sound(*key_path, "cache"):
+            continue
+        given, where = view.teacher.cache and view.teacher.cache.path, reading.where((*key_path, "cache", "path"))
+        problem = None if given is None else _problem(reading, view.teacher_cache)
+        if problem is None and _is_within(view.teacher_cache, draft.folder) and _is_named(reading):
+            problem = "is in the run folder"
+        if problem is not None:
+            expected, hint = "a folder that only teacher caches use", "Choose another folder."
+            yield Fault(where, f"{problem} (got {view.teacher_cache})", expected, hint)
+        elif given is not None and (kept := _kept_elsewhere(view)) is not None and reading.sound(*key_path, "path"):
+            problem = f"has no effect, since the records of {kept} are read (got {given})"
+            yield Fault(where, problem, f"null, or {kept.parent}, which that folder is in", "Choose one of these.")
+
+
+def _problem(reading: RawSpec[RunSpec], folder: Path) -> str | None:
+    if folder.exists() and not folder.is_dir():
+        return "is not a folder"
+    if is_kept_teacher(folder):
+        return "is the folder of one teacher in a cache"
+    assert reading.draft is not None
+    models = {**reading.draft.teacher_sections, "student": reading.draft.student}
+    for name, section in models.items():
+        if section.path is not None and reading.sound(*name.split("."), "path") and _is_within(folder, section.path):
+            return f"is in the folder of {name}.path"
+    return None
+
+
+def _is_within(folder: Path, outer: Path | str) -> bool:
+    """Whether a folder, existing or not, is another one or inside it, links followed."""
+    inner, above = folder.resolve(), Path(outer).resolve()
+    return inner == above or above in inner.parents
+
+
+def _is_named(reading: RawSpec[RunSpec]) -> bool:
+    return reading.sound("output_dir") and reading.sound("name")
+
+
+def _kept_elsewhere(view: RunSpec) -> Path | None:
+    """The folder of a teacher without weights whose records are read, where it is not in the cache."""
+    assert view.teacher is not None
+    if view.teacher.path is None or view.teacher.server is not None:
+        return None
+    path = Path(view.teacher.path)
+    kept = is_saved_teacher(path) and (path / RECORDS).is_dir()
+    return path if kept and path.resolve().parent != view.teacher_cache.resolve() else None
