@@ -81,10 +81,12 @@ class Registry:
     Args:
         families: Plugins by family and name. A name with several providers lists all of them and cannot be used.
         failures: Everything that could not be registered.
+        files: SHA-256 digest of each plugin file that was loaded, by its path.
     """
 
     families: dict[str, dict[str, list[Registered]]] = field(default_factory=lambda: {name: {} for name in FAMILIES})
     failures: list[Failure] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
 
     def names(self, family: str) -> list[str]:
         """List the names of a family's plugins, sorted."""
@@ -176,7 +178,8 @@ def discover(plugin_files: Sequence[Path] = ()) -> Registry:
     for entry in sorted(entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
         _register_provider(registry, _provider_of(entry), entry.load)
     installed_failures = len(registry.failures)
-    for path in dict.fromkeys(path.resolve() for path in plugin_files):
+    paths = dict.fromkeys(path.resolve() for path in plugin_files)
+    for path in paths:
         _register_provider(registry, str(path), partial(_module_from, path))
     faults = [
         Fault(
@@ -189,6 +192,7 @@ def discover(plugin_files: Sequence[Path] = ()) -> Registry:
     ]
     if faults:
         raise InputError(faults)
+    registry.files = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     return registry
 
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
 _PACKAGES = ("mta-framework", "torch", "transformers", "peft", "accelerate", "datasets")
 
 
-def environment(device: torch.device | str, packages: Iterable[str] = ()) -> dict[str, str]:
-    """Versions of Python and of the packages that can change a result, and the machine.
+def environment(
+    device: torch.device | str, packages: Iterable[str] = (), plugin_files: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Versions of Python and of the packages and files that can change a result, and the machine.
 
     Args:
         device: Device that the run computed on.
         packages: Distributions that the plugins of the run depend on.
+        plugin_files: SHA-256 digest of each file given by ``-p`` that a plugin of the run comes from, by its path.
 
     Returns:
         Name -> version or description, ready to print; packages that are not installed are left out.
@@ -30,10 +34,15 @@ def environment(device: torch.device | str, packages: Iterable[str] = ()) -> dic
     return {
         "python": platform.python_version(),
         **versions,
+        **({"plugin files": _listed(plugin_files)} if plugin_files else {}),
         "platform": platform.platform(),
         "device": _device(torch.device(device)),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
     }
+
+
+def _listed(files: Mapping[str, str]) -> str:
+    return ", ".join(f"{Path(path).name} (SHA-256 {digest})" for path, digest in files.items())
 
 
 def _device(device: torch.device) -> str:

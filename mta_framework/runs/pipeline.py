@@ -269,7 +269,8 @@ def _report(
     **fields: Any,
 ) -> Report:
     """Write the report; ``fields`` are the fields that runs and evaluations fill in each in its own way."""
-    versions = {**environment(processes().device, bound.packages), "processes": str(processes().num_processes)}
+    software = environment(processes().device, bound.packages, bound.plugin_files)
+    versions = {**software, "processes": str(processes().num_processes)}
     report = Report(
         bound.spec.name,
         inputs=known,

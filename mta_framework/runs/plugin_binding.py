@@ -71,6 +71,7 @@ class BoundRun:
         providers: Dotted name of each plugin section -> distribution and version, or file, that provides its plugin.
         answer_metric: Metric of generated answers that the best checkpoint is chosen by; None where there is none.
         packages: Distributions that its plugins (``Plugin.PACKAGES``) and settings depend on.
+        plugin_files: SHA-256 digest of each file given by ``-p`` that one of its plugins comes from, by its path.
         teacher_name: Name of the teacher whose view of a run with several this is; empty: the run as a whole.
     """
 
@@ -88,6 +89,7 @@ class BoundRun:
     providers: Mapping[str, str] = field(default_factory=dict)
     answer_metric: Metric | None = None
     packages: tuple[str, ...] = ()
+    plugin_files: Mapping[str, str] = field(default_factory=dict)
     teacher_name: str = ""
 
     def views(self) -> dict[str, BoundRun]:
@@ -113,11 +115,13 @@ class BoundEvaluation:
         spec: The spec, with absolute paths.
         metrics: Metrics in the order of ``evaluation.metrics``.
         packages: Distributions that its metrics depend on (``Plugin.PACKAGES``).
+        plugin_files: SHA-256 digest of each file given by ``-p`` that one of its metrics comes from, by its path.
     """
 
     spec: EvaluationSpec
     metrics: tuple[Metric, ...]
     packages: tuple[str, ...] = ()
+    plugin_files: Mapping[str, str] = field(default_factory=dict)
 
 
 def bind(path: Path, registry: Registry, overrides: Sequence[str] = ()) -> BoundRun:
@@ -179,7 +183,7 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     seen_by = map(reading.spec.with_teacher, reading.spec.teacher_names)
     of_settings = [package for spec in seen_by for _, _, package in needed_packages(spec)]
     packages = tuple(dict.fromkeys([*plugins.packages, *of_settings]))
-    known = (teacher, other_losses, plugins.providers, answer_metric, packages)
+    known = (teacher, other_losses, plugins.providers, answer_metric, packages, plugins.files)
     return BoundRun(reading.path, reading.spec, *created, *known)
 
 
@@ -208,7 +212,7 @@ def bind_evaluation(reading: RawSpec[EvaluationSpec], registry: Registry) -> Bou
     if faults:
         raise InputError(faults)
     assert reading.spec is not None
-    return BoundEvaluation(reading.spec, metrics, plugins.packages)
+    return BoundEvaluation(reading.spec, metrics, plugins.packages, plugins.files)
 
 
 def _needs_no_vocabulary(registry: Registry, name: str) -> bool:
@@ -225,6 +229,7 @@ class _Plugins:
         self.faults: list[Fault] = []
         self.providers: dict[str, str] = {}
         self.packages: tuple[str, ...] = ()
+        self.files: dict[str, str] = {}
 
     def terms(self, section: AlignmentSection | None) -> tuple[AlignmentTerm, ...]:
         """The terms of ``alignment`` that have no fault."""
@@ -246,7 +251,7 @@ class _Plugins:
         where = self.reading.where(key_path)
         try:
             registered = self.registry.find("metrics", name, where)
-            self._note_packages(registered)
+            self._note_origin(registered)
             metric: Metric = registered.plugin(registered.plugin.Params())  # type: ignore[assignment]
             if missing := missing_fault(metric, where):
                 self.faults.append(missing)
@@ -261,8 +266,10 @@ class _Plugins:
             self.faults.append(Fault(where, problem, "a metric whose options all have defaults", hint))
         return None
 
-    def _note_packages(self, registered: Registered) -> None:
+    def _note_origin(self, registered: Registered) -> None:
         self.packages = tuple(dict.fromkeys([*self.packages, *registered.plugin.PACKAGES]))
+        if digest := self.registry.files.get(registered.provider):
+            self.files[registered.provider] = digest
 
     def create(self, family: str, section: PluginSection, *key_path: str | int) -> Any:
         """The plugin that a section names; None where it has a fault. What it lacks on this machine is also a fault."""
@@ -277,7 +284,7 @@ class _Plugins:
         try:
             registered = self.registry.find(family, section.name, self.reading.where((*key_path, "name")))
             self.providers[".".join(map(str, key_path))] = registered.provider
-            self._note_packages(registered)
+            self._note_origin(registered)
             return self._instance(family, registered, section, key_path)
         except InputError as error:
             self.faults += error.faults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -17,6 +18,20 @@ from mta_framework.spec.input_fields import absolute_document
 pytestmark = pytest.mark.slow
 
 SHORT = ("--set", "evaluation.max_new_tokens=6")
+
+METRIC = """
+from mta_framework import Metric, ScoreSet, hookimpl
+
+class Vowels(Metric):
+    NAME = "vowels"
+
+    def score(self, generations):
+        return ScoreSet(tuple(float(sum(map(text.count, "aeiou"))) for text in generations.predictions))
+
+@hookimpl
+def mta_register_metrics():
+    return [Vowels]
+"""
 
 
 @pytest.fixture
@@ -101,6 +116,20 @@ def test_a_transformers_folder_gets_a_folder_like_that_of_a_run(mta, tmp_path):
     assert "rouge_l" in done.stdout
     assert done.stdout.splitlines()[-1].startswith(f"Report: {folder / 'report.'}")
     assert "was trained" not in (folder / "report.md").read_text()
+
+
+@pytest.mark.usefixtures("model_folder", "test_file")
+def test_the_report_names_the_plugin_file_that_a_metric_came_from(mta, tmp_path):
+    code = METRIC.encode()
+    (tmp_path / "vowels.py").write_bytes(code)
+    (tmp_path / "unused.py").write_bytes(code.replace(b"vowels", b"unused"))
+    setting = ("--set", 'evaluation.metrics=[{"name": "vowels"}]', "--seeds", "10", *SHORT)
+    done = mta("models/tiny", "--data", "a=test.jsonl", *setting, "-p", "vowels.py", "-p", "unused.py")
+    assert done.exit_code == 0, done.output
+    named = f"vowels.py (SHA-256 {hashlib.sha256(code).hexdigest()})"
+    assert read_report(tmp_path / "evaluations" / "tiny").versions["plugin files"] == named
+    for name in ("report.md", "report.html"):
+        assert named in (tmp_path / "evaluations" / "tiny" / name).read_text()
 
 
 @pytest.mark.usefixtures("model_folder", "test_file")

@@ -131,6 +131,12 @@ def test_environment_names_packages_of_plugins_that_are_installed():
     assert "no-such-package" not in versions
 
 
+def test_environment_names_plugin_files_with_their_digests():
+    versions = environment("cpu", plugin_files={"/home/someone/my_loss.py": "ab12", "/tmp/other.py": "cd34"})
+    assert versions["plugin files"] == "my_loss.py (SHA-256 ab12), other.py (SHA-256 cd34)"
+    assert "plugin files" not in environment("cpu", plugin_files={})
+
+
 def test_reading_a_report_needs_no_torch():
     code = (
         "import sys, mta_framework.evaluation.report, mta_framework.evaluation.score_tables\n"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +158,7 @@ def test_a_bound_run_holds_the_plugins_with_their_options(write: Write, registry
     assert set(bound.providers) == {"base_loss", *sections}
     assert bound.providers["base_loss"].endswith("plugins.py")
     assert bound.packages == ("pluggy",)
+    assert bound.plugin_files == {bound.providers["base_loss"]: hashlib.sha256(PLUGINS.encode()).hexdigest()}
 
 
 def test_spans_are_pooled_by_the_estimator_of_importance_unless_another_is_named(
