@@ -7,5 +7,5 @@ import psutil
 
 def end_worker() -> None:
     """Kill vLLM's worker, as a system without memory does."""
-    [worker] = [process for process in psutil.Process().children(recursive=True) if process.name() == "VLLM::Worker"]
-    worker.kill()
+    workers = [process for process in psutil.Process().children(recursive=True) if process.name() == "VLLM::Worker"]
+    max(workers, key=psutil.Process.create_time).kill()  # that of a vLLM that was stopped may still be ending

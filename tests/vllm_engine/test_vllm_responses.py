@@ -148,6 +148,7 @@ def test_a_temperature_that_vllm_refuses_is_a_sentence(engine):
 
 
 def test_a_worker_that_dies_is_a_sentence_and_the_next_call_starts_anew(engine, student, tokenizer):
+    engine.generate("student", PROMPTS, GREEDY, SEEDS, version=2)
     end_worker()
     with pytest.raises(RunError, match=r"^generation: vLLM stopped, with the model student \(got "):
         engine.generate("student", PROMPTS, GREEDY, SEEDS, version=2)
