@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mta_framework.errors import Fault
+from mta_framework.spec.locations import folder_problem
 from mta_framework.spec.model_files import RECORDS, is_kept_teacher, is_saved_teacher
 from mta_framework.spec.reading import RawSpec
 from mta_framework.spec.run import RunSpec
@@ -24,9 +25,10 @@ def cache_location_faults(reading: RawSpec[RunSpec]) -> Iterator[Fault]:
         return
     for name in draft.teacher_names:
         view, key_path = draft.with_teacher(name), ("teachers", name) if name else ("teacher",)
-        if view.teacher is None or not view.teacher.keeps_records or not reading.sound(*key_path, "cache"):
+        if view.teacher is None or not view.teacher.keeps_records or not reading.sound(*key_path, "cache", "path"):
             continue
-        given, where = view.teacher.cache and view.teacher.cache.path, reading.where((*key_path, "cache", "path"))
+        given = None if view.teacher.cache is None else view.teacher.cache.path
+        where = reading.where((*key_path, "cache", "path"))
         problem = None if given is None else _problem(reading, view.teacher_cache)
         if problem is None and _is_within(view.teacher_cache, draft.folder) and _is_named(reading):
             problem = "is in the run folder"
@@ -39,14 +41,15 @@ def cache_location_faults(reading: RawSpec[RunSpec]) -> Iterator[Fault]:
 
 
 def _problem(reading: RawSpec[RunSpec], folder: Path) -> str | None:
-    if folder.exists() and not folder.is_dir():
-        return "is not a folder"
+    if problem := folder_problem(folder):
+        return problem
     if is_kept_teacher(folder):
         return "is the folder of one teacher in a cache"
     assert reading.draft is not None
-    models = {**reading.draft.teacher_sections, "student": reading.draft.student}
-    for name, section in models.items():
-        if section.path is not None and reading.sound(*name.split("."), "path") and _is_within(folder, section.path):
+    paths = {name: section.path for name, section in reading.draft.teacher_sections.items()}
+    paths["student"] = reading.draft.student.path
+    for name, path in paths.items():
+        if path is not None and reading.sound(*name.split("."), "path") and _is_within(folder, path):
             return f"is in the folder of {name}.path"
     return None
 

@@ -81,10 +81,20 @@ def _file(where: str, path: str, hint: str) -> Iterator[Fault]:
         yield Fault(where, f"is not a file (got {path})", ROWS_EXPECTED, hint)
 
 
+def folder_problem(folder: Path) -> str | None:
+    """Describe why a folder, new or existing, cannot be one: a file is in its place or above it; None if it can."""
+    there = _existing(folder)
+    if there.is_dir():
+        return None
+    return "is not a folder" if there == folder else f"is inside {there}, which is not a folder"
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def _output(where: str, folder: Path, hint: str) -> Iterator[Fault]:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir():
-        problem = "is not a folder" if there == folder else f"is inside {there}, which is not a folder"
+    if problem := folder_problem(folder):
         yield Fault(where, f"{problem} (got {folder})", "a folder, new or existing", hint)
-    elif not os.access(there, os.W_OK | os.X_OK):
+    elif not os.access(_existing(folder), os.W_OK | os.X_OK):
         yield Fault(where, f"cannot be written to (got {folder})", "a folder that you may write to", hint)

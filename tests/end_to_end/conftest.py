@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from several_teachers import write_named_rows, write_teachers
 from warm_python import WarmPython
 
 
@@ -75,3 +76,34 @@ def two_tokenizers(spec_dict: dict[str, Any], rows_file: Path, tmp_path: Path) -
     student = {**spec_dict["student"], "tokenizer": str(tmp_path / "unigram")}
     data = {**spec_dict["data"], "max_length": 400, "max_prompt_length": 350}
     return {**spec_dict, "student": student, "data": data}
+
+
+@pytest.fixture(scope="session")
+def teacher_folders(tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: Path) -> dict[str, Path]:
+    """Two teachers of different widths and depths, by name."""
+    return write_teachers(tmp_path_factory.mktemp("teachers"), tokenizer_folder)
+
+
+@pytest.fixture
+def named_rows(rows_file: Path, tmp_path: Path) -> Path:
+    """Rows of which every third names ``code``, and the others ``maths``."""
+    path = tmp_path / "named.jsonl"
+    write_named_rows(path, rows_file, lambda index: "maths" if index % 3 else "code")
+    return path
+
+
+@pytest.fixture
+def several_spec(
+    spec_dict: dict[str, Any], teacher_folders: dict[str, Path], named_rows: Path, tokenizer_folder: Path
+) -> dict[str, Any]:
+    """Four steps of KL with MTA over words, by two teachers."""
+    rows, layers = {"path": str(named_rows)}, {"words": 2, "phrases": 0}
+    plain = {name: value for name, value in spec_dict.items() if name != "teacher"}
+    return {
+        **plain,
+        "teachers": {name: {"path": str(folder)} for name, folder in teacher_folders.items()},
+        "data": {**spec_dict["data"], "train": rows, "validation": {**rows, "limit": 6}},
+        "student": {**spec_dict["student"], "tokenizer": str(tokenizer_folder)},
+        "alignment": {"spans": {"name": "words"}, "layers": {"name": "proportional", "params": layers}},
+        "evaluation": None,
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import re
 import shutil
 import weakref
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 import torch
 from broken_runs import finished, interrupted
 from click.testing import CliRunner
+from several_teachers import write_named_rows
 from teacher_server import TeacherServer, write_teacher
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from mta_framework import InputError, RunError
 from mta_framework.cli import main
@@ -24,58 +26,21 @@ from mta_framework.models import run_models
 from mta_framework.models.run_models import run_models_of
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
-from mta_framework.runs.plugin_binding import bind
-from mta_framework.runs.preparation import prepare_run
+from mta_framework.runs.plugin_binding import bind, bind_evaluation
+from mta_framework.runs.preparation import prepare_evaluation, prepare_run
+from mta_framework.spec.evaluate_request import EvaluateRequest, read_request
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_page")]
 
-WORDS = {"spans": {"name": "words"}, "layers": {"name": "proportional", "params": {"words": 2, "phrases": 0}}}
-
-
-@pytest.fixture(scope="module")
-def teachers(tmp_path_factory, tokenizer_folder):
-    """Two teachers of different widths and depths."""
-    folders = {}
-    for name, width, depth in (("maths", 32, 4), ("code", 24, 3)):
-        folders[name] = tmp_path_factory.mktemp(name)
-        sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": depth, "vocab_size": 500}
-        torch.manual_seed(depth)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **sizes, num_attention_heads=2))
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-        model.save_pretrained(folders[name])
-        AutoTokenizer.from_pretrained(tokenizer_folder).save_pretrained(folders[name])
-    return folders
-
 
 @pytest.fixture
-def rows(rows_file, tmp_path):
-    """Rows of which every third names ``code``, and the others ``maths``."""
-    path = tmp_path / "named.jsonl"
-    write_rows(path, rows_file, lambda index: "maths" if index % 3 else "code")
-    return path
-
-
-@pytest.fixture
-def spec(spec_dict, teachers, rows, tokenizer_folder):
+def spec(several_spec):
     """Four steps of KL with MTA over words, by two teachers."""
-    data = {**spec_dict["data"], "train": {"path": str(rows)}, "validation": {"path": str(rows), "limit": 6}}
-    student = {**spec_dict["student"], "tokenizer": str(tokenizer_folder)}
-    named = {name: {"path": str(folder)} for name, folder in teachers.items()}
-    changed = {"teachers": named, "data": data, "student": student, "alignment": WORDS, "evaluation": None}
-    plain = {name: value for name, value in spec_dict.items() if name != "teacher"}
-    return {**plain, **changed}
+    return several_spec
 
 
 def weights(tmp_path, name):
     return hashlib.sha256((tmp_path / "runs" / name / "student" / "model.safetensors").read_bytes()).hexdigest()
-
-
-def write_rows(path, source, name_of):
-    """Rows of another file, each with the teacher that ``name_of`` gives for its index."""
-    rows = map(json.loads, source.read_text(encoding="utf-8").splitlines())
-    named = [{**row, "teacher": name_of(index)} for index, row in enumerate(rows)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in named), encoding="utf-8")
 
 
 def without_alignment(spec, **changes):
@@ -102,9 +67,9 @@ def divergences(path, folders):
     return sums
 
 
-def test_the_loss_of_a_step_is_that_of_each_teacher_on_its_rows(spec, write_spec, teachers, one_step, tmp_path):
+def test_the_loss_of_a_step_is_that_of_each_teacher_on_its_rows(spec, write_spec, teacher_folders, one_step, tmp_path):
     path = write_spec(without_alignment(spec, training={**spec["training"], "max_steps": 1}))
-    sums = divergences(path, teachers)
+    sums = divergences(path, teacher_folders)
     losses, _ = one_step(path, tmp_path / "step", 4)
     assert losses["kl"] == pytest.approx(
         sum(kl for kl, _ in sums.values()) / sum(n for _, n in sums.values()), rel=1e-5
@@ -129,17 +94,17 @@ def test_every_cut_and_two_processes_give_one_loss_and_gradient(
 
 
 def test_a_step_without_texts_of_a_teacher_trains_on_two_processes(
-    spec, write_spec, rows, one_step_on_two_ranks, tmp_path
+    spec, write_spec, named_rows, one_step_on_two_ranks, tmp_path
 ):
-    write_rows(rows, rows, lambda index: "code" if index == 0 else "maths")
+    write_named_rows(named_rows, named_rows, lambda index: "code" if index == 0 else "maths")
     path = write_spec({**spec, "training": {**spec["training"], "max_steps": 1, "batch_size": 4}})
     losses, gradients = one_step_on_two_ranks(path, tmp_path / "ranks", 1)
     assert ("loss_code" in losses) == bool(gradients["alignment.teacher_code.term_modules.hid.0.weight"].any())
     assert losses["loss_maths"] > 0
 
 
-def test_one_model_as_two_teachers_trains_as_one_teacher(spec, write_spec, teachers, tmp_path):
-    section = {"path": str(teachers["maths"])}
+def test_one_model_as_two_teachers_trains_as_one_teacher(spec, write_spec, teacher_folders, tmp_path):
+    section = {"path": str(teacher_folders["maths"])}
     twice = finished(write_spec(without_alignment(spec, teachers={"maths": section, "code": section})), "twice")
     del spec["teachers"]
     once = finished(write_spec(without_alignment(spec, teacher=section)), "once")
@@ -197,10 +162,10 @@ def test_a_teacher_behind_a_server_and_a_live_one_teach_together(spec, write_spe
 
 @pytest.mark.parametrize("base_loss", ["alm", "uld"])
 def test_teachers_may_have_another_tokenizer_and_then_all_of_them(
-    base_loss, spec, two_tokenizers, teachers, write_spec, one_step, tmp_path
+    base_loss, spec, two_tokenizers, teacher_folders, write_spec, one_step, tmp_path
 ):
     named = {}
-    for name, folder in teachers.items():
+    for name, folder in teacher_folders.items():
         copy = shutil.copytree(folder, tmp_path / f"unigram-{name}")
         for file in Path(two_tokenizers["student"]["tokenizer"]).iterdir():
             shutil.copy(file, copy)
@@ -223,8 +188,10 @@ def test_teachers_may_have_another_tokenizer_and_then_all_of_them(
     prepare_run(bind(write_spec({**mixed, "base_loss": {"name": "sft"}}), discover()))
 
 
-def test_a_teacher_without_usable_rows_is_a_fault_in_training_and_none_in_validation(spec, write_spec, rows, tmp_path):
-    lines = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+def test_a_teacher_without_usable_rows_is_a_fault_in_training_and_none_in_validation(
+    spec, write_spec, named_rows, tmp_path
+):
+    lines = [json.loads(line) for line in named_rows.read_text(encoding="utf-8").splitlines()]
     long = [{**row, "instruction": "word " * 300} if row["teacher"] == "code" else row for row in lines]
     path = tmp_path / "long.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in long), encoding="utf-8")
@@ -241,14 +208,20 @@ def test_a_teacher_without_usable_rows_is_a_fault_in_training_and_none_in_valida
         assert fault.startswith("teachers.code: has no text of data.train that is used")
 
 
-def test_keys_that_name_a_teacher_are_no_unused_keys_of_evaluation_rows(spec, spec_dict, write_spec, rows, caplog):
-    lines = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
-    rows.write_text("".join(json.dumps({**row, "level": 1}) + "\n" for row in lines), encoding="utf-8")
-    evaluation = {**spec_dict["evaluation"], "models": ["student"], "sets": {"test": {"path": str(rows)}}}
+def test_keys_that_name_a_teacher_are_no_unused_keys_of_evaluation_rows(
+    spec, spec_dict, write_spec, named_rows, teacher_folders, tmp_path, caplog
+):
+    lines = [json.loads(line) for line in named_rows.read_text(encoding="utf-8").splitlines()]
+    named_rows.write_text("".join(json.dumps({**row, "level": 1}) + "\n" for row in lines), encoding="utf-8")
+    evaluation = {**spec_dict["evaluation"], "models": ["student"], "sets": {"test": {"path": str(named_rows)}}}
     prepare_run(bind(write_spec({**without_alignment(spec), "evaluation": evaluation}), discover()))
-    (warning,) = [message for message in caplog.messages if message.startswith("evaluation.sets.test")]
-    assert "level" in warning
-    assert "teacher" not in warning
+    by_itself = EvaluateRequest(
+        str(teacher_folders["maths"]), data=[f"test={named_rows}"], output=str(tmp_path / "out")
+    )
+    prepare_evaluation(bind_evaluation(read_request(by_itself), discover()))
+    warnings = [message for message in caplog.messages if message.startswith("evaluation.sets.test")]
+    assert len(warnings) == 2
+    assert all("(got level in 36 rows)" in warning for warning in warnings), warnings
 
 
 def test_two_processes_fill_caches_and_train_as_one_does(spec, write_spec, tmp_path, warm_python):
@@ -259,17 +232,6 @@ def test_two_processes_fill_caches_and_train_as_one_does(spec, write_spec, tmp_p
     for name in ("loss", "loss_maths", "loss_code", "eval_loss_code"):
         values = [[entry[name] for entry in report.log if name in entry] for report in (shared, alone)]
         assert values[0] == pytest.approx(values[1], rel=1e-4)
-
-
-def test_each_teacher_grades_the_student_responses_to_its_prompts(spec, write_spec, tmp_path):
-    base_loss = {"name": "jsd", "params": {"batches": {"policy": "on_policy", "fraction": 0.5}}}
-    training = {**spec["training"], "save_steps": 2, "generation": {"max_new_tokens": 8}}
-    path = write_spec({**spec, "base_loss": base_loss, "training": training})
-    interrupted(path, "resumed", 2)
-    report = finished(path, "resumed", resume=True)
-    finished(path, "straight")
-    assert weights(tmp_path, "resumed") == weights(tmp_path, "straight")
-    assert any("loss_maths" in entry and "loss_code" in entry for entry in report.log)
 
 
 def command(*arguments):
@@ -290,7 +252,9 @@ def test_check_plan_cache_report_and_comparison_name_each_teacher(spec, spec_dic
     assert "supervised tokens" in plan
     made = command("cache", path)
     assert "teachers.code: The teacher was run on" in made
-    assert "maths" not in made.split("Teacher cache:")[0]
+    assert re.search(r"^Teacher cache of teachers\.code: \d+ texts, ", made, re.MULTILINE)
+    assert "Teacher cache of teachers.code: /" in made
+    assert "maths" not in made.split("Teacher cache of")[0]
     report = finished(path, "both")
     assert {score.model for score in report.evaluation.scores} == set(models)
     assert [teacher.texts for teacher in report.teachers.values()] == [24, 12]

@@ -58,6 +58,12 @@ def test_the_folder_beside_models_is_one_for_a_cache(faults_of, tmp_path):
     assert faults_of(tmp_path / "model", tmp_path / "model-cache") == []
 
 
+def test_a_file_is_no_folder_and_has_none_inside(faults_of, tmp_path):
+    (tmp_path / "file").write_text("")
+    (fault,) = faults_of(tmp_path / "model", tmp_path / "file" / "cache")
+    assert "is inside TMP/file, which is not a folder (got TMP/file/cache)" in fault
+
+
 def test_a_run_folder_is_none_even_where_the_cache_has_its_default(faults_of, tmp_path):
     for cache in ("runs/run", "runs/run/student", "runs/other/../run/x"):
         (fault,) = faults_of(tmp_path / "model", tmp_path / cache)
