@@ -15,7 +15,8 @@ from mta_framework.spec.run import RunSpec
 def cache_location_faults(reading: RawSpec[RunSpec]) -> Iterator[Fault]:
     """Yield a fault for every teacher cache whose folder belongs to something else, or is not read.
 
-    What deletes, moves or uploads that would take the cache with it, and `mta cache prune` the other way round.
+    Deleting, moving or uploading the folder of a model or a run would take such a cache with it, and `mta cache prune`
+    would delete the folder of a teacher together with the caches inside it.
 
     Args:
         reading: The spec as a whole, with all of its teachers.
