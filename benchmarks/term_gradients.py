@@ -47,7 +47,7 @@ class Pull:
     """A term at one step.
 
     Args:
-        value: Value of the term without its weight; of one per key layer, the mean by weight.
+        value: Value of the term without its weight, of one per key layer the mean by weight; the base loss as it is.
         share: Norm of the weighted term's gradient, divided by that of the base loss.
         cosine: Cosine between the two gradients.
     """
@@ -77,7 +77,7 @@ def pulls(distiller: Distiller, batch: Batch, progress: Progress, terms: Mapping
     base = gradients[BASE]
     return {
         name: Pull(
-            float(totals[name].detach()) / factors[name],
+            float(totals[name].detach()) / (1.0 if name == BASE else factors[name]),
             float(gradient.norm() / base.norm()) * terms.get(name, 1.0),
             float(cosine_similarity(gradient, base, dim=0)),
         )
