@@ -20,7 +20,7 @@ import argparse
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from mta_framework.errors import MTAError
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.build import span_cache_folder
@@ -91,30 +92,39 @@ def _gradient(total: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.flatten() for part in parts])
 
 
-def measured(path: Path, overrides: Sequence[str], texts: int, observe: bool) -> Iterator[tuple[int, dict[str, Pull]]]:
-    """Train as the spec says, in a folder that is removed; give the terms at each validation.
+def measure(
+    path: Path, overrides: Sequence[str], texts: int, observe: bool, show: Callable[[int, dict[str, Pull]], None]
+) -> None:
+    """Train as the spec says, in a folder that is removed.
 
     Args:
         path: The spec.
         overrides: What is set in it, as ``FIELD=VALUE``.
         texts: Number of validation texts.
         observe: Whether the terms train nothing.
+        show: Called at each validation with the step and the terms.
     """
     registry = discover()
     spec = bind(path, registry, overrides).spec
     section = spec.alignment
-    if section is None:
-        raise SystemExit("the spec has no alignment: nothing to compare with the base loss")
+    lacks = {
+        "alignment": section is None,
+        "a base loss of its own": spec.base_loss.name == "none",
+        "a validation set": spec.data.validation is None,
+        "one teacher alone": bool(spec.teachers),
+    }
+    if section is None or any(lacks.values()):
+        raise SystemExit(f"{path}: needs {', '.join(name for name, is_lacking in lacks.items() if is_lacking)}.")
     factors = {term.name: 1 / _UNTRAINED if observe else 1.0 for term in section.terms}
     terms = [{**term.model_dump(), "weight": term.weight / factors[term.name]} for term in section.terms]
-    rows: list[tuple[int, dict[str, Pull]]] = []
     validate = DistillationTrainer.evaluate
 
     def evaluate(trainer: DistillationTrainer, *args: Any, **options: Any) -> Any:
         metrics = validate(trainer, *args, **options)
         trainer.distiller.eval()
         batch = trainer._data.collator(trainer._data.validation[:texts]).to(trainer.args.device)
-        rows.append((trainer.state.global_step, pulls(trainer.distiller, batch, trainer._progress(), factors)))
+        with trainer.accelerator.autocast():
+            show(trainer.state.global_step, pulls(trainer.distiller, batch, trainer._progress(), factors))
         trainer.distiller.train()
         return metrics
 
@@ -123,7 +133,6 @@ def measured(path: Path, overrides: Sequence[str], texts: int, observe: bool) ->
         fixed = {"output_dir": folder, "data.cache_dir": cache, "evaluation": None, "alignment.terms": terms}
         overrides = [*overrides, *(f"{field}={json.dumps(value)}" for field, value in fixed.items())]
         pipeline.run(bind(path, registry, overrides))
-    yield from rows
 
 
 def main() -> None:
@@ -135,9 +144,15 @@ def main() -> None:
     parser.add_argument("--observe", action="store_true", help="measure the terms without training on them")
     command = parser.parse_args()
     print("| step | term | value | gradient / base loss's | cosine |", "|---|---|---|---|---|", sep="\n")
-    for step, terms in measured(command.spec, command.overrides, command.texts, command.observe):
-        for name, pull in terms.items():
-            print(f"| {step} | {name} | {pull.value:.4f} | {pull.share:.4f} | {pull.cosine:+.3f} |", flush=True)
+    try:
+        measure(command.spec, command.overrides, command.texts, command.observe, _print_rows)
+    except MTAError as error:
+        raise SystemExit(str(error)) from error
+
+
+def _print_rows(step: int, terms: Mapping[str, Pull]) -> None:
+    for name, pull in terms.items():
+        print(f"| {step} | {name} | {pull.value:.4f} | {pull.share:.4f} | {pull.cosine:+.3f} |", flush=True)
 
 
 if __name__ == "__main__":

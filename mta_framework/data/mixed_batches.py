@@ -25,7 +25,10 @@ class MixedCollator:
     def __call__(self, examples: Sequence[Example]) -> MixedBatch:
         texts = {name: [text for text in examples if text.teacher_name == name] for name in self._collators}
         parts = {name: self._collators[name](of_teacher) for name, of_teacher in texts.items() if of_teacher}
-        return MixedBatch(parts, self._nothing | {name: part.counts for name, part in parts.items()})
+        counts = {
+            name: nothing | parts[name].counts if name in parts else nothing for name, nothing in self._nothing.items()
+        }
+        return MixedBatch(parts, counts)
 
     def with_teacher_records(self, teacher_records: None) -> MixedCollator:
         """Make the same collator without what is kept of the teachers.

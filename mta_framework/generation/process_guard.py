@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -32,7 +33,7 @@ _INTERVAL = 0.02
 
 
 class ProcessGuard:
-    """Kills processes and their descendants when this process has ended without ``close``, be it by SIGKILL.
+    """Kills processes and their descendants at ``end``, or when this process has ended without it, be it by SIGKILL.
 
     A shell waits for the end of its input, which this process holds open, in a session that Ctrl-C does not reach.
     """
@@ -48,8 +49,8 @@ class ProcessGuard:
         )
         assert self._shell.stdin is not None
         self._ids = self._shell.stdin
-        # A child that is forked would hold the input open, too.
-        os.register_at_fork(after_in_child=self._ids.close)
+        self._shell.stdin = None  # or subprocess would hold the input of a guard that was dropped open
+        _guards.add(self)
 
     def add(self, pid: int) -> None:
         """Guard a process from now on; does nothing where the shell was ended from outside.
@@ -81,8 +82,19 @@ class ProcessGuard:
                 if child.pid is not None:
                     self.add(child.pid)
 
-    def close(self) -> None:
-        """Stop guarding, without ending the processes."""
-        self._shell.kill()
+    def end(self) -> None:
+        """Kill the guarded processes that still run, with their descendants; one that has ended is no error."""
         self._ids.close()
         self._shell.wait()
+
+
+_guards = weakref.WeakSet[ProcessGuard]()
+
+
+def _close_in_child() -> None:
+    """Close the input of all shells in a process that was forked, which would hold it open, too."""
+    for guard in list(_guards):
+        guard._ids.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

@@ -61,14 +61,14 @@ class VllmProcess:
         # Builds of vLLM for CPUs cannot give memory back.
         self._can_sleep = torch.cuda.is_available()
         self._sleeps = False
-        # Without a guard, its processes would keep a GPU's memory when this one is killed.
-        self._guard = ProcessGuard()
-        try:
-            with self._explained("could not be started"), _environment():
+        with self._explained("could not be started"), _environment():
+            # Without a guard, its processes would keep a GPU's memory when this one is killed.
+            self._guard = ProcessGuard()
+            try:
                 self._llm = self._started(options)
-        except BaseException:
-            self._guard.close()
-            raise
+            except BaseException:
+                self._guard.end()
+                raise
 
     def _started(self, options: VllmOptions) -> Any:
         import vllm
@@ -142,10 +142,10 @@ class VllmProcess:
     def stop(self) -> None:
         """End the processes of vLLM."""
         try:
-            # Otherwise they would end some time after the last reference is dropped.
+            # Otherwise they would begin to end when the last reference is dropped.
             self._llm.llm_engine.engine_core.shutdown(timeout=_STOP_SECONDS)
         finally:
-            self._guard.close()
+            self._guard.end()
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:

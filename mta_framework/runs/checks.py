@@ -186,7 +186,11 @@ def _engine_faults(
         problem = f"gives no log-probabilities of its tokens, which {label} needs (got 'vllm')"
         where = reading.where(("training", "generation", "engine"))
         yield Fault(where, problem, "'transformers'", "Choose it, or change base_loss.")
-    temperature = policy.temperature if policy is not None else None
+    with as_plugin_error(label):
+        temperature = policy.temperature if policy is not None else None
+    if not isinstance(temperature, float | int | None):
+        got = type(temperature).__name__
+        raise RunError(f"{label}: the temperature of its batch policy must be a number or None (got {got})")
     if temperature is not None and (expected := expected_temperature(engine, temperature)):
         problem = f"writes responses at a temperature that {engine} does not sample at (got {temperature})"
         hint = "Change it in the options of the base loss, or set training.generation.engine to 'transformers'."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mta_framework.errors import Fault
 from mta_framework.spec.locations import folder_problem
-from mta_framework.spec.model_files import RECORDS, is_kept_teacher, is_saved_teacher
+from mta_framework.spec.model_files import RECORDS, SAVED_TEACHER, is_kept_teacher, is_saved_teacher
 from mta_framework.spec.reading import RawSpec
 from mta_framework.spec.run import RunSpec
 
@@ -34,8 +34,9 @@ def cache_location_faults(reading: RawSpec[RunSpec]) -> Iterator[Fault]:
         if problem is None and _is_within(view.teacher_cache, draft.folder) and _is_named(reading):
             problem = "is in the run folder"
         if problem is not None:
-            expected, hint = "a folder that only teacher caches use", "Choose another folder."
-            yield Fault(where, f"{problem} (got {view.teacher_cache})", expected, hint)
+            hint = "Choose another folder, and move the records that this one has there."
+            hint = hint if given is not None else "Choose another name for the run, or give a path."
+            yield Fault(where, f"{problem} (got {view.teacher_cache})", "a folder that only teacher caches use", hint)
         elif given is not None and (kept := _kept_elsewhere(view)) is not None and reading.sound(*key_path, "path"):
             problem = f"has no effect, since the records of {kept} are read (got {given})"
             yield Fault(where, problem, f"null, or {kept.parent}, which that folder is in", "Choose one of these.")
@@ -45,7 +46,7 @@ def _problem(reading: RawSpec[RunSpec], folder: Path) -> str | None:
     if problem := folder_problem(folder):
         return problem
     if is_kept_teacher(folder):
-        return "is the folder of one teacher in a cache"
+        return f"holds {SAVED_TEACHER} or {RECORDS}, as the folder of one teacher in a cache does"
     assert reading.draft is not None
     paths = {name: section.path for name, section in reading.draft.teacher_sections.items()}
     paths["student"] = reading.draft.student.path

@@ -25,7 +25,9 @@ class BatchPolicyContract:
             assert policy is copy
             return
         assert policy is not copy
-        drawn = _drawn(policy, ScriptedRollouts(_STEPS), range(_STEPS))
+        rollouts = ScriptedRollouts(_STEPS)
+        drawn = _drawn(policy, rollouts, range(_STEPS))
+        assert policy.temperature is None or rollouts.temperatures <= {policy.temperature}
         sizes = {len(texts) for texts in drawn}
         assert len(sizes) == 1
         assert sizes.pop() % len(ScriptedRollouts().batch(0)) == 0

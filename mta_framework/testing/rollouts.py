@@ -25,6 +25,7 @@ class ScriptedRollouts(Rollouts):
 
     Attributes:
         step: Number of finished steps; set it before each draw.
+        temperatures: Temperatures at which responses were requested so far.
     """
 
     def __init__(self, total_steps: int = 12, seed: int = 7):
@@ -32,6 +33,7 @@ class ScriptedRollouts(Rollouts):
         self.steps_per_epoch = _TEXTS // _BATCH
         self.total_steps = total_steps
         self.step = 0
+        self.temperatures = set[float]()
         self._cache: dict[tuple[str, bytes], Example] = {}
 
     @property
@@ -48,12 +50,14 @@ class ScriptedRollouts(Rollouts):
     def respond(self, prompts: Sequence[Example], by: Responder, temperature: float) -> list[Example]:
         """Respond to each prompt (see ``Rollouts``)."""
         assert temperature > 0
+        self.temperatures.add(temperature)
         return [self._response(prompt, by) for prompt in prompts]
 
     def respond_cached(
         self, prompts: Sequence[Example], by: Responder, temperature: float, model_state: str
     ) -> list[Example]:
         """Respond from memory (see ``Rollouts``)."""
+        self.temperatures.add(temperature)
         responses = []
         for prompt in prompts:
             key = model_state, prompt.prompt_ids.tobytes()

@@ -1,7 +1,8 @@
-"""Processes end with the one that started them, unless it has closed the guard."""
+"""Processes end with the one that started them, or before."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -22,8 +23,9 @@ from mta_framework.generation.process_guard import ProcessGuard
 child = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], start_new_session=True)
 guard = ProcessGuard()
 guard.add(child.pid)
-if sys.argv[1] == "closed":
-    guard.close()
+if sys.argv[1] == "ended":
+    guard.end()
+    print(child.wait(), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -47,19 +49,16 @@ VllmProcess("student", VllmOptions(Path(sys.argv[1]), "float32", 64, 64))
 """vLLM's start hangs, with a process that it has forked and a worker of that one."""
 
 
-@pytest.mark.parametrize("how", ["killed", "closed"])
-def test_a_process_that_is_killed_takes_the_guarded_ones_and_their_children_along(how):
+@pytest.mark.parametrize("how", ["killed", "ended"])
+def test_a_process_takes_the_guarded_ones_and_their_children_along_when_it_is_killed_or_ends_them(how):
     # Not with captured output, which the children would hold open.
     with subprocess.Popen([sys.executable, "-c", GUARDED, how], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
+        if how == "ended":
+            assert int(parent.stdout.readline()) == -signal.SIGKILL
         parent.wait()
-        if how == "closed":
-            time.sleep(0.5)
-            assert is_running(child)
-            os.kill(child, signal.SIGKILL)
-        else:
-            assert not wait_until_ended([child])
+        assert not wait_until_ended([child])
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
@@ -87,8 +86,7 @@ def test_a_process_that_has_taken_over_the_id_of_a_guarded_one_lives(monkeypatch
     with subprocess.Popen(["sleep", "60"]) as bystander:
         guard = ProcessGuard()
         guard.add(bystander.pid)
-        guard._ids.close()
-        guard._shell.wait(30)
+        guard.end()
         assert is_running(bystander.pid)
         bystander.kill()
 
@@ -98,4 +96,26 @@ def test_a_guard_that_was_ended_from_outside_is_no_error():
     guard._shell.kill()
     guard._shell.wait()
     guard.add(os.getpid())
-    guard.close()
+    guard.end()
+
+
+FAILING = STARTING.replace("    time.sleep(60)\n\nsys", "    time.sleep(1)\n    raise ValueError('no memory')\n\nsys")
+
+
+def test_what_a_start_of_vllm_that_fails_leaves_behind_is_ended(warm_python, tmp_path):
+    LlamaConfig(num_hidden_layers=1).save_pretrained(tmp_path)
+    log = tmp_path / "log"
+    assert FAILING != STARTING
+    parent = warm_python.start(["-c", FAILING, tmp_path], log=log)
+    assert parent.wait(120) != 0
+    lines = log.read_text().splitlines()
+    assert "vLLM could not be started, with the model student (got ValueError: no memory)" in lines[-1]
+    assert not wait_until_ended([int(pid) for pid in lines[0].split()])
+
+
+def test_a_guard_that_is_dropped_leaves_no_shell():
+    guard = ProcessGuard()
+    shell = guard._shell.pid
+    del guard
+    gc.collect()
+    assert not wait_until_ended([shell])

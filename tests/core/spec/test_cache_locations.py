@@ -36,7 +36,8 @@ def faults_of(write_spec: Callable[..., Path], tmp_path: Path) -> Callable[..., 
 def test_a_folder_that_is_pruned_with_the_teacher_is_refused(saved, faults_of, tmp_path):
     """The commands of a cache take such a folder for one teacher, and would list and delete it as a whole."""
     (fault,) = faults_of(tmp_path / "model", saved)
-    assert fault.startswith("teacher.cache.path: is the folder of one teacher in a cache (got TMP/cache/teacher-0123);")
+    problem = "holds teacher.json or records, as the folder of one teacher in a cache does"
+    assert fault.startswith(f"teacher.cache.path: {problem} (got TMP/cache/teacher-0123);")
     (saved / "teacher.json").rename(saved / "server.json")
     (saved / "records").mkdir()
     assert len(faults_of(tmp_path / "model", saved)) == 1
