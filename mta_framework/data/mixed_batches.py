@@ -26,7 +26,8 @@ class MixedCollator:
         texts = {name: [text for text in examples if text.teacher_name == name] for name in self._collators}
         parts = {name: self._collators[name](of_teacher) for name, of_teacher in texts.items() if of_teacher}
         counts = {
-            name: nothing | parts[name].counts if name in parts else nothing for name, nothing in self._nothing.items()
+            name: {**nothing, **parts[name].counts} if name in parts else nothing
+            for name, nothing in self._nothing.items()
         }
         return MixedBatch(parts, counts)
 
