@@ -16,9 +16,6 @@ from transformers.pytorch_utils import Conv1D
 from mta_framework.models.quantization import SCALE_BLOCK, WEIGHT_BLOCK
 from mta_framework.spec.model_options import QuantizationSection
 
-_OUTLIER_THRESHOLD = 6.0
-"""That of transformers' configuration: larger inputs of an 8-bit product are multiplied in 16 bit."""
-
 _CODES = 16
 """Values that 4 bits stand for."""
 
@@ -87,7 +84,8 @@ def _simulated_8_bit() -> Any:
             self.index, self.bias = None, bias
             self.weight = nn.Parameter(torch.empty(sizes, dtype=torch.int8), requires_grad=False)
             self.state = bitsandbytes.MatmulLtState()
-            self.state.threshold, self.state.has_fp16_weights = _OUTLIER_THRESHOLD, False
+            # No threshold for inputs that are multiplied in 16 bit: how many there are depends on values.
+            self.state.threshold, self.state.has_fp16_weights = 0.0, False
             self.state.CB, self.state.SCB = self.weight.data, torch.empty(sizes[0])
 
         def forward(self, x: Tensor) -> Tensor:

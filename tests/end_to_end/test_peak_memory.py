@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "peak_memory.py"
-SETTINGS = ("full", "lora", "qlora", "bf16", "checkpointing", "cached", "fdd", "ddp", "fsdp2")
+SETTINGS = ("full", "lora", "qlora", "8bit", "bf16", "checkpointing", "cached", "fdd", "ddp", "fsdp2")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def run_file(tmp_path_factory, warm_python):
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_estimate_is_within_15_per_cent_of_the_peak(run_file, setting, warm_python):
-    if setting == "qlora" and find_spec("bitsandbytes") is None:
+    if setting in ("qlora", "8bit") and find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")
     command = [BENCHMARK, "--worker", run_file, "--settings", setting]
     if setting in ("ddp", "fsdp2"):

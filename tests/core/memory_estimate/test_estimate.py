@@ -161,6 +161,20 @@ def test_weights_in_4_bit_have_half_a_byte_and_a_scale_for_64():
     assert plain.bytes_by_part["student weights"] - quantized.bytes_by_part["student weights"] == saved
 
 
+def test_weights_in_8_bit_have_a_byte_and_a_scale_for_each_row():
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    options = {"lora": {"rank": 2}, "quantization": {"bits": 8}}
+    plain, quantized = (
+        estimate_memory(trained_run(llama, 64, student=student, dtype="bfloat16", precision="bf16"), CPU, 1)
+        for student in ({"lora": {"rank": 2}}, options)
+    )
+    assert quantized.problem == ""
+    model = AutoModelForCausalLM.from_config(llama(64, 2))
+    linear = [module for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"]
+    saved = sum(module.weight.numel() - 4 * module.out_features for module in linear)
+    assert plain.bytes_by_part["student weights"] - quantized.bytes_by_part["student weights"] == saved
+
+
 def test_sharded_processes_hold_half_of_weights_and_moments():
     run = trained_run(llama, 64, sharding="fsdp2")
     one, two = (estimate_memory(run, CPU, processes) for processes in (1, 2))
