@@ -48,6 +48,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from (plan.selection, "")
     if plan.memory is not None:
         yield from _memory_lines(plan.memory)
+    for problem in plan.too_large:
+        yield from (visible(f"Another machine is needed. {problem}"), "")
     for name, cache in plan.teacher_caches.items():
         yield from _cache_lines(name, cache)
     yield f"{plan.steps:,} optimiser steps. Nothing was trained."

@@ -43,6 +43,7 @@ from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.runs.inputs import contents
 from mta_framework.runs.manifest import publish_student
 from mta_framework.runs.memory import estimated_memory
+from mta_framework.runs.model_checks import memory_faults
 from mta_framework.runs.plan import Plan, selection_text
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.preparation import RunInputs, prepare_evaluation, prepare_run
@@ -117,9 +118,13 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
 
     Args:
         bound: The run.
-        with_memory: Whether the peak memory is estimated, for which a step of the plugins' code is run.
+        with_memory: Whether the peak memory is estimated, for which a step of the plugins' code is run. Then models
+            that are too large for this machine are no fault: the run may be planned for another one.
+
+    Raises:
+        InputError: Every fault of data, models and files of an earlier attempt.
     """
-    inputs = prepare_run(bound)
+    inputs = prepare_run(bound, on_this_machine=not with_memory)
     run_models = inputs.run_models
     policy, caches = bound.base_loss.batch_policy(), teachings(bound, inputs, run_models, contents(bound))
     planned = {each.field: cache_plan for each in caches.values() if (cache_plan := each.cache_plan())}
@@ -139,6 +144,7 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
         summary.run_ends(inputs),
         planned,
         summary.reported_teachers(inputs),
+        tuple(map(str, memory_faults(bound, run_models))),
     )
 
 

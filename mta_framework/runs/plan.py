@@ -34,6 +34,7 @@ class Plan:
         teacher_caches: What the cache of a teacher holds and lacks, by the teacher's dotted name; without teachers of
             which nothing is kept.
         teachers: What each of several teachers teaches, by its name; empty where there is one, or none.
+        too_large: Why this machine has not the memory to run it, in sentences; empty where it has.
     """
 
     models: Mapping[str, ReportedModel]
@@ -51,6 +52,7 @@ class Plan:
     response_ends: tuple[str, ...] = ()
     teacher_caches: Mapping[str, CachePlan] = field(default_factory=dict)
     teachers: Mapping[str, ReportedTeacher] = field(default_factory=dict)
+    too_large: tuple[str, ...] = ()
 
 
 def selection_text(section: TrainingSection, higher_is_better: bool, prompts: int) -> str:

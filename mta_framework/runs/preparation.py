@@ -20,6 +20,7 @@ from mta_framework.evaluation.sets import read_sets
 from mta_framework.generation.engines import engine_fault
 from mta_framework.interfaces import Metric
 from mta_framework.models.evaluated import EvaluatedModel
+from mta_framework.models.machine_memory import memory_fault
 from mta_framework.models.run_models import RunModels, run_models_of
 from mta_framework.models.turn_end import TurnEnd
 from mta_framework.runs.build import alignment_layers, base_loss_layers, require_terms, span_cache_folder
@@ -31,8 +32,8 @@ from mta_framework.runs.model_checks import (
     evaluation_faults,
     gpu_faults,
     idle_teacher_faults,
-    joint_memory_fault,
     length_faults,
+    memory_faults,
     tokenizer_faults,
     unit_fault,
     warn_of_size,
@@ -105,8 +106,12 @@ class RunInputs:
         )
 
 
-def prepare_run(bound: BoundRun) -> RunInputs:
+def prepare_run(bound: BoundRun, on_this_machine: bool = True) -> RunInputs:
     """Summarise the models of a run, choose its layers, read its data and parse the spans.
+
+    Args:
+        bound: The run.
+        on_this_machine: Whether models that are too large for this machine are a fault.
 
     Raises:
         InputError: Every fault of data, models and files of an earlier attempt.
@@ -116,9 +121,10 @@ def prepare_run(bound: BoundRun) -> RunInputs:
     spec, run_models = bound.spec, summarised_models(bound)
     faults = _setting_faults(bound)
     fitted = {name: _fit_teacher(view, run_models.views()[name], faults) for name, view in bound.views().items()}
-    for check in (joint_memory_fault, unit_fault):
-        with collect_faults(faults):
-            faults += [fault for fault in [check(bound, run_models)] if fault]
+    with collect_faults(faults):
+        faults += memory_faults(bound, run_models) if on_this_machine else []
+    with collect_faults(faults):
+        faults += [fault for fault in [unit_fault(bound, run_models)] if fault]
     with collect_faults(faults):
         sets = _sets(spec, run_models.tokenizer, run_models.turn_end)
         faults += _likelihood_faults(bound.metrics, sets)
@@ -211,6 +217,9 @@ def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[Eva
         require_same_evaluation(bound)
     faults += run_on_main(lambda: list(input_faults(spec)))
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: [model.summary.config])
+    with collect_faults(faults):
+        fault = memory_fault(model.summary.weight_bytes, model.summary.where)
+        faults += [fault] if fault else []
     with collect_faults(faults):
         template = spec.template, model.tokenizer, "template", spec.template_options
         sets = read_sets(spec.evaluation, *template, model.turn_end, spec.add_special_tokens)
