@@ -11,16 +11,32 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def pulls(monkeypatch):
+def benchmark(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     sys.modules.pop("term_gradients", None)
     import term_gradients
 
-    yield term_gradients.pulls
+    yield term_gradients
     del sys.modules["term_gradients"]
 
 
-def test_gradients_are_compared_with_that_of_the_base_loss(pulls):
+@pytest.mark.parametrize(
+    ("changes", "lacks"),
+    [
+        ({"alignment": None}, "alignment"),
+        ({"base_loss": {"name": "none"}}, "a base loss of its own"),
+        ({"alignment": None, "data": {"validation": None}}, "alignment, a validation set"),
+    ],
+)
+def test_a_spec_without_two_gradients_to_compare_is_refused_with_what_it_needs(
+    benchmark, spec_dict, write_spec, changes, lacks
+):
+    changed = {name: {**spec_dict[name], **value} if name == "data" else value for name, value in changes.items()}
+    with pytest.raises(SystemExit, match=rf"student\.json: needs {lacks}\.$"):
+        benchmark.measure(write_spec({**spec_dict, **changed}), (), 4, False, pytest.fail)
+
+
+def test_gradients_are_compared_with_that_of_the_base_loss(benchmark):
     """By hand: gradients are (3, 4) of the base loss, two terms' sum, 2 (0, 1) of dsa and (-4, 3) / 2 of hid."""
     import torch
     from torch import nn
@@ -40,7 +56,7 @@ def test_gradients_are_compared_with_that_of_the_base_loss(pulls):
     distiller.student.weight.data[:] = torch.tensor([1.0, 2.0])
     empty = torch.zeros(0, dtype=torch.int64)
     batch = Batch(empty.view(0, 0), empty.view(0, 0), empty, empty, counts={"tokens": 2, "spans": 1})
-    result = pulls(distiller, batch, Progress(0, 1, 0.0), {"dsa": 1.0, "hid": 10.0})
+    result = benchmark.pulls(distiller, batch, Progress(0, 1, 0.0), {"dsa": 1.0, "hid": 10.0})
     assert list(result) == ["base loss", "dsa", "hid"]
     base = result["base loss"]
     assert (base.value, base.share, base.cosine) == pytest.approx((11.0, 1.0, 1.0))

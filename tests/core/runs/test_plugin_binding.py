@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from mta_framework import InputError
+from mta_framework import InputError, RunError
 from mta_framework.registry import Registry, discover
 from mta_framework.runs.plugin_binding import bind
 
 PLUGINS = """
 from pydantic import Field, model_validator
 
-from mta_framework import BaseLoss, ImportanceEstimator, LayerMapper, PluginParams, SpanExtractor, hookimpl
+from mta_framework import (
+    BaseLoss, BatchPolicy, ImportanceEstimator, LayerMapper, PluginParams, SpanExtractor, hookimpl
+)
 
 
 class Taught(BaseLoss):
@@ -49,6 +51,20 @@ class Picky(Untaught):
             if self.low > self.high:
                 raise ValueError("low must not exceed high")
             return self
+
+
+class Warm(BatchPolicy):
+    temperature = "warm"
+
+    def draw(self, batch, rollouts, progress):
+        return batch
+
+
+class Sampled(Untaught):
+    NAME = "sampled_test"
+
+    def batch_policy(self):
+        return Warm()
 
 
 class Letters(SpanExtractor):
@@ -85,7 +101,7 @@ class OfLetters(LayerMapper):
 
 @hookimpl
 def mta_register_base_losses():
-    return Taught, Untaught, Fragile, Picky
+    return Taught, Untaught, Fragile, Picky, Sampled
 
 
 @hookimpl
@@ -273,6 +289,13 @@ def test_two_runs_of_a_chain_may_not_share_a_folder(write: Write, registry: Regi
     path = write("third.json", name="same", teacher={"run": "second.json"}, base_loss={"name": "taught_test"})
     (message,) = faults(path, registry)
     assert message.startswith("teacher.run: trains its model in the same run folder")
+
+
+def test_a_temperature_that_is_no_number_is_reported_with_its_base_loss(write: Write, registry: Registry) -> None:
+    training = {"epochs": 1, "generation": {"max_new_tokens": 8}}
+    message = r"^base loss 'sampled_test': the temperature of its batch policy must be a number or None \(got str\)$"
+    with pytest.raises(RunError, match=message):
+        bind(write(base_loss={"name": "sampled_test"}, training=training), registry)
 
 
 def test_a_tracker_that_is_not_installed_is_named_with_the_way_to_get_it(
