@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,9 +103,17 @@ class VllmEngine(Engine):
         return [generations[index] for index in sorted(generations)]
 
     def close(self) -> None:
-        """End every vLLM and remove the exported models; a later call makes them again."""
-        for by in list(self._running):
-            self._running.pop(by).stop()
+        """End every vLLM and remove the exported models; a later call makes them again.
+
+        Where one of them fails to end, the others end all the same, and its error is raised.
+        """
+        with ExitStack() as ending:
+            ending.callback(self._remove_exported)
+            while self._running:
+                _, process = self._running.popitem()
+                ending.callback(process.stop)
+
+    def _remove_exported(self) -> None:
         for by in self._exported:
             shutil.rmtree(self._folder / by, ignore_errors=True)
         self._exported.clear()
