@@ -1,4 +1,4 @@
-"""Regenerate the marked regions of the documentation from the spec's sections, the commands and the plugins.
+"""Regenerate the marked regions of the documentation from the spec's sections, commands, plugins and kept comparisons.
 
     python docs/generate_reference.py
 
@@ -39,7 +39,8 @@ _WIDTH = 100
 def pages() -> dict[Path, str]:
     """Every page with a generated region -> the text that it should have."""
     registry = built_in(discover())
-    candidates = [ROOT / "README.md", *sorted((ROOT / "docs" / "reference").rglob("*.md"))]
+    docs = ROOT / "docs"
+    candidates = [ROOT / "README.md", docs / "results.md", *sorted((docs / "reference").rglob("*.md"))]
     texts = {path: path.read_text(encoding="utf-8") for path in candidates}
     return {path: _filled(path, text, registry) for path, text in texts.items() if _REGION.search(text)}
 
@@ -80,6 +81,7 @@ def _region(name: str, path: Path, registry: Registry) -> str:
         "contract": lambda: _contract(rest),
         "value": lambda: _value(rest),
         "checks": lambda: _checks(rest),
+        "table": lambda: _table_of(*rest.split(maxsplit=1)),
     }
     return "\n".join(writers[kind]())
 
@@ -259,6 +261,14 @@ def _checks(family: str) -> Iterator[str]:
         for name in vars(part):
             if name.startswith("test_"):
                 yield f"- {name.removeprefix('test_').replace('_', ' ')}"
+
+
+def _table_of(comparison: str, title: str) -> Iterator[str]:
+    """The table under a heading of a comparison that is kept in ``docs/evidence``."""
+    text = (ROOT / "docs" / "evidence" / comparison / "comparison.md").read_text(encoding="utf-8")
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    (section,) = (lines for lines in map(str.splitlines, sections) if lines and lines[0].partition(" (")[0] == title)
+    yield from (line for line in section if line.startswith("|"))
 
 
 def main() -> None:

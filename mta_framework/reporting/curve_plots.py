@@ -82,6 +82,7 @@ class CurvePlots:
             if row in self.lines:
                 self._draw(axes, row, series(index), _MARKERS[index % len(_MARKERS)], label(row))
         self._finish(axes)
+        axes.set_ylabel(self._quantity, fontsize=9, color=FAINT)
         figure.legend(loc="outside upper left", frameon=False, fontsize=9, ncols=1)
         return figure
 
@@ -111,6 +112,10 @@ class CurvePlots:
         return None if x is None else _line(curve, x)
 
     @property
+    def _quantity(self) -> str:
+        return f"difference in {self.curves.title}" if self.view == "difference" else self.curves.title
+
+    @property
     def _panel_rows(self) -> list[str]:
         """Rows that get a panel: all but baselines, which are in the panels of others."""
         beside = {self.baselines[row] for row in self.lines if row in self.baselines}
@@ -123,6 +128,7 @@ class CurvePlots:
             axes = figure.add_subplot(count, _COLUMNS, index)
             self._panel(axes, row)
             axes.set_title(label(row, 34), fontsize=9, color=INK, loc="left")
+        figure.supylabel(self._quantity, fontsize=9, color=FAINT)
         return figure
 
     def _panel(self, axes: Axes, row: str) -> None:
@@ -136,7 +142,8 @@ class CurvePlots:
         x = [value / self._unit[0] for value in line.x]
         if line.bands is not None:
             lows, highs = ([band[end] for band in line.bands] for end in (0, 1))
-            axes.fill_between(x, lows, highs, color=colour, alpha=0.13, linewidth=0)
+            # With edges: where several bands overlap their ends could not be told apart.
+            axes.fill_between(x, lows, highs, facecolor=(colour, 0.1), edgecolor=(colour, 0.5), linewidth=0.6)
         every = max(1, len(x) // _MOST_MARKERS)
         (drawn,) = axes.plot(x, line.means, color=colour, linewidth=1.6, linestyle=dashes, label=name)
         drawn.set(marker=marker, markersize=4, markevery=every)

@@ -57,13 +57,14 @@ def by_name(bound_sweep):
     return {cell.cell.name: cell.run for cell in bound_sweep.cells}
 
 
-def test_there_are_twelve_ready_sweeps():
+def test_there_are_thirteen_ready_sweeps():
     assert {f"{path.parent.name}/{path.stem}" for path in SWEEPS} == {
         "evidence/ablations",
         "evidence/base-losses",
         "evidence/learning-rate",
         "evidence/quick-start",
         "evidence/quick-start-ablations",
+        "evidence/quick-start-follow-up",
         "evidence/real-model",
         "evidence/tuned-teacher",
         "quickstart/sweep",
@@ -162,6 +163,7 @@ def test_ablations_change_one_thing_each(copies):
     [
         ("quick-start", 5, 20),
         ("quick-start-ablations", 7, 10),
+        ("quick-start-follow-up", 6, 20),
         ("real-model", 10, 5),
         ("tuned-teacher", 2, 5),
         ("base-losses", 4, 3),
@@ -171,7 +173,8 @@ def test_ablations_change_one_thing_each(copies):
 def test_evidence_has_the_arms_and_seeds_of_its_protocol(name, arms, seeds, copies):
     runs = by_name(bound(copies, f"evidence/{name}")).values()
     assert len(runs) == arms * seeds
-    assert {run.spec.seed for run in runs} == set(range(1, seeds + 1))
+    first = 21 if name == "quick-start-follow-up" else 1
+    assert {run.spec.seed for run in runs} == set(range(first, first + seeds))
     assert len({run.spec.training.learning_rate for run in runs}) == 1
 
 
