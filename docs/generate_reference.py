@@ -1,4 +1,4 @@
-"""Regenerate the marked regions of the documentation from the spec's sections, commands, plugins and kept comparisons.
+"""Regenerate the marked regions of the documentation from the spec's sections, commands, plugins and kept runs.
 
     python docs/generate_reference.py
 
@@ -7,11 +7,13 @@ A region is the text between ``<!-- generated: NAME -->`` and ``<!-- end -->``; 
 
 from __future__ import annotations
 
+import csv
 import inspect
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import click
@@ -19,6 +21,10 @@ import click
 import mta_framework
 from mta_framework import testing
 from mta_framework.cli import main as mta
+from mta_framework.comparison.outcome_tables import outcome_table
+from mta_framework.comparison.results import Comparison, OutcomeContrast, Row, ValidationOutcome
+from mta_framework.evaluation.seed_statistics import seed_difference
+from mta_framework.evaluation.statistics import holm
 from mta_framework.interfaces import Plugin
 from mta_framework.registry import FAMILIES, Registry, describe, discover, noun_of
 from mta_framework.spec.document import shown
@@ -28,6 +34,7 @@ from mta_framework.spec.run import RunSpec
 from mta_framework.spec.schema_text import branches, fields_within, phrase
 from mta_framework.spec.section import Section
 from mta_framework.spec.sweep import SweepSpec
+from mta_framework.tables.markdown import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN_PAGES = ROOT / "docs" / "reference" / "plugins"
@@ -81,7 +88,7 @@ def _region(name: str, path: Path, registry: Registry) -> str:
         "contract": lambda: _contract(rest),
         "value": lambda: _value(rest),
         "checks": lambda: _checks(rest),
-        "table": lambda: _table_of(*rest.split(maxsplit=1)),
+        "runs": lambda: _outcome_of_runs(*rest.split(maxsplit=1)),
     }
     return "\n".join(writers[kind]())
 
@@ -263,12 +270,31 @@ def _checks(family: str) -> Iterator[str]:
                 yield f"- {name.removeprefix('test_').replace('_', ' ')}"
 
 
-def _table_of(comparison: str, title: str) -> Iterator[str]:
-    """The table under a heading of a comparison that is kept in ``docs/evidence``."""
-    text = (ROOT / "docs" / "evidence" / comparison / "comparison.md").read_text(encoding="utf-8")
-    sections = re.split(r"^## ", text, flags=re.MULTILINE)
-    (section,) = (lines for lines in map(str.splitlines, sections) if lines and lines[0].partition(" (")[0] == title)
-    yield from (line for line in section if line.startswith("|"))
+def _outcome_of_runs(sweep: str, column: str) -> Iterator[str]:
+    """The table of an outcome of the runs that are kept in ``docs/evidence``; the first method is the baseline.
+
+    Raises:
+        SystemExit: The runs have no such column.
+    """
+    path = ROOT / "docs" / "evidence" / sweep / "runs.csv"
+    values: dict[str, dict[int, float]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if column not in (reader.fieldnames or ()):
+            raise SystemExit(f"{path}: has no column {column!r} (got {', '.join(reader.fieldnames or ())})")
+        for run in reader:
+            values.setdefault(run["row"], {})[int(run["seed"])] = float(run[column])
+    baseline, *others = values
+    tests = {row: seed_difference(values[baseline], values[row]) for row in others}
+    known = {row: test for row, test in tests.items() if test is not None}
+    corrected = dict(zip(known, holm([test.p for test in known.values()]), strict=True))
+    contrasts = []
+    for row, test in tests.items():
+        gap = fmean(values[row].values()) - fmean(values[baseline].values()) if test is None else test.value
+        contrasts.append(OutcomeContrast(baseline, row, gap, test, corrected.get(row)))
+    outcome = ValidationOutcome(column, column, None, values, tuple(contrasts))
+    rows = tuple(Row(row, baseline if row in tests else None, (), {}) for row in values)
+    yield markdown_table(outcome_table(Comparison((), (), rows, (), (), (), ()), outcome)).rstrip("\n")
 
 
 def main() -> None:

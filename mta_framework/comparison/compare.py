@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mta_framework.comparison.baselines import with_baselines
-from mta_framework.comparison.comparability import common
+from mta_framework.comparison.comparability import Common, common
+from mta_framework.comparison.comparison_tables import set_name
 from mta_framework.comparison.contrasts import contrasts, examples, prompt_pairs
 from mta_framework.comparison.finished_runs import read_run
-from mta_framework.comparison.grouping import group, references
+from mta_framework.comparison.grouping import Group, group, references
 from mta_framework.comparison.learning_curves import learning_curves
 from mta_framework.comparison.notes import notes
 from mta_framework.comparison.outcomes import outcome_notes, outcomes
 from mta_framework.comparison.results import Comparison, Row, RunRef
-from mta_framework.comparison.scores import cells, read_scores
+from mta_framework.comparison.scores import Scores, cells, means_of_runs, read_scores
 from mta_framework.comparison.win_rates import verdict_notes, verdicts
 from mta_framework.errors import apply_to_all
+from mta_framework.evaluation.training_log import points
 from mta_framework.interfaces import PairwiseMetric
+from mta_framework.types.log_entries import TRAINING_SECONDS
 
 
 def compare(
@@ -64,15 +68,20 @@ def compare(
         contrasts=compared,
         examples=tuple(examples(pairs, groups)),
         notes=(*notes(groups, scores, rows, shared, seed_tests), *(verdict_notes(judge, groups) if judge else ())),
-        runs=tuple(
-            RunRef(run.name, str(run.folder), method.label, run.seed)
-            for method in groups
-            if not method.reference
-            for run in method.runs
-        ),
+        runs=tuple(itertools.chain.from_iterable(_runs(each, scores[each.label], shared) for each in groups)),
         pairs=pairs,
         verdicts=tuple(judged),
         outcomes=validated,
         outcome_notes=tuple(outcome_notes(groups, validated)),
         curves=tuple(learning_curves(groups, validated)),
     )
+
+
+def _runs(method: Group, scores: Scores, shared: Common) -> Iterator[RunRef]:
+    """The runs of a row, without those that a teacher or initial student was evaluated in."""
+    if method.reference:
+        return
+    for run, means in zip(method.runs, means_of_runs(scores, shared, len(method.runs)), strict=True):
+        named = {f"{metric} {set_name(name)}": mean for (metric, name), mean in means.items()}
+        _, seconds = points(run.report.log, TRAINING_SECONDS)
+        yield RunRef(run.name, str(run.folder), method.label, run.seed, max(seconds, default=None), named)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mta_framework.evaluation.report import ReportedMetric
@@ -24,12 +24,23 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class RunRef:
-    """A compared run: its name, its folder, the label of its row and its training seed (None: nothing was trained)."""
+    """A compared run.
+
+    Args:
+        name: Name of the run.
+        folder: Folder of the run.
+        row: Label of its row.
+        seed: Training seed; None: nothing was trained.
+        seconds: Time of its training without validations, up to the last of these; None where it was not logged.
+        scores: Metric and set, such as ``rouge_l dolly`` -> mean over prompts and sampling seeds.
+    """
 
     name: str
     folder: str
     row: str
     seed: int | None
+    seconds: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,18 @@ def cells(scores: Scores, common: Common) -> dict[CellKey, RowScore]:
     }
 
 
+def means_of_runs(scores: Scores, common: Common, count: int) -> list[dict[CellKey, float]]:
+    """The mean over prompts and sampling seeds of each of a row's ``count`` runs, by metric and set."""
+    return [
+        {
+            (metric.label, name): mean([scores[metric.label, each][index] for each in common.sets_of(name)])
+            for metric in common.metrics
+            for name in common.columns
+        }
+        for index in range(count)
+    ]
+
+
 def mean_by_seed(
     group: Group, scores: Scores, metric: ReportedMetric, name: str | None, common: Common
 ) -> dict[int, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,18 +107,22 @@ class VllmEngine(Engine):
 
         Where one of them fails to end, the others end all the same, and its error is raised.
         """
-        with ExitStack() as ending:
-            ending.callback(self._remove_exported)
-            while self._running:
-                _, process = self._running.popitem()
-                ending.callback(process.stop)
+        try:
+            self._stop_all()
+        finally:
+            for by in self._exported:
+                shutil.rmtree(self._folder / by, ignore_errors=True)
+            self._exported.clear()
+            with suppress(OSError):  # absent, or a folder of others
+                self._folder.rmdir()
 
-    def _remove_exported(self) -> None:
-        for by in self._exported:
-            shutil.rmtree(self._folder / by, ignore_errors=True)
-        self._exported.clear()
-        with suppress(OSError):  # absent, or a folder of others
-            self._folder.rmdir()
+    def _stop_all(self) -> None:
+        if self._running:
+            _, process = self._running.popitem()
+            try:
+                process.stop()
+            finally:
+                self._stop_all()
 
     def _give_up(self, by: str) -> None:
         """End the vLLM of a model after an error, which stays the one that is reported."""

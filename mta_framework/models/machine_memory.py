@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from mta_framework.errors import Fault
 
+_any_machine = ContextVar("any_machine", default=False)
 _MEMINFO, _CGROUP_LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+
+
+@contextmanager
+def for_any_machine() -> Iterator[None]:
+    """Within it no model is too large: a run is planned, maybe for another machine."""
+    token = _any_machine.set(True)
+    try:
+        yield
+    finally:
+        _any_machine.reset(token)
 
 
 def memory_fault(weight_bytes: int, where: str) -> Fault | None:
@@ -21,11 +34,11 @@ def memory_fault(weight_bytes: int, where: str) -> Fault | None:
         where: Field of the spec that names the model.
 
     Returns:
-        The fault; None if the weights fit, or the memory is not known.
+        The fault; None if the weights fit, the memory is not known, or the run is planned for any machine.
     """
     needed = weight_bytes * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     memory = machine_memory()
-    if memory is None or needed <= memory:
+    if memory is None or needed <= memory or _any_machine.get():
         return None
     problem = f"has more weights than this machine has memory (got {_size(needed)})"
     return Fault(where, problem, f"at most {_size(memory)}", "Choose a smaller model, or a larger machine.")

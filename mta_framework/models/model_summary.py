@@ -17,9 +17,11 @@ from mta_framework.models.forward_check import check_decoder, check_forward
 from mta_framework.models.layer_selection import select_config_layers
 from mta_framework.models.loading import student_field
 from mta_framework.models.lora import add_lora
+from mta_framework.models.machine_memory import memory_fault
 from mta_framework.models.quantization import quantization_fault, weight_bytes
 from mta_framework.models.sources import ModelSource, model_source
 from mta_framework.models.tokenizers import check_vocabulary
+from mta_framework.spec.model_options import QuantizationSection
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 from mta_framework.timers import time_limit
@@ -78,7 +80,7 @@ def summarise_teacher(section: TeacherSection, run_student: ModelSummary | None,
         end_ids = read_end_ids(source, config)
     with config_faults_at(where):
         model = without_weights(config)
-    size = weight_bytes(model, dtype, section.quantization) if has_weights else 0
+    size = _weight_bytes(model, dtype, section.quantization, where) if has_weights else 0
     _require_causal(model, where)
     FaultList(_option_faults(model, section, "teacher")).raise_any()
     head_of(model, where)
@@ -107,7 +109,7 @@ def summarise_student(
         model = without_weights(config)
         if section.config is not None:
             check_forward(config)
-    size = weight_bytes(model, dtype, section.quantization)
+    size = _weight_bytes(model, dtype, section.quantization, where)
     _require_causal(model, where)
     head_of(model, where)
     check_decoder(model, where)
@@ -135,7 +137,7 @@ def summarise_pretrained(source: ModelSource, tokenizer: PreTrainedTokenizerBase
     config = read_config(source)
     with config_faults_at(source.where):
         model = without_weights(config)
-    size = weight_bytes(model, dtype, None)
+    size = _weight_bytes(model, dtype, None, source.where)
     _require_causal(model, source.where)
     if fault := check_vocabulary(tokenizer, model, source.where):
         raise InputError([fault])
@@ -176,6 +178,14 @@ def _option_faults(model: PreTrainedModel, section: TeacherSection | StudentSect
         quantization_fault(model.config, section.quantization, where),
     )
     return [fault for fault in faults if fault]
+
+
+def _weight_bytes(model: PreTrainedModel, dtype: str, quantization: QuantizationSection | None, where: str) -> int:
+    """Bytes of the weights of a model, unless it is too large to be loaded."""
+    size = weight_bytes(model, dtype, quantization)
+    if fault := memory_fault(size, where):
+        raise InputError([fault])
+    return size
 
 
 def _blocks_problem(model: PreTrainedModel) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -82,7 +83,7 @@ class CurvePlots:
             if row in self.lines:
                 self._draw(axes, row, series(index), _MARKERS[index % len(_MARKERS)], label(row))
         self._finish(axes)
-        axes.set_ylabel(self._quantity, fontsize=9, color=FAINT)
+        axes.set_title(textwrap.fill(self._quantity, 52), fontsize=9, color=FAINT, loc="left")
         figure.legend(loc="outside upper left", frameon=False, fontsize=9, ncols=1)
         return figure
 
@@ -128,7 +129,7 @@ class CurvePlots:
             axes = figure.add_subplot(count, _COLUMNS, index)
             self._panel(axes, row)
             axes.set_title(label(row, 34), fontsize=9, color=INK, loc="left")
-        figure.supylabel(self._quantity, fontsize=9, color=FAINT)
+        figure.suptitle(self._quantity, fontsize=9, color=FAINT, x=0.01, ha="left")
         return figure
 
     def _panel(self, axes: Axes, row: str) -> None:

@@ -37,8 +37,9 @@ def write_report(folder: Path, report: Report) -> None:
 def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
     """Write ``comparison.md``, ``.csv``, ``.tex``, ``.json`` and ``.html``, and what they are made of.
 
-    Further files are ``wins.csv``, a line for each prompt; ``outcomes.csv`` and ``curves.csv``, the validation outcomes
-    and learning curves; and images of these curves, ``curves-QUANTITY-VIEW.svg``. Each file appears whole.
+    Further files are ``runs.csv``, a line for each run; ``wins.csv``, a line for each prompt; ``outcomes.csv`` and
+    ``curves.csv``, the validation outcomes and learning curves; and images of these curves,
+    ``curves-QUANTITY-VIEW.svg``. Each file appears whole.
 
     Args:
         folder: Folder to write to.
@@ -57,6 +58,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
     contents: dict[str, str | bytes] = {
         "comparison.md": comparison_markdown(comparison),
         "comparison.csv": renderings.scores_csv(comparison),
+        "runs.csv": renderings.runs_csv(comparison),
         "outcomes.csv": renderings.outcomes_csv(comparison),
         "curves.csv": renderings.curves_csv(comparison),
         "comparison.tex": renderings.latex(comparison),

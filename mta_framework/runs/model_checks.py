@@ -108,24 +108,21 @@ def block_faults(run_models: RunModels, reads_layers: bool) -> list[Fault]:
     ]
 
 
-def memory_faults(bound: BoundRun, run_models: RunModels) -> list[Fault]:
-    """Faults of models that do not fit into the memory of this machine, each by itself or else all together.
+def joint_memory_fault(bound: BoundRun, run_models: RunModels) -> Fault | None:
+    """The fault of teachers and a student that fit into the memory of this machine each, but not together.
 
     Of several teachers with a cache one is loaded at a time, unless the student writes responses.
     """
     summaries = {name: summary for name, summary in run_models.summaries.items() if summary.has_weights}
-    faults = [memory_fault(summary.weight_bytes, summary.where) for summary in summaries.values()]
-    if alone := [fault for fault in faults if fault]:
-        return alone
     if len(summaries) < 2:
-        return []
+        return None
     several, policy = bound.spec.teachers or {}, bound.base_loss.batch_policy()
-    in_turn = {teacher_field(name) for name, section in several.items() if section.keeps_records and policy is None}
-    together = sum(summary.weight_bytes for name, summary in summaries.items() if name not in in_turn)
-    together += max((summary.weight_bytes for name, summary in summaries.items() if name in in_turn), default=0)
+    alone = {teacher_field(name) for name, section in several.items() if section.keeps_records and policy is None}
+    together = sum(summary.weight_bytes for name, summary in summaries.items() if name not in alone)
+    together += max((summary.weight_bytes for name, summary in summaries.items() if name in alone), default=0)
     hint = "Give teachers a cache, so that one is loaded at a time." if several else ""
     fault = memory_fault(together, "teachers and student" if several else "teacher and student")
-    return [replace(fault, hint=hint) if hint else fault] if fault else []
+    return replace(fault, hint=hint) if fault and hint else fault
 
 
 def idle_teacher_faults(spec: RunSpec, train: EncodedSet) -> list[Fault]:

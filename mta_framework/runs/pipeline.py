@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.interfaces import BaseLoss, MeasuringLayerMapper
 from mta_framework.models.export import save_adapters, save_student
 from mta_framework.models.fingerprint import Content
+from mta_framework.models.machine_memory import for_any_machine
 from mta_framework.models.run_models import RunModels, run_models_of
 from mta_framework.models.sharding import gathered, plain_copy
 from mta_framework.models.teacher_states import Teacher
@@ -43,10 +44,9 @@ from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.runs.inputs import contents
 from mta_framework.runs.manifest import publish_student
 from mta_framework.runs.memory import estimated_memory
-from mta_framework.runs.model_checks import memory_faults
 from mta_framework.runs.plan import Plan, selection_text
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
-from mta_framework.runs.preparation import RunInputs, prepare_evaluation, prepare_run
+from mta_framework.runs.preparation import RunInputs, memory_faults, prepare_evaluation, prepare_run
 from mta_framework.runs.resume import require_free, require_same, require_same_evaluation
 from mta_framework.runs.span_geometry import SpanGeometry
 from mta_framework.runs.teaching import Guidance, teachings
@@ -124,7 +124,8 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
     Raises:
         InputError: Every fault of data, models and files of an earlier attempt.
     """
-    inputs = prepare_run(bound, on_this_machine=not with_memory)
+    with for_any_machine() if with_memory else nullcontext():
+        inputs = prepare_run(bound)
     run_models = inputs.run_models
     policy, caches = bound.base_loss.batch_policy(), teachings(bound, inputs, run_models, contents(bound))
     planned = {each.field: cache_plan for each in caches.values() if (cache_plan := each.cache_plan())}
@@ -144,7 +145,7 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
         summary.run_ends(inputs),
         planned,
         summary.reported_teachers(inputs),
-        tuple(map(str, memory_faults(bound, run_models))),
+        tuple(map(str, memory_faults(bound))) if with_memory else (),
     )
 
 

@@ -34,7 +34,7 @@ class Plan:
         teacher_caches: What the cache of a teacher holds and lacks, by the teacher's dotted name; without teachers of
             which nothing is kept.
         teachers: What each of several teachers teaches, by its name; empty where there is one, or none.
-        too_large: Why this machine has not the memory to run it, in sentences; empty where it has.
+        too_large: Which weights do not fit into the memory of this machine, in sentences; empty where all do.
     """
 
     models: Mapping[str, ReportedModel]

@@ -20,7 +20,6 @@ from mta_framework.evaluation.sets import read_sets
 from mta_framework.generation.engines import engine_fault
 from mta_framework.interfaces import Metric
 from mta_framework.models.evaluated import EvaluatedModel
-from mta_framework.models.machine_memory import memory_fault
 from mta_framework.models.run_models import RunModels, run_models_of
 from mta_framework.models.turn_end import TurnEnd
 from mta_framework.runs.build import alignment_layers, base_loss_layers, require_terms, span_cache_folder
@@ -32,8 +31,8 @@ from mta_framework.runs.model_checks import (
     evaluation_faults,
     gpu_faults,
     idle_teacher_faults,
+    joint_memory_fault,
     length_faults,
-    memory_faults,
     tokenizer_faults,
     unit_fault,
     warn_of_size,
@@ -44,7 +43,7 @@ from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.resume import require_same_evaluation
 from mta_framework.runs.validation_answers import AnswerPrompts, answer_prompts
 from mta_framework.spec.run import RunSpec
-from mta_framework.spec.several_teachers import named_fault
+from mta_framework.spec.several_teachers import faults_of_teacher, named_fault
 from mta_framework.training.train import sampler_for
 from mta_framework.types import Example, LayerPair
 
@@ -106,12 +105,8 @@ class RunInputs:
         )
 
 
-def prepare_run(bound: BoundRun, on_this_machine: bool = True) -> RunInputs:
+def prepare_run(bound: BoundRun) -> RunInputs:
     """Summarise the models of a run, choose its layers, read its data and parse the spans.
-
-    Args:
-        bound: The run.
-        on_this_machine: Whether models that are too large for this machine are a fault.
 
     Raises:
         InputError: Every fault of data, models and files of an earlier attempt.
@@ -121,10 +116,9 @@ def prepare_run(bound: BoundRun, on_this_machine: bool = True) -> RunInputs:
     spec, run_models = bound.spec, summarised_models(bound)
     faults = _setting_faults(bound)
     fitted = {name: _fit_teacher(view, run_models.views()[name], faults) for name, view in bound.views().items()}
-    with collect_faults(faults):
-        faults += memory_faults(bound, run_models) if on_this_machine else []
-    with collect_faults(faults):
-        faults += [fault for fault in [unit_fault(bound, run_models)] if fault]
+    for check in (joint_memory_fault, unit_fault):
+        with collect_faults(faults):
+            faults += [fault for fault in [check(bound, run_models)] if fault]
     with collect_faults(faults):
         sets = _sets(spec, run_models.tokenizer, run_models.turn_end)
         faults += _likelihood_faults(bound.metrics, sets)
@@ -152,6 +146,19 @@ def prepare_run(bound: BoundRun, on_this_machine: bool = True) -> RunInputs:
     if (single := placed.get("")) is not None:
         return RunInputs(run_models, single.pairs, single.loss_layers, data, sampler, sets, single.sets, prompts)
     return RunInputs(run_models, (), (), data, sampler, sets, sets, prompts, placed)
+
+
+def memory_faults(bound: BoundRun) -> list[Fault]:
+    """Faults of models of a planned run whose weights do not fit into this machine, alone or together."""
+    run_models, faults = summarised_models(bound), list[Fault]()
+    for name, models in run_models.views().items():
+        with collect_faults(faults), faults_of_teacher(name):
+            _ = models.teacher_summary
+    with collect_faults(faults):
+        _ = run_models.student_summary
+    if not faults and (fault := joint_memory_fault(bound, run_models)):
+        faults.append(fault)
+    return [*dict.fromkeys(faults)]
 
 
 @dataclass(frozen=True)
@@ -217,9 +224,6 @@ def prepare_evaluation(bound: BoundEvaluation) -> tuple[EvaluatedModel, list[Eva
         require_same_evaluation(bound)
     faults += run_on_main(lambda: list(input_faults(spec)))
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: [model.summary.config])
-    with collect_faults(faults):
-        fault = memory_fault(model.summary.weight_bytes, model.summary.where)
-        faults += [fault] if fault else []
     with collect_faults(faults):
         template = spec.template, model.tokenizer, "template", spec.template_options
         sets = read_sets(spec.evaluation, *template, model.turn_end, spec.add_special_tokens)

@@ -1,40 +1,35 @@
-"""The comparisons that the results quote follow from the outcomes of the runs beside them."""
+"""The tables of the results follow from the runs that are kept, by another library and by hand."""
 
 from __future__ import annotations
 
 import csv
+import math
 import re
-from collections import defaultdict
-from pathlib import Path
+from statistics import fmean, stdev
 
 import pytest
 from blocks import ROOT
-from scipy.stats import ttest_rel
+from scipy.stats import nct, t, ttest_rel
 
-KEPT = sorted(path.parent for path in (ROOT / "docs" / "evidence").glob("*/curves.csv"))
-
-
-def last_values(folder: Path) -> dict[str, dict[str, dict[int, float]]]:
-    """Outcome -> method -> training seed -> the value after the last step."""
-    values: dict[str, dict[str, dict[int, tuple[int, float]]]] = defaultdict(lambda: defaultdict(dict))
-    with (folder / "curves.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            of_seed = values[row["quantity"]][row["row"]]
-            entry = int(row["step"]), float(row["value"])
-            of_seed[int(row["seed"])] = max(entry, of_seed.get(int(row["seed"]), entry))
-    return {
-        outcome: {method: {seed: value for seed, (_, value) in seeds.items()} for method, seeds in rows.items()}
-        for outcome, rows in values.items()
-    }
+RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+QUOTED = re.findall(r"<!-- generated: runs (\S+) (.+?) -->\n(.*?)<!-- end -->", RESULTS, re.DOTALL)
 
 
-def table(folder: Path, title: str) -> dict[str, list[str]]:
-    """Method -> cells of its row under a heading of ``comparison.md``."""
-    text = (folder / "comparison.md").read_text(encoding="utf-8")
-    section = text.partition(f"## {title} (")[2].partition("\n#")[0].replace("−", "-")
-    section = section.replace("&#91;", "[").replace("&#93;", "]").replace("&#60;", "<")
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
-    return {method: cells for method, *cells in rows[2:]}
+def runs(sweep: str, column: str) -> dict[str, dict[int, float]]:
+    """Method -> training seed -> outcome."""
+    values: dict[str, dict[int, float]] = {}
+    with (ROOT / "docs" / "evidence" / sweep / "runs.csv").open(encoding="utf-8", newline="") as file:
+        for run in csv.DictReader(file):
+            values.setdefault(run["row"], {})[int(run["seed"])] = float(run[column])
+    return values
+
+
+def cells(table: str) -> dict[str, list[str]]:
+    """Method -> cells of its row."""
+    for written, meant in (("−", "-"), ("&#91;", "["), ("&#93;", "]"), ("&#60;", "<")):
+        table = table.replace(written, meant)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
+    return {method: others for method, *others in rows[2:]}
 
 
 def holm(probabilities: list[float]) -> list[float]:
@@ -47,44 +42,45 @@ def holm(probabilities: list[float]) -> list[float]:
     return corrected
 
 
-@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
-def test_means_and_differences_are_those_of_the_runs(folder):
-    outcomes = last_values(folder)
-    assert outcomes
-    for title, methods in outcomes.items():
-        rows, baseline = table(folder, title), next(iter(methods.values()))
-        assert list(rows) == list(methods)
-        for method, values in methods.items():
-            cells = rows[method]
-            mean = sum(values.values()) / len(values)
-            assert float(cells[0].split(" ± ")[0]) == pytest.approx(mean, abs=6e-5)
-            assert int(cells[1]) == len(values)
-            if method != next(iter(methods)):
-                gaps = [value - baseline[seed] for seed, value in values.items() if seed in baseline]
-                if gaps:
-                    assert float(cells[2].rstrip("†")) == pytest.approx(sum(gaps) / len(gaps), abs=6e-5)
+def power(effect: float, error: float, freedom: int) -> float:
+    """Power of a two-sided t-test at 5 %."""
+    limit = t.ppf(0.975, freedom)
+    return float(nct.sf(limit, freedom, effect / error) + nct.cdf(-limit, freedom, effect / error))
 
 
-@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
-def test_probabilities_and_daggers_are_those_of_paired_t_tests_after_holm(folder):
-    for title, methods in last_values(folder).items():
-        (_, baseline), *others = methods.items()
-        if len(baseline) < 2:
-            continue
-        probabilities = [
-            ttest_rel([values[seed] for seed in baseline], [*baseline.values()]).pvalue for _, values in others
-        ]
-        rows = table(folder, title)
-        for (method, _), p, corrected in zip(others, probabilities, holm(probabilities), strict=True):
-            _, _, difference, _, *shown = rows[method]
-            assert [_number(cell) for cell in shown[:2]] == pytest.approx([p, corrected], abs=6e-4), method
-            assert difference.endswith("†") == (corrected < 0.05)
-
-
-def _number(cell: str) -> float:
+def number(cell: str) -> float:
     return 0.0005 if cell.startswith("<") else float(cell)
 
 
-def test_the_results_quote_no_other_tables():
-    quoted = re.findall(r"<!-- generated: table (\S+) ", (ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
-    assert set(quoted) <= {folder.name for folder in KEPT}
+def test_the_results_quote_every_sweep_whose_runs_are_kept():
+    assert {sweep for sweep, _, _ in QUOTED} == {path.parent.name for path in ROOT.glob("docs/evidence/*/runs.csv")}
+
+
+@pytest.mark.parametrize(("sweep", "column", "table"), QUOTED, ids=[" ".join(entry[:2]) for entry in QUOTED])
+def test_a_table_has_means_differences_and_tests_of_its_runs(sweep, column, table):
+    values, rows = runs(sweep, column), cells(table)
+    assert list(rows) == list(values)
+    digit = 10.0 ** -len(next(iter(rows.values()))[0].split(" ")[0].partition(".")[2])
+    close = 0.6 * digit
+    (_, baseline), *others = values.items()
+    for method, by_seed in values.items():
+        mean, _, deviation = rows[method][0].partition(" ± ")
+        assert float(mean) == pytest.approx(fmean(by_seed.values()), abs=close)
+        assert not deviation or float(deviation) == pytest.approx(stdev(by_seed.values()), abs=close)
+        assert int(rows[method][1]) == len(by_seed)
+    gaps = {method: [by_seed[seed] - baseline[seed] for seed in baseline] for method, by_seed in others}
+    for method, gap in gaps.items():
+        assert float(rows[method][2].rstrip("†")) == pytest.approx(fmean(gap), abs=close)
+    if len(baseline) == 1:
+        return
+    tests = [ttest_rel([by_seed[seed] for seed in baseline], [*baseline.values()]) for _, by_seed in others]
+    corrected = holm([test.pvalue for test in tests])
+    for (method, gap), test, p_holm in zip(gaps.items(), tests, corrected, strict=True):
+        _, _, difference, interval, *probabilities, effect, pairs = rows[method]
+        ends = [float(end) for end in interval.strip("[]").split(", ")]
+        assert ends == pytest.approx([*test.confidence_interval()], abs=close)
+        assert [number(cell) for cell in probabilities] == pytest.approx([test.pvalue, p_holm], abs=6e-4)
+        assert difference.endswith("†") == (p_holm < 0.05)
+        error = stdev(gap) / math.sqrt(len(gap))
+        assert power(float(effect), error, len(gap) - 1) == pytest.approx(0.8, abs=0.01)
+        assert pairs == f"{len(gap)} pairs"

@@ -189,7 +189,7 @@ class TestWriting:
     def test_writes_all_forms(self, tmp_path):
         written = write_comparison(tmp_path / "new" / "folder", COMPARISON)
         endings = ("md", "csv", "tex", "json", "html")
-        tables = {"wins.csv", "outcomes.csv", "curves.csv"}
+        tables = {"wins.csv", "outcomes.csv", "curves.csv", "runs.csv"}
         assert {path.name for path in written} == tables | {f"comparison.{ending}" for ending in endings}
         assert all(path.is_file() for path in written)
         assert (tmp_path / "new" / "folder" / "comparison.html").read_text().startswith("<!DOCTYPE html>")

@@ -13,7 +13,7 @@ from scipy.stats import ttest_rel
 
 from mta_framework.comparison.compare import compare
 from mta_framework.comparison.outcome_tables import outcome_table
-from mta_framework.comparison.renderings import comparison_json, curves_csv, outcomes_csv, terminal_lines
+from mta_framework.comparison.renderings import comparison_json, curves_csv, outcomes_csv, runs_csv, terminal_lines
 from mta_framework.errors import InputError
 from mta_framework.evaluation.statistics import holm
 from mta_framework.reporting.comparison_page import comparison_page
@@ -217,6 +217,24 @@ def test_files_hold_every_value_with_all_digits(compared):
         if (entry["quantity"], entry["row"]) == ("validation kl", "KL")
     } == {("1", "10"): 2.9, ("1", "20"): 2.7, ("2", "10"): 3.0, ("2", "20"): 2.71, ("3", "10"): 2.8, ("3", "20"): 2.74}
     assert b"smallest_effect" in comparison_json(compared)
+
+
+def test_each_run_has_a_line_with_its_own_time_outcomes_and_scores(row):
+    runs = row("kl", KL[:1], log={"seconds": (4.0, 8.0)}) + row("mta", BOTH[:2], alignment=MTA)
+    lines = list(csv.DictReader(io.StringIO(runs_csv(compare(runs)))))
+    assert [(line["row"], line["seed"], line["seconds"]) for line in lines] == [
+        ("KL", "1", "8.0"),
+        ("KL + MTA", "1", ""),
+        ("KL + MTA", "2", ""),
+    ]
+    assert [float(line["validation kl"]) for line in lines] == [2.70, 2.69, 2.72]
+
+
+def test_the_line_of_a_run_has_the_mean_of_its_scores_on_each_set_and_on_average(make_run):
+    scores = {"dolly": [[1.0, 2.0], [3.0, 4.0]], "vicuna": [[10.0, 20.0], [30.0, 0.0]]}
+    (line,) = csv.DictReader(io.StringIO(runs_csv(compare([make_run(scores)]))))
+    means = [float(line[f"rouge_l {name}"]) for name in ("dolly", "vicuna", "average")]
+    assert means == pytest.approx([2.5, 15.0, 8.75])
 
 
 class TestCurves:

@@ -116,6 +116,19 @@ def test_a_config_on_disk_that_makes_no_model_is_reported_at_its_path(folder, to
         summarise_teacher(TeacherSection(path=str(folder)), None, "float32")
 
 
+def test_a_model_larger_than_the_memory_is_a_fault_before_it_is_built(folder, tokenizer, monkeypatch):
+    count = summarise_student(StudentSection(path=str(folder)), None, tokenizer).parameters
+    monkeypatch.setattr("mta_framework.models.machine_memory.machine_memory", lambda: 4 * count)
+    assert summarise_student(StudentSection(path=str(folder)), None, tokenizer).parameters == count
+    monkeypatch.setattr("mta_framework.models.machine_memory.machine_memory", lambda: 4 * count - 1)
+    with pytest.raises(InputError, match=r"student\.path: has more weights than this machine has memory"):
+        summarise_student(StudentSection(path=str(folder)), None, tokenizer)
+    assert summarise_teacher(TeacherSection(path=str(folder)), None, "bfloat16").parameters == count
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r"teacher\.path: has more weights"):
+        summarise_teacher(TeacherSection(path=str(folder)), None, "bfloat16")
+
+
 def test_the_memory_of_the_machine_is_its_memory_and_swap_within_the_limit_of_its_group(tmp_path, monkeypatch):
     info, limit = tmp_path / "meminfo", tmp_path / "memory.max"
     monkeypatch.setattr("mta_framework.models.machine_memory._MEMINFO", info)

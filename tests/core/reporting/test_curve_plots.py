@@ -66,6 +66,17 @@ def test_training_time_has_a_readable_unit(plots):
     assert plots("steps").overlay().axes[0].get_xlabel() == "step"
 
 
+@pytest.mark.parametrize("title", ["validation kl", "validation kl as of KL + MTA, measured layers, 25 % more steps"])
+def test_a_plot_names_its_quantity_within_its_width(plots, title):
+    for view, words in (("steps", title), ("difference", f"difference in {title}")):
+        figure = plots(view, title=title).overlay()
+        figure.draw_without_rendering()
+        shown = figure.axes[0]._left_title
+        assert shown.get_text().split() == words.split()
+        assert shown.get_window_extent().x1 < figure.bbox.x1
+    assert plots("steps", title=title)._grid().get_suptitle() == title
+
+
 def test_a_row_has_one_colour_and_marker_in_every_view(plots):
     looks = {
         view: {line.get_label(): (line.get_color(), line.get_marker()) for line in plots(view).overlay().axes[0].lines}

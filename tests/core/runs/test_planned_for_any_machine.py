@@ -1,0 +1,44 @@
+"""A run can be planned on a machine that has not the memory for its models; only what starts it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from mta_framework.cli.plan import plan_lines
+from mta_framework.errors import InputError
+from mta_framework.models import machine_memory
+from mta_framework.registry import discover
+from mta_framework.runs import pipeline
+from mta_framework.runs.plugin_binding import bind
+
+TOO_LARGE = "has more weights than this machine has memory"
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Sets the memory of the machine."""
+    return lambda count: monkeypatch.setattr(machine_memory, "machine_memory", lambda: count)
+
+
+def named(lines):
+    """What the lines of a plan say is too large, without the sizes."""
+    return [line.partition(": has")[0] for line in lines if TOO_LARGE in line]
+
+
+def test_a_run_is_planned_for_a_larger_machine_and_refused_on_this_one(spec_dict, write_spec, memory):
+    bound = bind(write_spec(spec_dict), discover())
+    sizes = pipeline.plan(bound).models
+    student, teacher = sizes["student"].parameters, sizes["teacher"].parameters
+    memory(4 * student - 1)
+    plan = pipeline.plan(bound)
+    assert plan.memory.total > 4 * student
+    # The teacher is still to be trained by a spec of its own, as whose student it is too large.
+    assert named(plan_lines(plan)) == ["Another machine is needed. student.config"]
+    assert not machine_memory._any_machine.get()
+    for start in (pipeline.run, lambda bound: pipeline.plan(bound, with_memory=False)):
+        with pytest.raises(InputError, match=rf"student\.config: {TOO_LARGE}"):
+            start(bound)
+    memory(4 * (student + teacher) - 1)
+    assert named(plan_lines(pipeline.plan(bound))) == ["Another machine is needed. teacher and student"]
+    memory(4 * (student + teacher))
+    assert named(plan_lines(pipeline.plan(bound))) == []
