@@ -42,3 +42,13 @@ def test_a_run_is_planned_for_a_larger_machine_and_refused_on_this_one(spec_dict
     assert named(plan_lines(pipeline.plan(bound))) == ["Another machine is needed. teacher and student"]
     memory(4 * (student + teacher))
     assert named(plan_lines(pipeline.plan(bound))) == []
+
+
+def test_each_of_several_teachers_is_named(several_spec, write_spec, memory):
+    bound = bind(write_spec(several_spec), discover())
+    memory(1)
+    assert named(plan_lines(pipeline.plan(bound))) == [
+        "Another machine is needed. teachers.maths.path",
+        "Another machine is needed. teachers.code.path",
+        "Another machine is needed. student.config",
+    ]
