@@ -6,6 +6,7 @@ norms, the head, and experts that are one tensor keep the dtype of the model.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from mta_framework.errors import Fault
 from mta_framework.spec.model_options import QuantizationSection
+
+_log = logging.getLogger(__name__)
 
 _PACKED = ("Params4bit", "Int8Params")
 """Classes of bitsandbytes for weights in 4 and 8 bit, which are known by name, so that the package is optional."""
@@ -76,12 +79,29 @@ def quantized_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def keep_layout(model: nn.Module) -> None:
-    """Keep 4-bit weights in the layout that gradients and export need.
+    """Keep 4-bit weights in the layout that gradients and export need, and warn where a processor misreads them.
 
     On processors with AVX512-BF16, bitsandbytes would repack them at the first pass in evaluation mode, for good.
     """
-    for _, module in quantized_modules(model):
+    misread = []
+    for name, module in quantized_modules(model):
         module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+        misread += [name] * _is_misread(module)
+    if misread:
+        rows = f"{misread[0]} and {len(misread) - 1} others" if len(misread) > 1 else misread[0]
+        _log.warning(
+            "bitsandbytes misreads 4-bit weights on this processor (AVX-512) where their rows have a multiple of 16 "
+            "values, but not of 64 (got %s). Load the model on a GPU, in 8 bit, or without quantization.",
+            rows,
+        )
+
+
+def _is_misread(module: nn.Module) -> bool:
+    """Whether bitsandbytes 0.50 gives wrong values for a weight on a CPU: its AVX-512 code takes scales by row."""
+    width = int(module.in_features)  # type: ignore[arg-type]
+    packed = type(module.weight).__name__ == "Params4bit" and module.weight.device.type == "cpu"  # type: ignore[union-attr]
+    by_row = width % 16 == 0 and width % WEIGHT_BLOCK != 0
+    return packed and by_row and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def plain_weight(module: nn.Module) -> Tensor:

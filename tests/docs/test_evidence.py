@@ -48,7 +48,7 @@ def power(effect: float, error: float, freedom: int) -> float:
     return float(nct.sf(limit, freedom, effect / error) + nct.cdf(-limit, freedom, effect / error))
 
 
-def number(cell: str) -> float:
+def probability(cell: str) -> float:
     return 0.0005 if cell.startswith("<") else float(cell)
 
 
@@ -79,7 +79,7 @@ def test_a_table_has_means_differences_and_tests_of_its_runs(sweep, column, tabl
         _, _, difference, interval, *probabilities, effect, pairs = rows[method]
         ends = [float(end) for end in interval.strip("[]").split(", ")]
         assert ends == pytest.approx([*test.confidence_interval()], abs=close)
-        assert [number(cell) for cell in probabilities] == pytest.approx([test.pvalue, p_holm], abs=6e-4)
+        assert [probability(cell) for cell in probabilities] == pytest.approx([test.pvalue, p_holm], abs=6e-4)
         assert difference.endswith("†") == (p_holm < 0.05)
         error = stdev(gap) / math.sqrt(len(gap))
         assert power(float(effect), error, len(gap) - 1) == pytest.approx(0.8, abs=0.01)

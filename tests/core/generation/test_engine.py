@@ -25,7 +25,6 @@ from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.engines import engine_fault, make_engine
 from mta_framework.generation.generate import generate
 from mta_framework.generation.sampling_settings import Generation, Sampling, prompt_seeds
-from mta_framework.generation.vllm_engine import VllmEngine
 
 ENDS = [40]
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6], []]
@@ -395,27 +394,3 @@ def test_every_response_is_reported_once_with_its_index(vllm, llama, tokenizer, 
 def test_vllm_shows_progress_where_there_is_a_label(vllm, engine, capsys, label):
     engine.generate("student", PROMPTS, sampled(0.0), SEEDS, progress_label=label)
     assert ("student, dolly: 100%" in capsys.readouterr().err) == (label is not None)
-
-
-def test_a_vllm_that_fails_to_end_keeps_neither_the_others_nor_the_exports(tmp_path):
-    ended = []
-
-    class Process:
-        def __init__(self, by):
-            self.by = by
-
-        def stop(self):
-            ended.append(self.by)
-            if self.by == "student":
-                raise RunError("does not end")
-
-    engine = VllmEngine({}, None, (), tmp_path / "exports", 8)
-    (tmp_path / "exports" / "teacher").mkdir(parents=True)
-    engine._running = {by: Process(by) for by in ("teacher", "student", "initial_student")}
-    engine._exported = {"teacher": 0}
-    with pytest.raises(RunError, match="does not end"):
-        engine.close()
-    assert sorted(ended) == ["initial_student", "student", "teacher"]
-    assert not (tmp_path / "exports").exists()
-    engine.close()  # nothing is left to end
-    assert len(ended) == 3

@@ -41,7 +41,7 @@ def folder(tiny, tmp_path):
     """``folder(family)``: a plain model; GPT-2's linear modules are transposed, Llama's head may be tied."""
 
     def save(family="llama"):
-        shape = {"n_embd": 64, "n_layer": 2} if family == "gpt2" else SHAPE
+        shape = {name: size for name, size in SHAPE.items() if family != "gpt2" or name != "intermediate_size"}
         tiny(family, **shape).save_pretrained(tmp_path / family)
         return str(tmp_path / family)
 
@@ -97,6 +97,31 @@ def test_export_is_the_base_rounded_to_its_bits_plus_the_adapters(student, token
             # Double quantisation rounds each scale to 8 bit, non-linearly: by a percent or so of the mean scale.
             tolerance = 0.02 if "use_double_quant" in kind else 1e-6
             assert (rounded - nf4(weight)).abs().max() <= tolerance * weight.abs().max(), name
+
+
+@pytest.mark.parametrize(
+    ("width", "capability", "is_misread"),
+    [(64, "AVX512", False), (48, "AVX512", True), (48, "AVX2", False), (40, "AVX512", False)],
+)
+def test_rows_that_the_processor_misreads_are_warned_of(
+    tiny, tmp_path, tokenizer, caplog, monkeypatch, width, capability, is_misread
+):
+    tiny("llama", hidden_size=width, intermediate_size=128, num_hidden_layers=1).save_pretrained(tmp_path / "narrow")
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    section = StudentSection(path=str(tmp_path / "narrow"), lora={"rank": 4}, quantization={"bits": 4})
+    load_student(section, None, tokenizer, 0, "float32")
+    warnings = [record.getMessage() for record in caplog.records if "misreads" in record.getMessage()]
+    assert len(warnings) == is_misread
+    assert all("layers.0.self_attn.q_proj and 5 others" in warning for warning in warnings)
+
+
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="other processors read all widths")
+def test_the_warning_is_still_needed_on_processors_with_avx512():
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    weight = torch.randn(64, 48, generator=torch.Generator().manual_seed(0))
+    packed, state = quantize_4bit(weight, quant_type="nf4")
+    assert (dequantize_4bit(packed, state) - nf4(weight)).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
