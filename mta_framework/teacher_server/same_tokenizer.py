@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,6 @@ from mta_framework.teacher_server.completions import Completions, answer_fault
 
 if TYPE_CHECKING:
     from httpx2 import Client
-
-_log = logging.getLogger(__name__)
 
 PROBE = (
     "The quick brown fox jumps over 13 lazy dogs, don't they?\n\n\tdef area(r): return 3.14159 * r**2  # π r²\n"
@@ -49,13 +46,18 @@ def compare_tokenizers(client: Client, completions: Completions, tokenizer: PreT
     return True
 
 
-def compare_decoded(completions: Completions, text_of: Mapping[int, str], tokenizer: PreTrainedTokenizerBase) -> None:
+def compare_decoded(
+    completions: Completions, text_of: Mapping[int, str], tokenizer: PreTrainedTokenizerBase
+) -> set[int]:
     """Compare the texts of tokens in an answer with those of the tokenizer; only those that are plain words or digits.
 
     Args:
         completions: The teacher at the server.
         text_of: Text of tokens by their id.
         tokenizer: Tokenizer of the run.
+
+    Returns:
+        Ids of the tokens that were compared.
 
     Raises:
         RunError: They differ.
@@ -66,8 +68,7 @@ def compare_decoded(completions: Completions, text_of: Mapping[int, str], tokeni
         if index >= len(tokenizer) or str(tokenizer.decode([index])).strip() != text:
             problem = f"has another tokenizer (got {text!r} for token {index})"
             raise _fault(completions, problem)
-    if not words:
-        _log.warning("%s: shows nothing by which its tokenizer could be compared; only its ids are", completions.where)
+    return set(words)
 
 
 def _fault(completions: Completions, problem: str) -> RunError:

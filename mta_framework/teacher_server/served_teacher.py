@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -23,6 +24,11 @@ from mta_framework.types import Batch, Example, Head, States, TopTokens
 
 if TYPE_CHECKING:
     from httpx2 import Client
+
+_log = logging.getLogger(__name__)
+
+_ENOUGH_ALIKE = 500
+"""Number of tokens that are decoded alike after which no more are compared; the first few may be letters alone."""
 
 _FLUSH_SECONDS = 10.0
 """Answers are written after so long: what a kill costs at most."""
@@ -50,7 +56,9 @@ class ServedTeacher(Teacher):
         self._store = RecordStore(folder, self._kind)
         self._store_is_read = False
         self._contact = threading.Lock()
-        self._is_compared, self._compares_decoded = False, False
+        self._is_compared = False
+        self._alike: set[int] | None = None  # tokens that server and tokenizer decode alike, where that is compared
+        self._has_warned = False
 
     def ask(self, texts: Sequence[Example], kept: Example | None = None, unit: str = "") -> None:
         """Ask for texts, longest first, and keep every answer.
@@ -119,9 +127,12 @@ class ServedTeacher(Teacher):
     def _record(self, client: Client, text: Example) -> bytes:
         targets = (supervised_positions(text) + 1).tolist()
         answer = self._completions.ask(client, text.input_ids.tolist(), targets)
-        if self._compares_decoded:
-            compare_decoded(self._completions, answer.text_of, self._tokenizer)
-            self._compares_decoded = False
+        if self._alike is not None and len(self._alike) < _ENOUGH_ALIKE:
+            self._alike |= compare_decoded(self._completions, answer.text_of, self._tokenizer)
+            if not self._alike and not self._has_warned:
+                self._has_warned = True
+                where = self._completions.where
+                _log.warning("%s: an answer shows nothing but ids by which its tokenizer could be compared", where)
         return np.concatenate([answer.id_NK, answer.log_prob_NK.view(np.int32)], axis=1).tobytes()
 
     def _compare(self, client: Client, kept: Example | None) -> None:
@@ -129,7 +140,8 @@ class ServedTeacher(Teacher):
         with self._contact:
             if self._is_compared:
                 return
-            self._compares_decoded = not compare_tokenizers(client, self._completions, self._tokenizer)
+            if not compare_tokenizers(client, self._completions, self._tokenizer):
+                self._alike = set()
             then = None if kept is None else self._store.get(self._kind.key(kept))
             if kept is not None and then is not None:
                 self._asker.count_request()
