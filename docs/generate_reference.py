@@ -273,9 +273,14 @@ def _checks(family: str) -> Iterator[str]:
 def _outcome_of_runs(sweep: str, column: str) -> Iterator[str]:
     """The table of an outcome of the runs that are kept in ``docs/evidence``; the first method is the baseline.
 
+    Args:
+        sweep: Folder of the runs; with ``/N`` after it, Holm's correction counts N tests, also while some are to come.
+        column: The outcome.
+
     Raises:
         SystemExit: The runs have no such column.
     """
+    sweep, _, planned = sweep.partition("/")
     path = ROOT / "docs" / "evidence" / sweep / "runs.csv"
     values: dict[str, dict[int, float]] = {}
     with path.open(encoding="utf-8", newline="") as file:
@@ -287,7 +292,8 @@ def _outcome_of_runs(sweep: str, column: str) -> Iterator[str]:
     baseline, *others = values
     tests = {row: seed_difference(values[baseline], values[row]) for row in others}
     known = {row: test for row, test in tests.items() if test is not None}
-    corrected = dict(zip(known, holm([test.p for test in known.values()]), strict=True))
+    to_come = [1.0] * max(0, int(planned or 0) - len(known))
+    corrected = dict(zip(known, holm([*(test.p for test in known.values()), *to_come]), strict=False))
     contrasts = []
     for row, test in tests.items():
         gap = fmean(values[row].values()) - fmean(values[baseline].values()) if test is None else test.value
