@@ -115,15 +115,6 @@ def test_rows_that_the_processor_misreads_are_warned_of(
     assert all("layers.0.self_attn.q_proj and 5 others" in warning for warning in warnings)
 
 
-@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() != "AVX512", reason="other processors read all widths")
-def test_the_warning_is_still_needed_on_processors_with_avx512():
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-
-    weight = torch.randn(64, 48, generator=torch.Generator().manual_seed(0))
-    packed, state = quantize_4bit(weight, quant_type="nf4")
-    assert (dequantize_4bit(packed, state) - nf4(weight)).abs().max() > 0.1
-
-
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_adapters_of_every_linear_module_get_a_gradient_in_float32(student, padded, kind, dtype):
