@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import click
@@ -22,9 +21,8 @@ import mta_framework
 from mta_framework import testing
 from mta_framework.cli import main as mta
 from mta_framework.comparison.outcome_tables import outcome_table
-from mta_framework.comparison.results import Comparison, OutcomeContrast, Row, ValidationOutcome
-from mta_framework.evaluation.seed_statistics import seed_difference
-from mta_framework.evaluation.statistics import holm
+from mta_framework.comparison.outcomes import outcome_contrasts
+from mta_framework.comparison.results import Comparison, Row, ValidationOutcome
 from mta_framework.interfaces import Plugin
 from mta_framework.registry import FAMILIES, Registry, describe, discover, noun_of
 from mta_framework.spec.document import shown
@@ -271,11 +269,11 @@ def _checks(family: str) -> Iterator[str]:
 
 
 def _outcome_of_runs(sweep: str, column: str) -> Iterator[str]:
-    """The table of an outcome of the runs that are kept in ``docs/evidence``; the first method is the baseline.
+    """The table of an outcome of the runs that are kept in ``docs/evidence``.
 
     Args:
         sweep: Folder of the runs; with ``/N`` after it, Holm's correction counts N tests, also while some are to come.
-        column: The outcome.
+        column: The outcome; runs without it are left out.
 
     Raises:
         SystemExit: The runs have no such column.
@@ -283,23 +281,19 @@ def _outcome_of_runs(sweep: str, column: str) -> Iterator[str]:
     sweep, _, planned = sweep.partition("/")
     path = ROOT / "docs" / "evidence" / sweep / "runs.csv"
     values: dict[str, dict[int, float]] = {}
+    baselines: dict[str, str] = {}
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if column not in (reader.fieldnames or ()):
             raise SystemExit(f"{path}: has no column {column!r} (got {', '.join(reader.fieldnames or ())})")
         for run in reader:
-            values.setdefault(run["row"], {})[int(run["seed"])] = float(run[column])
-    baseline, *others = values
-    tests = {row: seed_difference(values[baseline], values[row]) for row in others}
-    known = {row: test for row, test in tests.items() if test is not None}
-    to_come = [1.0] * max(0, int(planned or 0) - len(known))
-    corrected = dict(zip(known, holm([*(test.p for test in known.values()), *to_come]), strict=False))
-    contrasts = []
-    for row, test in tests.items():
-        gap = fmean(values[row].values()) - fmean(values[baseline].values()) if test is None else test.value
-        contrasts.append(OutcomeContrast(baseline, row, gap, test, corrected.get(row)))
-    outcome = ValidationOutcome(column, column, None, values, tuple(contrasts))
-    rows = tuple(Row(row, baseline if row in tests else None, (), {}) for row in values)
+            if run[column]:
+                values.setdefault(run["row"], {})[int(run["seed"])] = float(run[column])
+                if run["compared_with"]:
+                    baselines[run["row"]] = run["compared_with"]
+    contrasts = outcome_contrasts(values, baselines, int(planned or 0))
+    outcome = ValidationOutcome(column, column, None, values, contrasts)
+    rows = tuple(Row(row, baselines.get(row), (), {}) for row in values)
     yield markdown_table(outcome_table(Comparison((), (), rows, (), (), (), ()), outcome)).rstrip("\n")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
@@ -45,6 +44,29 @@ def outcomes(groups: Sequence[Group]) -> Iterator[ValidationOutcome]:
             yield _outcome(rows, name, label, exported=False)
             if any(_exports_another_step(run) for row in rows for run in row.runs):
                 yield _outcome(rows, name, f"{label} of the exported student", exported=True)
+
+
+def outcome_contrasts(
+    values: Mapping[str, Mapping[int, float]], baselines: Mapping[str, str], planned: int = 0
+) -> tuple[OutcomeContrast, ...]:
+    """Rows against their baselines, with Holm's correction over all that have a test.
+
+    Args:
+        values: Label of a row -> training seed -> value. A row without values has no contrast.
+        baselines: Label of a row -> label of the row that it is compared with, in the order of the contrasts.
+        planned: Number of tests that the correction counts if it is larger: those to come count with a p of 1.
+    """
+    measured = [(row, other) for row, other in baselines.items() if {row, other} <= values.keys()]
+    tests = {row: seed_difference(values[other], values[row]) for row, other in measured}
+    known = {row: test.p for row, test in tests.items() if test is not None}
+    to_come = [1.0] * max(0, planned - len(known))
+    p_holm = dict(zip(known, holm([*known.values(), *to_come]), strict=False))
+    contrasts = []
+    for row, other in measured:
+        test = tests[row]
+        gap = fmean(values[row].values()) - fmean(values[other].values()) if test is None else test.value
+        contrasts.append(OutcomeContrast(other, row, gap, test, p_holm.get(row)))
+    return tuple(contrasts)
 
 
 def outcome_notes(groups: Sequence[Group], shown: Sequence[ValidationOutcome]) -> Iterator[str]:
@@ -95,21 +117,9 @@ def _definition(run: Run, name: str) -> str:
 
 def _outcome(rows: Sequence[Group], name: str, label: str, exported: bool) -> ValidationOutcome:
     values = {row.label: by_seed for row in rows if (by_seed := _by_seed(row, name, exported))}
-    contrasts = list(_contrasts(rows, values))
-    tests = {entry.row: entry.seeds.p for entry in contrasts if entry.seeds is not None}
-    p_holm = dict(zip(tests, holm([*tests.values()]), strict=True))
-    contrasts = [dataclasses.replace(entry, p_holm=p_holm.get(entry.row)) for entry in contrasts]
-    return ValidationOutcome(name, label, _direction(rows[0].runs[0], name), values, tuple(contrasts), exported)
-
-
-def _contrasts(rows: Sequence[Group], values: Mapping[str, Mapping[int, float]]) -> Iterator[OutcomeContrast]:
-    """The rows against their baselines, before the correction."""
-    for row in rows:
-        if row.baseline is not None and {row.baseline, row.label} <= values.keys():
-            baseline, other = values[row.baseline], values[row.label]
-            test = seed_difference(baseline, other)
-            gap = fmean(other.values()) - fmean(baseline.values()) if test is None else test.value
-            yield OutcomeContrast(row.baseline, row.label, gap, test, None)
+    baselines = {row.label: row.baseline for row in rows if row.baseline is not None}
+    higher_is_better = _direction(rows[0].runs[0], name)
+    return ValidationOutcome(name, label, higher_is_better, values, outcome_contrasts(values, baselines), exported)
 
 
 def _by_seed(row: Group, name: str, exported: bool) -> dict[int, float]:

@@ -31,7 +31,7 @@ _COMPARED = ("compared_with", "difference", "difference_low", "difference_high",
 _COUNTS = ("wins", "ties", "losses")
 _SEEDS = ("p_seeds", "smallest_effect", "paired")
 _OUTCOMES = ("outcome", "row", "seeds", "mean", "deviation", *_COMPARED, *_SEEDS[1:])
-_RUNS = ("row", "run", "seed", "seconds")
+_RUNS = ("row", "compared_with", "run", "seed", "seconds")
 _CURVES = ("quantity", "row", "seed", "step", "seconds", "value")
 _NO_ENDS = (None, None)
 _PROMPTS = ("metric", "set", "prompt", "row", "score", "compared_with", "compared_score", "outcome")
@@ -106,10 +106,11 @@ def outcomes_csv(comparison: Comparison) -> str:
 
 def runs_csv(comparison: Comparison) -> str:
     """A line for each run: seconds of training, validation outcomes and mean scores, with all digits."""
+    baselines = {row.label: row.baseline for row in comparison.rows}
     outcomes, scores = comparison.outcomes, list(dict.fromkeys(name for run in comparison.runs for name in run.scores))
     rows = [
         [
-            *(run.row, run.name, run.seed, run.seconds),
+            *(run.row, baselines[run.row], run.name, run.seed, run.seconds),
             *(None if run.seed is None else outcome.values.get(run.row, {}).get(run.seed) for outcome in outcomes),
             *(run.scores.get(name) for name in scores),
         ]

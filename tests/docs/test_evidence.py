@@ -15,13 +15,16 @@ RESULTS = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r"<!-- generated: runs ([^\s/]+)/?(\d*) (.+?) -->\n(.*?)<!-- end -->", RESULTS, re.DOTALL)
 
 
-def runs(sweep: str, column: str) -> dict[str, dict[int, float]]:
-    """Method -> training seed -> outcome."""
+def runs(sweep: str, column: str) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
+    """Method -> training seed -> outcome, of the methods that have it; method -> the one that it is compared with."""
     values: dict[str, dict[int, float]] = {}
+    baselines = {}
     with (ROOT / "docs" / "evidence" / sweep / "runs.csv").open(encoding="utf-8", newline="") as file:
         for run in csv.DictReader(file):
-            values.setdefault(run["row"], {})[int(run["seed"])] = float(run[column])
-    return values
+            if run[column] != "":
+                values.setdefault(run["row"], {})[int(run["seed"])] = float(run[column])
+                baselines[run["row"]] = run["compared_with"]
+    return values, {method: baseline for method, baseline in baselines.items() if baseline}
 
 
 def cells(table: str) -> dict[str, list[str]]:
@@ -58,30 +61,34 @@ def test_the_results_quote_every_sweep_whose_runs_are_kept():
 
 @pytest.mark.parametrize(("sweep", "planned", "column", "table"), QUOTED, ids=[" ".join(entry[:3]) for entry in QUOTED])
 def test_a_table_has_means_differences_and_tests_of_its_runs(sweep, planned, column, table):
-    values, rows = runs(sweep, column), cells(table)
+    (values, baselines), rows = runs(sweep, column), cells(table)
     assert list(rows) == list(values)
     digit = 10.0 ** -len(next(iter(rows.values()))[0].split(" ")[0].partition(".")[2])
     close = 0.6 * digit
-    (_, baseline), *others = values.items()
     for method, by_seed in values.items():
         mean, _, deviation = rows[method][0].partition(" ± ")
         assert float(mean) == pytest.approx(fmean(by_seed.values()), abs=close)
         assert not deviation or float(deviation) == pytest.approx(stdev(by_seed.values()), abs=close)
         assert int(rows[method][1]) == len(by_seed)
-    gaps = {method: [by_seed[seed] - baseline[seed] for seed in baseline] for method, by_seed in others}
+        assert baselines.get(method) or not any(rows[method][2:])
+    pairs = {
+        method: [(values[baseline][seed], value) for seed, value in values[method].items()]
+        for method, baseline in baselines.items()
+    }
+    gaps = {method: [value - base for base, value in both] for method, both in pairs.items()}
     for method, gap in gaps.items():
         assert float(rows[method][2].rstrip("†")) == pytest.approx(fmean(gap), abs=close)
-    if len(baseline) == 1:
+    if len(values[next(iter(values))]) == 1:
         return
-    tests = [ttest_rel([by_seed[seed] for seed in baseline], [*baseline.values()]) for _, by_seed in others]
+    tests = [ttest_rel([value for _, value in both], [base for base, _ in both]) for both in pairs.values()]
     to_come = [1.0] * (int(planned) - len(tests)) if planned else []
     corrected = holm([*(test.pvalue for test in tests), *to_come])[: len(tests)]
     for (method, gap), test, p_holm in zip(gaps.items(), tests, corrected, strict=True):
-        _, _, difference, interval, *probabilities, effect, pairs = rows[method]
+        _, _, difference, interval, *probabilities, effect, kind = rows[method]
         ends = [float(end) for end in interval.strip("[]").split(", ")]
         assert ends == pytest.approx([*test.confidence_interval()], abs=close)
         assert [probability(cell) for cell in probabilities] == pytest.approx([test.pvalue, p_holm], abs=6e-4)
         assert difference.endswith("†") == (p_holm < 0.05)
         error = stdev(gap) / math.sqrt(len(gap))
         assert power(float(effect), error, len(gap) - 1) == pytest.approx(0.8, abs=0.01)
-        assert pairs == f"{len(gap)} pairs"
+        assert kind == f"{len(gap)} pairs"

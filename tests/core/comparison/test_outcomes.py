@@ -222,10 +222,10 @@ def test_files_hold_every_value_with_all_digits(compared):
 def test_each_run_has_a_line_with_its_own_time_outcomes_and_scores(row):
     runs = row("kl", KL[:1], log={"seconds": (4.0, 8.0)}) + row("mta", BOTH[:2], alignment=MTA)
     lines = list(csv.DictReader(io.StringIO(runs_csv(compare(runs)))))
-    assert [(line["row"], line["seed"], line["seconds"]) for line in lines] == [
-        ("KL", "1", "8.0"),
-        ("KL + MTA", "1", ""),
-        ("KL + MTA", "2", ""),
+    assert [(line["row"], line["compared_with"], line["seed"], line["seconds"]) for line in lines] == [
+        ("KL", "", "1", "8.0"),
+        ("KL + MTA", "KL", "1", ""),
+        ("KL + MTA", "KL", "2", ""),
     ]
     assert [float(line["validation kl"]) for line in lines] == [2.70, 2.69, 2.72]
 
