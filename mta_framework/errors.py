@@ -8,7 +8,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -101,6 +101,24 @@ def collect_faults(faults: list[Fault]) -> Iterator[None]:
         yield
     except InputError as error:
         faults.extend(error.faults)
+
+
+@contextmanager
+def faults_of_teacher_run(path: Path | str, where: str = "teacher.run") -> Iterator[None]:
+    """Raise the faults of an ``InputError`` raised inside as those of the spec of ``teacher.run``.
+
+    Args:
+        path: That spec, which every fault then names.
+        where: Field, or argument of the command line, that names the spec.
+    """
+    try:
+        yield
+    except InputError as error:
+        named = [
+            fault.where if fault.where.startswith(str(path)) else f"{path}: {fault.where}" for fault in error.faults
+        ]
+        faults = [replace(fault, where=f"{where}: {name}") for fault, name in zip(error.faults, named, strict=True)]
+        raise InputError(faults) from error
 
 
 def apply_to_all(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

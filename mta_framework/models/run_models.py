@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mta_framework.errors import InputError
+from mta_framework.errors import InputError, faults_of_teacher_run
 from mta_framework.models.head_check import check_head
 from mta_framework.models.loading import (
     frozen,
@@ -100,7 +101,8 @@ class RunModels:
         if self._spec.teacher is None:
             return None
         if self._teacher_run is not None:
-            return self._teacher_run.tokenizer
+            with self._naming_teacher_run():
+                return self._teacher_run.tokenizer
         return load_teacher_tokenizer(self._spec.teacher, self._teacher_folder)
 
     @cached_property
@@ -144,8 +146,9 @@ class RunModels:
             return None
         exported = None
         if self._teacher_run is not None:
-            ends = self._teacher_run.turn_end.stop_ids  # which the export will have
-            exported = replace(self._teacher_run.student_summary, end_ids=ends)
+            with self._naming_teacher_run():
+                ends = self._teacher_run.turn_end.stop_ids  # which the export will have
+                exported = replace(self._teacher_run.student_summary, end_ids=ends)
         elif self._teacher_folder is not None:
             exported = summarise_student(
                 StudentSection(path=str(self._teacher_folder)), None, self._teacher_tokenizer or self.tokenizer
@@ -234,6 +237,11 @@ class RunModels:
             model = load_adapted(section, folder, dtype, self._device)
             return model.eval().to(self._device, getattr(torch, dtype))
         return frozen(local_model(folder, str(folder)), dtype, self._device, attention=section.attention)
+
+    def _naming_teacher_run(self) -> AbstractContextManager[None]:
+        assert self._spec.teacher is not None
+        assert self._spec.teacher.run is not None
+        return faults_of_teacher_run(self._spec.teacher.run)
 
     def _teacher_dtype(self, section: TeacherSection) -> str:
         return teacher_dtype(section, self._spec.training.precision)

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, set_seed
 from mta_framework.data.batches import Collator
 from mta_framework.data.mixed_batches import MixedCollator
 from mta_framework.distributed import mesh, processes, run_on_main
+from mta_framework.errors import faults_of_teacher_run
 from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, evaluate_models
@@ -160,10 +161,11 @@ def _teacher_folder(teacher: BoundRun | None) -> Path | None:
     if teacher is None:
         return None
     folder = RunFolder.of(teacher.spec)
-    if folder.is_finished:
-        require_same(teacher)
-    else:
-        run(teacher, resume=True)
+    with faults_of_teacher_run(teacher.path):
+        if folder.is_finished:
+            require_same(teacher)
+        else:
+            run(teacher, resume=True)
     return folder.student
 
 

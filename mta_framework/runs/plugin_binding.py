@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mta_framework.errors import Fault, InputError, error_message
+from mta_framework.errors import Fault, InputError, collect_faults, error_message, faults_of_teacher_run
 from mta_framework.interfaces import (
     AlignmentTerm,
     BaseLoss,
@@ -329,10 +329,10 @@ def _bind_teacher(
         cycle = " -> ".join(str(link) for link in (*chain, path))
         faults.append(Fault(where, f"leads back to itself (got {cycle})", "a chain with an end", "Break the cycle."))
         return None
-    try:
+    teacher = None
+    with collect_faults(faults), faults_of_teacher_run(path, where):
         teacher = _bind(path, registry, (), chain)
-    except InputError as error:
-        faults += [_within(fault, where, path) for fault in error.faults]
+    if teacher is None:
         return None
     if teacher.spec.student.exports_adapters:
         problem, expected = f"exports adapters alone (got {path})", "a run that exports a whole model"
@@ -341,8 +341,3 @@ def _bind_teacher(
         problem = f"trains its model in the same run folder (got {draft.folder})"
         faults.append(Fault(where, problem, "one folder for each run", "Change name or output_dir of one of the two."))
     return teacher
-
-
-def _within(fault: Fault, where: str, path: Path) -> Fault:
-    inner = fault.where if fault.where.startswith(str(path)) else f"{path}: {fault.where}"
-    return replace(fault, where=f"{where}: {inner}")

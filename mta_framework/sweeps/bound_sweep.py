@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mta_framework.comparison.comparability import first_of
-from mta_framework.errors import Fault, FaultList, InputError, collect_faults
+from mta_framework.errors import Fault, FaultList, InputError, collect_faults, faults_of_teacher_run
 from mta_framework.registry import Registry
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.plugin_binding import BoundRun, bind
@@ -134,7 +134,7 @@ def require_free_sweep(bound: BoundSweep, resume: bool) -> None:
     for teacher in bound.teachers:
         folder = RunFolder.of(teacher.spec)
         if folder.spec_file.is_file():
-            with collect_faults(faults):
+            with collect_faults(faults), faults_of_teacher_run(teacher.path):
                 require_same(teacher)
     faults.raise_any()
 

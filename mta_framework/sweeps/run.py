@@ -13,7 +13,7 @@ from types import FrameType
 from mta_framework.comparison.compare import compare
 from mta_framework.comparison.results import Comparison
 from mta_framework.distributed import processes
-from mta_framework.errors import Fault, FaultList, InputError, RunError, collect_faults
+from mta_framework.errors import Fault, FaultList, InputError, RunError, collect_faults, faults_of_teacher_run
 from mta_framework.reporting.report_files import write_comparison
 from mta_framework.runs import pipeline
 from mta_framework.runs.folder import RunFolder, locked
@@ -143,7 +143,7 @@ def _check_and_parse(cells: Sequence[BoundCell], teachers: Sequence[BoundRun], c
         groups.setdefault(json.dumps(values, sort_keys=True), []).append(cell)
     cell_faults, faults = CellFaults(count), FaultList()
     for teacher in teachers:
-        with collect_faults(faults):
+        with collect_faults(faults), faults_of_teacher_run(teacher.path):
             pipeline.plan(teacher, with_memory=False)
     for group in groups.values():
         with cell_faults.collect(*(cell.cell.name for cell in group)):

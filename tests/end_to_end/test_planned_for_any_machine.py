@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mta_framework.cli.plan import plan_lines
@@ -33,10 +35,11 @@ def test_a_run_is_planned_for_a_larger_machine_and_refused_on_this_one(spec_dict
     plan = pipeline.plan(bound)
     assert plan.memory.total > 4 * student
     # The teacher is still to be trained by a spec of its own, as whose student it is too large.
-    assert named(plan_lines(plan)) == ["Another machine is needed. student.config"]
+    of_teacher = f"teacher.run: {bound.spec.teacher.run}: student.config"
+    assert named(plan_lines(plan)) == [f"Another machine is needed. {of_teacher}"]
     assert not machine_memory._any_machine.get()
     for start in (pipeline.run, lambda bound: pipeline.plan(bound, with_memory=False)):
-        with pytest.raises(InputError, match=rf"student\.config: {TOO_LARGE}"):
+        with pytest.raises(InputError, match=rf"^{re.escape(of_teacher)}: {TOO_LARGE}"):
             start(bound)
     memory(4 * (student + teacher) - 1)
     assert named(plan_lines(pipeline.plan(bound))) == ["Another machine is needed. teacher and student"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import pytest
 
-from mta_framework.errors import InputError, RunError
+from mta_framework.errors import Fault, InputError, RunError
 from mta_framework.runs.inputs import contents
 from mta_framework.storage import write_json, write_manifest
 from mta_framework.sweeps import run as run_module
@@ -115,6 +116,26 @@ def test_cell_that_is_evaluated_anew_is_gone_on_with_and_another_spec_is_refused
     sweep_dict["set"]["training.batch_size"] = 4
     with pytest.raises(InputError, match=r"cell KL-seed-3: training\.batch_size: is not what the run in"):
         run_sweep(bound(sweep_dict), nullcontext(runner), True, lambda line: None)
+
+
+def test_faults_of_the_teachers_own_run_name_its_spec(sweep_dict, bound, runner, tmp_path, monkeypatch):
+    run_sweep(bound(sweep_dict), nullcontext(runner), False, lambda line: None)
+    path = tmp_path / "teacher.json"
+    teacher = json.loads(path.read_text())
+    path.write_text(json.dumps({**teacher, "seed": 11}))
+    changed = rf"(?m)^teacher\.run: {re.escape(str(path))}: seed: is not what the run in .* \(got 11\)"
+    with pytest.raises(InputError, match=changed):
+        run_sweep(bound(sweep_dict), nullcontext(runner), True, lambda line: None)
+    path.write_text(json.dumps({**teacher, "name": "other"}))
+
+    def plan(run, with_memory):
+        if run.spec.name == "other":
+            raise InputError([Fault("student.config", "is large (got it)", "less", "Choose.")])
+
+    monkeypatch.setattr(run_module.pipeline, "plan", plan)
+    sweep_dict["name"] = "other"
+    with pytest.raises(InputError, match=rf"^teacher\.run: {re.escape(str(path))}: student\.config: is large"):
+        run_sweep(bound(sweep_dict), nullcontext(runner), False, lambda line: None)
 
 
 def test_new_cells_join_a_sweep_that_is_finished(sweep_dict, bound, runner):
