@@ -282,6 +282,7 @@ class Comparison:
         outcomes: Validation outcomes of the trained rows.
         outcome_notes: Sentences that belong under the tables of outcomes.
         curves: Learning curves: outcomes first, then what is logged of training.
+        name: Name of the sweep whose runs these are; empty: none.
     """
 
     metrics: tuple[ReportedMetric, ...]
@@ -296,6 +297,7 @@ class Comparison:
     outcomes: tuple[ValidationOutcome, ...] = ()
     outcome_notes: tuple[str, ...] = ()
     curves: tuple[LearningCurves, ...] = ()
+    name: str = ""
 
     @property
     def columns(self) -> tuple[str | None, ...]:

@@ -57,6 +57,8 @@ def comparison_page(comparison: Comparison) -> str:
 
 
 def _title(comparison: Comparison) -> str:
+    if comparison.name:
+        return comparison.name
     labels = [row.label for row in comparison.rows if not row.reference]
     return f"{len(labels)} methods" if len(labels) > _MOST_IN_TITLE else ", ".join(labels) or "Comparison"
 

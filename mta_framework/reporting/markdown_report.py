@@ -26,7 +26,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     """The tables of every metric with the notes below them, then texts side by side, then the runs."""
     tables = {"groups": table_groups(comparison), "runs": run_table(comparison)}
     examples = list(map(_example, comparison.examples))
-    return render_template("comparison.md", examples=examples, **tables)
+    return render_template("comparison.md", title=comparison.name or "Comparison", examples=examples, **tables)
 
 
 def _samples(samples: tuple[SampleResponses, ...]) -> Iterator[tuple[str, Table]]:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -107,9 +108,10 @@ def compare_cells(bound: BoundSweep) -> tuple[Comparison, list[Path]] | None:
     given = baselines if bound.sweep.baseline else None
     try:
         # What the cells were evaluated on differs where an axis says so, and nowhere else.
-        comparison = compare(folders, given, despite_differences=True, labels=labels)
+        compared = compare(folders, given, despite_differences=True, labels=labels)
     except InputError as error:
         raise RunError(f"the finished cells cannot be compared: {error}") from error
+    comparison = replace(compared, name=bound.sweep.name)
     return comparison, write_comparison(bound.sweep.folder, comparison)
 
 

@@ -75,7 +75,7 @@ def test_sweep_trains_its_teacher_once_and_ends_in_a_table_of_methods(sweep, wri
     means = [report["evaluation"]["scores"][0]["mean"] for report in reports]
     assert cell["mean"] == pytest.approx(sum(means) / 2)
     assert (cell["over"], cell["count"]) == ("training seeds", 2)
-    assert (folder / "comparison.html").is_file()
+    assert "<h1>tiny</h1>" in (folder / "comparison.html").read_text()
     assert str(folder / "comparison.md") in done.stdout
 
     # Spans were parsed for both aligned cells at once, before they started.

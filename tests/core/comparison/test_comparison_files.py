@@ -23,6 +23,7 @@ from mta_framework.comparison.results import (
     Verdict,
 )
 from mta_framework.errors import RunError
+from mta_framework.reporting.comparison_page import comparison_page
 from mta_framework.reporting.markdown_report import comparison_markdown
 from mta_framework.reporting.report_files import write_comparison
 from mta_framework.tables.table import TableCell
@@ -193,6 +194,17 @@ class TestWriting:
         assert {path.name for path in written} == tables | {f"comparison.{ending}" for ending in endings}
         assert all(path.is_file() for path in written)
         assert (tmp_path / "new" / "folder" / "comparison.html").read_text().startswith("<!DOCTYPE html>")
+
+    def test_the_comparison_of_a_sweep_has_its_name(self):
+        of_sweep = dataclasses.replace(COMPARISON, name="real_model")
+        page, plain = comparison_page(of_sweep), comparison_page(COMPARISON)
+        assert "<h1>real_model</h1>" in page
+        assert "<title>real_model" in page
+        assert "Sweep · 2 runs" in page
+        assert "Comparison · 2 runs" in plain
+        assert comparison_markdown(of_sweep).startswith("# real_model\n")
+        assert comparison_markdown(COMPARISON).startswith("# Comparison\n")
+        assert json.loads(comparison_json(of_sweep))["name"] == "real_model"
 
     def test_json_holds_cells_as_a_list_and_no_nan(self):
         nan = dataclasses.replace(COMPARISON.contrasts[0], difference=float("nan"))
