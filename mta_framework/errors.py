@@ -159,7 +159,9 @@ class RunError(MTAError):
 
 @contextmanager
 def as_plugin_error(plugin: str) -> Iterator[None]:
-    """Turn any exception of a plugin's code into a ``RunError`` that names the plugin; an ``MTAError`` passes.
+    """Turn any exception of a plugin's code into a ``RunError`` that names the plugin.
+
+    An ``MTAError`` passes, and so does a lack of memory, for which no plugin is to blame.
 
     Args:
         plugin: Name of the plugin in the message, e.g. ``base loss 'kl'``.
@@ -169,6 +171,8 @@ def as_plugin_error(plugin: str) -> Iterator[None]:
     except MTAError:
         raise
     except Exception as error:  # a plugin may be anyone's code
+        if _is_out_of_memory(error):
+            raise
         raise RunError(f"{plugin} failed ({error_text(error)})") from error
 
 
@@ -187,6 +191,31 @@ _DISK_FULL_MESSAGES = (
     "enforce fail at inline_container.cc",
 )
 """Parts of the messages of libraries that wrap the operating system's error; the last is torch's."""
+
+
+_OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+"""Parts of the messages of devices, of torch on a CPU, and of CUDA's libraries, which raise no error of one class."""
+
+
+@contextmanager
+def explain_out_of_memory(hint: str) -> Iterator[None]:
+    """Turn an exception that a lack of memory caused into a ``RunError`` that says what to do; others pass.
+
+    Args:
+        hint: What to do, as whole sentences.
+    """
+    try:
+        yield
+    except MTAError:
+        raise
+    except Exception as error:  # each library raises one of its own
+        if not _is_out_of_memory(error):
+            raise
+        raise RunError(f"there is too little memory ({error_text(error)}). {hint}") from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(part in error_message(error) for part in _OUT_OF_MEMORY_MESSAGES)
 
 
 @contextmanager

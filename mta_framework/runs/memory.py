@@ -1,4 +1,4 @@
-"""The peak memory of a run's training, for the plan."""
+"""The peak memory of a run's training, for the plan, and what to do where there is too little."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mta_framework.runs.cached_teacher import recorded_run
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.validation_answers import max_new_tokens
+from mta_framework.spec.training import TrainingSection
 from mta_framework.teacher_cache.kinds import RecordKind
 from mta_framework.training.arguments import micro_batch_size
 from mta_framework.training.train import total_steps
@@ -76,3 +77,28 @@ def _kinds(bound: BoundRun, inputs: RunInputs) -> tuple[RecordKind, ...] | None:
     with torch.device("meta"):
         aligner = alignment(bound, inputs.run_models, inputs.pairs)
     return recorded_run(bound, inputs, inputs.run_models, aligner, inputs.pairs).kinds()
+
+
+def less_for_training(section: TrainingSection) -> str:
+    """What to do where a training finds too little memory, in sentences."""
+    size = micro_batch_size(section, processes().num_processes)
+    smaller = f"Lower training.micro_batch_size (now {size})"
+    if section.generation is not None:
+        smaller += f" or training.generation.batch_tokens (now {section.generation.batch_tokens:,})"
+    return (
+        f"Complete checkpoints are kept. {smaller}, then continue with --resume. mta run SPEC --dry-run shows what takes "
+        "the memory; less is taken by a run of another name with training.precision bf16, training.gradient_checkpointing "
+        "or student.lora."
+    )
+
+
+def less_for_evaluation(batch_tokens: int) -> str:
+    """What to do where an evaluation finds too little memory, in sentences.
+
+    Args:
+        batch_tokens: Number of tokens that are held at a time.
+    """
+    return (
+        f"Complete responses are kept. Lower evaluation.batch_tokens (now {batch_tokens:,}), then run the command again, "
+        "mta run with --resume."
+    )

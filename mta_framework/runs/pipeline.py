@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, set_seed
 from mta_framework.data.batches import Collator
 from mta_framework.data.mixed_batches import MixedCollator
 from mta_framework.distributed import mesh, processes, run_on_main
-from mta_framework.errors import faults_of_teacher_run
+from mta_framework.errors import explain_out_of_memory, faults_of_teacher_run
 from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.environment import environment
 from mta_framework.evaluation.evaluate import Candidate, evaluate_models
@@ -44,7 +44,7 @@ from mta_framework.runs.candidates import evaluated_model, models_of_run
 from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.runs.inputs import contents
 from mta_framework.runs.manifest import publish_student
-from mta_framework.runs.memory import estimated_memory
+from mta_framework.runs.memory import estimated_memory, less_for_evaluation, less_for_training
 from mta_framework.runs.plan import Plan, selection_text
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.preparation import RunInputs, memory_faults, prepare_evaluation, prepare_run
@@ -83,7 +83,7 @@ def run(bound: BoundRun, resume: bool = False, command: str = "") -> Report:
     run_models = run_models_of(bound.spec, teacher_folder, processes().device)
     with _held_folder(bound, partial(require_free, bound, resume)) as known:
         if not folder.is_trained:
-            with clock.stage("training"):
+            with clock.stage("training"), explain_out_of_memory(less_for_training(bound.spec.training)):
                 _train(bound, inputs, run_models, folder, known)
             gc.collect()  # the trainer and its callbacks hold each other, and with them optimiser and both models
         with clock.stage("evaluation"):
@@ -255,7 +255,8 @@ def make_cache(bound: BoundRun) -> dict[str, tuple[Path, int]]:
     run_models = run_models_of(bound.spec, _teacher_folder(bound.teacher), processes().device)
     known = run_on_main(lambda: contents(bound))
     taught_by = teachings(bound, inputs, run_models, known).values()
-    return {each.field: each.make_cache() for each in taught_by if each.cache}
+    with explain_out_of_memory("What was made is kept. Set teacher.quantization, or use a larger device."):
+        return {each.field: each.make_cache() for each in taught_by if each.cache}
 
 
 def _evaluate(bound: BoundRun | BoundEvaluation, candidates: Sequence[Candidate]) -> ReportedEvaluation | None:
@@ -266,7 +267,8 @@ def _evaluate(bound: BoundRun | BoundEvaluation, candidates: Sequence[Candidate]
     sampling = Sampling(section.temperature, section.top_p, section.max_new_tokens, section.batch_tokens)
     folder, cache = RunFolder.of(spec).predictions, spec.metric_cache
     how = section.engine, section.strip_reasoning
-    return aggregate(evaluate_models(candidates, bound.metrics, sampling, section.seeds, folder, cache, *how))
+    with explain_out_of_memory(less_for_evaluation(section.batch_tokens)):
+        return aggregate(evaluate_models(candidates, bound.metrics, sampling, section.seeds, folder, cache, *how))
 
 
 def _report(
