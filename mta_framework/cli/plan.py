@@ -47,7 +47,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     if plan.selection:
         yield from (plan.selection, "")
     if plan.memory is not None:
-        yield from _memory_lines(plan.memory)
+        yield from _memory_lines(plan.memory, plan.memory_here)
     for problem in plan.too_large:
         yield from (visible(f"Another machine is needed. {problem}"), "")
     for name, cache in plan.teacher_caches.items():
@@ -55,8 +55,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield f"{plan.steps:,} optimiser steps. Nothing was trained."
 
 
-def _memory_lines(memory: MemoryEstimate) -> Iterator[str]:
-    """The peak memory of training by part, and when it is reached."""
+def _memory_lines(memory: MemoryEstimate, here: int | None) -> Iterator[str]:
+    """The peak memory of training by part, when it is reached, and whether this machine has less for a process."""
     batch = f"{memory.texts:,} texts, padded to {memory.tokens:,} tokens"
     if memory.problem:
         yield from (
@@ -67,6 +67,8 @@ def _memory_lines(memory: MemoryEstimate) -> Iterator[str]:
     parts = [(part, size_text(count)) for part, count in memory.bytes_by_part.items()]
     yield from _block(("memory", "peak per process"), [*parts, ("together", size_text(memory.total))])
     yield from (f"The peak is in the {memory.phase}, with the largest batch: {batch}.", "")
+    if here is not None and memory.total > here:
+        yield from (f"This machine has {size_text(here)} for a process, which is too little.", "")
 
 
 def _teacher_lines(plan: Plan) -> Iterator[str]:

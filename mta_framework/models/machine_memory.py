@@ -1,4 +1,4 @@
-"""Tells from the size of its weights that a model cannot be loaded on this machine."""
+"""The memory of this machine, and models whose weights alone are larger."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+
+import torch
 
 from mta_framework.errors import Fault
 
@@ -36,12 +38,25 @@ def memory_fault(weight_bytes: int, where: str) -> Fault | None:
     Returns:
         The fault; None if the weights fit, the memory is not known, or the run is planned for any machine.
     """
-    needed = weight_bytes * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    needed = weight_bytes * _local_processes()
     memory = machine_memory()
     if memory is None or needed <= memory or _any_machine.get():
         return None
     problem = f"has more weights than this machine has memory (got {_size(needed)})"
     return Fault(where, problem, f"at most {_size(memory)}", "Choose a smaller model, or a larger machine.")
+
+
+def process_memory(device: torch.device) -> int | None:
+    """Bytes of memory for what a process of this machine holds on its device; None where the system does not tell.
+
+    Args:
+        device: Device of the process: an accelerator, whose memory it has for itself, or the CPU.
+    """
+    if device.type == "cpu":
+        memory = machine_memory()
+        return None if memory is None else memory // _local_processes()
+    tell = getattr(torch.get_device_module(device), "mem_get_info", None)  # CUDA, ROCm and XPU have it
+    return None if tell is None else int(tell(device)[1])
 
 
 def machine_memory() -> int | None:
@@ -53,6 +68,10 @@ def machine_memory() -> int | None:
     with suppress(OSError, ValueError):  # "max" where there is no limit
         limits.append(int(_CGROUP_LIMIT.read_text()))
     return min(limits, default=None)
+
+
+def _local_processes() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def _size(count: int) -> str:

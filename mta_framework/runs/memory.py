@@ -86,9 +86,9 @@ def less_for_training(section: TrainingSection) -> str:
     if section.generation is not None:
         smaller += f" or training.generation.batch_tokens (now {section.generation.batch_tokens:,})"
     return (
-        f"Complete checkpoints are kept. {smaller}, then continue with --resume. mta run SPEC --dry-run shows what takes "
-        "the memory; less is taken by a run of another name with training.precision bf16, training.gradient_checkpointing "
-        "or student.lora."
+        f"Complete checkpoints are kept. {smaller}, then continue with --resume. mta run SPEC --dry-run shows what "
+        "takes the memory; less is taken by a run of another name with training.precision bf16, "
+        "training.gradient_checkpointing or student.lora."
     )
 
 
@@ -99,6 +99,6 @@ def less_for_evaluation(batch_tokens: int) -> str:
         batch_tokens: Number of tokens that are held at a time.
     """
     return (
-        f"Complete responses are kept. Lower evaluation.batch_tokens (now {batch_tokens:,}), then run the command again, "
-        "mta run with --resume."
+        f"Complete responses are kept. Lower evaluation.batch_tokens (now {batch_tokens:,}), then run the command "
+        "again, mta run with --resume."
     )

@@ -32,7 +32,7 @@ from mta_framework.generation.sampling_settings import Sampling
 from mta_framework.interfaces import BaseLoss, MeasuringLayerMapper
 from mta_framework.models.export import save_adapters, save_student
 from mta_framework.models.fingerprint import Content
-from mta_framework.models.machine_memory import for_any_machine
+from mta_framework.models.machine_memory import for_any_machine, process_memory
 from mta_framework.models.run_models import RunModels, run_models_of
 from mta_framework.models.sharding import gathered, plain_copy
 from mta_framework.models.teacher_states import Teacher
@@ -147,6 +147,7 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
         planned,
         summary.reported_teachers(inputs),
         tuple(map(str, memory_faults(bound))) if with_memory else (),
+        process_memory(processes().device) if with_memory else None,
     )
 
 

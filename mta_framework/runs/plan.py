@@ -35,6 +35,7 @@ class Plan:
             which nothing is kept.
         teachers: What each of several teachers teaches, by its name; empty where there is one, or none.
         too_large: Which weights do not fit into the memory of this machine, in sentences; empty where all do.
+        memory_here: Bytes of memory that a process has on this machine; None where that is not known.
     """
 
     models: Mapping[str, ReportedModel]
@@ -53,6 +54,7 @@ class Plan:
     teacher_caches: Mapping[str, CachePlan] = field(default_factory=dict)
     teachers: Mapping[str, ReportedTeacher] = field(default_factory=dict)
     too_large: tuple[str, ...] = ()
+    memory_here: int | None = None
 
 
 def selection_text(section: TrainingSection, higher_is_better: bool, prompts: int) -> str:

@@ -12,6 +12,7 @@ from mta_framework.models import machine_memory
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.plugin_binding import bind
+from mta_framework.tables.terminal import size_text
 
 TOO_LARGE = "has more weights than this machine has memory"
 
@@ -34,6 +35,7 @@ def test_a_run_is_planned_for_a_larger_machine_and_refused_on_this_one(spec_dict
     memory(4 * student - 1)
     plan = pipeline.plan(bound)
     assert plan.memory.total > 4 * student
+    assert f"This machine has {size_text(4 * student - 1)} for a process, which is too little." in plan_lines(plan)
     # The teacher is still to be trained by a spec of its own, as whose student it is too large.
     of_teacher = f"teacher.run: {bound.spec.teacher.run}: student.config"
     assert named(plan_lines(plan)) == [f"Another machine is needed. {of_teacher}"]
@@ -45,6 +47,8 @@ def test_a_run_is_planned_for_a_larger_machine_and_refused_on_this_one(spec_dict
     assert named(plan_lines(pipeline.plan(bound))) == ["Another machine is needed. teacher and student"]
     memory(4 * (student + teacher))
     assert named(plan_lines(pipeline.plan(bound))) == []
+    memory(plan.memory.total)
+    assert not any("too little" in line for line in plan_lines(pipeline.plan(bound)))
 
 
 def test_each_of_several_teachers_is_named(several_spec, write_spec, memory):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from mta_framework import InputError
 from mta_framework.models.export import save_student
 from mta_framework.models.loading import load_student, load_teacher
-from mta_framework.models.machine_memory import machine_memory
+from mta_framework.models.machine_memory import machine_memory, process_memory
 from mta_framework.models.model_summary import summarise_student, summarise_teacher
 from mta_framework.models.state_reader import shape_of
 from mta_framework.spec.student import StudentSection
@@ -164,3 +165,16 @@ def test_blocks_that_cannot_be_told_apart_are_noted_for_key_layers(folder, token
         "student.path",
         "Gemma2ForCausalLM keeps no list of 7 decoder blocks",
     )
+
+
+def test_processes_share_the_memory_of_the_machine_and_have_that_of_their_accelerators_alone(monkeypatch):
+    monkeypatch.setattr("mta_framework.models.machine_memory.machine_memory", lambda: 1001)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert process_memory(torch.device("cpu")) == 500
+    module = SimpleNamespace(mem_get_info=lambda device: (10, {"cuda:1": 80}[str(device)]))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    assert process_memory(torch.device("cuda:1")) == 80
+    monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace())
+    assert process_memory(torch.device("mps")) is None
+    monkeypatch.setattr("mta_framework.models.machine_memory.machine_memory", lambda: None)
+    assert process_memory(torch.device("cpu")) is None
