@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-SETS = "../../../shared/data"
+SETS = "../paper/data"
 Spec = dict[str, Any]
 
 BASES: dict[str, Spec] = {

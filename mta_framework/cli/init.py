@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,12 @@ from mta_framework.cli.options import plugin_option
 from mta_framework.tables.terminal import terminal_list
 
 if TYPE_CHECKING:
+    from mta_framework.interfaces import BatchPolicy
     from mta_framework.registry import Registry
 
 _TEACHER, _STUDENT = "HuggingFaceTB/SmolLM2-360M-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"
 _EXTRACTOR = "spacy_phrases"
-_TRAIN, _TEST, _EPOCHS = "train.jsonl", "test.jsonl", 5
+_TRAIN, _VALIDATION, _TEST, _EPOCHS = "train.jsonl", "validation.jsonl", "test.jsonl", 5
 
 
 @click.command()
@@ -62,20 +63,22 @@ def init(
     # Without a user, a teacher would be a setting without effect; an explicit one is left for `mta check` to judge.
     needs_teacher = getattr(loss, "NEEDS_TEACHER", True) or not no_alignment
     teacher = teacher or (_TEACHER if needs_teacher else None)
+    policy = _batch_policy(base_loss, registry)
+    validation = {"validation": {"path": _VALIDATION}} if policy is not None and policy.NEEDS_VALIDATION else {}
     given: dict[str, Any] = {
         "name": _run_name(output),
         "teacher": _model(teacher, output) if teacher else None,
         "student": _model(student, output),
-        "data": {"train": {"path": _TRAIN}},
+        "data": {"train": {"path": _TRAIN}, **validation},
         "base_loss": {"name": base_loss},
         "alignment": None if no_alignment else {"spans": {"name": _extractor(registry)}},
-        "training": {"epochs": _EPOCHS},
+        "training": {"epochs": _EPOCHS, **({} if policy is None else {"generation": {}})},
         "evaluation": {"sets": {"test": {"path": _TEST}}},
     }
     document = json.dumps(_complete(given, registry), indent=2, ensure_ascii=False) + "\n"
     with writing_to(output, "make room, or name another file with -o"):
         write_atomically(output, document)
-    say(*_explanation(output))
+    say(*_explanation(output, [_TRAIN, *[_VALIDATION] * bool(validation), _TEST]))
 
 
 def _refuse_existing(output: Path) -> None:
@@ -100,6 +103,20 @@ def _model(text: str, output: Path) -> dict[str, str]:
     # On the command line paths start here; in a spec, at the spec.
     relative = os.path.relpath(path.resolve(), output.resolve().parent)
     return {"run" if path.suffix == ".json" else "path": Path(relative).as_posix()}
+
+
+def _batch_policy(base_loss: str, registry: Registry) -> BatchPolicy | None:
+    """The batch policy of a base loss with its default options; None where it trains on the data."""
+    from pydantic import ValidationError
+
+    from mta_framework.errors import InputError
+
+    try:
+        created = registry.create("base_losses", base_loss)
+    except (InputError, ValidationError):  # an option without default
+        return None
+    policy: BatchPolicy | None = created.batch_policy()
+    return policy
 
 
 def _extractor(registry: Registry) -> str:
@@ -149,11 +166,14 @@ def _with_options(section: dict[str, Any], family: str, registry: Registry) -> d
     return section | {"params": params.model_construct(**options).model_dump(mode="json")}
 
 
-def _explanation(output: Path) -> Iterator[str]:
+def _explanation(output: Path, files: Sequence[str]) -> Iterator[str]:
     from mta_framework.spec.run import RunSpec
 
     yield f"Wrote {output}:"
     yield from terminal_list((name, field.description or "") for name, field in RunSpec.model_fields.items())
-    yield f"Put your data into {_TRAIN} and {_TEST} beside it, or change the paths. Then:"
+    names = f"{', '.join(files[:-1])} and {files[-1]}"
+    yield f"Put your data into {names} beside it, or change the paths; a row a line:"
+    yield '  {"instruction": "...", "output": "..."}'
+    yield "For chat models set data.template to chat; on a GPU set training.precision to bf16. Then:"
     yield f"  mta check {output}"
     yield f"  mta run {output} --dry-run"

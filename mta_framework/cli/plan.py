@@ -46,6 +46,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from (visible(ends), "")
     if plan.selection:
         yield from (plan.selection, "")
+    if plan.device:
+        yield from (visible(f"Device: {plan.device}."), "")
     if plan.memory is not None:
         yield from _memory_lines(plan.memory, plan.memory_here)
     for problem in plan.too_large:

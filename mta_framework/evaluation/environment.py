@@ -36,7 +36,7 @@ def environment(
         **versions,
         **({"plugin files": _listed(plugin_files)} if plugin_files else {}),
         "platform": platform.platform(),
-        "device": _device(torch.device(device)),
+        "device": device_name(torch.device(device)),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
     }
 
@@ -45,7 +45,8 @@ def _listed(files: Mapping[str, str]) -> str:
     return ", ".join(f"{Path(path).name} (SHA-256 {digest})" for path, digest in files.items())
 
 
-def _device(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Name of a device for people, such as ``NVIDIA H100 80GB HBM3 (CUDA 12.8)`` or ``cpu (x86_64)``."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} (CUDA {torch.version.cuda})"
     return f"{device.type} ({platform.processor() or platform.machine()})"

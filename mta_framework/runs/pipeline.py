@@ -25,7 +25,7 @@ from mta_framework.data.mixed_batches import MixedCollator
 from mta_framework.distributed import mesh, processes, run_on_main
 from mta_framework.errors import explain_out_of_memory, faults_of_teacher_run
 from mta_framework.evaluation.aggregation import aggregate
-from mta_framework.evaluation.environment import environment
+from mta_framework.evaluation.environment import device_name, environment
 from mta_framework.evaluation.evaluate import Candidate, evaluate_models
 from mta_framework.evaluation.report import Report, ReportedEvaluation
 from mta_framework.generation.sampling_settings import Sampling
@@ -147,6 +147,7 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
         planned,
         summary.reported_teachers(inputs),
         tuple(map(str, memory_faults(bound))) if with_memory else (),
+        device_name(processes().device) if with_memory else "",
         process_memory(processes().device) if with_memory else None,
     )
 

@@ -35,6 +35,7 @@ class Plan:
             which nothing is kept.
         teachers: What each of several teachers teaches, by its name; empty where there is one, or none.
         too_large: Which weights do not fit into the memory of this machine, in sentences; empty where all do.
+        device: Name of the device that a process trains on here; empty where the memory is not asked for.
         memory_here: Bytes of memory that a process has on this machine; None where that is not known.
     """
 
@@ -54,6 +55,7 @@ class Plan:
     teacher_caches: Mapping[str, CachePlan] = field(default_factory=dict)
     teachers: Mapping[str, ReportedTeacher] = field(default_factory=dict)
     too_large: tuple[str, ...] = ()
+    device: str = ""
     memory_here: int | None = None
 
 

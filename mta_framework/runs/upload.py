@@ -6,6 +6,7 @@ The token is huggingface_hub's own: from ``HF_TOKEN`` or a login. No field of a 
 from __future__ import annotations
 
 import huggingface_hub
+from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -83,7 +84,7 @@ def _fault(name: str, where: str) -> Fault | None:
     except HFValidationError:
         problem, expected = f"is not the name of a repository (got {name!r})", "REPO or OWNER/REPO"
         return Fault(where, problem, expected, "Use letters, digits, '-', '_' and '.'.")
-    if huggingface_hub.constants.is_offline_mode():
+    if constants.is_offline_mode():
         problem, hint = "cannot be reached: HF_HUB_OFFLINE is set", "Unset it, or push later: mta push RUN REPO."
         return Fault(where, problem, "access to the hub", hint)
     if huggingface_hub.get_token() is None:

@@ -127,6 +127,9 @@ def read_spec(path: Path, overrides: Sequence[str] = ()) -> RawSpec[RunSpec]:
     except RuntimeError as error:  # an unknown home, or links in a circle
         fault = Fault(str(path), f"is not a usable path (got: {error})", "a spec file", "Check the path.")
         return RawSpec(path, {}, None, (fault,))
+    if "axes" in raw:
+        fault = Fault(str(path), "is a sweep (got axes)", "the spec of one run", "Use mta sweep for it.")
+        return RawSpec(path, {}, None, (fault,))
     return _read(RunSpec, raw, path, overrides, {}, repetitions)
 
 

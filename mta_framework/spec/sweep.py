@@ -181,6 +181,9 @@ def read_sweep(path: Path) -> tuple[SweepSpec, list[Fault]]:
         InputError: The file does not exist, or with every structural fault.
     """
     document, faults = read_document(path)
+    if "axes" not in document and document.keys() & {"data", "student", "training"}:
+        hint = "Use mta check and mta run for it, or vary it by a sweep that names it as its spec."
+        raise InputError([Fault(str(path), "is the spec of one run (got no axes)", "a sweep", hint)])
     context = {"folder": path.resolve().parent, "defer_contradictions": True}
 
     def where(key_path: tuple[str | int, ...]) -> str:

@@ -40,6 +40,25 @@ def test_the_new_spec_passes_check_once_the_data_are_there(mta: Mta, arguments: 
     assert checked.exit_code == 0, checked.output
 
 
+def test_the_new_spec_has_what_its_base_loss_trains_with(mta: Mta, tmp_path: Path, data: None) -> None:
+    written = mta("init", "--base-loss", "distillm", "-o", "new.json")
+    assert "train.jsonl, validation.jsonl and test.jsonl" in written.output
+    spec = json.loads((tmp_path / "new.json").read_text())
+    assert spec["training"]["generation"]["engine"] == "transformers"
+    assert spec["data"]["validation"]["path"] == "validation.jsonl"
+    assert "train.jsonl and test.jsonl" in mta("init", "-o", "plain.json").output
+    spec = json.loads((tmp_path / "plain.json").read_text())
+    assert (spec["training"]["generation"], spec["data"]["validation"]) == (None, None)
+
+
+@pytest.mark.parametrize("name", discover().names("base_losses"))
+def test_the_new_spec_of_every_base_loss_passes_check(mta: Mta, tmp_path: Path, data: None, name: str) -> None:
+    (tmp_path / "validation.jsonl").write_text("{}\n")
+    assert mta("init", "--base-loss", name, "-o", "new.json").exit_code == 0
+    checked = mta("check", "new.json")
+    assert checked.exit_code == 0, checked.output
+
+
 def test_every_field_and_option_is_spelt_out(mta: Mta, tmp_path: Path) -> None:
     assert mta("init", "--base-loss", "plain_test").exit_code == 0
     spec = json.loads((tmp_path / "spec.json").read_text())

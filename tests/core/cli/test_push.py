@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 from mta_framework.storage import inner_files, write_manifest
 
@@ -35,7 +39,7 @@ def hub(monkeypatch):
     hub = Hub()
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "secret")
-    monkeypatch.setattr(huggingface_hub.constants, "is_offline_mode", lambda: False)
+    monkeypatch.setattr(constants, "is_offline_mode", lambda: False)
     return hub
 
 
@@ -97,7 +101,7 @@ def test_what_cannot_be_pushed_is_refused_before_the_run_begins(
     message,
 ):
     if missing == "network":
-        monkeypatch.setattr(huggingface_hub.constants, "is_offline_mode", lambda: True)
+        monkeypatch.setattr(constants, "is_offline_mode", lambda: True)
     if missing == "token":
         monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     result = mta("run", spec_file, "--push-to-hub", name)
@@ -150,3 +154,11 @@ def test_a_dry_run_has_nothing_to_push(mta, spec_file):
     result = mta("run", spec_file, "--dry-run", "--push-to-hub", "small")
     assert result.exit_code == 2
     assert "--push-to-hub has no effect with --dry-run." in result.stderr
+
+
+def test_the_command_finds_what_it_needs_of_the_hub_in_a_process_of_its_own(tmp_path):
+    folder = finish(tmp_path / "runs" / "small")
+    command = [sys.executable, "-m", "mta_framework", "push", folder, "small"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 2
+    assert "cannot be reached: HF_HUB_OFFLINE is set" in done.stderr

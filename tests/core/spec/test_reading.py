@@ -31,6 +31,13 @@ def test_a_missing_file_gives_one_fault_and_no_draft(tmp_path: Path) -> None:
     assert (reading.spec, reading.draft, len(reading.faults)) == (None, None, 1)
 
 
+def test_a_sweep_given_as_a_run_is_one_fault_that_names_the_command_for_it(write_spec: Write) -> None:
+    path = write_spec(axes=[], baseline="KL")
+    assert list(map(str, read_spec(path).faults)) == [
+        f"{path}: is a sweep (got axes); expected the spec of one run. Use mta sweep for it."
+    ]
+
+
 def test_the_draft_keeps_all_that_is_sound(write_spec: Write) -> None:
     reading = read_spec(write_spec(seed="x", training={"epochs": 7, "batch_size": 0}, student={"hub": 3}))
     assert reading.spec is None

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from mta_framework.cli import main
 from mta_framework.errors import InputError, RunError
+from mta_framework.spec.sweep import read_sweep
 from mta_framework.storage import write_json
 from mta_framework.sweeps import run
 from mta_framework.sweeps.pool import visible_devices
@@ -125,3 +126,11 @@ def test_launcher_with_several_processes_is_refused(bound, sweep_dict, monkeypat
     monkeypatch.setattr(run, "processes", Two)
     with pytest.raises(InputError, match="starts processes itself"):
         run.run_sweep(bound(sweep_dict), nullcontext(), False, lambda line: None)
+
+
+def test_a_run_given_as_a_sweep_is_one_fault_that_names_the_commands_for_it(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text('{"name": "run", "student": {}, "data": {}}')
+    with pytest.raises(InputError, match=r"run\.json: is the spec of one run .*mta check and mta run") as caught:
+        read_sweep(path)
+    assert len(caught.value.faults) == 1
