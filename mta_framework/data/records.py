@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from mta_framework.data.row_files import file_rows, table_rows
 from mta_framework.data.row_teachers import RowTeachers
-from mta_framework.data.rows import Record, RowError, parse_row, unused_keys
+from mta_framework.data.rows import Record, RowError, parse_row, renamed, unused_keys
 from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError, error_message
 from mta_framework.spec.data import DatasetSection
 
@@ -31,10 +31,10 @@ class Records(list[Record]):
 def read_records(section: DatasetSection, where: str, teachers: RowTeachers | None = None) -> Records:
     """Read a data set.
 
-    All rows have the same keys: ``instruction``, ``output`` and optionally ``input``; or ``prompt`` and
-    ``completion``; or ``messages``. ``output`` and ``completion`` may list several references. Files are JSON Lines or
-    a JSON array in UTF-8, also under gzip, or Parquet; a byte order mark, Windows line ends and blank lines are
-    accepted. With ``limit``, no row after the last used one is read.
+    All rows have the same keys: ``instruction``, ``output`` and optionally ``input``; or ``prompt`` and ``completion``;
+    or ``messages``, after ``rename_columns``. ``output`` and ``completion`` may list several references. Files are JSON
+    Lines or a JSON array in UTF-8, also under gzip, or Parquet; a byte order mark, Windows line ends and blank lines
+    are accepted. With ``limit``, no row after the last used one is read.
 
     Args:
         section: Section of the spec that names the data set.
@@ -49,12 +49,19 @@ def read_records(section: DatasetSection, where: str, teachers: RowTeachers | No
     """
     if section.path is not None:
         rows = islice(file_rows(Path(section.path), where), section.limit)
-        return _records(rows, where, section.path, teachers)
-    return _records(_hub_rows(section, where), where, f"{section.hub} ({section.split})", teachers)
+        return _records(rows, where, section.path, teachers, section.rename_columns or {})
+    source = f"{section.hub} ({section.split})"
+    return _records(_hub_rows(section, where), where, source, teachers, section.rename_columns or {})
 
 
-def _records(rows: Iterable[tuple[str, object]], where: str, source: str, teachers: RowTeachers | None) -> Records:
-    records = Records()
+def _records(
+    rows: Iterable[tuple[str, object]],
+    where: str,
+    source: str,
+    teachers: RowTeachers | None,
+    new_names: Mapping[str, str],
+) -> Records:
+    records, not_seen = Records(), dict.fromkeys(new_names)
     faults = FaultList(where=where, most=MAX_LISTED)
     first_kind = first_location = None
     empty = True
@@ -63,6 +70,10 @@ def _records(rows: Iterable[tuple[str, object]], where: str, source: str, teache
         try:
             if isinstance(row, RowError):
                 raise row
+            if new_names and isinstance(row, Mapping):
+                for key in not_seen.keys() & row.keys():
+                    del not_seen[key]
+                row = renamed(row, new_names)
             kind, record = parse_row(row)
             if first_kind is None:
                 first_kind, first_location = kind, location
@@ -74,9 +85,13 @@ def _records(rows: Iterable[tuple[str, object]], where: str, source: str, teache
             records.append(replace(record, where=f"{where}: {location}", teacher_name=name))
             records.unused.update(key for key in unused_keys(keys) if teachers is None or key != teachers.key)
         except RowError as error:
-            faults.add(Fault(f"{where}: {location}", error.problem, error.expected, "Correct or remove the row."))
+            faults.add(Fault(f"{where}: {location}", error.problem, error.expected, error.hint))
     if empty:
         faults.add(Fault(where, f"there are no rows in {source}", "at least one row", "Check the source."))
+    elif not_seen:
+        hint = f"Name keys as the rows have them; {where} without rename_columns reads them as they are."
+        problem = f"names keys that no row has (got {', '.join(not_seen)})"
+        faults.append(Fault(f"{where}.rename_columns", problem, "keys of the rows", hint))
     faults.raise_any()
     return records
 

@@ -91,12 +91,14 @@ class RowError(ValueError):
     Args:
         problem: What is wrong with the row.
         expected: What is expected instead.
+        hint: What to do, as a sentence.
     """
 
-    def __init__(self, problem: str, expected: str):
+    def __init__(self, problem: str, expected: str, hint: str = "Correct or remove the row."):
         super().__init__(problem)
         self.problem = problem
         self.expected = expected
+        self.hint = hint
 
 
 class _Kind(NamedTuple):
@@ -121,7 +123,7 @@ def parse_row(row: object) -> tuple[str, Record]:
         raise RowError(f"the row must be an object (got {_short(row)})", _ROW_KINDS)
     complete = [kind for kind in _KINDS if all(key in row for key in kind.keys)]
     if not complete:
-        raise RowError(_missing_keys(row), _ROW_KINDS)
+        raise RowError(_missing_keys(row), _ROW_KINDS, "Correct or remove the row, or set rename_columns.")
     if len(complete) > 1:
         names = " and ".join(", ".join(kind.keys) for kind in complete)
         raise RowError(f"the row is of several kinds at once ({names})", _ROW_KINDS)
@@ -171,6 +173,22 @@ def scan_row(text: str, start: int) -> tuple[object, int]:
     except (ValueError, RecursionError) as error:
         problem = f"the row is not JSON, or cut off ({getattr(error, 'msg', error)})"
         raise RowError(problem, "a JSON object") from error
+
+
+def renamed(row: Mapping[str, Any], new_names: Mapping[str, str]) -> Mapping[str, Any]:
+    """Rename keys of a row.
+
+    Args:
+        row: A decoded row.
+        new_names: Key -> its new name; keys that the row lacks are ignored.
+
+    Raises:
+        RowError: The row has a key of a new name already, which is not renamed.
+    """
+    for key, name in new_names.items():
+        if key in row and name in row and name not in new_names:
+            raise RowError(f"{_short(key)} is to be read as {name}, which the row has, too", "one key of each name")
+    return {new_names.get(key, key): value for key, value in row.items()}
 
 
 def unused_keys(row: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -25,6 +26,10 @@ ROWS_EXPECTED = "a file of JSON Lines, a JSON array (either also as .gz) or Parq
 """What is expected of the path of a data set, for errors."""
 
 
+RowKey = Literal["instruction", "input", "output", "prompt", "completion", "messages", "tools"]
+"""Key of a row that is read."""
+
+
 class DatasetSection(Section):
     """One data set: a file or a data set on the hub."""
 
@@ -35,9 +40,19 @@ class DatasetSection(Section):
     revision: Revision | None = Field(None, description="Branch, tag or commit on the hub.")
     split: Text | None = Field(None, description="Split of the hub data set, e.g. train.")
     limit: int | None = Field(None, ge=1, description="Number of rows to use, from the first; null: all.")
+    rename_columns: dict[Text, RowKey] | None = Field(
+        None,
+        description="Key of the rows -> the key that it is read as: instruction, input, output, prompt, completion, "
+        "messages or tools; null: keys are read as they are.",
+    )
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from exactly_one(self, "path", "hub")
+        for key, count in Counter((self.rename_columns or {}).values()).items():
+            if count > 1:
+                problem = f"gives several keys one name (got {shown(self.rename_columns)})"
+                hint = f"Name one key that is read as {key}."
+                yield Contradiction("rename_columns", ("rename_columns",), problem, "another name for each key", hint)
         if self.hub is None:
             for name in ("revision", "split"):
                 yield from without_effect(self, name, "hub", "without hub")

@@ -40,6 +40,38 @@ def test_instruction_rows_have_a_task_an_optional_input_and_references(write_row
     ]
 
 
+def test_keys_are_renamed_before_they_are_read(write_rows: Write) -> None:
+    rows = [
+        {"instruction": "Add.", "context": "1 1", "response": "2", "category": "sums"},
+        {"instruction": "Greet.", "response": "Hi"},
+    ]
+    section = DatasetSection(path=str(write_rows(rows)), rename_columns={"context": "input", "response": "output"})
+    records = read_records(section, "data.train")
+    assert records == [Record(Instruction("Add.", "1 1"), ("2",)), Record(Instruction("Greet."), ("Hi",))]
+    assert records.unused == {"category": 1}
+
+
+def test_names_can_be_swapped(write_rows: Write) -> None:
+    section = DatasetSection(
+        path=str(write_rows([{"output": "Add.", "instruction": "2"}])),
+        rename_columns={"output": "instruction", "instruction": "output"},
+    )
+    assert read_records(section, "data.train") == [Record(Instruction("Add."), ("2",))]
+
+
+def test_faults_of_renaming_name_the_key(write_rows: Write) -> None:
+    rows = [{"instruction": "a", "response": "b"}, {"instruction": "a", "response": "b", "output": "c"}]
+    section = DatasetSection(path=str(write_rows(rows)), rename_columns={"response": "output"})
+    with pytest.raises(InputError, match=r":2: 'response' is to be read as output, which the row has, too; expected"):
+        read_records(section, "data.train")
+    section = DatasetSection(path=str(write_rows(rows[:1])), rename_columns={"response": "output", "ctx": "input"})
+    with pytest.raises(InputError, match=r"^data\.train\.rename_columns: names keys that no row has \(got ctx\); exp"):
+        read_records(section, "data.train")
+    (fault,) = faults_of(write_rows(rows[:1]))
+    assert "output is missing (got instruction, response)" in fault
+    assert fault.endswith("Correct or remove the row, or set rename_columns.")
+
+
 def test_completion_rows_are_ready_prompts(write_rows: Write) -> None:
     rows = [{"prompt": "Q: 日本語?\nA:", "completion": " 😀"}, {"prompt": "Q", "completion": ["a", "b"]}]
     assert read(write_rows(rows)) == [Record("Q: 日本語?\nA:", (" 😀",)), Record("Q", ("a", "b"))]
