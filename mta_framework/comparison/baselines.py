@@ -9,6 +9,8 @@ from typing import Any
 from mta_framework.comparison.grouping import Group, what_counts
 from mta_framework.errors import require_known
 
+_MODELS = ("teacher", "teachers", "student")
+
 
 def with_baselines(groups: Sequence[Group], given: Mapping[str, str] | str | None) -> list[Group]:
     """Give every row its baseline, and put it below that one.
@@ -64,11 +66,12 @@ def _is_base(spec: Mapping[str, Any], aligned: Mapping[str, Any]) -> bool:
     """Whether ``spec`` is ``aligned`` without alignment, by its base loss and models."""
     if spec.get("alignment") or "base_loss" not in spec:
         return False
-    alike = all(spec.get(section) == aligned.get(section) for section in ("teacher", "teachers", "student"))
-    return alike and spec["base_loss"]["name"] == aligned["base_loss"]["name"]
+    of_models = any(name.split(".")[0] in _MODELS for name in _beyond_alignment(spec, aligned))
+    return not of_models and spec["base_loss"]["name"] == aligned["base_loss"]["name"]
 
 
 def _beyond_alignment(spec: Mapping[str, Any], aligned: Mapping[str, Any]) -> tuple[str, ...]:
+    """Fields besides the alignment that affect the weights and are not the same."""
     first, second = (what_counts(entry) for entry in (spec, aligned))
     names = dict.fromkeys([*first, *second])
     return tuple(name for name in names if first.get(name) != second.get(name) and name.split(".")[0] != "alignment")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mta_framework.comparison.finished_runs import Run
 from mta_framework.comparison.grouping import distinct_labels
 from mta_framework.comparison.results import with_average
-from mta_framework.errors import Fault, FaultList, InputError, require_known
+from mta_framework.errors import Fault, InputError, require_known
 from mta_framework.evaluation.report import ReportedMetric
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.evaluation import ScoringSection
@@ -39,11 +39,13 @@ class Common:
         metrics: Metrics that scored all runs with the same options; none where no run was evaluated.
         sets: Names of the sets on which all runs were evaluated, with the same rows.
         differences: Differences in the evaluation that were accepted.
+        lacking: Faults of runs that were evaluated, but on no set, or by no metric, that all have; then both are empty.
     """
 
     metrics: tuple[ReportedMetric, ...]
     sets: tuple[str, ...]
     differences: tuple[UnequalSetting, ...]
+    lacking: tuple[Fault, ...] = ()
 
     @property
     def columns(self) -> tuple[str | None, ...]:
@@ -70,8 +72,8 @@ def common(runs: Sequence[Run], despite_differences: bool = False, labels: Seque
         labels: Labels of the metrics to compare; empty: all.
 
     Raises:
-        InputError: The runs were evaluated differently (every difference), unless ``despite_differences``; or they have
-            no set or no metric in common; or a label that no metric, or not every run, has.
+        InputError: The runs were evaluated differently (every difference), unless ``despite_differences``; or a label
+            that no metric, or not every run, has.
     """
     if not any(run.evaluation.sets for run in runs):
         require_known("--metric", "metric of all runs", labels, [])
@@ -89,7 +91,8 @@ def common(runs: Sequence[Run], despite_differences: bool = False, labels: Seque
     defined = [entry for entry in runs[0].evaluation.metrics if f"{_METRICS}{entry.label}" not in uneven]
     metrics = tuple(dataclasses.replace(entry, usage={}) for entry in defined)
     shared = {"set": sets, "metric": metrics}
-    FaultList(_nothing_common(noun, runs) for noun in shared if not shared[noun]).raise_any()
+    if lacking := tuple(_nothing_common(noun, runs) for noun in shared if not shared[noun]):
+        return Common((), (), tuple(differences), lacking)
     require_known("--metric", "metric of all runs", labels, [metric.label for metric in metrics])
     chosen = tuple(metric for metric in metrics if not labels or metric.label in labels)
     return Common(chosen, sets, tuple(differences))
@@ -115,13 +118,14 @@ def _settings(run: Run) -> dict[str, str]:
     spec, evaluation = run.report.spec, run.evaluation
     section = spec.get("evaluation") or {}
     # Not the settings of a set but its rows are compared.
-    sampling = [(field, f"evaluation.{field}") for field in ScoringSection.model_fields if field != "sets"]
+    apart = ("sets", "seeds", "metrics")
+    others = [(field, f"evaluation.{field}") for field in ScoringSection.model_fields if field not in apart]
     template = spec.get("template", (spec.get("data") or {}).get("template"))
     return {
         "report.json format": str(run.report.format),
         "template": str(template),
         "evaluation.seeds": json.dumps(list(evaluation.seeds)),
-        **{name: json.dumps(section.get(field)) for field, name in sampling if effect_of(RunSpec, name) == "responses"},
+        **{name: json.dumps(section.get(field)) for field, name in others if effect_of(RunSpec, name) != "nothing"},
         **{f"{_SETS}{name}": _rows(run, name) for name in run.reported_sets(run.models[0])},
         **{
             f"{_METRICS}{metric.label}": json.dumps(metric.score_config, sort_keys=True)

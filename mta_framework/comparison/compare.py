@@ -18,7 +18,7 @@ from mta_framework.comparison.outcomes import outcome_notes, outcomes
 from mta_framework.comparison.results import Comparison, Row, RunRef
 from mta_framework.comparison.scores import Scores, cells, means_of_runs, read_scores
 from mta_framework.comparison.win_rates import verdict_notes, verdicts
-from mta_framework.errors import apply_to_all
+from mta_framework.errors import InputError, apply_to_all
 from mta_framework.evaluation.training_log import points
 from mta_framework.interfaces import PairwiseMetric
 from mta_framework.types.log_entries import TRAINING_SECONDS
@@ -55,6 +55,8 @@ def compare(
     pairs = tuple(prompt_pairs(groups, scores, shared))
     judged = list(verdicts(judge, groups, shared)) if judge else []
     validated = tuple(outcomes(groups))
+    if shared.lacking and not validated:
+        raise InputError(shared.lacking)
     rows = []
     for each in groups:
         names = tuple(run.name for run in each.runs)
@@ -72,7 +74,10 @@ def compare(
         pairs=pairs,
         verdicts=tuple(judged),
         outcomes=validated,
-        outcome_notes=tuple(outcome_notes(groups, validated)),
+        outcome_notes=(
+            *outcome_notes(groups, validated),
+            *(f"No scores: {fault.problem}." for fault in shared.lacking),
+        ),
         curves=tuple(learning_curves(groups, validated)),
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 from mta_framework.comparison.finished_runs import Run, flat
 from mta_framework.errors import Fault, FaultList
 from mta_framework.spec.alignment import AlignmentSection
-from mta_framework.spec.effects import effect_of
+from mta_framework.spec.effects import default_of, effect_of
 from mta_framework.spec.run import RunSpec
 
 
@@ -86,10 +86,22 @@ def references(runs: Sequence[Run], methods: Collection[str]) -> list[Group]:
 
 
 def what_counts(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted field -> value of all that the weights depend on, but for the seed: what runs of one method share."""
+    """Dotted field -> value of all that the weights depend on, but for the seed: what runs of one method share.
+
+    Left out is a default within a section that affects nothing by itself, such as ``teacher.cache``: it holds without
+    that section as well.
+    """
     return {
-        name: value for name, value in flat(spec).items() if name != "seed" and effect_of(RunSpec, name) == "weights"
+        name: value
+        for name, value in flat(spec).items()
+        if name != "seed" and effect_of(RunSpec, name) == "weights" and not _holds_anyway(name, value)
     }
+
+
+def _holds_anyway(field: str, value: Any) -> bool:
+    parts = field.split(".")
+    sections = [".".join(parts[:length]) for length in range(1, len(parts))]
+    return any(effect_of(RunSpec, name) == "nothing" for name in sections) and default_of(RunSpec, field) == value
 
 
 def distinct_labels(proposed: Sequence[str], runs: Sequence[Sequence[Run]]) -> list[str]:

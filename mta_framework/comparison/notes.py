@@ -91,15 +91,25 @@ def _compared(groups: Sequence[Group], common: Common, tests: Sequence[SeedDiffe
     count = len(compared) * len(common.columns)
     corrected = f", after Holm's correction over the {count} comparisons of the metric" if count > 1 else ""
     test = f"the paired permutation test ({RESAMPLES:,} random swaps)"
-    seeds = f", and p (seeds) < {SIGNIFICANT} where there is one" if tests else ""
+    seeds = f", and p (seeds) < {SIGNIFICANT} in the same direction where there is one" if tests else ""
     yield f"{DAGGER}: differs from what it is compared with, p < {SIGNIFICANT} in {test}{corrected}{seeds}."
     if tests:
         yield f"p (seeds): {seed_test(tests)}, over the means of single runs, not corrected."
         yield SMALLEST_EFFECT
+    by_label = {group.label: group for group in groups}
     for group in compared:
+        alone = _seeds(group) ^ _seeds(by_label[str(group.baseline)])
+        if tests and alone and len(group.runs) > 1:
+            seeds = ", ".join(map(str, sorted(alone)))
+            reason = "the difference and p take all runs, p (seeds) those of seeds that both have, if it is paired"
+            yield f"Not both of {group.label} and {group.baseline} were trained from seed {seeds}: {reason}."
         if group.beyond_alignment:
             fields = ", ".join(group.beyond_alignment)
             yield f"{group.label} differs from {group.baseline} in more than alignment: {fields}."
+
+
+def _seeds(group: Group) -> set[int]:
+    return {run.seed for run in group.runs if run.seed is not None}
 
 
 def _weights(groups: Sequence[Group], scores: Mapping[str, Scores], common: Common) -> Iterator[str]:

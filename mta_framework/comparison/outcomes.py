@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean
 
 from mta_framework.comparison.finished_runs import Run
 from mta_framework.comparison.grouping import Group, what_counts
 from mta_framework.comparison.notes import DAGGER, SMALLEST_EFFECT, seed_test
 from mta_framework.comparison.results import SIGNIFICANT, OutcomeContrast, ValidationOutcome
-from mta_framework.evaluation.seed_statistics import seed_difference
+from mta_framework.evaluation.seed_statistics import mean_difference, seed_difference
 from mta_framework.evaluation.statistics import holm
 from mta_framework.evaluation.training_log import EVAL, NO_TERMS, points, validated_names
 from mta_framework.types.log_entries import TEACHER_LOSS
@@ -63,9 +62,8 @@ def outcome_contrasts(
     p_holm = dict(zip(known, holm([*known.values(), *to_come]), strict=False))
     contrasts = []
     for row, other in measured:
-        test = tests[row]
-        gap = fmean(values[row].values()) - fmean(values[other].values()) if test is None else test.value
-        contrasts.append(OutcomeContrast(other, row, gap, test, p_holm.get(row)))
+        gap = mean_difference(values[other], values[row])
+        contrasts.append(OutcomeContrast(other, row, gap, tests[row], p_holm.get(row)))
     return tuple(contrasts)
 
 

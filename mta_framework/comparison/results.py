@@ -116,8 +116,9 @@ class Contrast:
 
     @property
     def significant(self) -> bool:
-        """Whether prompts show the difference and, as far as is known, training seeds do."""
-        return self.p_holm < SIGNIFICANT and (self.seeds is None or self.seeds.p < SIGNIFICANT)
+        """Whether prompts show the difference and, as far as is known, training seeds show one of the same sign."""
+        shown = self.seeds is None or (self.seeds.p < SIGNIFICANT and self.seeds.value * self.difference > 0)
+        return self.p_holm < SIGNIFICANT and shown
 
 
 @dataclass(frozen=True)

@@ -56,16 +56,23 @@ def seed_difference(baseline: Mapping[int, float], other: Mapping[int, float]) -
     """
     if min(len(baseline), len(other)) < 2:
         return None
-    common = baseline.keys() & other.keys()
-    if len(common) == min(len(baseline), len(other)):
-        seeds = (len(common), len(common))
-        gaps = [other[seed] - baseline[seed] for seed in sorted(common)]
-        return _t_test(float(np.mean(gaps)), _squared_error(gaps), len(gaps) - 1, seeds, paired=True)
-    sides = [list(values.values()) for values in (baseline, other)]
-    errors = [_squared_error(values) for values in sides]
-    value = float(np.mean(sides[1]) - np.mean(sides[0]))
+    value = mean_difference(baseline, other)
+    if gaps := _gaps(baseline, other):
+        return _t_test(value, _squared_error(gaps), len(gaps) - 1, (len(gaps), len(gaps)), paired=True)
+    errors = [_squared_error([*values.values()]) for values in (baseline, other)]
     seeds = (len(baseline), len(other))
     return _t_test(value, sum(errors), _satterthwaite(errors, seeds), seeds, paired=False)
+
+
+def mean_difference(baseline: Mapping[int, float], other: Mapping[int, float]) -> float:
+    """Mean difference ``other - baseline`` of two methods, over pairs where ``seed_difference`` pairs their seeds.
+
+    Args:
+        baseline: Training seed -> value of one method, of one seed or more.
+        other: Training seed -> value of the other method.
+    """
+    gaps = _gaps(baseline, other)
+    return float(np.mean(gaps) if gaps else np.mean([*other.values()]) - np.mean([*baseline.values()]))
 
 
 def seed_band(values: Sequence[float]) -> tuple[float, float] | None:
@@ -105,6 +112,13 @@ def smallest_effect(standard_error: float, freedom: float) -> float:
     return standard_error * brentq(missing_power, 0.0, _LARGEST_NONCENTRALITY)
 
 
+def _gaps(baseline: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
+    """The differences by seed where one method has all seeds of the other; empty where neither has."""
+    common = baseline.keys() & other.keys()
+    paired = len(common) == min(len(baseline), len(other))
+    return [other[seed] - baseline[seed] for seed in sorted(common)] if paired else []
+
+
 def _t_test(value: float, squared_error: float, freedom: float, seeds: tuple[int, int], paired: bool) -> SeedDifference:
     from scipy.stats import t
 
@@ -123,5 +137,7 @@ def _squared_error(values: Sequence[float]) -> float:
 
 def _satterthwaite(errors: Sequence[float], seeds: Sequence[int]) -> float:
     """Degrees of freedom of Welch's test (Welch 1947)."""
-    parts = sum(error**2 / (count - 1) for error, count in zip(errors, seeds, strict=True))
-    return sum(errors) ** 2 / parts if parts else 1.0
+    if not any(errors):
+        return 1.0
+    shares = [error / max(errors) for error in errors]  # squares of the errors themselves may overflow
+    return sum(shares) ** 2 / sum(share**2 / (count - 1) for share, count in zip(shares, seeds, strict=True))

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, set_seed
 from mta_framework.data.batches import Collator
 from mta_framework.data.mixed_batches import MixedCollator
 from mta_framework.distributed import mesh, processes, run_on_main
-from mta_framework.errors import explain_out_of_memory, faults_of_teacher_run
+from mta_framework.errors import FaultList, collect_faults, explain_out_of_memory, faults_of_teacher_run
 from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.environment import device_name, environment
 from mta_framework.evaluation.evaluate import Candidate, evaluate_models
@@ -126,7 +126,7 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
         InputError: Every fault of data, models and files of an earlier attempt.
     """
     with for_any_machine() if with_memory else nullcontext():
-        inputs = prepare_run(bound)
+        inputs = _prepare_with_teachers(bound) if with_memory else prepare_run(bound)
     run_models = inputs.run_models
     policy, caches = bound.base_loss.batch_policy(), teachings(bound, inputs, run_models, contents(bound))
     planned = {each.field: cache_plan for each in caches.values() if (cache_plan := each.cache_plan())}
@@ -150,6 +150,24 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
         device_name(processes().device) if with_memory else "",
         process_memory(processes().device) if with_memory else None,
     )
+
+
+def _prepare_with_teachers(bound: BoundRun) -> RunInputs:
+    """Prepare a run, and find the faults of the runs that its teacher comes from, which may be begun by it."""
+    faults = FaultList()
+    inputs = None
+    with collect_faults(faults):
+        inputs = prepare_run(bound)
+    for teacher in [*bound.chain()][1:]:
+        folder = RunFolder.of(teacher.spec)
+        with collect_faults(faults), faults_of_teacher_run(teacher.path):
+            if folder.spec_file.is_file():
+                require_same(teacher)
+            if not folder.is_finished:
+                prepare_run(teacher)
+    FaultList(dict.fromkeys(faults)).raise_any()
+    assert inputs is not None
+    return inputs
 
 
 def _selection(bound: BoundRun, inputs: RunInputs) -> str:

@@ -45,6 +45,11 @@ def effect_of(spec: type[Section], field: str) -> Effect:
     return effect
 
 
+def default_of(spec: type[Section], field: str) -> Any:
+    """Look up the default of a field by its dotted name; None where it has none, or is unknown."""
+    return (property_at(_schema(spec), tuple(field.split("."))) or {}).get("default")
+
+
 def differences(
     spec: type[Section], then: Any, now: Any, affecting: Collection[str], where: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
@@ -72,7 +77,7 @@ def differences(
         assert isinstance(section, dict)
         for key, value in section.items():
             inner = f"{where}.{key}"
-            default = (property_at(_schema(spec), tuple(inner.split("."))) or {}).get("default")
+            default = default_of(spec, inner)
             before, after = (default, value) if then is None else (value, default)
             yield from differences(spec, before, after, affecting, inner)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -59,3 +60,15 @@ def test_each_of_several_teachers_is_named(several_spec, write_spec, memory):
         "Another machine is needed. teachers.code.path",
         "Another machine is needed. student.config",
     ]
+
+
+def test_a_plan_finds_the_faults_of_the_run_that_its_teacher_comes_from(spec_dict, write_spec, tmp_path):
+    path, teacher = write_spec(spec_dict), tmp_path / "teacher.json"
+    of_teacher = json.loads(teacher.read_text())
+    (tmp_path / "faulty.jsonl").write_text('{"instruction": "a"}\n')
+    of_teacher["data"] = {**of_teacher["data"], "train": {"path": "faulty.jsonl"}}
+    teacher.write_text(json.dumps(of_teacher))
+    with pytest.raises(
+        InputError, match=rf"^teacher\.run: {teacher}: data\.train: .*faulty\.jsonl:1: output is missing"
+    ):
+        pipeline.plan(bind(path, discover()))

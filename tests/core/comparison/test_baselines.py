@@ -54,6 +54,29 @@ def test_another_student_is_no_baseline(groups):
     assert table(rows) == [("KL", None), ("run2", "KL"), ("run1", None)]
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"teacher": {"hub": "gpt2-xl", "cache": {"layer_states": "exact"}}},
+        {"student": {"hub": "gpt2", "attention": "eager"}},
+    ],
+    ids=["teacher.cache", "student.attention"],
+)
+def test_what_affects_nothing_makes_no_other_model(groups, changed):
+    models = {"teacher": {"hub": "gpt2-xl", "cache": None}, "student": {"hub": "gpt2", "attention": None}}
+    rows = groups({**models, "base_loss": FDD}, models, {**models, **changed, "alignment": MTA})
+    assert table(with_baselines(rows, None)) == [("FDD", None), ("KL", None), ("KL + MTA", "KL")]
+    assert rows[-1].beyond_alignment == ()
+
+
+def test_runs_with_and_without_a_cache_are_one_method(groups):
+    teacher = {"hub": "gpt2-xl", "cache": None}
+    cached = {"hub": "gpt2-xl", "cache": {"path": "/somewhere", "layer_states": "exact"}}
+    assert len(groups({"teacher": teacher, "seed": 1}, {"teacher": cached, "seed": 2})) == 1
+    rounded = {**cached, "cache": {"layer_states": "8bit"}}
+    assert len(groups({"teacher": teacher, "seed": 1}, {"teacher": rounded, "seed": 2})) == 2
+
+
 def test_what_differs_beside_the_alignment_is_kept(groups):
     rows = with_baselines(groups({}, {"alignment": MTA, "training__epochs": 5}), None)
     assert rows[1].baseline == "KL"

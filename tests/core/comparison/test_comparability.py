@@ -7,6 +7,7 @@ import json
 import pytest
 
 from mta_framework.comparison.comparability import common
+from mta_framework.comparison.compare import compare
 from mta_framework.comparison.finished_runs import read_run
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import ReportedMetric
@@ -108,14 +109,17 @@ def test_despite_differences_what_is_shared_is_compared(make_run):
     assert shared.left_out == left_out
 
 
-def test_runs_that_share_no_set_are_refused_even_so(make_run):
-    runs = [read_run(make_run(ONE)), read_run(with_other_rows(make_run(ONE, name="b"), "dolly"))]
-    assert "no set in common" in faults_of(runs, despite_differences=True)["evaluation.sets"]
+def test_runs_that_share_no_set_or_no_metric_are_refused_where_they_share_no_outcome(make_run):
+    first, other = make_run(ONE), with_other_rows(make_run(ONE, name="b", seed=2), "dolly")
+    with pytest.raises(InputError, match=r"^evaluation\.sets: the runs have no set in common"):
+        compare([first, other], despite_differences=True)
+    with pytest.raises(InputError, match=r"^evaluation\.metrics: the runs have no metric in common"):
+        compare([first, make_run(ONE, metrics=(PERPLEXITY,), name="c", seed=3)], despite_differences=True)
 
 
-def test_runs_that_share_no_metric_are_refused_even_so(make_run):
-    runs = [read_run(make_run(ONE)), read_run(make_run(ONE, metrics=(PERPLEXITY,), name="b"))]
-    assert "no metric in common" in faults_of(runs, despite_differences=True)["evaluation.metrics"]
+def test_texts_with_and_without_reasoning_are_scored_otherwise(make_run):
+    runs = [read_run(make_run(ONE)), read_run(make_run(ONE, name="b", evaluation__strip_reasoning=False))]
+    assert set(faults_of(runs)) == {"evaluation.strip_reasoning"}
 
 
 def test_a_metric_that_is_not_there_is_named_with_those_that_are(make_run):

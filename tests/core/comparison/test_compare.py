@@ -254,3 +254,25 @@ def test_teachers_stand_above_the_methods_and_are_compared_to_nothing(make_run):
     ]
     assert comparison.contrasts == ()
     assert "No row is compared with another." in comparison.notes
+
+
+def test_a_difference_that_paired_seeds_contradict_is_not_marked_and_its_seeds_are_named(make_run):
+    means = {"base": {1: 0.0, 2: 52.0, 3: 53.0}, "new": {2: 51.0, 3: 51.9}}
+    folders = [
+        make_run(
+            {"dolly": [[mean + index % 3 for index in range(40)]] * 2},
+            name=f"{row}{seed}",
+            seed=seed,
+            alignment=alignment,
+        )
+        for (row, by_seed), alignment in zip(means.items(), (None, MTA), strict=True)
+        for seed, mean in by_seed.items()
+    ]
+    comparison = compare(folders)
+    (contrast,) = comparison.contrasts
+    assert contrast.difference == pytest.approx((51.0 + 51.9) / 2 - (52.0 + 53.0) / 3)
+    assert contrast.p_holm < 0.05
+    assert contrast.seeds.p < 0.05
+    assert contrast.seeds.value == pytest.approx(-1.05)
+    assert not contrast.significant
+    assert any(note.startswith("Not both of KL + MTA and KL were trained from seed 1: ") for note in comparison.notes)

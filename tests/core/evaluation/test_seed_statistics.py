@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from mta_framework.evaluation.seed_statistics import seed_band, seed_difference, smallest_effect
+from mta_framework.evaluation.seed_statistics import mean_difference, seed_band, seed_difference, smallest_effect
 
 BASE = {1: 2.7046, 2: 2.7048, 3: 2.7248, 4: 2.6991}
 OTHER = {4: 2.6950, 3: 2.7052, 2: 2.7142, 1: 2.7017}
@@ -28,6 +28,18 @@ def test_a_row_with_fewer_of_the_seeds_is_paired_over_those():
     result = seed_difference(BASE, {1: 2.6, 3: 2.7})
     assert (result.paired, result.seeds) == (True, (2, 2))
     assert result.value == pytest.approx((2.6 - 2.7046 + 2.7 - 2.7248) / 2)
+
+
+def test_a_difference_without_a_test_is_paired_all_the_same():
+    assert mean_difference({1: 1.0, 2: 2.0, 3: 3.0}, {3: 2.9}) == pytest.approx(-0.1)
+    assert mean_difference({1: 1.0, 2: 2.0}, {3: 2.9}) == pytest.approx(1.4)
+
+
+@pytest.mark.parametrize("scale", [1e-120, 1e90])
+def test_welchs_test_does_not_depend_on_the_unit(scale):
+    other = {7: 2.69, 8: 2.75, 9: 2.72}
+    large = seed_difference(*({seed: value * scale for seed, value in side.items()} for side in (BASE, other)))
+    assert large.p == pytest.approx(seed_difference(BASE, other).p)
 
 
 def test_other_seeds_are_compared_by_welchs_test():
