@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shlex
 import sys
@@ -22,6 +23,8 @@ class Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Run the selected command."""
         show_foreign_text()
+        if isinstance(sys.stdout, io.TextIOWrapper):  # minus signs and daggers of tables are in few legacy encodings
+            sys.stdout.reconfigure(errors="replace")
         try:
             return super().invoke(context)
         except InputError as error:

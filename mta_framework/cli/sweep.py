@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mta_framework.cli.compare import show_comparison
-from mta_framework.cli.group import say, say_error
+from mta_framework.cli.group import say, say_error, typed
 from mta_framework.cli.options import plugin_option
 from mta_framework.tables.table import Table
 from mta_framework.tables.terminal import terminal_table
@@ -47,17 +47,18 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
     warnings.simplefilter("ignore", FutureWarning)  # as `mta run`
     from mta_framework.sweeps.run import compare_cells, run_sweep, runner
 
+    again = typed() if resume else f"{typed()} --resume"
     try:
         failed = run_sweep(bound, runner(jobs, ray), resume, say, plugin_files)
     except KeyboardInterrupt:
-        say_error(f"Interrupted. To continue: mta sweep {sweep} --resume")
+        say_error(f"Interrupted. To continue: {again}")
         context.exit(130)
     if compared := compare_cells(bound):
         say("")
         show_comparison(*compared)
     if failed:
-        again = f"When the cause is fixed: mta sweep {sweep} --resume"
-        say_error(f"The sweep failed in {len(failed)} of its runs: {', '.join(failed)}", again)
+        failure = f"The sweep failed in {len(failed)} of its runs: {', '.join(failed)}"
+        say_error(failure, f"When the cause is fixed: {again}")
         context.exit(1)
 
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import functools
-import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
-import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mta_framework.comparison.results import Curve, LearningCurves
 from mta_framework.evaluation.seed_statistics import seed_band
 from mta_framework.reporting.palette import FAINT, INK, LIGHT, series
-from mta_framework.reporting.plots import NO_METADATA, dress, label
+from mta_framework.reporting.plots import dress, has_all_letters, label, svg_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 View = Literal["steps", "time", "difference"]
 """What is drawn: the quantity over steps or over training time, or over steps its difference from the baseline."""
@@ -79,12 +78,16 @@ class CurvePlots:
         """All lines in one plot, at most ``MOST_LINES``; a row has the same colour and marker in every view."""
         figure = Figure(figsize=(4.2, 2.5 + 0.2 * len(self.lines)), layout="constrained")
         axes = figure.add_subplot()
-        for index, row in enumerate(self.curves.rows):
-            if row in self.lines:
-                self._draw(axes, row, series(index), _MARKERS[index % len(_MARKERS)], label(row))
+        drawn = [
+            self._draw(axes, row, series(index), _MARKERS[index % len(_MARKERS)], label(row))
+            for index, row in enumerate(self.curves.rows)
+            if row in self.lines
+        ]
         self._finish(axes)
         axes.set_title(textwrap.fill(self._quantity, 52), fontsize=9, color=FAINT, loc="left")
-        figure.legend(loc="outside upper left", frameon=False, fontsize=9, ncols=1)
+        # Named: of itself a legend leaves out lines whose labels begin with an underscore.
+        names = [str(line.get_label()) for line in drawn]
+        figure.legend(drawn, names, loc="outside upper left", frameon=False, fontsize=9, ncols=1)
         return figure
 
     def panels(self) -> Iterator[tuple[str, Figure]]:
@@ -96,13 +99,14 @@ class CurvePlots:
             yield row, figure
 
     def standalone(self) -> bytes:
-        """One SVG on white paper for documents: the overlay, or a grid of the small plots under their names."""
+        """One SVG on white paper for documents: the overlay, or a grid of the small plots under their names.
+
+        Its letters are drawn, so that they look the same everywhere, unless matplotlib's font lacks some of them.
+        """
         figure = self.overlay() if len(self.curves.rows) <= MOST_LINES else self._grid()
         figure.set_facecolor(LIGHT["paper"])
-        content = io.BytesIO()
-        with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": f"{self.curves.name}-{self.view}"}):
-            figure.savefig(content, format="svg", metadata=NO_METADATA)
-        return content.getvalue()
+        letters: Literal["none", "path"] = "path" if has_all_letters(figure) else "none"
+        return svg_text(figure, letters, f"{self.curves.name}-{self.view}").encode()
 
     def _line(self, row: str, curve: Curve) -> Line | None:
         if self.view == "difference":
@@ -138,7 +142,7 @@ class CurvePlots:
         self._draw(axes, row, series(0), _small_marker(self.lines[row]))
         self._finish(axes)
 
-    def _draw(self, axes: Axes, row: str, colour: str, marker: str, name: str = "", dashes: str = "-") -> None:
+    def _draw(self, axes: Axes, row: str, colour: str, marker: str, name: str = "", dashes: str = "-") -> Line2D:
         line = self.lines[row]
         x = [value / self._unit[0] for value in line.x]
         if line.bands is not None:
@@ -148,6 +152,7 @@ class CurvePlots:
         every = max(1, len(x) // _MOST_MARKERS)
         (drawn,) = axes.plot(x, line.means, color=colour, linewidth=1.6, linestyle=dashes, label=name)
         drawn.set(marker=marker, markersize=4, markevery=every)
+        return drawn
 
     def _finish(self, axes: Axes) -> None:
         dress(axes)

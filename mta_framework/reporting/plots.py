@@ -8,13 +8,18 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import accumulate
+from typing import TYPE_CHECKING, Literal
 
 import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from mta_framework.evaluation.training_log import EVAL, Log, points
@@ -23,12 +28,17 @@ from mta_framework.reporting.palette import FAINT, INK, LIGHT, RULE, series
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _WIDTH = 4.2
 """Width of a plot in inches."""
 
-_ROW = 0.27
-"""Height of a row of estimates in inches."""
+_ROW, _LINE = 0.27, 0.15
+"""Height of a row of estimates in inches, and of each further line of its name."""
+
+_NAME = 30
+"""Longest line of the name of a row of estimates."""
+
+_MOST_LINES = 4
 
 _MANY = 25
 """Points from which on none has a marker of its own."""
@@ -87,18 +97,21 @@ def axis_of(rows: Sequence[Estimate], ratios: bool = False, zero: bool = False) 
 
 
 def intervals(rows: Sequence[Estimate], axis: Axis) -> Figure:
-    """Estimates as dots with their intervals, from top to bottom in the order of the rows; there is at least one."""
-    figure, axes = _figure(0.45 + _ROW * len(rows))
+    """Estimates as dots with their intervals, from top to bottom in the order of the rows."""
+    names = [_wrapped(row.name) for row in rows]
+    heights = [_ROW + _LINE * name.count("\n") for name in names]
+    places = [end - height / 2 for end, height in zip(accumulate(heights), heights, strict=True)]
+    figure, axes = _figure(0.45 + sum(heights))
     if axis.zero:
         axes.axvline(0, color=INK, linewidth=1)
-    for index, row in enumerate(rows):
+    for index, (row, place) in enumerate(zip(rows, places, strict=True)):
         colour = series(0) if axis.zero else series(index)
         if row.interval is not None:
-            axes.plot(row.interval, (index, index), color=colour, linewidth=2.4, solid_capstyle="round")
-        axes.plot(row.single, [index] * len(row.single), color=FAINT, linestyle="", marker="|", markersize=7)
-        axes.plot(row.value, index, color=colour, marker="o", markersize=6.5)
-    axes.set_yticks(range(len(rows)), [label(row.name, 30) for row in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+            axes.plot(row.interval, (place, place), color=colour, linewidth=2.4, solid_capstyle="round")
+        axes.plot(row.single, [place] * len(row.single), color=FAINT, linestyle="", marker="|", markersize=7)
+        axes.plot(row.value, place, color=colour, marker="o", markersize=6.5)
+    axes.set_yticks(places, names)
+    axes.set_ylim(sum(heights) + 0.1 * _ROW, -0.1 * _ROW)
     if axis.ratios:
         axes.set_xscale("log")
         for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
@@ -127,9 +140,28 @@ def curve(log: Log, name: str, marked_step: int | None = None) -> Figure:
 
 def label(text: str, longest: int = 40) -> str:
     """The text on one line, shortened, with nothing that a plot takes for mathematics or a control character."""
-    shown = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
-    return shown.replace("$", r"\$")
+    return _no_mathematics(_shortened(_on_one_line(text), longest))
+
+
+def _wrapped(name: str) -> str:
+    """A label over a few lines; of a longer one the start and the end, where a difference has its baseline."""
+    words = [_shortened(word, _NAME) for word in _on_one_line(name).split()]
+    lines = textwrap.wrap(" ".join(words), _NAME)
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[:2], f"… {lines[-2]}", lines[-1]]
+    return _no_mathematics("\n".join(lines))
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _no_mathematics(text: str) -> str:
+    return text.replace("$", r"\$")
 
 
 def svg(figure: Figure, name: str, description: str) -> Markup:
@@ -140,10 +172,7 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
         name: Word that no other plot of the page has; the same figure and name give the same text.
         description: What the plot shows, for readers who do not see it.
     """
-    content = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(content, format="svg", transparent=True, metadata=NO_METADATA)
-    text = content.getvalue()
+    text = svg_text(figure, "none", name, transparent=True)
     text = text[text.index("<svg") :]
     text = re.sub(r"<style.*?</style>|<!--.*?-->\s*", "", text, flags=re.DOTALL)  # a style speaks for the whole page
     text = re.sub(r'\bid="', f'id="{name}-', text)
@@ -153,6 +182,29 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
     start, rest = text.split(">", 1)
     start = re.sub(r' (width|height)="[\d.]+pt"', "", start)
     return Markup(f'<svg role="img" aria-label="{escape(description)}"{start.removeprefix("<svg")}>{rest}')
+
+
+def svg_text(figure: Figure, letters: Literal["none", "path"], salt: str, transparent: bool = False) -> str:
+    """A plot as an SVG file.
+
+    Args:
+        figure: The plot.
+        letters: ``path``: letters are drawn; ``none``: text stays text, in a font of the reader.
+        salt: Text from which ids are made: the same plot and salt give the same file.
+        transparent: Whether the paper is left out.
+    """
+    content = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": letters, "svg.hashsalt": salt}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the reader's fonts may have it
+        figure.savefig(content, format="svg", transparent=transparent, metadata=_NO_METADATA)
+    return content.getvalue()
+
+
+def has_all_letters(figure: Figure) -> bool:
+    """Whether the font of plots has a glyph for every letter of a plot."""
+    font = get_font(findfont(FontProperties()))
+    texts = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+    return all(font.get_char_index(ord(letter)) for letter in "".join("".join(texts).split()))
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mta_framework.comparison import renderings
@@ -11,6 +12,9 @@ from mta_framework.evaluation.report import REPORT_FILE, Report, report_json
 from mta_framework.storage import add_to_manifest, write_atomically
 
 # Matplotlib and Jinja are slow to import: a command that only trains does not wait for them.
+
+COMPARISON_FILE = re.compile(r"(comparison|runs|wins|outcomes|curves(-.*)?)\.(md|csv|tex|json|html|svg)")
+"""Names of the files that ``write_comparison`` writes."""
 
 
 def write_report(folder: Path, report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -81,12 +82,23 @@ class AxisSection(Section):
         if self.field is None and self.values is not None:
             problem = f"has no effect without field (got {shown(self.values)})"
             yield Contradiction("values", ("values",), problem, "null", "Remove it.")
-        labels = [choice.label for choice in self.choices]
-        if len(set(labels)) != len(labels):
-            problem = f"repeats a value (got {shown(self.values)})"
-            yield Contradiction("values", ("values",), problem, "each value once", "Remove the repetition.")
+        yield from self._repetitions()
         for name in self.fields:
             yield from _unsettable("", name)
+
+    def _repetitions(self) -> Iterator[Contradiction]:
+        if self.field is None:
+            return
+        values = [json.dumps(value, sort_keys=True) for value in self.values or ()]
+        labels = [choice.label for choice in self.choices]
+        if len(set(values)) < len(values):
+            problem = f"repeats a value (got {shown(self.values)})"
+            yield Contradiction("values", ("values",), problem, "each value once", "Remove the repetition.")
+        elif len(set(labels)) < len(labels):
+            shared = next(label for label in labels if labels.count(label) > 1)
+            problem = f"gives different values the same label (got {shown(shared)})"
+            hint = "Give them as cells, label -> settings, instead of field and values."
+            yield Contradiction("values", ("values",), problem, "values whose labels differ", hint)
 
 
 class SweepSpec(Section):
@@ -119,12 +131,11 @@ class SweepSpec(Section):
     @property
     def baselines(self) -> tuple[int, dict[str, str]]:
         """Index of the axis along which rows are compared, and label -> label of its baseline."""
-        for index, axis in enumerate(self.axes):
-            labels = [choice.label for choice in axis.choices]
-            if isinstance(self.baseline, str) and self.baseline in labels:
+        for index in self._baseline_axes():
+            if isinstance(self.baseline, str):
+                labels = [choice.label for choice in self.axes[index].choices]
                 return index, {label: self.baseline for label in labels if label != self.baseline}
-            if isinstance(self.baseline, dict) and {*self.baseline, *self.baseline.values()} <= {*labels}:
-                return index, dict(self.baseline)
+            return index, dict(self.baseline or {})
         return 0, {}
 
     def contradictions(self) -> Iterator[Contradiction]:
@@ -155,17 +166,33 @@ class SweepSpec(Section):
                 if axis.choices and all(any(_within(name, by) for by in choice.settings) for choice in axis.choices):
                     yield _replaced("set", name, f"every choice of axis {axis.name!r} sets it")
 
+    def _baseline_axes(self) -> list[int]:
+        """Indices of the axes that have every label of the baseline."""
+        if self.baseline is None:
+            return []
+        named = self.baseline if isinstance(self.baseline, dict) else {self.baseline: self.baseline}
+        asked = {*named, *named.values()}
+        return [index for index, axis in enumerate(self.axes) if asked <= {choice.label for choice in axis.choices}]
+
     def _baseline(self) -> Iterator[Contradiction]:
         index, baselines = self.baselines
+        got = f"(got {shown(self.baseline)})"
+        itself = [label for label, baseline in baselines.items() if label == baseline]
         if not baselines:
             labels = [choice.label for axis in self.axes if not axis.is_seeds for choice in axis.choices]
-            problem = (
-                f"does not consist of labels of one axis, or leaves nothing to compare (got {shown(self.baseline)})"
-            )
+            problem = f"does not consist of labels of one axis, or leaves nothing to compare {got}"
             yield Contradiction("baseline", ("baseline", "axes"), problem, f"one of {', '.join(labels)}", "Correct it.")
+        elif len(self._baseline_axes()) > 1:
+            axes = " and ".join(repr(self.axes[each].name) for each in self._baseline_axes())
+            problem, expected = f"could mean either of the axes {axes} {got}", "labels that only one axis has"
+            yield Contradiction("baseline", ("baseline", "axes"), problem, expected, "Rename them in the other axes.")
         elif self.axes[index].is_seeds:
-            problem = f"is a training seed, and all seeds form one row (got {shown(self.baseline)})"
+            problem = f"is a training seed, and all seeds form one row {got}"
             yield Contradiction("baseline", ("baseline", "axes"), problem, "a label of another axis", "Correct it.")
+        elif itself:
+            problem = f"compares {' and '.join(map(repr, itself))} with itself {got}"
+            expected = "label -> another label of the same axis"
+            yield Contradiction("baseline", ("baseline", "axes"), problem, expected, "Remove it or name another.")
 
 
 def read_sweep(path: Path) -> tuple[SweepSpec, list[Fault]]:
@@ -183,7 +210,8 @@ def read_sweep(path: Path) -> tuple[SweepSpec, list[Fault]]:
     document, faults = read_document(path)
     if "axes" not in document and document.keys() & {"data", "student", "training"}:
         hint = "Use mta check and mta run for it, or vary it by a sweep that names it as its spec."
-        raise InputError([Fault(str(path), "is the spec of one run (got no axes)", "a sweep", hint)])
+        problem = f"is the spec of one run (got the sections {', '.join(document)})"
+        raise InputError([Fault(str(path), problem, "a sweep, which has axes", hint)])
     context = {"folder": path.resolve().parent, "defer_contradictions": True}
 
     def where(key_path: tuple[str | int, ...]) -> str:

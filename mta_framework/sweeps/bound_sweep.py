@@ -104,7 +104,7 @@ def bind_sweep(path: Path, registry: Registry) -> BoundSweep:
     """
     sweep, faults = read_sweep(path)
     cells = cells_of(sweep)
-    faults += name_faults(cells)
+    faults += name_faults(sweep, cells)
     cell_faults = CellFaults(len(cells))
     bound = []
     for cell in cells:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mta_framework.errors import Fault
+from mta_framework.reporting.report_files import COMPARISON_FILE
 from mta_framework.spec.evaluation import METRIC_CACHE
 from mta_framework.spec.sweep import Choice, SweepSpec
 
 _TAKEN = {"span-cache", "response-cache", "teacher-cache", METRIC_CACHE, "comparison", "wins"}
-"""Names that a cell may not have: the other entries of a sweep folder, up to the first dot."""
+"""Names that a cell may not have, up to the first dot; nor may it have that of a file of the comparison."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,24 @@ def rows_of(sweep: SweepSpec) -> dict[str, str | None]:
     return rows
 
 
-def name_faults(cells: Sequence[SweepCell]) -> Iterator[Fault]:
-    """Cells whose labels do not tell their folders apart, or leave nothing of a name."""
+def name_faults(sweep: SweepSpec, cells: Sequence[SweepCell]) -> Iterator[Fault]:
+    """Cells whose labels do not tell their folders or their rows apart, or leave nothing of a name."""
     by_name: dict[str, list[SweepCell]] = {}
+    by_row: dict[str, dict[tuple[str, ...], SweepCell]] = {}
     for cell in cells:
         by_name.setdefault(cell.name.casefold(), []).append(cell)  # many file systems know no case
+        by_row.setdefault(cell.row, {}).setdefault(_row_labels(sweep, cell.labels), cell)
     for name, group in by_name.items():
-        if len(group) > 1 or not name or name.partition(".")[0] in _TAKEN:
+        if len(group) > 1 or not name or name.partition(".")[0] in _TAKEN or COMPARISON_FILE.fullmatch(name):
             got = ", ".join(" + ".join(map(repr, cell.labels)) for cell in group)
             problem = f"would {'share' if len(group) > 1 else 'give a cell'} the folder {name!r}"
             expected = "labels whose letters, digits, '.', '_' and '-' make a new name for every cell"
             yield Fault("axes", f"{problem} (got {got})", expected, "Choose other labels.")
+    for row, alike in by_row.items():
+        if len({cell.name.casefold() for cell in alike.values()}) > 1:
+            got = ", ".join(" + ".join(map(repr, labels)) for labels in alike)
+            problem = f"would share the row {row!r} of the table (got {got})"
+            yield Fault("axes", problem, "labels that make a new row when joined", "Choose other labels.")
 
 
 def _cell(sweep: SweepSpec, choices: Sequence[Choice]) -> SweepCell | None:
@@ -85,5 +93,8 @@ def _cell(sweep: SweepSpec, choices: Sequence[Choice]) -> SweepCell | None:
 
 
 def _row(sweep: SweepSpec, labels: Sequence[str]) -> str:
-    pairs = zip(sweep.axes, labels, strict=True)
-    return " ".join(label for axis, label in pairs if not axis.is_seeds) or sweep.name
+    return " ".join(_row_labels(sweep, labels)) or sweep.name
+
+
+def _row_labels(sweep: SweepSpec, labels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(label for axis, label in zip(sweep.axes, labels, strict=True) if not axis.is_seeds)

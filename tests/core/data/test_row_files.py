@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
+from pathlib import Path
 
 import datasets
 import pyarrow.parquet
@@ -167,6 +169,62 @@ def test_a_parquet_file_without_its_end_is_a_fault(tmp_path):
     parquet(path)
     path.write_bytes(path.read_bytes()[:-20])
     assert f"cannot read {path}" in faults_of(path)[-1]
+
+
+def test_a_parquet_file_without_rows_is_sound_and_has_none(tmp_path, capfd):
+    path = tmp_path / "rows"
+    schema = pyarrow.schema({"prompt": pyarrow.string(), "completion": pyarrow.string()})
+    pyarrow.parquet.write_table(schema.empty_table(), path)
+    assert faults_of(path) == [f"data.train: there are no rows in {path}; expected at least one row. Check the source."]
+    assert capfd.readouterr() == ("", ""), "no library has a say"
+
+
+def test_columns_of_parquet_that_are_not_used_may_have_any_type(tmp_path):
+    path = tmp_path / "rows"
+    table = pyarrow.Table.from_pylist([ROW, ROW])
+    for kind in (pyarrow.map_(pyarrow.string(), pyarrow.string()), pyarrow.list_view(pyarrow.int8())):
+        table = table.append_column(str(kind), pyarrow.nulls(2, kind))
+    pyarrow.parquet.write_table(table, path)
+    assert [record.prompt for record in read(path)] == ["a", "a"]
+
+
+def test_a_map_of_parquet_is_an_object_with_the_nulls_of_its_row(tmp_path):
+    path = tmp_path / "rows"
+    arguments = pyarrow.map_(pyarrow.string(), pyarrow.struct({"hours": pyarrow.int8(), "days": pyarrow.int8()}))
+    table = pyarrow.table({"arguments": pyarrow.array([[("next", {"hours": 1}), ("last", None)]], arguments)})
+    pyarrow.parquet.write_table(table, path)
+    assert [row for _, row in file_rows(path, "data.train")] == [{"arguments": {"next": {"hours": 1}, "last": None}}]
+
+
+def test_a_column_of_parquet_that_stands_twice_is_a_fault(tmp_path):
+    path = tmp_path / "rows"
+    columns = [pyarrow.array([text]) for text in "abc"]
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, ["prompt", "completion", "completion"]), path)
+    assert faults_of(path) == [
+        f"data.train: cannot read {path} (the column 'completion' stands twice); expected sound Parquet. Repair it."
+    ]
+
+
+@pytest.mark.parametrize("name", ["a::b", "hf:", "file:"])
+def test_a_path_of_parquet_is_never_an_address(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = Path(name, "rows.parquet")
+    path.parent.mkdir()
+    parquet(tmp_path / "rows")
+    path.write_bytes(Path("rows").read_bytes())
+    assert len(read(path)) == len(ROWS)
+
+
+def test_parquet_is_read_piece_by_piece(tmp_path):
+    path = tmp_path / "rows"
+    rows = [{"prompt": os.urandom(5_000).hex(), "completion": str(index)} for index in range(1000)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=100, compression="none")
+    tracemalloc.start()
+    for index, (location, row) in enumerate(file_rows(path, "data.train")):
+        assert (location, row) == (f"{path} row {index + 1}", rows[index])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < path.stat().st_size / 3
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "socket"])

@@ -113,3 +113,36 @@ def test_many_rows_are_a_grid_with_a_title_each(comparison):
     figure = view._grid()
     assert [axes.get_title(loc="left") for axes in figure.axes] == [f"method {index}" for index in range(7)]
     ElementTree.fromstring(view.standalone())
+
+
+def named(comparison, baseline, method):
+    curves = comparison.curves[0]
+    return dataclasses.replace(
+        curves, rows=dict(zip((baseline, method), (curves.rows["KL"], curves.rows["KL + MTA"]), strict=True))
+    )
+
+
+@pytest.mark.parametrize("view", ["steps", "time", "difference"])
+def test_a_row_whose_label_begins_with_an_underscore_is_in_the_legend(comparison, view, caplog):
+    figure = CurvePlots(named(comparison, "KL", "_MTA"), view, {"_MTA": "KL"}).overlay()
+    (legend,) = figure.legends
+    shown = ["_MTA"] if view == "difference" else ["KL", "_MTA"]
+    assert [text.get_text() for text in legend.get_texts()] == shown
+    colours = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
+    assert [handle.get_color() for handle in legend.legend_handles] == [colours[name] for name in shown]
+    assert not caplog.messages
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("grid", [False, True])
+def test_letters_that_the_font_lacks_are_text_of_an_image_and_warn_of_nothing(comparison, grid, monkeypatch):
+    if grid:
+        monkeypatch.setattr("mta_framework.reporting.curve_plots.MOST_LINES", 1)
+    plots = CurvePlots(named(comparison, "基线", "方法 A"), "steps", {"方法 A": "基线"})
+    assert "方法 A" in "".join(ElementTree.fromstring(plots.standalone()).itertext())
+    assert plots.standalone() == plots.standalone()
+
+
+def test_letters_that_the_font_has_are_drawn_so_that_images_look_the_same_everywhere(comparison):
+    for content in dict(curve_files(comparison)).values():
+        assert b"<text" not in content

@@ -57,6 +57,48 @@ def test_text_of_others_is_no_mathematics_and_stays_on_one_line():
     assert "<b>&" in shown
 
 
+LONG = "Qwen, summaries, KL + MTA, learning rate {} − Qwen, summaries, KL"
+
+
+def names_of(rows):
+    """The shown names of rows, and the places that they take from the top down, in pixels."""
+    figure = intervals(rows, axis_of(rows, zero=True))
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_yticklabels()
+    extents = [label.get_window_extent() for label in labels]
+    return [label.get_text() for label in labels], [(extent.y1, extent.y0) for extent in extents], figure
+
+
+def test_long_names_of_rows_are_shown_over_several_lines_that_do_not_touch():
+    rows = [Estimate(name, 1.0, None) for name in (LONG.format(0.1), LONG.format(0.2), "b − a")]
+    names, places, figure = names_of(rows)
+    assert [" ".join(name.split("\n")) for name in names] == [row.name for row in rows]
+    assert max(len(line) for name in names for line in name.split("\n")) <= 30
+    ends = [end for place in places for end in place]
+    assert ends == sorted(ends, reverse=True)
+    assert ends[0] < figure.bbox.y1
+    dots = [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert dots == list(figure.axes[0].get_yticks())
+
+
+def test_of_a_very_long_name_the_start_and_the_end_are_shown():
+    words = [f"word{index}" for index in range(60)]
+    rows = [Estimate(" ".join(words), 1.0, None), Estimate("x" * 50 + " − KL", 1.0, None)]
+    (name, long_word), _, _ = names_of(rows)
+    lines = name.split("\n")
+    assert len(lines) == 4
+    assert lines[0].startswith("word0 word1")
+    assert lines[2].startswith("… ")
+    assert lines[3].endswith("word58 word59")
+    assert long_word == "x" * 29 + "…\n− KL"
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_that_the_font_lacks_are_text_of_a_page_and_warn_of_nothing():
+    rows = [Estimate("方法 A − 基线", 1.0, None)]
+    assert "方法 A − 基线" in svg(intervals(rows, axis_of(rows)), "x", "x")
+
+
 def test_curves_are_lines_and_validation_is_diamonds(log):
     training, validation = curve(log, "loss").axes[0].lines
     assert (list(training.get_xdata()), list(training.get_ydata())) == ([10, 20], [3.2, 2.2])
@@ -72,6 +114,11 @@ def test_intervals_are_drawn_where_they_are():
     assert [line for line in drawn if line[1] == "o"] == [([2.0], "o"), ([3.0], "o")]
     assert axes.get_xlim()[0] < 1.0
     assert axes.get_xlim()[1] > 4.0
+
+
+def test_a_plot_without_rows_is_empty():
+    (zero,) = intervals([], axis_of([], zero=True)).axes[0].lines
+    assert list(zero.get_xdata()) == [0, 0]
 
 
 def test_differences_show_zero():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -23,8 +24,9 @@ def path(sweep_dict, write_spec):
 
 
 @pytest.fixture
-def mta(path):
+def mta(path, monkeypatch):
     def invoke(*arguments):
+        monkeypatch.setattr(sys, "argv", ["/bin/mta", "sweep", str(path), *arguments])
         return CliRunner().invoke(main, ["sweep", str(path), *arguments])
 
     return invoke
@@ -73,6 +75,20 @@ def test_interruption_says_how_to_go_on(mta, path, monkeypatch):
     result = mta()
     assert result.exit_code == 130
     assert f"Interrupted. To continue: mta sweep {path} --resume" in result.output
+
+
+@pytest.mark.parametrize("options", [["--jobs", "2"], ["--resume", "--jobs", "2"]])
+def test_advice_after_an_interruption_keeps_the_options_and_is_quoted_for_a_shell(
+    options, sweep_dict, write_spec, monkeypatch
+):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run_sweep", interrupted)
+    arguments = ["sweep", str(write_spec(sweep_dict, "my sweep.json")), *options]
+    monkeypatch.setattr(sys, "argv", ["/bin/mta", *arguments])
+    advice = CliRunner().invoke(main, arguments).output.strip().removeprefix("Interrupted. To continue: ")
+    assert shlex.split(advice) == ["mta", *arguments, *([] if "--resume" in options else ["--resume"])]
 
 
 def test_options_reach_the_sweep_and_plugin_files_its_runs(sweep_dict, write_spec, tmp_path, monkeypatch):

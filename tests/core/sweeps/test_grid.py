@@ -6,7 +6,10 @@ import json
 
 import pytest
 
+from mta_framework.comparison.results import Comparison
 from mta_framework.errors import InputError
+from mta_framework.reporting import curve_figures
+from mta_framework.reporting.report_files import write_comparison
 from mta_framework.spec.sweep import SweepSpec
 from mta_framework.sweeps.grid import cells_of, rows_of
 
@@ -103,6 +106,73 @@ def test_fault_of_a_sweep_names_its_place(changes, field, problem, sweep_dict, b
     with pytest.raises(InputError) as raised:
         bound({**sweep_dict, **changes})
     assert any(str(fault).startswith(field) and problem in str(fault) for fault in raised.value.faults), raised.value
+
+
+@pytest.mark.parametrize("name", ["runs.csv", "Outcomes.csv", "curves.csv", "curves-x.svg", "wins.csv", "comparison"])
+def test_cell_that_would_stand_in_the_way_of_the_comparison_is_refused(name, sweep_dict, bound):
+    axes = [{"name": "a", "cells": {name: {}, "other": {}}}]
+    with pytest.raises(InputError, match=f"^axes: would give a cell the folder '{name.casefold()}'") as refusal:
+        bound({**sweep_dict, "axes": axes, "baseline": None})
+    assert len(refusal.value.faults) == 1
+
+
+def test_cell_may_be_called_like_a_file_of_the_comparison_without_its_ending(sweep_dict, bound):
+    axes = [{"name": "a", "cells": {"runs": {}, "curves": {}, "curves-0.5": {}, "outcomes": {}}}]
+    assert len(bound({**sweep_dict, "axes": axes, "baseline": None}).cells) == 4
+
+
+def test_no_file_of_a_comparison_can_be_the_folder_of_a_cell(sweep_dict, bound, tmp_path, monkeypatch):
+    monkeypatch.setattr(curve_figures, "curve_files", lambda _: [("curves-student-loss-steps.svg", b"")])
+    written = write_comparison(tmp_path / "compared", Comparison((), (), (), (), (), (), ()))
+    axes = [{"name": "a", "cells": {path.name: {} for path in written}}]
+    with pytest.raises(InputError) as refusal:
+        bound({**sweep_dict, "axes": axes, "baseline": None})
+    assert len(refusal.value.faults) == len(written) == 10
+
+
+def test_values_that_differ_beyond_their_shortened_labels_repeat_nothing_and_are_to_be_labelled(sweep_dict, bound):
+    long = ["rouge_l" * 20, "exact_match"]
+    values = [[*long, 1], [*long, 2]]
+    axes = [{"name": "m", "field": "evaluation.metrics", "values": values}]
+    with pytest.raises(InputError) as refusal:
+        bound({**sweep_dict, "axes": axes, "baseline": None})
+    faults = [fault for fault in refusal.value.faults if fault.where == "axes.0.values"]
+    assert [fault.problem[:45] for fault in faults] == ["gives different values the same label (got 'm"]
+    assert faults[0].hint == "Give them as cells, label -> settings, instead of field and values."
+
+
+def test_value_that_is_repeated_with_its_keys_in_another_order_is_a_repetition(sweep_dict, bound):
+    values = [{"name": "kl", "params": {}}, {"params": {}, "name": "kl"}]
+    axes = [{"name": "m", "field": "base_loss", "values": values}]
+    with pytest.raises(InputError, match=r"^axes\.0\.values: repeats a value"):
+        bound({**sweep_dict, "axes": axes, "baseline": None})
+
+
+def test_baseline_that_compares_a_row_with_itself_is_refused(sweep_dict, bound):
+    with pytest.raises(InputError, match=r"^baseline: compares 'KL' with itself \(got .*; expected label -> another"):
+        bound({**sweep_dict, "baseline": {"KL": "KL", "KL + MTA": "KL"}})
+
+
+@pytest.mark.parametrize("baseline", ["none", {"w": "none"}])
+def test_baseline_that_two_axes_have_is_refused(baseline, sweep_dict, bound):
+    axes = [
+        {"name": "m", "cells": {"none": {}, "w": {"training.epochs": 2}}},
+        {"name": "n", "cells": {"none": {}, "w": {"training.warmup_ratio": 0.2}}},
+    ]
+    with pytest.raises(InputError, match=r"^baseline: could mean either of the axes 'm' and 'n'"):
+        bound({**sweep_dict, "axes": axes, "baseline": baseline})
+
+
+def test_cells_of_different_folders_whose_labels_join_to_one_row_are_refused(sweep_dict, bound):
+    axes = [
+        {"name": "m", "cells": {"A -1": {}, "A": {"training.learning_rate": 0.1}}},
+        {"name": "n", "cells": {"B": {}, "-1 B": {"training.warmup_ratio": 0.2}}},
+        {"name": "seed", "field": "seed", "values": [1, 2]},
+    ]
+    shared = r"axes: would share the row 'A -1 B' of the table \(got 'A -1' \+ 'B', 'A' \+ '-1 B'\)"
+    with pytest.raises(InputError, match=f"^{shared}") as refusal:
+        bound({**sweep_dict, "axes": axes, "baseline": None})
+    assert len(refusal.value.faults) == 1
 
 
 def test_a_sweep_of_more_cells_than_anybody_runs_is_refused_before_any_is_made(sweep_dict, bound, monkeypatch):
