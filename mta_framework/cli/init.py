@@ -15,7 +15,6 @@ from mta_framework.cli.options import plugin_option
 from mta_framework.tables.terminal import terminal_list
 
 if TYPE_CHECKING:
-    from mta_framework.interfaces import BatchPolicy
     from mta_framework.registry import Registry
 
 _TEACHER, _STUDENT = "HuggingFaceTB/SmolLM2-360M-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -63,22 +62,21 @@ def init(
     # Without a user, a teacher would be a setting without effect; an explicit one is left for `mta check` to judge.
     needs_teacher = getattr(loss, "NEEDS_TEACHER", True) or not no_alignment
     teacher = teacher or (_TEACHER if needs_teacher else None)
-    policy = _batch_policy(base_loss, registry)
-    validation = {"validation": {"path": _VALIDATION}} if policy is not None and policy.NEEDS_VALIDATION else {}
+    generates, validates = _needs(base_loss, registry)
     given: dict[str, Any] = {
         "name": _run_name(output),
         "teacher": _model(teacher, output) if teacher else None,
         "student": _model(student, output),
-        "data": {"train": {"path": _TRAIN}, **validation},
+        "data": {"train": {"path": _TRAIN}, **({"validation": {"path": _VALIDATION}} if validates else {})},
         "base_loss": {"name": base_loss},
         "alignment": None if no_alignment else {"spans": {"name": _extractor(registry)}},
-        "training": {"epochs": _EPOCHS, **({} if policy is None else {"generation": {}})},
+        "training": {"epochs": _EPOCHS, **({"generation": {}} if generates else {})},
         "evaluation": {"sets": {"test": {"path": _TEST}}},
     }
     document = json.dumps(_complete(given, registry), indent=2, ensure_ascii=False) + "\n"
     with writing_to(output, "make room, or name another file with -o"):
         write_atomically(output, document)
-    say(*_explanation(output, [_TRAIN, *[_VALIDATION] * bool(validation), _TEST]))
+    say(*_explanation(output, [_TRAIN, *[_VALIDATION] * validates, _TEST]))
 
 
 def _refuse_existing(output: Path) -> None:
@@ -105,18 +103,17 @@ def _model(text: str, output: Path) -> dict[str, str]:
     return {"run" if path.suffix == ".json" else "path": Path(relative).as_posix()}
 
 
-def _batch_policy(base_loss: str, registry: Registry) -> BatchPolicy | None:
-    """The batch policy of a base loss with its default options; None where it trains on the data."""
+def _needs(base_loss: str, registry: Registry) -> tuple[bool, bool]:
+    """Whether a base loss, with its default options, trains on generated responses, and follows the validation loss."""
     from pydantic import ValidationError
 
     from mta_framework.errors import InputError
 
     try:
-        created = registry.create("base_losses", base_loss)
+        policy = registry.create("base_losses", base_loss).batch_policy()
     except (InputError, ValidationError):  # an option without default
-        return None
-    policy: BatchPolicy | None = created.batch_policy()
-    return policy
+        return False, False
+    return policy is not None, policy is not None and policy.NEEDS_VALIDATION
 
 
 def _extractor(registry: Registry) -> str:

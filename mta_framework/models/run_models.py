@@ -101,7 +101,7 @@ class RunModels:
         if self._spec.teacher is None:
             return None
         if self._teacher_run is not None:
-            with self._naming_teacher_run():
+            with self._teacher_run_faults():
                 return self._teacher_run.tokenizer
         return load_teacher_tokenizer(self._spec.teacher, self._teacher_folder)
 
@@ -146,7 +146,7 @@ class RunModels:
             return None
         exported = None
         if self._teacher_run is not None:
-            with self._naming_teacher_run():
+            with self._teacher_run_faults():
                 ends = self._teacher_run.turn_end.stop_ids  # which the export will have
                 exported = replace(self._teacher_run.student_summary, end_ids=ends)
         elif self._teacher_folder is not None:
@@ -238,7 +238,7 @@ class RunModels:
             return model.eval().to(self._device, getattr(torch, dtype))
         return frozen(local_model(folder, str(folder)), dtype, self._device, attention=section.attention)
 
-    def _naming_teacher_run(self) -> AbstractContextManager[None]:
+    def _teacher_run_faults(self) -> AbstractContextManager[None]:
         assert self._spec.teacher is not None
         assert self._spec.teacher.run is not None
         return faults_of_teacher_run(self._spec.teacher.run)

@@ -100,17 +100,17 @@ def intervals(rows: Sequence[Estimate], axis: Axis) -> Figure:
     """Estimates as dots with their intervals, from top to bottom in the order of the rows."""
     names = [_wrapped(row.name) for row in rows]
     heights = [_ROW + _LINE * name.count("\n") for name in names]
-    places = [end - height / 2 for end, height in zip(accumulate(heights), heights, strict=True)]
+    middles = [end - height / 2 for end, height in zip(accumulate(heights), heights, strict=True)]
     figure, axes = _figure(0.45 + sum(heights))
     if axis.zero:
         axes.axvline(0, color=INK, linewidth=1)
-    for index, (row, place) in enumerate(zip(rows, places, strict=True)):
+    for index, (row, middle) in enumerate(zip(rows, middles, strict=True)):
         colour = series(0) if axis.zero else series(index)
         if row.interval is not None:
-            axes.plot(row.interval, (place, place), color=colour, linewidth=2.4, solid_capstyle="round")
-        axes.plot(row.single, [place] * len(row.single), color=FAINT, linestyle="", marker="|", markersize=7)
-        axes.plot(row.value, place, color=colour, marker="o", markersize=6.5)
-    axes.set_yticks(places, names)
+            axes.plot(row.interval, (middle, middle), color=colour, linewidth=2.4, solid_capstyle="round")
+        axes.plot(row.single, [middle] * len(row.single), color=FAINT, linestyle="", marker="|", markersize=7)
+        axes.plot(row.value, middle, color=colour, marker="o", markersize=6.5)
+    axes.set_yticks(middles, names)
     axes.set_ylim(sum(heights) + 0.1 * _ROW, -0.1 * _ROW)
     if axis.ratios:
         axes.set_xscale("log")

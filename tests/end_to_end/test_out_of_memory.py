@@ -21,7 +21,7 @@ def ask_for_too_much():
 
 
 @contextmanager
-def blaming():
+def in_a_plugin():
     """What runs here is the code of a plugin."""
     with explain_out_of_memory("Do it."), as_plugin_error("base loss 'kl'"):
         yield
@@ -88,7 +88,7 @@ def test_evaluation_says_what_to_lower(spec, write_spec, failing):
     ids=repr,
 )
 def test_no_plugin_is_blamed_for_a_lack_of_memory(error):
-    with pytest.raises(RunError, match=r"^there is too little memory \(.*\)\. Do it\.$") as caught, blaming():
+    with pytest.raises(RunError, match=r"^there is too little memory \(.*\)\. Do it\.$") as caught, in_a_plugin():
         raise error
     assert caught.value.__cause__ is error
 
@@ -96,5 +96,5 @@ def test_no_plugin_is_blamed_for_a_lack_of_memory(error):
 def test_other_errors_pass():
     with pytest.raises(ValueError, match="memory"), explain_out_of_memory("Do it."):
         raise ValueError("a memory")
-    with pytest.raises(RunError, match="base loss 'kl' failed"), blaming():
+    with pytest.raises(RunError, match="base loss 'kl' failed"), in_a_plugin():
         raise ValueError("a memory")

@@ -71,10 +71,10 @@ def names_of(rows):
 
 def test_long_names_of_rows_are_shown_over_several_lines_that_do_not_touch():
     rows = [Estimate(name, 1.0, None) for name in (LONG.format(0.1), LONG.format(0.2), "b − a")]
-    names, places, figure = names_of(rows)
+    names, extents, figure = names_of(rows)
     assert [" ".join(name.split("\n")) for name in names] == [row.name for row in rows]
     assert max(len(line) for name in names for line in name.split("\n")) <= 30
-    ends = [end for place in places for end in place]
+    ends = [end for extent in extents for end in extent]
     assert ends == sorted(ends, reverse=True)
     assert ends[0] < figure.bbox.y1
     dots = [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_marker() == "o"]
