@@ -171,7 +171,7 @@ def as_plugin_error(plugin: str) -> Iterator[None]:
     except MTAError:
         raise
     except Exception as error:  # a plugin may be anyone's code
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         raise RunError(f"{plugin} failed ({error_text(error)})") from error
 
@@ -193,7 +193,13 @@ _DISK_FULL_MESSAGES = (
 """Parts of the messages of libraries that wrap the operating system's error; the last is torch's."""
 
 
-_OUT_OF_MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+_OUT_OF_MEMORY_MESSAGES = (
+    "out of memory",
+    "n't allocate memory",
+    "annot allocate memory",
+    "not enough memory",
+    "ALLOC_FAILED",
+)
 """Parts of the messages of devices, of torch on a CPU, and of CUDA's libraries, which raise no error of one class."""
 
 
@@ -209,13 +215,17 @@ def explain_out_of_memory(hint: str) -> Iterator[None]:
     except MTAError:
         raise
     except Exception as error:  # each library raises one of its own
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise RunError(f"there is too little memory ({error_text(error)}). {hint}") from error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or any(part in error_message(error) for part in _OUT_OF_MEMORY_MESSAGES)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a foreign error says that memory ran out."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    says_so = any(part in error_message(error) for part in _OUT_OF_MEMORY_MESSAGES)
+    return isinstance(error, (RuntimeError, OSError)) and says_so
 
 
 @contextmanager

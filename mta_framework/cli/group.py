@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import io
 import os
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from mta_framework.cli.visible_records import show_foreign_text
-from mta_framework.errors import InputError, RunError, error_text, refusal
+from mta_framework.errors import InputError, RunError, error_text, is_out_of_memory, refusal
 from mta_framework.tables.terminal_chars import visible
 
 
@@ -23,8 +25,7 @@ class Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Run the selected command."""
         show_foreign_text()
-        if isinstance(sys.stdout, io.TextIOWrapper):  # minus signs and daggers of tables are in few legacy encodings
-            sys.stdout.reconfigure(errors="replace")
+        _write_any_text(sys.stdout)
         try:
             return super().invoke(context)
         except InputError as error:
@@ -38,6 +39,10 @@ class Commands(click.Group):
             if error.errno == errno.EPIPE:  # the reader of the output has gone, which click handles
                 raise
             self._end_failed(context, _os_error_text(error))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._end_failed(context, f"there is too little memory ({error_text(error)}). Use a larger machine.")
         except SystemExit as error:  # no command of this package ends this way
             say_error(f"The command was ended from within ({error_text(error)}), and is not finished.")
             context.exit(1)
@@ -53,6 +58,13 @@ class Commands(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
         """Names of the commands in the order in which they were added, which is the order of use."""
         return list(self.commands)
+
+
+def _write_any_text(stream: Any) -> None:
+    """Have characters that the encoding of a stream lacks written as escapes, such as the minus signs of tables."""
+    if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+        with suppress(OSError):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _os_error_text(error: OSError) -> str:

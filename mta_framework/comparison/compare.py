@@ -53,10 +53,10 @@ def compare(
     groups = with_baselines([*methods, *references(runs, [method.label for method in methods])], baselines)
     scores = read_scores(groups, shared)
     pairs = tuple(prompt_pairs(groups, scores, shared))
-    judged = list(verdicts(judge, groups, shared)) if judge else []
     validated = tuple(outcomes(groups))
-    if shared.lacking and not validated:
+    if shared.lacking and (judge or not validated):
         raise InputError(shared.lacking)
+    judged = list(verdicts(judge, groups, shared)) if judge else []
     rows = []
     for each in groups:
         names = tuple(run.name for run in each.runs)

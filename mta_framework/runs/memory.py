@@ -82,13 +82,13 @@ def _kinds(bound: BoundRun, inputs: RunInputs) -> tuple[RecordKind, ...] | None:
 def less_for_training(section: TrainingSection) -> str:
     """What to do where a training finds too little memory, in sentences."""
     size = micro_batch_size(section, processes().num_processes)
-    smaller = f"Lower training.micro_batch_size (now {size})"
+    smaller = [f"training.micro_batch_size (now {size}; a divisor of {section.batch_size})"] if size > 1 else []
     if section.generation is not None:
-        smaller += f" or training.generation.batch_tokens (now {section.generation.batch_tokens:,})"
+        smaller.append(f"training.generation.batch_tokens (now {section.generation.batch_tokens:,})")
+    lower = f"Lower {' or '.join(smaller)}, then continue with --resume. " if smaller else ""
     return (
-        f"Complete checkpoints are kept. {smaller}, then continue with --resume. mta run SPEC --dry-run shows what "
-        "takes the memory; less is taken by a run of another name with training.precision bf16, "
-        "training.gradient_checkpointing or student.lora."
+        f"Complete checkpoints are kept. {lower}mta run SPEC --dry-run shows what takes the memory; less is taken by a "
+        "run of another name with training.precision bf16, training.gradient_checkpointing or student.lora."
     )
 
 

@@ -154,17 +154,16 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
 
 def _prepare_with_teachers(bound: BoundRun) -> RunInputs:
     """Prepare a run, and find the faults of the runs that its teacher comes from, which may be begun by it."""
-    faults = FaultList()
-    inputs = None
+    faults, inputs = FaultList(), None
     with collect_faults(faults):
         inputs = prepare_run(bound)
-    for teacher in [*bound.chain()][1:]:
+    if (teacher := bound.teacher) is not None:
         folder = RunFolder.of(teacher.spec)
         with collect_faults(faults), faults_of_teacher_run(teacher.path):
             if folder.spec_file.is_file():
                 require_same(teacher)
             if not folder.is_finished:
-                prepare_run(teacher)
+                _prepare_with_teachers(teacher)
     FaultList(dict.fromkeys(faults)).raise_any()
     assert inputs is not None
     return inputs

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import contextmanager
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from mta_framework.cli import main
 from mta_framework.errors import RunError, as_plugin_error, explain_out_of_memory
 from mta_framework.generation.transformers_engine import TransformersEngine
 from mta_framework.registry import discover
@@ -64,7 +67,7 @@ def test_training_says_what_to_lower_and_goes_on_with_it(spec, write_spec, faili
     said = str(caught.value)
     assert said.startswith("there is too little memory (RuntimeError: ")
     assert f"allocate {4 * TOO_MANY} bytes" in said
-    assert "Lower training.micro_batch_size (now 8), then continue with --resume." in said
+    assert "Lower training.micro_batch_size (now 8; a divisor of 8), then continue with --resume." in said
     report = pipeline.run(bind(path, discover(), ["training.micro_batch_size=4"]), resume=True)
     assert report.steps == 4
 
@@ -83,6 +86,8 @@ def test_evaluation_says_what_to_lower(spec, write_spec, failing):
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
         RuntimeError("CUDA error: out of memory"),
+        RuntimeError("unable to mmap 8 bytes from file <x>: Cannot allocate memory (12)"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
     ids=repr,
@@ -97,4 +102,11 @@ def test_other_errors_pass():
     with pytest.raises(ValueError, match="memory"), explain_out_of_memory("Do it."):
         raise ValueError("a memory")
     with pytest.raises(RunError, match="base loss 'kl' failed"), in_a_plugin():
-        raise ValueError("a memory")
+        raise ValueError("the shop is out of memory cards")
+
+
+def test_a_command_that_has_no_run_says_so_as_well(monkeypatch, spec, write_spec):
+    monkeypatch.setattr("mta_framework.runs.plugin_binding.bind", lambda *_: ask_for_too_much())
+    result = CliRunner().invoke(main, ["check", str(write_spec(spec))])
+    assert result.exit_code == 1
+    assert "mta check failed: there is too little memory (RuntimeError: " in result.stderr
