@@ -72,3 +72,16 @@ def test_a_plan_finds_the_faults_of_the_run_that_its_teacher_comes_from(spec_dic
         InputError, match=rf"^teacher\.run: {teacher}: data\.train: .*faulty\.jsonl:1: output is missing"
     ):
         pipeline.plan(bind(path, discover()))
+
+
+def test_a_fault_of_the_teachers_teacher_is_named_once_by_the_way_to_it(spec_dict, write_spec, tmp_path):
+    (tmp_path / "faulty.jsonl").write_text('{"instruction": "a"}\n')
+    of_teacher = json.loads((tmp_path / "teacher.json").read_text())
+    faulty = {**of_teacher["data"], "train": {"path": "faulty.jsonl"}}
+    first = write_spec({**of_teacher, "name": "first", "data": faulty}, "first.json")
+    second = write_spec({**spec_dict, "name": "second", "teacher": {"run": "first.json"}}, "second.json")
+    path = write_spec({**spec_dict, "teacher": {"run": "second.json"}})
+    with pytest.raises(InputError) as caught:
+        pipeline.plan(bind(path, discover()))
+    (fault,) = caught.value.faults
+    assert fault.where.startswith(f"teacher.run: {second}: teacher.run: {first}: data.train: ")
