@@ -106,7 +106,7 @@ def test_interrupted_sweep_ends_its_runs_and_goes_on(end, sweep, write_spec, tmp
     _, errors = running.communicate(timeout=60)
     if end is signal.SIGINT:
         assert running.returncode == 130
-        assert f"mta sweep {path} --resume" in errors
+        assert f"mta sweep {path} --jobs 2 --resume" in errors
         assert not unfinished_runs_that_are_held(folder)
     before = {name: (folder / name / "report.json").stat().st_mtime_ns for name in finished(folder)}
     assert len(before) < len(CELLS)
