@@ -7,7 +7,7 @@ import errno
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -192,32 +192,46 @@ _DISK_FULL_MESSAGES = (
 )
 """Parts of the messages of libraries that wrap the operating system's error; the last is torch's."""
 
-
 _OUT_OF_MEMORY_MESSAGES = (
     "out of memory",
-    "n't allocate memory",
-    "annot allocate memory",
+    "can't allocate memory",
+    "Cannot allocate memory",
     "not enough memory",
     "ALLOC_FAILED",
 )
 """Parts of the messages of devices, of torch on a CPU, and of CUDA's libraries, which raise no error of one class."""
 
 
-@contextmanager
-def explain_out_of_memory(hint: str) -> Iterator[None]:
+def explain_out_of_memory(hint: str) -> AbstractContextManager[None]:
     """Turn an exception that a lack of memory caused into a ``RunError`` that says what to do; others pass.
 
     Args:
         hint: What to do, as whole sentences.
     """
+    return _explain(is_out_of_memory, lambda error: f"there is too little memory ({error}). {hint}")
+
+
+def explain_disk_full(folder: Path) -> AbstractContextManager[None]:
+    """Turn an exception that a full disk caused into a ``RunError`` that says what to do; others pass.
+
+    Args:
+        folder: Folder of the run that is being written.
+    """
+    hint = "All complete files are kept. Make room, then continue with --resume."
+    return _explain(_is_disk_full, lambda error: f"{folder}: no space left on its disk ({error}). {hint}")
+
+
+@contextmanager
+def _explain(is_cause: Callable[[Exception], bool], message: Callable[[str], str]) -> Iterator[None]:
+    """Turn exceptions of one cause into a ``RunError``, whose message is made of theirs."""
     try:
         yield
     except MTAError:
         raise
     except Exception as error:  # each library raises one of its own
-        if not is_out_of_memory(error):
+        if not is_cause(error):
             raise
-        raise RunError(f"there is too little memory ({error_text(error)}). {hint}") from error
+        raise RunError(message(error_text(error))) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -226,24 +240,6 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     says_so = any(part in error_message(error) for part in _OUT_OF_MEMORY_MESSAGES)
     return isinstance(error, (RuntimeError, OSError)) and says_so
-
-
-@contextmanager
-def explain_disk_full(folder: Path) -> Iterator[None]:
-    """Turn an exception that a full disk caused into a ``RunError`` that says what to do; others pass.
-
-    Args:
-        folder: Folder of the run that is being written.
-    """
-    try:
-        yield
-    except MTAError:
-        raise
-    except Exception as error:  # each library raises one of its own
-        if not _is_disk_full(error):
-            raise
-        hint = "All complete files are kept. Make room, then continue with --resume."
-        raise RunError(f"{folder}: no space left on its disk ({error_text(error)}). {hint}") from error
 
 
 @contextmanager

@@ -91,10 +91,8 @@ def common(runs: Sequence[Run], despite_differences: bool = False, labels: Seque
     defined = [entry for entry in runs[0].evaluation.metrics if f"{_METRICS}{entry.label}" not in uneven]
     metrics = tuple(dataclasses.replace(entry, usage={}) for entry in defined)
     shared = {"set": sets, "metric": metrics}
-    known = [metric.label for metric in metrics]
-    require_known(
-        "--metric", "metric of all runs", labels, known or [metric.label for metric in runs[0].evaluation.metrics]
-    )
+    known = metrics or runs[0].evaluation.metrics
+    require_known("--metric", "metric of all runs", labels, [metric.label for metric in known])
     if lacking := tuple(_nothing_common(noun, runs) for noun in shared if not shared[noun]):
         return Common((), (), tuple(differences), lacking)
     chosen = tuple(metric for metric in metrics if not labels or metric.label in labels)

@@ -98,11 +98,11 @@ def _compared(groups: Sequence[Group], common: Common, tests: Sequence[SeedDiffe
         yield SMALLEST_EFFECT
     by_label = {group.label: group for group in groups}
     for group in compared:
-        alone = _seeds(group) ^ _seeds(by_label[str(group.baseline)])
-        if tests and alone and len(group.runs) > 1:
-            seeds = ", ".join(map(str, sorted(alone)))
+        baseline = by_label[str(group.baseline)]
+        alone = ", ".join(map(str, sorted(_seeds(group) ^ _seeds(baseline))))
+        if alone and min(len(group.runs), len(baseline.runs)) > 1:
             reason = "the difference and p take all runs, p (seeds) those of seeds that both have, if it is paired"
-            yield f"Not both of {group.label} and {group.baseline} were trained from seed {seeds}: {reason}."
+            yield f"Not both of {group.label} and {group.baseline} were trained from seed {alone}: {reason}."
         if group.beyond_alignment:
             fields = ", ".join(group.beyond_alignment)
             yield f"{group.label} differs from {group.baseline} in more than alignment: {fields}."

@@ -114,19 +114,20 @@ def evaluate(bound: BoundEvaluation, command: str = "") -> Report:
         return _report(bound, scores, clock, command, known, **summary.evaluation_fields(bound, model))
 
 
-def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
+def plan(bound: BoundRun, alone: bool = True) -> Plan:
     """Plan a run without training: spans are parsed and cached, but no weights are read.
 
     Args:
         bound: The run.
-        with_memory: Whether the peak memory is estimated, for which a step of the plugins' code is run. Then models
-            that are too large for this machine are no fault: the run may be planned for another one.
+        alone: Whether the run stands for itself, not for a cell of a sweep. Then its teacher's runs are looked at, the
+            peak memory is estimated, for which a step of the plugins' code is run, and models that are too large for
+            this machine are no fault: the run may be planned for another one.
 
     Raises:
         InputError: Every fault of data, models and files of an earlier attempt.
     """
-    with for_any_machine() if with_memory else nullcontext():
-        inputs = _prepare_with_teachers(bound) if with_memory else prepare_run(bound)
+    with for_any_machine() if alone else nullcontext():
+        inputs = _prepare_with_teachers(bound) if alone else prepare_run(bound)
     run_models = inputs.run_models
     policy, caches = bound.base_loss.batch_policy(), teachings(bound, inputs, run_models, contents(bound))
     planned = {each.field: cache_plan for each in caches.values() if (cache_plan := each.cache_plan())}
@@ -136,7 +137,7 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
         summary.reported_spans(inputs.data.train),
         inputs.pairs,
         total_steps(bound.spec.training, inputs.sampler),
-        estimated_memory(bound, inputs) if with_memory else None,
+        estimated_memory(bound, inputs) if alone else None,
         inputs.data.unparsed,
         inputs.loss_layers,
         describe(policy) if policy else None,
@@ -146,9 +147,9 @@ def plan(bound: BoundRun, with_memory: bool = True) -> Plan:
         summary.run_ends(inputs),
         planned,
         summary.reported_teachers(inputs),
-        tuple(map(str, memory_faults(bound))) if with_memory else (),
-        device_name(processes().device) if with_memory else "",
-        process_memory(processes().device) if with_memory else None,
+        tuple(map(str, memory_faults(bound))) if alone else (),
+        device_name(processes().device) if alone else "",
+        process_memory(processes().device) if alone else None,
     )
 
 

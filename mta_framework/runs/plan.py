@@ -22,7 +22,7 @@ class Plan:
         spans: Spans of the training set by granularity.
         layer_pairs: Key layers of the alignment; empty with several teachers, each of which has its own.
         steps: Number of optimiser steps.
-        memory: The estimated peak memory of a process in training; None where it is not asked for.
+        memory: The estimated peak memory of a process in training; None for a cell of a sweep.
         unparsed: Number of text segments that the span extractor could not parse.
         loss_layers: Pairs of student layer and teacher layer that the base loss reads.
         trained_on: Description of the batch policy of the base loss; None where every step trains on the data.
@@ -35,7 +35,7 @@ class Plan:
             which nothing is kept.
         teachers: What each of several teachers teaches, by its name; empty where there is one, or none.
         too_large: Which weights do not fit into the memory of this machine, in sentences; empty where all do.
-        device: Name of the device that a process trains on here; empty where the memory is not asked for.
+        device: Name of the device that a process trains on here; empty for a cell of a sweep.
         memory_here: Bytes of memory that a process has on this machine; None where that is not known.
     """
 

@@ -146,10 +146,10 @@ def _check_and_parse(cells: Sequence[BoundCell], teachers: Sequence[BoundRun], c
     cell_faults, faults = CellFaults(count), FaultList()
     for teacher in teachers:
         with collect_faults(faults), faults_of_teacher_run(teacher.path):
-            pipeline.plan(teacher, with_memory=False)
+            pipeline.plan(teacher, alone=False)
     for group in groups.values():
         with cell_faults.collect(*(cell.cell.name for cell in group)):
-            pipeline.plan(group[0].run, with_memory=False)
+            pipeline.plan(group[0].run, alone=False)
     FaultList([*faults, *cell_faults.named]).raise_any()
 
 

@@ -41,7 +41,7 @@ def test_a_run_is_planned_for_a_larger_machine_and_refused_on_this_one(spec_dict
     of_teacher = f"teacher.run: {bound.spec.teacher.run}: student.config"
     assert named(plan_lines(plan)) == [f"Another machine is needed. {of_teacher}"]
     assert not machine_memory._any_machine.get()
-    for start in (pipeline.run, lambda bound: pipeline.plan(bound, with_memory=False)):
+    for start in (pipeline.run, lambda bound: pipeline.plan(bound, alone=False)):
         with pytest.raises(InputError, match=rf"^{re.escape(of_teacher)}: {TOO_LARGE}"):
             start(bound)
     memory(4 * (student + teacher) - 1)

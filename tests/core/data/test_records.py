@@ -51,6 +51,13 @@ def test_keys_are_renamed_before_they_are_read(write_rows: Write) -> None:
     assert records.unused == {"category": 1}
 
 
+def test_two_keys_cannot_be_read_as_one() -> None:
+    section = DatasetSection.model_construct(path="a.jsonl", rename_columns={"a": "input", "b": "input", "c": "output"})
+    assert [(entry.at, entry.hint) for entry in section.contradictions()] == [
+        ("rename_columns", "Name one key that is read as input.")
+    ]
+
+
 def test_names_can_be_swapped(write_rows: Write) -> None:
     section = DatasetSection(
         path=str(write_rows([{"output": "Add.", "instruction": "2"}])),

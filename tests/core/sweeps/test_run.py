@@ -51,7 +51,7 @@ class Pretence:
 
 @pytest.fixture
 def runner(monkeypatch):
-    monkeypatch.setattr(run_module.pipeline, "plan", lambda run, with_memory: None)
+    monkeypatch.setattr(run_module.pipeline, "plan", lambda run, alone: None)
     return Pretence()
 
 
@@ -128,7 +128,7 @@ def test_faults_of_the_teachers_own_run_name_its_spec(sweep_dict, bound, runner,
         run_sweep(bound(sweep_dict), nullcontext(runner), True, lambda line: None)
     path.write_text(json.dumps({**teacher, "name": "other"}))
 
-    def plan(run, with_memory):
+    def plan(run, alone):
         if run.spec.name == "other":
             raise InputError([Fault("student.config", "is large (got it)", "less", "Choose.")])
 
@@ -167,13 +167,13 @@ def test_runs_that_others_are_at_work_on_are_waited_for_and_not_begun_again(swee
 
 def test_models_and_data_are_looked_at_once_for_cells_that_share_them(sweep_dict, bound, runner, monkeypatch):
     planned = []
-    monkeypatch.setattr(run_module.pipeline, "plan", lambda run, with_memory: planned.append(run.spec.name))
+    monkeypatch.setattr(run_module.pipeline, "plan", lambda run, alone: planned.append(run.spec.name))
     run_sweep(bound(sweep_dict), nullcontext(runner), False, lambda line: None)
     assert planned == ["teacher", "KL-seed-3", "KL-MTA-seed-3"]
 
 
 def test_termination_is_taken_as_an_interruption(sweep_dict, bound, runner, monkeypatch):
-    monkeypatch.setattr(run_module.pipeline, "plan", lambda run, with_memory: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(run_module.pipeline, "plan", lambda run, alone: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(bound(sweep_dict), nullcontext(runner), False, lambda line: None)
