@@ -12,6 +12,7 @@ import click
 from mta_framework.cli.compare import show_comparison
 from mta_framework.cli.group import say, say_error, typed
 from mta_framework.cli.options import plugin_option
+from mta_framework.errors import Fault, InputError
 from mta_framework.tables.table import Table
 from mta_framework.tables.terminal import terminal_table
 
@@ -25,10 +26,19 @@ if TYPE_CHECKING:
 @plugin_option
 @click.option("--resume", is_flag=True, help="Continue an interrupted sweep; finished runs are kept.")
 @click.option("--dry-run", is_flag=True, help="List the cells and their differences; run nothing.")
+@click.option("--compare", "only_compare", is_flag=True, help="Compare the cells that are finished; run nothing.")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Number of runs at a time.  [default: 1]")
 @click.option("--ray", metavar="ADDRESS", help="Run the cells on the Ray cluster at HOST:PORT, or auto.")
 @click.pass_context
-def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs: int | None, ray: str | None) -> None:
+def sweep(
+    context: click.Context,
+    sweep: Path,
+    resume: bool,
+    dry_run: bool,
+    only_compare: bool,
+    jobs: int | None,
+    ray: str | None,
+) -> None:
     """Run every cell of a sweep as a separate run, and compare the runs.
 
     Shared work is done once: teachers are trained and spans are parsed before the cells start. Concurrent runs get one
@@ -37,8 +47,11 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
     from mta_framework.registry import discover
     from mta_framework.sweeps.bound_sweep import bind_sweep
 
-    if dry_run and (resume or jobs or ray):
-        raise click.UsageError("--resume, --jobs and --ray have no effect with --dry-run.")
+    if dry_run and only_compare:
+        raise click.UsageError("--dry-run and --compare exclude each other.")
+    if (dry_run or only_compare) and (resume or jobs or ray):
+        chosen = "--dry-run" if dry_run else "--compare"
+        raise click.UsageError(f"--resume, --jobs and --ray have no effect with {chosen}.")
     plugin_files: tuple[Path, ...] = context.obj or ()
     bound = bind_sweep(sweep, discover(plugin_files))
     if dry_run:
@@ -47,6 +60,12 @@ def sweep(context: click.Context, sweep: Path, resume: bool, dry_run: bool, jobs
     warnings.simplefilter("ignore", FutureWarning)  # as `mta run`
     from mta_framework.sweeps.run import compare_cells, run_sweep, runner
 
+    if only_compare:
+        if (compared := compare_cells(bound)) is None:
+            problem = f"has no finished cell that was evaluated or validated (got {bound.sweep.folder})"
+            raise InputError([Fault(str(sweep), problem, "at least one", "Run it without --compare.")])
+        show_comparison(*compared)
+        return
     again = typed() if resume else f"{typed()} --resume"
     try:
         failed = run_sweep(bound, runner(jobs, ray), resume, say, plugin_files)

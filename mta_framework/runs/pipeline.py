@@ -12,7 +12,7 @@ import copy
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -48,7 +48,7 @@ from mta_framework.runs.memory import estimated_memory, less_for_evaluation, les
 from mta_framework.runs.plan import Plan, selection_text
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.preparation import RunInputs, memory_faults, prepare_evaluation, prepare_run
-from mta_framework.runs.resume import require_free, require_same, require_same_evaluation
+from mta_framework.runs.resume import require_free, require_same_evaluation
 from mta_framework.runs.span_geometry import SpanGeometry
 from mta_framework.runs.teaching import Guidance, teachings
 from mta_framework.storage import write_json
@@ -74,21 +74,8 @@ def run(bound: BoundRun, resume: bool = False, command: str = "") -> Report:
         InputError: Data, models or the run folder do not fit the spec; nothing was trained.
         RunError: Training or evaluation could not go on; checkpoints and predictions are kept.
     """
-    clock, folder = Clock(), RunFolder.of(bound.spec)
     require_free(bound, resume)
-    with clock.stage("data"):
-        inputs = prepare_run(bound)
-    with clock.stage("teacher run"):
-        teacher_folder = _teacher_folder(bound.teacher)
-    run_models = run_models_of(bound.spec, teacher_folder, processes().device)
-    with _held_folder(bound, partial(require_free, bound, resume)) as known:
-        if not folder.is_trained:
-            with clock.stage("training"), explain_out_of_memory(less_for_training(bound.spec.training)):
-                _train(bound, inputs, run_models, folder, known)
-            gc.collect()  # the trainer and its callbacks hold each other, and with them optimiser and both models
-        with clock.stage("evaluation"):
-            scores = _evaluate(bound, models_of_run(bound.spec, inputs, run_models, known))
-        return _report(bound, scores, clock, command, known, **summary.run_fields(bound, inputs))
+    return _run(_prepare(bound), resume, command)
 
 
 def evaluate(bound: BoundEvaluation, command: str = "") -> Report:
@@ -127,7 +114,7 @@ def plan(bound: BoundRun, alone: bool = True) -> Plan:
         InputError: Every fault of data, models and files of an earlier attempt.
     """
     with for_any_machine() if alone else nullcontext():
-        inputs = _prepare_with_teachers(bound) if alone else prepare_run(bound)
+        inputs = _prepare(bound).inputs if alone else prepare_run(bound)
     run_models = inputs.run_models
     policy, caches = bound.base_loss.batch_policy(), teachings(bound, inputs, run_models, contents(bound))
     planned = {each.field: cache_plan for each in caches.values() if (cache_plan := each.cache_plan())}
@@ -153,40 +140,69 @@ def plan(bound: BoundRun, alone: bool = True) -> Plan:
     )
 
 
-def _prepare_with_teachers(bound: BoundRun) -> RunInputs:
-    """Prepare a run, and find the faults of the runs that its teacher comes from, which may be begun by it."""
-    faults, inputs = FaultList(), None
-    with collect_faults(faults):
+@dataclass(frozen=True)
+class _PreparedRun:
+    """A run without faults that can be found before it.
+
+    Args:
+        bound: The run.
+        inputs: Its data and models.
+        teacher: The run of its teacher, where that is still to be begun or to be gone on with.
+        clock: The time that its own preparation took.
+    """
+
+    bound: BoundRun
+    inputs: RunInputs
+    teacher: _PreparedRun | None
+    clock: Clock
+
+
+def _prepare(bound: BoundRun) -> _PreparedRun:
+    """Prepare a run and those that its teacher comes from, and find the faults of all of them."""
+    faults, inputs, teacher, clock = FaultList(), None, None, Clock()
+    with collect_faults(faults), clock.stage("data"):
         inputs = prepare_run(bound)
-    if (teacher := bound.teacher) is not None:
-        folder = RunFolder.of(teacher.spec)
-        with collect_faults(faults), faults_of_teacher_run(teacher.path):
-            if folder.spec_file.is_file():
-                require_same(teacher)
-            if not folder.is_finished:
-                _prepare_with_teachers(teacher)
+    if bound.teacher is not None:
+        with collect_faults(faults), faults_of_teacher_run(bound.teacher.path):
+            require_free(bound.teacher, resume=True)
+            if not RunFolder.of(bound.teacher.spec).is_finished:
+                teacher = _prepare(bound.teacher)
     FaultList(dict.fromkeys(faults)).raise_any()
     assert inputs is not None
-    return inputs
+    return _PreparedRun(bound, inputs, teacher, clock)
+
+
+def _run(prepared: _PreparedRun, resume: bool, command: str = "") -> Report:
+    """The stages after the preparation."""
+    bound, inputs, clock = prepared.bound, prepared.inputs, prepared.clock
+    folder = RunFolder.of(bound.spec)
+    with clock.stage("teacher run"):
+        teacher_folder = _run_teacher(prepared)
+    run_models = run_models_of(bound.spec, teacher_folder, processes().device)
+    with _held_folder(bound, partial(require_free, bound, resume)) as known:
+        if not folder.is_trained:
+            with clock.stage("training"), explain_out_of_memory(less_for_training(bound.spec.training)):
+                _train(bound, inputs, run_models, folder, known)
+            gc.collect()  # the trainer and its callbacks hold each other, and with them optimiser and both models
+        with clock.stage("evaluation"):
+            scores = _evaluate(bound, models_of_run(bound.spec, inputs, run_models, known))
+        return _report(bound, scores, clock, command, known, **summary.run_fields(bound, inputs))
+
+
+def _run_teacher(prepared: _PreparedRun) -> Path | None:
+    """The exported student of ``teacher.run``, if the run has one; that is made first unless it is finished."""
+    if (teacher := prepared.bound.teacher) is None:
+        return None
+    if prepared.teacher is not None:
+        with faults_of_teacher_run(teacher.path):
+            _run(prepared.teacher, resume=True)
+    return RunFolder.of(teacher.spec).student
 
 
 def _selection(bound: BoundRun, inputs: RunInputs) -> str:
     metric, prompts = bound.answer_metric, inputs.answer_prompts
     answered = len(prompts.used) if prompts else 0
     return selection_text(bound.spec.training, metric is not None and metric.HIGHER_IS_BETTER, answered)
-
-
-def _teacher_folder(teacher: BoundRun | None) -> Path | None:
-    """The exported student of ``teacher.run``; the run is begun, or gone on with, unless it is finished."""
-    if teacher is None:
-        return None
-    folder = RunFolder.of(teacher.spec)
-    with faults_of_teacher_run(teacher.path):
-        if folder.is_finished:
-            require_same(teacher)
-        else:
-            run(teacher, resume=True)
-    return folder.student
 
 
 @contextmanager
@@ -271,8 +287,9 @@ def make_cache(bound: BoundRun) -> dict[str, tuple[Path, int]]:
         InputError: Data or models do not fit the spec.
         RunError: The cache cannot be made; what was made by then is kept.
     """
-    inputs = prepare_run(bound)
-    run_models = run_models_of(bound.spec, _teacher_folder(bound.teacher), processes().device)
+    prepared = _prepare(bound)
+    inputs = prepared.inputs
+    run_models = run_models_of(bound.spec, _run_teacher(prepared), processes().device)
     known = run_on_main(lambda: contents(bound))
     taught_by = teachings(bound, inputs, run_models, known).values()
     with explain_out_of_memory("What was made is kept. Set teacher.quantization, or use a larger device."):

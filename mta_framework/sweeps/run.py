@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+from mta_framework.comparison.comparability import first_of
 from mta_framework.comparison.compare import compare
 from mta_framework.comparison.results import Comparison
 from mta_framework.distributed import processes
@@ -94,7 +95,8 @@ def compare_cells(bound: BoundSweep) -> tuple[Comparison, list[Path]] | None:
     """Compare the finished cells, those of one row as its training seeds, and write the comparison.
 
     Returns:
-        The comparison and the files that it was written to; None where nothing was evaluated or validated.
+        The comparison, which says what is not finished, and the files that it was written to; None where no cell is
+        finished that was evaluated or validated.
 
     Raises:
         RunError: Some predictions were changed since, or the comparison cannot be written.
@@ -111,8 +113,23 @@ def compare_cells(bound: BoundSweep) -> tuple[Comparison, list[Path]] | None:
         compared = compare(folders, given, despite_differences=True, labels=labels)
     except InputError as error:
         raise RunError(f"the finished cells cannot be compared: {error}") from error
-    comparison = replace(compared, name=bound.sweep.name)
+    left_out = _left_out(bound)
+    comparison = replace(
+        compared,
+        name=bound.sweep.name,
+        notes=(*left_out, *compared.notes),
+        outcome_notes=(*left_out, *compared.outcome_notes),
+    )
     return comparison, write_comparison(bound.sweep.folder, comparison)
+
+
+def _left_out(bound: BoundSweep) -> list[str]:
+    """A sentence on the cells that are not finished, if there are any."""
+    names = [cell.cell.name for cell in bound.cells if cell.state != "finished"]
+    if not names:
+        return []
+    count = f"{len(names)} of {len(bound.cells)} cells"
+    return [f"Not finished, so left out: {count} ({first_of(names)}). p (Holm) counts only the tests made here."]
 
 
 def _is_measured(spec: RunSpec) -> bool:

@@ -85,3 +85,18 @@ def test_a_fault_of_the_teachers_teacher_is_named_once_by_the_way_to_it(spec_dic
         pipeline.plan(bind(path, discover()))
     (fault,) = caught.value.faults
     assert fault.where.startswith(f"teacher.run: {second}: teacher.run: {first}: data.train: ")
+
+
+@pytest.mark.parametrize("command", [pipeline.plan, pipeline.run])
+def test_faults_of_a_run_and_of_its_teachers_are_found_at_once(spec_dict, write_spec, tmp_path, command):
+    (tmp_path / "faulty.jsonl").write_text('{"instruction": "a"}\n')
+    data = {**spec_dict["data"], "train": {"path": "faulty.jsonl"}}
+    of_teacher = json.loads((tmp_path / "teacher.json").read_text())
+    teacher = write_spec({**of_teacher, "data": data}, "teacher.json")
+    path = write_spec({**spec_dict, "teacher": {"run": "teacher.json"}, "data": data})
+    with pytest.raises(InputError) as caught:
+        command(bind(path, discover()))
+    of_run, of_teacher_run = caught.value.faults
+    assert of_run.where.startswith("data.train: ")
+    assert of_teacher_run.where.startswith(f"teacher.run: {teacher}: data.train: ")
+    assert not list(tmp_path.rglob("checkpoints"))

@@ -110,13 +110,20 @@ def test_interrupted_sweep_ends_its_runs_and_goes_on(end, sweep, write_spec, tmp
         assert not unfinished_runs_that_are_held(folder)
     before = {name: (folder / name / "report.json").stat().st_mtime_ns for name in finished(folder)}
     assert len(before) < len(CELLS)
+    so_far = CliRunner().invoke(main, ["sweep", str(path), "--compare"])
+    assert so_far.exit_code == 0, so_far.output
+    assert f"Not finished, so left out: {len(CELLS) - len(before)} of {len(CELLS)} cells" in so_far.output
+    assert finished(folder) == set(before)
+    assert "left out" in (folder / "comparison.html").read_text()
     if end is signal.SIGKILL:
         monkeypatch.setattr(pool, "launch", warm_python.launch)
         done = CliRunner().invoke(main, ["sweep", str(path), "--resume", "--jobs", "2"])
         assert done.exit_code == 0, done.output
         assert finished(folder) == set(CELLS)
         assert {name: (folder / name / "report.json").stat().st_mtime_ns for name in before} == before
-        assert "KL + MTA" in (folder / "comparison.md").read_text()
+        page = (folder / "comparison.md").read_text()
+        assert "KL + MTA" in page
+        assert "left out" not in page
 
 
 @pytest.mark.longest

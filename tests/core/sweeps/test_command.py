@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from mta_framework.cli import main
+from mta_framework.comparison.results import Comparison
 from mta_framework.errors import InputError, RunError
 from mta_framework.spec.sweep import read_sweep
 from mta_framework.storage import write_json
@@ -49,9 +50,40 @@ def test_dry_run_lists_cells_settings_and_teachers_without_torch(path, tmp_path)
 
 
 @pytest.mark.parametrize("option", [["--resume"], ["--jobs", "2"], ["--ray", "auto"]])
-def test_options_of_a_run_are_refused_with_dry_run(option, mta):
-    assert "have no effect with --dry-run" in mta("--dry-run", *option).output
+@pytest.mark.parametrize("alone", ["--dry-run", "--compare"])
+def test_options_of_a_run_are_refused_where_nothing_is_run(alone, option, mta):
+    assert f"have no effect with {alone}" in mta(alone, *option).output
     assert mta("--jobs", "0").exit_code == 2
+
+
+def test_dry_run_and_comparison_exclude_each_other(mta):
+    result = mta("--dry-run", "--compare")
+    assert (result.exit_code, "exclude each other" in result.output) == (2, True)
+
+
+def test_comparing_a_sweep_without_finished_cells_is_refused_and_runs_nothing(mta, path, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "run_sweep", None)
+    result = mta("--compare")
+    assert result.exit_code == 2
+    assert f"{path}: has no finished cell that was evaluated or validated" in result.output
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_comparison_names_the_cells_that_are_not_finished(bound, sweep_dict, monkeypatch):
+    bound_sweep = bound(sweep_dict)
+    done, *others = bound_sweep.cells
+    done.folder.path.mkdir(parents=True)
+    write_json(done.folder.spec_file, done.run.spec.model_dump(mode="json"))
+    monkeypatch.setattr("mta_framework.sweeps.bound_sweep.is_reported", lambda run: True)
+    compared = Comparison((), (), (), (), (), ("what the numbers are",), (), outcome_notes=("of outcomes",))
+    monkeypatch.setattr(run, "compare", lambda folders, *_, **__: compared if folders == [done.folder.path] else None)
+    monkeypatch.setattr(run, "write_comparison", lambda *_: [])
+    comparison, _ = run.compare_cells(bound_sweep)
+    names = ", ".join(cell.cell.name for cell in others)
+    left_out = f"Not finished, so left out: {len(others)} of {len(others) + 1} cells ({names}). "
+    assert comparison.notes[0] == comparison.outcome_notes[0]
+    assert comparison.notes[0].startswith(left_out)
+    assert (comparison.notes[1:], comparison.outcome_notes[1:]) == (("what the numbers are",), ("of outcomes",))
 
 
 def test_failed_cells_are_named_after_the_table(mta, path, monkeypatch):
