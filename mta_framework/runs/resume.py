@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mta_framework.errors import Fault, InputError, collect_faults
 from mta_framework.evaluation.report import read_report
@@ -15,7 +15,7 @@ from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.inputs import changed_inputs, contents, data_contents
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.spec.document import read_document
-from mta_framework.spec.effects import differences
+from mta_framework.spec.effects import Effect, differences
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.input_fields import absolute_document, without_locations
 from mta_framework.spec.run import RunSpec
@@ -95,7 +95,8 @@ def is_reported(bound: BoundRun) -> bool:
         # The options of plugins are complete in the report; they are compared where a run is resumed.
         documents = (_shallow(document) for document in (report.spec, bound.spec.model_dump(mode="json")))
         then, now = _without_locations(bound.spec, *documents)
-        return then == now and all(
+        # A field that an earlier version lacked is absent, which is None here.
+        return not any(differences(RunSpec, then, now, get_args(Effect))) and all(
             report.inputs.get(name) == content
             for name, content in data_contents(bound.spec).items()
             if name.startswith("evaluation.")

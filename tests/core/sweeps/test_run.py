@@ -201,6 +201,19 @@ def test_state_follows_the_folder(sweep_dict, bound):
     assert first.state == "finished"
 
 
+def test_report_of_a_version_that_lacked_an_optional_field_finishes_a_run(sweep_dict, bound):
+    first = bound(sweep_dict).cells[0]
+    report = report_of(first.run)
+    assert report["spec"]["data"]["train"].pop("rename_columns", "absent") is None
+    first.folder.student.mkdir(parents=True)
+    write_json(first.folder.spec_file, report["spec"])
+    write_json(first.folder.path / "report.json", report)
+    assert first.state == "finished"
+    report["spec"]["data"]["train"]["rename_columns"] = {"a": "b"}
+    write_json(first.folder.path / "report.json", report)
+    assert first.state == "begun"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(59.4, "59 s"), (60, "1 min 0 s"), (3599.6, "1 h 0 min"), (7500, "2 h 5 min")]
 )
