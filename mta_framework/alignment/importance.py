@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.types import Batch, SpanIndex, States
+from mta_framework.unchanged_inputs import unchanged_inputs
 
 
 class TokenWeights:
@@ -95,17 +96,28 @@ class CheckedImportance:
         Raises:
             RunError: The estimator fails, or its weights have another shape than ``mask_BT``.
         """
-        with as_plugin_error(self._plugin):
-            weight_BT = self.estimator.weigh(states, layer, mask_BT)
+        with as_plugin_error(self._plugin), unchanged_inputs(self._plugin, states=states, mask_BT=mask_BT):
+            weight_BT = self._floats(self.estimator.weigh(states, layer, mask_BT), mask_BT)
+        unsound_BT = (~(weight_BT >= 0) | weight_BT.isinf()) & mask_BT.bool()
+        # Divided by a sum that overflows, all weights of a text would become 0.
+        overflows_B = torch.where(mask_BT.bool(), weight_BT, 0.0).sum(1).isinf() & ~unsound_BT.any(1)
+        unsound_BT |= overflows_B[:, None] & mask_BT.bool()
+        index_B = torch.full_like(mask_BT[:, 0], -1) if index_B is None else index_B
+        self._record(f"{model}, layer {layer}", weight_BT, unsound_BT, index_B)
+        return torch.where(unsound_BT.any(1, keepdim=True), torch.nan, weight_BT)
+
+    def _floats(self, weight_BT: Any, mask_BT: Tensor) -> Tensor:
+        """The returned weights in at least float32."""
         if not isinstance(weight_BT, Tensor):
             raise RunError(f"{self._plugin} must return a tensor of weights (got {type(weight_BT).__name__})")
         if weight_BT.shape != mask_BT.shape:
             shapes = f"got {tuple(weight_BT.shape)} for a mask of {tuple(mask_BT.shape)}"
             raise RunError(f"{self._plugin} must return weights of the shape of its mask ({shapes})")
-        unsound_BT = (~(weight_BT >= 0) | weight_BT.isinf()) & mask_BT.bool()
-        index_B = torch.full_like(mask_BT[:, 0], -1) if index_B is None else index_B
-        self._record(f"{model}, layer {layer}", weight_BT, unsound_BT, index_B)
-        return torch.where(unsound_BT.any(1, keepdim=True), torch.nan, weight_BT)
+        kind = weight_BT.dtype, weight_BT.layout, weight_BT.device
+        if weight_BT.is_complex() or weight_BT.layout != torch.strided or weight_BT.device != mask_BT.device:
+            got = ", ".join(map(str, kind))
+            raise RunError(f"{self._plugin} must return real, dense weights on {mask_BT.device} (got {got})")
+        return upcast(weight_BT)
 
     def _record(self, label: str, weight_BT: Tensor, unsound_BT: Tensor, index_B: Tensor) -> None:
         """Record if a weight is unsound, with row, index, token and value of the first; keep a label's first record."""
@@ -125,7 +137,7 @@ class CheckedImportance:
             if unsound:
                 text = f"text {index:.0f} of the data set" if index >= 0 else f"text {row:.0f} of a micro-batch"
                 where = f"{label}, token {token:.0f} of {text}"
-                must = "must give finite weights that are not negative"
+                must = "must give weights that are not negative and have a finite sum"
                 return f"I{self._plugin[1:]} {must} (got {value} for {where})."
         return None
 

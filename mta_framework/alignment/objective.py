@@ -13,6 +13,7 @@ from mta_framework.alignment.key_layer import LayerSides, SharedVocabulary, Visi
 from mta_framework.errors import RunError, as_plugin_error, faults_at
 from mta_framework.interfaces import AlignmentTerm, ImportanceEstimator
 from mta_framework.types import Batch, LayerPair, LossTerm, LossTerms, ModelShape, States
+from mta_framework.unchanged_inputs import unchanged_inputs
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class Alignment(nn.Module):
         self.register_buffer("_student_ids", student_ids, persistent=False)
         self.register_buffer("_teacher_ids", teacher_ids, persistent=False)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the terms, under which they are logged."""
+        return tuple(placed.term.NAME for placed in self.terms)
+
     def forward(self, student: States, teacher: States, batch: Batch) -> LossTerms:
         """Compute all terms on one micro-batch.
 
@@ -102,8 +108,8 @@ class Alignment(nn.Module):
         return layer_sides(self.pairs, student, teacher, batch, self._pooling, self._importance)
 
     def _loss_term(self, placed: PlacedTerm, layer: LayerSides) -> LossTerm:
-        term = placed.term
-        with as_plugin_error(placed.label):
+        term, shared = placed.term, {"student": vars(layer.student), "teacher": vars(layer.teacher)}
+        with as_plugin_error(placed.label), unchanged_inputs(placed.label, batch=layer.batch, **shared):
             total = term.compute(self._visible(placed, layer), self._module(placed, layer.pair))
             return LossTerm(term.NAME, total, term.unit(layer.pair.granularity), placed.weight)
 

@@ -247,7 +247,8 @@ class Report:
             stops at.
         best: Checkpoint whose student was exported; None: the student of the last step was.
         inputs: Content of the data sets and models, as digests by dotted field, e.g. ``data.train.path``.
-        warnings: Sentences on responses of the student that collapsed during training.
+        warnings: Sentences on what the log of training shows: responses of the student that collapsed, and alignment
+            terms that added nothing.
         base_loss_title: Name of the base loss in tables, as papers print it; empty: that in the spec.
         term_titles: Name of an alignment term -> its name in tables, where that is another.
         teachers: What each of several teachers teaches, by its name; empty where there is one, or none.

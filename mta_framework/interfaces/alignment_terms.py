@@ -182,7 +182,8 @@ class AlignmentTerm(Plugin):
     def compute(self, layer: KeyLayer, module: nn.Module | None) -> Tensor:
         """Compute the term at one key layer of one micro-batch, as a sum over the texts.
 
-        The value of a text must not depend on the other texts of the batch, nor on padding. No matrix may be as large
+        The value of a text must not depend on the other texts of the batch, nor on padding. States and batch are
+        shared by all terms, and must not be changed in place. No matrix may be as large
         as the product of two sizes of the batch, and nothing may wait for the device (``.item()``, ``nonzero``).
 
         Args:
@@ -199,7 +200,7 @@ class AlignmentTerm(Plugin):
         return texts_with_spans(granularity)
 
     def key_layers(self, pairs: Sequence[LayerPair]) -> Sequence[LayerPair]:
-        """Choose the key layers at which the term is computed; by default all.
+        """Choose the key layers at which the term is computed, each once; by default all.
 
         Args:
             pairs: Key layers of the alignment.

@@ -50,9 +50,12 @@ class BaseLoss(Plugin):
 
         Returns:
             Loss terms, at least one unless ``NEEDS_ALIGNMENT``, whose units are keys of ``batch.counts``; the same
-            names and units at every call. The sum is a scalar in float32, usually in nats. Where the micro-batch has
-            nothing of a term's unit (no supervised token, say), the sum is 0 and still part of the student's graph:
-            every trained parameter must get a gradient.
+            names and units at every call. A name is lower case letters, digits and ``_``, and neither that of an
+            alignment term of the run nor of what is logged anyway (``loss``, ``cross_entropy``, ``learning_rate`` and
+            so on); terms of one name have one unit, and are logged as their mean. The sum is a scalar in float32,
+            usually in nats. Where the micro-batch has nothing of a term's unit (no supervised token, say), the sum is 0
+            and still part of the student's graph: every trained parameter must get a gradient. Inputs must not be
+            changed in place.
         """
 
     def key_layers(self, student: ModelShape, teacher: ModelShape) -> Sequence[tuple[int, int]]:

@@ -38,7 +38,8 @@ class ImportanceEstimator(Plugin):
 
         Returns:
             weight_BT, float32, finite and non-negative, 0 on padding, without gradient. Each text may have its own
-            scale: pooling normalises weights per text.
+            scale: pooling normalises weights per text. A text whose weights are all 0 adds nothing to the alignment;
+            where that is so of every text, the run warns. Inputs must not be changed in place.
         """
 
     def fingerprint(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -19,14 +20,15 @@ from mta_framework.data.batches import Collator, GroupedSampler
 from mta_framework.data.prepare import PreparedData
 from mta_framework.data.response_encoding import ResponseEncoder
 from mta_framework.distributed import processes, run_on_main
-from mta_framework.errors import Fault, InputError, RunError, as_plugin_error, collect_faults, faults_at
+from mta_framework.errors import Fault, InputError, RunError
 from mta_framework.generation.engine import Engine
 from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling_settings import Sampling
-from mta_framework.interfaces import AlignmentTerm, BaseLoss, LayerMapper, MeasuringLayerMapper
+from mta_framework.interfaces import LayerMapper, MeasuringLayerMapper
 from mta_framework.models.run_models import RunModels
 from mta_framework.models.state_reader import final_layers_of, shape_of
 from mta_framework.models.teacher_states import Teacher
+from mta_framework.runs.layer_checks import chosen_pairs, require_number
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.validation_answers import max_new_tokens, validation_answers
 from mta_framework.spans.cache import SpanCache
@@ -39,7 +41,7 @@ from mta_framework.training.rollouts import TrainingRollouts
 from mta_framework.training.selection import AnswerScore
 from mta_framework.training.train import total_steps
 from mta_framework.training.training_data import TrainingData
-from mta_framework.types import Batch, Example, LayerPair, LayerSimilarity, ModelShape
+from mta_framework.types import Batch, Example, LayerPair, LayerSimilarity
 
 _BATCH_TEXTS = 8
 """Texts per batch when layers are compared: the states of all layers of both models are held in memory."""
@@ -57,30 +59,6 @@ def alignment(bound: BoundRun, run_models: RunModels, pairs: tuple[LayerPair, ..
         student_ids, teacher_ids = torch.tensor(run_models.shared_tokens, dtype=torch.int64).reshape(-1, 2).unbind(1)
         shared = student_ids, teacher_ids
     return Alignment(pairs, bound.importance, terms, student, teacher.shape, bound.pooling, shared)
-
-
-def require_terms(
-    terms: Sequence[AlignmentTerm], pairs: tuple[LayerPair, ...], student: ModelShape, teacher: ModelShape
-) -> None:
-    """Check that every alignment term can be computed at these key layers, on models of these shapes.
-
-    Raises:
-        InputError: The terms that cannot.
-    """
-    faults: list[Fault] = []
-    for index, term in enumerate(terms):
-        with collect_faults(faults), as_plugin_error(f"alignment term {term.NAME!r}"):
-            with faults_at(f"alignment.terms.{index}"), torch.device("meta"):
-                chosen = tuple(term.key_layers(pairs))
-                made = term.make_module(student, teacher)
-            if made is not None and not term.has_parameters and any(one.requires_grad for one in made.parameters()):
-                raise RunError(f"alignment term {term.NAME!r} makes parameters, but its has_parameters is false")
-            if not chosen or not set(chosen) <= set(pairs):
-                raise RunError(
-                    f"alignment term {term.NAME!r} must choose at least one of the key layers, and no others"
-                )
-    if faults:
-        raise InputError(faults)
 
 
 def require_final_norms(aligner: Alignment, teacher_depth: int, student: nn.Module, teacher: Teacher) -> None:
@@ -263,7 +241,9 @@ def alignment_layers(mapper: LayerMapper | None, run_models: RunModels) -> tuple
         return ()
     student, teacher = run_models.student_summary, run_models.teacher_summary
     assert teacher is not None
-    return _checked_pairs(mapper, run_models, lambda: mapper.map(student.shape, teacher.shape))
+    if isinstance(mapper, MeasuringLayerMapper):
+        require_number(mapper.num_texts, f"layer mapper {mapper.NAME!r}: num_texts", 1)
+    return chosen_pairs(mapper, run_models, lambda: mapper.map(student.shape, teacher.shape))
 
 
 def measured_layers(
@@ -286,7 +266,7 @@ def measured_layers(
         if file.is_file():
             return recorded_layers(file)
         similarity = compare()
-        pairs = _checked_pairs(mapper, run_models, lambda: mapper.choose(similarity))
+        pairs = _measured_pairs(mapper, run_models, similarity)
         (file.parent / MANIFEST).unlink(missing_ok=True)  # that of an earlier attempt
         entries = [asdict(pair) | {"cka": similarity.across[pair.student - 1][pair.teacher - 1]} for pair in pairs]
         write_json(file, {"pairs": entries, **asdict(similarity)})
@@ -307,55 +287,20 @@ def chosen_layers(
         InputError: Nothing can be measured, or the mapper finds no key layers.
         RunError: The mapper breaks its contract.
     """
-    similarity = run_on_main(compare)
-    return _checked_pairs(mapper, run_models, lambda: mapper.choose(similarity))
+    return _measured_pairs(mapper, run_models, run_on_main(compare))
+
+
+def _measured_pairs(
+    mapper: MeasuringLayerMapper, run_models: RunModels, similarity: LayerSimilarity
+) -> tuple[LayerPair, ...]:
+    pairs = chosen_pairs(mapper, run_models, lambda: mapper.choose(similarity))
+    counts = [Counter(pair.granularity for pair in each) for each in (pairs, alignment_layers(mapper, run_models))]
+    if counts[0] != counts[1]:
+        chosen, planned = (", ".join(f"{count} of {name}" for name, count in sorted(each.items())) for each in counts)
+        raise RunError(f"layer mapper {mapper.NAME!r}: choose must return as many pairs as map ({chosen}; {planned})")
+    return pairs
 
 
 def recorded_layers(file: Path) -> tuple[LayerPair, ...]:
     """The key layers that ``measured_layers`` chose."""
     return tuple(LayerPair(pair["student"], pair["teacher"], pair["granularity"]) for pair in read_json(file)["pairs"])
-
-
-def base_loss_layers(base_loss: BaseLoss, run_models: RunModels) -> tuple[tuple[int, int], ...]:
-    """Pairs of student layer and teacher layer that the base loss reads besides the final states.
-
-    Raises:
-        InputError: The base loss cannot be computed on these models.
-        RunError: The base loss breaks its contract.
-    """
-    if run_models.teacher_summary is None:
-        return ()
-    plugin = f"base loss {base_loss.NAME!r}"
-    with as_plugin_error(plugin), faults_at("base_loss"):
-        layers = tuple(base_loss.key_layers(run_models.student_summary.shape, run_models.teacher_summary.shape))
-    _require_within(plugin, layers, run_models)
-    return layers
-
-
-def _checked_pairs(
-    mapper: LayerMapper, run_models: RunModels, choose: Callable[[], Sequence[LayerPair]]
-) -> tuple[LayerPair, ...]:
-    """The pairs that a mapper chooses, checked against its contract."""
-    plugin = f"layer mapper {mapper.NAME!r}"
-    with as_plugin_error(plugin), faults_at("alignment.layers"):
-        pairs = tuple(choose())
-    _require_within(plugin, [(pair.student, pair.teacher) for pair in pairs], run_models)
-    unknown = [pair for pair in pairs if pair.granularity not in mapper.granularities]
-    if unknown or not pairs:
-        got = f" (got {', '.join(map(str, unknown))})" if unknown else ""
-        granularities = ", ".join(mapper.granularities)
-        raise RunError(f"{plugin} must return at least one pair, of the granularities {granularities} alone{got}")
-    return pairs
-
-
-def _require_within(plugin: str, layers: Sequence[tuple[int, int]], run_models: RunModels) -> None:
-    """Report a layer that a model does not have here, and not by an index error in a training step."""
-    assert run_models.teacher_summary is not None
-    depths = run_models.student_summary.shape.num_layers, run_models.teacher_summary.shape.num_layers
-    absent = [
-        pair for pair in layers if not all(1 <= layer <= depth for layer, depth in zip(pair, depths, strict=True))
-    ]
-    if absent:
-        got = ", ".join(f"{student}->{teacher}" for student, teacher in absent)
-        within = f"layers 1 to {depths[0]} of the student and 1 to {depths[1]} of the teacher"
-        raise RunError(f"{plugin} must name pairs within {within} (got {got})")

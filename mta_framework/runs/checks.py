@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,7 +96,7 @@ def _beyond_top_tokens(draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[t
     """The fields that need more of a teacher than its likeliest tokens, and what they need."""
     alone = "and a server gives its likeliest tokens alone"
     if base_loss is not None and base_loss.NEEDS_TEACHER:
-        policy, label = base_loss.batch_policy(), draft.base_loss.name
+        policy, label = _policy(base_loss), draft.base_loss.name
         if not base_loss.TAKES_TOP_TOKENS:
             yield "base_loss", f"reads states or whole distributions of the teacher, {alone} (got {label!r})"
         if policy is not None and "teacher" in policy.RESPONDERS:
@@ -115,7 +115,7 @@ def several_teachers_faults(
     """Faults of plugins that work with one teacher alone, where there are several."""
     if not draft.teachers or not reading.sound("teachers"):
         return
-    policy = base_loss.batch_policy() if base_loss is not None else None
+    policy = _policy(base_loss) if base_loss is not None else None
     if policy is not None and "teacher" in policy.RESPONDERS:
         problem = f"trains on responses of one teacher, and there are several (got {draft.base_loss.name!r})"
         hint = "Choose other batches in the options of the base loss."
@@ -140,7 +140,7 @@ def policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) 
     """Faults of a batch policy whose needs are not met, and of settings that have no effect without one."""
     if base_loss is None or not reading.sound("training", "generation"):
         return
-    policy, generation = base_loss.batch_policy(), draft.training.generation
+    policy, generation = _policy(base_loss), draft.training.generation
     selection = ("load_best_model_at_end", "metric_for_best_model")
     scored = all(reading.sound("training", name) for name in selection) and draft.training.answer_metric
     label, where = f"base loss {draft.base_loss.name!r}", reading.where(("training", "generation"))
@@ -177,6 +177,16 @@ def policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) 
         yield Fault(reading.where(("data", "validation")), problem, "a data set", hint)
 
 
+def _policy(base_loss: BaseLoss) -> BatchPolicy | None:
+    """The batch policy of a base loss, which may be anyone's code."""
+    label = f"base loss {base_loss.NAME!r}"
+    with as_plugin_error(label):
+        policy = base_loss.batch_policy()
+    if not isinstance(policy, BatchPolicy | None):
+        raise RunError(f"{label}: batch_policy must return a batch policy or None (got {type(policy).__name__})")
+    return policy
+
+
 def _engine_faults(
     reading: RawSpec, engine: EngineName, base_loss: BaseLoss, policy: BatchPolicy | None
 ) -> Iterator[Fault]:
@@ -201,13 +211,23 @@ def span_faults(reading: RawSpec, spans: SpanExtractor | None, layers: LayerMapp
     """The fault of a layer mapper that asks for spans of a granularity that the extractor does not give."""
     if spans is None:
         return
-    with as_plugin_error(f"span extractor {spans.NAME!r} or the layer mapper"):
-        lacking = sorted(set(layers.granularities) - set(spans.granularities)) if layers else []
+    given = _granularities(spans, f"span extractor {spans.NAME!r}")
+    lacking = sorted({*_granularities(layers, f"layer mapper {layers.NAME!r}")} - {*given}) if layers else []
     if layers and lacking:
         problem = f"{layers.NAME} maps layers to spans that {spans.NAME} does not give (got {', '.join(lacking)})"
-        expected = f"granularities that {spans.NAME} gives: {', '.join(spans.granularities)}"
+        expected = f"granularities that {spans.NAME} gives: {', '.join(given)}"
         hint = "Change the options of the layer mapper, or take another span extractor."
         yield Fault(reading.where(("alignment", "layers")), problem, expected, hint)
+
+
+def _granularities(plugin: SpanExtractor | LayerMapper, label: str) -> Sequence[str]:
+    """The granularities of a plugin, which may be anyone's code."""
+    with as_plugin_error(label):
+        granularities = plugin.granularities
+    is_list = isinstance(granularities, tuple | list) and bool(granularities)
+    if not is_list or not all(isinstance(name, str) for name in granularities):
+        raise RunError(f"{label}: granularities must be a tuple of at least one name (got {granularities!r})")
+    return granularities
 
 
 def term_faults(reading: RawSpec, draft: RunSpec, terms: Sequence[AlignmentTerm]) -> Iterator[Fault]:
@@ -250,7 +270,11 @@ def _needs(term: AlignmentTerm) -> frozenset[str]:
     label, known = f"alignment term {term.NAME!r}", get_args(TeacherNeed)
     with as_plugin_error(label):
         shared = (True,) if term.needs_shared_tokenizer else (True, False)
-        needs = frozenset[str]().union(*map(term.teacher_needs, shared))
+        declared = [term.teacher_needs(given) for given in shared]
+    for each in declared:
+        if isinstance(each, str) or not isinstance(each, Collection):
+            raise RunError(f"{label}: teacher_needs must return a collection of needs (got {each!r})")
+    needs = frozenset[str]().union(*declared)
     if unknown := sorted(needs - set(known)):
         raise RunError(f"{label} must declare needs of the teacher among {', '.join(known)} (got {unknown[0]!r})")
     return needs

@@ -133,6 +133,19 @@ def idle_teacher_faults(spec: RunSpec, train: EncodedSet) -> list[Fault]:
     return [Fault(teacher_field(name), problem, expected, hint) for name in spec.teachers or {} if name not in named]
 
 
+def spanless_faults(bound: BoundRun, train: EncodedSet) -> list[Fault]:
+    """The fault of granularities of which no text of the training set has a span, so that key layers add nothing."""
+    if bound.spans is None or bound.layers is None:
+        return []
+    lacking = [name for name in bound.layers.granularities if not any(len(text.spans[name]) for text in train.examples)]
+    if not lacking:
+        return []
+    got = f"got {bound.spans.NAME!r} and {len(train.examples)} texts"
+    problem = f"finds no {' and no '.join(lacking)} in data.train ({got})"
+    hint = "Choose another span extractor or other options, or layers for other spans in alignment.layers."
+    return [Fault("alignment.spans", problem, "spans of every granularity of alignment.layers", hint)]
+
+
 def tokenizer_faults(bound: BoundRun, run_models: RunModels) -> list[Fault]:
     """Faults of settings that need one tokenizer, where teacher and student each have their own."""
     difference, spec = run_models.tokenizer_difference, bound.spec

@@ -22,9 +22,10 @@ from mta_framework.interfaces import Metric
 from mta_framework.models.evaluated import EvaluatedModel
 from mta_framework.models.run_models import RunModels, run_models_of
 from mta_framework.models.turn_end import TurnEnd
-from mta_framework.runs.build import alignment_layers, base_loss_layers, require_terms, span_cache_folder
+from mta_framework.runs.build import alignment_layers, span_cache_folder
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.integrity import require_whole
+from mta_framework.runs.layer_checks import base_loss_layers, require_terms
 from mta_framework.runs.manifest import input_faults
 from mta_framework.runs.model_checks import (
     block_faults,
@@ -33,6 +34,7 @@ from mta_framework.runs.model_checks import (
     idle_teacher_faults,
     joint_memory_fault,
     length_faults,
+    spanless_faults,
     tokenizer_faults,
     unit_fault,
     warn_of_size,
@@ -133,7 +135,7 @@ def prepare_run(bound: BoundRun) -> RunInputs:
             {name: models.separate_teacher for name, models in run_models.views().items()},
             check_only=bool(faults),
         )
-        faults += idle_teacher_faults(spec, data.train)
+        faults += [*(spanless_faults(bound, data.train) if not faults else ()), *idle_teacher_faults(spec, data.train)]
         sampler = sampler_for(data.train.examples, spec.training, spec.seed)
         if data.validation and (fault := validation_fault(len(data.validation.examples), processes().num_processes)):
             faults.append(fault)

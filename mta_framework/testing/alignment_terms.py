@@ -91,6 +91,7 @@ class AlignmentTermContract(PluginContract):
         chosen = plugin.key_layers(self.PAIRS)
         assert chosen
         assert set(chosen) <= set(self.PAIRS)
+        assert len({*chosen}) == len(chosen), "a key layer must be chosen once"
         assert plugin.divisor(len(chosen)) >= 1
 
     def test_sums_are_finite_scalars_in_a_unit_of_the_batch_with_gradient(self, plugin: AlignmentTerm) -> None:

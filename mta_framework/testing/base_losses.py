@@ -24,7 +24,9 @@ from mta_framework.testing.values import (
     some_texts,
     with_garbage,
 )
+from mta_framework.training.returned_terms import require_names, terms_of
 from mta_framework.types import Batch, Example, LossTerms, ModelShape, Progress, States
+from mta_framework.unchanged_inputs import unchanged_inputs
 
 _UNDECLARED = "key_layers does not choose it: with teacher.cache it is not there"
 _UNKEPT = (
@@ -161,7 +163,11 @@ class BaseLossContract(PluginContract, BatchPolicyContract):
     def _terms(self, plugin: BaseLoss, student: States, batch: Batch, teacher: States | None = None) -> LossTerms:
         if teacher is None:
             teacher = random_states(batch.teacher or batch, self.TEACHER, seed=1)
-        return tuple(plugin.compute(student, teacher if plugin.NEEDS_TEACHER else None, batch, Progress(3, 10, 0.3)))
+        given, label = teacher if plugin.NEEDS_TEACHER else None, f"base loss {plugin.NAME!r}"
+        with unchanged_inputs(label, student=student, teacher=given, batch=batch):
+            terms = terms_of(plugin.compute(student, given, batch, Progress(3, 10, 0.3)), label)
+        require_names(terms, label, ())
+        return terms
 
 
 def _data(plugin: BaseLoss) -> Sequence[list[Example]]:

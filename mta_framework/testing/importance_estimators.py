@@ -12,6 +12,7 @@ from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.testing.plugin import PluginContract
 from mta_framework.testing.values import batch_of, random_example, random_states, some_texts, with_garbage
 from mta_framework.types import Batch, ModelShape, States
+from mta_framework.unchanged_inputs import unchanged_inputs
 
 _SHAPE = ModelShape(6, 8)
 
@@ -30,7 +31,8 @@ class ImportanceEstimatorContract(PluginContract):
     @pytest.mark.parametrize("layer", [2, 6])
     def test_weights_are_finite_non_negative_and_zero_on_padding(self, plugin: ImportanceEstimator, layer: int) -> None:
         batch, states = _inputs()
-        weight_BT = plugin.weigh(states, layer, batch.attention_mask_BT)
+        with unchanged_inputs(f"importance estimator {plugin.NAME!r}", states=states, mask_BT=batch.attention_mask_BT):
+            weight_BT = plugin.weigh(states, layer, batch.attention_mask_BT)
         assert weight_BT.shape == batch.attention_mask_BT.shape
         assert weight_BT.dtype == torch.float32
         assert torch.isfinite(weight_BT).all()

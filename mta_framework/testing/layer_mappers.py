@@ -65,6 +65,6 @@ def _random_similarity(student: int, teacher: int, seed: int) -> LayerSimilarity
 
 
 def _require_valid(pairs: list[LayerPair], plugin: LayerMapper, student: int, teacher: int) -> None:
-    assert pairs == sorted(pairs)
+    assert pairs == sorted({*pairs}), "pairs must be sorted, each once"
     assert [pair for pair in pairs if not (1 <= pair.student <= student and 1 <= pair.teacher <= teacher)] == []
     assert {pair.granularity for pair in pairs} == set(plugin.granularities)

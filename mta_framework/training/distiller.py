@@ -21,17 +21,10 @@ from mta_framework.models.teacher_states import Teacher
 from mta_framework.timers import ALIGNMENT, HEALTH, STUDENT, TEACHER, Stopwatch
 from mta_framework.training.global_counts import GlobalCounts, Reduce
 from mta_framework.training.response_health import ResponseHealth
-from mta_framework.types import (
-    ATTENDED_TOKENS,
-    TOKENS,
-    Batch,
-    LayerPair,
-    LossTerm,
-    LossTerms,
-    Progress,
-    States,
-)
+from mta_framework.training.returned_terms import require_names, require_valid, terms_of
+from mta_framework.types import ATTENDED_TOKENS, TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
 from mta_framework.types.log_entries import TEACHER_LOSS
+from mta_framework.unchanged_inputs import unchanged_inputs
 
 CROSS_ENTROPY = "cross_entropy"
 """Name of the loss term that ``validate`` adds."""
@@ -150,17 +143,19 @@ class Distiller(nn.Module):
 
     def _terms(self, guide: Guide, batch: Batch, progress: Progress) -> tuple[LossTerms, States, States | None]:
         student, teacher = self._states(guide, batch)
-        with as_plugin_error(f"base loss {self.base_loss.NAME!r}"):
-            terms = tuple(self.base_loss.compute(student, teacher, batch, progress))
+        label = plugin_label(self)
+        with as_plugin_error(label), unchanged_inputs(label, student=student, teacher=teacher, batch=batch):
+            terms = terms_of(self.base_loss.compute(student, teacher, batch, progress), label)
+        require_names(terms, label, guide.alignment.names if guide.alignment else ())
         if terms or not self.base_loss.NEEDS_ALIGNMENT:
-            _require_valid(terms, f"base loss {self.base_loss.NAME!r}", batch)
+            require_valid(terms, label, student, batch)
         if guide.alignment is not None:
             assert teacher is not None
             with self.stopwatch.part(ALIGNMENT):
                 aligned = guide.alignment(student, teacher, batch)
             for name in dict.fromkeys(term.name for term in aligned):
                 of_name = tuple(term for term in aligned if term.name == name)
-                _require_valid(of_name, f"alignment term {name!r}", batch)
+                require_valid(of_name, f"alignment term {name!r}", student, batch)
             terms += aligned
         return terms, student, teacher
 
@@ -169,28 +164,6 @@ class Distiller(nn.Module):
             teacher = None if guide.teacher is None else guide.teacher.states(batch, guide.teacher_layers)
         with self.stopwatch.part(STUDENT):
             return self._student_reader.read(batch.input_ids_BT, batch.attention_mask_BT, batch.attended_A), teacher
-
-
-def _require_valid(terms: LossTerms, label: str, batch: Batch) -> None:
-    """Check the contract of ``compute`` of a base loss or an alignment term, which may be anyone's code."""
-    if not terms:
-        raise RunError(f"{label} must return at least one term")
-    for term in terms:
-        if not isinstance(term, LossTerm):
-            raise RunError(f"{label} must return loss terms (got {type(term).__name__})")
-        if not isinstance(term.sum, Tensor):
-            got = type(term.sum).__name__
-            raise RunError(f"{label}: the sum of term {term.name!r} must be a tensor (got {got})")
-        if term.sum.dim() != 0:
-            raise RunError(f"{label}: the sum of term {term.name!r} must be a scalar (got {list(term.sum.shape)})")
-        if term.unit not in batch.counts:
-            units = ", ".join(map(repr, batch.counts))
-            raise RunError(f"{label}: the unit of term {term.name!r} must be one of {units} (got {term.unit!r})")
-    weighted = [term for term in terms if term.weight and batch.counts[term.unit]]
-    has_gradient = any(term.sum.requires_grad for term in weighted)
-    if torch.is_grad_enabled() and batch.counts[TOKENS] and weighted and not has_gradient:
-        names = ", ".join(repr(term.name) for term in weighted)
-        raise RunError(f"{label} must return a term with a gradient (got {names}, detached from the student)")
 
 
 def contribution(terms: LossTerms, counts: dict[str, int]) -> Tensor:

@@ -19,6 +19,12 @@ class SeveralAlignments(nn.ModuleDict):
     pairs: tuple[LayerPair, ...] = ()
     """Key layers that all have in common: none, since each teacher has its own."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the terms of any of them, under which they are logged."""
+        of_each = (alignment.names for alignment in self.children() if isinstance(alignment, Alignment))
+        return tuple(dict.fromkeys(name for names in of_each for name in names))
+
     def fault(self) -> str | None:
         """Describe the first unsound weight of an importance estimator in a sentence; None if there was none."""
         faults = (alignment.fault() for alignment in self.children() if isinstance(alignment, Alignment))

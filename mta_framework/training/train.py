@@ -17,7 +17,6 @@ from mta_framework.spec.training import TrainingSection
 from mta_framework.training import checkpoints
 from mta_framework.training.arguments import CHECKPOINTS, micro_batch_size, training_arguments
 from mta_framework.training.distiller import Distiller
-from mta_framework.training.response_health import collapse_warnings
 from mta_framework.training.selection import is_done, load_best, stopping
 from mta_framework.training.sharded_trainer import ShardedTrainer
 from mta_framework.training.trackers import tracked
@@ -126,9 +125,7 @@ def train(
     state = trainer.state
     best = load_best(distiller, state, section, folder / CHECKPOINTS)
     seconds, step_time = trainer.meter.seconds(), trainer.stopwatch.seconds_per_step()
-    return TrainingLog(
-        state.log_history, state.global_step, seconds, step_time, best, collapse_warnings(state.log_history)
-    )
+    return TrainingLog(state.log_history, state.global_step, seconds, step_time, best, trainer.warnings())
 
 
 def _starting_point(folder: Path, steps: int, steps_per_epoch: int) -> Path | None:

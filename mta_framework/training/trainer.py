@@ -42,9 +42,9 @@ from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, LossMeter
 from mta_framework.training.eight_bit import keep_embeddings_in_32_bit
 from mta_framework.training.global_counts import GlobalCounts
 from mta_framework.training.progress_bar import ProgressBar
-from mta_framework.training.response_health import collapse_warnings
 from mta_framework.training.training_data import TrainingData
 from mta_framework.training.training_meter import TrainingMeter
+from mta_framework.training.training_warnings import training_warnings
 from mta_framework.types import Batch, Example, MixedBatch, Progress
 from mta_framework.types.log_entries import TRAINING_SECONDS
 
@@ -215,17 +215,22 @@ class DistillationTrainer(Trainer):
             raise RunError(" ".join([str(error), *causes[:1]])) from None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with loss terms and health of student responses since the last entry; warn where these collapse."""
+        """Log, with loss terms and health of student responses since the last entry; warn of what is wrong."""
         if _TRAIN_LOSS in logs:
             logs = {**logs, **self._summary()}
         if "loss" in logs:
             logs = {**logs, **self.meter.pop(self.state.global_step, self._data.policy is not None)}
-        known = collapse_warnings(self.state.log_history)
+        known = self.warnings()
         super().log(logs, start_time)
         if self.args.should_save:
-            for message in collapse_warnings(self.state.log_history):
+            for message in self.warnings():
                 if message not in known:
                     _log.warning("%s", message)
+
+    def warnings(self) -> list[str]:
+        """What is wrong by the log so far, in sentences."""
+        alignment = self.distiller.alignment
+        return training_warnings(self.state.log_history, () if alignment is None else alignment.names)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Compute loss and terms over the whole validation set and log them as ``eval_loss``, ``eval_kl`` and so on."""

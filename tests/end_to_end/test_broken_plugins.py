@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from click.testing import CliRunner
 
 from mta_framework.cli import main
 
 BROKEN = '''
-from mta_framework import BaseLoss, ImportanceEstimator, LayerMapper, LayerPair, SpanExtractor, hookimpl
+from mta_framework import (
+    TOKENS, BaseLoss, ImportanceEstimator, LayerMapper, LayerPair, LossTerm, SpanExtractor, hookimpl
+)
 
 
 class Spans(SpanExtractor):
@@ -36,6 +40,15 @@ class Raising(Spans):
         return [{"words": [], "phrases": []} for text in texts]
 
 
+class Empty(Spans):
+    """Finds nothing."""
+
+    NAME = "empty_spans"
+
+    def extract(self, texts):
+        return [{"words": [], "phrases": []} for text in texts]
+
+
 class Weights(ImportanceEstimator):
     """One NaN."""
 
@@ -56,6 +69,24 @@ class Loss(BaseLoss):
         return student + teacher
 
 
+class Detached(BaseLoss):
+    """Forgets the graph."""
+
+    NAME = "detached_loss"
+
+    def compute(self, student, teacher, batch, progress):
+        return (LossTerm("detached", student.final_BTD.detach().requires_grad_().sum() * 1.0, TOKENS),)
+
+
+class Idle(ImportanceEstimator):
+    """Finds nothing important."""
+
+    NAME = "idle_weights"
+
+    def weigh(self, states, layer, mask_BT):
+        return mask_BT * 0.0
+
+
 class Layers(LayerMapper):
     """Divides by zero."""
 
@@ -71,12 +102,12 @@ class Layers(LayerMapper):
 
 @hookimpl
 def mta_register_span_extractors():
-    return [Spans, Raising]
+    return [Spans, Raising, Empty]
 
 
 @hookimpl
 def mta_register_importance_estimators():
-    return [Weights]
+    return [Weights, Idle]
 
 
 @hookimpl
@@ -86,7 +117,7 @@ def mta_register_layer_mappers():
 
 @hookimpl
 def mta_register_base_losses():
-    return [Loss]
+    return [Loss, Detached]
 '''
 
 WORDS = {"name": "proportional", "params": {"words": 1, "phrases": 0}}
@@ -124,11 +155,19 @@ def mta(tmp_path, spec_dict, write_spec):
             [
                 "training step 1: ",
                 "is nan",
-                "Importance estimator 'broken_weights' must give finite weights that are not negative (got nan for ",
+                "Importance estimator 'broken_weights' must give weights that are not negative and have a finite sum ",
+                "(got nan for ",
                 " of the data set).",
             ],
         ),
         ({"base_loss": {"name": "broken_loss"}}, ["base loss 'broken_loss' failed (TypeError: ", ", in broken.py:"]),
+        (
+            {"base_loss": {"name": "detached_loss"}},
+            [
+                "base loss 'detached_loss' must return a term with a gradient (got 'detached', ",
+                "detached from the student)",
+            ],
+        ),
         (
             {"alignment": {"spans": {"name": "words"}, "layers": {"name": "broken_layers"}}},
             ["layer mapper 'broken_layers' failed (ZeroDivisionError: ", ", in broken.py:"],
@@ -139,3 +178,23 @@ def test_a_broken_plugin_stops_the_run_and_is_named(mta, sections, messages):
     result = mta(**sections)
     assert result.exit_code == 1, result.output
     assert [message for message in messages if message not in result.output] == [], result.output
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained_teacher")
+def test_spans_that_no_text_has_are_a_fault_before_training(mta):
+    result = mta(alignment={"spans": {"name": "empty_spans"}, "layers": WORDS})
+    assert result.exit_code == 2, result.output
+    assert "alignment.spans: finds no words in data.train (got 'empty_spans' and " in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("trained_teacher")
+def test_an_alignment_that_adds_nothing_is_warned_of_and_reported(mta, tmp_path):
+    result = mta(alignment={"spans": {"name": "words"}, "layers": WORDS, "importance": {"name": "idle_weights"}})
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "runs" / "student" / "report.json").read_text())
+    assert [warning.partition(" has been 0")[0] for warning in report["warnings"]] == [
+        "The alignment term 'dsa'",
+        "The alignment term 'hid'",
+    ]

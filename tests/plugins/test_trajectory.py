@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mta_framework import InputError, LayerPair, ModelShape, States
-from mta_framework.runs.build import require_terms
+from mta_framework.runs.layer_checks import require_terms
 from mta_framework.testing import batch_of, random_example, random_states, term_sums
 from mta_plugins.alignment_terms.dsa import DSA
 from mta_plugins.alignment_terms.trajectory import Trajectory

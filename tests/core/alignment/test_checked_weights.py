@@ -55,7 +55,7 @@ def test_an_unsound_weight_makes_the_terms_nan_and_is_found_afterwards(make_batc
     alignment = alignment_with(Listed({(1, 2): value}))
     assert all(math.isnan(total) for total in sums(alignment, make_batch).values())
     expected = f"(got {value} for teacher, layer 2, token 2 of text 1 of a micro-batch)"
-    message = "Importance estimator 'told' must give finite weights that are not negative"
+    message = "Importance estimator 'told' must give weights that are not negative and have a finite sum"
     assert alignment.fault() == f"{message} {expected}."
 
 
@@ -99,6 +99,43 @@ def test_an_estimator_that_returns_no_tensor_is_named(make_batch, returned):
     importance = Listed({})
     importance.weigh = lambda *_: returned
     with pytest.raises(RunError, match=rf"must return a tensor of weights \(got {type(returned).__name__}\)"):
+        sums(alignment_with(importance), make_batch)
+
+
+def test_weights_whose_sum_overflows_are_unsound(make_batch):
+    alignment = alignment_with(Listed({(0, 0): 3e38, (0, 1): 3e38}))
+    assert all(math.isnan(total) for total in sums(alignment, make_batch).values())
+    assert "have a finite sum (got 3" in alignment.fault()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64, torch.bool])
+def test_weights_of_any_real_dtype_are_taken(make_batch, dtype):
+    importance = Listed({})
+    expected = sums(alignment_with(importance), make_batch)
+    importance.weigh = lambda states, layer, mask_BT: mask_BT.to(dtype)
+    assert sums(alignment_with(importance), make_batch)["dsa"] == pytest.approx(expected["dsa"])
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda mask_BT: mask_BT + 1j, "torch.complex64"),
+        (lambda mask_BT: mask_BT.float().to_sparse(), "torch.sparse_coo"),
+        (lambda mask_BT: mask_BT.float().to("meta"), "meta"),
+    ],
+)
+def test_weights_that_cannot_be_computed_with_are_named(make_batch, change, got):
+    importance = Listed({})
+    importance.weigh = lambda states, layer, mask_BT: change(mask_BT)
+    with pytest.raises(RunError, match=rf"^importance estimator 'told' must return real, dense weights on cpu .*{got}"):
+        sums(alignment_with(importance), make_batch)
+
+
+def test_an_estimator_that_changes_the_mask_in_place_is_named(make_batch):
+    importance = Listed({})
+    importance.weigh = lambda states, layer, mask_BT: mask_BT.zero_().float()
+    message = r"^importance estimator 'told' must not change its inputs in place \(got a change of mask_BT\)$"
+    with pytest.raises(RunError, match=message):
         sums(alignment_with(importance), make_batch)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from mta_framework import AlignmentTerm, RunError
 from mta_framework.alignment import Alignment, WeightedTerm
-from mta_framework.runs.build import require_terms
+from mta_framework.runs.layer_checks import require_terms
 from mta_framework.types import LayerPair, ModelShape, States
 from mta_plugins.importance_estimators.uniform import Uniform
 
@@ -146,3 +148,46 @@ def test_parameters_that_a_term_does_not_announce_are_refused():
     term.make_module = lambda student, teacher: torch.nn.Linear(student.hidden_size, teacher.hidden_size)
     with pytest.raises(RunError, match="'reader' makes parameters, but its has_parameters is false"):
         require_terms([term], PAIRS, ModelShape(3, 4), ModelShape(3, 6))
+
+
+@pytest.mark.parametrize(
+    ("name", "returned", "message"),
+    [
+        ("key_layers", [PAIRS[0], PAIRS[0]], "must choose at least one of the key layers, each once, and no others"),
+        ("key_layers", None, "must return a list of key layers (got NoneType)"),
+        ("divisor", 0, "its divisor must be an integer from 1 on (got 0)"),
+        ("divisor", -1, "its divisor must be an integer from 1 on (got -1)"),
+        ("divisor", "2", "its divisor must be an integer from 1 on (got '2')"),
+        ("make_module", torch.zeros(2), "make_module must return a module of torch or None (got Tensor)"),
+    ],
+)
+def test_what_a_term_gives_before_training_is_checked(name, returned, message):
+    term = Reader(lambda layer: None)
+    setattr(term, name, lambda *_: returned)
+    with pytest.raises(RunError, match=rf"^alignment term 'reader'.*{re.escape(message)}"):
+        require_terms([term], PAIRS, ModelShape(3, 4), ModelShape(3, 6))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("has_parameters", True, " makes no parameters to train, but its has_parameters is true"),
+        ("num_texts", 2.5, ": num_texts must be an integer from 0 on (got 2.5)"),
+        ("num_texts", -1, ": num_texts must be an integer from 0 on (got -1)"),
+    ],
+)
+def test_what_a_term_declares_before_training_is_checked(name, value, message):
+    term = Reader(lambda layer: None)
+    declaring = type("Declaring", (Reader,), {name: value})
+    term.__class__ = declaring
+    with pytest.raises(RunError, match=rf"^alignment term 'reader'{re.escape(message)}$"):
+        require_terms([term], PAIRS, ModelShape(3, 4), ModelShape(3, 6))
+
+
+def test_a_term_that_changes_shared_states_in_place_is_named(make_batch):
+    first = Reader(lambda layer: layer.student.span_vector_SD)
+    with pytest.raises(
+        RunError, match=r"^alignment term 'reader' must not change its inputs .*student\.states\.layers"
+    ):
+        computed(Reader(lambda layer: layer.student.hidden_BTD.mul_(2.0)), make_batch)
+    computed(first, make_batch)
