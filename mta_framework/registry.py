@@ -17,7 +17,7 @@ from typing import Any
 import pluggy
 
 from mta_framework import hookspecs
-from mta_framework.errors import Fault, InputError, error_message, nearest
+from mta_framework.errors import Fault, InputError, error_summary, nearest
 from mta_framework.interfaces import (
     AlignmentTerm,
     BaseLoss,
@@ -230,7 +230,7 @@ def _register_provider(registry: Registry, provider: str, load: Callable[[], obj
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # foreign code: whatever it raises must not take the others down
-        registry.failures.append(Failure(provider, _reason(error)))
+        registry.failures.append(Failure(provider, error_summary(error)))
         return
     for family, contract in FAMILIES.items():
         try:
@@ -240,11 +240,7 @@ def _register_provider(registry: Registry, provider: str, load: Callable[[], obj
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # as above
-            registry.failures.append(Failure(provider, f"{_HOOK}{family}: {_reason(error)}"))
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error_message(error)}"
+            registry.failures.append(Failure(provider, f"{_HOOK}{family}: {error_summary(error)}"))
 
 
 def _hook_faults(manager: pluggy.PluginManager, module: object) -> list[str]:

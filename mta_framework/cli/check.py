@@ -84,4 +84,5 @@ def _evaluation(bound: BoundRun) -> str:
     if section is None:
         return "none"
     metrics = ", ".join(metric.name for metric in section.metrics)
-    return f"{', '.join(section.models)} on {', '.join(section.sets)} by {metrics}, {len(section.seeds)} seeds"
+    seeds = f"{len(section.seeds)} seed{'s' if len(section.seeds) > 1 else ''}"
+    return f"{', '.join(section.models)} on {', '.join(section.sets)} by {metrics}, {seeds}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mta_framework.errors import Fault, InputError, error_message
+from mta_framework.errors import Fault, InputError, error_message, error_summary
 from mta_framework.storage import MANIFEST, damaged_files
 from mta_framework.types import LayerPair, MeanKind, Span
 from mta_framework.types.log_entries import BestCheckpoint
@@ -304,10 +304,9 @@ def read_report(folder: Path) -> Report:
     except FileNotFoundError:
         problem, hint = "does not exist", "Finish the run first: it writes its report at the end."
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        problem = f"is not a report (got {'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']})"
+        problem = f"is not a report (got {error_message(error)})"
     except OSError as error:
-        problem = f"is not a report (got {type(error).__name__}: {error_message(error)})"
+        problem = f"is not a report (got {error_summary(error)})"
     raise InputError([Fault(str(path), problem, "the report of a finished run", hint)])
 
 

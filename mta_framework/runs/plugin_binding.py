@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mta_framework.errors import Fault, InputError, collect_faults, error_message, faults_of_teacher_run
+from mta_framework.errors import Fault, InputError, collect_faults, error_summary, faults_of_teacher_run
 from mta_framework.interfaces import (
     AlignmentTerm,
     BaseLoss,
@@ -312,7 +312,7 @@ class _Plugins:
         except ValidationError as error:
             raise InputError(faults_of(error, registered.schema, where, f"option of {section.name}")) from None
         except Exception as error:  # foreign code: its fault is reported with all others
-            problem = f"{section.name} cannot be created (got {type(error).__name__}: {error_message(error)})"
+            problem = f"{section.name} cannot be created (got {error_summary(error)})"
             expected = f"options that {registered.provider} accepts"
             hint = f"See `mta plugins {section.name}`."
             raise InputError([Fault(self.reading.where(key_path), problem, expected, hint)]) from error
