@@ -16,11 +16,12 @@ from mta_framework.distributed import run_on_main
 from mta_framework.errors import InputError
 from mta_framework.evaluation.aggregation import Evaluation, SetResult
 from mta_framework.evaluation.likelihood import likelihoods
+from mta_framework.evaluation.metric_code import code_digest
 from mta_framework.evaluation.predictions import Key, Prediction, read_predictions, write_predictions
 from mta_framework.evaluation.report import ReportedMetric
 from mta_framework.evaluation.response_journal import Journal, TextResponse
 from mta_framework.evaluation.responses import respond
-from mta_framework.evaluation.scoring import label_metrics, metric_source, score
+from mta_framework.evaluation.scoring import label_metrics, score
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling_settings import Sampling
@@ -275,7 +276,7 @@ class _Task:
         stop_ids = list(self.candidate.stop_ids)
         made_from = json_digest([self.candidate.fingerprint, list(entry.prompts), ids, stop_ids, generation])
         metrics = [
-            [label, type(metric).__qualname__, metric_source(metric), metric.params.model_dump(mode="json")]
+            [label, type(metric).__qualname__, code_digest(metric), metric.params.model_dump(mode="json")]
             for label, metric in self.metrics
         ]
         marks = [list(self.marks)] if self.marks else []

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -35,15 +33,6 @@ def label_metrics(metrics: Sequence[Metric]) -> list[tuple[str, Metric]]:
         if count > 1
     ).raise_any()
     return list(zip(labels, metrics, strict=True))
-
-
-def metric_source(metric: Metric) -> str:
-    """The source code of a metric's module: a corrected metric must score again."""
-    name = type(metric).__module__
-    try:
-        return inspect.getsource(sys.modules[name])
-    except (KeyError, OSError, TypeError):  # it has no source file
-        return name
 
 
 def score(generations: Generations, metrics: Sequence[tuple[str, Metric]]) -> dict[str, ScoreSet]:
