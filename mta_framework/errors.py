@@ -182,6 +182,9 @@ def as_plugin_error(plugin: str) -> Iterator[None]:
 _UNSAFE_ADVICE = "weights_only"
 """In every message of ``torch.load`` about a file that it refuses."""
 
+_PAGES = "For further information visit "
+"""Beginning of the last line of pydantic's messages."""
+
 _LONGEST_NAME = 200
 """Characters of a name up to which similar ones are looked for, which takes time with the square of its length."""
 
@@ -311,7 +314,7 @@ def error_message(error: BaseException) -> str:
         more = f" (and {len(others)} more)" if others else ""
         return f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}{more}"
     lines = (line.strip() for line in _written_message(error).splitlines())
-    return " ".join(line for line in lines if line) or type(error).__name__
+    return " ".join(line for line in lines if line and not line.startswith(_PAGES)) or type(error).__name__
 
 
 def first_line(error: BaseException) -> str:

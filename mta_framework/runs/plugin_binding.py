@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
-from mta_framework.errors import Fault, InputError, collect_faults, error_summary, faults_of_teacher_run
+from mta_framework.errors import Fault, InputError, collect_faults, faults_of_teacher_run
 from mta_framework.interfaces import (
     AlignmentTerm,
     BaseLoss,
@@ -21,7 +21,7 @@ from mta_framework.interfaces import (
     PluginChoice,
     SpanExtractor,
 )
-from mta_framework.registry import Registered, Registry, missing_fault, parts_of
+from mta_framework.registry import Registered, Registry, create_instance, missing_fault, parts_of
 from mta_framework.runs.checks import (
     alignment_faults,
     gguf_faults,
@@ -254,20 +254,25 @@ class _Plugins:
         where = self.reading.where(key_path)
         try:
             registered = self.registry.find("metrics", name, where)
-            self._note_origin(registered)
-            metric: Metric = registered.plugin(registered.plugin.Params())  # type: ignore[assignment]
-            if missing := missing_fault(metric, where):
-                self.faults.append(missing)
-            return metric
         except InputError as error:
             losses = " or ".join(VALIDATION_LOSSES)
             self.faults += [
                 replace(fault, expected=f"{losses}, or a metric ({fault.expected})") for fault in error.faults
             ]
+            return None
+        self._note_origin(registered)
+        try:
+            options = registered.plugin.Params()
         except ValidationError:
             problem, hint = f"{name} cannot be used without options (got {name!r})", "Take another metric, or loss."
             self.faults.append(Fault(where, problem, "a metric whose options all have defaults", hint))
-        return None
+            return None
+        metric = None
+        with collect_faults(self.faults):
+            metric = cast(Metric, create_instance(registered, options, where))
+            if missing := missing_fault(metric, where):
+                self.faults.append(missing)
+        return metric
 
     def _note_origin(self, registered: Registered) -> None:
         self.packages = tuple(dict.fromkeys([*self.packages, *registered.plugin.PACKAGES]))
@@ -304,18 +309,15 @@ class _Plugins:
         try:
             # As JSON, in which strictness lets a list stand for a tuple.
             params = plugin.Params.model_validate_json(json.dumps(section.params), strict=True)
-            parts = {
-                option: self._create(family, choice, *key_path, "params", option)
-                for option, choice in parts_of(params).items()
-            }
-            return None if None in parts.values() else plugin(params, **parts)
         except ValidationError as error:
             raise InputError(faults_of(error, registered.schema, where, f"option of {section.name}")) from None
-        except Exception as error:  # foreign code: its fault is reported with all others
-            problem = f"{section.name} cannot be created (got {error_summary(error)})"
-            expected = f"options that {registered.provider} accepts"
-            hint = f"See `mta plugins {section.name}`."
-            raise InputError([Fault(self.reading.where(key_path), problem, expected, hint)]) from error
+        parts = {
+            option: self._create(family, choice, *key_path, "params", option)
+            for option, choice in parts_of(params).items()
+        }
+        if None in parts.values():
+            return None
+        return create_instance(registered, params, self.reading.where(key_path), **parts)
 
 
 def _bind_teacher(
