@@ -20,6 +20,7 @@ from mta_framework.evaluation.report import (
     ReportedMetric,
     ReportedSet,
     read_report,
+    require_listed,
 )
 from mta_framework.evaluation.statistics import PromptScores
 from mta_framework.evaluation.training_log import validated_names
@@ -131,9 +132,10 @@ def read_run(folder: Path) -> Run:
 
     Raises:
         InputError: The run is not finished, measured nothing, did not evaluate what it trained, or has a report that
-            contradicts itself.
+            contradicts itself or that its manifest does not list.
     """
     report = read_report(folder)
+    require_listed(folder)
     if malformed := _malformed(report.spec):
         problem = f"holds no spec of a run (got {malformed})"
         raise InputError([Fault(str(folder / REPORT_FILE), problem, "a report as the run wrote it", _REMEDY)])

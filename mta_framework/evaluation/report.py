@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mta_framework.errors import Fault, InputError, error_message, error_summary
-from mta_framework.storage import MANIFEST, damaged_files
+from mta_framework.storage import MANIFEST, damaged_files, is_listed
 from mta_framework.types import LayerPair, MeanKind, Span
 from mta_framework.types.log_entries import BestCheckpoint
 
@@ -308,6 +308,23 @@ def read_report(folder: Path) -> Report:
     except OSError as error:
         problem = f"is not a report (got {error_summary(error)})"
     raise InputError([Fault(str(path), problem, "the report of a finished run", hint)])
+
+
+def require_listed(folder: Path) -> None:
+    """Refuse a report whose content cannot be checked.
+
+    Args:
+        folder: Folder of a finished run or evaluation, whose manifest the report is the last to enter.
+
+    Raises:
+        InputError: The manifest is missing, or does not list the report.
+    """
+    if is_listed(folder, REPORT_FILE):
+        return
+    problem = f"does not list {REPORT_FILE}" if (folder / MANIFEST).is_file() else "is missing"
+    expected = f"the file as the run wrote it, with the digest of {REPORT_FILE}"
+    hint = "Put it back; or evaluate again, or resume the run, which says what to delete."
+    raise InputError([Fault(str(folder / MANIFEST), problem, expected, hint)])
 
 
 def newer_fault(folder: Path) -> Fault | None:
