@@ -23,6 +23,7 @@ from mta_framework.spec.section import PluginSection
 from mta_framework.spec.validation_faults import faults_of
 from mta_framework.types import Generations, ScoreSet
 
+_JUDGE_HINT = 'Write {"name": ..., "params": {...}} to it.'
 _HINT = "Correct the metric, or compare without --judge."
 
 
@@ -32,7 +33,7 @@ def read_judge(path: Path, registry: Registry) -> PairwiseMetric:
     Raises:
         InputError: The file, its name or its options are faulty, or the metric compares nothing.
     """
-    document, faults = read_document(path)
+    document, faults = read_document(path, "a JSON file that names a metric", _JUDGE_HINT)
     FaultList(faults).raise_any()
     try:
         section = PluginSection.model_validate(document)

@@ -36,6 +36,7 @@ from mta_framework.runs.checks import (
     term_faults,
     tracker_faults,
 )
+from mta_framework.runs.manifest import incomplete_export_faults
 from mta_framework.spec.alignment import AlignmentSection
 from mta_framework.spec.cache_locations import cache_location_faults
 from mta_framework.spec.document import KeyPath
@@ -168,7 +169,8 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     faults += span_faults(reading, spans, layers)
     faults += term_faults(reading, draft, terms)
     faults += importance_faults(reading, draft, terms)
-    faults += dict.fromkeys(fault for view in readings.values() for fault in missing_locations(view))
+    located = (_with_remedies(view, missing_locations(view)) for view in readings.values())
+    faults += dict.fromkeys(fault for of_view in located for fault in of_view)
     faults += cache_location_faults(reading)
     faults += tracker_faults(reading, draft)
     faults += _of_each(readings, package_faults)
@@ -210,12 +212,23 @@ def bind_evaluation(reading: RawSpec[EvaluationSpec], registry: Registry) -> Bou
     """
     plugins = _Plugins(registry, reading)
     metrics = plugins.metrics(reading.draft.evaluation if reading.draft else None)
-    faults = [*reading.faults, *plugins.faults, *missing_evaluation_locations(reading)]
+    faults = [*reading.faults, *plugins.faults]
+    faults += _with_remedies(reading, missing_evaluation_locations(reading))
     if faults:
         raise InputError(faults)
     assert reading.spec is not None
     packages = (*plugins.packages, *PACKAGES_OF_ENGINE[reading.spec.evaluation.engine])
     return BoundEvaluation(reading.spec, metrics, packages, plugins.files)
+
+
+def _with_remedies(reading: RawSpec, missing: Iterator[Fault]) -> Iterator[Fault]:
+    """The faults of local inputs; for the student of a run that lacks files, those that a resume of that run finds."""
+    incomplete = {}
+    for name in ("teacher", "student", "model"):
+        if path := getattr(getattr(reading.draft, name, None), "path", None):
+            incomplete[reading.where((name, "path"))] = incomplete_export_faults(Path(path))
+    for fault in missing:
+        yield from incomplete.get(fault.where) or [fault]
 
 
 def _needs_no_vocabulary(registry: Registry, name: str) -> bool:

@@ -176,6 +176,13 @@ def test_a_faulty_file_is_reported(tmp_path, registry, text, message):
         read_judge(written(tmp_path, text), registry)
 
 
+def test_a_judge_file_that_does_not_exist_is_not_taken_for_a_spec(tmp_path, registry):
+    with pytest.raises(InputError) as refusal:
+        read_judge(tmp_path / "no.json", registry)
+    problem = f"{tmp_path / 'no.json'}: does not exist; expected a JSON file that names a metric. Check the path. "
+    assert str(refusal.value) == f'{problem}Write {{"name": ..., "params": {{...}}}} to it.'
+
+
 def test_answers_are_kept_beside_the_runs_wherever_the_command_is_given(entries, monkeypatch):
     chosen = judge()
     monkeypatch.chdir(entries[0])
