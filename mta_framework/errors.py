@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic_core import ValidationError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -329,6 +329,16 @@ def _written_message(error: BaseException) -> str:
         return f"a {type(error).__name__} without a readable message"
     # Torch goes on to say how to have the file run code.
     return "it holds more than tensors and plain values, or is damaged" if _UNSAFE_ADVICE in message else message
+
+
+def counted(count: float, noun: str) -> str:
+    """A count with its noun, which takes an s in the plural.
+
+    Args:
+        count: How many.
+        noun: What is counted, in the singular.
+    """
+    return f"{count:,} {noun}{'s' if count != 1 else ''}"
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

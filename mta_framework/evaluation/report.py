@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mta_framework.errors import Fault, InputError, error_message, error_summary
+from mta_framework.errors import Fault, InputError, counted, error_message, error_summary
 from mta_framework.storage import MANIFEST, damaged_files, is_listed
 from mta_framework.types import LayerPair, MeanKind, Span
 from mta_framework.types.log_entries import BestCheckpoint
@@ -147,7 +147,7 @@ def listed_keys(unused: Mapping[str, int]) -> str:
     """List keys with the number of rows that have them, the most frequent first."""
     counts = sorted(unused.items(), key=lambda entry: (-entry[1], entry[0]))
     more = [f"{len(counts) - _MOST_KEYS:,} more"] if len(counts) > _MOST_KEYS else []
-    listed = [f"{key} in {count:,} row{'s' if count > 1 else ''}" for key, count in counts[:_MOST_KEYS]]
+    listed = [f"{key} in {counted(count, 'row')}" for key, count in counts[:_MOST_KEYS]]
     return ", ".join([*listed, *more])
 
 

@@ -30,6 +30,8 @@ _KEY = "sha256"
 _FAILURES = "#failures"
 """Column with the number of segments of a text that could not be parsed."""
 
+_HINT = "Correct the extractor, or take another."
+
 _DEATH = "subprocesses has abruptly died"
 """In the message that datasets has for a process that is gone."""
 
@@ -208,7 +210,7 @@ def _failures(extractor: SpanExtractor, texts: Sequence[str]) -> list[int]:
         counts = []
     if len(counts) != len(texts) or any(count < 0 for count in counts):
         expected = f"one count >= 0 per text, {len(texts)}"
-        raise RunError(f"{plugin} returned something else (got {reprlib.repr(returned)}); expected {expected}")
+        raise RunError(f"{plugin} returned something else (got {reprlib.repr(returned)}); expected {expected}. {_HINT}")
     return counts
 
 
@@ -217,5 +219,6 @@ def _fingerprint(extractor: SpanExtractor) -> str:
     with as_plugin_error(plugin):
         fingerprint = extractor.fingerprint()
     if not isinstance(fingerprint, str):
-        raise RunError(f"{plugin} returned something else (got {reprlib.repr(fingerprint)}); expected JSON as a string")
+        problem = f"returned something else (got {reprlib.repr(fingerprint)})"
+        raise RunError(f"{plugin} {problem}; expected JSON as a string. {_HINT}")
     return fingerprint

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import BaseModel, ValidationError
 
-from mta_framework.errors import InputError, error_message, error_summary, error_text, faults_at, first_line
+from mta_framework.errors import InputError, counted, error_message, error_summary, error_text, faults_at, first_line
 
 
 class Speechless(Exception):
@@ -81,3 +81,11 @@ def test_a_plugin_that_refuses_its_options_without_a_message_is_said_to_refuse_t
     with pytest.raises(InputError) as refusal, faults_at("alignment.layers"):
         raise ValueError
     assert str(refusal.value).startswith("alignment.layers: is refused by the plugin; expected other options. ")
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 damaged files"), (1, "1 damaged file"), (2, "2 damaged files"), (1200, "1,200 damaged files")],
+)
+def test_only_one_is_counted_in_the_singular(count, words):
+    assert counted(count, "damaged file") == words

@@ -32,6 +32,12 @@ def test_seeds_of_an_evaluation_are_counted(mta: Mta, spec_file: Path) -> None:
         assert f"student on test by rouge_l, {count}\n" in result.stdout
 
 
+def test_one_epoch_and_one_row_are_said_in_the_singular(mta: Mta, spec_file: Path) -> None:
+    result = mta("check", spec_file, "--set", "training.epochs=1", "--set", "data.train.limit=1")
+    assert "  1 epoch of batches of 16, fp32\n" in result.stdout
+    assert ", first 1 row\n" in result.stdout
+
+
 def test_all_faults_go_to_standard_error_one_per_line_and_exit_with_2(mta: Mta, spec_file: Path) -> None:
     result = mta("check", spec_file, "--set", "training.epochs=0", "--set", "base_loss.params.strength=3")
     *faults, count = result.stderr.splitlines()

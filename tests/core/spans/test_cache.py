@@ -294,7 +294,9 @@ def test_failures_that_are_no_count_for_each_text_are_refused_naming_the_extract
     with pytest.raises(RunError) as refusal:
         cache.spans(TEXTS)
     problem = f"span extractor 'miscounting': failures() returned something else (got {counts})"
-    assert str(refusal.value) == f"{problem}; expected one count >= 0 per text, 4"
+    assert (
+        str(refusal.value) == f"{problem}; expected one count >= 0 per text, 4. Correct the extractor, or take another."
+    )
 
 
 def test_counts_of_another_library_are_failures_too(tmp_path: Path) -> None:
@@ -306,7 +308,7 @@ def test_counts_of_another_library_are_failures_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fingerprint", [None, {"a": 1}])
 def test_a_fingerprint_that_is_no_text_is_refused_naming_the_extractor(tmp_path: Path, fingerprint: Any) -> None:
     problem = "span extractor 'anonymous': fingerprint() returned something else (got "
-    with pytest.raises(RunError, match=re.escape(f"{problem}{fingerprint}); expected JSON as a string")):
+    with pytest.raises(RunError, match=re.escape(f"{problem}{fingerprint}); expected JSON as a string. Correct")):
         SpanCache(tmp_path, Anonymous(lambda: fingerprint), processes=1)
 
 
