@@ -13,7 +13,7 @@ from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import Verdict
 from mta_framework.errors import Fault, FaultList, InputError, as_plugin_error, writing_to
-from mta_framework.evaluation.scoring import checked_numbers, checked_usage, metric_error
+from mta_framework.evaluation.scoring import checked_usage, checked_values, metric_error
 from mta_framework.evaluation.statistics import PromptScores, difference, interval, mean
 from mta_framework.interfaces import PairwiseMetric
 from mta_framework.registry import Registry, missing_fault
@@ -103,7 +103,7 @@ def _preferences(judge: PairwiseMetric, sides: Sequence[Group], name: str) -> Pr
     if not isinstance(returned, ScoreSet):
         problem = f"prefer() returned something else (got {type(returned).__name__})"
         raise metric_error(judge.NAME, problem, f"a ScoreSet with one score per prompt, {count}", _HINT)
-    scores = checked_numbers(judge.NAME, "score", returned.scores, count, _HINT)
+    scores = checked_values(judge.NAME, "score", returned.scores, count, _HINT)
     row = next((row for row, score in enumerate(scores) if score not in (0.0, 0.5, 1.0)), None)
     if row is not None:
         problem = f"prefer() returned an unusable score (got {scores[row]} for prompt {row + 1} of {name})"

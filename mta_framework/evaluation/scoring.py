@@ -119,13 +119,13 @@ def _checked(label: str, metric: Metric, generations: Generations) -> ScoreSet:
     if not isinstance(returned, ScoreSet):
         expected = f"a ScoreSet with one score per prediction, {count}"
         raise metric_error(label, f"score() returned something else (got {type(returned).__name__})", expected)
-    scores = checked_numbers(label, "score", returned.scores, count)
+    scores = checked_values(label, "score", returned.scores, count)
     _check(label, "score", scores, lambda value: not abs(value) <= LARGEST, f"finite scores up to {LARGEST:g}")
     if metric.MEAN == "geometric":
         _check(label, "score", scores, lambda value: value <= 0, "scores above 0 for a geometric mean")
     if returned.weights is None:
         return ScoreSet(scores)
-    weights = checked_numbers(label, "weight", returned.weights, count)
+    weights = checked_values(label, "weight", returned.weights, count)
     _check(label, "weight", weights, lambda value: not 0 <= value <= LARGEST, "finite weights from 0 on")
     if weights and not any(weights):
         problem = f"returned weights that leave the mean undefined (got 0 for all {count} predictions)"
@@ -133,7 +133,7 @@ def _checked(label: str, metric: Metric, generations: Generations) -> ScoreSet:
     return ScoreSet(scores, weights)
 
 
-def checked_numbers(label: str, noun: str, values: Any, count: int, hint: str = _HINT) -> tuple[float, ...]:
+def checked_values(label: str, noun: str, values: Any, count: int, hint: str = _HINT) -> tuple[float, ...]:
     """Scores or weights as floats, of whatever library the numbers are.
 
     Args:

@@ -178,9 +178,8 @@ class RunCache:
         with filling_lock(self.folder):
             missing = run_on_main(lambda: cache.missing(verify=True))
             if missing and self._given is not None:
-                problem = (
-                    f"lacks {counted(len(missing), 'text')} of this run, and {self._given} has no weights to make them"
-                )
+                lacking = counted(len(missing), "text")
+                problem = f"lacks {lacking} of this run, and {self._given} holds no weights to make them"
                 where = f"teacher cache{self._of}: {self.folder}"
                 raise RunError(f"{where} {problem}. Run mta cache SPEC where the teacher is.")
             has_parts = run_on_main(lambda: not self._keeps_head or is_intact(self.folder))
