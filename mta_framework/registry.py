@@ -341,6 +341,8 @@ def class_fault(contract: type[Plugin], plugin: object) -> str | None:
         return f"{plugin.__name__}.NAME must not be 'new': `mta plugins new` is a command"
     if not (isinstance(plugin.Params, type) and issubclass(plugin.Params, PluginParams)):
         return f"{plugin.__name__}.Params must derive from PluginParams"
+    if plugin.Params.model_config.get("extra") != "forbid":
+        return f"{plugin.__name__}.Params must not accept unknown options: one that is misspelt would have no effect"
     return _attribute_fault(contract, plugin) or _options_fault(plugin)
 
 

@@ -120,6 +120,11 @@ def test_a_hook_without_its_mark_is_named(install: Install) -> None:
         ),
         ('"plain"', '"Plain!"', "base_losses: Plain.NAME must be lower case letters, digits and _ (got 'Plain!')"),
         ("    NAME", "    Params = dict\n    NAME", "base_losses: Plain.Params must derive from PluginParams"),
+        (
+            "    NAME",
+            "    Params = type('Params', (BaseLoss.Params,), {}, extra='ignore')\n    NAME",
+            "base_losses: Plain.Params must not accept unknown options",
+        ),
         ("[Plain]", "[int]", "base_losses: <class 'int'> is not a subclass of BaseLoss"),
         ("[Plain]", "Plain", "mta_register_base_losses: TypeError: it returned the class Plain; expected a list"),
         ("return [Plain]", "[Plain]", "mta_register_base_losses: TypeError: it returned None; expected a list"),
