@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic_core import ValidationError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -147,10 +149,11 @@ def faults_at(where: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        problem, _, rest = str(error).partition("; expected ")
+        problem, _, rest = error_message(error).partition("; expected ")
         expected, _, hint = rest.partition(". ")
         hint = hint or "Change the options of the plugin."
-        raise InputError([Fault(where, problem.rstrip("."), expected or "other options", hint)]) from error
+        problem = "is refused by the plugin" if problem == type(error).__name__ else problem.rstrip(".")
+        raise InputError([Fault(where, problem, expected or "other options", hint)]) from error
 
 
 class RunError(MTAError):
@@ -178,6 +181,9 @@ def as_plugin_error(plugin: str) -> Iterator[None]:
 
 _UNSAFE_ADVICE = "weights_only"
 """In every message of ``torch.load`` about a file that it refuses."""
+
+_PAGES = "For further information visit "
+"""Beginning of the last line of pydantic's messages."""
 
 _LONGEST_NAME = 200
 """Characters of a name up to which similar ones are looked for, which takes time with the square of its length."""
@@ -289,17 +295,50 @@ def error_text(error: BaseException) -> str:
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     foreign = [frame for frame in frames if Path(__file__).parent not in Path(frame[0]).parents]
     lines = [f", in {Path(name).name}:{line}" for name, line in foreign[-1:] or frames[-1:]]
-    return f"{type(error).__name__}: {error_message(error)}{''.join(lines)}"
+    return f"{error_summary(error)}{''.join(lines)}"
+
+
+def error_summary(error: BaseException) -> str:
+    """Describe a foreign error by type and message in one line; by its type alone where it has no message."""
+    name, message = type(error).__name__, error_message(error)
+    return name if message == name else f"{name}: {message}"
 
 
 def error_message(error: BaseException) -> str:
-    """The message of a foreign error, without advice that is unsafe to follow; its type where it cannot be shown."""
+    """The message of a foreign error in one line; its type where it has none or cannot be shown.
+
+    Advice that is unsafe to follow is left out, and so are the addresses of pydantic's pages.
+    """
+    if isinstance(error, ValidationError):
+        first, *others = error.errors(include_url=False)
+        more = f" (and {len(others)} more)" if others else ""
+        return f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}{more}"
+    lines = (line.strip() for line in _written_message(error).splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(_PAGES)) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a foreign error's message, for libraries that go on at length; its type where it has none."""
+    return _written_message(error).strip().split("\n", 1)[0] or type(error).__name__
+
+
+def _written_message(error: BaseException) -> str:
     try:
         message = str(error)
     except Exception:  # foreign code
         return f"a {type(error).__name__} without a readable message"
     # Torch goes on to say how to have the file run code.
     return "it holds more than tensors and plain values, or is damaged" if _UNSAFE_ADVICE in message else message
+
+
+def counted(count: float, noun: str) -> str:
+    """A count with its noun, which takes an s in the plural.
+
+    Args:
+        count: How many.
+        noun: What is counted, in the singular.
+    """
+    return f"{count:,} {noun}{'s' if count != 1 else ''}"
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

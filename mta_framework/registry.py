@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
+import json
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar, cast, get_args, get_origin, get_type_hints
 
 import pluggy
+from pydantic import TypeAdapter, ValidationError
+from pydantic.json_schema import PydanticJsonSchemaWarning
+from pydantic_core import ErrorDetails
 
 from mta_framework import hookspecs
-from mta_framework.errors import Fault, InputError, error_message, nearest
+from mta_framework.errors import Fault, InputError, error_summary, error_text, nearest
 from mta_framework.interfaces import (
     AlignmentTerm,
     BaseLoss,
@@ -41,6 +47,7 @@ FAMILIES: dict[str, type[Plugin]] = {
 """The contract of each plugin family; its hook is called ``mta_register_`` + the family."""
 
 _HOOK = "mta_register_"
+_CORRECT_IT = "Correct the plugin, or take another."
 
 
 @dataclass(frozen=True)
@@ -101,15 +108,15 @@ class Registry:
             params: Its options; None: the defaults.
 
         Raises:
-            InputError: There is no such plugin.
+            InputError: There is no such plugin, or it cannot be created.
             pydantic.ValidationError: The options are invalid.
         """
-        plugin = self.find(family, name, name).plugin
-        options = plugin.Params.model_validate(params or {})
+        registered = self.find(family, name, name)
+        options = registered.plugin.Params.model_validate(params or {})
         parts = {
             option: self.create(family, choice.name, choice.params) for option, choice in parts_of(options).items()
         }
-        return plugin(options, **parts)
+        return create_instance(registered, options, name, **parts)
 
     def find(self, family: str, name: str, where: str) -> Registered:
         """Find a plugin by name.
@@ -127,9 +134,9 @@ class Registry:
             return offers[0]
         noun = noun_of(family)
         if offers:
-            providers = " and ".join(offer.provider for offer in offers)
-            problem = f"more than one {noun} is called {name!r} ({providers})"
-            raise InputError([Fault(where, problem, "one provider of each name", "Uninstall or rename one of them.")])
+            problem = f"more than one {noun} is called {name!r} ({sources_of(offers)})"
+            hint = "Rename one of them." if _is_one_provider(offers) else "Uninstall or rename one of them."
+            raise InputError([Fault(where, problem, "one plugin of each name", hint)])
         installed = f"one of the installed {family.replace('_', ' ')}: {', '.join(self.names(family)) or 'none'}"
         hint = (
             nearest(name, self.names(family))
@@ -140,16 +147,62 @@ class Registry:
         raise InputError([Fault(where, f"no {noun} is called {name!r}", installed, hint)])
 
 
+def create_instance(registered: Registered, options: PluginParams, where: str, **parts: Plugin) -> Plugin:
+    """Create a plugin, and check that it keeps its options.
+
+    Args:
+        registered: Class of the plugin.
+        options: Its validated options.
+        where: Location of the plugin in the spec, for the error.
+        parts: The plugins that its options of type ``PluginChoice`` name.
+
+    Raises:
+        InputError: Its ``__init__`` fails, or does not call that of its base class.
+    """
+    name = registered.plugin.NAME
+    try:
+        instance = registered.plugin(options, **parts)
+    except InputError:
+        raise
+    except Exception as error:  # foreign code: its fault is reported with all others
+        problem = f"{name} cannot be created (got {error_summary(error)})"
+        expected = f"options that {registered.provider} accepts"
+        raise InputError([Fault(where, problem, expected, f"See `mta plugins {name}`.")]) from error
+    if not isinstance(getattr(instance, "params", None), registered.plugin.Params):
+        problem = f"{name} of {registered.provider} does not keep its options"
+        raise InputError([Fault(where, problem, "an __init__ that calls super().__init__(params)", _CORRECT_IT)])
+    return instance
+
+
 def missing_fault(plugin: Plugin, where: str) -> Fault | None:
-    """The fault of a plugin that lacks something on this machine, or None.
+    """The fault of a plugin that lacks something on this machine, or cannot say so; None if there is none.
 
     Args:
         plugin: The plugin, with its options.
         where: Location of the plugin in the spec.
     """
-    if not (missing := plugin.require()):
+    try:
+        missing = plugin.require()
+    except Exception as error:  # foreign code, as above
+        problem = f"require() of {plugin.NAME} failed ({error_text(error)})"
+        return Fault(where, problem, "None, or a sentence that says what is missing", _CORRECT_IT)
+    if missing is None:
         return None
+    if not isinstance(missing, str):
+        problem = f"require() of {plugin.NAME} returned something else (got {missing!r})"
+        return Fault(where, problem, "None, or a sentence that says what is missing", _CORRECT_IT)
     return Fault(where, f"{plugin.NAME} cannot run here", "an environment with all that it needs", missing)
+
+
+def sources_of(offers: Sequence[Registered]) -> str:
+    """The providers of plugins that share a name; where all come from one, their classes."""
+    if not _is_one_provider(offers):
+        return " and ".join(offer.provider for offer in offers)
+    return f"{' and '.join(offer.plugin.__qualname__ for offer in offers)} of {offers[0].provider}"
+
+
+def _is_one_provider(offers: Sequence[Registered]) -> bool:
+    return len({offer.provider for offer in offers}) == 1
 
 
 def parts_of(params: PluginParams) -> dict[str, PluginChoice]:
@@ -230,21 +283,28 @@ def _register_provider(registry: Registry, provider: str, load: Callable[[], obj
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # foreign code: whatever it raises must not take the others down
-        registry.failures.append(Failure(provider, _reason(error)))
+        registry.failures.append(Failure(provider, error_summary(error)))
         return
     for family, contract in FAMILIES.items():
         try:
-            for offered in getattr(manager.hook, f"{_HOOK}{family}")():
-                for plugin in offered:
+            # Called one by one, since pluggy leaves out a None, which a forgotten return gives.
+            for implementation in getattr(manager.hook, f"{_HOOK}{family}").get_hookimpls():
+                for plugin in _offered(implementation.function()):
                     _register_class(registry, family, contract, plugin, provider)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # as above
-            registry.failures.append(Failure(provider, f"{_HOOK}{family}: {_reason(error)}"))
+            registry.failures.append(Failure(provider, f"{_HOOK}{family}: {error_summary(error)}"))
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error_message(error)}"
+def _offered(returned: Any) -> Iterable[object]:
+    if returned is None:
+        raise TypeError("it returned None; expected a list of classes. Return one")
+    if isinstance(returned, type):
+        raise TypeError(
+            f"it returned the class {returned.__name__}; expected a list of classes. Return [{returned.__name__}]"
+        )
+    return cast(Iterable[object], returned)
 
 
 def _hook_faults(manager: pluggy.PluginManager, module: object) -> list[str]:
@@ -263,7 +323,9 @@ def _register_class(registry: Registry, family: str, contract: type[Plugin], plu
         return
     assert isinstance(plugin, type)
     assert issubclass(plugin, Plugin)
-    registry.families[family].setdefault(plugin.NAME, []).append(Registered(plugin, provider))
+    offers = registry.families[family].setdefault(plugin.NAME, [])
+    if all(offer.plugin is not plugin for offer in offers):
+        offers.append(Registered(plugin, provider))
 
 
 def class_fault(contract: type[Plugin], plugin: object) -> str | None:
@@ -279,11 +341,55 @@ def class_fault(contract: type[Plugin], plugin: object) -> str | None:
         return f"{plugin.__name__}.NAME must not be 'new': `mta plugins new` is a command"
     if not (isinstance(plugin.Params, type) and issubclass(plugin.Params, PluginParams)):
         return f"{plugin.__name__}.Params must derive from PluginParams"
-    if issubclass(plugin, SpanExtractor) and not isinstance(getattr(plugin, "VERSION", None), str):
-        return f"{plugin.__name__}.VERSION must be a string: it is part of the span cache's key"
-    if not (isinstance(plugin.PACKAGES, tuple) and all(isinstance(package, str) for package in plugin.PACKAGES)):
-        return f"{plugin.__name__}.PACKAGES must be a tuple of names of distributions"
+    if plugin.Params.model_config.get("extra") != "forbid":
+        return f"{plugin.__name__}.Params must not accept unknown options: one that is misspelt would have no effect"
+    return _attribute_fault(contract, plugin) or _options_fault(plugin)
+
+
+def _attribute_fault(contract: type[Plugin], plugin: type[Plugin]) -> str | None:
+    for name, adapter in _attributes(contract).items():
+        try:
+            adapter.validate_python(getattr(plugin, name, None), strict=True)
+        except ValidationError as error:
+            detail = error.errors(include_url=False)[0]
+            where = "".join([f"{plugin.__name__}.{name}", *(f"[{index}]" for index in detail["loc"])])
+            return f"{where} {_requirement(detail)}"
     return None
+
+
+@functools.cache
+def _attributes(contract: type[Plugin]) -> dict[str, TypeAdapter[Any]]:
+    """The class attributes of a contract, by name."""
+    hints = get_type_hints(contract)
+    return {name: TypeAdapter(get_args(hint)[0]) for name, hint in hints.items() if get_origin(hint) is ClassVar}
+
+
+def _options_fault(plugin: type[Plugin]) -> str | None:
+    """Why a spec could not hold the options of a plugin, or their defaults; None if it can."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PydanticJsonSchemaWarning)  # of a default that JSON cannot express
+            json.dumps(plugin.Params.model_json_schema())
+    except Exception as error:  # pydantic and the types of options raise a dozen unrelated ones
+        return f"{plugin.__name__}.Params has no JSON schema ({error_summary(error)})"
+    fields = plugin.Params.model_fields
+    defaults = {
+        name: field.default for name, field in fields.items() if not (field.is_required() or field.default_factory)
+    }
+    try:
+        plugin.Params.model_validate(defaults)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            # All else may depend on what a spec gives; an option with an alias is unknown by its name.
+            if detail["loc"] and detail["loc"][0] in defaults and detail["type"] != "extra_forbidden":
+                where = ".".join(map(str, detail["loc"]))
+                return f"the default of {plugin.__name__}.Params.{where} {_requirement(detail)}"
+    return None
+
+
+def _requirement(detail: ErrorDetails) -> str:
+    """What a value must be, in the words of pydantic, and what it is."""
+    return f"{detail['msg'].replace('Input should', 'must')} (got {detail['input']!r})"
 
 
 def describe(plugin: object) -> str:

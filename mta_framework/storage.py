@@ -153,6 +153,16 @@ def damaged_files(folder: Path, names: tuple[str, ...] = ("",), contents: bool =
             yield name, problem
 
 
+def is_listed(folder: Path, name: str) -> bool:
+    """Whether the manifest of a folder has an entry for a file.
+
+    Args:
+        folder: Folder with a sound manifest, or with none.
+        name: Name of the file relative to ``folder``.
+    """
+    return (folder / MANIFEST).is_file() and name in _read_manifest(folder)
+
+
 def _entry(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
 

@@ -79,7 +79,7 @@ def check_cache(
 
     Exits with 1 if any is, unless --delete is given.
     """
-    from mta_framework.errors import writing_to
+    from mta_framework.errors import counted, writing_to
     from mta_framework.teacher_cache.kept_folders import damaged_paths
     from mta_framework.teacher_cache.kept_folders import delete as delete_path
 
@@ -90,7 +90,7 @@ def check_cache(
         with writing_to(path, "delete the files where it can be written to"):
             for file, _ in damaged:
                 delete_path(file)
-    count = f"{len(damaged)} damaged file{'s' if len(damaged) != 1 else ''}"
+    count = counted(len(damaged), "damaged file")
     say(f"{path}: {f'{count} deleted' if delete and damaged else count}.")
     context.exit(1 if damaged and not delete else 0)
 

@@ -10,6 +10,7 @@ import click
 
 from mta_framework.cli.group import say
 from mta_framework.cli.options import plugin_option, set_option, spec_argument
+from mta_framework.errors import counted
 from mta_framework.tables.terminal import terminal_list
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def _summary(bound: BoundRun) -> Iterator[tuple[str, str]]:
                 yield name, _plugin(f"alignment.{name}", section.name, bound)
         for index, term in enumerate(spec.alignment.terms):
             yield "term", f"{term.weight:g} x {_plugin(f'alignment.terms.{index}', term.name, bound)}"
-    length = f"{spec.training.epochs} epochs" if spec.training.epochs else f"{spec.training.max_steps} steps"
+    training = spec.training
+    length = counted(training.epochs, "epoch") if training.epochs else counted(training.max_steps or 0, "step")
     yield "training", f"{length} of batches of {spec.training.batch_size}, {spec.training.precision}"
     yield "evaluation", _evaluation(bound)
 
@@ -72,7 +74,7 @@ def _server(section: TeacherSection) -> str:
 
 def _dataset(section: DatasetSection) -> str:
     source = section.path or f"{section.hub} ({section.split})"
-    return source + (f", first {section.limit} rows" if section.limit else "")
+    return source + (f", first {counted(section.limit, 'row')}" if section.limit else "")
 
 
 def _plugin(field: str, name: str, bound: BoundRun) -> str:
@@ -84,4 +86,5 @@ def _evaluation(bound: BoundRun) -> str:
     if section is None:
         return "none"
     metrics = ", ".join(metric.name for metric in section.metrics)
-    return f"{', '.join(section.models)} on {', '.join(section.sets)} by {metrics}, {len(section.seeds)} seeds"
+    seeds = counted(len(section.seeds), "seed")
+    return f"{', '.join(section.models)} on {', '.join(section.sets)} by {metrics}, {seeds}"

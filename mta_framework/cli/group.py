@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from mta_framework.cli.visible_records import show_foreign_text
-from mta_framework.errors import InputError, RunError, error_text, is_out_of_memory, refusal
+from mta_framework.errors import InputError, RunError, counted, error_text, is_out_of_memory, refusal
 from mta_framework.tables.terminal_chars import visible
 
 
@@ -31,7 +31,7 @@ class Commands(click.Group):
         except InputError as error:
             # Two models can stumble over the same setting.
             faults = list(dict.fromkeys(map(str, error.faults)))
-            say_error(*faults, f"{len(faults)} fault{'s' if len(faults) != 1 else ''}; nothing was run.")
+            say_error(*faults, f"{counted(len(faults), 'fault')}; nothing was run.")
             context.exit(2)
         except RunError as error:
             self._end_failed(context, str(error))

@@ -121,6 +121,7 @@ def _extractor(registry: Registry) -> str:
     from pydantic import ValidationError
 
     from mta_framework.errors import InputError
+    from mta_framework.registry import missing_fault
     from mta_framework.spec.alignment import AlignmentSection
 
     default = AlignmentSection.model_fields["layers"].default.name
@@ -132,7 +133,7 @@ def _extractor(registry: Registry) -> str:
         except (InputError, ValidationError):  # two providers, or an option without default
             continue
         if needed <= set(extractor.granularities):
-            fitting.append((name != _EXTRACTOR, extractor.require() is not None, name))
+            fitting.append((name != _EXTRACTOR, missing_fault(extractor, name) is not None, name))
     return min(fitting)[-1] if fitting else _EXTRACTOR
 
 

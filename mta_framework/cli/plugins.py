@@ -72,14 +72,14 @@ def _rows(registry: Registry) -> Iterator[tuple[str, ...]]:
 
 
 def _problems(registry: Registry) -> Iterator[str]:
-    from mta_framework.registry import noun_of
+    from mta_framework.registry import noun_of, sources_of
 
     for failure in registry.failures:
         yield f"Not loaded: {failure.provider}: {failure.reason}"
     for family, offers in registry.families.items():
         for name in (name for name in sorted(offers) if len(offers[name]) > 1):
-            providers = " and ".join(offer.provider for offer in offers[name])
-            yield f"Conflict: {noun_of(family)} {name!r} is provided by {providers}; no spec can use it."
+            sources = sources_of(offers[name])
+            yield f"Conflict: {noun_of(family)} {name!r} is provided by {sources}; no spec can use it."
 
 
 def _options_of(registry: Registry, name: str) -> Iterator[str]:

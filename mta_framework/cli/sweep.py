@@ -12,7 +12,7 @@ import click
 from mta_framework.cli.compare import show_comparison
 from mta_framework.cli.group import say, say_error, typed
 from mta_framework.cli.options import plugin_option
-from mta_framework.errors import Fault, InputError
+from mta_framework.errors import Fault, InputError, counted
 from mta_framework.tables.table import Table
 from mta_framework.tables.terminal import terminal_table
 
@@ -86,7 +86,7 @@ def _plan(bound: BoundSweep) -> Iterator[str]:
     from mta_framework.spec.document import shown
 
     axes = bound.sweep.axes
-    yield f"{len(bound.cells)} cells in {bound.sweep.folder}"
+    yield f"{counted(len(bound.cells), 'cell')} in {bound.sweep.folder}"
     yield ""
     head = ["cell", *(axis.name for axis in axes), "state"]
     cells = [[cell.cell.name, *cell.cell.labels, cell.state] for cell in bound.cells]

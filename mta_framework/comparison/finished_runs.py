@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mta_framework.errors import Fault, FaultList, InputError, apply_to_all
+from mta_framework.errors import Fault, FaultList, InputError, apply_to_all, counted
 from mta_framework.evaluation.aggregation import SetResult, prompt_scores, rows_digest
 from mta_framework.evaluation.predictions import Prediction, read_rows
 from mta_framework.evaluation.report import (
@@ -20,6 +20,7 @@ from mta_framework.evaluation.report import (
     ReportedMetric,
     ReportedSet,
     read_report,
+    require_listed,
 )
 from mta_framework.evaluation.statistics import PromptScores
 from mta_framework.evaluation.training_log import validated_names
@@ -106,8 +107,8 @@ class Run:
     def _faults(self, path: Path, result: SetResult) -> Iterator[Fault]:
         expected, rows = self.reported_sets(result.model)[result.set], result.predictions
         if len(rows) != expected.prompts:
-            problem = f"is not what the report was made from (got {len(rows)} rows)"
-            yield Fault(str(path), problem, f"{expected.prompts} rows, one per prompt", _REMEDY)
+            problem = f"is not what the report was made from (got {counted(len(rows), 'row')})"
+            yield Fault(str(path), problem, f"{counted(expected.prompts, 'row')}, one per prompt", _REMEDY)
             return
         if expected.digest and expected.digest != (digest := rows_digest(rows)):
             problem = f"is not what the report was made from (got questions and references of digest {digest[:12]})"
@@ -131,9 +132,10 @@ def read_run(folder: Path) -> Run:
 
     Raises:
         InputError: The run is not finished, measured nothing, did not evaluate what it trained, or has a report that
-            contradicts itself.
+            contradicts itself or that its manifest does not list.
     """
     report = read_report(folder)
+    require_listed(folder)
     if malformed := _malformed(report.spec):
         problem = f"holds no spec of a run (got {malformed})"
         raise InputError([Fault(str(folder / REPORT_FILE), problem, "a report as the run wrote it", _REMEDY)])

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import Verdict
-from mta_framework.errors import Fault, FaultList, InputError, as_plugin_error
+from mta_framework.errors import Fault, FaultList, InputError, as_plugin_error, writing_to
+from mta_framework.evaluation.scoring import checked_usage, checked_values, metric_error
 from mta_framework.evaluation.statistics import PromptScores, difference, interval, mean
 from mta_framework.interfaces import PairwiseMetric
 from mta_framework.registry import Registry, missing_fault
@@ -20,7 +21,10 @@ from mta_framework.spec.document import read_document
 from mta_framework.spec.evaluation import METRIC_CACHE
 from mta_framework.spec.section import PluginSection
 from mta_framework.spec.validation_faults import faults_of
-from mta_framework.types import Generations
+from mta_framework.types import Generations, ScoreSet
+
+_JUDGE_HINT = 'Write {"name": ..., "params": {...}} to it.'
+_HINT = "Correct the metric, or compare without --judge."
 
 
 def read_judge(path: Path, registry: Registry) -> PairwiseMetric:
@@ -29,7 +33,7 @@ def read_judge(path: Path, registry: Registry) -> PairwiseMetric:
     Raises:
         InputError: The file, its name or its options are faulty, or the metric compares nothing.
     """
-    document, faults = read_document(path)
+    document, faults = read_document(path, "a JSON file that names a metric", _JUDGE_HINT)
     FaultList(faults).raise_any()
     try:
         section = PluginSection.model_validate(document)
@@ -75,8 +79,9 @@ def verdict_notes(judge: PairwiseMetric, groups: Sequence[Group]) -> Iterator[st
     runs = {group.label: group.runs[0] for group in _sides(groups)}
     seen = "; ".join(f"{label}: {run.name}, seed {run.evaluation.seeds[0]}" for label, run in runs.items())
     yield f"{judge.NAME} saw one response to each prompt ({seen}); its probabilities are not corrected."
-    if usage := ", ".join(f"{value:g} {name}" for name, value in judge.usage().items()):
-        yield f"{judge.NAME} took {usage}."
+    usage = checked_usage(judge.NAME, judge, _HINT)
+    if listed := ", ".join(f"{value:g} {name}" for name, value in usage.items()):
+        yield f"{judge.NAME} took {listed}."
 
 
 def _sides(groups: Sequence[Group]) -> list[Group]:
@@ -92,19 +97,30 @@ def _sides(groups: Sequence[Group]) -> list[Group]:
 
 def _preferences(judge: PairwiseMetric, sides: Sequence[Group], name: str) -> PromptScores:
     generations = [_generations(judge, group, name) for group in sides]
-    with as_plugin_error(f"metric {judge.NAME}"):
-        scores = np.array([judge.prefer(*generations).scores], dtype=float)
-        if scores.shape[1] != len(generations[0].predictions) or not np.isin(scores, (0.0, 0.5, 1.0)).all():
-            raise ValueError("it must give each prompt 0, 0.5 or 1")
-    return PromptScores(scores)
+    with as_plugin_error(f"metric {judge.NAME}: prefer()"):
+        returned = judge.prefer(*generations)
+    count = len(generations[0].predictions)
+    if not isinstance(returned, ScoreSet):
+        problem = f"prefer() returned something else (got {type(returned).__name__})"
+        raise metric_error(judge.NAME, problem, f"a ScoreSet with one score per prompt, {count}", _HINT)
+    scores = checked_values(judge.NAME, "score", returned.scores, count, _HINT)
+    row = next((row for row, score in enumerate(scores) if score not in (0.0, 0.5, 1.0)), None)
+    if row is not None:
+        problem = f"prefer() returned an unusable score (got {scores[row]} for prompt {row + 1} of {name})"
+        expected = "1 where the second response is better, 0 where the first is, 0.5 where neither is"
+        raise metric_error(judge.NAME, problem, expected, _HINT)
+    return PromptScores(np.array([scores], dtype=float))
 
 
 def _generations(judge: PairwiseMetric, group: Group, name: str) -> Generations:
     run = group.runs[0]
     rows = run.rows(group.model, name, run.evaluation.seeds[0])
     folder = run.folder.resolve().parent / METRIC_CACHE / judge.NAME
-    texts = [row.scored_text for row in rows]
-    return Generations(texts, [row.references for row in rows], [row.question for row in rows], cache_dir=folder)
+    with writing_to(folder, "make room, or correct its permissions"):
+        folder.mkdir(parents=True, exist_ok=True)
+    texts = tuple(row.scored_text for row in rows)
+    references, questions = tuple(row.references for row in rows), tuple(row.question for row in rows)
+    return Generations(texts, references, questions, cache_dir=folder)
 
 
 def _where(path: Path, *keys: Any) -> str:

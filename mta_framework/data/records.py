@@ -12,7 +12,7 @@ from typing import Any, cast
 from mta_framework.data.row_files import file_rows, table_rows
 from mta_framework.data.row_teachers import RowTeachers
 from mta_framework.data.rows import Record, RowError, parse_row, renamed, unused_keys
-from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError, error_message
+from mta_framework.errors import MAX_LISTED, Fault, FaultList, InputError, first_line
 from mta_framework.spec.data import DatasetSection
 
 
@@ -118,7 +118,7 @@ def _hub_rows(section: DatasetSection, where: str) -> Iterator[tuple[str, object
     try:
         loaded = datasets.load_dataset(section.hub, split=section.split, revision=section.revision)
     except Exception as error:  # hub, network and data set faults come as errors of a dozen unrelated classes
-        reason = (error_message(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         problem = f"cannot load split {section.split!r} of {section.hub!r} from the hub ({reason})"
         hint = "Check the id, the split, the revision and the network, or download the set and give its path."
         raise InputError([Fault(where, problem, "a data set on the Hugging Face hub", hint)]) from error

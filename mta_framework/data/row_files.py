@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from mta_framework.data.rows import RowError, decode_row, scan_row
-from mta_framework.errors import Fault, InputError, error_message
+from mta_framework.errors import Fault, InputError, error_message, first_line
 from mta_framework.spec.data import ROWS_EXPECTED
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _parquet_rows(file: IO[bytes], path: Path, where: str) -> Iterator[tuple[str
                 size = sum(len(value) for value in row.values() if isinstance(value, str))
                 yield f"{path} row {index}", _too_large() if size > MAX_ROW_BYTES else row
     except Exception as error:  # arrow raises a dozen unrelated ones
-        reason = (error_message(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError([Fault(where, f"cannot read {path} ({reason})", "sound Parquet", "Repair it.")]) from error
 
 

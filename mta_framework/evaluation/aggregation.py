@@ -97,7 +97,10 @@ def rows_digest(predictions: Sequence[Prediction]) -> str:
 
 
 def mean_over_prompts(scores: Sequence[float], weights: Sequence[float], kind: MeanKind) -> float:
-    """Weighted mean, arithmetic or geometric; unweighted where all weights are 0; NaN without scores."""
+    """Weighted mean, arithmetic or geometric; NaN without scores.
+
+    It is unweighted where all weights are 0, which scoring refuses; runs of earlier versions may have such scores.
+    """
     if not scores:
         return float("nan")
     weights = weights if any(weights) else [1.0] * len(scores)

@@ -27,18 +27,27 @@ def environment(
     Returns:
         Name -> version or description, ready to print; packages that are not installed are left out.
     """
-    versions = {}
-    for package in (*_PACKAGES, *packages):
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
     return {
         "python": platform.python_version(),
-        **versions,
+        **package_versions((*_PACKAGES, *packages)),
         **({"plugin files": _listed(plugin_files)} if plugin_files else {}),
         "platform": platform.platform(),
         "device": device_name(torch.device(device)),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
     }
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The version of each distribution that is installed.
+
+    Args:
+        packages: Names of distributions.
+    """
+    versions = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def _listed(files: Mapping[str, str]) -> str:

@@ -16,11 +16,12 @@ from mta_framework.distributed import run_on_main
 from mta_framework.errors import InputError
 from mta_framework.evaluation.aggregation import Evaluation, SetResult
 from mta_framework.evaluation.likelihood import likelihoods
+from mta_framework.evaluation.metric_code import code_digest
 from mta_framework.evaluation.predictions import Key, Prediction, read_predictions, write_predictions
 from mta_framework.evaluation.report import ReportedMetric
 from mta_framework.evaluation.response_journal import Journal, TextResponse
 from mta_framework.evaluation.responses import respond
-from mta_framework.evaluation.scoring import label_metrics, metric_source, score
+from mta_framework.evaluation.scoring import checked_config, checked_usage, label_metrics, score
 from mta_framework.generation.engine import Engine, SavedModel
 from mta_framework.generation.engines import make_engine
 from mta_framework.generation.sampling_settings import Sampling
@@ -116,17 +117,18 @@ def evaluate_models(
 
     Raises:
         InputError: A metric is given twice, or a prompt leaves no room for a response.
-        RunError: A metric failed; the predictions are on disk.
+        RunError: A metric failed or broke its contract; the predictions are on disk.
     """
     labelled = label_metrics(metrics)
+    configs = [checked_config(label, metric) for label, metric in labelled]
     results: list[SetResult] = []
     for candidate in candidates:
         marks = marks_to_strip(candidate.tokenizer, strip_reasoning)
         results += _results(candidate, sampling, tuple(seeds), labelled, folder, cache_dir, engine, marks)
-    usage = run_on_main(lambda: [dict(metric.usage()) for metric in metrics])
+    usage = run_on_main(lambda: [checked_usage(label, metric) for label, metric in labelled])
     reported = [
-        ReportedMetric(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost, metric.score_config(), metric.HUB_NAME)
-        for (label, metric), cost in zip(labelled, usage, strict=True)
+        ReportedMetric(label, metric.HIGHER_IS_BETTER, metric.MEAN, cost, config, metric.HUB_NAME)
+        for (label, metric), cost, config in zip(labelled, usage, configs, strict=True)
     ]
     return Evaluation(tuple(results), tuple(reported))
 
@@ -257,12 +259,13 @@ class _Task:
         return None if answer == row.prediction else answer
 
     @functools.cached_property
-    def _likelihoods(self) -> Sequence[Likelihood]:
+    def _likelihoods(self) -> tuple[Likelihood, ...]:
         """Likelihoods of the first references, which do not depend on the seed."""
         if self.entry.unmeasured:
             raise self.entry.unmeasured
         prompts, references = zip(*self.entry.measured, strict=True)
-        return likelihoods(self.load(), self.candidate.tokenizer, prompts, references, self.sampling.batch_tokens)
+        measured = likelihoods(self.load(), self.candidate.tokenizer, prompts, references, self.sampling.batch_tokens)
+        return tuple(measured)  # no metric can change what the next one sees
 
     @functools.cached_property
     def _keys(self) -> dict[int, Key]:
@@ -275,7 +278,7 @@ class _Task:
         stop_ids = list(self.candidate.stop_ids)
         made_from = json_digest([self.candidate.fingerprint, list(entry.prompts), ids, stop_ids, generation])
         metrics = [
-            [label, type(metric).__qualname__, metric_source(metric), metric.params.model_dump(mode="json")]
+            [label, type(metric).__qualname__, code_digest(metric), metric.params.model_dump(mode="json")]
             for label, metric in self.metrics
         ]
         marks = [list(self.marks)] if self.marks else []

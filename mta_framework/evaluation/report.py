@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mta_framework.errors import Fault, InputError, error_message
-from mta_framework.storage import MANIFEST, damaged_files
+from mta_framework.errors import Fault, InputError, counted, error_message, error_summary
+from mta_framework.storage import MANIFEST, damaged_files, is_listed
 from mta_framework.types import LayerPair, MeanKind, Span
 from mta_framework.types.log_entries import BestCheckpoint
 
@@ -147,7 +147,7 @@ def listed_keys(unused: Mapping[str, int]) -> str:
     """List keys with the number of rows that have them, the most frequent first."""
     counts = sorted(unused.items(), key=lambda entry: (-entry[1], entry[0]))
     more = [f"{len(counts) - _MOST_KEYS:,} more"] if len(counts) > _MOST_KEYS else []
-    listed = [f"{key} in {count:,} row{'s' if count > 1 else ''}" for key, count in counts[:_MOST_KEYS]]
+    listed = [f"{key} in {counted(count, 'row')}" for key, count in counts[:_MOST_KEYS]]
     return ", ".join([*listed, *more])
 
 
@@ -305,11 +305,27 @@ def read_report(folder: Path) -> Report:
     except FileNotFoundError:
         problem, hint = "does not exist", "Finish the run first: it writes its report at the end."
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        problem = f"is not a report (got {'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']})"
+        problem = f"is not a report (got {error_message(error)})"
     except OSError as error:
-        problem = f"is not a report (got {type(error).__name__}: {error_message(error)})"
+        problem = f"is not a report (got {error_summary(error)})"
     raise InputError([Fault(str(path), problem, "the report of a finished run", hint)])
+
+
+def require_listed(folder: Path) -> None:
+    """Refuse a report whose content cannot be checked.
+
+    Args:
+        folder: Folder of a finished run or evaluation, whose manifest the report is the last to enter.
+
+    Raises:
+        InputError: The manifest is missing, or does not list the report.
+    """
+    if is_listed(folder, REPORT_FILE):
+        return
+    problem = f"does not list {REPORT_FILE}" if (folder / MANIFEST).is_file() else "is missing"
+    expected = f"the file as the run wrote it, with the digest of {REPORT_FILE}"
+    hint = "Put it back; or evaluate again, or resume the run, which says what to delete."
+    raise InputError([Fault(str(folder / MANIFEST), problem, expected, hint)])
 
 
 def newer_fault(folder: Path) -> Fault | None:

@@ -54,7 +54,7 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> PeftModel:
     try:
         adapted = get_peft_model(model, config)
     except Exception as error:  # peft raises errors of many kinds, and has lists of architectures
-        reason = " ".join(error_message(error).split())
+        reason = error_message(error)
         problem = f"is refused by peft for this model (got: {reason})"
         expected = "modules and options that peft can adapt in this architecture"
         left = {name for name in adaptable if f"'{name}'" not in reason}

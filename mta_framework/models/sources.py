@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mta_framework.errors import Fault, InputError, MTAError, error_message
+from mta_framework.errors import Fault, InputError, MTAError, first_line
 from mta_framework.models.saved_teacher import read_saved_teacher
 from mta_framework.spec.evaluation_spec import ModelSection
 from mta_framework.spec.model_files import described_fault, is_saved_teacher, model_fault, tokenizer_fault
@@ -126,10 +126,5 @@ def loading_faults_at(source: ModelSource, kind: str = "causal language model") 
         hint = "Repair the files, or give others."
         if source.where.endswith(".hub"):
             hint = "Check the id, the revision and the connection, or download the model and give its path."
-        problem = f"could not be loaded (got {source.name!r}: {_first_line(error)})"
+        problem = f"could not be loaded (got {source.name!r}: {first_line(error)})"
         raise InputError([Fault(source.where, problem, expected, hint)]) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = error_message(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from mta_framework.errors import counted
 from mta_framework.reporting.annotated_text import AnnotatedText
 from mta_framework.tables.table import Table
 from mta_framework.types import Span
@@ -29,16 +30,16 @@ def statistics_notes(failures: Sequence[int], parsed: Sequence[AnnotatedText], s
         parsed: Texts whose parsing was timed.
         seconds: How long one process took to parse these, without the time that loading its parser takes.
     """
-    yield f"Counted over {_counted(len(failures), 'text')}."
+    yield f"Counted over {counted(len(failures), 'text')}."
     if any(failures):
-        failed, in_texts = _counted(sum(failures), "segment"), _counted(sum(map(bool, failures)), "text")
+        failed, in_texts = counted(sum(failures), "segment"), counted(sum(map(bool, failures)), "text")
         yield f"Could not be parsed and have no spans: {failed} in {in_texts}."
     else:
         yield "Everything could be parsed."
     if seconds > 0:
         characters = sum(len(text.text) for text in parsed)
         rates = f"{_rate(len(parsed) / seconds)} texts/s, {_rate(characters / seconds)} characters/s"
-        yield f"Parsing: {rates} in one process with its parser loaded ({_counted(len(parsed), 'text')})."
+        yield f"Parsing: {rates} in one process with its parser loaded ({counted(len(parsed), 'text')})."
 
 
 def _cells(name: str, texts: Sequence[AnnotatedText], tokenized: bool) -> Iterator[str]:
@@ -67,7 +68,3 @@ def _share(part: int, whole: int) -> str:
 
 def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' if count != 1 else ''}"

@@ -14,7 +14,7 @@ from mta_framework.data.batches import Collator
 from mta_framework.distributed import processes, run_on_main, shard
 from mta_framework.endpoints.asker import Asker
 from mta_framework.endpoints.server import Server
-from mta_framework.errors import RunError
+from mta_framework.errors import RunError, counted
 from mta_framework.interfaces import MeasuringLayerMapper
 from mta_framework.models.fingerprint import Content, fingerprints
 from mta_framework.models.model_summary import ModelSummary
@@ -178,7 +178,8 @@ class RunCache:
         with filling_lock(self.folder):
             missing = run_on_main(lambda: cache.missing(verify=True))
             if missing and self._given is not None:
-                problem = f"lacks {len(missing):,} texts of this run, and {self._given} holds no weights to make them"
+                lacking = counted(len(missing), "text")
+                problem = f"lacks {lacking} of this run, and {self._given} holds no weights to make them"
                 where = f"teacher cache{self._of}: {self.folder}"
                 raise RunError(f"{where} {problem}. Run mta cache SPEC where the teacher is.")
             has_parts = run_on_main(lambda: not self._keeps_head or is_intact(self.folder))
@@ -187,7 +188,7 @@ class RunCache:
             run_on_main(partial(require_room, self.folder, size, self._field))
             if missing and processes().is_main_process:
                 source = "" if self._section.server is None else f", from {self._section.server.url}"
-                made = f"{len(missing):,} texts, {size / 2**20:,.0f} MiB{source}, to {self.folder}"
+                made = f"{counted(len(missing), 'text')}, {size / 2**20:,.0f} MiB{source}, to {self.folder}"
                 print(f"Teacher cache{self._of}: {made}")
             if isinstance(teacher, ServedTeacher):
                 self._ask(cache, teacher, [text for text, _ in missing])

@@ -6,10 +6,10 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from mta_framework.distributed import run_on_main
-from mta_framework.errors import Fault, InputError, collect_faults, error_message
+from mta_framework.errors import Fault, InputError, collect_faults, error_summary
 from mta_framework.evaluation.report import newer_fault
 from mta_framework.runs.build import recorded_layers
 from mta_framework.runs.folder import RunFolder
@@ -57,7 +57,7 @@ def _unreadable_records(folder: RunFolder, known: Container[str]) -> Iterator[Fa
             if path.is_file() and str(path) not in known:
                 read(path)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            problem = f"is not what a run writes (got {_first_line(error)})"
+            problem = f"is not what a run writes (got {error_summary(error)})"
             hint = "Put it back; or delete it, then go on with --resume: it is measured anew."
             yield Fault(str(path), problem, "the file as the run wrote it", hint)
 
@@ -65,10 +65,3 @@ def _unreadable_records(folder: RunFolder, known: Container[str]) -> Iterator[Fa
 def read_training_log(path: Path) -> TrainingLog:
     """Read the log of a training that is done."""
     return TypeAdapter(TrainingLog).validate_json(path.read_bytes())
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
-    return f"{type(error).__name__}: {error_message(error)}".splitlines()[0]

@@ -48,9 +48,24 @@ def record_faults(folder: RunFolder) -> Iterator[Fault]:
     yield from _faults(folder, names)
 
 
-def export_faults(folder: RunFolder) -> Iterator[Fault]:
-    """Yield a fault for every file of an exported student that is not as it was written."""
-    yield from _faults(folder, (f"{folder.student.name}/",))
+def export_faults(folder: RunFolder, contents: bool = True) -> Iterator[Fault]:
+    """Yield a fault for every file of an exported student that is not as it was written.
+
+    Args:
+        folder: Folder of the run.
+        contents: Whether contents are read, and not only sizes.
+    """
+    yield from _faults(folder, (f"{folder.student.name}/",), contents)
+
+
+def incomplete_export_faults(path: Path) -> list[Fault]:
+    """The faults of an exported student that lacks files, or has some of another size; none for other models.
+
+    Args:
+        path: Folder of a model, or of something else.
+    """
+    folder = _exporting_run(path)
+    return [] if folder is None else list(export_faults(folder, contents=False))
 
 
 def input_faults(spec: RunSpec | EvaluationSpec) -> Iterator[Fault]:
@@ -58,17 +73,22 @@ def input_faults(spec: RunSpec | EvaluationSpec) -> Iterator[Fault]:
     sections = [section for _, section in model_inputs(spec)]
     named = (getattr(section, name, None) for section in sections for name in ("path", "tokenizer"))
     for path in dict.fromkeys(Path(path) for path in named if path):
-        folder = RunFolder(path.parent)
-        if path == folder.student and (folder.path / MANIFEST).is_file():
+        if (folder := _exporting_run(path)) is not None:
             yield from export_faults(folder)
+
+
+def _exporting_run(path: Path) -> RunFolder | None:
+    """The folder of the run that exported a student, inside of which it lies; None for any other path."""
+    folder = RunFolder(path.parent)
+    return folder if path == folder.student and (folder.path / MANIFEST).is_file() else None
 
 
 def _records(folder: RunFolder) -> tuple[Path, ...]:
     return folder.training_log, folder.key_layers, folder.geometry
 
 
-def _faults(folder: RunFolder, names: tuple[str, ...]) -> Iterator[Fault]:
-    for name, problem in damaged_files(folder.path, names) if names else ():
+def _faults(folder: RunFolder, names: tuple[str, ...], contents: bool = True) -> Iterator[Fault]:
+    for name, problem in damaged_files(folder.path, names, contents) if names else ():
         path = folder.path / name
         yield Fault(str(path), problem, "the file as the run wrote it", _hint(folder, path))
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
-from mta_framework.errors import Fault, InputError, collect_faults, error_message, faults_of_teacher_run
+from mta_framework.errors import Fault, InputError, collect_faults, faults_of_teacher_run
 from mta_framework.interfaces import (
     AlignmentTerm,
     BaseLoss,
@@ -21,7 +21,7 @@ from mta_framework.interfaces import (
     PluginChoice,
     SpanExtractor,
 )
-from mta_framework.registry import Registered, Registry, missing_fault, parts_of
+from mta_framework.registry import Registered, Registry, create_instance, missing_fault, parts_of
 from mta_framework.runs.checks import (
     alignment_faults,
     gguf_faults,
@@ -36,6 +36,7 @@ from mta_framework.runs.checks import (
     term_faults,
     tracker_faults,
 )
+from mta_framework.runs.manifest import incomplete_export_faults
 from mta_framework.spec.alignment import AlignmentSection
 from mta_framework.spec.cache_locations import cache_location_faults
 from mta_framework.spec.document import KeyPath
@@ -168,7 +169,8 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     faults += span_faults(reading, spans, layers)
     faults += term_faults(reading, draft, terms)
     faults += importance_faults(reading, draft, terms)
-    faults += dict.fromkeys(fault for view in readings.values() for fault in missing_locations(view))
+    located = (_with_remedies(view, missing_locations(view)) for view in readings.values())
+    faults += dict.fromkeys(fault for of_view in located for fault in of_view)
     faults += cache_location_faults(reading)
     faults += tracker_faults(reading, draft)
     faults += _of_each(readings, package_faults)
@@ -210,12 +212,23 @@ def bind_evaluation(reading: RawSpec[EvaluationSpec], registry: Registry) -> Bou
     """
     plugins = _Plugins(registry, reading)
     metrics = plugins.metrics(reading.draft.evaluation if reading.draft else None)
-    faults = [*reading.faults, *plugins.faults, *missing_evaluation_locations(reading)]
+    faults = [*reading.faults, *plugins.faults]
+    faults += _with_remedies(reading, missing_evaluation_locations(reading))
     if faults:
         raise InputError(faults)
     assert reading.spec is not None
     packages = (*plugins.packages, *PACKAGES_OF_ENGINE[reading.spec.evaluation.engine])
     return BoundEvaluation(reading.spec, metrics, packages, plugins.files)
+
+
+def _with_remedies(reading: RawSpec, missing: Iterator[Fault]) -> Iterator[Fault]:
+    """The faults of local inputs; for the student of a run that lacks files, those that a resume of that run finds."""
+    incomplete = {}
+    for name in ("teacher", "student", "model"):
+        if path := getattr(getattr(reading.draft, name, None), "path", None):
+            incomplete[reading.where((name, "path"))] = incomplete_export_faults(Path(path))
+    for fault in missing:
+        yield from incomplete.get(fault.where) or [fault]
 
 
 def _needs_no_vocabulary(registry: Registry, name: str) -> bool:
@@ -254,20 +267,25 @@ class _Plugins:
         where = self.reading.where(key_path)
         try:
             registered = self.registry.find("metrics", name, where)
-            self._note_origin(registered)
-            metric: Metric = registered.plugin(registered.plugin.Params())  # type: ignore[assignment]
-            if missing := missing_fault(metric, where):
-                self.faults.append(missing)
-            return metric
         except InputError as error:
             losses = " or ".join(VALIDATION_LOSSES)
             self.faults += [
                 replace(fault, expected=f"{losses}, or a metric ({fault.expected})") for fault in error.faults
             ]
+            return None
+        self._note_origin(registered)
+        try:
+            options = registered.plugin.Params()
         except ValidationError:
             problem, hint = f"{name} cannot be used without options (got {name!r})", "Take another metric, or loss."
             self.faults.append(Fault(where, problem, "a metric whose options all have defaults", hint))
-        return None
+            return None
+        metric = None
+        with collect_faults(self.faults):
+            metric = cast(Metric, create_instance(registered, options, where))
+            if missing := missing_fault(metric, where):
+                self.faults.append(missing)
+        return metric
 
     def _note_origin(self, registered: Registered) -> None:
         self.packages = tuple(dict.fromkeys([*self.packages, *registered.plugin.PACKAGES]))
@@ -304,18 +322,15 @@ class _Plugins:
         try:
             # As JSON, in which strictness lets a list stand for a tuple.
             params = plugin.Params.model_validate_json(json.dumps(section.params), strict=True)
-            parts = {
-                option: self._create(family, choice, *key_path, "params", option)
-                for option, choice in parts_of(params).items()
-            }
-            return None if None in parts.values() else plugin(params, **parts)
         except ValidationError as error:
             raise InputError(faults_of(error, registered.schema, where, f"option of {section.name}")) from None
-        except Exception as error:  # foreign code: its fault is reported with all others
-            problem = f"{section.name} cannot be created (got {type(error).__name__}: {error_message(error)})"
-            expected = f"options that {registered.provider} accepts"
-            hint = f"See `mta plugins {section.name}`."
-            raise InputError([Fault(self.reading.where(key_path), problem, expected, hint)]) from error
+        parts = {
+            option: self._create(family, choice, *key_path, "params", option)
+            for option, choice in parts_of(params).items()
+        }
+        if None in parts.values():
+            return None
+        return create_instance(registered, params, self.reading.where(key_path), **parts)
 
 
 def _bind_teacher(

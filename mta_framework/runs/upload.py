@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from mta_framework.errors import Fault, FaultList, InputError, RunError, error_message
+from mta_framework.errors import Fault, FaultList, InputError, RunError, first_line
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.manifest import export_faults
 
@@ -34,7 +34,7 @@ def open_repository(name: str, where: str, public: bool = False) -> str:
     try:
         return huggingface_hub.HfApi().create_repo(name, private=not public, exist_ok=True).repo_id
     except Exception as error:  # of the network, the hub or its client, which have no base in common
-        problem = f"cannot be opened on the hub (got {name!r}: {_first_line(error)})"
+        problem = f"cannot be opened on the hub (got {name!r}: {first_line(error)})"
         expected, hint = "a repository that the token may write to", "Check name, token and network, then try again."
         raise InputError([Fault(where, problem, expected, hint)]) from error
 
@@ -60,7 +60,7 @@ def upload(folder: RunFolder, repository: str) -> str:
         )
     except Exception as error:  # see open_repository
         raise RunError(
-            f"{repository}: the upload failed ({_first_line(error)}). The run is complete and nothing of it is lost. "
+            f"{repository}: the upload failed ({first_line(error)}). The run is complete and nothing of it is lost. "
             f"Try again: mta push {folder.path} {repository}"
         ) from error
     return str(commit.commit_url)
@@ -91,7 +91,3 @@ def _fault(name: str, where: str) -> Fault | None:
         hint = "Log in by `hf auth login`, or set HF_TOKEN."
         return Fault(where, "cannot be written to without a token", "a token with write access", hint)
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return error_message(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
+import reprlib
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import SpanExtractor
 from mta_framework.spans.extraction import SpanArrays, extract
 from mta_framework.storage import Shards
@@ -26,6 +29,11 @@ _KEY = "sha256"
 
 _FAILURES = "#failures"
 """Column with the number of segments of a text that could not be parsed."""
+
+_HINT = "Correct the extractor, or take another."
+
+_DEATH = "subprocesses has abruptly died"
+"""In the message that datasets has for a process that is gone."""
 
 _TEXTS_PER_PROCESS = 200
 """Below this many texts another process costs more than it saves: each loads its own parser."""
@@ -45,10 +53,13 @@ class SpanCache:
         folder: Directory of all span caches. Each extractor, with its options and version, has a subfolder.
         extractor: Span extractor that parses the texts missing from the cache.
         processes: Number of processes that parse at once; None means one per core.
+
+    Raises:
+        RunError: The extractor has no fingerprint.
     """
 
     def __init__(self, folder: Path, extractor: SpanExtractor, processes: int | None):
-        digest = hashlib.sha256(f"{_FAILURES} {extractor.fingerprint()}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{_FAILURES} {_fingerprint(extractor)}".encode()).hexdigest()[:16]
         self.folder = Path(folder) / f"{extractor.NAME}-{digest}"
         self.parsed = 0
         """Number of texts that the last call of ``spans`` parsed."""
@@ -70,7 +81,8 @@ class SpanCache:
             For each text, granularity -> (K, 2) int32 half-open character ranges, read-only.
 
         Raises:
-            RunError: The extractor fails or breaks its contract, or the folder cannot be created.
+            RunError: The extractor fails or breaks its contract, a process that parses dies, or the folder cannot be
+                created.
         """
         for table in self._shards.read_new():
             self._add_rows(table)
@@ -98,7 +110,7 @@ class SpanCache:
         columns = {_KEY: datasets.Value("binary"), _FAILURES: datasets.Value("int32")}
         features = {**columns, **dict.fromkeys(self._extractor.granularities, flat)}
         processes = min(self._processes, len(texts) // _TEXTS_PER_PROCESS)
-        with _uninterrupted_workers() if processes > 1 else nullcontext():
+        with self._deaths_explained(), _uninterrupted_workers() if processes > 1 else nullcontext():
             parsed = datasets.Dataset.from_dict({"text": texts, "index": text_indices, _KEY: keys}).map(
                 partial(_parse_batch, extractor=self._extractor),
                 batched=True,
@@ -112,6 +124,20 @@ class SpanCache:
             )
         table: pa.Table = parsed.with_format("arrow")[:]
         return table.replace_schema_metadata(None)
+
+    @contextmanager
+    def _deaths_explained(self) -> Iterator[None]:
+        """Turn what datasets raises when the system ends one of its processes into a ``RunError``."""
+        try:
+            yield
+        except RuntimeError as error:
+            if _DEATH not in str(error):
+                raise
+            problem = "a process that parsed texts died without an error, as one does that the system ends"
+            hint = (
+                "There may be too little memory for so many: lower data.processes, then resume; what is parsed is kept."
+            )
+            raise RunError(f"span extractor {self._extractor.NAME!r}: {problem}. {hint}") from error
 
 
 @contextmanager
@@ -171,4 +197,28 @@ def _rows_of(table: pa.Table, granularities: Sequence[str]) -> Iterator[_Rows]:
 def _parse_batch(batch: dict[str, list[Any]], extractor: SpanExtractor) -> dict[str, list[Any]]:
     span_sets = extract(extractor, batch["text"], batch["index"])
     columns = {name: [span_set[name].ravel() for span_set in span_sets] for name in extractor.granularities}
-    return {_KEY: batch[_KEY], _FAILURES: extractor.failures(batch["text"]), **columns}
+    return {_KEY: batch[_KEY], _FAILURES: _failures(extractor, batch["text"]), **columns}
+
+
+def _failures(extractor: SpanExtractor, texts: Sequence[str]) -> list[int]:
+    plugin = f"span extractor {extractor.NAME!r}: failures()"
+    with as_plugin_error(plugin):
+        returned = extractor.failures(tuple(texts))
+    try:
+        counts = [operator.index(count) for count in returned]
+    except TypeError:
+        counts = []
+    if len(counts) != len(texts) or any(count < 0 for count in counts):
+        expected = f"one count >= 0 per text, {len(texts)}"
+        raise RunError(f"{plugin} returned something else (got {reprlib.repr(returned)}); expected {expected}. {_HINT}")
+    return counts
+
+
+def _fingerprint(extractor: SpanExtractor) -> str:
+    plugin = f"span extractor {extractor.NAME!r}: fingerprint()"
+    with as_plugin_error(plugin):
+        fingerprint = extractor.fingerprint()
+    if not isinstance(fingerprint, str):
+        problem = f"returned something else (got {reprlib.repr(fingerprint)})"
+        raise RunError(f"{plugin} {problem}; expected JSON as a string. {_HINT}")
+    return fingerprint

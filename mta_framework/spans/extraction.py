@@ -32,6 +32,7 @@ def extract(
     Raises:
         RunError: The extractor raises an exception, or its spans break its contract.
     """
+    texts = tuple(texts)  # an extractor that changed its argument would be blamed for what it did not return
     indexed = [(index, text) for index, text in zip(text_indices or range(len(texts)), texts, strict=True)]
     try:
         span_sets = extractor.extract(texts)
@@ -59,7 +60,7 @@ def _failure(extractor: SpanExtractor, indexed: Sequence[tuple[int, str]], error
     if len(indexed) > 1:
         for index, text in indexed:
             try:
-                extractor.extract([text])
+                extractor.extract((text,))
             except Exception as again:  # plugin code, as above
                 return f"{plugin}, {_label(index, text)}: failed ({error_text(again)})"
     label = _label(*indexed[0]) if len(indexed) == 1 else f"{len(indexed)} texts, none of which fails alone"

@@ -50,8 +50,15 @@ def parse(text: str) -> Any:
     return value
 
 
-def read_document(path: Path) -> tuple[dict[str, Any], list[Fault]]:
-    """Read a spec file.
+def read_document(
+    path: Path, kind: str = "a spec file", hint: str = "Start from `mta init`."
+) -> tuple[dict[str, Any], list[Fault]]:
+    """Read a spec file, or another JSON object that a user wrote.
+
+    Args:
+        path: The file.
+        kind: What the file should be.
+        hint: How to get one.
 
     Returns:
         The top-level object, and one fault for every repeated key (the last value is kept) and too large integer.
@@ -63,10 +70,10 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Fault]]:
         # Windows editors put a byte order mark before UTF-8.
         document = parse(_read_bytes(path).decode("utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise InputError([_unreadable(path, error)]) from None
+        raise InputError([_unreadable(path, error, kind, hint)]) from None
     if not isinstance(document, dict):
         problem = f"does not contain a JSON object (got {shown(document)})"
-        raise InputError([Fault(str(path), problem, "an object, {...}", "Start from `mta init`.")])
+        raise InputError([Fault(str(path), problem, "an object, {...}", hint)])
     return document, settle(document)
 
 
@@ -148,13 +155,13 @@ def _finite_float(text: str) -> float:
     return value
 
 
-def _unreadable(path: Path, error: Exception) -> Fault:
+def _unreadable(path: Path, error: Exception, kind: str, hint: str) -> Fault:
     if isinstance(error, json.JSONDecodeError):
         where = f"{path}:{error.lineno}:{error.colno}"
         problem = f"is not JSON (got: {error.msg[:1].lower()}{error.msg[1:]})"
         return Fault(where, problem, "strict JSON, without comments or trailing commas", "Correct the syntax.")
     if isinstance(error, FileNotFoundError):
-        return Fault(str(path), "does not exist", "a spec file", "Check the path, or `mta init`.")
+        return Fault(str(path), "does not exist", kind, f"Check the path. {hint}")
     if isinstance(error, UnicodeDecodeError):
         return Fault(str(path), f"is not UTF-8 (got byte {error.start})", "JSON in UTF-8", "Save it as UTF-8.")
     if isinstance(error, OSError):

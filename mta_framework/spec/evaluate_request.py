@@ -72,7 +72,11 @@ def read_request(request: EvaluateRequest) -> RawSpec[EvaluationSpec]:
     if request.dtype is not None:
         raw["model"]["dtype"] = request.dtype
     reading = read_settings(EvaluationSpec, raw, Path.cwd(), request.overrides, given)
-    faults += [_no_data() if fault.where == "evaluation.sets" else fault for fault in reading.faults]
+    for fault in reading.faults:
+        if fault.where != "evaluation.sets":
+            faults.append(fault)
+        elif not request.data:  # a faulty --data is named already
+            faults.append(_no_data())
     return replace(reading, faults=tuple(faults), spec=None if faults else reading.spec)
 
 
@@ -88,7 +92,7 @@ def _data(raw: dict[str, Any], request: EvaluateRequest, faults: list[Fault]) ->
         else:
             sets[name] = {"path": file}
     if request.data:
-        raw["evaluation"]["sets"] = sets or {"faulty": {"path": "."}}
+        raw["evaluation"]["sets"] = sets
     return {("evaluation", "sets", name): f"--data {name}" for name in sets}
 
 

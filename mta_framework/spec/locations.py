@@ -16,6 +16,7 @@ from mta_framework.spec.reading import RawSpec
 from mta_framework.spec.run import RunSpec
 
 _HINT = "Check the path; it is relative to the folder of the spec."
+_RUN_HINT = "The spec.json of the run gives it: put the file back, or give the set by --data NAME=FILE."
 _OPTION_HINT = "Check the path; it is relative to the working directory."
 _HUB_HINT = " A model of the hub is given by hub."
 
@@ -45,7 +46,9 @@ def missing_evaluation_locations(reading: RawSpec[EvaluationSpec]) -> Iterator[F
     if reading.draft is None:
         return
     model = reading.draft.model
-    yield from _files(reading, _sets(reading.draft.evaluation), _OPTION_HINT)
+    for key_path, section in _sets(reading.draft.evaluation).items():
+        given = reading.where((*key_path, "path")).startswith("-")
+        yield from _files(reading, {key_path: section}, _OPTION_HINT if given else _RUN_HINT)
     yield from _checked(model_fault, reading, ("model", "path"), model.path, _OPTION_HINT + _HUB_HINT)
     if reading.sound("folder"):
         yield from _output(reading.where(("folder",)), Path(reading.draft.folder), _OPTION_HINT)

@@ -80,7 +80,7 @@ def _step(holder: Any, key: str, key_path: KeyPath) -> str | int:
     if isinstance(holder, list):
         if key.isdecimal() and int(key) < len(holder):
             return int(key)
-        count = f"one of the {len(holder)} entries of {name}, counted from 0"
+        count = f"the index of an entry of {name}, up to {len(holder) - 1}" if holder else f"{name} as a whole, as JSON"
         raise _Refused(f"is not an entry (got {key!r})", count, "Name one of them, or set the whole list.")
     if holder is None:
         raise _Refused(f"reaches into {name}, which is null", f"{name} as a whole, as JSON", f"Set {name} itself.")

@@ -207,7 +207,7 @@ def read_sweep(path: Path) -> tuple[SweepSpec, list[Fault]]:
     Raises:
         InputError: The file does not exist, or with every structural fault.
     """
-    document, faults = read_document(path)
+    document, faults = read_document(path, "the file of a sweep", "The guide `run a sweep` shows one.")
     if "axes" not in document and document.keys() & {"data", "student", "training"}:
         hint = "Use mta check and mta run for it, or vary it by a sweep that names it as its spec."
         problem = f"is the spec of one run (got the sections {', '.join(document)})"

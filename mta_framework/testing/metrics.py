@@ -6,26 +6,33 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 from mta_framework.interfaces import Metric, PairwiseMetric
 from mta_framework.testing.plugin import PluginContract
 from mta_framework.types import Generations, Likelihood
 
+Item = TypeVar("Item")
+
 _PREDICTIONS = ("", "a red bicycle", "日本語", "the lamp is broken", "{} [[7]] 5.")
-_REFERENCES = (["x"], ["a red bicycle", "bike"], ["日本語"], ["his lamp was broken"], ["", "-5"])
+_REFERENCES = (("x",), ("a red bicycle", "bike"), ("日本語",), ("his lamp was broken",), ("", "-5"))
 _QUESTIONS = ("Say x.", "What is it?", "Which language?", "What is wrong?", "")
 _LIKELIHOODS = (Likelihood(2.0, 1), Likelihood(0.0, 3), Likelihood(5.0, 2), Likelihood(11.5, 5), Likelihood(0.25, 1))
-_EMPTY = Generations([], [], likelihoods=lambda: ())
+_EMPTY = Generations((), (), likelihoods=lambda: ())
 
 
 def _generations(rows: Sequence[int], predictions: Sequence[str] = _PREDICTIONS) -> Generations:
     """Generations of these rows, with everything that a metric can use."""
 
-    def likelihoods() -> list[Likelihood]:
-        return [_LIKELIHOODS[row] for row in rows]
+    def likelihoods() -> tuple[Likelihood, ...]:
+        return _chosen(_LIKELIHOODS, rows)
 
-    references = [_REFERENCES[row] for row in rows]
-    return Generations([predictions[row] for row in rows], references, [_QUESTIONS[row] for row in rows], likelihoods)
+    texts = _chosen(predictions, rows), _chosen(_REFERENCES, rows), _chosen(_QUESTIONS, rows)
+    return Generations(*texts, likelihoods)
+
+
+def _chosen(values: Sequence[Item], rows: Sequence[int]) -> tuple[Item, ...]:
+    return tuple(values[row] for row in rows)
 
 
 _ALL = range(len(_PREDICTIONS))
@@ -69,7 +76,7 @@ class MetricContract(PluginContract):
     def test_a_perfect_prediction_scores_better_than_a_wrong_one_that_stammers(self, plugin: Metric) -> None:
         surprises = (Likelihood(0.5, 3), Likelihood(9.0, 3))
         generations = Generations(
-            ["a red bicycle", "no no no"], [["a red bicycle"]] * 2, ["What is it?"] * 2, lambda: surprises
+            ("a red bicycle", "no no no"), (("a red bicycle",),) * 2, ("What is it?",) * 2, lambda: surprises
         )
         right, mistaken = plugin.score(generations).scores
         assert right > mistaken if plugin.HIGHER_IS_BETTER else right < mistaken

@@ -25,13 +25,16 @@ class Likelihood:
 class Generations:
     """Responses of one model to one set of prompts, sampled with one seed: the input of a metric.
 
+    Metrics get texts and references as tuples, so that none can change what the next one scores.
+
     Args:
         predictions: Generated texts; may be empty strings.
         references: At least one reference for each prediction.
         questions: Instruction and input of each prediction's prompt, without the template around them.
         likelihoods: Returns the likelihood of each prediction's first reference under the model. Calling it loads and
             runs the model; None where likelihoods are not available.
-        cache_dir: Directory for expensive results (e.g. API replies), kept across runs; None: nothing is kept.
+        cache_dir: Directory for expensive results (e.g. API replies), which exists and is kept across runs; None:
+            nothing is kept.
     """
 
     predictions: Sequence[str]

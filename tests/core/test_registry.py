@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mta_framework import InputError
-from mta_framework.registry import describe, discover, noun_of
+from mta_framework.interfaces import Plugin
+from mta_framework.registry import describe, discover, missing_fault, noun_of
 
 GOOD = '''
 from mta_framework import BaseLoss, hookimpl
@@ -104,12 +106,29 @@ def test_a_hook_without_its_mark_is_named(install: Install) -> None:
         (
             'NAME = "plain"',
             'NAME, PACKAGES = "plain", "a"',
-            "base_losses: Plain.PACKAGES must be a tuple of names of distributions",
+            "base_losses: Plain.PACKAGES must be a valid tuple (got 'a')",
+        ),
+        (
+            'NAME = "plain"',
+            'NAME, PACKAGES = "plain", ("torch", 2)',
+            "base_losses: Plain.PACKAGES[1] must be a valid string (got 2)",
+        ),
+        (
+            'NAME = "plain"',
+            'NAME, NEEDS_TEACHER = "plain", None',
+            "base_losses: Plain.NEEDS_TEACHER must be a valid boolean (got None)",
         ),
         ('"plain"', '"Plain!"', "base_losses: Plain.NAME must be lower case letters, digits and _ (got 'Plain!')"),
         ("    NAME", "    Params = dict\n    NAME", "base_losses: Plain.Params must derive from PluginParams"),
+        (
+            "    NAME",
+            "    Params = type('Params', (BaseLoss.Params,), {}, extra='ignore')\n    NAME",
+            "base_losses: Plain.Params must not accept unknown options",
+        ),
         ("[Plain]", "[int]", "base_losses: <class 'int'> is not a subclass of BaseLoss"),
-        ("[Plain]", "Plain", "mta_register_base_losses: TypeError: "),
+        ("[Plain]", "Plain", "mta_register_base_losses: TypeError: it returned the class Plain; expected a list"),
+        ("return [Plain]", "[Plain]", "mta_register_base_losses: TypeError: it returned None; expected a list"),
+        ("return [Plain]", "return 3", "mta_register_base_losses: TypeError: 'int' object is not iterable"),
         ("return [Plain]", "raise OSError('disk')", "mta_register_base_losses: OSError: disk"),
     ],
 )
@@ -124,7 +143,100 @@ def test_a_span_extractor_needs_a_version(install: Install) -> None:
     methods = "    granularities = ()\n    def extract(self, texts):"
     install("mta-t-bad", source.replace("    def compute(self, student, teacher, batch, progress):", methods))
     (given,) = reasons("mta-t-bad")
-    assert "Plain.VERSION must be a string" in given
+    assert given == "span_extractors: Plain.VERSION must be a valid string (got None)"
+
+
+METRIC = (
+    GOOD.replace("BaseLoss", "Metric")
+    .replace("base_losses", "metrics")
+    .replace("compute(self, student, teacher, batch, progress)", "score(self, generations)")
+)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "requirement"),
+    [
+        ("MEAN = 'harmonic'", "must be 'arithmetic' or 'geometric' (got 'harmonic')"),
+        ("HIGHER_IS_BETTER = None", "must be a valid boolean (got None)"),
+        ("HIGHER_IS_BETTER = 1", "must be a valid boolean (got 1)"),
+        ("NEEDS_LIKELIHOODS = 'yes'", "must be a valid boolean (got 'yes')"),
+        ("HUB_NAME = 3", "must be a valid string (got 3)"),
+    ],
+)
+def test_an_attribute_of_a_metric_that_no_table_can_show_is_named(
+    install: Install, attribute: str, requirement: str
+) -> None:
+    install("mta-t-bad", METRIC.replace("    NAME", f"    {attribute}\n    NAME"))
+    assert reasons("mta-t-bad") == [f"metrics: Plain.{attribute.split()[0]} {requirement}"]
+
+
+OPTIONS = """
+    class Params(PluginParams):
+        {option}
+
+    NAME"""
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("count: 'Path'", "Plain.Params has no JSON schema (PydanticUserError: "),
+        ("choose: Callable[[int], int]", "Plain.Params has no JSON schema (PydanticInvalidForJsonSchema: "),
+        ("what: Any = object()", "Plain.Params has no JSON schema (PydanticJsonSchemaWarning: "),
+        ("count: int = Field('x')", "the default of Plain.Params.count must be a valid integer, unable"),
+        (
+            "count: int = Field(-1, ge=0)",
+            "the default of Plain.Params.count must be greater than or equal to 0 (got -1)",
+        ),
+        ("counts: list[int] = [1, None]", "the default of Plain.Params.counts.1 must be a valid integer (got None)"),
+    ],
+)
+def test_options_that_a_spec_could_not_hold_are_named_in_one_line_and_disable_no_other_plugin(
+    install: Install, option: str, reason: str
+) -> None:
+    header = "from collections.abc import Callable\nfrom typing import Any\nfrom pydantic import Field\n"
+    source = GOOD.replace("\n    NAME", OPTIONS.format(option=option)).replace(
+        "import BaseLoss", "import PluginParams, BaseLoss"
+    )
+    install("mta-t-bad", header + source)
+    install("mta-t-good", GOOD)
+    (given,) = reasons("mta-t-bad")
+    assert given.startswith(f"base_losses: {reason}")
+    assert "\n" not in given
+    assert "http" not in given
+    assert discover().find("base_losses", "plain", "x").provider.startswith("mta-t-good")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "count: int",
+        "counts: tuple[int, ...] = ()",
+        "counts: list[int] = Field(default_factory=list)",
+        "count: int = Field(2, alias='number')",
+    ],
+)
+def test_options_with_sound_defaults_or_none_are_registered(install: Install, option: str) -> None:
+    source = GOOD.replace("\n    NAME", OPTIONS.format(option=option)).replace(
+        "import BaseLoss", "import PluginParams, BaseLoss"
+    )
+    install("mta-t-good", "from pydantic import Field\n" + source)
+    assert reasons("mta-t-good") == []
+    assert "plain" in discover().names("base_losses")
+
+
+def test_a_class_that_is_returned_twice_counts_once(install: Install) -> None:
+    install("mta-t-good", GOOD.replace("[Plain]", "[Plain, Plain]"))
+    assert discover().find("base_losses", "plain", "x").plugin.__name__ == "Plain"
+
+
+def test_two_classes_of_one_name_in_one_provider_are_named_without_advice_to_uninstall_it(install: Install) -> None:
+    install("mta-t-bad", GOOD.replace("[Plain]", "[Plain, type('Other', (Plain,), {})]"))
+    with pytest.raises(InputError) as refusal:
+        discover().find("base_losses", "plain", "x")
+    (fault,) = refusal.value.faults
+    assert "is called 'plain' (Plain and Other of mta-t-bad 1.0 (mta_t_bad))" in fault.problem
+    assert fault.hint == "Rename one of them."
 
 
 def test_a_name_with_two_providers_is_refused_naming_both(install: Install) -> None:
@@ -192,3 +304,49 @@ def test_families_have_names_for_sentences() -> None:
         "span extractor",
         "metric",
     ]
+
+
+def made(install: Install, method: str) -> object:
+    """A plugin whose class has one more method."""
+    install("mta-t-good", GOOD + f"\n{method}\n")
+    return discover().create("base_losses", "plain")
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("pass", "plain of mta-t-good 1.0 (mta_t_good) does not keep its options; expected an __init__ that calls"),
+        ("raise ValueError('needs a licence')", "plain cannot be created (got ValueError: needs a licence)"),
+    ],
+)
+def test_a_plugin_whose_init_fails_or_forgets_its_base_class_is_named_when_it_is_created(
+    install: Install, body: str, problem: str
+) -> None:
+    with pytest.raises(InputError) as refusal:
+        made(install, f"def init(self, params): {body}\nPlain.__init__ = init")
+    assert str(refusal.value).startswith(f"plain: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("import not_there", r"require\(\) of plain failed \(ModuleNotFoundError: .*, in mta_t_good.py:\d+\)"),
+        ("return True", r"require\(\) of plain returned something else \(got True\)"),
+        ("return 'Install it.'", "plain cannot run here"),
+    ],
+)
+def test_what_a_plugin_lacks_or_fails_to_say_is_a_fault_that_names_it(
+    install: Install, body: str, problem: str
+) -> None:
+    plugin = made(install, f"def require(self):\n    {body}\nPlain.require = require")
+    assert isinstance(plugin, Plugin)
+    fault = missing_fault(plugin, "base_loss")
+    assert fault is not None
+    assert fault.where == "base_loss"
+    assert re.fullmatch(problem, fault.problem)
+
+
+def test_a_plugin_that_lacks_nothing_has_no_fault(install: Install) -> None:
+    plugin = made(install, "")
+    assert isinstance(plugin, Plugin)
+    assert missing_fault(plugin, "base_loss") is None

@@ -161,7 +161,7 @@ def test_a_copy_without_the_teacher_trains_the_same_student_and_is_not_written_t
     assert contents(shared) == before
     weights_elsewhere = tmp_path / "runs-elsewhere" / "copy" / "student" / "model.safetensors"
     assert weights_elsewhere.read_bytes() == weights(tmp_path, "first")
-    with pytest.raises(RunError, match=r"lacks \d+ texts of this run, and .* holds no weights to make them"):
+    with pytest.raises(RunError, match=r"lacks \d+ texts? of this run, and .* holds no weights to make them"):
         run(without, "name=more", "training.max_steps=4")
 
 

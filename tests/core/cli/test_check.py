@@ -25,6 +25,19 @@ def test_a_sound_spec_is_summed_up_part_by_part(mta: Mta, spec_file: Path, plugi
     }
 
 
+def test_seeds_of_an_evaluation_are_counted(mta: Mta, spec_file: Path) -> None:
+    evaluation = '{"sets": {"test": {"path": "train.jsonl"}}, "models": ["student"], "metrics": [{"name": "rouge_l"}]}'
+    for seeds, count in (("[10]", "1 seed"), ("[10, 20]", "2 seeds")):
+        result = mta("check", spec_file, "--set", f"evaluation={evaluation}", "--set", f"evaluation.seeds={seeds}")
+        assert f"student on test by rouge_l, {count}\n" in result.stdout
+
+
+def test_one_epoch_and_one_row_are_said_in_the_singular(mta: Mta, spec_file: Path) -> None:
+    result = mta("check", spec_file, "--set", "training.epochs=1", "--set", "data.train.limit=1")
+    assert "  1 epoch of batches of 16, fp32\n" in result.stdout
+    assert ", first 1 row\n" in result.stdout
+
+
 def test_all_faults_go_to_standard_error_one_per_line_and_exit_with_2(mta: Mta, spec_file: Path) -> None:
     result = mta("check", spec_file, "--set", "training.epochs=0", "--set", "base_loss.params.strength=3")
     *faults, count = result.stderr.splitlines()

@@ -13,6 +13,7 @@ import pytest
 from mta_framework.evaluation.aggregation import Evaluation, SetResult, aggregate
 from mta_framework.evaluation.predictions import Key, Prediction, write_predictions
 from mta_framework.evaluation.report import Report, ReportedMetric, report_json
+from mta_framework.storage import add_to_manifest, write_atomically
 
 ROUGE = ReportedMetric("rouge_l")
 PERPLEXITY = ReportedMetric("perplexity", higher_is_better=False, mean="geometric")
@@ -72,6 +73,12 @@ def predictions_of(model: str, name: str, seed: int, scores: Sequence[float], me
         )
 
 
+def write_report(folder: Path, content: bytes | str) -> None:
+    """A report as a run writes it, with an entry in the manifest of its folder."""
+    write_atomically(folder / "report.json", content)
+    add_to_manifest(folder, "report.json")
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     """Writes the folder of a finished run."""
@@ -97,7 +104,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         evaluation = aggregate(Evaluation(tuple(results), tuple(metrics)))
         title = TITLES.get((spec.get("base_loss") or {}).get("name"), "")
         titles = {"base_loss_title": title, "term_titles": {"dsa": "DSA", "hid": "Hid"}}
-        (path / "report.json").write_bytes(report_json(Report(spec["name"], spec, evaluation, **titles, **report)))
+        write_report(path, report_json(Report(spec["name"], spec, evaluation, **titles, **report)))
         return path
 
     return make

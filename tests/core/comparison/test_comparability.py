@@ -12,7 +12,7 @@ from mta_framework.comparison.finished_runs import read_run
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import ReportedMetric
 
-from .conftest import PERPLEXITY, ROUGE
+from .conftest import PERPLEXITY, ROUGE, write_report
 
 ONE = {"dolly": [[1.0, 2.0], [3.0, 4.0]]}
 TWO = {**ONE, "vicuna": [[5.0], [6.0]]}
@@ -63,7 +63,7 @@ def with_other_rows(folder, name):
     for entry in report["evaluation"]["sets"]:
         if entry["set"] == name:
             entry["digest"] = "f" * 64
-    (folder / "report.json").write_text(json.dumps(report))
+    write_report(folder, json.dumps(report))
     return folder
 
 
@@ -78,7 +78,7 @@ def test_a_set_that_was_rendered_otherwise_was_asked_otherwise(make_run):
     for entry in report["evaluation"]["sets"]:
         if entry["set"] == "dolly":
             entry["prompts_digest"] = "f" * 64
-    (folders[1] / "report.json").write_text(json.dumps(report))
+    write_report(folders[1], json.dumps(report))
     runs = [read_run(folder) for folder in folders]
     (message,) = faults_of(runs).values()
     assert message.startswith("rendered prompts of dolly: differs between the runs")

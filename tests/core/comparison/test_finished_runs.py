@@ -13,6 +13,8 @@ from mta_framework.comparison.finished_runs import find_runs, flat, read_run
 from mta_framework.errors import InputError
 from mta_framework.evaluation.predictions import Key, read_rows, write_predictions
 
+from .conftest import write_report
+
 SCORES = {"dolly": [[1.0, 2.0, 6.0], [3.0, 4.0, 8.0]]}
 
 
@@ -71,7 +73,7 @@ def test_missing_predictions_are_named_for_all_seeds_at_once(make_run):
 def without_evaluation(folder: Path) -> None:
     """The report of a run that evaluated nothing."""
     report = json.loads((folder / "report.json").read_text())
-    (folder / "report.json").write_text(json.dumps({**report, "evaluation": None}))
+    write_report(folder, json.dumps({**report, "evaluation": None}))
 
 
 def rewritten(folder: Path, change) -> None:
@@ -120,6 +122,23 @@ def test_texts_that_were_edited_are_noticed(make_run):
     assert str(path) in faults_of(lambda: read_run(folder).rows("student", "dolly", 10))[0]
 
 
+def test_a_run_without_its_manifest_is_refused_since_its_report_may_have_been_edited(make_run):
+    folder = make_run(SCORES)
+    (folder / "files.json").unlink()
+    (fault,) = faults_of(lambda: read_run(folder))
+    assert fault.startswith(
+        f"{folder / 'files.json'}: is missing; expected the file as the run wrote it, with the digest"
+    )
+    assert fault.endswith("Put it back; or evaluate again, or resume the run, which says what to delete.")
+
+
+def test_a_run_whose_manifest_does_not_list_the_report_is_refused(make_run):
+    folder = make_run(SCORES)
+    (folder / "files.json").write_text("{}")
+    (fault,) = faults_of(lambda: read_run(folder))
+    assert fault.startswith(f"{folder / 'files.json'}: does not list report.json; expected ")
+
+
 def test_a_run_without_evaluation_is_refused(make_run):
     folder = make_run(SCORES)
     without_evaluation(folder)
@@ -130,7 +149,7 @@ def test_a_report_without_the_scores_of_a_seed_is_refused(make_run):
     folder = make_run(SCORES)
     report = json.loads((folder / "report.json").read_text())
     report["evaluation"]["seeds"].append(30)
-    (folder / "report.json").write_text(json.dumps(report))
+    write_report(folder, json.dumps(report))
     assert "contradicts itself" in faults_of(lambda: read_run(folder))[0]
 
 
@@ -162,13 +181,13 @@ def test_a_spec_that_was_edited_into_none_is_refused(make_run, name, value):
     folder = make_run(SCORES)
     report = json.loads((folder / "report.json").read_text())
     report["spec"][name] = value
-    (folder / "report.json").write_text(json.dumps(report))
+    write_report(folder, json.dumps(report))
     assert f"holds no spec of a run (got {name} " in faults_of(lambda: read_run(folder))[0]
 
 
 def test_a_report_of_endless_brackets_is_none(make_run):
     folder = make_run(SCORES)
-    (folder / "report.json").write_text("[" * 100_000)
+    write_report(folder, "[" * 100_000)
     assert "is not a report" in faults_of(lambda: read_run(folder))[0]
 
 

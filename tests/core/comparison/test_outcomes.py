@@ -19,7 +19,7 @@ from mta_framework.evaluation.statistics import holm
 from mta_framework.reporting.comparison_page import comparison_page
 from mta_framework.types.log_entries import BestCheckpoint
 
-from .conftest import DSA, MTA
+from .conftest import DSA, MTA, write_report
 
 SCORES = {"dolly": [[1.0, 2.0], [3.0, 4.0]]}
 KL = [(2.9, 2.70), (3.0, 2.71), (2.8, 2.74)]
@@ -66,7 +66,7 @@ def validated_only(folders):
     for folder in folders:
         report = json.loads((folder / "report.json").read_text())
         report["spec"]["evaluation"] = None
-        (folder / "report.json").write_text(json.dumps({**report, "evaluation": None}))
+        write_report(folder, json.dumps({**report, "evaluation": None}))
     return folders
 
 
@@ -210,7 +210,7 @@ def test_runs_that_share_no_set_are_compared_by_their_outcomes(row):
     for folder in folders[3:]:
         report = json.loads((folder / "report.json").read_text())
         report["evaluation"]["sets"][0]["digest"] = "f" * 64
-        (folder / "report.json").write_text(json.dumps(report))
+        write_report(folder, json.dumps(report))
     comparison = compare(folders, despite_differences=True)
     assert comparison.metrics == ()
     assert [contrast.row for contrast in named(comparison)["validation kl"].contrasts] == ["KL + MTA"]

@@ -75,6 +75,9 @@ def test_sees_question_references_and_the_responses_of_the_first_seed_base_first
     assert first.predictions[0] == second.predictions[0] == "student answers dolly 1 under 10"
     folder = entries[0].parent
     assert first.cache_dir == folder / "metric-cache" / "longer"
+    assert first.cache_dir.is_dir()
+    assert isinstance(first.predictions, tuple)
+    assert isinstance(first.references, tuple)
 
 
 def test_what_it_took_stands_in_the_notes(entries):
@@ -92,10 +95,38 @@ def test_one_row_is_refused(entries):
         compare(entries[:1], judge=judge())
 
 
-@pytest.mark.parametrize("outcomes", [((1, 0),), ((1, 2, 0, 0),), ((float("nan"),) * 4,)])
-def test_anything_but_a_preference_for_each_prompt_is_refused(entries, outcomes):
-    with pytest.raises(RunError, match="metric longer"):
-        compare(entries, judge=judge(outcomes=outcomes))
+@pytest.mark.parametrize(
+    ("outcomes", "problem"),
+    [
+        ((1, 0), "returned another number of scores (got 2); expected one score per prediction, 4. "),
+        ((1, 2, 0, 0), "prefer() returned an unusable score (got 2.0 for prompt 2 of dolly); expected 1 where "),
+        ((1, 0, float("nan"), 0), "prefer() returned an unusable score (got nan for prompt 3 of dolly); expected 1 "),
+        ((1, 0, 0, None), "returned a score that is no number (got None for prediction 4); expected a number "),
+    ],
+)
+def test_anything_but_a_preference_for_each_prompt_is_refused_with_what_was_returned(entries, outcomes, problem):
+    with pytest.raises(RunError) as refusal:
+        compare(entries, judge=judge(outcomes=(outcomes,)))
+    assert str(refusal.value).startswith(f"metric longer: {problem}")
+    assert str(refusal.value).endswith("Correct the metric, or compare without --judge.")
+
+
+def test_a_comparison_that_returns_no_score_set_is_refused_with_what_it_returned(entries, monkeypatch):
+    monkeypatch.setattr(Longer, "prefer", lambda self, first, second: [0.5] * 4)
+    with pytest.raises(RunError, match=r"prefer\(\) returned something else \(got list\); expected a ScoreSet "):
+        compare(entries, judge=judge())
+
+
+def test_a_comparison_that_fails_is_named_with_its_source_line(entries, monkeypatch):
+    monkeypatch.setattr(Longer, "prefer", lambda self, first, second: 1 / 0)
+    with pytest.raises(RunError, match=r"^metric longer: prefer\(\) failed \(ZeroDivisionError: .*, in test_win_rates"):
+        compare(entries, judge=judge())
+
+
+def test_a_usage_that_is_no_number_is_refused(entries, monkeypatch):
+    monkeypatch.setattr(Longer, "usage", lambda self: {"requests": "many"})
+    with pytest.raises(RunError, match=r"^metric longer: usage\(\) returned something else .* compare without --judge"):
+        compare(entries, judge=judge())
 
 
 class Plain(Longer):
@@ -143,6 +174,13 @@ def test_a_file_names_the_metric(tmp_path, registry):
 def test_a_faulty_file_is_reported(tmp_path, registry, text, message):
     with pytest.raises(InputError, match=message):
         read_judge(written(tmp_path, text), registry)
+
+
+def test_a_judge_file_that_does_not_exist_is_not_taken_for_a_spec(tmp_path, registry):
+    with pytest.raises(InputError) as refusal:
+        read_judge(tmp_path / "no.json", registry)
+    problem = f"{tmp_path / 'no.json'}: does not exist; expected a JSON file that names a metric. Check the path. "
+    assert str(refusal.value) == f'{problem}Write {{"name": ..., "params": {{...}}}} to it.'
 
 
 def test_answers_are_kept_beside_the_runs_wherever_the_command_is_given(entries, monkeypatch):

@@ -178,7 +178,7 @@ def test_metrics_see_questions_and_likelihoods_which_are_measured_once(run, llam
     assert measured == []
     evaluation = run(metrics=(Surprise,))
     expected = likelihoods(llama, tokenizer, MEASURED_IDS, REFERENCE_IDS, 20)
-    assert [rows for _, rows in Surprise.seen] == [expected, expected]
+    assert [rows for _, rows in Surprise.seen] == [tuple(expected)] * 2
     assert len(measured) == 1
     assert Surprise.seen[0][0].questions == ("three four?", "five?", "six seven eight?")
     assert evaluation.metrics[0].usage == {"requests": 2.0}

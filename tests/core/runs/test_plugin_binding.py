@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mta_framework import InputError, RunError
-from mta_framework.registry import Registry, discover
+from mta_framework import InputError, Metric, RunError, ScoreSet
+from mta_framework.registry import Registered, Registry, discover
 from mta_framework.runs.plugin_binding import bind
 
 PLUGINS = """
@@ -205,6 +205,60 @@ def test_a_plugin_that_cannot_be_created_is_a_fault_beside_the_others(write: Wri
     messages = faults(write(base_loss={"name": "fragile_test"}, seed=-1), registry)
     assert [message.split(": ")[0] for message in messages] == ["seed", "base_loss"]
     assert "fragile_test cannot be created (got RuntimeError: out of glue)" in messages[1]
+
+
+class Forgetful(Metric):
+    """Does not call the ``__init__`` of its base class."""
+
+    NAME = "forgetful_test"
+
+    def __init__(self, params):
+        self.options = params
+
+    def score(self, generations):
+        return ScoreSet(())
+
+    def require(self):
+        raise OSError("no licence")
+
+
+class Unlicensed(Forgetful):
+    """Fails to say what it needs."""
+
+    NAME = "unlicensed_test"
+
+    def __init__(self, params):
+        self.params = params
+
+
+def test_a_metric_that_does_not_keep_its_options_or_fails_to_say_what_it_needs_is_a_fault_before_training(
+    write: Write, registry: Registry
+) -> None:
+    for plugin in (Forgetful, Unlicensed):
+        registry.families["metrics"][plugin.NAME] = [Registered(plugin, "a test")]
+    chosen = {"metrics": [{"name": "forgetful_test"}, {"name": "unlicensed_test"}]}
+    forgetful, unlicensed = faults(write(evaluation={"sets": {"t": {"hub": "r", "split": "s"}}} | chosen), registry)
+    assert forgetful.startswith("evaluation.metrics.0: forgetful_test of a test does not keep its options; expected an")
+    assert unlicensed.startswith(
+        "evaluation.metrics.1: require() of unlicensed_test failed (OSError: no licence, in test_plugin_binding.py:"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("forgetful_test", "forgetful_test of a test does not keep its options"),
+        ("unlicensed_test", "require() of unlicensed_test failed"),
+    ],
+)
+def test_so_is_the_metric_that_the_best_checkpoint_is_chosen_by(
+    name: str, problem: str, write: Write, registry: Registry
+) -> None:
+    for plugin in (Forgetful, Unlicensed):
+        registry.families["metrics"][plugin.NAME] = [Registered(plugin, "a test")]
+    training = {"epochs": 1, "load_best_model_at_end": True, "metric_for_best_model": name, "eval_steps": 1}
+    given = faults(write(training=training, data={"train": {"hub": "r", "split": "s"}}), registry)
+    assert any(message.startswith(f"training.metric_for_best_model: {problem}") for message in given)
 
 
 def test_options_that_contradict_each_other_are_a_fault(write: Write, registry: Registry) -> None:

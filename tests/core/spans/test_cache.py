@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-from collections.abc import Sequence
+import re
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,3 +242,95 @@ def test_texts_are_written_in_portions_so_that_an_interruption_loses_little(
     cache = SpanCache(tmp_path, letters(), processes=1)
     assert as_lists(cache.spans(TEXTS)) == EXPECTED
     assert len(list(cache.folder.glob("*.arrow"))) == 2
+
+
+class Killed(Letters):
+    """Is ended by the system while it parses, as by a lack of memory."""
+
+    NAME = "killed"
+
+    def extract(self, texts: Sequence[str]) -> list[SpanSet]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+
+def test_a_process_that_dies_while_it_parses_is_explained_with_the_extractor_and_a_remedy(tmp_path: Path) -> None:
+    cache = SpanCache(tmp_path, Killed(Killed.Params()), processes=2)
+    with pytest.raises(RunError, match=r"^span extractor 'killed': a process .* died .*: lower data\.processes, then"):
+        cache.spans([f"text {index}" for index in range(401)])
+
+
+class Miscounting(Letters):
+    """Has the failures that it is made with."""
+
+    NAME = "miscounting"
+
+    def __init__(self, returned: Callable[[], Any]):
+        super().__init__(self.Params())
+        self.returned = returned
+
+    def failures(self, texts: Sequence[str]) -> list[int]:
+        result: list[int] = self.returned()
+        return result
+
+
+class Anonymous(Letters):
+    """Has the fingerprint that it is made with."""
+
+    NAME = "anonymous"
+
+    def __init__(self, returned: Callable[[], Any]):
+        super().__init__(self.Params())
+        self.returned = returned
+
+    def fingerprint(self) -> str:
+        result: str = self.returned()
+        return result
+
+
+@pytest.mark.parametrize("counts", [None, [0], [0.5] * 4, [0, 0, 0, -5], 0])
+def test_failures_that_are_no_count_for_each_text_are_refused_naming_the_extractor(tmp_path: Path, counts: Any) -> None:
+    cache = SpanCache(tmp_path, Miscounting(lambda: counts), processes=1)
+    with pytest.raises(RunError) as refusal:
+        cache.spans(TEXTS)
+    problem = f"span extractor 'miscounting': failures() returned something else (got {counts})"
+    assert (
+        str(refusal.value) == f"{problem}; expected one count >= 0 per text, 4. Correct the extractor, or take another."
+    )
+
+
+def test_counts_of_another_library_are_failures_too(tmp_path: Path) -> None:
+    cache = SpanCache(tmp_path, Miscounting(lambda: np.array([1, 0, 2, 0])), processes=1)
+    cache.spans(TEXTS[:4])
+    assert cache.failures == [1, 0, 2, 0]
+
+
+@pytest.mark.parametrize("fingerprint", [None, {"a": 1}])
+def test_a_fingerprint_that_is_no_text_is_refused_naming_the_extractor(tmp_path: Path, fingerprint: Any) -> None:
+    problem = "span extractor 'anonymous': fingerprint() returned something else (got "
+    with pytest.raises(RunError, match=re.escape(f"{problem}{fingerprint}); expected JSON as a string. Correct")):
+        SpanCache(tmp_path, Anonymous(lambda: fingerprint), processes=1)
+
+
+def test_what_failures_and_fingerprint_raise_is_reported_with_the_extractor(tmp_path: Path) -> None:
+    with pytest.raises(
+        RunError, match=r"'anonymous': fingerprint\(\) failed \(ZeroDivisionError: .*, in test_cache.py"
+    ):
+        SpanCache(tmp_path, Anonymous(lambda: 1 / 0), processes=1)
+    with pytest.raises(RunError, match=r"'miscounting': failures\(\) failed \(ZeroDivisionError: .*, in test_cache.py"):
+        SpanCache(tmp_path, Miscounting(lambda: 1 / 0), processes=1).spans(TEXTS)
+
+
+class Emptying(Letters):
+    """Tries to change the texts that it is given."""
+
+    NAME = "emptying"
+
+    def extract(self, texts: Sequence[str]) -> list[SpanSet]:
+        texts.clear()  # type: ignore[attr-defined]
+        return []
+
+
+def test_an_extractor_that_changes_its_texts_is_named_with_the_line_that_does(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"'emptying', .*: failed \(AttributeError: .*'clear', in test_cache.py:\d+\)"):
+        SpanCache(tmp_path, Emptying(Emptying.Params()), processes=1).spans(TEXTS)

@@ -176,6 +176,12 @@ def test_launcher_with_several_processes_is_refused(bound, sweep_dict, monkeypat
         run.run_sweep(bound(sweep_dict), nullcontext(), False, lambda line: None)
 
 
+def test_a_sweep_that_does_not_exist_is_not_to_be_started_from_a_spec_of_one_run(tmp_path):
+    result = CliRunner().invoke(main, ["sweep", str(tmp_path / "no.json")])
+    assert result.exit_code == 2
+    assert "no.json: does not exist; expected the file of a sweep. Check the path. The guide `run a" in result.output
+
+
 def test_a_run_given_as_a_sweep_is_one_fault_that_names_the_commands_for_it(tmp_path):
     path = tmp_path / "run.json"
     path.write_text('{"name": "run", "student": {}, "data": {}}')
