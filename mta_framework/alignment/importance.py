@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mta_framework.alignment.unchanged_inputs import unchanged_inputs
 from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.types import Batch, SpanIndex, States
-from mta_framework.unchanged_inputs import unchanged_inputs
 
 
 class TokenWeights:

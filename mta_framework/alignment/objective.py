@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from mta_framework.alignment.importance import CheckedImportance
 from mta_framework.alignment.key_layer import LayerSides, SharedVocabulary, VisibleKeyLayer, layer_sides
+from mta_framework.alignment.unchanged_inputs import unchanged_inputs
 from mta_framework.errors import RunError, as_plugin_error, faults_at
 from mta_framework.interfaces import AlignmentTerm, ImportanceEstimator
 from mta_framework.types import Batch, LayerPair, LossTerm, LossTerms, ModelShape, States
-from mta_framework.unchanged_inputs import unchanged_inputs
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from mta_framework.interfaces import LayerMapper, MeasuringLayerMapper
 from mta_framework.models.run_models import RunModels
 from mta_framework.models.state_reader import final_layers_of, shape_of
 from mta_framework.models.teacher_states import Teacher
-from mta_framework.runs.layer_checks import chosen_pairs, require_number
+from mta_framework.runs.layer_checks import chosen_pairs, require_integer
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.validation_answers import max_new_tokens, validation_answers
 from mta_framework.spans.cache import SpanCache
@@ -242,7 +242,7 @@ def alignment_layers(mapper: LayerMapper | None, run_models: RunModels) -> tuple
     student, teacher = run_models.student_summary, run_models.teacher_summary
     assert teacher is not None
     if isinstance(mapper, MeasuringLayerMapper):
-        require_number(mapper.num_texts, f"layer mapper {mapper.NAME!r}: num_texts", 1)
+        require_integer(mapper.num_texts, f"layer mapper {mapper.NAME!r}: num_texts", 1)
     return chosen_pairs(mapper, run_models, lambda: mapper.map(student.shape, teacher.shape))
 
 

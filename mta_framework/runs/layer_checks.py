@@ -32,8 +32,8 @@ def require_terms(
                 made = term.make_module(student, teacher)
             _require_some_of(chosen, pairs, label)
             _require_module(made, term, label)
-            require_number(term.num_texts, f"{label}: num_texts", 0)
-            require_number(term.divisor(len(chosen)), f"{label}: its divisor", 1)
+            require_integer(term.num_texts, f"{label}: num_texts", 0)
+            require_integer(term.divisor(len(chosen)), f"{label}: its divisor", 1)
     if faults:
         raise InputError(faults)
 
@@ -94,7 +94,7 @@ def chosen_pairs(
     return pairs
 
 
-def require_number(value: Any, what: str, least: int) -> None:
+def require_integer(value: Any, what: str, least: int) -> None:
     """Check a number that a plugin gives.
 
     Raises:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mta_framework.alignment.unchanged_inputs import unchanged_inputs
 from mta_framework.interfaces import BaseLoss
 from mta_framework.testing.batch_policies import BatchPolicyContract
 from mta_framework.testing.plugin import PluginContract, copied_state
@@ -26,7 +27,6 @@ from mta_framework.testing.values import (
 )
 from mta_framework.training.returned_terms import require_names, terms_of
 from mta_framework.types import Batch, Example, LossTerms, ModelShape, Progress, States
-from mta_framework.unchanged_inputs import unchanged_inputs
 
 _UNDECLARED = "key_layers does not choose it: with teacher.cache it is not there"
 _UNKEPT = (

@@ -8,11 +8,11 @@ import json
 import pytest
 import torch
 
+from mta_framework.alignment.unchanged_inputs import unchanged_inputs
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.testing.plugin import PluginContract
 from mta_framework.testing.values import batch_of, random_example, random_states, some_texts, with_garbage
 from mta_framework.types import Batch, ModelShape, States
-from mta_framework.unchanged_inputs import unchanged_inputs
 
 _SHAPE = ModelShape(6, 8)
 

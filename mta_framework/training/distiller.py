@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mta_framework.alignment.objective import Alignment
+from mta_framework.alignment.unchanged_inputs import unchanged_inputs
 from mta_framework.chunked_loss import chunked_sum, cross_entropy, select_supervised
 from mta_framework.errors import RunError, as_plugin_error
 from mta_framework.interfaces import BaseLoss, BatchPolicy
@@ -24,7 +25,6 @@ from mta_framework.training.response_health import ResponseHealth
 from mta_framework.training.returned_terms import require_names, require_valid, terms_of
 from mta_framework.types import ATTENDED_TOKENS, TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
 from mta_framework.types.log_entries import TEACHER_LOSS
-from mta_framework.unchanged_inputs import unchanged_inputs
 
 CROSS_ENTROPY = "cross_entropy"
 """Name of the loss term that ``validate`` adds."""

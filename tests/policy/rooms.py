@@ -41,7 +41,7 @@ ROOMS: dict[str, frozenset[str]] = {
         ),
         "inspection": "alignment data errors interfaces models reporting runs spans tables types",
         "sweeps": "comparison distributed errors evaluation registry reporting runs spec",
-        "testing": "alignment data errors interfaces registry spans types",
+        "testing": "alignment data errors interfaces registry spans training types",
         "cli": (
             "comparison distributed errors evaluation inspection memory_estimate registry reporting runs spec storage "
             "sweeps tables teacher_cache"

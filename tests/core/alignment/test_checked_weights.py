@@ -134,7 +134,7 @@ def test_weights_that_cannot_be_computed_with_are_named(make_batch, change, got)
 def test_an_estimator_that_changes_the_mask_in_place_is_named(make_batch):
     importance = Listed({})
     importance.weigh = lambda states, layer, mask_BT: mask_BT.zero_().float()
-    message = r"^importance estimator 'told' must not change its inputs in place \(got a change of mask_BT\)$"
+    message = r"^importance estimator 'told' must not change its inputs in place \(changed: mask_BT\)$"
     with pytest.raises(RunError, match=message):
         sums(alignment_with(importance), make_batch)
 

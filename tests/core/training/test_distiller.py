@@ -148,7 +148,7 @@ def test_a_change_of_inputs_in_place_is_named(student, change, named):
             return (LossTerm("own", student.final_BTD.sum(), TOKENS),)
 
     batch = collate([Example(np.arange(4, dtype=np.int32), 2, {})], pad_token_id=0, granularities=())
-    message = rf"^base loss 'changing' must not change its inputs in place \(got a change of {named}\)$"
+    message = rf"^base loss 'changing' must not change its inputs in place \(changed: {named}\)$"
     with pytest.raises(RunError, match=message):
         Distiller(student, None, Changing(Changing.Params()))(batch, Progress(0, 1, 0.0))
 

@@ -29,7 +29,7 @@ def unchanged_inputs(plugin: str, **inputs: Any) -> Iterator[None]:
     yield
     changed = [name for name, tensor, version in before if tensor._version != version]
     if changed:
-        raise RunError(f"{plugin} must not change its inputs in place (got a change of {', '.join(changed)})")
+        raise RunError(f"{plugin} must not change its inputs in place (changed: {', '.join(changed)})")
 
 
 def _tensors(named: Mapping[Any, Any], where: str = "") -> Iterator[tuple[str, Tensor]]:
