@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mta_framework.errors import Fault, InputError, collect_faults
-from mta_framework.evaluation.report import read_report
+from mta_framework.evaluation.report import REPORT_FILE, read_report
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.inputs import changed_inputs, contents, data_contents
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
@@ -19,7 +19,7 @@ from mta_framework.spec.effects import Effect, differences
 from mta_framework.spec.evaluation_spec import EvaluationSpec
 from mta_framework.spec.input_fields import absolute_document, without_locations
 from mta_framework.spec.run import RunSpec
-from mta_framework.storage import read_json
+from mta_framework.storage import is_listed, read_json
 
 _OUTPUTS = ("checkpoints", "key-layers.json", "training.json", "student", "predictions", "report.json")
 """Files and directories that only a run writes."""
@@ -86,7 +86,10 @@ def require_same(bound: BoundRun) -> None:
 
 
 def is_reported(bound: BoundRun) -> bool:
-    """Whether the run's report is there, and was made by this spec on the evaluation sets as they are now."""
+    """Whether the run's report is there, and was made by this spec on the evaluation sets as they are now.
+
+    A report that the manifest does not list is none: the run was ended before it could be entered.
+    """
     folder = RunFolder.of(bound.spec)
     if not folder.is_finished:
         return False
@@ -96,10 +99,15 @@ def is_reported(bound: BoundRun) -> bool:
         documents = (_shallow(document) for document in (report.spec, bound.spec.model_dump(mode="json")))
         then, now = _without_locations(bound.spec, *documents)
         # A field that an earlier version lacked is absent, which is None here.
-        return not any(differences(RunSpec, then, now, get_args(Effect))) and all(
-            report.inputs.get(name) == content
-            for name, content in data_contents(bound.spec).items()
-            if name.startswith("evaluation.")
+        is_same = not any(differences(RunSpec, then, now, get_args(Effect)))
+        return (
+            is_same
+            and is_listed(folder.path, REPORT_FILE)
+            and all(
+                report.inputs.get(name) == content
+                for name, content in data_contents(bound.spec).items()
+                if name.startswith("evaluation.")
+            )
         )
     return False
 

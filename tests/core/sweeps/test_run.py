@@ -45,7 +45,7 @@ class Pretence:
                 job.folder.student.mkdir(exist_ok=True)
                 write_json(job.folder.path / "report.json", report_of(job.run))
                 write_json(job.folder.inputs, contents(job.run))
-                write_manifest(job.folder.path, {})
+                write_manifest(job.folder.path, {"report.json": job.folder.path / "report.json"})
             yield Outcome(job, int(failed), 65.0)
 
 
@@ -198,6 +198,8 @@ def test_state_follows_the_folder(sweep_dict, bound):
     write_json(first.folder.path / "report.json", {**report_of(first.run), "spec": {}})
     assert first.state == "begun"
     write_json(first.folder.path / "report.json", report_of(first.run))
+    assert first.state == "begun", "it was ended before the manifest listed the report"
+    write_manifest(first.folder.path, {"report.json": first.folder.path / "report.json"})
     assert first.state == "finished"
 
 
@@ -208,9 +210,11 @@ def test_report_of_a_version_that_lacked_an_optional_field_finishes_a_run(sweep_
     first.folder.student.mkdir(parents=True)
     write_json(first.folder.spec_file, report["spec"])
     write_json(first.folder.path / "report.json", report)
+    write_manifest(first.folder.path, {"report.json": first.folder.path / "report.json"})
     assert first.state == "finished"
     report["spec"]["data"]["train"]["rename_columns"] = {"a": "b"}
     write_json(first.folder.path / "report.json", report)
+    write_manifest(first.folder.path, {"report.json": first.folder.path / "report.json"})
     assert first.state == "begun"
 
 
