@@ -13,13 +13,15 @@ from mta_framework.tables.table import Table, TableCell
 
 _HEADER = ("", "mean ± sd", "seeds", "difference", "95 % interval", "p", "p (Holm)", "smallest effect", "test")
 _FOUR_DIGITS_BELOW = 10.0
+_FOUR_DIGITS_FROM_DEVIATIONS_BELOW = 0.05
 _LARGE = 1e6
 
 
 def outcome_table(comparison: Comparison, outcome: ValidationOutcome) -> Table:
     """A row for each method: its values over training seeds, and its difference from its baseline."""
     contrasts = {entry.row: entry for entry in outcome.contrasts}
-    shown = value_format(value for by_seed in outcome.values.values() for value in by_seed.values())
+    runs = [[*by_seed.values()] for by_seed in outcome.values.values()]
+    shown = value_format([value for row in runs for value in row], [stdev(row) for row in runs if len(row) > 1])
     rows: list[list[str | TableCell]] = []
     rules = []
     for _, family in families(comparison):
@@ -55,9 +57,15 @@ def _kind_of_test(seeds: SeedDifference) -> str:
     return f"{seeds.seeds[0]} pairs" if seeds.paired else "Welch"
 
 
-def value_format(values: Iterable[float]) -> Callable[[float], str]:
-    """How values are written: with four digits after the point if they are small, as nats are, with two otherwise."""
-    digits = 4 if max(map(abs, values)) < _FOUR_DIGITS_BELOW else 2
+def value_format(values: Iterable[float], deviations: Iterable[float] = ()) -> Callable[[float], str]:
+    """How values are written: with two digits after the point, or four where two would hide what they differ by.
+
+    Args:
+        values: All values. If they are small, as nats are, they get four digits.
+        deviations: Standard deviations of rows over their training seeds. If one is small, so may be a difference.
+    """
+    is_fine = any(0 < deviation < _FOUR_DIGITS_FROM_DEVIATIONS_BELOW for deviation in deviations)
+    digits = 4 if is_fine or max(map(abs, values)) < _FOUR_DIGITS_BELOW else 2
     return lambda value: minus(f"{value:.{digits}f}" if abs(value) < _LARGE else f"{value:.2g}")
 
 

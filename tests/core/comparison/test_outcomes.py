@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from mta_framework.comparison.compare import compare
-from mta_framework.comparison.outcome_tables import outcome_table
+from mta_framework.comparison.outcome_tables import outcome_table, value_format
 from mta_framework.comparison.renderings import comparison_json, curves_csv, outcomes_csv, runs_csv, terminal_lines
 from mta_framework.errors import InputError
 from mta_framework.evaluation.statistics import holm
@@ -216,6 +216,14 @@ def test_runs_that_share_no_set_are_compared_by_their_outcomes(row):
     assert [contrast.row for contrast in named(comparison)["validation kl"].contrasts] == ["KL + MTA"]
     assert comparison.outcome_notes[-1].startswith("No scores: the runs have no set in common (got ")
     assert any(line.startswith("No scores: ") for line in terminal_lines(comparison, 1000))
+
+
+@pytest.mark.parametrize(
+    ("deviations", "text"), [((), "4.83"), ((0.0, 2.78), "4.83"), ((0.28, 0.15), "4.83"), ((0.0195, 2.78), "4.8304")]
+)
+def test_one_large_row_takes_no_digits_from_rows_that_differ_by_little(deviations, text):
+    assert value_format([4.83041, 20.281], deviations)(4.83041) == text
+    assert value_format([4.83041, 9.9])(4.83041) == "4.8304"
 
 
 def test_files_hold_every_value_with_all_digits(compared):
