@@ -12,9 +12,8 @@ from mta_framework.comparison.results import SIGNIFICANT, OutcomeContrast, Valid
 from mta_framework.evaluation.seed_statistics import mean_difference, seed_difference
 from mta_framework.evaluation.statistics import holm
 from mta_framework.evaluation.training_log import EVAL, NO_TERMS, points, validated_names
-from mta_framework.types.log_entries import TEACHER_LOSS
+from mta_framework.types.log_entries import CROSS_ENTROPY, TEACHER_LOSS
 
-CROSS_ENTROPY = "cross_entropy"
 _FOR_SPANS_ALONE = ("data.parse", "data.leading_character")
 _TOKENIZER_SOURCES = ("hub", "path", "tokenizer")
 

@@ -28,7 +28,7 @@ def require_terms(
         label = f"alignment term {term.NAME!r}"
         with collect_faults(faults), as_plugin_error(label):
             with faults_at(f"alignment.terms.{index}"), torch.device("meta"):
-                chosen = term.key_layers(pairs)
+                chosen = _listed(term.key_layers(pairs), label, "key layers")
                 made = term.make_module(student, teacher)
             _require_some_of(chosen, pairs, label)
             _require_module(made, term, label)
@@ -50,7 +50,7 @@ def base_loss_layers(base_loss: BaseLoss, run_models: RunModels) -> tuple[tuple[
     plugin = f"base loss {base_loss.NAME!r}"
     with as_plugin_error(plugin), faults_at("base_loss"):
         chosen = base_loss.key_layers(run_models.student_summary.shape, run_models.teacher_summary.shape)
-    layers = tuple(_listed(chosen, plugin, "pairs of layers"))
+        layers = _listed(chosen, plugin, "pairs of layers")
     strange = [pair for pair in layers if not (isinstance(pair, tuple) and len(pair) == 2 and _are_layers(*pair))]
     if strange:
         expected = "pairs of numbers, (student layer, teacher layer)"
@@ -75,8 +75,7 @@ def chosen_pairs(
     """
     plugin = f"layer mapper {mapper.NAME!r}"
     with as_plugin_error(plugin), faults_at("alignment.layers"):
-        chosen = choose()
-    pairs = tuple(_listed(chosen, plugin, "pairs of layers"))
+        pairs = _listed(choose(), plugin, "pairs of layers")
     strange = [pair for pair in pairs if not (isinstance(pair, LayerPair) and _are_layers(pair.student, pair.teacher))]
     if strange:
         got = f"{type(strange[0]).__name__} {strange[0]!r}"
@@ -104,18 +103,18 @@ def require_integer(value: Any, what: str, least: int) -> None:
         raise RunError(f"{what} must be an integer from {least} on (got {value!r})")
 
 
-def _listed(returned: Any, plugin: str, what: str) -> Iterable[Any]:
+def _listed(returned: Any, plugin: str, what: str) -> tuple[Any, ...]:
+    """What a plugin returned, a generator included, whose code runs here."""
     if isinstance(returned, str) or not isinstance(returned, Iterable):
         raise RunError(f"{plugin} must return a list of {what} (got {type(returned).__name__})")
-    return returned
+    return tuple(returned)
 
 
 def _are_layers(*layers: Any) -> bool:
     return all(isinstance(layer, int) and not isinstance(layer, bool) for layer in layers)
 
 
-def _require_some_of(chosen: Any, pairs: tuple[LayerPair, ...], label: str) -> None:
-    layers = list(_listed(chosen, label, "key layers"))
+def _require_some_of(layers: tuple[Any, ...], pairs: tuple[LayerPair, ...], label: str) -> None:
     if not layers or not set(layers) <= set(pairs) or len({*layers}) < len(layers):
         listed = ", ".join(map(str, layers)) or "none"
         raise RunError(f"{label} must choose at least one of the key layers, each once, and no others (got {listed})")

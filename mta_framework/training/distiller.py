@@ -24,10 +24,7 @@ from mta_framework.training.global_counts import GlobalCounts, Reduce
 from mta_framework.training.response_health import ResponseHealth
 from mta_framework.training.returned_terms import require_names, require_valid, terms_of
 from mta_framework.types import ATTENDED_TOKENS, TOKENS, Batch, LayerPair, LossTerm, LossTerms, Progress, States
-from mta_framework.types.log_entries import TEACHER_LOSS
-
-CROSS_ENTROPY = "cross_entropy"
-"""Name of the loss term that ``validate`` adds."""
+from mta_framework.types.log_entries import CROSS_ENTROPY, TEACHER_LOSS
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from mta_framework.models.sharding import whole
 from mta_framework.timers import BACKWARD, BASE_LOSS, DATA, GENERATION, Stopwatch
 from mta_framework.training import checkpoints
 from mta_framework.training.checkpoint_shards import is_sharded_checkpoint, load_optimizer_shards
-from mta_framework.training.distiller import CROSS_ENTROPY, Distiller, LossMeter, contribution, plugin_label
+from mta_framework.training.distiller import Distiller, LossMeter, contribution, plugin_label
 from mta_framework.training.eight_bit import keep_embeddings_in_32_bit
 from mta_framework.training.global_counts import GlobalCounts
 from mta_framework.training.progress_bar import ProgressBar
@@ -46,7 +46,7 @@ from mta_framework.training.training_data import TrainingData
 from mta_framework.training.training_meter import TrainingMeter
 from mta_framework.training.training_warnings import training_warnings
 from mta_framework.types import Batch, Example, MixedBatch, Progress
-from mta_framework.types.log_entries import TRAINING_SECONDS
+from mta_framework.types.log_entries import CROSS_ENTROPY, TRAINING_SECONDS
 
 _log = logging.getLogger(__name__)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CROSS_ENTROPY = "cross_entropy"
+"""Log entry of each validation: the student's cross-entropy, which is comparable between base losses."""
+
 SHARE_BY_STUDENT = "share_by_student"
 """Log entry: the share of texts since the last entry whose response the student wrote."""
 
@@ -27,14 +30,14 @@ RESPONSE_HEALTH = {
 TEACHER_LOSS = "loss_"
 """Prefix of the weighted total on the texts of one of several teachers, before the teacher's name."""
 
-_RESERVED = frozenset({"loss", "cross_entropy", "learning_rate", "grad_norm", "step", "epoch", "total_flos"})
+_RESERVED = frozenset({"loss", "learning_rate", "grad_norm", "step", "epoch", "total_flos"})
+_RESERVED |= {CROSS_ENTROPY, SHARE_BY_STUDENT, TRAINING_SECONDS, *RESPONSE_HEALTH}
 _RESERVED_PREFIXES = ("eval_", "train_", TEACHER_LOSS)
 
 
 def is_reserved(name: str) -> bool:
     """Whether a name is that of a log entry which is no term of a base loss, or may become one."""
-    measured = name in _RESERVED or name in RESPONSE_HEALTH or name in (SHARE_BY_STUDENT, TRAINING_SECONDS)
-    return measured or name.startswith(_RESERVED_PREFIXES)
+    return name in _RESERVED or name.startswith(_RESERVED_PREFIXES)
 
 
 @dataclass(frozen=True)

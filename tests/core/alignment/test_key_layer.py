@@ -184,6 +184,15 @@ def test_what_a_term_declares_before_training_is_checked(name, value, message):
         require_terms([term], PAIRS, ModelShape(3, 4), ModelShape(3, 6))
 
 
+def test_a_generator_of_key_layers_is_taken_and_named_where_it_fails():
+    term = Reader(lambda layer: None)
+    term.key_layers = lambda pairs: (pair for pair in pairs)
+    require_terms([term], PAIRS, ModelShape(3, 4), ModelShape(3, 6))
+    term.key_layers = lambda pairs: (1 // 0 for _ in pairs)
+    with pytest.raises(RunError, match=r"^alignment term 'reader' failed \(ZeroDivisionError: "):
+        require_terms([term], PAIRS, ModelShape(3, 4), ModelShape(3, 6))
+
+
 def test_a_term_that_changes_shared_states_in_place_is_named(make_batch):
     first = Reader(lambda layer: layer.student.span_vector_SD)
     with pytest.raises(

@@ -102,6 +102,12 @@ def test_a_choice_that_breaks_the_contract_stops_the_run_and_is_not_kept(outcome
     assert not (tmp_path / "k.json").exists()
 
 
+def test_a_generator_of_pairs_is_taken_and_named_where_it_fails(tmp_path):
+    assert measure((LayerPair(layer, 1, "words") for layer in [1]), tmp_path / "k.json") == (LayerPair(1, 1, "words"),)
+    with pytest.raises(RunError, match=r"^layer mapper 'fixed' failed \(ZeroDivisionError: "):
+        measure((1 // 0 for _ in [1]), tmp_path / "other.json")
+
+
 def test_a_mapper_may_refuse_models_in_any_words(tmp_path):
     with pytest.raises(
         InputError, match=r"^alignment.layers: no such layers; expected other options. Change the options"
