@@ -43,6 +43,9 @@ _MOST_LINES = 4
 _MANY = 25
 """Points from which on none has a marker of its own."""
 
+_FAR = 10
+"""How many times as long far rows would make an axis."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -69,7 +72,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Axis:
-    """The axis that plots side by side share.
+    """The axis that plots side by side share; an arrow at its end stands for what is beyond.
 
     Args:
         low: Value at its left end.
@@ -85,15 +88,36 @@ class Axis:
 
 
 def axis_of(rows: Sequence[Estimate], ratios: bool = False, zero: bool = False) -> Axis:
-    """An axis that holds all finite values of the rows; it is logarithmic only where all of them are above 0."""
-    ends = [end for row in rows for end in row.extent if math.isfinite(end)]
-    low, high = min(ends, default=0.0), max(ends, default=0.0)
+    """An axis that holds all finite values of the rows; it is logarithmic only where all of them are above 0.
+
+    One with a zero leaves out a few rows that are so far away that the others could not be told from each other.
+    """
+    low, high = _ends(_near_rows(rows) if zero else rows, zero)
     if ratios and low > 0:
         edge = max(high / low, 1.05) ** 0.06
         return Axis(low / edge, high * edge, ratios=True)
-    low, high = (min(low, 0.0), max(high, 0.0)) if zero else (low, high)
     edge = 0.06 * (high - low) or 1.0
     return Axis(low - edge, high + edge, zero=zero)
+
+
+def _ends(rows: Sequence[Estimate], zero: bool) -> tuple[float, float]:
+    ends = [end for row in rows for end in row.extent if math.isfinite(end)] + [0.0] * zero
+    return min(ends, default=0.0), max(ends, default=0.0)
+
+
+def _near_rows(rows: Sequence[Estimate]) -> Sequence[Estimate]:
+    """The rows without the far ones at either end that make the axis ``_FAR`` times as long, fewer than half of all."""
+
+    def length(chosen: Sequence[Estimate]) -> float:
+        low, high = _ends(chosen, zero=True)
+        return high - low
+
+    near = sorted((row for row in rows if math.isfinite(row.value)), key=lambda row: row.value)
+    for count in range(len(near) - 1, len(near) // 2, -1):
+        shorter = min((near[first : first + count] for first in range(len(near) - count + 1)), key=length)
+        if 0 < _FAR * length(shorter) < length(near):
+            near = shorter
+    return near
 
 
 def intervals(rows: Sequence[Estimate], axis: Axis) -> Figure:
@@ -110,6 +134,7 @@ def intervals(rows: Sequence[Estimate], axis: Axis) -> Figure:
             axes.plot(row.interval, (middle, middle), color=colour, linewidth=2.4, solid_capstyle="round")
         axes.plot(row.single, [middle] * len(row.single), color=FAINT, linestyle="", marker="|", markersize=7)
         axes.plot(row.value, middle, color=colour, marker="o", markersize=6.5)
+        _draw_beyond(axes, axis, row, middle, colour)
     axes.set_yticks(middles, names)
     axes.set_ylim(sum(heights) + 0.1 * _ROW, -0.1 * _ROW)
     if axis.ratios:
@@ -121,6 +146,26 @@ def intervals(rows: Sequence[Estimate], axis: Axis) -> Figure:
     axes.set_xlim(axis.low, axis.high)
     dress(axes, grid="x")
     return figure
+
+
+def _draw_beyond(axes: Axes, axis: Axis, row: Estimate, middle: float, colour: str) -> None:
+    """An arrow at each end of the axis that a row goes beyond; beside it the value, if that is where it would be."""
+    low, high = row.extent
+    for end, side, beyond in ((axis.low, -1, low < axis.low), (axis.high, 1, high > axis.high)):
+        if not beyond:
+            continue
+        axes.plot(end, middle, color=colour, marker="<" if side < 0 else ">", markersize=6.5, clip_on=False)
+        if side * (row.value - end) > 0:
+            axes.annotate(
+                f"{row.value:+.3g}".replace("-", "−"),
+                (end, middle),
+                xytext=(-7 * side, 0),
+                textcoords="offset points",
+                horizontalalignment="left" if side < 0 else "right",
+                verticalalignment="center",
+                fontsize=9,
+                color=INK,
+            )
 
 
 def curve(log: Log, name: str, marked_step: int | None = None) -> Figure:

@@ -128,6 +128,40 @@ def test_differences_show_zero():
     assert [0, 0] in [list(line.get_xdata()) for line in drawn.lines]
 
 
+NEAR = [Estimate("a", 0.1, (-0.1, 0.3)), Estimate("b", -0.2, (-0.4, 0.0)), Estimate("c", 0.2, (0.1, 0.3))]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_far_difference_is_an_arrow_with_its_value_and_the_others_keep_their_axis(sign):
+    rows = [*NEAR, Estimate("far", sign * 15.6, (sign * 12.0, sign * 19.0))]
+    axis = axis_of(rows, zero=True)
+    assert (axis.low, axis.high) == pytest.approx((-0.4 - 0.06 * 0.7, 0.3 + 0.06 * 0.7))
+    axes = intervals(rows, axis).axes[0]
+    (arrow,) = [line for line in axes.lines if line.get_marker() in {"<", ">"}]
+    assert (arrow.get_marker(), arrow.get_xdata()[0]) == ((">", axis.high) if sign > 0 else ("<", axis.low))
+    assert arrow.get_ydata()[0] == axes.get_yticks()[3]
+    assert [text.get_text() for text in axes.texts] == ["+15.6" if sign > 0 else "−15.6"]
+    assert axes.get_xlim() == (axis.low, axis.high)
+
+
+def test_an_interval_that_leaves_the_axis_of_the_others_has_an_arrow_and_no_number():
+    axis = axis_of(NEAR, zero=True)
+    axes = intervals([Estimate("wide", 0.0, (-9.0, 9.0))], axis).axes[0]
+    assert [line.get_marker() for line in axes.lines if line.get_marker() in {"<", ">"}] == ["<", ">"]
+    assert not axes.texts
+
+
+def test_two_far_differences_are_left_out_together_and_half_of_the_rows_never():
+    far = [Estimate("d", 15.0, None), Estimate("e", 16.0, None)]
+    assert axis_of([*NEAR, *far], zero=True) == axis_of(NEAR, zero=True)
+    assert axis_of([*NEAR[:2], *far], zero=True).high > 16
+    assert axis_of([NEAR[0], far[0]], zero=True).high > 15
+    assert axis_of([*NEAR, Estimate("d", 5.0, None)], zero=True).high > 5
+    further = [Estimate("d", 20.0, None), Estimate("e", 900.0, None), Estimate("f", math.nan, None)]
+    assert axis_of([*further, *NEAR], zero=True) == axis_of(NEAR, zero=True)
+    assert axis_of([*NEAR, far[0]]).high > 15
+
+
 def test_axis_holds_a_single_point_and_skips_what_is_no_number():
     axis = axis_of([Estimate("a", 5.0, None), Estimate("b", math.nan, None)])
     assert (axis.low, axis.high) == (4.0, 6.0)
