@@ -32,7 +32,7 @@ _COUNTS = ("wins", "ties", "losses")
 _SEEDS = ("p_seeds", "smallest_effect", "paired")
 _OUTCOMES = ("outcome", "row", "seeds", "mean", "deviation", *_COMPARED, *_SEEDS[1:])
 _RUNS = ("row", "compared_with", "run", "seed", "seconds")
-_CURVES = ("quantity", "row", "seed", "step", "seconds", "value")
+_CURVES = ("quantity", "row", "seed", "step", "mean_seconds", "value")
 _NO_ENDS = (None, None)
 _PROMPTS = ("metric", "set", "prompt", "row", "score", "compared_with", "compared_score", "outcome")
 

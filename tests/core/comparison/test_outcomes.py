@@ -240,6 +240,16 @@ def test_files_hold_every_value_with_all_digits(compared):
     assert b"smallest_effect" in comparison_json(compared)
 
 
+def test_seconds_of_the_curves_are_named_as_the_means_over_runs_that_they_are(row):
+    runs = row("kl", KL[:1], log={"seconds": (4.0, 8.0)}) + row("kl", KL[1:2], 2, log={"seconds": (6.0, 9.0)})
+    lines = [
+        line for line in csv.DictReader(io.StringIO(curves_csv(compare(runs)))) if line["quantity"] == "validation kl"
+    ]
+    assert {(line["seed"], line["step"], line["mean_seconds"]) for line in lines} == {
+        (seed, step, seconds) for seed in ("1", "2") for step, seconds in (("10", "5.0"), ("20", "8.5"))
+    }
+
+
 def test_each_run_has_a_line_with_its_own_time_outcomes_and_scores(row):
     runs = row("kl", KL[:1], log={"seconds": (4.0, 8.0)}) + row("mta", BOTH[:2], alignment=MTA)
     lines = list(csv.DictReader(io.StringIO(runs_csv(compare(runs)))))
