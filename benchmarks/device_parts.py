@@ -124,7 +124,7 @@ def recorded_step(distiller: Distiller, case: Case, watch: Watch) -> None:
     )
     texts, recorder, kinds = texts_of(case), Recorder(run), run.kinds()
     batch = batch_of(case)
-    records = recorder.records(whole.states(batch, recorder.layers), batch, kinds)
+    records = recorder.records(whole.states(batch, recorder.layers), batch, texts, kinds)
     stores = {
         kind: {kind.key(text): memoryview(of_text[index]) for text, of_text in zip(texts, records, strict=True)}
         for index, kind in enumerate(kinds)

@@ -1,7 +1,7 @@
 """MTA: distil language models with multi-granular trajectory alignment.
 
-This is the public interface for plugin authors. A plugin imports nothing else but ``mta_framework.chunked_loss`` and,
-for some, ``mta_framework.batch_policies``.
+This is the public interface for plugin authors. Beside it plugins import ``mta_framework.chunked_loss`` and, for some,
+``mta_framework.batch_policies`` and the tools that ``docs/explanation/architecture.md`` names.
 """
 
 from __future__ import annotations

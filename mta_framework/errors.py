@@ -341,6 +341,11 @@ def counted(count: float, noun: str) -> str:
     return f"{count:,} {noun}{'s' if count != 1 else ''}"
 
 
+def plural(noun: str) -> str:
+    """The plural of a noun that takes an s, maybe with more words behind it."""
+    return re.sub(r"^\w+", r"\g<0>s", noun)
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """Suggest the candidate nearest to a misspelt name.
 
@@ -371,12 +376,11 @@ def require_known(where: str, noun: str, names: Iterable[str], known: Sequence[s
     Raises:
         InputError: A fault for each unknown name, with the nearest one that exists.
     """
-    plural = re.sub(r"^\w+", r"\g<0>s", noun)
     FaultList(
         Fault(
             where,
             f"no {noun} is called {name!r}",
-            f"one of the {plural}: {', '.join(known)}",
+            f"one of the {plural(noun)}: {', '.join(known)}",
             nearest(name, known) or "Choose one of them.",
         )
         for name in dict.fromkeys(names)

@@ -337,8 +337,12 @@ def json_digest(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented standard JSON, complete or not at all."""
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a value as indented standard JSON, complete or not at all.
+
+    Raises:
+        ValueError: A number is NaN or infinite, which JSON does not have.
+    """
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

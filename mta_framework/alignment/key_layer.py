@@ -43,7 +43,9 @@ class _DeclaredTeacherLayer:
         self._label = label
 
     def __getattr__(self, name: str) -> Any:
-        need = _NEED_OF.get(name)
+        if name not in _NEED_OF:
+            raise AttributeError(f"{self._label} may read of the teacher what TeacherLayer has (got {name!r})")
+        need = _NEED_OF[name]
         if need is not None and need not in self._needs:
             declared = ", ".join(map(repr, self._needs)) or "nothing"
             raise RunError(f"{self._label} must declare {need!r} to read {name} of the teacher (got {declared})")

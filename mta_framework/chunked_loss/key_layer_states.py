@@ -39,7 +39,7 @@ def select_key_layers(
 
     Args:
         states: Hidden states that include these layers and, for ``final_norm`` or a decoder with an output
-            projection, ``tail``.
+            projection, ``final_layers``.
         layers: 1-based layers, lowest first.
         position_N: int64, flat positions ``b * T + t``, without repetition; may be empty.
         final_norm: Whether intermediate layers pass the model's final norm first, as in the logit lens. The last

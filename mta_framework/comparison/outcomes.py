@@ -11,8 +11,8 @@ from mta_framework.comparison.notes import DAGGER, SMALLEST_EFFECT, seed_test
 from mta_framework.comparison.results import SIGNIFICANT, OutcomeContrast, ValidationOutcome
 from mta_framework.evaluation.seed_statistics import mean_difference, seed_difference
 from mta_framework.evaluation.statistics import holm
-from mta_framework.evaluation.training_log import EVAL, NO_TERMS, points, validated_names
-from mta_framework.types.log_entries import CROSS_ENTROPY, TEACHER_LOSS
+from mta_framework.evaluation.training_log import EVAL, points, validated_names
+from mta_framework.types.log_entries import CROSS_ENTROPY, is_reserved
 
 _FOR_SPANS_ALONE = ("data.parse", "data.leading_character")
 _TOKENIZER_SOURCES = ("hub", "path", "tokenizer")
@@ -90,18 +90,20 @@ def outcome_notes(groups: Sequence[Group], shown: Sequence[ValidationOutcome]) -
 
 def _names(run: Run) -> list[str]:
     terms = {term["name"] for term in (run.report.spec.get("alignment") or {}).get("terms", ())}
-    names = [name for name in validated_names(run.report.log) if name not in NO_TERMS | terms]
-    return [name for name in names if not name.startswith(TEACHER_LOSS)]  # a total, with the terms of the alignment
+    names = [name for name in validated_names(run.report.log) if name not in terms]
+    # The losses by teacher are totals, with the terms of the alignment.
+    return [name for name in names if name == CROSS_ENTROPY or not is_reserved(name)]
 
 
 def _definition(run: Run, name: str) -> str:
     """All that a value depends on besides the student, as text."""
     spec = run.spec
-    sections = ["data"]
-    if name == (spec.get("training") or {}).get("metric_for_best_model") != CROSS_ENTROPY:
-        sections += ["training.generation", "training.eval_prompts"]
-    elif name != CROSS_ENTROPY:
-        sections += ["teacher", "teachers", "base_loss"]
+    if name == CROSS_ENTROPY:  # by student and data alone
+        sections = ["data"]
+    elif name == (spec.get("training") or {}).get("metric_for_best_model"):  # of answers
+        sections = ["data", "training.generation", "training.eval_prompts"]
+    else:  # a term of the base loss
+        sections = ["data", "teacher", "teachers", "base_loss"]
     fields = {
         field: value
         for field, value in what_counts(spec).items()

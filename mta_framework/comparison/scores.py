@@ -89,6 +89,9 @@ def _single(part: PromptScores, seed: int) -> PromptScores:
 
 
 def _together(runs: Sequence[PromptScores]) -> PromptScores:
-    weights = [run.weights_SP for run in runs if run.weights_SP is not None]
     scores_SP = np.concatenate([run.scores_SP for run in runs])
-    return PromptScores(scores_SP, np.concatenate(weights) if weights else None, runs[0].mean)
+    if all(run.weights_SP is None for run in runs):
+        return PromptScores(scores_SP, None, runs[0].mean)
+    # A metric may give weights to the responses of some runs alone.
+    weights = [np.ones_like(run.scores_SP) if run.weights_SP is None else run.weights_SP for run in runs]
+    return PromptScores(scores_SP, np.concatenate(weights), runs[0].mean)

@@ -146,8 +146,23 @@ def _results(
     """The results of one model on all its sets; the model is held no longer."""
     load = functools.cache(candidate.load)
     with _lazy_engine(engine, candidate, load, sampling, folder) as respond_by:
-        settings = sampling, seeds, metrics, folder, cache_dir, engine, respond_by, marks
-        return [result for entry in candidate.sets for result in _Task(candidate, entry, load, *settings).results()]
+        tasks = [
+            _Task(
+                candidate=candidate,
+                entry=entry,
+                load=load,
+                sampling=sampling,
+                seeds=seeds,
+                metrics=metrics,
+                folder=folder,
+                cache_dir=cache_dir,
+                engine=engine,
+                respond_by=respond_by,
+                marks=marks,
+            )
+            for entry in candidate.sets
+        ]
+        return [result for task in tasks for result in task.results()]
 
 
 @contextmanager

@@ -40,6 +40,8 @@ def respond(
 
     def generated(share: Sequence[tuple[int, Sequence[int]]]) -> list[list[TextResponse]]:
         """For each of this process's prompts its responses, in the order of its seeds."""
+        if not share:  # nothing that the model would have to be loaded for
+            return []
         rows = [(index, seed) for index, seeds in share for seed in seeds]
         prompts, seeds = [prompt_ids[index] for index, _ in rows], [draws[seed][index] for index, seed in rows]
         with journal.writer(processes().process_index) as add:
@@ -53,7 +55,7 @@ def respond(
         return [[next(responses) for _ in seeds] for _, seeds in share]
 
     # A prompt's seeds stay on one process, which then reads the prompt once for all of them.
-    made = gather(generated(shard(tasks)) if tasks else [], len(tasks))
+    made = gather(generated(shard(tasks)), len(tasks))
     for (index, seeds), responses in zip(tasks, made, strict=True):
         known |= {(keys[seed], index): response for seed, response in zip(seeds, responses, strict=True)}
     return {seed: [known[key, index] for index in indices] for seed, key in keys.items()}

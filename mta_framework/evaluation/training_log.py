@@ -6,32 +6,34 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mta_framework.types.log_entries import RESPONSE_HEALTH, SHARE_BY_STUDENT
+from mta_framework.types.log_entries import SHARE_BY_STUDENT, is_reserved
 
 Log = Sequence[Mapping[str, Any]]
 Points = tuple[list[int], list[float]]
 
-# Numbers of a log entry that are no terms of the loss; all other numbers beside a loss are.
-NO_TERMS = frozenset({"loss", "learning_rate", "grad_norm", "epoch", "step", "total_flos", "runtime"})
 EVAL = "eval_"
 """Prefix of the name of a quantity on the validation set."""
 
 
 def loss_terms(log: Log) -> list[str]:
-    """Names of the loss terms in the order of their first occurrence, those of validation alone last.
-
-    None are named where a single term is the loss itself.
-    """
-    trained = [name for entry in log if "loss" in entry for name in entry]
-    names = [
-        name for name in dict.fromkeys(trained + validated_names(log)) if name not in NO_TERMS | {*RESPONSE_HEALTH}
-    ]
+    """Names of the loss terms in the order of their first occurrence; none where a single term is the loss itself."""
+    names = [name for name in _trained_names(log) if not is_reserved(name)]
     return names if len(names) > 1 else []
+
+
+def validated_alone(log: Log) -> list[str]:
+    """Names of what is measured on the validation set and not in training: cross-entropy, a metric of answers."""
+    trained = _trained_names(log)
+    return [name for name in validated_names(log) if name not in trained]
 
 
 def validated_names(log: Log) -> list[str]:
     """Names of what was measured on the validation set, without ``eval_``, in the order of their first occurrence."""
     return list(dict.fromkeys(name.removeprefix(EVAL) for entry in log for name in entry if name.startswith(EVAL)))
+
+
+def _trained_names(log: Log) -> dict[str, None]:
+    return dict.fromkeys(name for entry in log if "loss" in entry for name in entry)
 
 
 def points(log: Log, name: str) -> Points:

@@ -90,8 +90,6 @@ def _replaced(folder: Path) -> Iterator[Path]:
 def save_weights(model: nn.Module, folder: Path, *, write: bool = True) -> None:
     """Save the trainable weights (all weights, or the adapters only) as ``student.safetensors``; tied ones once.
 
-    The file is complete or absent: it is written under a temporary name first.
-
     Args:
         model: The student. Where it is sharded, all processes must call this to gather its weights.
         folder: Folder of the checkpoint, made if missing.
@@ -105,9 +103,7 @@ def save_weights(model: nn.Module, folder: Path, *, write: bool = True) -> None:
     if not write:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{WEIGHTS}.partial"
-    save_file(weights, partial)
-    os.replace(partial, folder / WEIGHTS)
+    save_file(weights, folder / WEIGHTS)
 
 
 @torch.no_grad()
@@ -125,9 +121,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     """
     weights = load_file(folder / WEIGHTS)
     trained = trained_weights(model)
-    require_same_shapes(
-        folder / WEIGHTS, *({name: it.shape for name, it in part.items()} for part in (weights, trained))
-    )
+    require_same_shapes(folder / WEIGHTS, _shapes(weights), _shapes(trained))
     for name, parameter in trained.items():
         parameter.copy_(sharded_like(weights[name], parameter))
 

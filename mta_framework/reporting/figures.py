@@ -6,13 +6,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from mta_framework.evaluation.report import Report, ReportedEvaluation, Score
-from mta_framework.evaluation.training_log import EVAL, loss_terms, points
+from mta_framework.evaluation.training_log import EVAL, loss_terms, points, validated_alone
 from mta_framework.reporting.page import Plot
 from mta_framework.reporting.plots import Estimate, axis_of, curve, intervals, svg
 from mta_framework.types import LayerPair
-from mta_framework.types.log_entries import RESPONSE_HEALTH
+from mta_framework.types.log_entries import RESPONSE_HEALTH, SHARE_BY_STUDENT, TEACHER_LOSS
 
-_QUANTITIES = {"grad_norm": "gradient norm, before it is clipped", "learning_rate": "learning rate"}
+_QUANTITIES = {
+    SHARE_BY_STUDENT: "share of texts that the student wrote",
+    "grad_norm": "gradient norm, before it is clipped",
+    "learning_rate": "learning rate",
+}
 
 
 def score_plots(evaluation: ReportedEvaluation, metric: str, index: int) -> Iterator[Plot]:
@@ -32,9 +36,14 @@ def _estimate(score: Score) -> Estimate:
 
 
 def curves(report: Report) -> Iterator[Plot]:
-    """The loss, its terms, gradient norm and learning rate by step; what was not logged is left out."""
+    """The loss, its terms and its parts by teacher, other validation outcomes, gradient norm and learning rate by step.
+
+    What was not logged is left out.
+    """
     terms = loss_terms(report.log)
-    titles = {"loss": "loss (total)" if terms else "loss"} | {name: name for name in terms} | _QUANTITIES
+    titles = {"loss": "loss (total)" if terms else "loss"} | {name: name for name in terms}
+    titles |= {f"{TEACHER_LOSS}{name}": f"loss on the texts of {name}" for name in report.teachers}
+    titles |= {name: name for name in validated_alone(report.log)} | _QUANTITIES
     for index, (name, title) in enumerate(titles.items()):
         if points(report.log, name)[0] or points(report.log, EVAL + name)[0]:
             chosen = report.best.step if report.best and report.best.metric == name else None

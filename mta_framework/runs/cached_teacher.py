@@ -25,7 +25,7 @@ from mta_framework.runs.model_checks import live_teacher_uses
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import measured_texts
-from mta_framework.spec.model_files import RECORDS
+from mta_framework.spec.model_files import kept_records
 from mta_framework.spec.several_teachers import teacher_field
 from mta_framework.spec.teacher import TeacherServerSection
 from mta_framework.teacher_cache.cache_plan import CachePlan, cache_plan, require_room
@@ -49,16 +49,16 @@ def recorded_run(
     assert summary is not None
     assert section is not None
     return RecordedRun(
-        TeacherWidths(summary.shape.hidden_size, _final_width(summary), summary.dtype),
-        bound.base_loss,
-        inputs.loss_layers,
-        pairs,
-        () if aligner is None else aligner.terms,
-        bound.importance,
-        bound.pooling,
-        run_models.teacher_tokenizer is None,
-        section.cache is not None and section.cache.layer_states == "8bit",
-        0 if section.server is None else section.server.top_logprobs,
+        widths=TeacherWidths(summary.shape.hidden_size, _final_width(summary), summary.dtype),
+        base_loss=bound.base_loss,
+        loss_layers=inputs.loss_layers,
+        pairs=pairs,
+        terms=() if aligner is None else aligner.terms,
+        importance=bound.importance,
+        pooling=bound.pooling,
+        has_shared_tokenizer=run_models.teacher_tokenizer is None,
+        layer_states_in_8_bits=section.cache is not None and section.cache.layer_states == "8bit",
+        top_logprobs=0 if section.server is None else section.server.top_logprobs,
     )
 
 
@@ -127,9 +127,7 @@ class RunCache:
     @property
     def folder(self) -> Path:
         """Folder of the teacher in the cache."""
-        if self._given is not None and (self._given / RECORDS).is_dir():
-            return self._given
-        return self._identity.folder_in(self._bound.spec.teacher_cache)
+        return kept_records(self._given) or self._identity.folder_in(self._bound.spec.teacher_cache)
 
     def make_teacher(self) -> Teacher:
         """Make the teacher: it answers from the cache, and is run, or asked, for texts alone that are not there."""

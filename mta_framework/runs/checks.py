@@ -36,7 +36,7 @@ _OLDEST = {"bitsandbytes": "0.50"}
 
 
 def teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
-    """Faults of a teacher that nothing uses, and of a missing one that the spec needs."""
+    """Faults of a teacher, or of its cache, that nothing uses, and of a missing one that the spec needs."""
     if not reading.sound("teacher"):
         return
     if draft.teacher is None:
@@ -46,10 +46,9 @@ def teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None)
     questions = ("alignment", "evaluation", "evaluation.models", "student.config", "student.teacher_layers")
     if base_loss is None or not all(reading.sound(*question.split(".")) for question in questions):
         return
+    is_read = base_loss.NEEDS_TEACHER or base_loss.NEEDS_ALIGNMENT or draft.alignment is not None
     used = (
-        base_loss.NEEDS_TEACHER
-        or base_loss.NEEDS_ALIGNMENT
-        or draft.alignment is not None
+        is_read
         or student.teacher_layers is not None
         or (student.config is not None and student.tokenizer is None)
         or (evaluation is not None and "teacher" in evaluation.models)
@@ -58,6 +57,10 @@ def teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None)
         problem = f"has no effect, since nothing uses it (got {shown(reading.raw['teacher'])})"
         expected = "null, or a base loss, alignment or evaluation that uses it"
         yield Fault(reading.where(("teacher",)), problem, expected, "Set teacher to null.")
+    elif draft.teacher.cache is not None and not is_read and reading.sound("teacher", "cache"):
+        problem = f"has no effect, since training reads nothing of the teacher (got base loss {draft.base_loss.name!r})"
+        expected = "null, or a base loss or alignment that reads its states"
+        yield Fault(reading.where(("teacher", "cache")), problem, expected, "Set teacher.cache to null.")
 
 
 def _teacher_missing(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:

@@ -41,11 +41,12 @@ def contents(bound: BoundRun | BoundEvaluation) -> dict[str, Content]:
     return known
 
 
-def data_contents(spec: RunSpec | EvaluationSpec) -> dict[str, Content]:
-    """The same of the data sets alone."""
+def data_contents(spec: RunSpec | EvaluationSpec, section: str = "") -> dict[str, Content]:
+    """The same of the data sets alone, or of those of one section of the spec."""
     known: dict[str, Content] = {}
     for where, part in data_inputs(spec):
-        known |= _data_content(where, part)
+        if where.startswith(section):
+            known |= _data_content(where, part)
     return known
 
 

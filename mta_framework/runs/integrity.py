@@ -16,6 +16,7 @@ from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.manifest import input_faults, record_faults
 from mta_framework.runs.plugin_binding import BoundRun
 from mta_framework.runs.span_geometry import recorded_geometry
+from mta_framework.storage import write_atomically
 from mta_framework.training import checkpoints
 from mta_framework.training.train import TrainingLog
 
@@ -60,6 +61,11 @@ def _unreadable_records(folder: RunFolder, known: Container[str]) -> Iterator[Fa
             problem = f"is not what a run writes (got {error_summary(error)})"
             hint = "Put it back; or delete it, then go on with --resume: it is measured anew."
             yield Fault(str(path), problem, "the file as the run wrote it", hint)
+
+
+def write_training_log(path: Path, log: TrainingLog) -> None:
+    """Write the log of a training as standard JSON; NaN and infinity (e.g. a gradient norm under fp16) become null."""
+    write_atomically(path, TypeAdapter(TrainingLog).dump_json(log, indent=2).decode() + "\n")
 
 
 def read_training_log(path: Path) -> TrainingLog:

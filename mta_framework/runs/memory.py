@@ -53,17 +53,17 @@ def _estimated(bound: BoundRun, inputs: RunInputs) -> MemoryEstimate:
     if policy is not None:
         texts = longest_responses(texts, policy, max_new_tokens(spec), spec.data.max_length)
     run = TrainedRun(
-        spec,
-        run_models.student_summary,
-        run_models.teacher_summary,
-        bound.base_loss,
-        partial(alignment, bound, run_models, inputs.pairs),
-        inputs.pairs,
-        inputs.loss_layers,
-        texts,
-        spec.training.batch_size // (micro * state.num_processes),
-        collator_of(bound, run_models),
-        _kinds(bound, inputs) if policy is None else None,
+        spec=spec,
+        student=run_models.student_summary,
+        teacher=run_models.teacher_summary if bound.reads_teacher else None,
+        base_loss=bound.base_loss,
+        make_alignment=partial(alignment, bound, run_models, inputs.pairs),
+        pairs=inputs.pairs,
+        loss_layers=inputs.loss_layers,
+        texts=texts,
+        micro_batches=spec.training.batch_size // (micro * state.num_processes),
+        collator=collator_of(bound, run_models),
+        kinds=_kinds(bound, inputs) if policy is None else None,
     )
     # One of several processes on a CPU is on "cpu:0", which torch's meshes and new tensors do not take for the same.
     device = torch.device("cpu") if state.device.type == "cpu" else state.device

@@ -63,7 +63,9 @@ def weight_faults(bound: BoundRun) -> list[Fault]:
     if section is None or section.server is not None:
         return faults
     uses = live_teacher_uses(bound, similarity=False)
-    for use in (*uses, *(("every step, without teacher.cache",) if section.cache is None else ())):
+    if bound.reads_teacher and section.cache is None:
+        uses = (*uses, "every step, without teacher.cache")
+    for use in uses:
         with collect_faults(faults):
             require_weights(section.path, "teacher.path", use)
     return faults
@@ -111,10 +113,11 @@ def block_faults(run_models: RunModels, reads_layers: bool) -> list[Fault]:
 def joint_memory_fault(bound: BoundRun, run_models: RunModels) -> Fault | None:
     """The fault of teachers and a student that fit into the memory of this machine each, but not together.
 
-    Of several teachers with a cache one is loaded at a time, unless the student writes responses.
+    Of several teachers with a cache one is loaded at a time, unless the student writes responses. A teacher that
+    training does not read is loaded beside the student only to copy blocks of it.
     """
     summaries = {name: summary for name, summary in run_models.summaries.items() if summary.has_weights}
-    if len(summaries) < 2:
+    if len(summaries) < 2 or not (bound.reads_teacher or bound.spec.student.teacher_layers):
         return None
     several, policy = bound.spec.teachers or {}, bound.base_loss.batch_policy()
     alone = {teacher_field(name) for name, section in several.items() if section.keeps_records and policy is None}

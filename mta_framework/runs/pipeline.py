@@ -12,7 +12,7 @@ import copy
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,14 @@ from transformers import PreTrainedModel, set_seed
 from mta_framework.data.batches import Collator
 from mta_framework.data.mixed_batches import MixedCollator
 from mta_framework.distributed import mesh, processes, run_on_main
-from mta_framework.errors import FaultList, collect_faults, explain_out_of_memory, faults_of_teacher_run
+from mta_framework.errors import (
+    FaultList,
+    InputError,
+    RunError,
+    collect_faults,
+    explain_out_of_memory,
+    faults_of_teacher_run,
+)
 from mta_framework.evaluation.aggregation import aggregate
 from mta_framework.evaluation.environment import device_name, environment
 from mta_framework.evaluation.evaluate import Candidate, evaluate_models
@@ -43,6 +50,7 @@ from mta_framework.runs.build import training_data
 from mta_framework.runs.candidates import evaluated_model, models_of_run
 from mta_framework.runs.folder import RunFolder, open_run_folder
 from mta_framework.runs.inputs import contents
+from mta_framework.runs.integrity import write_training_log
 from mta_framework.runs.manifest import publish_student
 from mta_framework.runs.memory import estimated_memory, less_for_evaluation, less_for_training
 from mta_framework.runs.plan import Plan, selection_text
@@ -51,7 +59,6 @@ from mta_framework.runs.preparation import RunInputs, memory_faults, prepare_eva
 from mta_framework.runs.resume import require_free, require_same_evaluation
 from mta_framework.runs.span_geometry import SpanGeometry
 from mta_framework.runs.teaching import Guidance, teachings
-from mta_framework.storage import write_json
 from mta_framework.timers import Clock
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.mixed_distiller import MixedDistiller
@@ -119,24 +126,24 @@ def plan(bound: BoundRun, alone: bool = True) -> Plan:
     policy, caches = bound.base_loss.batch_policy(), teachings(bound, inputs, run_models, contents(bound))
     planned = {each.field: cache_plan for each in caches.values() if (cache_plan := each.cache_plan())}
     return Plan(
-        summary.reported_models(run_models),
-        summary.reported_data(inputs),
-        summary.reported_spans(inputs.data.train),
-        inputs.pairs,
-        total_steps(bound.spec.training, inputs.sampler),
-        estimated_memory(bound, inputs) if alone else None,
-        inputs.data.unparsed,
-        inputs.loss_layers,
-        describe(policy) if policy else None,
-        summary.count_supervised(inputs.data) if bound.spec.data.supervise == "all" else None,
-        isinstance(bound.layers, MeasuringLayerMapper),
-        _selection(bound, inputs),
-        summary.run_ends(inputs),
-        planned,
-        summary.reported_teachers(inputs),
-        tuple(map(str, memory_faults(bound))) if alone else (),
-        device_name(processes().device) if alone else "",
-        process_memory(processes().device) if alone else None,
+        models=summary.reported_models(run_models),
+        data=summary.reported_data(inputs),
+        spans=summary.reported_spans(inputs.data.train),
+        layer_pairs=inputs.pairs,
+        steps=total_steps(bound.spec.training, inputs.sampler),
+        memory=estimated_memory(bound, inputs) if alone else None,
+        unparsed=inputs.data.unparsed,
+        loss_layers=inputs.loss_layers,
+        trained_on=describe(policy) if policy else None,
+        supervised_tokens=summary.count_supervised(inputs.data) if bound.spec.data.supervise == "all" else None,
+        measured=isinstance(bound.layers, MeasuringLayerMapper),
+        selection=_selection(bound, inputs),
+        response_ends=summary.run_ends(inputs),
+        teacher_caches=planned,
+        teachers=summary.reported_teachers(inputs),
+        too_large=tuple(map(str, memory_faults(bound))) if alone else (),
+        device=device_name(processes().device) if alone else "",
+        memory_here=process_memory(processes().device) if alone else None,
     )
 
 
@@ -184,9 +191,19 @@ def _run(prepared: _PreparedRun, resume: bool, command: str = "") -> Report:
             with clock.stage("training"), explain_out_of_memory(less_for_training(bound.spec.training)):
                 _train(bound, inputs, run_models, folder, known)
             gc.collect()  # the trainer and its callbacks hold each other, and with them optimiser and both models
-        with clock.stage("evaluation"):
+        with clock.stage("evaluation"), _faults_after_training():
             scores = _evaluate(bound, models_of_run(bound.spec, inputs, run_models, known))
         return _report(bound, scores, clock, command, known, **summary.run_fields(bound, inputs))
+
+
+@contextmanager
+def _faults_after_training() -> Iterator[None]:
+    """Turn faults that the evaluation meets into a ``RunError``: by then a student is trained."""
+    try:
+        yield
+    except InputError as error:
+        hint = "The student is trained and kept: correct this, then continue with --resume."
+        raise RunError(f"{error}\n{hint}") from error
 
 
 def _run_teacher(prepared: _PreparedRun) -> Path | None:
@@ -224,16 +241,16 @@ def _train(
     sharded = spec.training.sharding is not None and processes().num_processes > 1
     device = "cpu" if sharded else None  # no device may have room for a whole teacher
     taught_by = teachings(bound, inputs, run_models, known, device)
-    live = [each.teacher.model for each in taught_by.values() if each.teacher and not each.cache]
+    live = [model for each in taught_by.values() if (model := each.live_model) is not None]
     single = taught_by.get("")
     teacher = single.teacher if single else None
     student = run_models.student(cast(PreTrainedModel, live[0])) if single and live else run_models.first_student()
-    writers = student, teacher
+    whole_student, whole_teacher = student, teacher  # those that write responses
     if sharded:
-        writers = plain_copy(student), Teacher.of(plain_copy(live[0])) if live else teacher
+        whole_student, whole_teacher = plain_copy(student), Teacher.of(plain_copy(live[0])) if live else teacher
     set_seed(spec.seed)
     base_loss = copy.deepcopy(bound.base_loss)  # it may keep state, and this run may not be its last
-    data = training_data(bound, run_models, inputs.data, inputs.sampler, *writers)
+    data = training_data(bound, run_models, inputs.data, inputs.sampler, whole_student, whole_teacher)
     guidances = {name: each.guidance(student, data) for name, each in taught_by.items()}
     distiller, collator, report_collator = _distiller(student, base_loss, guidances, inputs)
     data = replace(data, collator=collator)
@@ -244,16 +261,20 @@ def _train(
     geometry.before()
     log = train(distiller, data, spec.training, spec.seed, folder.path, rate)
     geometry.after()
-    with gathered(writers[0]):
+    with gathered(whole_student):
         if processes().is_main_process:
-            write_json(folder.training_log, asdict(log))
-            unpublished = folder.path / "student.unpublished"
-            if spec.student.exports_adapters:
-                save_adapters(writers[0], run_models.tokenizer, unpublished)
-            else:
-                save_student(writers[0], run_models.tokenizer, run_models.turn_end.stop_ids, unpublished)
-            publish_student(folder, unpublished)
+            write_training_log(folder.training_log, log)
+            _export(whole_student, spec.student.exports_adapters, run_models, folder)
         processes().wait_for_everyone()
+
+
+def _export(student: nn.Module, adapters_alone: bool, run_models: RunModels, folder: RunFolder) -> None:
+    unpublished = folder.path / "student.unpublished"
+    if adapters_alone:
+        save_adapters(student, run_models.tokenizer, unpublished)
+    else:
+        save_student(student, run_models.tokenizer, run_models.turn_end.stop_ids, unpublished)
+    publish_student(folder, unpublished)
 
 
 def _distiller(

@@ -93,6 +93,11 @@ class BoundRun:
     plugin_files: Mapping[str, str] = field(default_factory=dict)
     teacher_name: str = ""
 
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether base loss or alignment reads a teacher's states; otherwise training runs none."""
+        return self.base_loss.NEEDS_TEACHER or self.spec.alignment is not None
+
     def views(self) -> dict[str, BoundRun]:
         """The run as each of several teachers sees it, by name; with one teacher, or none, the run under ''."""
         if not self.spec.teachers:
@@ -181,14 +186,28 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     assert reading.spec is not None
     assert base_loss is not None
     other_losses = tuple(name for name in registry.names("base_losses") if _needs_no_vocabulary(registry, name))
-    created = (base_loss, spans, importance, pooling, layers, terms, metrics)
     seen_by = map(reading.spec.with_teacher, reading.spec.teacher_names)
     of_settings = [package for spec in seen_by for _, _, package in needed_packages(spec)]
     sections = (reading.spec.training.generation, reading.spec.evaluation)
     of_engines = [package for part in sections if part is not None for package in PACKAGES_OF_ENGINE[part.engine]]
     packages = tuple(dict.fromkeys([*plugins.packages, *of_settings, *of_engines]))
-    known = (teacher, other_losses, plugins.providers, answer_metric, packages, plugins.files)
-    return BoundRun(reading.path, reading.spec, *created, *known)
+    return BoundRun(
+        path=reading.path,
+        spec=reading.spec,
+        base_loss=base_loss,
+        spans=spans,
+        importance=importance,
+        pooling=pooling,
+        layers=layers,
+        terms=terms,
+        metrics=metrics,
+        teacher=teacher,
+        other_losses=other_losses,
+        providers=plugins.providers,
+        answer_metric=answer_metric,
+        packages=packages,
+        plugin_files=plugins.files,
+    )
 
 
 def _of_each(

@@ -104,9 +104,7 @@ def is_reported(bound: BoundRun) -> bool:
             is_same
             and is_listed(folder.path, REPORT_FILE)
             and all(
-                report.inputs.get(name) == content
-                for name, content in data_contents(bound.spec).items()
-                if name.startswith("evaluation.")
+                report.inputs.get(name) == content for name, content in data_contents(bound.spec, "evaluation.").items()
             )
         )
     return False

@@ -91,6 +91,13 @@ class Teaching:
         load = partial(self._run_models.teacher, device=self._device)
         return Teacher(load) if self._bound.spec.teacher else None
 
+    @property
+    def live_model(self) -> nn.Module | None:
+        """The model that every step runs, loaded when this is read; None where none is run."""
+        if self.cache is not None or not self._bound.reads_teacher or self.teacher is None:
+            return None
+        return self.teacher.model
+
     def guidance(self, student: nn.Module, data: TrainingData) -> Guidance:
         """Choose layers, make the alignment, fill the cache, and fit the terms that ask for it.
 
@@ -105,7 +112,8 @@ class Teaching:
             RunError: The cache cannot be filled.
         """
         pairs, collator = self._key_layers(student), collator_of(self._bound, self._run_models)
-        aligner, report_collator, teacher = alignment(self._bound, self._run_models, pairs), collator, self.teacher
+        aligner, report_collator = alignment(self._bound, self._run_models, pairs), collator
+        teacher = self.teacher if self._bound.reads_teacher else None
         if self.cache and teacher is not None:
             kept = self.cache.opened(aligner, pairs)
             self.cache.fill(kept, teacher, collator)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mta_framework.errors import Fault
 from mta_framework.spec.locations import folder_problem
-from mta_framework.spec.model_files import RECORDS, SAVED_TEACHER, is_kept_teacher, is_saved_teacher
+from mta_framework.spec.model_files import RECORDS, SAVED_TEACHER, is_kept_teacher, kept_records
 from mta_framework.spec.reading import RawSpec
 from mta_framework.spec.run import RunSpec
 
@@ -71,6 +71,5 @@ def _kept_elsewhere(view: RunSpec) -> Path | None:
     assert view.teacher is not None
     if view.teacher.path is None or view.teacher.server is not None:
         return None
-    path = Path(view.teacher.path)
-    kept = is_saved_teacher(path) and (path / RECORDS).is_dir()
-    return path if kept and path.resolve().parent != view.teacher_cache.resolve() else None
+    kept = kept_records(Path(view.teacher.path))
+    return None if kept is None or kept.resolve().parent == view.teacher_cache.resolve() else kept

@@ -49,6 +49,11 @@ def is_saved_teacher(path: Path) -> bool:
     return (path / SAVED_TEACHER).is_file()
 
 
+def kept_records(path: Path | None) -> Path | None:
+    """The folder of a teacher without weights, if that has records; None for any other path."""
+    return path if path is not None and is_saved_teacher(path) and (path / RECORDS).is_dir() else None
+
+
 def is_kept_teacher(path: Path) -> bool:
     """Whether a path is the folder of one teacher in a teacher cache, with records, without weights, or both."""
     return is_saved_teacher(path) or (path / RECORDS).is_dir()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from pydantic import ValidationError
 
-from mta_framework.errors import Fault, nearest, nearest_name
+from mta_framework.errors import Fault, nearest, nearest_name, plural
 from mta_framework.spec.document import KeyPath, parse, shown
 from mta_framework.spec.schema_text import Schema, branches, phrase, property_at, untagged
 
@@ -104,7 +103,7 @@ def _fault(detail: Any, key_path: KeyPath, schema: Schema, where: str, noun: str
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
         known = _fields(key_path, schema)
-        names = f"one of the {_plural(noun)}: {', '.join(known)}" if known else f"no {noun}"
+        names = f"one of the {plural(noun)}: {', '.join(known)}" if known else f"no {noun}"
         guess = meant(key_path, schema)
         hint = f"Did you mean {guess!r}?" if guess else "Remove it."
         return Fault(where, f"is not {_article(noun)} (got {shown(key_path[-1])})", names, hint)
@@ -123,10 +122,6 @@ def _fault(detail: Any, key_path: KeyPath, schema: Schema, where: str, noun: str
         value = value[key_path[-1]]
     problem = next((text for name, text in _PROBLEMS.items() if kind.endswith(name)), detail["msg"])
     return Fault(where, f"{problem} (got {shown(value)})", expected, _hint(value, schema, key_path))
-
-
-def _plural(noun: str) -> str:
-    return re.sub(r"^\w+", r"\g<0>s", noun)
 
 
 def _article(noun: str) -> str:

@@ -88,9 +88,20 @@ def cache_plan(
     seconds = 2 * parameters * tokens / _product_rate(dtype) if missing and not server else 0.0
     requests = sum(any(kind.num_rows(text) for kind in kinds) for text, kinds in missing) if server else 0
     texts = len({(text.teacher or text).input_ids.tobytes() for texts in cache.wanted.values() for text in texts})
-    head = head_bytes, (cache.folder / HEAD).is_file()
-    free, uses = free_bytes(cache.folder), tuple(needed_for)
-    return CachePlan(cache.folder, texts, len(missing), tokens, sizes, *head, free, seconds, uses, requests, server)
+    return CachePlan(
+        folder=cache.folder,
+        texts=texts,
+        missing_texts=len(missing),
+        missing_tokens=tokens,
+        sizes=sizes,
+        head_bytes=head_bytes,
+        has_head=(cache.folder / HEAD).is_file(),
+        free_bytes=free_bytes(cache.folder),
+        seconds=seconds,
+        needed_for=tuple(needed_for),
+        requests=requests,
+        server=server,
+    )
 
 
 def require_room(folder: Path, num_bytes: int, field: str = "teacher") -> None:

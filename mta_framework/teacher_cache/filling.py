@@ -168,7 +168,7 @@ class TeacherCache:
                 texts, kinds = [missing[position][0] for position in positions], missing[positions[0]][1]
                 batch = collate(texts).to(processes().device)
                 states = teacher.states(batch, self._recorder.layers)
-                writer.add(texts, kinds, self._recorder.records(states, batch, kinds))
+                writer.add(texts, kinds, self._recorder.records(states, batch, texts, kinds))
                 # One batch of each process: the main one, whose bar is shown, has never fewer than the others.
                 bar.update(sum(map(len, batches[turn * world_size : (turn + 1) * world_size])))
         processes().wait_for_everyone()

@@ -15,7 +15,14 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from mta_framework.models.saved_teacher import SavedTeacher
-from mta_framework.spec.model_files import RECORDS, SAVED_SERVER, SAVED_TEACHER, is_kept_teacher, is_saved_teacher
+from mta_framework.spec.model_files import (
+    RECORDS,
+    SAVED_SERVER,
+    SAVED_TEACHER,
+    is_kept_teacher,
+    is_saved_teacher,
+    kept_records,
+)
 from mta_framework.spec.run import RunSpec
 from mta_framework.storage import (
     ABANDONED_SECONDS,
@@ -98,8 +105,7 @@ def given_teacher(spec: RunSpec) -> Path | None:
 
 def folder_of(spec: RunSpec) -> Path:
     """Return the folder that records are read from: that of ``given_teacher`` where it has some, or the cache."""
-    given = given_teacher(spec)
-    return given if given is not None and (given / RECORDS).is_dir() else spec.teacher_cache
+    return kept_records(given_teacher(spec)) or spec.teacher_cache
 
 
 def kept_teachers(cache: Path) -> list[KeptTeacher]:
@@ -117,11 +123,10 @@ def damaged_paths(cache: Path) -> Iterator[tuple[Path, str]]:
     Args:
         cache: Folder of the cache, or of one teacher in it.
 
-    Once these are deleted there is nothing left that is damaged, and a run makes anew what it needs of them.
-
     Yields:
         Each file that is damaged, missing or left by a process that was killed, and the problem as part of a sentence.
         The manifest and description of a teacher's folder are among them where any other file is that they stand for.
+        Once these are deleted there is nothing left that is damaged, and a run makes anew what it needs of them.
     """
     for folder in _teacher_folders(cache):
         yield from _damaged_parts(folder)

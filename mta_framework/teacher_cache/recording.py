@@ -15,7 +15,7 @@ from mta_framework.alignment.model_layer import LiveTeacherLayer
 from mta_framework.alignment.pairwise_cosines import VectorGeometry
 from mta_framework.errors import RunError
 from mta_framework.teacher_cache.kinds import RecordedRun, RecordKind
-from mta_framework.types import Batch, LayerPair, RecordSlot, States
+from mta_framework.types import Batch, Example, LayerPair, RecordSlot, States
 
 _LARGEST = 127
 """Largest 8-bit integer that is used, on both sides of 0."""
@@ -41,12 +41,15 @@ class Recorder:
         return frozenset([*(pair.teacher for pair in self._run.pairs), *(layer for _, layer in self._run.loss_layers)])
 
     @torch.no_grad()
-    def records(self, states: States, batch: Batch, kinds: Sequence[RecordKind]) -> list[list[bytes]]:
+    def records(
+        self, states: States, batch: Batch, texts: Sequence[Example], kinds: Sequence[RecordKind]
+    ) -> list[list[bytes]]:
         """Make the records of a batch.
 
         Args:
             states: The live teacher's states on the batch.
             batch: Texts with the spans of every granularity.
+            texts: The texts of the batch, in its order.
             kinds: The kinds of records.
 
         Returns:
@@ -55,13 +58,11 @@ class Recorder:
         Raises:
             RunError: The importance estimator failed, or gave unsound weights.
         """
-        tokens = batch.teacher or batch
         sides = self._sides(states, batch)
         columns = []
         for kind in kinds:
             rows = self._rows(kind.slot, states, batch, sides)
-            counts = _rows_per_text(kind.slot, tokens)
-            columns.append([_packed(part, kind) for part in rows.split(counts)])
+            columns.append([_packed(part, kind) for part in rows.split([kind.num_rows(text) for text in texts])])
         if faults := [fault for checked in self._estimators.values() if (fault := checked.fault())]:
             raise RunError(faults[0])
         return [list(row) for row in zip(*columns, strict=True)]
@@ -100,20 +101,6 @@ class Recorder:
         geometry = side.geometry if slot.quantity == "geometry" else side.change_geometry
         assert isinstance(geometry, VectorGeometry)  # that of a live teacher
         return geometry.upper_triangles(tokens.spans[slot.granularity].spans_per_text)
-
-
-def _rows_per_text(slot: RecordSlot, tokens: Batch) -> list[int]:
-    texts, length = tokens.input_ids_BT.shape
-    if slot.quantity == "final_states":
-        return tokens.text_N.bincount(minlength=texts).tolist()
-    if slot.quantity == "attended_states":
-        return tokens.attention_mask_BT.sum(1).tolist()
-    index = tokens.spans[slot.granularity]
-    if slot.quantity == "span_vectors":
-        return list(index.spans_per_text)
-    if slot.quantity in ("geometry", "change_geometry"):
-        return [count * (count - 1) // 2 for count in index.spans_per_text]
-    return (index.token_U // length).bincount(minlength=texts).tolist()
 
 
 def _packed(rows: Tensor, kind: RecordKind) -> bytes:

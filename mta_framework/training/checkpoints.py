@@ -27,7 +27,7 @@ from pydantic import JsonValue
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
-from mta_framework.errors import Fault, InputError, MTAError, RunError, as_plugin_error, error_text
+from mta_framework.errors import Fault, InputError, MTAError, RunError, as_plugin_error, error_text, is_out_of_memory
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.models.export import load_weights, save_weights
 from mta_framework.models.sharding import reshard, sharded_like, whole
@@ -145,13 +145,18 @@ def load_weights_of(distiller: Distiller, folder: Path) -> None:
 
 @contextmanager
 def explain_unreadable(checkpoint: Path) -> Iterator[None]:
-    """Turn any exception of reading a damaged checkpoint into a ``RunError`` that says what to do."""
+    """Turn any exception of reading a checkpoint into a ``RunError`` that says what to do; a lack of memory passes."""
     try:
         yield
     except MTAError:
         raise
     except Exception as error:  # torch, safetensors and json raise a dozen unrelated ones
-        hint = "Delete this folder, then resume from the checkpoint before it."
+        if is_out_of_memory(error):
+            raise
+        hint = (
+            "Its checksums were right when the run was resumed, so look first at the disk and at the versions of torch "
+            "and transformers. To do without it, move this folder away and resume from the checkpoint before it."
+        )
         raise RunError(f"{checkpoint}: cannot be read ({error_text(error)}). {hint}") from error
 
 

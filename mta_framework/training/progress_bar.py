@@ -6,7 +6,9 @@ from typing import Any
 
 from transformers.trainer_callback import ProgressCallback
 
-from mta_framework.types.log_entries import RESPONSE_HEALTH
+from mta_framework.types.log_entries import CROSS_ENTROPY, TEACHER_LOSS, is_reserved
+
+_EVAL = "eval_"
 
 
 class ProgressBar(ProgressCallback):
@@ -29,10 +31,13 @@ class ProgressBar(ProgressCallback):
             self.training_bar.set_description("Training")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Update the losses; learning rate and gradient norm are only in the log."""
-        hidden = {"grad_norm", "learning_rate", "epoch", "total_flos", *RESPONSE_HEALTH}
+        """Update the losses, in training and on the validation set; all else is only in the log."""
         for name, value in (logs or {}).items():
-            if isinstance(value, float) and name not in hidden and not name.startswith("train_"):
+            if isinstance(value, float) and _is_loss(name.removeprefix(_EVAL)):
                 self._latest[name] = f"{value:.3f}"
         if state.is_world_process_zero and self.training_bar is not None:
             self.training_bar.set_postfix(self._latest)
+
+
+def _is_loss(name: str) -> bool:
+    return name in ("loss", CROSS_ENTROPY) or name.startswith(TEACHER_LOSS) or not is_reserved(name)

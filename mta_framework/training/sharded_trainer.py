@@ -73,9 +73,6 @@ class ShardedTrainer(DistillationTrainer):
         self.distiller.reshard_teacher()
         return loss
 
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        return whole(super()._clip_grad_norm(model))
-
     def _validate(self, parts: Sequence[Sequence[Example]], counts: GlobalCounts, meter: LossMeter) -> None:
         """Validate; a process with fewer batches repeats its last one, since all gather weights together."""
         most = max(gather_object([len(parts)]))

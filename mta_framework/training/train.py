@@ -36,7 +36,7 @@ class TrainingLog:
         seconds: Duration in seconds, validation and checkpoints included, without steps that an interruption lost.
         step_time: Mean seconds per step by part, see ``Stopwatch``.
         best: Checkpoint whose student is exported; None: that of the last step is.
-        warnings: Sentences on responses of the student that collapsed.
+        warnings: Sentences on what looks wrong in it: idle alignment terms, responses of the student that collapsed.
     """
 
     history: list[dict[str, Any]]

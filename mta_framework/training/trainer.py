@@ -189,6 +189,11 @@ class DistillationTrainer(Trainer):
         """Return 0: transformers' estimate is for one model, and here are two."""
         return 0
 
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip, and keep the norm before it: an infinite one makes all gradients 0."""
+        self._gradient_norm: Tensor = whole(super()._clip_grad_norm(model))
+        return self._gradient_norm
+
     def before_optimizer_step(self) -> None:
         """Check loss and gradient after the step's last backward pass, before the optimiser uses the gradient.
 
@@ -196,14 +201,12 @@ class DistillationTrainer(Trainer):
             RunError: The loss or the gradient is NaN or infinite.
         """
         where = f"training step {self.state.global_step + 1}"
-        gradients = [parameter.grad for parameter in self.distiller.parameters() if parameter.grad is not None]
-        # The gradient scaler of fp16 meets infinities on purpose, and skips such steps.
-        norm = None if self.args.fp16 else nn.utils.get_total_norm(gradients)  # before the host waits for the values
         values = self._reduce(self.meter.terms, where)
         self.meter.health.end_step(self._sum_over_processes)
         with as_plugin_error(plugin_label(self.distiller)):
             self.distiller.base_loss.observe(values)
-        if norm is not None and not torch.isfinite(whole(norm)):
+        # The gradient scaler of fp16 meets infinities on purpose, and skips such steps.
+        if not self.args.fp16 and not torch.isfinite(self._gradient_norm):
             raise RunError(f"{where}: the gradient is not finite. The run stops; its last checkpoint is kept.")
 
     def _reduce(self, meter: LossMeter, where: str) -> dict[str, float]:

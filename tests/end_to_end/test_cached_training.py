@@ -48,9 +48,9 @@ def counts(monkeypatch):
         made.loads += 1
         return load(*arguments)
 
-    def counted_records(recorder, states, batch, kinds):
+    def counted_records(recorder, states, batch, texts, kinds):
         made.texts += len(batch.input_ids_BT)
-        return records(recorder, states, batch, kinds)
+        return records(recorder, states, batch, texts, kinds)
 
     monkeypatch.setattr(run_models, "load_teacher", counted_load)
     monkeypatch.setattr(Recorder, "records", counted_records)

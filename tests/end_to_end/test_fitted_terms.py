@@ -35,7 +35,7 @@ def run(spec, name, resume=False):
 @pytest.mark.usefixtures("trained_teacher")
 def test_a_resumed_run_is_not_fitted_again_and_ends_with_the_same_bits(spec, tmp_path, monkeypatch):
     report = run(spec, "straight")
-    assert all(entry["hidden_mse"] > 0 for entry in report.log if "hidden_mse" in entry)
+    assert min(entry["hidden_mse"] for entry in report.log if "hidden_mse" in entry) > 0
 
     def break_off(trainer):
         if trainer.state.global_step == 3:

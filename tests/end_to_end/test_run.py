@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mta_framework.errors import InputError, RunError
+from mta_framework import TOKENS, LossTerm
+from mta_framework.errors import Fault, InputError, RunError
+from mta_framework.memory_estimate.traced_step import TEACHER_WEIGHTS
+from mta_framework.models.teacher_states import Teacher
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
 from mta_framework.runs.plugin_binding import bind
@@ -106,6 +108,7 @@ VARIANTS = {
             "micro_batch_size": 2,
             "precision": "bf16",
             "gradient_checkpointing": True,
+            "log_steps": 1,
             "trackers": [],
         }
     },
@@ -129,9 +132,10 @@ VARIANTS = {
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_variant_trains_and_exports(changes, run, spec_dict, write_spec, tmp_path):
     report = run(write_spec({**spec_dict, "evaluation": None, **changes}))
-    losses = [entry["loss"] for entry in report.log if "loss" in entry]
-    assert losses
-    assert all(math.isfinite(loss) for loss in losses)
+    logged = [entry for entry in report.log if "loss" in entry]
+    assert [entry["step"] for entry in logged] == [*range(1, report.steps + 1)]
+    aligned = {term["name"] for term in (report.spec["alignment"] or {"terms": ()})["terms"]}
+    assert all(aligned <= entry.keys() for entry in logged)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "runs" / "student" / "student")
     assert not [name for name, _ in model.named_parameters() if "lora" in name]
 
@@ -156,7 +160,7 @@ def test_choices_of_the_authors_code_train_together(run, spec_dict, write_spec):
     }
     changes = {"data": {**spec_dict["data"], **data}, "alignment": alignment, "evaluation": None}
     report = run(write_spec({**spec_dict, **changes}))
-    assert all(math.isfinite(entry["loss"]) for entry in report.log if "loss" in entry)
+    assert [entry["step"] for entry in report.log if {"loss", "dsa", "hid"} <= entry.keys()] == [1, 2, 3, 4]
     assert report.data["train"].left_out == 0
     assert report.data["train"].cut_prompts > 0
     assert report.spec["alignment"]["pooling"]["params"] == {"padding_rows": True}
@@ -188,7 +192,44 @@ def test_rows_without_spans_and_empty_responses_train(run, spec_dict, write_spec
     }
     report = run(write_spec({**spec_dict, "evaluation": None}))
     assert report.data["train"].left_out == 4
-    assert all(math.isfinite(entry["loss"]) for entry in report.log if "loss" in entry)
+    assert [entry["step"] for entry in report.log if "loss" in entry] == [1, 2, 3, 4]
+
+
+def test_a_teacher_that_is_only_evaluated_is_not_run_in_training(run, spec_dict, write_spec, monkeypatch):
+    monkeypatch.setattr(Teacher, "states", lambda *_: pytest.fail("the teacher is run"))
+    evaluation = {**spec_dict["evaluation"], "seeds": [10]}
+    changes = {"base_loss": {"name": "sft"}, "alignment": None, "evaluation": evaluation}
+    path = write_spec({**spec_dict, **changes})
+    memory = pipeline.plan(bind(path, discover())).memory
+    assert not memory.problem
+    assert not memory.bytes_by_part.get(TEACHER_WEIGHTS)
+    report = run(path)
+    assert {score.model for score in report.evaluation.scores} == {"student", "teacher", "initial_student"}
+
+
+def test_a_fault_that_evaluation_meets_says_that_the_student_is_kept(run, spec_dict, write_spec, monkeypatch):
+    path = write_spec(spec_dict)
+
+    def fail(*_):
+        raise InputError([Fault("evaluation.models", "cannot be loaded", "a model", "Mend it.")])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "models_of_run", fail)
+        kept = r"Mend it\.\nThe student is trained and kept: correct this, then continue with --resume\.$"
+        with pytest.raises(RunError, match=rf"^evaluation\.models: cannot be loaded; expected a model\. {kept}"):
+            run(path)
+    assert run(path, resume=True).steps == 4
+
+
+def test_a_gradient_that_overflows_stops_the_run_before_it_is_clipped_to_zero(run, spec_dict, write_spec, monkeypatch):
+    def steep(_, student, teacher, batch, progress):
+        states = student.final_BTD
+        return (LossTerm("kl", ((states - states.detach()) * 1e25).sum(), TOKENS),)
+
+    path = write_spec({**spec_dict, "alignment": None, "evaluation": None})
+    monkeypatch.setattr(type(bind(path, discover()).base_loss), "compute", steep)
+    with pytest.raises(RunError, match=r"^training step 1: the gradient is not finite\. The run stops"):
+        run(path)
 
 
 def test_plan_trains_nothing_and_counts_what_would_be(spec_dict, write_spec, tmp_path):

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mta_framework.comparison.comparability import Common
 from mta_framework.comparison.finished_runs import find_runs, flat, read_run
+from mta_framework.comparison.scores import pooled
 from mta_framework.errors import InputError
 from mta_framework.evaluation.predictions import Key, read_rows, write_predictions
+from mta_framework.evaluation.statistics import PromptScores
 
-from .conftest import write_report
+from .conftest import ROUGE, write_report
 
 SCORES = {"dolly": [[1.0, 2.0, 6.0], [3.0, 4.0, 8.0]]}
 
@@ -197,3 +200,13 @@ def test_runs_of_a_folder_that_are_not_finished_are_named(make_run, tmp_path, ca
     (tmp_path / "runs" / "b" / "spec.json").write_text("{}")
     assert find_runs([tmp_path / "runs"]) == [first]
     assert caplog.messages == [f"{tmp_path / 'runs'}: not finished, so left out: b"]
+
+
+def test_runs_of_a_row_of_which_some_have_no_weights_are_pooled_with_weights_of_one():
+    weighted = PromptScores(np.array([[2.0, 4.0]]), np.array([[1.0, 3.0]]))
+    plain = PromptScores(np.array([[6.0, 8.0]]))
+    (both,) = pooled({("rouge_l", "a"): [plain, weighted]}, ROUGE, "a", Common((ROUGE,), ("a",), ()))
+    assert both.scores_SP.tolist() == [[6.0, 8.0], [2.0, 4.0]]
+    assert both.weights_SP.tolist() == [[1.0, 1.0], [1.0, 3.0]]
+    (neither,) = pooled({("rouge_l", "a"): [plain, plain]}, ROUGE, "a", Common((ROUGE,), ("a",), ()))
+    assert neither.weights_SP is None

@@ -28,7 +28,7 @@ from mta_framework.reporting.report_files import write_report
 LOG = (
     {"loss": 3.2, "kl": 3.0, "dsa": 0.1, "learning_rate": 1e-4, "grad_norm": 2.0, "epoch": 0.5, "step": 10},
     {"loss": 2.2, "kl": 2.0, "dsa": 0.1, "learning_rate": 5e-5, "grad_norm": 1.0, "epoch": 1.0, "step": 20},
-    {"eval_loss": 2.5, "eval_kl": 2.3, "eval_dsa": 0.1, "eval_runtime": 1.0, "epoch": 1.0, "step": 20},
+    {"eval_loss": 2.5, "eval_kl": 2.3, "eval_dsa": 0.1, "epoch": 1.0, "step": 20},
     {"train_runtime": 9.0, "train_loss": 2.7, "total_flos": 0.0, "epoch": 1.0, "step": 20},
 )
 SPEC = {

@@ -11,7 +11,10 @@ import pytest
 from warm_python import CPU, WarmProcess, WarmPython
 
 from mta_framework import RunError
+from mta_framework.evaluation import responses
 from mta_framework.evaluation.response_journal import Journal, TextResponse
+from mta_framework.generation.engine import Engine
+from mta_framework.generation.sampling_settings import Sampling
 
 A, B = TextResponse("a\nb \u2028 ü", True, 3), TextResponse("", False, 0)
 
@@ -189,3 +192,14 @@ def test_two_processes_go_on_where_one_was_killed(
 
 def pair_of(python: WarmPython, folder: Path, last: tuple[int, int]) -> list[WarmProcess]:
     return python.start_ranks([["-c", PROGRAM, folder, count] for count in last])
+
+
+def test_a_process_without_prompts_of_its_own_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responses, "shard", lambda tasks: [])
+    monkeypatch.setattr(responses, "gather", lambda made, count: [[A] for _ in range(count)])
+
+    def engine() -> Engine:
+        raise AssertionError("a model is loaded")
+
+    work = [[1], [2], [3]], Sampling(0.0, 1.0, 4, 64), {10: "key"}, Journal(tmp_path, "set"), "label"
+    assert responses.respond(engine, "student", *work) == {10: [A, A, A]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mta_framework.evaluation.training_log import EVAL, loss_terms, points, share_by_student
+from mta_framework.evaluation.training_log import EVAL, loss_terms, points, share_by_student, validated_alone
 
 
 def test_terms_of_the_loss_are_found_in_the_log(log):
@@ -19,8 +19,16 @@ def test_health_of_responses_is_no_term_of_the_loss(log):
     assert loss_terms((entry, *log[1:])) == ["kl", "dsa"]
 
 
-def test_single_term_is_the_loss_itself():
-    assert loss_terms(({"loss": 1.0, "kl": 1.0, "step": 1},)) == []
+def test_single_term_is_the_loss_itself_whatever_else_is_logged():
+    others = {"share_by_student": 0.5, "loss_maths": 1.0, "training_seconds": 2.0, "response_length": 3.0}
+    entry = {"loss": 1.0, "kl": 1.0, "learning_rate": 1e-3, "grad_norm": 1.0, "epoch": 1.0, "step": 1, **others}
+    assert loss_terms((entry,)) == []
+    assert loss_terms(({**entry, "dsa": 1.0}, {"eval_loss": 1.0, "eval_cross_entropy": 1.0})) == ["kl", "dsa"]
+
+
+def test_what_validation_alone_measures_is_cross_entropy_and_a_metric_of_answers(log):
+    validation = {"eval_loss": 1.0, "eval_kl": 1.0, "eval_cross_entropy": 2.0, "eval_rouge_l": 3.0, "step": 20}
+    assert validated_alone((*log, validation)) == ["cross_entropy", "rouge_l"]
 
 
 def test_share_of_own_responses_is_their_mean():

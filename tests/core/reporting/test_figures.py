@@ -7,6 +7,7 @@ import math
 import re
 
 from mta_framework import LayerPair
+from mta_framework.evaluation.report import ReportedTeacher
 from mta_framework.reporting.figures import curves, layer_map, step_bars
 from mta_framework.reporting.run_page import run_page
 
@@ -30,6 +31,18 @@ def test_what_was_not_logged_has_no_curve(report):
     ]
     log = ({"loss": 1.0, "kl": 1.0, "grad_norm": math.nan, "step": 1},)
     assert [title for title, _ in curves(dataclasses.replace(report, log=log))] == ["loss"]
+
+
+def test_what_is_no_term_of_the_loss_has_a_curve_with_a_name_of_its_own(report):
+    trained = {"loss": 1.0, "kl": 1.0, "share_by_student": 0.5, "loss_maths": 1.0, "step": 1}
+    log = trained, {"eval_loss": 1.0, "eval_kl": 1.0, "eval_cross_entropy": 2.0, "step": 1}
+    teachers = {"maths": ReportedTeacher(1, 2, 3)}
+    assert [title for title, _ in curves(dataclasses.replace(report, log=log, teachers=teachers))] == [
+        "loss",
+        "loss on the texts of maths",
+        "cross_entropy",
+        "share of texts that the student wrote",
+    ]
 
 
 def test_layers_are_joined_where_they_were_compared(report):

@@ -7,14 +7,16 @@ import json
 import os
 
 import pytest
+import torch
 from transformers import TrainerState
 
-from mta_framework.errors import InputError
+from mta_framework.errors import InputError, RunError
 from mta_framework.storage import inner_files, write_manifest
 from mta_framework.training import checkpoints
 from mta_framework.training.checkpoints import (
     complete_checkpoints,
     damage,
+    explain_unreadable,
     latest,
     publish,
     require_same_plan,
@@ -166,3 +168,11 @@ def test_a_checkpoint_of_another_plan_is_refused_with_what_differs(tmp_path, sta
         require_same_plan(write_state(tmp_path, **state), *plan)
     (fault,) = caught.value.faults
     assert fault.problem == f"is of a training with other steps (got {message})"
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_told_to_be_deleted(folder):
+    said = rf"^{folder}: cannot be read \(KeyError: 'a', in .*\)\. Its checksums were right"
+    with pytest.raises(RunError, match=said), explain_unreadable(folder):
+        raise KeyError("a")
+    with pytest.raises(torch.OutOfMemoryError), explain_unreadable(folder):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
