@@ -17,7 +17,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from mta_framework import AlignmentTerm, BaseLoss, ImportanceEstimator, PluginParams
 from mta_framework.alignment.objective import Alignment, WeightedTerm
 from mta_framework.data.batches import collate
-from mta_framework.errors import InputError
 from mta_framework.models.lora import add_lora
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.registry import Registry, discover
@@ -70,10 +69,7 @@ def registry() -> Registry:
 def cases(family: str, plugin: str) -> Iterator[Case]:
     """All choices of one plugin's options, one option at a time, and of tokenizers; without and with alignment."""
     for options in _choices(registry().families[family][plugin][0].plugin.Params):
-        try:
-            made = registry().create(family, plugin, options)
-        except InputError:  # an option that has no effect alone
-            continue
+        made = registry().create(family, plugin, options)
         aligned, sides = (True,), (True, False)
         if isinstance(made, BaseLoss):
             aligned = (True,) if made.NEEDS_ALIGNMENT else (False,) if options else (False, True)

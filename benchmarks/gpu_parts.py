@@ -182,7 +182,7 @@ def lines_of(recorded: Mapping[str, list[Wait]]) -> Iterator[Row]:
     variants: dict[Wait, list[str]] = {}
     for name, of_variant in recorded.items():
         for wait, count in by_line(of_variant):
-            variants.setdefault(wait, []).append(f"{name} ({count:.0f})")
+            variants.setdefault(wait, []).append(f"{name} ({count})")
     for wait, names in sorted(variants.items(), key=lambda entry: -len(entry[1])):
         yield {**vars(wait), "variants (waits)": "; ".join(names)}
 
@@ -325,7 +325,7 @@ def _waits_row(workload: Workload, make: Callable[[], LossFunction], recorded: d
         "host waits": len(seen),
         "of them in the backward pass": len(backward),
         "first of them": f"{located.line} {located.code}" if located else "",
-        "lines": "; ".join(f"{wait.inside or wait.line} ({count:.0f})" for wait, count in by_line(seen)),
+        "lines": "; ".join(f"{wait.inside or wait.line} ({count})" for wait, count in by_line(seen)),
     }
 
 

@@ -115,9 +115,9 @@ def first_wait(work: Callable[[], object], device: str) -> Wait | None:
     return None
 
 
-def by_line(waits: Sequence[Wait], steps: int = 1) -> list[tuple[Wait, float]]:
-    """List the distinct waits with their number per step, most frequent first."""
-    return [(wait, count / steps) for wait, count in Counter(waits).most_common()]
+def by_line(waits: Sequence[Wait]) -> list[tuple[Wait, int]]:
+    """List the distinct waits with their number, most frequent first."""
+    return Counter(waits).most_common()
 
 
 class _HostReads(TorchDispatchMode):

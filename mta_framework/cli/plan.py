@@ -105,8 +105,8 @@ def _cache_lines(teacher: str, cache: CachePlan) -> Iterator[str]:
         lacking = ", which is too little" if cache.missing_bytes > cache.free_bytes else ""
         yield f"{size_text(cache.free_bytes)} are free on that disk{lacking}."
     if cache.needed_for:
-        teacher = "server is asked" if cache.server else "live teacher is loaded"
-        yield f"The {teacher} for {', '.join(cache.needed_for)}{', too' if cache.server else ''}."
+        use = "server is asked" if cache.server else "live teacher is loaded"
+        yield f"The {use} for {', '.join(cache.needed_for)}{', too' if cache.server else ''}."
     yield ""
 
 

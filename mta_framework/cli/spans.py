@@ -94,12 +94,10 @@ def _lines(inspection: Inspection) -> Iterator[str]:
 
 
 def _write(path: Path, title: str, inspection: Inspection) -> None:
-    from mta_framework.errors import RunError, refusal
+    from mta_framework.errors import writing_to
     from mta_framework.reporting.span_html import spans_page
     from mta_framework.storage import write_atomically
 
-    try:
+    with writing_to(path, "name another file for --html"):
         write_atomically(path, spans_page(f"Spans of {title}", inspection.texts, inspection.table, inspection.notes))
-    except OSError as error:
-        raise RunError(f"--html: cannot write {path} ({refusal(error, path)}); name another file") from error
     say(f"Written: {path}")

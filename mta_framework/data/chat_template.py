@@ -310,6 +310,7 @@ def _call(call: Mapping[str, Any], as_text: bool) -> dict[str, Any]:
 def _argument_objects(turns: Sequence[Turn]) -> Iterator[object]:
     """Arguments of calls that look different in Python and in JSON."""
     for call in (call for turn in turns for call in turn.get(CALLS, ())):
-        arguments = (call.get("function") or call).get("arguments")
+        function = call.get("function")
+        arguments = (function if isinstance(function, Mapping) else call).get("arguments")
         if isinstance(arguments, dict | list) and str(arguments) != json.dumps(arguments, ensure_ascii=False):
             yield arguments

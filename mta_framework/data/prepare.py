@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -77,11 +78,7 @@ def prepare(
         RunError: The extractor fails or breaks its contract.
     """
     cache = SpanCache(cache_folder, extractor, section.processes) if extractor else None
-
-    def side(tokenizer: PreTrainedTokenizerBase, turn_end: TurnEnd) -> SampleTokenizer:
-        limits = section.max_length, section.cut_prompts_to
-        return SampleTokenizer(tokenizer, turn_end, *limits, section.leading_character)
-
+    side = partial(SampleTokenizer.of, section)
     student = side(tokenizer, turn_end)
     named = (teachers or {"": None}).items()
     sides = {name: [student, *([side(*teacher)] if teacher else [])] for name, teacher in named}

@@ -231,9 +231,11 @@ class _ChatWriter:
     def _written(self, conversation: Conversation) -> Written:
         """Prompt and answer; what the template writes after the token that ends the turn is left out."""
         written = self._template.write(conversation)
-        response, (between, end, further) = written.response, written.tail.partition(self._end or "\n")
-        if self._end and self._end in further and response.endswith(written.tail):  # it ends the conversation as well
-            response = response.removesuffix(written.tail) + between + end
+        response = written.response
+        if self._end:
+            between, end, further = written.tail.partition(self._end)
+            if self._end in further and response.endswith(written.tail):  # it ends the conversation as well
+                response = response.removesuffix(written.tail) + between + end
         ended = response.rstrip()
         return written._replace(response=ended if ended.endswith(self._ends) else response)
 

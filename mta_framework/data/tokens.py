@@ -26,6 +26,8 @@ from mta_framework.types import Example, SpanSet
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from mta_framework.spec.data import DataSection
+
 _CHUNK = 1000
 """Samples tokenised per call: the offsets that a tokenizer returns are large until converted to arrays."""
 
@@ -126,6 +128,17 @@ class SampleTokenizer:
         self._cut_prompts_to = cut_prompts_to
         self._leading = leading
         self._special = special_ids(tokenizer)
+
+    @classmethod
+    def of(cls, section: DataSection, tokenizer: PreTrainedTokenizerBase, turn_end: TurnEnd) -> SampleTokenizer:
+        """Make the one for the rows of a data section.
+
+        Args:
+            section: Limits and leading character.
+            tokenizer: Fast tokenizer.
+            turn_end: What ends a response in its tokens.
+        """
+        return cls(tokenizer, turn_end, section.max_length, section.cut_prompts_to, section.leading_character)
 
     def tokenise(self, samples: Sequence[Sample]) -> list[TokenisedText]:
         """Tokenise the prompts and responses of samples.

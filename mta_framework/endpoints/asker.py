@@ -30,7 +30,7 @@ class Unusable(Exception):
     """An answer arrived that is of no use; another attempt may give a better one."""
 
 
-class _LimitError(Exception):
+class LimitError(Exception):
     """The maximum number of requests has been sent."""
 
 
@@ -107,11 +107,11 @@ class Asker:
         """Count a request before it is sent.
 
         Raises:
-            _LimitError: The maximum number of requests has been sent.
+            LimitError: The maximum number of requests has been sent.
         """
         with self._lock:
             if self.max_requests is not None and self.requests >= self.max_requests:
-                raise _LimitError
+                raise LimitError
             self.requests += 1
 
     def wait_before(self, attempt: int, asked_for: float | None) -> float:
@@ -148,7 +148,7 @@ class _Round(Generic[Item, Answer]):
                 for item, future in self._completed(pool, client, items):
                     try:
                         answer = future.result()
-                    except _LimitError:
+                    except LimitError:
                         continue
                     except Unusable as error:
                         unusable.append(f"{self._inquiry.label(item)}: {error}")

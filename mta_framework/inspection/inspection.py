@@ -80,9 +80,8 @@ def inspect(
             failures = _failures(samples, bound.spans.failures)
     tokenised: Sequence[TokenisedText | None] = [None] * len(samples)
     if tokens:
-        student = run_models.tokenizer, run_models.turn_end
-        limits = bound.spec.data.max_length, bound.spec.data.cut_prompts_to
-        tokenised = SampleTokenizer(*student, *limits).tokenise(samples)
+        student = SampleTokenizer.of(bound.spec.data, run_models.tokenizer, run_models.turn_end)
+        tokenised = student.tokenise(samples)
     weights = _weights(bound, run_models, samples[:limit]) if importance else []
     weights += [{}] * (len(samples) - len(weights))
     texts = [_marked(*parts) for parts in zip(samples, spans, tokenised, weights, strict=True)]
@@ -123,7 +122,7 @@ def _weights(bound: BoundRun, run_models: RunModels, samples: Sequence[Sample]) 
     assert teacher is not None
     assert bound.importance is not None
     parts = run_models.separate_teacher or (run_models.tokenizer, run_models.turn_end)
-    side = SampleTokenizer(*parts, bound.spec.data.max_length, bound.spec.data.cut_prompts_to)
+    side = SampleTokenizer.of(bound.spec.data, *parts)
     texts = zip([sample.text for sample in samples], side.tokenise(samples), strict=True)
     return list(character_weights(list(texts), teacher, bound.importance, _pairs(bound, run_models)))
 

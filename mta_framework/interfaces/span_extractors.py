@@ -38,8 +38,8 @@ class SpanExtractor(Plugin):
 
         Returns:
             One span set per text, with every granularity of ``granularities``. Spans are half-open ``[start, end)``
-            character offsets with ``0 <= start < end <= len(text)``, sorted by start, without repetition, overlapping
-            at most as ``overlap`` says. A text without spans has empty lists.
+            character offsets with ``0 <= start < end <= len(text)``, sorted by start, overlapping at most as
+            ``overlap`` says, which also tells whether a range may be repeated. A text without spans has empty lists.
         """
 
     def overlap(self, granularity: str) -> Overlap:

@@ -27,7 +27,11 @@ _PATH = re.compile(r"""(?<![\w.:/\\~])(?:~?/|[A-Za-z]:[\\/])[^\s"',;={}\[\]]*"""
 def card(report: Report) -> str:
     """The card, as Markdown with its metadata in front; no absolute path is left in it."""
     shared = redact(report)
-    values = summary(shared) | {"loading": loading("path/to/this/folder")}
+    values = summary(shared) | {
+        "loading": loading("path/to/this/folder"),
+        "teachers_named": _teachers(shared),
+        "adapters": _is_adapters(shared),
+    }
     body = render_template("card.md", **values)
     template = "---\n{{ card_data }}\n---\n\n{{ body }}"
     # YAML leaves some characters as they are that reorder a line.
@@ -40,18 +44,29 @@ def redact(report: Report) -> Report:
     return dataclasses.replace(report, spec=_names(report.spec), command=command)
 
 
+def _teachers(report: Report) -> list[str]:
+    """The teachers by the names that evaluated models have."""
+    named = [f"teachers.{name}" for name in report.spec.get("teachers") or {}]
+    return ["teacher"] if report.spec.get("teacher") else named
+
+
+def _is_adapters(report: Report) -> bool:
+    return ((report.spec.get("student") or {}).get("lora") or {}).get("export") == "adapters"
+
+
 def _metadata(report: Report) -> ModelCardData:
     spec, evaluation = report.spec, report.evaluation
     student, teacher = spec.get("student") or {}, spec.get("teacher") or {}
     base = student.get("hub") or (teacher.get("hub") if student.get("teacher_layers") else None)
     loss = (spec.get("base_loss") or {}).get("name")
     train = (spec.get("data") or {}).get("train") or {}
+    tags = [("distillation", _teachers(report)), ("mta", spec.get("alignment")), (str(loss), loss)]
     return ModelCardData(
         base_model=base,
         datasets=[train["hub"]] if train.get("hub") else None,
-        library_name="transformers",
+        library_name="peft" if _is_adapters(report) else "transformers",
         pipeline_tag=_TASK,
-        tags=["distillation", *(["mta"] if spec.get("alignment") else []), *([str(loss)] if loss else [])],
+        tags=[tag for tag, applies in tags if applies],
         metrics=list(dict.fromkeys(_hub_name(evaluation, label) for label in metrics(evaluation))) or None
         if evaluation
         else None,

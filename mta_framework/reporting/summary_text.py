@@ -12,6 +12,10 @@ from mta_framework.evaluation.score_tables import metrics, score_table, scores_n
 from mta_framework.evaluation.training_log import loss_terms, points, share_by_student
 from mta_framework.tables.table import Table
 from mta_framework.types import LayerPair
+from mta_framework.types.log_entries import TEACHER_LOSS
+
+_TEACHERS = "teachers."
+"""Start of the name that each of several teachers has as a model."""
 
 
 def summary(report: Report) -> dict[str, Any]:
@@ -155,7 +159,8 @@ def _losses(report: Report) -> Table | None:
 def _models(report: Report) -> Table:
     rows = []
     for role, model in report.models.items():
-        of_several = (report.spec.get("teachers") or {}).get(role.removeprefix("teachers."))
+        named = role.removeprefix(_TEACHERS) if role.startswith(_TEACHERS) else None
+        of_several = (report.spec.get("teachers") or {}).get(named)
         # An evaluation without a run has one model.
         section = of_several or report.spec.get(role) or report.spec.get("model")
         rows.append([role, origin_text(section), f"{model.parameters:,}", f"{model.trainable:,}"])
@@ -176,7 +181,7 @@ def _teachers(report: Report) -> Table | None:
     """What each of several teachers taught, and the loss on its texts."""
     rows = []
     for name, teacher in report.teachers.items():
-        losses = points(report.log, f"loss_{name}")[1] or [math.nan]
+        losses = points(report.log, f"{TEACHER_LOSS}{name}")[1] or [math.nan]
         counts = [f"{count:,}" for count in (teacher.texts, teacher.tokens, teacher.validation_texts)]
         rows.append([name, *counts, f"{losses[0]:.4g}", f"{losses[-1]:.4g}"])
     header = ("teacher", "texts", "supervised tokens", "validation texts", "first logged loss", "last logged loss")

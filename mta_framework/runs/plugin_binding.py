@@ -186,11 +186,6 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
     assert reading.spec is not None
     assert base_loss is not None
     other_losses = tuple(name for name in registry.names("base_losses") if _needs_no_vocabulary(registry, name))
-    seen_by = map(reading.spec.with_teacher, reading.spec.teacher_names)
-    of_settings = [package for spec in seen_by for _, _, package in needed_packages(spec)]
-    sections = (reading.spec.training.generation, reading.spec.evaluation)
-    of_engines = [package for part in sections if part is not None for package in PACKAGES_OF_ENGINE[part.engine]]
-    packages = tuple(dict.fromkeys([*plugins.packages, *of_settings, *of_engines]))
     return BoundRun(
         path=reading.path,
         spec=reading.spec,
@@ -205,9 +200,18 @@ def _bind(path: Path, registry: Registry, overrides: Sequence[str], above: tuple
         other_losses=other_losses,
         providers=plugins.providers,
         answer_metric=answer_metric,
-        packages=packages,
+        packages=_packages(plugins, reading.spec),
         plugin_files=plugins.files,
     )
+
+
+def _packages(plugins: _Plugins, spec: RunSpec) -> tuple[str, ...]:
+    """Distributions that the plugins, and the settings of each teacher and engine, depend on."""
+    seen_by = map(spec.with_teacher, spec.teacher_names)
+    of_settings = [package for seen in seen_by for _, _, package in needed_packages(seen)]
+    sections = (spec.training.generation, spec.evaluation)
+    of_engines = [package for part in sections if part is not None for package in PACKAGES_OF_ENGINE[part.engine]]
+    return tuple(dict.fromkeys([*plugins.packages, *of_settings, *of_engines]))
 
 
 def _of_each(
@@ -311,7 +315,7 @@ class _Plugins:
         if digest := self.registry.files.get(registered.provider):
             self.files[registered.provider] = digest
 
-    def create(self, family: str, section: PluginSection, *key_path: str | int) -> Any:
+    def create(self, family: str, section: PluginSection | PluginChoice, *key_path: str | int) -> Any:
         """The plugin that a section names; None where it has a fault. What it lacks on this machine is also a fault."""
         plugin = self._create(family, section, *key_path)
         if plugin is not None and (missing := missing_fault(plugin, self.reading.where(key_path))):
@@ -344,7 +348,7 @@ class _Plugins:
         except ValidationError as error:
             raise InputError(faults_of(error, registered.schema, where, f"option of {section.name}")) from None
         parts = {
-            option: self._create(family, choice, *key_path, "params", option)
+            option: self.create(family, choice, *key_path, "params", option)
             for option, choice in parts_of(params).items()
         }
         if None in parts.values():

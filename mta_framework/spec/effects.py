@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from mta_framework.spec.schema_text import property_at
-from mta_framework.spec.section import Section
+from mta_framework.spec.section import Section, schema_of
 
 Effect = Literal["weights", "responses", "scores", "nothing"]
 """The first result of a run that another value of a field changes; all later results change with it.
@@ -38,7 +38,7 @@ def effect_of(spec: type[Section], field: str) -> Effect:
     effect: Effect = "weights"
     parts: tuple[str, ...] = tuple(field.split("."))
     for length in range(1, len(parts) + 1):
-        node = property_at(_schema(spec), parts[:length])
+        node = property_at(schema_of(spec), parts[:length])
         if node is None:
             break
         effect = node.get("affects", effect)
@@ -47,7 +47,7 @@ def effect_of(spec: type[Section], field: str) -> Effect:
 
 def default_of(spec: type[Section], field: str) -> Any:
     """Look up the default of a field by its dotted name; None where it has none, or is unknown."""
-    return (property_at(_schema(spec), tuple(field.split("."))) or {}).get("default")
+    return (property_at(schema_of(spec), tuple(field.split("."))) or {}).get("default")
 
 
 def differences(
@@ -80,8 +80,3 @@ def differences(
             default = default_of(spec, inner)
             before, after = (default, value) if then is None else (value, default)
             yield from differences(spec, before, after, affecting, inner)
-
-
-@functools.cache
-def _schema(spec: type[Section]) -> dict[str, Any]:
-    return spec.model_json_schema()

@@ -13,7 +13,7 @@ from mta_framework.spec.document import KeyPath
 from mta_framework.spec.evaluation_spec import EvaluationSpec, ModelSection
 from mta_framework.spec.run import RunSpec
 from mta_framework.spec.schema_text import branches, property_at
-from mta_framework.spec.section import Section
+from mta_framework.spec.section import Section, schema_of
 from mta_framework.spec.student import StudentSection
 from mta_framework.spec.teacher import TeacherSection
 
@@ -98,12 +98,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 @functools.cache
 def _kind(spec: type[Section], key_path: KeyPath) -> Kind | None:
-    schema = _schema(spec)
+    schema = schema_of(spec)
     node = property_at(schema, key_path)
     marks = [branch.get("locates") for branch in branches(schema, node)] if node else []
     return next((mark for mark in marks if mark), None)
-
-
-@functools.cache
-def _schema(spec: type[Section]) -> dict[str, Any]:
-    return spec.model_json_schema()

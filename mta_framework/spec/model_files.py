@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mta_framework.errors import Fault
+from mta_framework.errors import Fault, refusal
 
 _GGUF_MAGIC = b"GGUF"
 GENERATION_CONFIG = "generation_config.json"
@@ -125,8 +125,11 @@ def _fault(path: Path, where: str, problem: str | None, expected: str, missing_h
 
 
 def _file_problem(path: Path) -> str | None:
-    with path.open("rb") as file:
-        return None if file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC else "is a file but no GGUF file"
+    try:
+        with path.open("rb") as file:
+            return None if file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC else "is a file but no GGUF file"
+    except OSError as error:
+        return f"cannot be read: {refusal(error, path)}"
 
 
 def _folder_problem(path: Path) -> str | None:
@@ -148,4 +151,6 @@ def _json_problem(file: Path) -> str | None:
         fields = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return f"has a {file.name} that is not JSON, or nested too deeply"
+    except OSError as error:
+        return f"has a {file.name} that cannot be read: {refusal(error, file)}"
     return f"has a {file.name} that is not a JSON object" if not isinstance(fields, dict) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic
 
@@ -15,8 +15,7 @@ from mta_framework.spec.document import KeyPath, read_document
 from mta_framework.spec.overrides import override
 from mta_framework.spec.repair import SpecT, repaired, validate
 from mta_framework.spec.run import RunSpec
-from mta_framework.spec.schema_text import Schema
-from mta_framework.spec.section import Section
+from mta_framework.spec.section import Section, schema_of
 from mta_framework.spec.validation_faults import faults_of, listed
 
 _LONGEST_NAME = 200
@@ -156,7 +155,7 @@ def _read(
     given: Mapping[KeyPath, str],
     repetitions: Sequence[Fault],
 ) -> RawSpec[SpecT]:
-    folder, schema = path if path.is_dir() else path.parent, _schema(kind)
+    folder, schema = path if path.is_dir() else path.parent, schema_of(kind)
     overridden, refused = override(raw, overrides, schema)
     draft, unsound = repaired(kind, raw, folder, schema)
     named = {**dict.fromkeys(overridden), **given}
@@ -166,17 +165,11 @@ def _read(
     return RawSpec(path, raw, None if faults else draft, faults, draft, frozenset(unsound), named)
 
 
-@cache
-def _schema(kind: type[Section]) -> Schema:
-    """JSON Schema of a spec, plugin sections as plain names and objects."""
-    return kind.model_json_schema()
-
-
 def _structural(kind: type[SpecT], reading: RawSpec[SpecT], folder: Path) -> list[Fault]:
     try:
         validate(kind, reading.raw, folder)
     except ValidationError as error:
-        return faults_of(error, _schema(kind), reading.where, "field")
+        return faults_of(error, schema_of(kind), reading.where, "field")
     return []
 
 

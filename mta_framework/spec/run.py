@@ -6,7 +6,6 @@ Relative paths are relative to the folder of the spec file; loading makes them a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -157,10 +156,8 @@ class RunSpec(Section):
         if self.alignment is None:
             # Not processes and cache_dir: a sweep sets them for all of its cells, those without alignment included.
             for name in ("parse", "leading_character"):
-                for contradiction in without_effect(
-                    self.data, name, "", "without alignment, where no spans are parsed"
-                ):
-                    yield replace(contradiction, at=f"data.{name}", involved=(f"data.{name}", "alignment"))
+                reason = "without alignment, where no spans are parsed"
+                yield from without_effect(self.data, name, "alignment", reason, prefix="data.")
 
     def _flash_in_float32(self) -> Iterator[Contradiction]:
         half = self.training.precision != "fp32"
@@ -180,9 +177,8 @@ class RunSpec(Section):
                 )
 
     def _validation_missing(self) -> Iterator[Contradiction]:
-        for contradiction in without_effect(self.training, "eval_steps", "", "without data.validation"):
-            involved = ("training.eval_steps", "data.validation")
-            yield replace(contradiction, at="training.eval_steps", involved=involved)
+        because, reason = "data.validation", "without data.validation"
+        yield from without_effect(self.training, "eval_steps", because, reason, prefix="training.")
         if self.training.load_best_model_at_end:
             yield Contradiction(
                 "data.validation",

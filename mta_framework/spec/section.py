@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -102,7 +103,7 @@ def exactly_one(section: Section, *names: str) -> Iterator[Contradiction]:
         yield Contradiction("", names, problem, f"exactly one of {', '.join(names)}", "Keep one of them.")
 
 
-def without_effect(section: Section, name: str, because: str, reason: str) -> Iterator[Contradiction]:
+def without_effect(section: Section, name: str, because: str, reason: str, prefix: str = "") -> Iterator[Contradiction]:
     """Yield a contradiction if the field differs from its default.
 
     Args:
@@ -110,11 +111,19 @@ def without_effect(section: Section, name: str, because: str, reason: str) -> It
         name: Name of the field.
         because: Name of the field that makes it ineffective.
         reason: End of the sentence "has no effect ...", e.g. ``where hub is null``.
+        prefix: What the section is reached by, e.g. ``data.``; empty: the contradiction is its own.
     """
     value, default = getattr(section, name), type(section).model_fields[name].get_default(call_default_factory=True)
     if value != default:
         problem = f"has no effect {reason} (got {shown(value)})"
-        yield Contradiction(name, (name, because), problem, f"its default, {shown(default)}", "Remove it.")
+        field = f"{prefix}{name}"
+        yield Contradiction(field, (field, because), problem, f"its default, {shown(default)}", "Remove it.")
+
+
+@cache
+def schema_of(spec: type[Section]) -> dict[str, Any]:
+    """JSON Schema of a spec, plugin sections as plain names and objects; not to be changed."""
+    return spec.model_json_schema()
 
 
 def repeated(section: Section, *names: str) -> Iterator[Contradiction]:

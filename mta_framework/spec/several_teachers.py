@@ -47,8 +47,8 @@ def teacher_contradictions(spec: SpecSections) -> Iterator[Contradiction]:
     """Yield what contradicts several teachers, and settings that have no effect without them."""
     if spec.teachers is None:
         for name in ("teacher_field", "default_teacher"):
-            for contradiction in without_effect(spec.data, name, "", "without teachers, of which rows name one"):
-                yield replace(contradiction, at=f"data.{name}", involved=(f"data.{name}", "teachers"))
+            reason = "without teachers, of which rows name one"
+            yield from without_effect(spec.data, name, "teachers", reason, prefix="data.")
     else:
         yield from _of_teachers(spec)
         yield from _beside_teachers(spec)

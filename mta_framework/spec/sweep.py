@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from mta_framework.errors import Fault, InputError
 from mta_framework.spec.document import read_document, shown
-from mta_framework.spec.section import Contradiction, Location, Name, Section, Text, exactly_one
+from mta_framework.spec.section import Contradiction, Location, Name, Section, Text, exactly_one, schema_of
 from mta_framework.spec.validation_faults import faults_of
 
 MOST_CELLS = 1_000
@@ -140,6 +140,11 @@ class SweepSpec(Section):
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from self._specs()
+        names = [axis.name for axis in self.axes]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            problem = f"has two axes of one name (got {shown(twice)})"
+            yield Contradiction("axes", ("axes",), problem, "a name for each axis", "Rename one of them.")
         for name in self.set:
             yield from _unsettable("set", name)
         yield from self._overridden()
@@ -220,7 +225,7 @@ def read_sweep(path: Path) -> tuple[SweepSpec, list[Fault]]:
     try:
         sweep = SweepSpec.model_validate(document, strict=True, context=context)
     except ValidationError as error:
-        raise InputError([*faults, *faults_of(error, SweepSpec.model_json_schema(), where, "field")]) from None
+        raise InputError([*faults, *faults_of(error, schema_of(SweepSpec), where, "field")]) from None
     if (count := math.prod(len(axis.choices) for axis in sweep.axes)) > MOST_CELLS:
         expected = f"at most {MOST_CELLS:,} combinations of their choices"
         problem = f"make too many cells (got {count:,})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -66,8 +65,8 @@ class TeacherServerSection(Section):
     max_requests: int | None = Field(
         None,
         ge=1,
-        description="Maximum number of requests that each process of a command sends, failed ones and retries "
-        "included; null: no limit.",
+        description="Maximum number of requests for log-probabilities that each process of a command sends, failed "
+        "ones and retries included; null: no limit.",
         json_schema_extra=affects("nothing"),
     )
     concurrency: int = Field(
@@ -132,9 +131,7 @@ class TeacherSection(Section):
         for name in ("dtype", "quantization", "attention"):
             yield from without_effect(self, name, "server", reason)
         if self.cache is not None:
-            for contradiction in without_effect(self.cache, "layer_states", "", reason):
-                name = "cache.layer_states"
-                yield replace(contradiction, at=name, involved=(name, "server"))
+            yield from without_effect(self.cache, "layer_states", "server", reason, prefix="cache.")
         if self.run is not None:
             problem = "trains the teacher on this machine, and server says that it is elsewhere"
             hint = "Give hub or path, or remove server."

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 
 from mta_framework.tables.table import Table, TableCell
 from mta_framework.tables.terminal_chars import glyph, width
@@ -149,13 +148,16 @@ def _height(sizes: Sequence[Sequence[int]], widths: Sequence[int]) -> float:
 
 
 def _wrapped(text: str, room: int) -> list[str]:
-    """Lines of at most ``room`` cells."""
+    """Lines of at most ``room`` cells, cut at spaces where there are some; a wider character has a line of its own."""
     lines = []
     for line in text.split("\n"):
-        # For textwrap, each character of two cells counts as two.
-        doubled = "".join(character + "\0" * (width(character) - 1) for character in line)
-        wrapped = textwrap.wrap(doubled, room, break_on_hyphens=False) if _width(line) > room else [doubled]
-        lines += [part.replace("\0", "") for part in wrapped]
+        while _width(line) > room:
+            fits = max(1, sum(cells <= room for cells in accumulate(map(width, line))))
+            space = line.rfind(" ", 0, fits + 1)
+            end = space if line[: space + 1].strip() else fits
+            lines.append(line[:end].rstrip())
+            line = line[end:].lstrip()
+        lines.append(line)
     return lines
 
 

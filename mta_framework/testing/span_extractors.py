@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, get_args
 
 from mta_framework.interfaces import SpanExtractor
 from mta_framework.spans.extraction import extract
 from mta_framework.testing.plugin import PluginContract
-from mta_framework.types import Span, SpanSet
+from mta_framework.types import Overlap, Span, SpanSet
 
 ODD_TEXTS = (
     "",
@@ -43,7 +43,7 @@ class SpanExtractorContract(PluginContract):
     def test_it_names_its_granularities(self, plugin: SpanExtractor) -> None:
         assert plugin.granularities
         assert len(set(plugin.granularities)) == len(plugin.granularities)
-        assert {plugin.overlap(name) for name in plugin.granularities} <= {"none", "nested", "any"}
+        assert {plugin.overlap(name) for name in plugin.granularities} <= set(get_args(Overlap))
 
     def test_spans_are_as_promised_in_texts_of_all_kinds(self, plugin: SpanExtractor) -> None:
         texts = [*ODD_TEXTS, *_mixtures(32)]

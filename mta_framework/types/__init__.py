@@ -42,7 +42,10 @@ SpanSet = Mapping[str, Sequence[Span]]
 """The spans of one text by granularity, e.g. ``{"words": [(0, 3)], "phrases": []}``."""
 
 Overlap = Literal["none", "nested", "any", "repeated"]
-"""How two spans of a text may overlap: not at all; only one inside the other; in any way; even the same range twice."""
+"""How two spans of a text may overlap: not at all; only one inside the other; in any way; even the same range twice.
+
+From the strictest on: each permits what those before it do.
+"""
 
 TOKENS = "tokens"
 """Unit of a loss term: supervised positions of the batch."""

@@ -306,11 +306,6 @@ def test_without_the_grammars_or_with_those_that_are_downloaded_the_extra_is_rep
     assert "downloads its grammars" in str(create().require())
 
 
-def test_what_the_prose_lacks_is_reported() -> None:
-    prose = {"name": "spacy_phrases", "params": {"model": "de_core_news_sm"}}
-    assert "de_core_news_sm" in str(create(prose=prose).require())
-
-
 def test_the_fingerprint_changes_with_options_versions_and_prose(monkeypatch: pytest.MonkeyPatch) -> None:
     before = create().fingerprint()
     assert before == create().fingerprint()

@@ -307,10 +307,3 @@ def test_prose_goes_to_the_extractor_that_the_option_names() -> None:
     assert json.loads(extractor.fingerprint())[1] == extractor.prose.fingerprint()  # type: ignore[attr-defined]
     assert extractor.fingerprint() != MATH.fingerprint()
     assert extractor.overlap("phrases") == extractor.prose.overlap("phrases")  # type: ignore[attr-defined]
-
-
-def test_what_prose_needs_is_needed() -> None:
-    assert MATH.require() is None
-    missing = create(prose={"name": "spacy_phrases", "params": {"model": "xx_no_such"}}).require()
-    assert missing is not None
-    assert "xx_no_such" in missing

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mta_framework import PluginParams, SpanExtractor, SpanSet
+from mta_framework.registry import discover
 from mta_framework.spans.cache import SpanCache
 from mta_framework.spans.extraction import extract
 from mta_plugins.span_extractors.code import Code
@@ -111,10 +112,15 @@ def test_the_whole_needs_gives_and_depends_on_what_the_parts_do() -> None:
     mixed = Mixed(Mixed.Params(), *parts)
     assert mixed.granularities == ("words", "calls", "phrases")
     assert mixed.extract(["`a` b"])[0]["phrases"] == []
-    assert mixed.require() == "code is missing. math is missing."
     assert (mixed.overlap("words"), MIXED.overlap("words"), MIXED.overlap("phrases")) == ("any", "none", "nested")
     assert json.loads(mixed.fingerprint())[1:] == [part.fingerprint() for part in parts]
-    assert MIXED.require() is None
+
+
+@pytest.mark.parametrize("name", ["code", "math", "mixed"])
+def test_prose_may_repeat_its_ranges(name: str) -> None:
+    prose = {"name": "spacy_phrases", "params": {"words": "within_each_phrase"}}
+    extractor: SpanExtractor = discover().create("span_extractors", name, {"prose": prose})
+    assert extractor.overlap("words") == "repeated"
 
 
 def test_code_formulas_and_prose_of_one_answer() -> None:

@@ -32,6 +32,13 @@ def test_a_single_key_layer_is_the_last():
     assert layers_of(1, 4, words=1, phrases=0) == pairs("words", (1, 4))
 
 
+def test_a_default_that_is_written_out_is_no_setting_without_effect():
+    params = Proportional.Params(words=1, phrases=0)
+    assert Proportional.Params.model_validate(params.model_dump()) == params
+    with pytest.raises(ValidationError, match="lowest_depth has no effect on a single key layer"):
+        Proportional.Params(words=1, phrases=0, lowest_depth=0.25)
+
+
 def test_only_granularities_in_use_are_named():
     assert Proportional(Proportional.Params()).granularities == ("words", "phrases")
     assert Proportional(Proportional.Params(words=0)).granularities == ("phrases",)
@@ -51,7 +58,7 @@ def test_too_few_layers_are_refused_with_what_would_do():
 @pytest.mark.parametrize(
     "params",
     [{"words": 0, "phrases": 0}, {"words": -1}, {"lowest_depth": 0}, {"lowest_depth": 1.1}, {"depth": 1},
-     {"words": 0, "phrases": 1, "lowest_depth": 0.5}],
+     {"words": 0, "phrases": 1, "lowest_depth": 0.25}],
 )  # fmt: skip
 def test_params_out_of_range_or_without_effect_are_refused(params):
     with pytest.raises(ValidationError):

@@ -20,6 +20,7 @@ from mta_framework.spans.segments.dispatch import (
     merged,
     spans_of,
     spans_within,
+    widest,
 )
 from mta_framework.spans.segments.formula_tokens import Token, formula_tokens
 from mta_framework.spans.segments.formulas import formula_segments
@@ -42,4 +43,5 @@ __all__ = [
     "shifted",
     "spans_of",
     "spans_within",
+    "widest",
 ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from mta_framework.interfaces import SpanExtractor
 from mta_framework.spans.segments.segment import Segment
-from mta_framework.types import Span, SpanSet
+from mta_framework.types import Overlap, Span, SpanSet
 
 
 def gaps(text: str, segments: Sequence[Segment]) -> list[Span]:
@@ -137,6 +137,15 @@ def failures_within(extractor: SpanExtractor, texts: Sequence[str], ranges: Sequ
         ranges: For each text its half-open character ranges, sorted and disjoint.
     """
     return failures_of(extractor, [excerpts_of(*text_ranges) for text_ranges in zip(texts, ranges, strict=True)])
+
+
+def widest(kinds: Iterable[Overlap]) -> Overlap:
+    """How spans may overlap that come from several extractors, of which each keeps to segments that no other reads.
+
+    Args:
+        kinds: How those of each may; one at least.
+    """
+    return max(kinds, key=get_args(Overlap).index)
 
 
 def merged(granularities: Sequence[str], parts: Sequence[Mapping[str, Sequence[Span]]]) -> SpanSet:

@@ -118,7 +118,8 @@ def _between_dollars(text: str, start: int) -> Segment | None:
 
 
 def _fenced(text: str, opening: re.Match[str]) -> Segment:
-    closing = re.compile(rf"^[ \t]*{re.escape(opening['fence'])}[ \t\r]*$", re.MULTILINE).search(text, opening.end())
+    fence = opening["fence"]
+    closing = re.compile(rf"^[ \t]*{fence[0]}{{{len(fence)},}}[ \t\r]*$", re.MULTILINE).search(text, opening.end())
     first = min(opening.end() + 1, len(text))
     if not closing:
         return Segment("unclosed", opening.start("fence"), len(text), (first, len(text)))

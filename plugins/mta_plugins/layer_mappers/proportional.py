@@ -37,7 +37,8 @@ class Proportional(LayerMapper):
         def _every_setting_counts(self) -> Proportional.Params:
             if self.words + self.phrases == 0:
                 raise ValueError("words and phrases are both 0: at least one key layer is needed")
-            if self.words + self.phrases == 1 and "lowest_depth" in self.model_fields_set:
+            spread = self.lowest_depth != type(self).model_fields["lowest_depth"].default
+            if self.words + self.phrases == 1 and spread:
                 raise ValueError("lowest_depth has no effect on a single key layer, which is the last layer")
             return self
 

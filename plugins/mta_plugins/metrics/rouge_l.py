@@ -59,9 +59,15 @@ class RougeL(Metric):
         return ScoreSet(tuple(100.0 * max(row, default=0.0) for row in scored), None if all(weights) else weights)
 
     def _f1(self, prediction: str, reference: str) -> float | None:
-        """F1 between 0 and 1; None if the reference has no words."""
+        """F1 between 0 and 1; None if the reference has no words.
+
+        ``auto`` takes the first kind that finds words in it, that of rouge_score in mostly ASCII text alone.
+        """
         for words, scorer in self._scorers.items():
-            suits = self.params.words in (words, "auto" if words != "rouge_score" or _mostly_ascii(reference) else "")
+            if self.params.words == "auto":
+                suits = words != "rouge_score" or _mostly_ascii(reference)
+            else:
+                suits = words == self.params.words
             if suits and scorer._tokenizer.tokenize(reference):
                 return float(scorer.score(reference, prediction)["rougeL"].fmeasure)
         return None

@@ -22,6 +22,7 @@ from mta_framework.spans.segments import (
     gaps,
     merged,
     spans_within,
+    widest,
 )
 from mta_framework.spans.segments.languages import (
     LANGUAGES,
@@ -125,7 +126,7 @@ class Code(SpanExtractor):
         overlaps: dict[str, Overlap] = {"words": "none", "phrases": "nested"}
         kinds = [overlaps.get(granularity, "none")]
         kinds += [self.prose.overlap(granularity)] if granularity in self.prose.granularities else []
-        return max(kinds, key=["none", "nested", "any"].index)
+        return widest(kinds)
 
     def fingerprint(self) -> str:
         versions = {package: version(package) for package in self.PACKAGES}
@@ -137,7 +138,7 @@ class Code(SpanExtractor):
             return "tree-sitter-language-pack is not installed: pip install 'mta-framework[code]'."
         if not pack.startswith("0."):
             return f"tree-sitter-language-pack {pack} downloads its grammars: pip install 'mta-framework[code]'."
-        return self.prose.require()
+        return None
 
     def extract(self, texts: Sequence[str]) -> list[SpanSet]:
         readings = [self._read(text) for text in texts]

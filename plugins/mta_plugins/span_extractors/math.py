@@ -21,6 +21,7 @@ from mta_framework.spans.segments import (
     gaps,
     merged,
     spans_within,
+    widest,
 )
 
 
@@ -40,7 +41,7 @@ class Math(SpanExtractor):
     """
 
     NAME = "math"
-    VERSION = "1"
+    VERSION = "2"
 
     class Params(PluginParams):
         """Extractor for the text outside of formulas."""
@@ -62,13 +63,10 @@ class Math(SpanExtractor):
     def overlap(self, granularity: str) -> Overlap:
         kinds: list[Overlap] = ["nested" if granularity == "phrases" else "none"]
         kinds += [self.prose.overlap(granularity)] if granularity in self.prose.granularities else []
-        return max(kinds, key=["none", "nested", "any", "repeated"].index)
+        return widest(kinds)
 
     def fingerprint(self) -> str:
         return json.dumps([super().fingerprint(), self.prose.fingerprint()])
-
-    def require(self) -> str | None:
-        return self.prose.require()
 
     def extract(self, texts: Sequence[str]) -> list[SpanSet]:
         readings = [_read(text) for text in texts]

@@ -19,6 +19,7 @@ from mta_framework.spans.segments import (
     merged,
     shifted,
     spans_of,
+    widest,
 )
 from mta_framework.spans.segments.languages import (
     MARKDOWN_TAGS,
@@ -47,7 +48,7 @@ class Mixed(SpanExtractor):
     """
 
     NAME = "mixed"
-    VERSION = "2"
+    VERSION = "3"
 
     class Params(PluginParams):
         """Span extractor for each kind of segment."""
@@ -77,13 +78,10 @@ class Mixed(SpanExtractor):
 
     def overlap(self, granularity: str) -> Overlap:
         kinds: list[Overlap] = [part.overlap(granularity) for part in self._parts if granularity in part.granularities]
-        return max(kinds, key=["none", "nested", "any", "repeated"].index, default="any")
+        return widest(kinds)
 
     def fingerprint(self) -> str:
         return json.dumps([super().fingerprint(), *(part.fingerprint() for part in self._parts)])
-
-    def require(self) -> str | None:
-        return " ".join(dict.fromkeys(filter(None, (part.require() for part in self._parts)))) or None
 
     def extract(self, texts: Sequence[str]) -> list[SpanSet]:
         by_part = [spans_of(part, excerpts) for part, excerpts in zip(self._parts, _layouts(texts), strict=True)]

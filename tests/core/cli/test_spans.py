@@ -140,6 +140,16 @@ def test_tokens_begin_where_the_students_tokenizer_says(mta: Mta, spec: Path, to
     assert "tokens in them" in result.stdout
 
 
+def test_tokens_in_spans_are_those_that_training_takes(mta: Mta, spec: Path, tokenizer_folder: Path) -> None:
+    def counted(rule: str) -> str:
+        settings = f"data.leading_character={rule}", 'alignment.spans={"name": "math"}'
+        overrides = [part for setting in settings for part in ("--set", setting)]
+        result = mta("spans", spec, "--text", "The old (keeper) has (been)", "--tokens", *overrides)
+        return next(line for line in result.stdout.splitlines() if line.startswith("words ") and "%" in line)
+
+    assert counted("any") != counted("space")
+
+
 def test_weights_need_a_teacher_that_is_there(mta: Mta, spec: Path) -> None:
     result = mta("spans", spec, "--importance", "--limit", 1)
     assert result.exit_code == 2
@@ -200,7 +210,7 @@ def test_a_page_that_cannot_be_written_is_a_failure_with_its_name(mta: Mta, spec
     (tmp_path / "file").write_text("")
     result = mta("spans", spec, "--text", "a", "--html", "file/page.html")
     assert result.exit_code == 1
-    assert "--html: cannot write file/page.html" in result.stderr
+    assert "cannot write to file/page.html (File exists); name another file for --html" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -189,3 +189,10 @@ def test_fields_of_another_kind_are_refused(rendered: Rendered, row: object, pro
     with pytest.raises(InputError) as caught:
         rendered(chat_templates.QWEN3, row)
     assert problem in str(caught.value)
+
+
+def test_a_call_may_name_its_function_by_a_text(rendered: Rendered) -> None:
+    template = chat_templates.CHATML.replace("m.content }}", "m.content }}{{ m.tool_calls | tojson if m.tool_calls }}")
+    calls = [{"function": "weather", "arguments": {"city": "Oslo"}}]
+    (sample,) = rendered(template, {"messages": [USER, turn("assistant", "Wait.", tool_calls=calls)]})
+    assert sample.response.startswith('Wait.[{"function": "weather", "arguments": {"city": "Oslo"}}]')

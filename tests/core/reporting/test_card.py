@@ -127,3 +127,34 @@ def test_no_text_of_spec_command_or_data_is_markup_in_a_page_of_markdown(report,
     for markup in ("<script", "https://evil", "@everyone", "\n# [", "| b"):
         assert markup not in outside, markup
     assert outside.count("</details>") == outside.count("<details>") == 1
+
+
+def test_a_student_without_a_teacher_has_none_in_its_card(report):
+    page = card(dataclasses.replace(report, spec={**report.spec, "teacher": None, "alignment": None}))
+    limits = page[page.index("## Limits") : page.index("## Data and method")]
+    assert "teacher" not in limits
+    assert "- Licences and biases of its base model and its data apply to it too; none was checked." in limits
+    assert ModelCard(page).data.tags == ["kl"]
+
+
+def test_several_teachers_are_looked_for_under_their_names(report):
+    spec = {**report.spec, "teacher": None, "teachers": {"maths": {"hub": "a"}, "student": {"hub": "org/other"}}}
+    student, teacher = report.evaluation.scores
+    scores = [dataclasses.replace(teacher, model=f"teachers.{name}") for name in spec["teachers"]]
+    evaluation = dataclasses.replace(report.evaluation, scores=(student, *scores))
+    page = card(dataclasses.replace(report, spec=spec, evaluation=evaluation))
+    assert "evaluated in the same way" not in page
+    assert "Licences and biases of its teachers, its base model" in page
+    (row,) = [line for line in page.splitlines() if line.startswith("| student | ") and "±" not in line]
+    assert "org/other" not in row
+    evaluation = dataclasses.replace(evaluation, scores=evaluation.scores[:2])
+    page = card(dataclasses.replace(report, spec=spec, evaluation=evaluation))
+    assert "- Not all of its teachers were evaluated in the same way" in page
+
+
+def test_adapters_are_called_adapters(report):
+    student = {**report.spec["student"], "lora": {"export": "adapters"}}
+    page = card(dataclasses.replace(report, spec={**report.spec, "student": student}))
+    assert "This folder holds LoRA adapters" in page
+    assert "plain transformers model" not in page
+    assert ModelCard(page).data.library_name == "peft"

@@ -279,6 +279,14 @@ def test_an_extractor_that_cannot_run_here_says_how_to_get_what_is_missing(write
     assert message.endswith("pip install parser.")
 
 
+def test_what_a_plugin_within_a_plugin_lacks_is_a_fault_at_its_place(write: Write, registry: Registry) -> None:
+    prose = {"name": "spacy_phrases", "params": {"model": "xx_no_such"}}
+    alignment = ALIGNMENT | {"spans": {"name": "math", "params": {"prose": prose}}, "layers": {"name": "proportional"}}
+    (message,) = faults(write(alignment=alignment, teacher={"hub": "teacher"}), registry)
+    assert message.startswith("alignment.spans.params.prose: spacy_phrases cannot run here")
+    assert "xx_no_such" in message
+
+
 @pytest.mark.parametrize(
     "use",
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mta_framework.spec.model_files import model_fault
 from mta_framework.spec.reading import read_spec
 from mta_framework.spec.schema_text import phrase
 from mta_framework.spec.validation_faults import faults_of
@@ -208,3 +210,21 @@ def test_a_setting_that_is_not_utf8_is_a_fault(write_spec: Write) -> None:
 def test_a_name_that_is_too_long_is_reported_the_limit(write_spec: Write) -> None:
     (fault,) = read_spec(write_spec(name="x" * 101)).faults
     assert "at most 100 characters" in fault.expected
+
+
+def test_a_model_that_cannot_be_read_is_a_fault_among_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, gguf = tmp_path / "model", tmp_path / "model.gguf"
+    folder.mkdir()
+    for file in (folder / "config.json", folder / "model.safetensors", gguf):
+        file.write_bytes(b"{}")
+
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for path, problem in ((gguf, "cannot be read"), (folder, "has a config.json that cannot be read")):
+        fault = model_fault(path, "teacher.path")
+        assert str(fault).startswith(f"teacher.path: {problem}: ")
+        assert "ermission denied" in str(fault)

@@ -100,6 +100,11 @@ def test_sweep_over_seeds_alone_is_one_row_of_its_name():
         ({"axes": [{"name": "a", "cells": {"+": {}}}], "baseline": None}, "axes: ", "the folder ''"),
         ({"axes": [{"name": "a", "cells": {"span cache": {}}}], "baseline": None}, "axes: ", "'span-cache'"),
         ({"axis": []}, "axis: ", "Did you mean 'axes'?"),
+        (
+            {"axes": [{"name": "a", "cells": {"x": {}}}, {"name": "a", "cells": {"y": {}}}], "baseline": None},
+            "axes: ",
+            "has two axes of one name (got 'a')",
+        ),
     ],
 )
 def test_fault_of_a_sweep_names_its_place(changes, field, problem, sweep_dict, bound):

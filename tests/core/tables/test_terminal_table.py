@@ -73,6 +73,13 @@ def test_long_words_and_wide_characters_are_wrapped_too():
     assert "".join(shown).count("x") == 200
 
 
+@pytest.mark.parametrize("columns", range(12, 24))
+def test_characters_of_two_cells_are_never_cut_in_the_middle(columns):
+    shown = lines(Table(["name", "text"], [["ab cd", "日本語 日本語日本語 a b"]]), columns)
+    assert max(map(cells, shown)) <= columns
+    assert "".join("".join(shown).split()).count("日本語"[0]) == 3
+
+
 def test_headers_of_figures_are_wrapped_first():
     shown = lines(Table(["data", "left out (prompt too long)", "cut (response too long)"], [["train", "1", "2"]]), 40)
     assert max(map(len, shown)) <= 40

@@ -18,6 +18,7 @@ from mta_framework.spans.segments import formula_segments
         ("the $n$th on the $x$-axis\nand $a\n= b$", ["n", "x", "a\n= b"]),
         (r"\begin{align*} x &= 1 \\ y \end{align*} \begin{itemize} x \end{itemize}", [r" x &= 1 \\ y "]),
         ("```math\nx = 1\n```\n~~~latex\ny\n~~~", ["x = 1\n", "y\n"]),
+        ("````math\nx = 1\n```\ny\n``````\nprose\n```", ["x = 1\n```\ny\n"]),
         (r"\\(x\\) and \$5 = \$5", ["x\\", r"\$5 = \$5"]),
         ("costs $5 and $10, between $5-$10, so $5 or 5$ back", []),
         ("$HOME/bin:$PATH and $A${B} then $ x$, $x $, $$$", []),
