@@ -33,6 +33,10 @@ def make(plugin_files: tuple[Path, ...], spec: Path, overrides: tuple[str, ...])
         hint = f"Add it to the spec, or --set {field}={{}}."
         problem = "is null, so that the run keeps nothing"
         raise InputError([Fault(field, problem, "a section, e.g. {}", hint)])
+    if not bound.reads_teacher:
+        problem = f"reads nothing of a teacher, so that the run keeps nothing (got {bound.spec.base_loss.name!r})"
+        expected = "a base loss or an alignment that reads its states"
+        raise InputError([Fault("base_loss", problem, expected, "Such a run needs no cache.")])
     warnings.simplefilter("ignore", FutureWarning)  # of libraries, about each other: users cannot act on them
     from mta_framework.distributed import shutdown
     from mta_framework.runs import pipeline

@@ -22,7 +22,7 @@ def respond(
     """Respond to every prompt under every seed; the processes share the prompts.
 
     Args:
-        engine: Makes the engine; not called where no response is missing.
+        engine: Makes the engine; not called on a process that has none to write.
         model: Name of the model.
         prompt_ids: Token ids without padding.
         sampling: How responses are drawn.

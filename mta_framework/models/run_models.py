@@ -211,10 +211,14 @@ class RunModels:
         check_head(model, student_field(section))
         return model
 
-    def first_student(self) -> nn.Module:
-        """Load the student as ``student`` does, with the teacher only for as long as its blocks are copied."""
+    def first_student(self, teacher_device: torch.device | str | None = None) -> nn.Module:
+        """Load the student as ``student`` does, with the teacher only for as long as its blocks are copied.
+
+        Args:
+            teacher_device: Device that the teacher is loaded to for it; None: that of all models.
+        """
         needs_teacher = self._spec.student.teacher_layers is not None
-        return self.student(self.teacher("student.teacher_layers") if needs_teacher else None)
+        return self.student(self.teacher("student.teacher_layers", teacher_device) if needs_teacher else None)
 
     def initial_student(self) -> nn.Module:
         """Load the student before training, for evaluation: in the dtype of the forward pass, on the device."""

@@ -91,7 +91,7 @@ def _differences(by_set: list[tuple[str, list[Contrast]]], metric: ReportedMetri
         name: [Estimate(f"{entry.row} − {entry.baseline}", entry.difference, entry.interval) for entry in contrasts]
         for name, contrasts in by_set
     }
-    axis = axis_of([row for rows in estimates.values() for row in rows], zero=True)
+    axis = axis_of(*estimates.values(), zero=True)
     for position, (name, rows) in enumerate(estimates.items()):
         description = f"Difference in {metric.label} on {name}, with 95 % intervals"
         yield name, svg(intervals(rows, axis), f"difference{index}x{position}", description)

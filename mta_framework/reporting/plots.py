@@ -87,12 +87,13 @@ class Axis:
     zero: bool = False
 
 
-def axis_of(rows: Sequence[Estimate], ratios: bool = False, zero: bool = False) -> Axis:
-    """An axis that holds all finite values of the rows; it is logarithmic only where all of them are above 0.
+def axis_of(*plots: Sequence[Estimate], ratios: bool = False, zero: bool = False) -> Axis:
+    """An axis that holds all finite values of some plots; it is logarithmic only where all of them are above 0.
 
-    One with a zero leaves out a few rows that are so far away that the others could not be told from each other.
+    One with a zero leaves out, of each plot, a few rows whose values are so far away that the others could not be told
+    from each other.
     """
-    low, high = _ends(_near_rows(rows) if zero else rows, zero)
+    low, high = _ends([row for rows in plots for row in (_near_rows(rows) if zero else rows)], zero)
     if ratios and low > 0:
         edge = max(high / low, 1.05) ** 0.06
         return Axis(low / edge, high * edge, ratios=True)
@@ -136,6 +137,7 @@ def intervals(rows: Sequence[Estimate], axis: Axis) -> Figure:
         axes.plot(row.value, middle, color=colour, marker="o", markersize=6.5)
         _draw_beyond(axes, axis, row, middle, colour)
     axes.set_yticks(middles, names)
+    axes.tick_params(axis="y", pad=9)  # room for arrows
     axes.set_ylim(sum(heights) + 0.1 * _ROW, -0.1 * _ROW)
     if axis.ratios:
         axes.set_xscale("log")
@@ -159,7 +161,7 @@ def _draw_beyond(axes: Axes, axis: Axis, row: Estimate, middle: float, colour: s
             axes.annotate(
                 f"{row.value:+.3g}".replace("-", "−"),
                 (end, middle),
-                xytext=(-7 * side, 0),
+                xytext=(-7 * side, 6),  # above the row's interval, which may reach into the axis
                 textcoords="offset points",
                 horizontalalignment="left" if side < 0 else "right",
                 verticalalignment="center",

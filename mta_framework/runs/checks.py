@@ -36,7 +36,7 @@ _OLDEST = {"bitsandbytes": "0.50"}
 
 
 def teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
-    """Faults of a teacher, or of its cache, that nothing uses, and of a missing one that the spec needs."""
+    """Faults of a teacher that nothing uses, and of a missing one that the spec needs."""
     if not reading.sound("teacher"):
         return
     if draft.teacher is None:
@@ -46,9 +46,11 @@ def teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None)
     questions = ("alignment", "evaluation", "evaluation.models", "student.config", "student.teacher_layers")
     if base_loss is None or not all(reading.sound(*question.split(".")) for question in questions):
         return
-    is_read = base_loss.NEEDS_TEACHER or base_loss.NEEDS_ALIGNMENT or draft.alignment is not None
     used = (
-        is_read
+        base_loss.NEEDS_TEACHER
+        or base_loss.NEEDS_ALIGNMENT
+        or _teacher_writes(base_loss)
+        or draft.alignment is not None
         or student.teacher_layers is not None
         or (student.config is not None and student.tokenizer is None)
         or (evaluation is not None and "teacher" in evaluation.models)
@@ -57,14 +59,10 @@ def teacher_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None)
         problem = f"has no effect, since nothing uses it (got {shown(reading.raw['teacher'])})"
         expected = "null, or a base loss, alignment or evaluation that uses it"
         yield Fault(reading.where(("teacher",)), problem, expected, "Set teacher to null.")
-    elif draft.teacher.cache is not None and not is_read and reading.sound("teacher", "cache"):
-        problem = f"has no effect, since training reads nothing of the teacher (got base loss {draft.base_loss.name!r})"
-        expected = "null, or a base loss or alignment that reads its states"
-        yield Fault(reading.where(("teacher", "cache")), problem, expected, "Set teacher.cache to null.")
 
 
 def _teacher_missing(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[Fault]:
-    if base_loss is not None and base_loss.NEEDS_TEACHER:
+    if base_loss is not None and (base_loss.NEEDS_TEACHER or _teacher_writes(base_loss)):
         problem = f"must be given, since base loss {draft.base_loss.name!r} needs it (got null)"
         yield Fault(reading.where(("teacher",)), problem, "a teacher section", "Add a teacher, or change base_loss.")
     student = draft.student
@@ -98,11 +96,11 @@ def server_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) 
 def _beyond_top_tokens(draft: RunSpec, base_loss: BaseLoss | None) -> Iterator[tuple[str, str]]:
     """The fields that need more of a teacher than its likeliest tokens, and what they need."""
     alone = "and a server gives its likeliest tokens alone"
-    if base_loss is not None and base_loss.NEEDS_TEACHER:
-        policy, label = _policy(base_loss), draft.base_loss.name
-        if not base_loss.TAKES_TOP_TOKENS:
+    if base_loss is not None:
+        label = draft.base_loss.name
+        if base_loss.NEEDS_TEACHER and not base_loss.TAKES_TOP_TOKENS:
             yield "base_loss", f"reads states or whole distributions of the teacher, {alone} (got {label!r})"
-        if policy is not None and "teacher" in policy.RESPONDERS:
+        if _teacher_writes(base_loss):
             yield "base_loss", f"trains on responses that the teacher writes, {alone} (got {label!r})"
     if draft.alignment is not None:
         yield "alignment", f"compares states of the teacher, {alone}"
@@ -118,8 +116,7 @@ def several_teachers_faults(
     """Faults of plugins that work with one teacher alone, where there are several."""
     if not draft.teachers or not reading.sound("teachers"):
         return
-    policy = _policy(base_loss) if base_loss is not None else None
-    if policy is not None and "teacher" in policy.RESPONDERS:
+    if base_loss is not None and _teacher_writes(base_loss):
         problem = f"trains on responses of one teacher, and there are several (got {draft.base_loss.name!r})"
         hint = "Choose other batches in the options of the base loss."
         yield Fault(reading.where(("base_loss",)), problem, "a base loss without responses of a teacher", hint)
@@ -178,6 +175,12 @@ def policy_faults(reading: RawSpec, draft: RunSpec, base_loss: BaseLoss | None) 
         problem = f"must be given, since the batches of {label} follow the validation loss (got null)"
         hint = "Add it, or choose other batches in the options of the base loss."
         yield Fault(reading.where(("data", "validation")), problem, "a data set", hint)
+
+
+def _teacher_writes(base_loss: BaseLoss) -> bool:
+    """Whether the teacher writes responses that the batch policy trains on."""
+    policy = _policy(base_loss)
+    return policy is not None and "teacher" in policy.RESPONDERS
 
 
 def _policy(base_loss: BaseLoss) -> BatchPolicy | None:

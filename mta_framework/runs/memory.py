@@ -55,7 +55,7 @@ def _estimated(bound: BoundRun, inputs: RunInputs) -> MemoryEstimate:
     run = TrainedRun(
         spec=spec,
         student=run_models.student_summary,
-        teacher=run_models.teacher_summary if bound.reads_teacher else None,
+        teacher=run_models.teacher_summary if bound.runs_teacher else None,
         base_loss=bound.base_loss,
         make_alignment=partial(alignment, bound, run_models, inputs.pairs),
         pairs=inputs.pairs,

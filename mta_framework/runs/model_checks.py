@@ -17,6 +17,7 @@ from mta_framework.generation.engines import engine_fault
 from mta_framework.generation.limits import max_positions, room_fault
 from mta_framework.interfaces import MeasuringLayerMapper, Metric
 from mta_framework.models.machine_memory import memory_fault
+from mta_framework.models.model_summary import ModelSummary
 from mta_framework.models.run_models import RunModels
 from mta_framework.models.saved_teacher import require_weights
 from mta_framework.runs.plugin_binding import BoundRun
@@ -27,13 +28,18 @@ from mta_framework.spec.several_teachers import teacher_field
 _log = logging.getLogger(__name__)
 
 
-def length_faults(spec: RunSpec, run_models: RunModels) -> list[Fault]:
+def trained_summaries(bound: BoundRun, run_models: RunModels) -> dict[str, ModelSummary]:
+    """The summaries of the models that training runs, by name."""
+    return run_models.summaries if bound.runs_teacher else {"student": run_models.student_summary}
+
+
+def length_faults(bound: BoundRun, run_models: RunModels) -> list[Fault]:
     """Faults of training texts that are longer than a model has positions for."""
-    faults = []
-    for name, summary in run_models.summaries.items():
+    faults, length = [], bound.spec.data.max_length
+    for name, summary in trained_summaries(bound, run_models).items():
         positions = max_positions(summary.config)
-        if positions is not None and spec.data.max_length > positions:
-            problem = f"is more than the {name} has positions (got {spec.data.max_length})"
+        if positions is not None and length > positions:
+            problem = f"is more than the {name} has positions (got {length})"
             faults.append(Fault("data.max_length", problem, f"at most {positions}", "Lower it, or take another model."))
     return faults
 
@@ -88,10 +94,11 @@ def gpu_faults(spec: RunSpec) -> Iterator[Fault]:
             yield Fault(where, problem, expected, f"{hint}, or a machine with a GPU.")
 
 
-def block_faults(run_models: RunModels, reads_layers: bool) -> list[Fault]:
+def block_faults(bound: BoundRun, run_models: RunModels, reads_layers: bool) -> list[Fault]:
     """Faults of models whose decoder blocks cannot be told apart, where key layers are read or blocks are sharded.
 
     Args:
+        bound: The run.
         run_models: Models of the run.
         reads_layers: Whether key layers are read.
     """
@@ -105,7 +112,7 @@ def block_faults(run_models: RunModels, reads_layers: bool) -> list[Fault]:
             "a model with a list of decoder blocks",
             f"Choose another, or {without}.",
         )
-        for summary in run_models.summaries.values()
+        for summary in trained_summaries(bound, run_models).values()
         if summary.blocks_problem
     ]
 
@@ -114,10 +121,10 @@ def joint_memory_fault(bound: BoundRun, run_models: RunModels) -> Fault | None:
     """The fault of teachers and a student that fit into the memory of this machine each, but not together.
 
     Of several teachers with a cache one is loaded at a time, unless the student writes responses. A teacher that
-    training does not read is loaded beside the student only to copy blocks of it.
+    training does not run is loaded beside the student only to copy blocks of it.
     """
     summaries = {name: summary for name, summary in run_models.summaries.items() if summary.has_weights}
-    if len(summaries) < 2 or not (bound.reads_teacher or bound.spec.student.teacher_layers):
+    if len(summaries) < 2 or not (bound.runs_teacher or bound.spec.student.teacher_layers):
         return None
     several, policy = bound.spec.teachers or {}, bound.base_loss.batch_policy()
     alone = {teacher_field(name) for name, section in several.items() if section.keeps_records and policy is None}
@@ -174,7 +181,7 @@ def tokenizer_faults(bound: BoundRun, run_models: RunModels) -> list[Fault]:
     if spec.student.teacher_layers is not None:
         problem = f"is not that of the teacher, whose embeddings the student takes (got {spec.student.tokenizer!r})"
         faults.append(Fault("student.tokenizer", problem, "the teacher's tokenizer", "Set it to null."))
-    if spec.data.template == "chat":
+    if spec.data.template == "chat" and bound.runs_teacher:
         problem = "would give teacher and student different texts, each by the template of its tokenizer (got 'chat')"
         faults.append(Fault("data.template", problem, "'alpaca', or one tokenizer for both", "Set it to 'alpaca'."))
     return faults

@@ -212,7 +212,12 @@ def _run_teacher(prepared: _PreparedRun) -> Path | None:
         return None
     if prepared.teacher is not None:
         with faults_of_teacher_run(teacher.path):
-            _run(prepared.teacher, resume=True)
+            try:
+                _run(prepared.teacher, resume=True)
+            except RunError as error:
+                if isinstance(error.__cause__, InputError):  # of its evaluation, whose spec is another
+                    raise RunError(f"teacher.run: {teacher.path}: {error}") from error
+                raise
     return RunFolder.of(teacher.spec).student
 
 
@@ -244,7 +249,8 @@ def _train(
     live = [model for each in taught_by.values() if (model := each.live_model) is not None]
     single = taught_by.get("")
     teacher = single.teacher if single else None
-    student = run_models.student(cast(PreTrainedModel, live[0])) if single and live else run_models.first_student()
+    first = cast(PreTrainedModel, live[0]) if single and live else None
+    student = run_models.first_student(device) if first is None else run_models.student(first)
     whole_student, whole_teacher = student, teacher  # those that write responses
     if sharded:
         whole_student, whole_teacher = plain_copy(student), Teacher.of(plain_copy(live[0])) if live else teacher

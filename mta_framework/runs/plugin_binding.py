@@ -95,8 +95,14 @@ class BoundRun:
 
     @property
     def reads_teacher(self) -> bool:
-        """Whether base loss or alignment reads a teacher's states; otherwise training runs none."""
+        """Whether base loss or alignment reads a teacher's states."""
         return self.base_loss.NEEDS_TEACHER or self.spec.alignment is not None
+
+    @property
+    def runs_teacher(self) -> bool:
+        """Whether training needs a teacher: for its states, or for responses that it writes."""
+        policy = self.base_loss.batch_policy()
+        return self.reads_teacher or (policy is not None and "teacher" in policy.RESPONDERS)
 
     def views(self) -> dict[str, BoundRun]:
         """The run as each of several teachers sees it, by name; with one teacher, or none, the run under ''."""

@@ -132,7 +132,10 @@ def prepare_run(bound: BoundRun) -> RunInputs:
             run_models.turn_end,
             bound.spans,
             folder,
-            {name: models.separate_teacher for name, models in run_models.views().items()},
+            {
+                name: models.separate_teacher if bound.runs_teacher else None
+                for name, models in run_models.views().items()
+            },
             check_only=bool(faults),
         )
         faults += [*(spanless_faults(bound, data.train) if not faults else ()), *idle_teacher_faults(spec, data.train)]
@@ -182,7 +185,7 @@ def _fit_teacher(bound: BoundRun, run_models: RunModels, every: list[Fault]) -> 
     """Choose the layers of one teacher, and collect the faults of teacher and student in ``every``, each once."""
     spec, faults = bound.spec, weight_faults(bound)
     with collect_faults(faults):
-        faults += length_faults(spec, run_models)
+        faults += length_faults(bound, run_models)
     faults += evaluation_faults(spec.evaluation, bound.metrics, lambda: _evaluated_configs(bound, run_models))
     pairs: tuple[LayerPair, ...] = ()
     with collect_faults(faults):
@@ -195,7 +198,7 @@ def _fit_teacher(bound: BoundRun, run_models: RunModels, every: list[Fault]) -> 
     with collect_faults(faults):
         reads_layers = bound.layers is not None or bool(loss_layers)
         if reads_layers or spec.training.sharding is not None:
-            faults += block_faults(run_models, reads_layers)
+            faults += block_faults(bound, run_models, reads_layers)
     with collect_faults(faults):
         faults += tokenizer_faults(bound, run_models)
     sets: list[EvaluationSet] = []

@@ -74,7 +74,7 @@ class Teaching:
         self._inputs = inputs
         self._run_models = run_models
         self._device = device
-        kept = bound.spec.teacher is not None and bound.spec.teacher.keeps_records
+        kept = bound.reads_teacher and bound.spec.teacher is not None and bound.spec.teacher.keeps_records
         self.cache = RunCache(bound, inputs, run_models, known) if kept else None
         """The teacher's cache; None where nothing is kept."""
 
@@ -93,8 +93,8 @@ class Teaching:
 
     @property
     def live_model(self) -> nn.Module | None:
-        """The model that every step runs, loaded when this is read; None where none is run."""
-        if self.cache is not None or not self._bound.reads_teacher or self.teacher is None:
+        """The model that training runs in each step, loaded when this is read; None where it runs none."""
+        if self.cache is not None or not self._bound.runs_teacher or self.teacher is None:
             return None
         return self.teacher.model
 

@@ -154,8 +154,8 @@ def explain_unreadable(checkpoint: Path) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         hint = (
-            "Its checksums were right when the run was resumed, so look first at the disk and at the versions of torch "
-            "and transformers. To do without it, move this folder away and resume from the checkpoint before it."
+            "Look first at the disk and at the versions of torch and transformers: a checkpoint whose checksums are "
+            "wrong is passed over by --resume. To do without this one, move its folder away, then go on with --resume."
         )
         raise RunError(f"{checkpoint}: cannot be read ({error_text(error)}). {hint}") from error
 

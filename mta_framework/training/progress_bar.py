@@ -31,7 +31,7 @@ class ProgressBar(ProgressCallback):
             self.training_bar.set_description("Training")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Update the losses, in training and on the validation set; all else is only in the log."""
+        """Update the losses, and what validation measures; all else is only in the log."""
         for name, value in (logs or {}).items():
             if isinstance(value, float) and _is_loss(name.removeprefix(_EVAL)):
                 self._latest[name] = f"{value:.3f}"

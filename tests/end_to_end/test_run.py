@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mta_framework import TOKENS, LossTerm
 from mta_framework.errors import Fault, InputError, RunError
 from mta_framework.memory_estimate.traced_step import TEACHER_WEIGHTS
+from mta_framework.models import run_models
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.registry import discover
 from mta_framework.runs import pipeline
@@ -195,7 +196,21 @@ def test_rows_without_spans_and_empty_responses_train(run, spec_dict, write_spec
     assert [entry["step"] for entry in report.log if "loss" in entry] == [1, 2, 3, 4]
 
 
-def test_a_teacher_that_is_only_evaluated_is_not_run_in_training(run, spec_dict, write_spec, monkeypatch):
+def test_a_teacher_that_is_only_evaluated_is_neither_loaded_nor_run_in_training(
+    run, spec_dict, write_spec, monkeypatch
+):
+    loads, load, train = [], run_models.load_teacher, pipeline.train
+
+    def counted_load(*arguments):
+        loads.append(arguments)
+        return load(*arguments)
+
+    def train_alone(*arguments):
+        assert not loads
+        return train(*arguments)
+
+    monkeypatch.setattr(run_models, "load_teacher", counted_load)
+    monkeypatch.setattr(pipeline, "train", train_alone)
     monkeypatch.setattr(Teacher, "states", lambda *_: pytest.fail("the teacher is run"))
     evaluation = {**spec_dict["evaluation"], "seeds": [10]}
     changes = {"base_loss": {"name": "sft"}, "alignment": None, "evaluation": evaluation}
@@ -205,8 +220,10 @@ def test_a_teacher_that_is_only_evaluated_is_not_run_in_training(run, spec_dict,
     assert not memory.bytes_by_part.get(TEACHER_WEIGHTS)
     report = run(path)
     assert {score.model for score in report.evaluation.scores} == {"student", "teacher", "initial_student"}
+    assert len(loads) == 1
 
 
+@pytest.mark.usefixtures("trained_teacher")
 def test_a_fault_that_evaluation_meets_says_that_the_student_is_kept(run, spec_dict, write_spec, monkeypatch):
     path = write_spec(spec_dict)
 
@@ -219,6 +236,21 @@ def test_a_fault_that_evaluation_meets_says_that_the_student_is_kept(run, spec_d
         with pytest.raises(RunError, match=rf"^evaluation\.models: cannot be loaded; expected a model\. {kept}"):
             run(path)
     assert run(path, resume=True).steps == 4
+
+
+def test_a_fault_that_the_evaluation_of_the_teachers_run_meets_names_its_spec(
+    run, spec_dict, write_spec, tmp_path, monkeypatch
+):
+    teacher = json.loads((tmp_path / "teacher.json").read_text())
+    teacher["evaluation"] = {"sets": spec_dict["evaluation"]["sets"], "max_new_tokens": 3}
+    (tmp_path / "teacher.json").write_text(json.dumps(teacher))
+
+    def fail(*_):
+        raise InputError([Fault("evaluation.models", "cannot be loaded", "a model", "Mend it.")])
+
+    monkeypatch.setattr(pipeline, "models_of_run", fail)
+    with pytest.raises(RunError, match=rf"^teacher\.run: {tmp_path}/teacher\.json: evaluation\.models: cannot be"):
+        run(write_spec({**spec_dict, "evaluation": None}))
 
 
 def test_a_gradient_that_overflows_stops_the_run_before_it_is_clipped_to_zero(run, spec_dict, write_spec, monkeypatch):

@@ -75,6 +75,13 @@ def test_undeclared_parts_of_the_teacher_are_refused_and_declared_ones_are_there
     computed(Reader(read, [need], upper), make_batch)
 
 
+@pytest.mark.parametrize("attribute", ["_states", "normalised_weight_U"])
+def test_what_is_no_part_of_the_contract_cannot_be_read_of_the_teacher(make_batch, attribute):
+    term = Reader(lambda layer: getattr(layer.teacher, attribute), list(ATTRIBUTES.values()))
+    with pytest.raises(RunError, match=f"may read of the teacher what TeacherLayer has \\(got '{attribute}'\\)"):
+        computed(term, make_batch)
+
+
 def test_a_layer_knows_the_one_of_its_granularity_below_it_whatever_the_order_of_the_pairs(make_batch):
     term = Reader(lambda layer: None)
     computed(term, make_batch, (LayerPair(3, 3, "words"), LayerPair(1, 2, "words")))

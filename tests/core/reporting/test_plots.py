@@ -151,6 +151,12 @@ def test_an_interval_that_leaves_the_axis_of_the_others_has_an_arrow_and_no_numb
     assert not axes.texts
 
 
+def test_each_plot_of_an_axis_keeps_most_of_its_rows():
+    far = [Estimate(name, value, (value - 1, value + 1)) for name, value in (("d", 4.0), ("e", 6.0), ("f", 8.0))]
+    assert axis_of(NEAR, NEAR, far, zero=True).high > 9
+    assert axis_of(NEAR, [*NEAR, Estimate("d", 15.0, None)], zero=True) == axis_of(NEAR, zero=True)
+
+
 def test_two_far_differences_are_left_out_together_and_half_of_the_rows_never():
     far = [Estimate("d", 15.0, None), Estimate("e", 16.0, None)]
     assert axis_of([*NEAR, *far], zero=True) == axis_of(NEAR, zero=True)

@@ -22,11 +22,13 @@ def fault(spec_dict, write_spec, tmp_path, monkeypatch):
     summaries = {"teachers.a": summary, "teachers.b": summary, "student": SimpleNamespace(**vars(summary))}
     summaries["student"].weight_bytes = 2 * GIB
 
-    def of(cached, base_loss=None, **training):
+    def of(cached, base_loss=None, evaluated=(), **training):
         section = {"hub": "gpt2", **({"cache": {}} if cached else {})}
         spec = {name: value for name, value in spec_dict.items() if name not in ("teacher", "alignment", "evaluation")}
         changes = {"teachers": {"a": section, "b": section}, "student": {"hub": "gpt2"}}
         spec |= {**changes, "base_loss": base_loss or {"name": "kl"}, "training": {**spec["training"], **training}}
+        if evaluated:
+            spec |= {"evaluation": {**spec_dict["evaluation"], "models": list(evaluated)}}
         return joint_memory_fault(bind(write_spec(spec), discover()), SimpleNamespace(summaries=summaries))
 
     return of
@@ -37,6 +39,10 @@ def test_live_teachers_need_room_together(fault):
         "teachers and student: has more weights than this machine has memory (got 8.0 GiB)"
     )
     assert str(fault(False)).endswith("Give teachers a cache, so that one is loaded at a time.")
+
+
+def test_a_teacher_that_is_only_evaluated_is_not_loaded_beside_the_student(fault):
+    assert fault(False, {"name": "sft"}, evaluated=("student", "teachers.a", "teachers.b")) is None
 
 
 def test_teachers_with_a_cache_need_room_one_at_a_time(fault):

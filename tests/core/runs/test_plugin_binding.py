@@ -32,6 +32,20 @@ class Untaught(Taught):
     NEEDS_TEACHER = False
 
 
+class Written(BatchPolicy):
+    RESPONDERS = ("teacher",)
+
+    def draw(self, batch, rollouts, progress):
+        return batch
+
+
+class Sequences(Untaught):
+    NAME = "sequences_test"
+
+    def batch_policy(self):
+        return Written()
+
+
 class Fragile(Untaught):
     NAME = "fragile_test"
 
@@ -101,7 +115,7 @@ class OfLetters(LayerMapper):
 
 @hookimpl
 def mta_register_base_losses():
-    return Taught, Untaught, Fragile, Picky, Sampled
+    return Taught, Untaught, Sequences, Fragile, Picky, Sampled
 
 
 @hookimpl
@@ -291,6 +305,7 @@ def test_what_a_plugin_within_a_plugin_lacks_is_a_fault_at_its_place(write: Writ
     "use",
     [
         {"base_loss": {"name": "taught_test"}},
+        {"base_loss": {"name": "sequences_test"}, "training": {"max_steps": 1, "generation": {}}},
         {"alignment": ALIGNMENT},
         {"student": {"teacher_layers": [1, 2]}},
         {"student": {"config": {"model_type": "llama"}}},
@@ -299,7 +314,10 @@ def test_what_a_plugin_within_a_plugin_lacks_is_a_fault_at_its_place(write: Writ
     ids=lambda use: next(iter(use)),
 )
 def test_a_teacher_is_needed_by_each_of_its_users(use: dict[str, Any], write: Write, registry: Registry) -> None:
-    assert bind(write(teacher={"hub": "teacher"}, **use), registry).spec.teacher is not None
+    bound = bind(write(teacher={"hub": "teacher"}, **use), registry)
+    assert bound.spec.teacher is not None
+    assert bound.runs_teacher == (use.keys() <= {"base_loss", "training", "alignment"})
+    assert bound.reads_teacher == (bound.runs_teacher and "training" not in use)
     assert len(faults(write(**use), registry)) == 1
 
 
