@@ -49,6 +49,7 @@ from mta_framework.spec.section import PACKAGES_OF_ENGINE, PluginSection
 from mta_framework.spec.several_teachers import named_fault
 from mta_framework.spec.training import VALIDATION_LOSSES, TrainingSection
 from mta_framework.spec.validation_faults import faults_of
+from mta_framework.types.log_entries import is_reserved
 
 _BEST = "load_best_model_at_end"
 
@@ -301,6 +302,10 @@ class _Plugins:
             self.faults += [
                 replace(fault, expected=f"{losses}, or a metric ({fault.expected})") for fault in error.faults
             ]
+            return None
+        if is_reserved(name):
+            problem = f"is what another entry of the log is called (got {name!r})"
+            self.faults.append(Fault(where, problem, "a metric of another name", "Rename the metric."))
             return None
         self._note_origin(registered)
         try:

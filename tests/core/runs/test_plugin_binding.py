@@ -263,6 +263,7 @@ def test_a_metric_that_does_not_keep_its_options_or_fails_to_say_what_it_needs_i
     [
         ("forgetful_test", "forgetful_test of a test does not keep its options"),
         ("unlicensed_test", "require() of unlicensed_test failed"),
+        ("response_length", "is what another entry of the log is called (got 'response_length')"),
     ],
 )
 def test_so_is_the_metric_that_the_best_checkpoint_is_chosen_by(
@@ -270,6 +271,7 @@ def test_so_is_the_metric_that_the_best_checkpoint_is_chosen_by(
 ) -> None:
     for plugin in (Forgetful, Unlicensed):
         registry.families["metrics"][plugin.NAME] = [Registered(plugin, "a test")]
+    registry.families["metrics"]["response_length"] = registry.families["metrics"]["rouge_l"]
     training = {"epochs": 1, "load_best_model_at_end": True, "metric_for_best_model": name, "eval_steps": 1}
     given = faults(write(training=training, data={"train": {"hub": "r", "split": "s"}}), registry)
     assert any(message.startswith(f"training.metric_for_best_model: {problem}") for message in given)
