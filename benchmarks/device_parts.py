@@ -61,7 +61,7 @@ def step(distiller: Distiller, batch: Batch, watch: Watch, sixteen_bits: bool = 
 
 
 def optimiser_step(distiller: Distiller, case: Case, watch: Watch) -> None:
-    """A whole step: loss, what the trainer checks and logs, clipping, AdamW and the learning rate."""
+    """A whole step: loss, clipping, what the trainer checks and logs, AdamW and the learning rate."""
     meter = TrainingMeter()
     distiller.health = meter.health
     meter.health.begin_step([random_example(9, 4, by_student=True)], lambda text: True, NAME)
@@ -81,9 +81,9 @@ def optimiser_step(distiller: Distiller, case: Case, watch: Watch) -> None:
         state=SimpleNamespace(global_step=3),
         _sum_over_processes=lambda values: values,
         _reduce=lambda terms, where: terms.reduce(where, lambda values: values),
+        _gradient_norm=nn.utils.clip_grad_norm_(distiller.parameters(), 1.0),
     )
     DistillationTrainer.before_optimizer_step(trainer)  # type: ignore[arg-type]
-    nn.utils.clip_grad_norm_(distiller.parameters(), 1.0)
     optimiser.step()
     schedule.step()
     optimiser.zero_grad()
