@@ -58,7 +58,7 @@ from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
 from mta_framework.runs.preparation import RunInputs, memory_faults, prepare_evaluation, prepare_run
 from mta_framework.runs.resume import require_free, require_same_evaluation
 from mta_framework.runs.span_geometry import SpanGeometry
-from mta_framework.runs.teaching import Guidance, teachings
+from mta_framework.runs.teacher_setup import PreparedTeacher, teacher_setups
 from mta_framework.timers import Clock
 from mta_framework.training.distiller import Distiller
 from mta_framework.training.mixed_distiller import MixedDistiller
@@ -123,7 +123,7 @@ def plan(bound: BoundRun, alone: bool = True) -> Plan:
     with for_any_machine() if alone else nullcontext():
         inputs = _prepare(bound).inputs if alone else prepare_run(bound)
     run_models = inputs.run_models
-    policy, caches = bound.base_loss.batch_policy(), teachings(bound, inputs, run_models, contents(bound))
+    policy, caches = bound.base_loss.batch_policy(), teacher_setups(bound, inputs, run_models, contents(bound))
     planned = {each.field: cache_plan for each in caches.values() if (cache_plan := each.cache_plan())}
     return Plan(
         models=summary.reported_models(run_models),
@@ -245,9 +245,9 @@ def _train(
     spec = bound.spec
     sharded = spec.training.sharding is not None and processes().num_processes > 1
     device = "cpu" if sharded else None  # no device may have room for a whole teacher
-    taught_by = teachings(bound, inputs, run_models, known, device)
-    live = [model for each in taught_by.values() if (model := each.live_model) is not None]
-    single = taught_by.get("")
+    setups = teacher_setups(bound, inputs, run_models, known, device)
+    live = [model for each in setups.values() if (model := each.live_model) is not None]
+    single = setups.get("")
     teacher = single.teacher if single else None
     first = cast(PreTrainedModel, live[0]) if single and live else None
     student = run_models.first_student(device) if first is None else run_models.student(first)
@@ -257,8 +257,8 @@ def _train(
     set_seed(spec.seed)
     base_loss = copy.deepcopy(bound.base_loss)  # it may keep state, and this run may not be its last
     data = training_data(bound, run_models, inputs.data, inputs.sampler, whole_student, whole_teacher)
-    guidances = {name: each.guidance(student, data) for name, each in taught_by.items()}
-    distiller, collator, report_collator = _distiller(student, base_loss, guidances, inputs)
+    prepared = {name: each.prepare(student, data) for name, each in setups.items()}
+    distiller, collator, report_collator = _distiller(student, base_loss, prepared, inputs)
     data = replace(data, collator=collator)
     if sharded:
         shard_distiller(distiller, teacher if live else None, mesh())
@@ -284,18 +284,18 @@ def _export(student: nn.Module, adapters_alone: bool, run_models: RunModels, fol
 
 
 def _distiller(
-    student: nn.Module, base_loss: BaseLoss, guidances: Mapping[str, Guidance], inputs: RunInputs
+    student: nn.Module, base_loss: BaseLoss, prepared: Mapping[str, PreparedTeacher], inputs: RunInputs
 ) -> tuple[Distiller, Collator | MixedCollator, Collator]:
     """The module that is trained, the collator of its batches, and that of texts that the report measures."""
-    if (single := guidances.get("")) is not None:
-        guide = single.guide
-        parts = guide.teacher, base_loss, guide.alignment, guide.pairs, guide.loss_layers
+    if (single := prepared.get("")) is not None:
+        losses = single.losses
+        parts = losses.teacher, base_loss, losses.alignment, losses.pairs, losses.loss_layers
         return Distiller(student, *parts), single.collator, single.report_collator
     samples = {name: view.data.train.examples[0] for name, view in inputs.views().items()}
-    collator = MixedCollator({name: each.collator for name, each in guidances.items()}, samples)
-    guides = {name: each.guide for name, each in guidances.items()}
+    collator = MixedCollator({name: each.collator for name, each in prepared.items()}, samples)
+    by_teacher = {name: each.losses for name, each in prepared.items()}
     # With several teachers the report measures none.
-    return MixedDistiller(student, base_loss, guides), collator, next(iter(guidances.values())).report_collator
+    return MixedDistiller(student, base_loss, by_teacher), collator, next(iter(prepared.values())).report_collator
 
 
 def make_cache(bound: BoundRun) -> dict[str, tuple[Path, int]]:
@@ -318,9 +318,9 @@ def make_cache(bound: BoundRun) -> dict[str, tuple[Path, int]]:
     inputs = prepared.inputs
     run_models = run_models_of(bound.spec, _run_teacher(prepared), processes().device)
     known = run_on_main(lambda: contents(bound))
-    taught_by = teachings(bound, inputs, run_models, known).values()
+    setups = teacher_setups(bound, inputs, run_models, known).values()
     with explain_out_of_memory("What was made is kept. Set teacher.quantization, or use a larger device."):
-        return {each.field: each.make_cache() for each in taught_by if each.cache}
+        return {each.field: each.make_cache() for each in setups if each.cache}
 
 
 def _evaluate(bound: BoundRun | BoundEvaluation, candidates: Sequence[Candidate]) -> ReportedEvaluation | None:

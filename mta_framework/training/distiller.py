@@ -28,7 +28,7 @@ from mta_framework.types.log_entries import CROSS_ENTROPY, TEACHER_LOSS
 
 
 @dataclass(frozen=True)
-class Guide:
+class TeacherLosses:
     """What a teacher adds to the loss of its texts.
 
     Args:
@@ -86,8 +86,8 @@ class Distiller(nn.Module):
         """Measures the parts of a step; the trainer replaces it by its own."""
         self.health = ResponseHealth()
         """Measures the student's own responses; the trainer replaces it by its own."""
-        self._guide = Guide(teacher, alignment, pairs, loss_layers)
-        self._student_reader = StateReader(student, {layer for layer, _ in self._guide.layers})
+        self._losses = TeacherLosses(teacher, alignment, pairs, loss_layers)
+        self._student_reader = StateReader(student, {layer for layer, _ in self._losses.layers})
 
     def forward(self, batch: Batch, progress: Progress) -> LossTerms:
         """Compute the loss terms of one micro-batch, as sums.
@@ -103,16 +103,16 @@ class Distiller(nn.Module):
         Raises:
             RunError: The base loss or the importance estimator failed or broke its contract.
         """
-        return self._measured_terms(self._guide, batch, progress)
+        return self._measured_terms(self._losses, batch, progress)
 
     def validate(self, batch: Batch, progress: Progress) -> LossTerms:
         """Compute the terms of ``forward`` and the student's cross-entropy, which is comparable between base losses."""
-        return self._validation_terms(self._guide, batch, progress)
+        return self._validation_terms(self._losses, batch, progress)
 
     @torch.no_grad()
     def span_vectors(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Compute student's and teacher's vector_SD at each key layer; an empty list without alignment."""
-        student, teacher = self._states(self._guide, batch)
+        student, teacher = self._states(self._losses, batch)
         if self.alignment is None or teacher is None:
             return []
         return self.alignment.span_vectors(student, teacher, batch)
@@ -123,42 +123,44 @@ class Distiller(nn.Module):
 
     def reshard_teacher(self) -> None:
         """Free what a sharded teacher has gathered for the last batch; nothing is done for any other."""
-        if self._guide.teacher is not None:
-            self._guide.teacher.reshard()
+        if self._losses.teacher is not None:
+            self._losses.teacher.reshard()
 
-    def _measured_terms(self, guide: Guide, batch: Batch, progress: Progress) -> LossTerms:
-        terms, student, teacher = self._terms(guide, batch, progress)
+    def _measured_terms(self, losses: TeacherLosses, batch: Batch, progress: Progress) -> LossTerms:
+        terms, student, teacher = self._terms(losses, batch, progress)
         if self.health.is_measuring:
             with self.stopwatch.part(HEALTH):
                 self.health.measure(student, teacher, batch)
         return terms
 
-    def _validation_terms(self, guide: Guide, batch: Batch, progress: Progress) -> LossTerms:
-        terms, student, _ = self._terms(guide, batch, progress)
+    def _validation_terms(self, losses: TeacherLosses, batch: Batch, progress: Progress) -> LossTerms:
+        terms, student, _ = self._terms(losses, batch, progress)
         total = chunked_sum(cross_entropy, select_supervised(student, batch), None, batch.target_N)
         return *terms, LossTerm(CROSS_ENTROPY, total, TOKENS, weight=0.0)
 
-    def _terms(self, guide: Guide, batch: Batch, progress: Progress) -> tuple[LossTerms, States, States | None]:
-        student, teacher = self._states(guide, batch)
+    def _terms(
+        self, losses: TeacherLosses, batch: Batch, progress: Progress
+    ) -> tuple[LossTerms, States, States | None]:
+        student, teacher = self._states(losses, batch)
         label = plugin_label(self)
         with as_plugin_error(label), unchanged_inputs(label, student=student, teacher=teacher, batch=batch):
             terms = terms_of(self.base_loss.compute(student, teacher, batch, progress), label)
-        require_names(terms, label, guide.alignment.names if guide.alignment else ())
+        require_names(terms, label, losses.alignment.names if losses.alignment else ())
         if terms or not self.base_loss.NEEDS_ALIGNMENT:
             require_valid(terms, label, student, batch)
-        if guide.alignment is not None:
+        if losses.alignment is not None:
             assert teacher is not None
             with self.stopwatch.part(ALIGNMENT):
-                aligned = guide.alignment(student, teacher, batch)
+                aligned = losses.alignment(student, teacher, batch)
             for name in dict.fromkeys(term.name for term in aligned):
                 of_name = tuple(term for term in aligned if term.name == name)
                 require_valid(of_name, f"alignment term {name!r}", student, batch)
             terms += aligned
         return terms, student, teacher
 
-    def _states(self, guide: Guide, batch: Batch) -> tuple[States, States | None]:
+    def _states(self, losses: TeacherLosses, batch: Batch) -> tuple[States, States | None]:
         with self.stopwatch.part(TEACHER):
-            teacher = None if guide.teacher is None else guide.teacher.states(batch, guide.teacher_layers)
+            teacher = None if losses.teacher is None else losses.teacher.states(batch, losses.teacher_layers)
         with self.stopwatch.part(STUDENT):
             return self._student_reader.read(batch.input_ids_BT, batch.attention_mask_BT, batch.attended_A), teacher
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from mta_framework.alignment.objective import Alignment
 from mta_framework.interfaces import BaseLoss
-from mta_framework.training.distiller import Distiller, Guide
+from mta_framework.training.distiller import Distiller, TeacherLosses
 from mta_framework.types import Batch, LayerPair, LossTerms, MixedBatch, Progress
 
 
@@ -40,25 +40,25 @@ class MixedDistiller(Distiller):
     Args:
         student: Causal language model, possibly with peft adapters.
         base_loss: Base loss of the run.
-        guides: What each teacher adds, by its name; their order has no effect.
+        by_teacher: What each teacher adds, by its name; their order has no effect.
     """
 
-    def __init__(self, student: nn.Module, base_loss: BaseLoss, guides: Mapping[str, Guide]):
+    def __init__(self, student: nn.Module, base_loss: BaseLoss, by_teacher: Mapping[str, TeacherLosses]):
         # A checkpoint has the optimiser's moments in the order of the parameters.
-        guides = dict(sorted(guides.items()))
-        pairs = [pair for guide in guides.values() for pair in guide.pairs]
-        loss_layers = [layers for guide in guides.values() for layers in guide.loss_layers]
+        by_teacher = dict(sorted(by_teacher.items()))
+        pairs = [pair for losses in by_teacher.values() for pair in losses.pairs]
+        loss_layers = [layers for losses in by_teacher.values() for layers in losses.loss_layers]
         super().__init__(student, None, base_loss, None, pairs, loss_layers)
-        self._guides = guides
+        self._by_teacher = by_teacher
         # A module may be named neither as a method of its holder nor with a dot.
-        named = ((f"teacher_{name}", guide.alignment) for name, guide in guides.items())
+        named = ((f"teacher_{name}", losses.alignment) for name, losses in by_teacher.items())
         alignments = {name: alignment for name, alignment in named if alignment is not None}
         self.alignment = SeveralAlignments(alignments) if alignments else None  # type: ignore[assignment]
 
     def forward(self, batch: MixedBatch, progress: Progress) -> LossTerms:  # type: ignore[override]
         """Compute the loss terms of one micro-batch, as sums over the texts of each teacher (see ``Distiller``)."""
         first, *others = self._of_parts(self._measured_terms, batch, progress)
-        absent = [guide.alignment for name, guide in self._guides.items() if name not in batch.parts]
+        absent = [losses.alignment for name, losses in self._by_teacher.items() if name not in batch.parts]
         unused = [one for module in absent if module is not None for one in module.parameters() if one.requires_grad]
         # Every trained parameter gets a gradient in every pass, so that processes need not look for those without.
         nothing = sum((0 * parameter.sum() for parameter in unused), first.sum.new_zeros(()))
@@ -69,10 +69,10 @@ class MixedDistiller(Distiller):
         return self._of_parts(self._validation_terms, batch, progress)
 
     def _of_parts(
-        self, compute: Callable[[Guide, Batch, Progress], LossTerms], batch: MixedBatch, progress: Progress
+        self, compute: Callable[[TeacherLosses, Batch, Progress], LossTerms], batch: MixedBatch, progress: Progress
     ) -> LossTerms:
         return tuple(
             replace(term, teacher_name=name)
             for name, part in batch.parts.items()
-            for term in compute(self._guides[name], part, progress)
+            for term in compute(self._by_teacher[name], part, progress)
         )

@@ -12,7 +12,7 @@ from mta_framework.data.batches import Collator
 from mta_framework.data.mixed_batches import MixedCollator
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.registry import discover
-from mta_framework.training.distiller import Guide, LossMeter, contribution
+from mta_framework.training.distiller import LossMeter, TeacherLosses, contribution
 from mta_framework.training.global_counts import GlobalCounts
 from mta_framework.training.mixed_distiller import MixedDistiller
 from mta_framework.types import ATTENDED_TOKENS, TOKENS, Example, LossTerm, Progress
@@ -66,8 +66,8 @@ def test_the_order_in_which_teachers_are_given_has_no_effect_on_parameters_and_p
     base_loss = discover().find("base_losses", "kl", "base_loss").plugin
     texts, orders = [text(6, "values"), text(9, "code", 1)], []
     for names in (NAMES, NAMES[::-1]):
-        guides = {name: Guide(None, torch.nn.Linear(2, 1 + NAMES.index(name))) for name in names}
-        distiller = MixedDistiller(tiny_model("llama", 0), base_loss(base_loss.Params()), guides)
+        by_teacher = {name: TeacherLosses(None, torch.nn.Linear(2, 1 + NAMES.index(name))) for name in names}
+        distiller = MixedDistiller(tiny_model("llama", 0), base_loss(base_loss.Params()), by_teacher)
         collator = MixedCollator({name: Collator(256, ()) for name in names}, {name: text(4, name) for name in names})
         orders.append([*dict(distiller.named_parameters()), *collator(texts).parts])
     assert orders[0] == orders[1]
@@ -77,8 +77,8 @@ def test_the_order_in_which_teachers_are_given_has_no_effect_on_parameters_and_p
 def test_the_loss_is_the_mean_over_all_rows_by_the_teacher_of_each(collator):
     student, *models = (tiny_model("llama", seed).double() for seed in range(3))
     base_loss = discover().find("base_losses", "kl", "base_loss").plugin
-    guides = {name: Guide(Teacher.of(model)) for name, model in zip(NAMES, models, strict=True)}
-    distiller = MixedDistiller(student, base_loss(base_loss.Params()), guides)
+    by_teacher = {name: TeacherLosses(Teacher.of(model)) for name, model in zip(NAMES, models, strict=True)}
+    distiller = MixedDistiller(student, base_loss(base_loss.Params()), by_teacher)
     texts = [text(6, "values"), text(9, "code", 1), text(4, "values", 2)]
     batch = collator(texts)
     terms = distiller(batch, Progress(0, 1, 0.0))

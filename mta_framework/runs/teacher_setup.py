@@ -31,27 +31,27 @@ from mta_framework.runs.preparation import RunInputs
 from mta_framework.spec.several_teachers import faults_of_teacher, teacher_field
 from mta_framework.teacher_cache.cache_plan import CachePlan
 from mta_framework.training.arguments import CHECKPOINTS
-from mta_framework.training.distiller import Guide
+from mta_framework.training.distiller import TeacherLosses
 from mta_framework.training.training_data import TrainingData
 from mta_framework.types import LayerPair, LayerSimilarity
 
 
 @dataclass(frozen=True)
-class Guidance:
+class PreparedTeacher:
     """What training gets of one teacher.
 
     Args:
-        guide: What the teacher adds to the loss.
+        losses: What the teacher adds to the loss.
         collator: Makes batches of its texts, with its records where these are kept.
         report_collator: The same with the records that the report reads besides.
     """
 
-    guide: Guide
+    losses: TeacherLosses
     collator: Collator
     report_collator: Collator
 
 
-class Teaching:
+class TeacherSetup:
     """One teacher of a run, or a run without any.
 
     Args:
@@ -98,7 +98,7 @@ class Teaching:
             return None
         return self.teacher.model
 
-    def guidance(self, student: nn.Module, data: TrainingData) -> Guidance:
+    def prepare(self, student: nn.Module, data: TrainingData) -> PreparedTeacher:
         """Choose layers, make the alignment, fill the cache, and fit the terms that ask for it.
 
         A teacher with a cache is released afterwards, so that the next one has room, unless it writes responses.
@@ -127,7 +127,9 @@ class Teaching:
             with faults_of_teacher(self._bound.teacher_name):
                 require_final_norms(aligner, depth, student, teacher)
                 fit_alignment(aligner, *texts, self._bound.spec.seed, student, teacher, checkpoints)
-        return Guidance(Guide(teacher, aligner, pairs, self._inputs.loss_layers), collator, report_collator)
+        return PreparedTeacher(
+            TeacherLosses(teacher, aligner, pairs, self._inputs.loss_layers), collator, report_collator
+        )
 
     def make_cache(self) -> tuple[Path, int]:
         """Make what the run reads of the teacher, without training.
@@ -178,13 +180,13 @@ class Teaching:
         return compare if self.cache is None else partial(self.cache.similarity, mapper, compare)
 
 
-def teachings(
+def teacher_setups(
     bound: BoundRun,
     inputs: RunInputs,
     run_models: RunModels,
     known: Mapping[str, Content],
     device: torch.device | str | None = None,
-) -> dict[str, Teaching]:
+) -> dict[str, TeacherSetup]:
     """The teachers of a run by name; a run with one teacher, or without any, has one under ''.
 
     Args:
@@ -196,6 +198,6 @@ def teachings(
     """
     views, models = inputs.views(), run_models.views()
     return {
-        name: Teaching(view, views[name], models[name], contents_of_teacher(known, name), device)
+        name: TeacherSetup(view, views[name], models[name], contents_of_teacher(known, name), device)
         for name, view in bound.views().items()
     }
