@@ -11,7 +11,7 @@ from mta_framework.cli import main
 from mta_framework.errors import InputError, RunError
 from mta_framework.models import run_models
 from mta_framework.registry import discover
-from mta_framework.runs import pipeline, teaching
+from mta_framework.runs import pipeline, teacher_setup
 from mta_framework.runs.plugin_binding import bind
 from mta_framework.runs.resume import require_same
 
@@ -54,13 +54,13 @@ def test_a_run_without_room_for_its_cache_ends_before_the_teacher_is_loaded(boun
 def test_seeds_share_the_similarity_of_layers_where_student_and_texts_are_the_same(bound, spec_dict, monkeypatch):
     layers = {"name": "cka", "params": {"texts": 1000}}  # more than there are
     changes = {"alignment": {**spec_dict["alignment"], "layers": layers}, "student": {"teacher_layers": [1, 2, 4]}}
-    measured, compare = [], teaching.similarity
+    measured, compare = [], teacher_setup.similarity
 
     def counted(*arguments):
         measured.append(arguments)
         return compare(*arguments)
 
-    monkeypatch.setattr(teaching, "similarity", counted)
+    monkeypatch.setattr(teacher_setup, "similarity", counted)
     for seed in (1, 2):
         pipeline.make_cache(bound(cache={}, seed=seed, **changes))
     assert len(measured) == 1

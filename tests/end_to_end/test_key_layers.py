@@ -10,7 +10,7 @@ import pytest
 
 from mta_framework.cli.plan import plan_lines
 from mta_framework.registry import discover
-from mta_framework.runs import pipeline, teaching
+from mta_framework.runs import pipeline, teacher_setup
 from mta_framework.runs.plugin_binding import bind
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trained_teacher", "no_page")]
@@ -53,7 +53,7 @@ def test_a_resumed_run_keeps_the_choice_and_measures_nothing(spec, tmp_path, mon
     folder = tmp_path / "runs" / "student"
     for name in ("student", "checkpoints"):
         shutil.rmtree(folder / name)
-    monkeypatch.setattr(teaching, "similarity", lambda *arguments: pytest.fail("measured again"))
+    monkeypatch.setattr(teacher_setup, "similarity", lambda *arguments: pytest.fail("measured again"))
     assert pipeline.run(bound(spec), resume=True).layer_pairs == first.layer_pairs
 
 

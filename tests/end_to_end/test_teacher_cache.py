@@ -17,7 +17,7 @@ import pytest
 from mta_framework import RunError
 from mta_framework.models import run_models
 from mta_framework.registry import discover
-from mta_framework.runs import pipeline, teaching
+from mta_framework.runs import pipeline, teacher_setup
 from mta_framework.runs.plugin_binding import bind
 from mta_framework.teacher_cache.recording import Recorder
 
@@ -217,13 +217,13 @@ def test_cells_of_a_sweep_share_one_cache(spec, write_spec, tmp_path, warm_pytho
 
 def test_a_cell_that_repeats_measures_the_similarity_of_layers_once(spec, write_spec, tmp_path, monkeypatch):
     spec["alignment"]["layers"] = {"name": "cka", "params": {"texts": 8, "words": 2, "phrases": 0}}
-    path, measured, compare = write_spec(spec), [], teaching.similarity
+    path, measured, compare = write_spec(spec), [], teacher_setup.similarity
 
     def counted(*arguments):
         measured.append(arguments)
         return compare(*arguments)
 
-    monkeypatch.setattr(teaching, "similarity", counted)
+    monkeypatch.setattr(teacher_setup, "similarity", counted)
     first = run(path, "name=first")
     again = run(path, "name=again", "training.learning_rate=1e-2")
     assert len(measured) == 1
