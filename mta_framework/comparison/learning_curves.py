@@ -11,8 +11,8 @@ import numpy as np
 from mta_framework.comparison.finished_runs import Run
 from mta_framework.comparison.grouping import Group
 from mta_framework.comparison.results import Curve, LearningCurves, ValidationOutcome
-from mta_framework.evaluation.training_log import EVAL, points
-from mta_framework.types.log_entries import TRAINING_SECONDS
+from mta_framework.evaluation.training_log import points
+from mta_framework.types.log_entries import EVAL, TRAINING_SECONDS
 
 _TRAINING = {"loss": "training loss (total)", "grad_norm": "gradient norm, before it is clipped"}
 

@@ -11,7 +11,7 @@ from mta_framework.comparison.notes import DAGGER, SMALLEST_EFFECT, seed_test
 from mta_framework.comparison.results import SIGNIFICANT, OutcomeContrast, ValidationOutcome
 from mta_framework.evaluation.seed_statistics import mean_difference, seed_difference
 from mta_framework.evaluation.statistics import holm
-from mta_framework.evaluation.training_log import EVAL, points, validated_names
+from mta_framework.evaluation.training_log import validated_names, validation_points
 from mta_framework.types.log_entries import CROSS_ENTROPY, is_reserved
 
 _FOR_SPANS_ALONE = ("data.parse", "data.leading_character")
@@ -125,7 +125,7 @@ def _by_seed(row: Group, name: str, exported: bool) -> dict[int, float]:
     """Training seed -> the last value, or that of the exported student."""
     values = {}
     for run in row.runs:
-        by_step = dict(zip(*points(run.report.log, EVAL + name), strict=True))
+        by_step = dict(zip(*validation_points(run.report.log, name), strict=True))
         best = run.report.best
         step = best.step if exported and best is not None else max(by_step, default=0)
         if run.seed is not None and step in by_step:

@@ -6,13 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mta_framework.types.log_entries import SHARE_BY_STUDENT, is_reserved
+from mta_framework.types.log_entries import EVAL, SHARE_BY_STUDENT, is_reserved
 
 Log = Sequence[Mapping[str, Any]]
 Points = tuple[list[int], list[float]]
-
-EVAL = "eval_"
-"""Prefix of the name of a quantity on the validation set."""
 
 
 def loss_terms(log: Log) -> list[str]:
@@ -44,6 +41,11 @@ def points(log: Log, name: str) -> Points:
         if "step" in entry and isinstance(entry.get(name), (int, float)) and math.isfinite(entry[name])
     ]
     return [step for step, _ in pairs], [value for _, value in pairs]
+
+
+def validation_points(log: Log, name: str) -> Points:
+    """The same of a quantity on the validation set, named without ``eval_``."""
+    return points(log, EVAL + name)
 
 
 def share_by_student(log: Log) -> float | None:

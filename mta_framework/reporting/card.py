@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from mta_framework.evaluation.report import Report, ReportedEvaluation
 from mta_framework.evaluation.score_tables import metrics
 from mta_framework.reporting.page import render_template
-from mta_framework.reporting.summary_text import loading, summary
+from mta_framework.reporting.summary_text import loading, summary, teacher_sections
 from mta_framework.tables.terminal_chars import visible
 
 CARD = "README.md"
@@ -29,7 +29,7 @@ def card(report: Report) -> str:
     shared = redact(report)
     values = summary(shared) | {
         "loading": loading("path/to/this/folder"),
-        "teachers_named": _teachers(shared),
+        "teachers_named": list(teacher_sections(shared)),
         "adapters": _is_adapters(shared),
     }
     body = render_template("card.md", **values)
@@ -44,12 +44,6 @@ def redact(report: Report) -> Report:
     return dataclasses.replace(report, spec=_names(report.spec), command=command)
 
 
-def _teachers(report: Report) -> list[str]:
-    """The teachers by the names that evaluated models have."""
-    named = [f"teachers.{name}" for name in report.spec.get("teachers") or {}]
-    return ["teacher"] if report.spec.get("teacher") else named
-
-
 def _is_adapters(report: Report) -> bool:
     return ((report.spec.get("student") or {}).get("lora") or {}).get("export") == "adapters"
 
@@ -60,7 +54,7 @@ def _metadata(report: Report) -> ModelCardData:
     base = student.get("hub") or (teacher.get("hub") if student.get("teacher_layers") else None)
     loss = (spec.get("base_loss") or {}).get("name")
     train = (spec.get("data") or {}).get("train") or {}
-    tags = [("distillation", _teachers(report)), ("mta", spec.get("alignment")), (str(loss), loss)]
+    tags = [("distillation", teacher_sections(report)), ("mta", spec.get("alignment")), (str(loss), loss)]
     return ModelCardData(
         base_model=base,
         datasets=[train["hub"]] if train.get("hub") else None,

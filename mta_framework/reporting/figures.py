@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from mta_framework.evaluation.report import Report, ReportedEvaluation, Score
-from mta_framework.evaluation.training_log import EVAL, loss_terms, points, validated_alone
+from mta_framework.evaluation.training_log import loss_terms, points, validated_alone, validation_points
 from mta_framework.reporting.page import Plot
 from mta_framework.reporting.plots import Estimate, axis_of, curve, intervals, svg
 from mta_framework.types import LayerPair
@@ -45,7 +45,7 @@ def curves(report: Report) -> Iterator[Plot]:
     titles |= {f"{TEACHER_LOSS}{name}": f"loss on the texts of {name}" for name in report.teachers}
     titles |= {name: name for name in validated_alone(report.log)} | _QUANTITIES
     for index, (name, title) in enumerate(titles.items()):
-        if points(report.log, name)[0] or points(report.log, EVAL + name)[0]:
+        if points(report.log, name)[0] or validation_points(report.log, name)[0]:
             chosen = report.best.step if report.best and report.best.metric == name else None
             yield title, svg(curve(report.log, name, chosen), f"curve{index}", f"{title} by step")
 

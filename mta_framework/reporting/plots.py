@@ -22,7 +22,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from mta_framework.evaluation.training_log import EVAL, Log, points
+from mta_framework.evaluation.training_log import Log, points, validation_points
 from mta_framework.reporting.palette import FAINT, INK, LIGHT, RULE, series
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def curve(log: Log, name: str, marked_step: int | None = None) -> Figure:
     if steps:
         marker = "o" if len(steps) < _MANY else None
         axes.plot(steps, values, color=series(0), linewidth=1.6, marker=marker, markersize=3)
-    axes.plot(*points(log, EVAL + name), color=series(1), linestyle="", marker="D", markersize=5, zorder=3)
+    axes.plot(*validation_points(log, name), color=series(1), linestyle="", marker="D", markersize=5, zorder=3)
     if marked_step is not None:
         axes.axvline(marked_step, color=FAINT, linewidth=1, linestyle=":")
     _by_step(axes)

@@ -14,9 +14,6 @@ from mta_framework.tables.table import Table
 from mta_framework.types import LayerPair
 from mta_framework.types.log_entries import TEACHER_LOSS
 
-_TEACHERS = "teachers."
-"""Start of the name that each of several teachers has as a model."""
-
 
 def summary(report: Report) -> dict[str, Any]:
     """The variables of a template: text and tables, empty where the run did nothing of the kind.
@@ -156,13 +153,19 @@ def _losses(report: Report) -> Table | None:
     return Table(("loss term", "first logged", "last logged"), rows, "The loss in training", "lrr") if rows else None
 
 
+def teacher_sections(report: Report) -> dict[str, Any]:
+    """The sections of the spec that name its teachers, by the names that these have as models."""
+    if section := report.spec.get("teacher"):
+        return {"teacher": section}
+    return {f"teachers.{name}": section for name, section in (report.spec.get("teachers") or {}).items()}
+
+
 def _models(report: Report) -> Table:
     rows = []
+    teachers = teacher_sections(report)
     for role, model in report.models.items():
-        named = role.removeprefix(_TEACHERS) if role.startswith(_TEACHERS) else None
-        of_several = (report.spec.get("teachers") or {}).get(named)
         # An evaluation without a run has one model.
-        section = of_several or report.spec.get(role) or report.spec.get("model")
+        section = teachers.get(role) or report.spec.get(role) or report.spec.get("model")
         rows.append([role, origin_text(section), f"{model.parameters:,}", f"{model.trainable:,}"])
     shown = 4 if report.steps else 3
     header = ("model", "source", "parameters", "trained")[:shown]

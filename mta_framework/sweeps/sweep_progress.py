@@ -8,7 +8,7 @@ from pathlib import Path
 from mta_framework.errors import InputError
 from mta_framework.evaluation.report import read_report
 from mta_framework.evaluation.score_tables import cell_of, figure
-from mta_framework.evaluation.training_log import EVAL, points
+from mta_framework.evaluation.training_log import validation_points
 from mta_framework.runs.folder import RunFolder
 from mta_framework.sweeps.job import Job, Outcome
 
@@ -73,7 +73,7 @@ def _score(folder: RunFolder) -> str:
     evaluation = report.evaluation
     scores = [score for score in evaluation.scores if score.model == "student"] if evaluation else []
     if not scores:
-        _, losses = points(report.log, f"{EVAL}loss")
+        _, losses = validation_points(report.log, "loss")
         return f": validation loss {figure(losses[-1])}" if losses else ""
     score = next((average for average in scores if average.set is None), scores[0])
     return f": {score.metric} {cell_of(score).text}"

@@ -6,9 +6,7 @@ from typing import Any
 
 from transformers.trainer_callback import ProgressCallback
 
-from mta_framework.types.log_entries import CROSS_ENTROPY, TEACHER_LOSS, is_reserved
-
-_EVAL = "eval_"
+from mta_framework.types.log_entries import CROSS_ENTROPY, EVAL, TEACHER_LOSS, is_reserved
 
 
 class ProgressBar(ProgressCallback):
@@ -33,11 +31,11 @@ class ProgressBar(ProgressCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Update the losses, and what validation measures; all else is only in the log."""
         for name, value in (logs or {}).items():
-            if isinstance(value, float) and _is_loss(name.removeprefix(_EVAL)):
+            if isinstance(value, float) and _is_shown(name.removeprefix(EVAL)):
                 self._latest[name] = f"{value:.3f}"
         if state.is_world_process_zero and self.training_bar is not None:
             self.training_bar.set_postfix(self._latest)
 
 
-def _is_loss(name: str) -> bool:
+def _is_shown(name: str) -> bool:
     return name in ("loss", CROSS_ENTROPY) or name.startswith(TEACHER_LOSS) or not is_reserved(name)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+EVAL = "eval_"
+"""Prefix of the name of a quantity on the validation set."""
+
 CROSS_ENTROPY = "cross_entropy"
 """Log entry of each validation: the student's cross-entropy, which is comparable between base losses."""
 
@@ -32,7 +35,7 @@ TEACHER_LOSS = "loss_"
 
 _RESERVED = frozenset({"loss", "learning_rate", "grad_norm", "step", "epoch", "total_flos"})
 _RESERVED |= {CROSS_ENTROPY, SHARE_BY_STUDENT, TRAINING_SECONDS, *RESPONSE_HEALTH}
-_RESERVED_PREFIXES = ("eval_", "train_", TEACHER_LOSS)
+_RESERVED_PREFIXES = (EVAL, "train_", TEACHER_LOSS)
 
 
 def is_reserved(name: str) -> bool:

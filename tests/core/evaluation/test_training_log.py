@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from mta_framework.evaluation.training_log import EVAL, loss_terms, points, share_by_student, validated_alone
+from mta_framework.evaluation.training_log import loss_terms, points, share_by_student, validated_alone
+from mta_framework.types.log_entries import EVAL
 
 
 def test_terms_of_the_loss_are_found_in_the_log(log):
