@@ -16,7 +16,7 @@ from mta_framework.chunked_loss.projection import select_supervised, widest_dtyp
 from mta_framework.types import Batch, States
 
 _LOWEST = -1e4
-"""Logit of a token that a model cannot write: its probability is 0 in every dtype, and its differences are finite."""
+"""Logit and log-probability of a token that a model cannot write: 0 in every dtype, with finite differences."""
 
 _LEAST_TAIL = 2.0**-23
 """Least probability of the teacher's class of other tokens: what the sum of rounded float32 probabilities resolves."""
@@ -40,8 +40,9 @@ def divergence_sum(
         teacher: The teacher's states; no gradient.
         batch: Micro-batch with the supervised positions.
         data_N: Further arguments of ``finish`` with one row per supervised position.
-        finish: Makes the values that are summed from the divergences; it gets the student's logits over the whole
-            vocabulary in any case. None: the divergences are summed as they are.
+        finish: Makes the values that are summed from the divergences; it gets the student's logits: over the tokens
+            that both models have beside a teacher with logits, over the student's whole vocabulary beside one without.
+            None: the divergences are summed as they are.
 
     Returns:
         Scalar as of ``chunked_sum``.
@@ -87,7 +88,9 @@ def class_log_probs(
     is_shared = id_nk < student_logits.shape[-1]
     whole = functional.pad(student_logits, (0, missing), value=_LOWEST) if missing else student_logits
     others = whole.scatter(-1, id_nk, _LOWEST).logsumexp(-1, keepdim=True)
-    log_q_nC = torch.cat([whole.gather(-1, id_nk), others], -1) - whole.logsumexp(-1, keepdim=True)
+    normaliser = whole.logsumexp(-1, keepdim=True)
+    log_q_nk = torch.where(is_shared, whole.gather(-1, id_nk) - normaliser, _LOWEST)
+    log_q_nC = torch.cat([log_q_nk, others - normaliser], -1)
     log_p_nk = torch.where(is_shared, log_prob_nk, _LOWEST)
     covered = log_p_nk.to(widest_dtype(log_p_nk.device)).exp().sum(-1, keepdim=True)
     tail = (1 - covered).clamp_min(_LEAST_TAIL).log()

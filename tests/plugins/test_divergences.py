@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pydantic
 import pytest
@@ -206,6 +207,13 @@ def test_share_of_the_teacher_rises_with_the_relative_fall_of_the_loss_and_at_le
     loss.compute(states(5, 0), states(6, 1), batch(), Progress(99, 100, 0.0))
     loss.observe({"taid": 9.0})
     assert share_of(loss) == pytest.approx(0.4 + 0.6 * 0.99)
+
+
+def test_taid_takes_its_linear_course_after_a_loss_that_rose_without_bound():
+    loss = TAID(TAID.Params(start=0.4, rate=0.1, momentum=0.0))
+    for value in (0.004, 3.5, 0.0, 1.0):
+        loss.observe({"taid": value})
+    assert loss.state()["share"] == pytest.approx(0.4 + 0.1 * 0.6 / (1 + math.exp(-1.0)), rel=1e-12)
 
 
 def test_restored_loss_continues_as_if_nothing_had_happened():

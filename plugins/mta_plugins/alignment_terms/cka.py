@@ -74,7 +74,7 @@ def _groups(texts: Sequence[slice]) -> Iterator[list[slice]]:
 def _cka(student_SD: Tensor, teacher_SD: Tensor, texts: Sequence[slice]) -> Tensor:
     """CKA of the spans of each text, (B,): the cosine between both centred kernels."""
     student_Bnn, teacher_Bnn = _centred_kernels(student_SD, texts), _centred_kernels(teacher_SD, texts)
-    # Below the bound, as where all spans are alike, a kernel is rounding noise: it has no gradient there.
+    # Where all spans are alike kernels are rounding noise: the bound keeps quotient and gradient finite.
     squares = [
         kernel_Bnn.square().sum((1, 2)).clamp_min(_EPSILON**2).sqrt() for kernel_Bnn in (student_Bnn, teacher_Bnn)
     ]

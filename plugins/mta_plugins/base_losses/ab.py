@@ -22,8 +22,9 @@ class AB(DivergenceLoss):
     is 0. (1, 0) is the forward KL divergence, (0, 1) the reverse one, and (0.5, 0.5) four times the squared
     Hellinger distance.
 
-    Source: ABKD (Wang et al., ICML 2025, arXiv 2505.04560). Where alpha or beta is 0, the authors' code differs from
-    the limit by a factor; means are over the supervised tokens of the global batch, not of each micro-batch.
+    Source: ABKD (Wang et al., ICML 2025, arXiv 2505.04560). Where alpha, beta or their sum is 0, the authors' code
+    differs from the limit by a factor; means are over the supervised tokens of the global batch, not of each
+    micro-batch.
     """
 
     NAME = "ab"

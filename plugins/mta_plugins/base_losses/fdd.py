@@ -44,9 +44,10 @@ class FDD(BaseLoss):
     consecutive key layers of ``1 - cos(log q_(l+1) - log q_l, log p_(l+1) - log p_l)`` at temperature 1. The terms of
     ``output`` are added; its batch policy chooses the training texts.
 
-    Source: the FDD baseline of MTA (arXiv 2605.01374v2) and its authors' code, whose settings are the defaults; they
-    set the temperature to 2 when they add MTA. Differences from that code: means are over the attended tokens of the
-    global batch, not of each micro-batch; where the distribution does not move between two layers, the cosine is 0
+    Source: the FDD baseline of MTA (arXiv 2605.01374v2) and its authors' code, whose settings are the defaults but for
+    the training texts: their runs train on the student's responses too (``output`` with ``batches.policy`` adaptive).
+    They set the temperature to 2 when they add MTA. Differences from that code: means are over the attended tokens of
+    the global batch, not of each micro-batch; where the distribution does not move between two layers, the cosine is 0
     without gradient.
     """
 

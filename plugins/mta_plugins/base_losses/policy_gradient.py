@@ -16,7 +16,8 @@ class PolicyGradient(BaseLoss):
     With teacher p, student q and a token y that the student drew from b when it wrote it, per supervised token and in
     nats: ``-(q(y) / b(y)) A`` with the advantage ``A = log p(y) - log q(y)`` without gradient, and without discount.
     Its expected gradient is that of KL(q || p) at the position. Where no log b(y) was kept (responses of the data set)
-    it is that divergence itself.
+    it is that divergence itself. Where the models' vocabularies differ in size, p and q are over the tokens of both and
+    b over the student's.
 
     Source: On-Policy Distillation (Lu and Thinking Machines Lab, 2025), Tinker's ``importance_sampling`` and verl's
     ``docs/algo/opd.md``. Differences: the ratio is not clipped (verl); the advantage has the present log q(y) (Tinker:

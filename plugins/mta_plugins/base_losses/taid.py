@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_LARGEST_EXPONENT = 700.0
+"""Largest exponent whose power is taken: e to it is close to the largest float64."""
+
+
 class TAID(DivergenceLoss):
     """Cross-entropy to a target between student and teacher that moves to the teacher as training goes on (TAID).
 
@@ -66,7 +70,7 @@ class TAID(DivergenceLoss):
         if self._previous is not None:
             relative = (self._previous - loss) / (self._previous + 1e-15)
             self._decrease = params.momentum * self._decrease + (1 - params.momentum) * relative
-            step = params.rate * (1 - self._share) / (1 + math.exp(-self._decrease))
+            step = params.rate * (1 - self._share) / (1 + math.exp(min(-self._decrease, _LARGEST_EXPONENT)))
             self._share = min(params.end, max(self._linear, self._share + step))
         self._previous = loss
 

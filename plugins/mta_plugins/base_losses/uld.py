@@ -26,7 +26,7 @@ class ULD(BaseLoss):
     """Distance of the sorted next-token probabilities, for any two vocabularies, plus cross-entropy.
 
     Both models' probabilities are sorted; the distance is the sum over ranks of ``|p_(i) - q_(i)|``, the shorter
-    vocabulary filled up with zeros: the Wasserstein-1 distance where moving mass between any two tokens costs the same.
+    vocabulary filled up with zeros: twice the Wasserstein-1 distance where moving mass between any two tokens costs 1.
     It is taken at matched positions: those of the response at which the tokens so far cover the same text in both
     tokenizations, so that both models predict how the same text continues. That is once per segment of text at whose
     ends both tokenizations have a boundary, however many tokens either has inside. Where teacher and student share a

@@ -15,9 +15,10 @@ class CKA(MeasuringLayerMapper):
 
     Before the first step both models read some training texts, and all layers are compared by linear CKA of the
     directions of span vectors. The change from one layer of the student to the next is 1 - CKA. Of K key layers, the
-    i-th is the layer up to which i/K of the total change has happened; the last one is the last layer. They are paired
-    with different layers of the teacher in ascending order, the last with the last, so that the sum of their CKA is the
-    greatest. The lowest key layers compare words, the others phrases.
+    i-th is the layer up to which about i/K of the total change has happened: distinct layers in ascending order with
+    the least squared differences, the last one the last layer. They are paired with different layers of the teacher in
+    ascending order, the last with the last, so that the sum of their CKA is the greatest. The lowest key layers compare
+    words, the others phrases.
     """
 
     NAME = "cka"

@@ -160,3 +160,31 @@ def test_without_positions_the_sum_is_0_and_has_a_gradient():
     value.backward()
     assert value.item() == 0
     assert not student.final_BTD.grad.any()
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.0, 0.0), (0.5, -0.5), (0.2, 0.7)])
+def test_a_token_that_neither_model_can_write_adds_nothing_whatever_is_added_to_the_logits(alpha, beta):
+    """A token that only the teacher has belongs to the class of others, in both models."""
+    from mta_plugins.base_losses.ab import AB
+
+    student_NV, teacher_NV = made_logits(11, V - 10, 1.0), made_logits(12, spread=1.0)
+    values = []
+    for added in (0.0, 10.0):
+        batch, student, teacher = batch_and_states(student_NV + added, teacher_NV, 20)
+        assert (teacher.top_tokens.id_NK >= V - 10).any()
+        (term,) = AB(AB.Params(alpha=alpha, beta=beta)).compute(student, teacher, batch, None)
+        values.append(term.sum.item())
+    expected, ids = 0.0, teacher.top_tokens.id_NK
+    for row in range(N):
+        kept = ids[row][ids[row] < V - 10]
+        q, p = student_NV[row].softmax(-1)[kept], teacher_NV[row].softmax(-1)[kept]
+        q, p = torch.cat([q, 1 - q.sum()[None]]), torch.cat([p, 1 - p.sum()[None]])
+        if alpha == beta == 0:
+            expected += 0.5 * (q.log() - p.log()).square().sum().item()
+        elif alpha + beta == 0:
+            expected += ((q / p).pow(beta) - 1 - beta * (q / p).log()).sum().item() / beta**2
+        else:
+            whole = alpha + beta
+            parts = p**alpha * q**beta - alpha / whole * p**whole - beta / whole * q**whole
+            expected -= parts.sum().item() / (alpha * beta)
+    assert values == pytest.approx([expected, expected], rel=1e-4)
