@@ -168,12 +168,18 @@ def _heading(name: str) -> str:
 
 def _fields(schema: dict[str, Any], node: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     for field, child in node["properties"].items():
-        inner = [name for name, _ in _references(child)]
-        links = [f"[{_heading(name)}](#{_heading(name).lower().replace(' ', '-')})" for name in inner]
-        value = ": ".join([phrase(schema, child), *links])
+        inner = dict(_references(child))
+        value = ": ".join([phrase(schema, child), *map(_link, inner.items())])
         # A field that is described in the words of its section has no description of its own.
-        what = child.get("description") or schema["$defs"][inner[0]]["description"]
+        what = child.get("description") or schema["$defs"][next(iter(inner))]["description"]
         yield f"`{field}`", value, _default(child, field in node.get("required", ())), what
+
+
+def _link(reference: tuple[str, str]) -> str:
+    name, suffix = reference
+    heading = _heading(name)
+    link = f"[{heading}](#{heading.lower().replace(' ', '-')})"
+    return f"names, and for each the {link}" if suffix == ".NAME" else link
 
 
 def _default(node: dict[str, Any], required: bool) -> str:

@@ -39,7 +39,7 @@ class _OrSpec(click.Group):
 
 @click.group(cls=_OrSpec, subcommand_metavar="SPEC | COMMAND [ARGS]...")
 def cache() -> None:
-    """Make, list, check or prune the folder in which the states of teachers are kept.
+    """Make, list, check or prune what is kept of teachers.
 
     `mta cache SPEC` is short for `mta cache make SPEC`, and takes the same options.
     """

@@ -56,11 +56,11 @@ def evaluate(
     output: str | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Evaluate a decoder-only language model: sample responses, score them, write a report.
+    """Sample responses of a model, score them, write a report.
 
-    TARGET is a run folder, a local transformers folder, a .gguf file or a model id on the hub. A run folder provides
-    the settings of its evaluation, including data, as defaults. The same command continues an interrupted evaluation
-    and reuses existing responses.
+    TARGET is a run folder, a local transformers folder, a .gguf file or a model id on the hub, decoder-only in each
+    case. A run folder provides the settings of its evaluation, including data, as defaults. The same command continues
+    an interrupted evaluation and reuses existing responses.
     """
     from mta_framework.registry import discover
     from mta_framework.runs.plugin_binding import bind_evaluation

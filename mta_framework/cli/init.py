@@ -51,7 +51,7 @@ def init(
     no_alignment: bool,
     output: Path,
 ) -> None:
-    """Write a complete spec to edit, with every field at its default."""
+    """Write a complete spec to edit."""
     from mta_framework.errors import writing_to
     from mta_framework.registry import discover
     from mta_framework.storage import write_atomically
@@ -170,7 +170,7 @@ def _explanation(output: Path, files: Sequence[str]) -> Iterator[str]:
     yield f"Wrote {output}:"
     yield from terminal_list((name, field.description or "") for name, field in RunSpec.model_fields.items())
     names = f"{', '.join(files[:-1])} and {files[-1]}"
-    yield f"Put your data into {names} beside it, or change the paths; a row a line:"
+    yield f"Put your data into {names} beside it, or change the paths; one JSON object per line:"
     yield '  {"instruction": "...", "output": "..."}'
     yield "For chat models set data.template to chat; on a GPU set training.precision to bf16. Then:"
     yield f"  mta check {output}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from mta_framework.errors import counted
 from mta_framework.reporting.summary_text import response_ends
 from mta_framework.tables.table import Table
 from mta_framework.tables.terminal import size_text, terminal_table
@@ -54,12 +55,12 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield from (visible(f"Another machine is needed. {problem}"), "")
     for name, cache in plan.teacher_caches.items():
         yield from _cache_lines(name, cache)
-    yield f"{plan.steps:,} optimiser steps. Nothing was trained."
+    yield f"{counted(plan.steps, 'optimiser step')}. Nothing was trained."
 
 
 def _memory_lines(memory: MemoryEstimate, here: int | None) -> Iterator[str]:
     """The peak memory of training by part, when it is reached, and whether this machine has less for a process."""
-    batch = f"{memory.texts:,} texts, padded to {memory.tokens:,} tokens"
+    batch = f"{counted(memory.texts, 'text')}, padded to {counted(memory.tokens, 'token')}"
     if memory.problem:
         yield from (
             visible(f"The peak memory is not known: a step on {batch}, cannot be traced ({memory.problem})."),

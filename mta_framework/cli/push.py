@@ -14,10 +14,10 @@ from mta_framework.cli.group import say
 @click.argument("repository", metavar="REPO")
 @click.option("--public", is_flag=True, help="Create the repository as a public one; an existing one stays as it is.")
 def push(folder: Path, repository: str, public: bool) -> None:
-    """Upload the student of a finished run and its model card to the Hugging Face hub.
+    """Upload a student and its model card to the Hugging Face hub.
 
-    RUN is a run folder, REPO the name of a repository, with or without its owner. A new repository is private. The
-    token is that of `hf auth login` or HF_TOKEN.
+    RUN is the folder of a finished run, REPO the name of a repository, with or without its owner. A new repository is
+    private. The token is that of `hf auth login` or HF_TOKEN.
     """
     from mta_framework.runs.folder import RunFolder
     from mta_framework.runs.upload import open_repository, require_pushable, upload

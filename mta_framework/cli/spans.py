@@ -46,7 +46,7 @@ def spans(
     importance: bool,
     html: Path | None,
 ) -> None:
-    """Show the spans of a spec's training texts or of a given text, without training."""
+    """Show the spans of training texts, or of any text."""
     from mta_framework.errors import Fault, InputError
     from mta_framework.registry import discover
     from mta_framework.runs.plugin_binding import bind

@@ -39,7 +39,7 @@ def sweep(
     jobs: int | None,
     ray: str | None,
 ) -> None:
-    """Run every cell of a sweep as a separate run, and compare the runs.
+    """Run every cell of a sweep, and compare the runs.
 
     Shared work is done once: teachers are trained and spans are parsed before the cells start. Concurrent runs get one
     GPU each, in turn, or an equal share of the cores.

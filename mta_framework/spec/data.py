@@ -124,7 +124,7 @@ class DataSection(Section):
         256, ge=2, description="Maximal number of tokens of prompt and response; longer responses are cut."
     )
     max_prompt_length: int = Field(
-        128, ge=1, description="Maximal number of tokens of a prompt; what becomes of longer ones, long_prompts says."
+        128, ge=1, description="Maximal number of tokens of a prompt; for longer ones see long_prompts."
     )
     long_prompts: Literal["leave_out", "first_tokens"] = Field(
         "leave_out",

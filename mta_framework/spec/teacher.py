@@ -34,7 +34,7 @@ class TeacherCacheSection(Section):
     layer_states: Literal["exact", "8bit"] = Field(
         "exact",
         description="How states of layers are kept: exact, in the teacher's dtype; or as 8-bit integers with a scale "
-        "per row. Final states, cosines and weights are always exact.",
+        "per row. Final states are always exact.",
         json_schema_extra=affects("weights"),
     )
 

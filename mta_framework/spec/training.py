@@ -64,7 +64,7 @@ class TrainingSection(Section):
     )
     optimizer: Literal["adamw_torch_fused", "adamw_torch", "adamw_8bit", "paged_adamw_8bit", "adafactor"] = Field(
         "adamw_torch_fused",
-        description="Optimiser by its name in transformers: AdamW in one kernel, or operation by operation; AdamW with "
+        description="Optimiser by its name in transformers: AdamW, fused in one kernel or not; AdamW with "
         "moments in 8 bit, which a GPU may page out to main memory (both need bitsandbytes); Adafactor.",
     )
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of the student.")
