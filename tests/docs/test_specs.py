@@ -20,6 +20,8 @@ from mta_framework.registry import discover
 from mta_framework.spec.effects import effect_of
 from mta_framework.spec.reading import read_spec
 from mta_framework.spec.run import RunSpec
+from mta_framework.spec.schema_text import property_at
+from mta_framework.spec.section import schema_of
 from mta_framework.spec.sweep import SweepSpec
 
 HELLO = ROOT / "docs" / "examples" / "mta-hello" / "src"
@@ -70,6 +72,20 @@ def test_command_line_exists_and_changes_only_fields_that_a_spec_has(arguments, 
         path = tmp_path / "spec.json"
         path.write_text(json.dumps(SPECS[0][1]), encoding="utf-8")
     assert read_spec(path, parsed["overrides"]).faults == ()
+
+
+def test_the_page_for_users_of_other_tools_names_only_fields_and_plugins_that_exist():
+    page = (ROOT / "docs" / "how-to" / "come-from-another-tool.md").read_text(encoding="utf-8")
+    ours = [cell for row in re.findall(r"^\|.*\|$", page, re.MULTILINE) for cell in row.split("|")[2:]]
+    fields = {name for cell in ours for name in re.findall(r"`([a-z_]+(?:\.\w+)+)`", cell)}
+    assert {"training.batch_size", "teacher.server.top_logprobs", "student.lora"} <= fields
+    for field in fields:
+        assert property_at(schema_of(RunSpec), tuple(field.split("."))) is not None, field
+    named = set(re.findall(r"`(\w+)`\]\(\.\./reference/plugins/", page))
+    installed = discover()
+    assert named <= {
+        name for family in ("base_losses", "alignment_terms", "layer_mappers") for name in installed.names(family)
+    }
 
 
 def test_the_page_on_resuming_lists_every_field_that_may_differ():

@@ -87,6 +87,25 @@ def generated(monkeypatch):
     return counts
 
 
+def test_responses_are_training_rows_for_the_same_prompts(mta, model_folder, rows_file, spec_dict, write_spec):
+    from mta_framework.cli import main
+
+    asked = mta(model_folder, "--data", f"train={rows_file}", "--seeds", "1", *SHORT, "-o", "teacher")
+    assert asked.exit_code == 0, asked.output
+    (responses,) = (rows_file.parent / "teacher" / "predictions").glob("*/train-seed1.jsonl")
+    rows = [json.loads(line) for line in responses.read_text().splitlines()]
+    assert len(rows) == len(rows_file.read_text().splitlines())
+    assert all(row["prompt"].endswith("### Response:\n") for row in rows)
+    train = {"path": str(responses), "rename_columns": {"prediction": "completion"}}
+    spec = {key: spec_dict[key] for key in ("student", "training")}
+    spec |= {"name": "student", "data": {**spec_dict["data"], "train": train}, "base_loss": {"name": "sft"}}
+    spec["student"] = {**spec["student"], "tokenizer": str(model_folder)}
+    done = CliRunner().invoke(main, ["run", str(write_spec(spec))])
+    assert done.exit_code == 0, done.output
+    counted = read_report(rows_file.parent / "runs" / "student").data["train"]
+    assert (counted.used, counted.left_out) == (len(rows), 0)
+
+
 @pytest.mark.usefixtures("model_folder", "test_file")
 def test_a_transformers_folder_gets_a_folder_like_that_of_a_run(mta, tmp_path):
     done = mta("models/tiny", "--data", "hard=test.jsonl", "--seeds", "10,20", *SHORT)
