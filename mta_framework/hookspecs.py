@@ -29,7 +29,7 @@ def mta_register_span_extractors() -> Sequence[type[SpanExtractor]]:
 
 @hookspec
 def mta_register_importance_estimators() -> Sequence[type[ImportanceEstimator]]:
-    """Return classes that weigh the tokens of a text; ``alignment.importance`` in a spec selects one by name."""
+    """Return classes that weigh tokens; ``alignment.importance`` and ``alignment.pooling`` in a spec select them by name."""
 
 
 @hookspec
@@ -39,7 +39,7 @@ def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
 
 @hookspec
 def mta_register_alignment_terms() -> Sequence[type[AlignmentTerm]]:
-    """Return classes that compare spans at the key layers; ``alignment.terms`` in a spec selects any number by name."""
+    """Return classes that compare states at the key layers; ``alignment.terms`` in a spec selects any number by name."""
 
 
 @hookspec

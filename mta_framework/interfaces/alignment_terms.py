@@ -144,7 +144,7 @@ class KeyLayer(Protocol):
 
 
 class AlignmentTerm(Plugin):
-    """One part of the alignment loss: compares the spans of student and teacher at a key layer.
+    """One part of the alignment loss: compares spans or tokens of student and teacher at a key layer.
 
     The alignment asks for the sum at each of ``key_layers``, divides it by the count of ``unit`` in the global batch
     and by ``divisor``, and multiplies it by the weight in the spec.
