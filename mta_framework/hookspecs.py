@@ -29,7 +29,7 @@ def mta_register_span_extractors() -> Sequence[type[SpanExtractor]]:
 
 @hookspec
 def mta_register_importance_estimators() -> Sequence[type[ImportanceEstimator]]:
-    """Return classes that weigh tokens; ``alignment.importance`` and ``alignment.pooling`` in a spec select them by name."""
+    """Return classes that weigh tokens; ``alignment.importance`` and ``alignment.pooling`` in a spec select by name."""
 
 
 @hookspec
@@ -39,7 +39,7 @@ def mta_register_layer_mappers() -> Sequence[type[LayerMapper]]:
 
 @hookspec
 def mta_register_alignment_terms() -> Sequence[type[AlignmentTerm]]:
-    """Return classes that compare states at the key layers; ``alignment.terms`` in a spec selects any number by name."""
+    """Return classes that compare states at key layers; ``alignment.terms`` in a spec selects any number by name."""
 
 
 @hookspec
