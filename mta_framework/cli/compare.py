@@ -50,12 +50,14 @@ def compare(
     seed form one row.
     """
     from mta_framework.comparison import compare as comparing
-    from mta_framework.comparison.finished_runs import find_runs
+    from mta_framework.comparison.finished_runs import find_runs, left_out
     from mta_framework.comparison.win_rates import read_judge
     from mta_framework.registry import discover
 
     chosen = None if judge is None else read_judge(judge, discover(plugin_files))
-    comparison = comparing.compare(find_runs(runs), baseline, metrics, despite_differences, chosen)
+    folders = find_runs(runs)
+    compared = comparing.compare(folders, baseline, metrics, despite_differences, chosen)
+    comparison = compared.noted([*left_out(runs, folders)])
     written: list[Path] = []
     if output is not None:
         from mta_framework.reporting.report_files import write_comparison

@@ -12,7 +12,7 @@ from mta_framework.comparison.comparison_tables import set_name
 from mta_framework.comparison.contrasts import contrasts, examples, prompt_pairs
 from mta_framework.comparison.finished_runs import read_run
 from mta_framework.comparison.grouping import Group, group, references
-from mta_framework.comparison.learning_curves import learning_curves
+from mta_framework.comparison.learning_curves import curve_notes, learning_curves
 from mta_framework.comparison.notes import notes
 from mta_framework.comparison.outcomes import outcome_notes, outcomes
 from mta_framework.comparison.results import Comparison, Row, RunRef
@@ -76,6 +76,7 @@ def compare(
         outcomes=validated,
         outcome_notes=(
             *outcome_notes(groups, validated),
+            *curve_notes(groups),
             *(f"No scores: {fault.problem}." for fault in shared.lacking),
         ),
         curves=tuple(learning_curves(groups, validated)),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +32,6 @@ from mta_framework.spec.run import RunSpec
 _REMEDY = "Resume the run, or evaluate anew, and leave the files as they are."
 _SECTIONS = ("teacher", "teachers", "student", "data", "base_loss", "alignment", "training", "evaluation")
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Run:
@@ -54,7 +52,7 @@ class Run:
         """Name of the run."""
         return self.report.name
 
-    @property
+    @functools.cached_property
     def spec(self) -> dict[str, Any]:
         """The spec with the content of data sets and models in place of their paths, as far as it is known."""
         inputs = self.report.inputs
@@ -179,14 +177,29 @@ def _runs_in(path: Path) -> list[Path]:
     reports = {folder: read_report(folder) for folder in finished}
     measured = [folder for folder, report in reports.items() if report.evaluation is not None]
     measured = measured or [folder for folder, report in reports.items() if validated_names(report.log)]
-    begun = sorted(file.parent.name for file in path.glob("*/spec.json") if file.parent not in finished)
-    if measured and begun:
-        _log.warning("%s: not finished, so left out: %s", path, ", ".join(begun))
     if not measured:
         problem = "is no finished run and holds none" if path.exists() else "does not exist"
         expected = f"a folder with {REPORT_FILE}, or a folder of such, with scores or validation outcomes"
         raise InputError([Fault(str(path), problem, expected, "Finish the run, or correct the path.")])
     return measured
+
+
+def left_out(paths: Sequence[Path], folders: Sequence[Path]) -> Iterator[str]:
+    """A sentence on the runs of each folder that are not compared: unfinished ones, and those that were not evaluated.
+
+    Args:
+        paths: What ``find_runs`` was given.
+        folders: What it found there.
+    """
+    compared = {folder.resolve() for folder in folders}
+    for path in paths:
+        begun = sorted(file.parent for file in path.glob("*/spec.json") if file.parent.resolve() not in compared)
+        finished = [folder for folder in begun if (folder / REPORT_FILE).is_file()]
+        names = {
+            "Not finished, so left out": [folder.name for folder in begun if folder not in finished],
+            "Not evaluated, so left out": [folder.name for folder in finished],
+        }
+        yield from (f"{reason}: {', '.join(some)} (in {path})." for reason, some in names.items() if some)
 
 
 def _scored(report: Report) -> ReportedEvaluation | None:

@@ -138,8 +138,11 @@ def _shared_name(runs: Sequence[Run]) -> str:
     names = [run.name for run in runs]
     if len(names) == 1:
         return names[0]
-    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    return "".join(letters[0] for letters in alike).rstrip("-_. ") or names[0]
+    letters = itertools.takewhile(lambda row: len(set(row)) == 1, zip(*names, strict=False))
+    alike = "".join(row[0] for row in letters)
+    if any(name[len(alike) : len(alike) + 1].isdecimal() for name in names):  # no number is cut in two
+        alike = alike.rstrip("0123456789")
+    return alike.rstrip("-_. ") or names[0]
 
 
 def _method(run: Run) -> str:

@@ -40,6 +40,15 @@ def learning_curves(groups: Sequence[Group], outcomes: Sequence[ValidationOutcom
             )
 
 
+def curve_notes(groups: Sequence[Group]) -> Iterator[str]:
+    """A sentence for each row with runs of unequal length, whose curves end with the shortest."""
+    for row in groups:
+        steps = [run.report.steps for run in row.runs]
+        if not row.reference and min(steps) < max(steps):
+            end = f"step {min(steps):,}, with its shortest run (the longest has {max(steps):,})"
+            yield f"The learning curves of {row.label} end at {end}."
+
+
 def _curve(runs: Sequence[Run], name: str, timed: bool) -> Curve | None:
     """The quantity at the steps that all runs have, in order; None where there is none."""
     logged = [dict(zip(*points(run.report.log, name), strict=True)) for run in runs]

@@ -64,9 +64,12 @@ def _scores(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _training(groups: Sequence[Group]) -> Iterator[str]:
-    single = [group.label for group in groups if not group.reference and len(group.runs) == 1]
-    if single:
+    once = [group for group in groups if not group.reference and len(group.runs) == 1]
+    if single := [group.label for group in once if group.runs[0].seed is not None]:
         yield f"Trained once: {', '.join(single)}. How much another training seed would change is unknown."
+    if evaluated := [group.label for group in once if group.runs[0].seed is None]:
+        reason = "each is a row of its own, also where they differ in their training seed alone"
+        yield f"Evaluated without their training: {', '.join(evaluated)}; {reason}."
     if any(len(group.runs) > 1 for group in groups):
         yield "Intervals, p and p (Holm) take the trained models as given; ± tells how much training seeds matter."
 
@@ -93,6 +96,8 @@ def _compared(groups: Sequence[Group], common: Common, tests: Sequence[SeedDiffe
     test = f"the paired permutation test ({RESAMPLES:,} random swaps)"
     seeds = f", and p (seeds) < {SIGNIFICANT} in the same direction where there is one" if tests else ""
     yield f"{DAGGER}: differs from what it is compared with, p < {SIGNIFICANT} in {test}{corrected}{seeds}."
+    if count * 2 / (RESAMPLES + 1) >= SIGNIFICANT:  # Holm's factor times the smallest p that so many swaps give
+        yield f"So many comparisons leave no p (Holm) below {SIGNIFICANT}: compare fewer rows or sets at once."
     if tests:
         yield f"p (seeds): {seed_test(tests)}, over the means of single runs, not corrected."
         yield SMALLEST_EFFECT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean, stdev
 
@@ -15,6 +16,7 @@ _HEADER = ("", "mean ± sd", "seeds", "difference", "95 % interval", "p", "p (Ho
 _FOUR_DIGITS_BELOW = 10.0
 _FOUR_DIGITS_FROM_DEVIATIONS_BELOW = 0.05
 _LARGE = 1e6
+_TINY = 0.01
 
 
 def outcome_table(comparison: Comparison, outcome: ValidationOutcome) -> Table:
@@ -61,11 +63,14 @@ def value_format(values: Iterable[float], deviations: Iterable[float] = ()) -> C
     """How values are written: with two digits after the point, or four where two would hide what they differ by.
 
     Args:
-        values: All values. If they are small, as nats are, they get four digits.
+        values: All values. If they are small, as nats are, they get four digits, and more if they are tiny.
         deviations: Standard deviations of rows over their training seeds. If one is small, so may be a difference.
     """
     is_fine = any(0 < deviation < _FOUR_DIGITS_FROM_DEVIATIONS_BELOW for deviation in deviations)
-    digits = 4 if is_fine or max(map(abs, values)) < _FOUR_DIGITS_BELOW else 2
+    largest = max(map(abs, values))
+    digits = 4 if is_fine or largest < _FOUR_DIGITS_BELOW else 2
+    if 0 < largest < _TINY:
+        digits = 2 - math.floor(math.log10(largest))
     return lambda value: minus(f"{value:.{digits}f}" if abs(value) < _LARGE else f"{value:.2g}")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -304,6 +305,11 @@ class Comparison:
     def columns(self) -> tuple[str | None, ...]:
         """The sets, then None for their average where there are several."""
         return with_average(self.sets)
+
+    def noted(self, sentences: Sequence[str]) -> Comparison:
+        """This comparison with further sentences before its notes and its notes on outcomes."""
+        of_outcomes = (*sentences, *self.outcome_notes)
+        return dataclasses.replace(self, notes=(*sentences, *self.notes), outcome_notes=of_outcomes)
 
     def contrast(self, key: CellKey, label: str) -> Contrast | None:
         """The contrast of a row with its baseline by one metric on one set; None where the row has no baseline."""

@@ -88,7 +88,15 @@ def _single(part: PromptScores, seed: int) -> PromptScores:
     return PromptScores(part.scores_SP[seed : seed + 1], weights, part.mean)
 
 
+def _over_seeds(part: PromptScores) -> PromptScores:
+    weights_P = part.weight_by_prompt()
+    return PromptScores(part.by_prompt()[None], None if weights_P is None else weights_P[None], part.mean)
+
+
 def _together(runs: Sequence[PromptScores]) -> PromptScores:
+    """The scores of several runs, each of the same weight whatever its number of sampling seeds."""
+    if len({len(run.scores_SP) for run in runs}) > 1:
+        runs = [_over_seeds(run) for run in runs]
     scores_SP = np.concatenate([run.scores_SP for run in runs])
     if all(run.weights_SP is None for run in runs):
         return PromptScores(scores_SP, None, runs[0].mean)

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,20 @@ class Key:
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction], key: Key) -> None:
-    """Write the rows, then the key file that makes them valid."""
+    """Write the key file, then the rows that it makes valid.
+
+    The key file keeps the record of the rows that are replaced, so that they stay valid if the process ends in between.
+    """
     rows = [dataclasses.asdict(prediction) for prediction in predictions]
     for row in rows:
         if row["answer"] is None:
             del row["answer"]
     content = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
-    write_atomically(path, content)
     record = {**dataclasses.asdict(key), "sha256": hashlib.sha256(content).hexdigest()}
+    with suppress(OSError, ValueError):  # no rows yet, or damaged ones
+        record["replaced"] = _verified(path)[1]
     write_atomically(_key_path(path), json.dumps(record))
+    write_atomically(path, content)
 
 
 def read_predictions(path: Path, key: Key) -> list[Prediction] | None:
@@ -110,16 +116,19 @@ def read_rows(path: Path) -> list[Prediction]:
 
 
 def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """The content of a file and its key record.
+    """The content of a file and its record in the key file.
 
     Raises:
         OSError: One of the two cannot be read.
         ValueError: The content is not what the key was written for.
     """
     content, record = path.read_bytes(), json.loads(_key_path(path).read_bytes())
-    if not isinstance(record, dict) or record.get("sha256") != hashlib.sha256(content).hexdigest():
-        raise ValueError(f"rows that do not match the digest in {_key_path(path).name}")
-    return content, record
+    digest = hashlib.sha256(content).hexdigest()
+    while isinstance(record, dict):
+        if record.get("sha256") == digest:
+            return content, {name: value for name, value in record.items() if name != "replaced"}
+        record = record.get("replaced")
+    raise ValueError(f"rows that do not match the digest in {_key_path(path).name}")
 
 
 def _rows(content: bytes) -> list[Prediction]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from mta_framework.evaluation.report import ReportedEvaluation, Score
 from mta_framework.tables.table import Table, TableCell
 
 _LARGE = 1e6
+_SMALL = 0.01
+_ROUNDING = 1e-9
 
 
 def metrics(evaluation: ReportedEvaluation) -> list[str]:
@@ -36,8 +39,9 @@ def cell_of(score: Score) -> TableCell:
 
 
 def figure(value: float, sign: str = "") -> str:
-    """``25.65``; ``1.2e+09`` where a model has gone astray; with sign "+" always signed."""
-    return f"{value:{sign}.2f}" if not abs(value) >= _LARGE else f"{value:{sign}.2g}"
+    """``25.65``; two digits of tiny and of huge values, ``0.0012`` and ``1.2e+09``; with sign "+" always signed."""
+    is_plain = abs(value) < _ROUNDING or _SMALL <= abs(value) < _LARGE or math.isnan(value)
+    return f"{value:{sign}.2f}" if is_plain else f"{value:{sign}.2g}"
 
 
 def scores_note(evaluation: ReportedEvaluation) -> str:

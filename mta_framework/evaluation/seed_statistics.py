@@ -14,6 +14,9 @@ CONFIDENCE = 0.95
 POWER = 0.8
 """Probability with which the smallest effect is shown."""
 
+_ROUNDING = 1e-12
+"""Share of the values up to which their differences vary by rounding alone."""
+
 _LARGEST_NONCENTRALITY = 20.0
 """Bound of the search: a single degree of freedom, the fewest there are, needs 16.4."""
 
@@ -52,14 +55,16 @@ def seed_difference(baseline: Mapping[int, float], other: Mapping[int, float]) -
         other: Training seed -> value of the other method.
 
     Returns:
-        The difference ``other - baseline``; None where one of the methods has fewer than two seeds.
+        The difference ``other - baseline``; None where one of the methods has fewer than two seeds, and where it is the
+        same for all seeds and not 0: without any deviation nothing is known of other seeds.
     """
     if min(len(baseline), len(other)) < 2:
         return None
     value = mean_difference(baseline, other)
+    rounding = _ROUNDING * max(map(abs, (*baseline.values(), *other.values())))
     if gaps := _gaps(baseline, other):
-        return _t_test(value, _squared_error(gaps), len(gaps) - 1, (len(gaps), len(gaps)), paired=True)
-    errors = [_squared_error([*values.values()]) for values in (baseline, other)]
+        return _t_test(value, _squared_error(gaps, rounding), len(gaps) - 1, (len(gaps), len(gaps)), paired=True)
+    errors = [_squared_error([*values.values()], rounding) for values in (baseline, other)]
     seeds = (len(baseline), len(other))
     return _t_test(value, sum(errors), _satterthwaite(errors, seeds), seeds, paired=False)
 
@@ -119,20 +124,22 @@ def _gaps(baseline: Mapping[int, float], other: Mapping[int, float]) -> list[flo
     return [other[seed] - baseline[seed] for seed in sorted(common)] if paired else []
 
 
-def _t_test(value: float, squared_error: float, freedom: float, seeds: tuple[int, int], paired: bool) -> SeedDifference:
+def _t_test(
+    value: float, squared_error: float, freedom: float, seeds: tuple[int, int], paired: bool
+) -> SeedDifference | None:
     from scipy.stats import t
 
     error = float(np.sqrt(squared_error))
     if error == 0.0:  # nothing varies
-        return SeedDifference(value, (value, value), float(value == 0.0), seeds, paired, 0.0)
+        return SeedDifference(value, (value, value), 1.0, seeds, paired, 0.0) if value == 0.0 else None
     margin = error * float(t.ppf((1 + CONFIDENCE) / 2, freedom))
     p = float(2 * t.sf(abs(value) / error, freedom))
     return SeedDifference(value, (value - margin, value + margin), p, seeds, paired, smallest_effect(error, freedom))
 
 
-def _squared_error(values: Sequence[float]) -> float:
-    """Squared standard error of the mean; 0 where all values are alike."""
-    return float(np.var(values, ddof=1)) / len(values) if len({*values}) > 1 else 0.0
+def _squared_error(values: Sequence[float], rounding: float = 0.0) -> float:
+    """Squared standard error of the mean; 0 where the values differ by no more than ``rounding``."""
+    return float(np.var(values, ddof=1)) / len(values) if max(values) - min(values) > rounding else 0.0
 
 
 def _satterthwaite(errors: Sequence[float], seeds: Sequence[int]) -> float:

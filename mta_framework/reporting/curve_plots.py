@@ -29,6 +29,9 @@ VIEWS: tuple[View, ...] = ("steps", "time", "difference")
 MOST_LINES = 6
 """Methods that one plot holds; of more, each gets a small plot with its baseline."""
 
+_LONGEST = 200
+"""Most characters of a title; it may name a row."""
+
 _MARKERS = "os^DvP"
 _MOST_MARKERS = 12
 _FEW_POINTS = 4
@@ -84,7 +87,7 @@ class CurvePlots:
             if row in self.lines
         ]
         self._finish(axes)
-        axes.set_title(textwrap.fill(self._quantity, 52), fontsize=9, color=FAINT, loc="left")
+        axes.set_title(textwrap.fill(label(self._quantity, _LONGEST), 52), fontsize=9, color=FAINT, loc="left")
         # Named: of itself a legend leaves out lines whose labels begin with an underscore.
         names = [str(line.get_label()) for line in drawn]
         figure.legend(drawn, names, loc="outside upper left", frameon=False, fontsize=9, ncols=1)
@@ -133,7 +136,7 @@ class CurvePlots:
             axes = figure.add_subplot(count, _COLUMNS, index)
             self._panel(axes, row)
             axes.set_title(label(row, 34), fontsize=9, color=INK, loc="left")
-        figure.suptitle(self._quantity, fontsize=9, color=FAINT, x=0.01, ha="left")
+        figure.suptitle(label(self._quantity, _LONGEST), fontsize=9, color=FAINT, x=0.01, ha="left")
         return figure
 
     def _panel(self, axes: Axes, row: str) -> None:

@@ -43,7 +43,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
 
     Further files are ``runs.csv``, a line for each run; ``wins.csv``, a line for each prompt; ``outcomes.csv`` and
     ``curves.csv``, the validation outcomes and learning curves; and images of these curves,
-    ``curves-QUANTITY-VIEW.svg``. Each file appears whole.
+    ``curves-QUANTITY-VIEW.svg``. Each file appears whole; images of an earlier comparison in the folder are removed.
 
     Args:
         folder: Folder to write to.
@@ -74,4 +74,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
     with writing_to(folder, "make room, or name another folder"):
         for name, content in contents.items():
             write_atomically(folder / name, content)
+        for file in folder.glob("curves-*.svg"):  # of an earlier comparison
+            if file.name not in contents:
+                file.unlink()
     return [folder / name for name in contents]

@@ -45,7 +45,15 @@ class Cluster:
         gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
         self._slots = slots or gpus or cores
         # Ray gives a task as many threads as it was given cores.
-        self._needs = {"num_cpus": max(1, cores // max(self._slots, gpus)), "num_gpus": 1 if gpus else 0}
+        share = min(cores // max(self._slots, gpus), self._most_cores_of_a_task(bool(gpus)))
+        self._needs = {"num_cpus": max(1, share), "num_gpus": 1 if gpus else 0}
+
+    def _most_cores_of_a_task(self, on_gpus: bool) -> int:
+        """The cores that a task can have on one machine: for each GPU of every machine with any, or of the largest."""
+        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if on_gpus:
+            return min(int(each.get("CPU", 0) // each["GPU"]) for each in machines if each.get("GPU", 0) >= 1)
+        return max(int(each.get("CPU", 0)) for each in machines)
 
     def outcomes(self, jobs: Sequence[Job], started: Callable[[Job], None]) -> Iterator[Outcome]:
         """Run all jobs as tasks; see ``Pool.outcomes``. A job counts as started when it is submitted."""

@@ -101,7 +101,8 @@ def compare_cells(bound: BoundSweep) -> tuple[Comparison, list[Path]] | None:
     Raises:
         RunError: Some predictions were changed since, or the comparison cannot be written.
     """
-    cells = [cell for cell in bound.cells if cell.state == "finished" and _is_measured(cell.run.spec)]
+    finished = [cell for cell in bound.cells if cell.state == "finished"]  # once: cells may end meanwhile
+    cells = [cell for cell in finished if _is_measured(cell.run.spec)]
     if not cells:
         return None
     rows = {cell.cell.row for cell in cells}
@@ -113,19 +114,14 @@ def compare_cells(bound: BoundSweep) -> tuple[Comparison, list[Path]] | None:
         compared = compare(folders, given, despite_differences=True, labels=labels)
     except InputError as error:
         raise RunError(f"the finished cells cannot be compared: {error}") from error
-    left_out = _left_out(bound)
-    comparison = replace(
-        compared,
-        name=bound.sweep.name,
-        notes=(*left_out, *compared.notes),
-        outcome_notes=(*left_out, *compared.outcome_notes),
-    )
+    comparison = replace(compared.noted(_left_out(bound, finished)), name=bound.sweep.name)
     return comparison, write_comparison(bound.sweep.folder, comparison)
 
 
-def _left_out(bound: BoundSweep) -> list[str]:
+def _left_out(bound: BoundSweep, finished: Sequence[BoundCell]) -> list[str]:
     """A sentence on the cells that are not finished, if there are any."""
-    names = [cell.cell.name for cell in bound.cells if cell.state != "finished"]
+    ended = {cell.cell.name for cell in finished}
+    names = [cell.cell.name for cell in bound.cells if cell.cell.name not in ended]
     if not names:
         return []
     count = f"{len(names)} of {len(bound.cells)} cells"

@@ -15,7 +15,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", *_FULLWIDTH, "\N{FULLWI
 def csv_table(table: Table) -> str:
     """The header and the text of every cell; marks, second lines and the caption are left out.
 
-    A text that a spreadsheet would take for a formula has an apostrophe in front, which spreadsheets do not show.
+    A text that a spreadsheet would take for a formula has an apostrophe in front: "+ DSA" is written "'+ DSA".
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -184,6 +184,35 @@ def test_rows_that_were_trained_once_are_named(compared):
     assert "over the 3 comparisons" in said
 
 
+def test_each_run_of_a_row_weighs_the_same_whatever_its_number_of_sampling_seeds(make_run):
+    folders = [
+        make_run({"dolly": [[10.0, 10.0]] * 5}, seeds=(1, 2, 3, 4, 5)),
+        make_run({"dolly": [[50.0, 50.0]]}, name="b", seed=2, seeds=(1,)),
+    ]
+    (row,) = compare(folders, despite_differences=True).rows
+    assert row.cells["rouge_l", "dolly"].mean == pytest.approx(30.0)
+
+
+def test_where_no_comparison_can_be_significant_that_is_said(make_run, monkeypatch):
+    """Of 99 random swaps the smallest p is 2 / 100, which Holm's factor of 3 brings to 0.06."""
+    monkeypatch.setattr("mta_framework.comparison.notes.RESAMPLES", 99)
+    alike = {"dolly": [[1.0, 2.0]]}
+
+    def said(rows):
+        folders = [make_run(alike, name=f"run{row}", seeds=(10,), training__epochs=row + 1) for row in range(rows)]
+        return "So many comparisons" in " ".join(compare(folders).notes)
+
+    assert not said(3)
+    assert said(4)
+
+
+def test_evaluated_models_are_not_said_to_be_trained_once(make_run):
+    models = [make_run({"dolly": [[1.0, 2.0], [1.0, 2.0]]}, name=name, training=None) for name in ("a", "b")]
+    notes = " ".join(compare(models).notes)
+    assert "Evaluated without their training: a, b;" in notes
+    assert "Trained once" not in notes
+
+
 def test_a_single_sampling_seed_is_said_to_tell_nothing(make_run):
     comparison = compare([make_run({"dolly": [[1.0, 2.0]]}, seeds=(10,))])
     assert comparison.rows[0].cells["rouge_l", "dolly"].deviation is None

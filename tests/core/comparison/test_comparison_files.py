@@ -195,6 +195,14 @@ class TestWriting:
         assert all(path.is_file() for path in written)
         assert (tmp_path / "new" / "folder" / "comparison.html").read_text().startswith("<!DOCTYPE html>")
 
+    def test_images_of_an_earlier_comparison_are_removed_and_other_files_left(self, tmp_path):
+        for name in ("curves-old-steps.svg", "mine.svg", "curves.txt"):
+            (tmp_path / name).write_text("")
+        write_comparison(tmp_path, COMPARISON)
+        assert not (tmp_path / "curves-old-steps.svg").exists()
+        assert (tmp_path / "mine.svg").exists()
+        assert (tmp_path / "curves.txt").exists()
+
     def test_the_comparison_of_a_sweep_has_its_name(self):
         of_sweep = dataclasses.replace(COMPARISON, name="real_model")
         page, plain = comparison_page(of_sweep), comparison_page(COMPARISON)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mta_framework.comparison.comparability import Common
-from mta_framework.comparison.finished_runs import find_runs, flat, read_run
+from mta_framework.comparison.finished_runs import find_runs, flat, left_out, read_run
 from mta_framework.comparison.scores import pooled
 from mta_framework.errors import InputError
 from mta_framework.evaluation.predictions import Key, read_rows, write_predictions
@@ -194,12 +194,19 @@ def test_a_report_of_endless_brackets_is_none(make_run):
     assert "is not a report" in faults_of(lambda: read_run(folder))[0]
 
 
-def test_runs_of_a_folder_that_are_not_finished_are_named(make_run, tmp_path, caplog):
-    first = make_run(SCORES, name="a")
-    (tmp_path / "runs" / "b").mkdir()
-    (tmp_path / "runs" / "b" / "spec.json").write_text("{}")
-    assert find_runs([tmp_path / "runs"]) == [first]
-    assert caplog.messages == [f"{tmp_path / 'runs'}: not finished, so left out: b"]
+def test_runs_of_a_folder_that_are_not_compared_are_named(make_run, tmp_path):
+    runs = tmp_path / "runs"
+    first, validated = make_run(SCORES, name="a"), make_run(SCORES, name="validated")
+    without_evaluation(validated)
+    for folder in (runs / "b", first, validated):
+        folder.mkdir(exist_ok=True)
+        (folder / "spec.json").write_text("{}")
+    assert find_runs([runs]) == [first]
+    assert [*left_out([runs], [first])] == [
+        f"Not finished, so left out: b (in {runs}).",
+        f"Not evaluated, so left out: validated (in {runs}).",
+    ]
+    assert [*left_out([first], [first])] == []
 
 
 def test_runs_of_a_row_of_which_some_have_no_weights_are_pooled_with_weights_of_one():

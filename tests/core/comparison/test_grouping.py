@@ -94,3 +94,16 @@ def test_references_that_differ_are_called_after_their_runs(run):
 def test_a_reference_gives_way_to_a_method_of_its_name(run):
     groups = references([run({"student": SCORES, "teacher": SCORES}, name="a")], ["teacher"])
     assert [entry.label for entry in groups] == ["teacher of a"]
+
+
+@pytest.mark.parametrize(
+    ("names", "shared"),
+    [
+        (("kl-lr3-seed10", "kl-lr3-seed11"), "kl-lr3-seed"),
+        (("kl-mta-1", "kl-mta-2"), "kl-mta"),
+        (("a", "b"), "a"),
+    ],
+)
+def test_rows_of_one_label_are_called_by_what_the_names_of_their_runs_share(run, names, shared):
+    runs = [run(name=name, seed=seed, training__epochs=5) for seed, name in enumerate(names)]
+    assert rows([run(), *runs]) == {"kl": ["kl"], shared: list(names)}

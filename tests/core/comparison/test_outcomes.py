@@ -275,6 +275,18 @@ class TestCurves:
         assert curve.steps == (10, 20)
         assert curve.values == {1: (2.9, 2.8), 2: (3.0, 2.9)}
 
+    def test_that_end_with_the_shortest_run_are_said_to_do_so(self, make_run):
+        def notes(*steps):
+            runs = [
+                make_run(SCORES, name=f"run{seed}", seed=seed, report={"log": log_of((2.0, 1.0)), "steps": count})
+                for seed, count in enumerate(steps)
+            ]
+            return " ".join(compare(runs).outcome_notes)
+
+        said = "The learning curves of KL end at step 30, with its shortest run (the longest has 1,000)."
+        assert said in notes(30, 1000, 500)
+        assert "learning curves" not in notes(30, 30)
+
     def test_are_of_the_outcomes_then_of_loss_and_gradient(self, compared):
         names = [(curves.name, curves.validation) for curves in compared.curves]
         assert names == [("cross-entropy", True), ("kl", True), ("loss", False), ("grad-norm", False)]

@@ -77,6 +77,14 @@ def test_a_plot_names_its_quantity_within_its_width(plots, title):
     assert plots("steps", title=title)._grid().get_suptitle() == title
 
 
+def test_a_title_that_names_a_row_is_no_mathematics(plots):
+    title = r"validation kl as of KL $T=\mathcal{2$"
+    drawn = plots("steps", title=title)
+    drawn.overlay().draw_without_rendering()
+    drawn._grid().draw_without_rendering()
+    assert drawn.overlay().axes[0]._left_title.get_text().replace("\\", "") == title.replace("\\", "")
+
+
 def test_a_row_has_one_colour_and_marker_in_every_view(plots):
     looks = {
         view: {line.get_label(): (line.get_color(), line.get_marker()) for line in plots(view).overlay().axes[0].lines}

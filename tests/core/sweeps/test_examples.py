@@ -57,13 +57,14 @@ def by_name(bound_sweep):
     return {cell.cell.name: cell.run for cell in bound_sweep.cells}
 
 
-def test_there_are_fifteen_ready_sweeps():
+def test_these_sweeps_are_ready():
     assert {f"{path.parent.name}/{path.stem}" for path in SWEEPS} == {
         "evidence/ablations",
         "evidence/base-losses",
         "evidence/equal-time",
         "evidence/learning-rate",
         "evidence/learning-rate-further",
+        "evidence/longer",
         "evidence/quick-start",
         "evidence/quick-start-ablations",
         "evidence/quick-start-follow-up",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mta_framework.sweeps import job as job_module
+from mta_framework.sweeps.cluster import Cluster
 from mta_framework.sweeps.job import Job, Outcome, end, is_at_work
 from mta_framework.sweeps.pool import Pool
 
@@ -140,3 +141,31 @@ def test_failure_is_the_last_thing_that_a_run_said(log, code, message, jobs):
     jobs[0].folder.path.mkdir(parents=True)
     jobs[0].log.write_text(log)
     assert Outcome(jobs[0], code, 1.0).failure == message
+
+
+class Ray:
+    """A cluster of machines with so many cores and GPUs, as far as ``Cluster`` asks."""
+
+    def __init__(self, *machines):
+        self._machines = [{"CPU": float(cores)} | ({"GPU": float(gpus)} if gpus else {}) for cores, gpus in machines]
+
+    def nodes(self):
+        dead = {"Alive": False, "Resources": {}}
+        return [dead, *({"Alive": True, "Resources": each} for each in self._machines)]
+
+    def cluster_resources(self):
+        return {kind: sum(each.get(kind, 0) for each in self._machines) for kind in ("CPU", "GPU")}
+
+
+@pytest.mark.parametrize(
+    ("machines", "slots", "cores"),
+    [
+        (((4, 0), (4, 0)), 1, 4),
+        (((4, 0), (4, 0)), 8, 1),
+        (((8, 4), (64, 0)), None, 2),
+        (((16, 2), (4, 1)), None, 4),
+        (((2, 4),), None, 1),
+    ],
+)
+def test_a_task_asks_for_no_more_cores_than_a_machine_has(machines, slots, cores):
+    assert Cluster(Ray(*machines), slots)._needs["num_cpus"] == cores
