@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,11 @@ from pydantic_core import ValidationError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_LIBRARIES = frozenset(
+    ("accelerate", "datasets", "numpy", "peft", "pluggy", "pydantic", "scipy", "tokenizers", "torch", "transformers")
+)
+"""Modules that plugins call, beside the standard library: a line in them does not say where a plugin is wrong."""
 
 MAX_LISTED = 20
 """Number of faults of a data set that are listed, so that a broken file does not fill the screen."""
@@ -290,12 +296,17 @@ def _is_disk_full(error: BaseException) -> bool:
 def error_text(error: BaseException) -> str:
     """Describe a foreign error by type, message and source line, since commands show no traceback.
 
-    The line is the last one outside of this package, where there is one: a plugin's rather than what it called here.
+    The line is the last one outside of this package and the libraries that it needs, where there is one: a plugin's
+    rather than what it called.
     """
-    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    foreign = [frame for frame in frames if Path(__file__).parent not in Path(frame[0]).parents]
-    lines = [f", in {Path(name).name}:{line}" for name, line in foreign[-1:] or frames[-1:]]
-    return f"{error_summary(error)}{''.join(lines)}"
+    frames = [
+        (frame.f_globals.get("__name__", "").partition(".")[0], f", in {Path(frame.f_code.co_filename).name}:{line}")
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    foreign = [(module, where) for module, where in frames if module != __package__]
+    plugins = [(module, where) for module, where in foreign if module not in _LIBRARIES | sys.stdlib_module_names]
+    (_, where) = (plugins or foreign or frames or [("", "")])[-1]
+    return f"{error_summary(error)}{where}"
 
 
 def error_summary(error: BaseException) -> str:

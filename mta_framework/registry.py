@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 from mta_framework import hookspecs
 from mta_framework.errors import Fault, InputError, error_summary, error_text, nearest
 from mta_framework.interfaces import (
+    FILE_DIGEST,
     AlignmentTerm,
     BaseLoss,
     ImportanceEstimator,
@@ -263,6 +264,7 @@ def _module_from(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError("its name does not end in .py")
     module = importlib.util.module_from_spec(spec)
+    setattr(module, FILE_DIGEST, hashlib.sha256(path.read_bytes()).hexdigest())
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

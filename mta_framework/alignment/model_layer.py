@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mta_framework.alignment.importance import span_vectors, span_weights, upcast
 from mta_framework.alignment.pairwise_cosines import VectorGeometry, directions
+from mta_framework.alignment.unchanged_inputs import lazy_tensor
 from mta_framework.errors import RunError
 from mta_framework.interfaces import SpanCosines
 from mta_framework.types import FinalLayers, Head, LayerPair, SpanIndex, States
@@ -42,12 +43,12 @@ class ModelLayer:
         """Hidden states of all tokens."""
         return self._states.layers[self._layer]
 
-    @cached_property
+    @lazy_tensor
     def span_token_UD(self) -> Tensor:
         """States of the distinct tokens of spans."""
         return upcast(self.hidden_BTD.flatten(0, 1).index_select(0, self.index.token_U))
 
-    @cached_property
+    @lazy_tensor
     def span_vector_SD(self) -> Tensor:
         """Span vectors, pooled by token weights."""
         return span_vectors(self.hidden_BTD, self._pooling.at(self._layer, self.index), self.index)
@@ -90,7 +91,7 @@ class LiveTeacherLayer(ModelLayer):
         self._importance = importance
         self._previous = previous
 
-    @cached_property
+    @lazy_tensor
     def _token_weight(self) -> Tensor:
         """Flat token weights, (B * T,)."""
         return self._importance.at(self._layer, self.index)
@@ -100,12 +101,12 @@ class LiveTeacherLayer(ModelLayer):
         """Weights of the distinct tokens of spans, each once."""
         return self._token_weight[self.index.token_U]
 
-    @cached_property
+    @lazy_tensor
     def token_weight_U(self) -> Tensor:
         """Weights of the distinct tokens of spans, times the number of their spans."""
         return self.normalised_weight_U * self.index.multiplicity_U
 
-    @cached_property
+    @lazy_tensor
     def span_weight_S(self) -> Tensor:
         """Weights of spans."""
         return span_weights(self._token_weight, self.index)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mta_framework.alignment.importance import CheckedImportance, upcast
 from mta_framework.alignment.model_layer import LiveTeacherLayer
+from mta_framework.alignment.unchanged_inputs import lazy_tensor
 from mta_framework.errors import RunError
 from mta_framework.interfaces import ImportanceEstimator
 from mta_framework.types import Batch, RecordedQuantity, RecordSlot, SpanIndex
@@ -52,12 +53,12 @@ class RecordedTeacherLayer(LiveTeacherLayer):
     Hidden states are NaN on padding.
     """
 
-    @cached_property
+    @lazy_tensor
     def span_token_UD(self) -> Tensor:
         """States of the distinct tokens of spans."""
         return upcast(self._at("span_token_states"))
 
-    @cached_property
+    @lazy_tensor
     def span_vector_SD(self) -> Tensor:
         """Span vectors, pooled by token weights."""
         return upcast(self._at("span_vectors", self._pooled))

@@ -19,10 +19,11 @@ from mta_framework.interfaces.batch_policies import BatchPolicy, BatchPolicyOpti
 from mta_framework.interfaces.importance_estimators import ImportanceEstimator
 from mta_framework.interfaces.layer_mappers import LayerMapper, MeasuringLayerMapper
 from mta_framework.interfaces.metrics import Metric, PairwiseMetric
-from mta_framework.interfaces.plugin import Plugin, PluginChoice, PluginParams
+from mta_framework.interfaces.plugin import FILE_DIGEST, Plugin, PluginChoice, PluginParams
 from mta_framework.interfaces.span_extractors import SpanExtractor
 
 __all__ = [
+    "FILE_DIGEST",
     "AlignmentTerm",
     "BaseLoss",
     "BatchPolicy",

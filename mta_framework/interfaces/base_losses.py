@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import JsonValue
 
@@ -26,6 +26,9 @@ class BaseLoss(Plugin):
         TAKES_TOP_TOKENS: Whether ``compute`` works with a teacher behind a server, of which
             ``teacher.top_tokens`` alone is known, as ``chunked_loss.divergence_sum`` does.
         NEEDS_LOG_PROBS: Whether it uses ``batch.log_prob_N``, so that generation keeps log-probabilities.
+
+    Raises:
+        TypeError: A class has an option for a batch policy that is not called ``batches``, the name that is read.
     """
 
     TITLE: ClassVar[str] = ""
@@ -73,6 +76,13 @@ class BaseLoss(Plugin):
                 What to do.``
         """
         return ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, field in getattr(cls.Params, "model_fields", {}).items():
+            kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+            if name != "batches" and any(issubclass(kind, BatchPolicyOptions) for kind in kinds):
+                raise TypeError(f"{cls.__name__}.Params: a batch policy's option must be called batches (got {name})")
 
     def batch_policy(self) -> BatchPolicy | None:
         """Create the batch policy of one run, by default that of the option ``batches``.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from mta_framework.interfaces.plugin import Plugin
+from mta_framework.interfaces.plugin import Plugin, fingerprint
 from mta_framework.types import States
 
 if TYPE_CHECKING:
@@ -43,9 +42,9 @@ class ImportanceEstimator(Plugin):
         """
 
     def fingerprint(self) -> str:
-        """Return as JSON whatever the weights depend on besides the states: name, ``VERSION`` and options.
+        """Return as JSON whatever the weights depend on besides the states.
 
-        What is kept of a teacher (``teacher.cache``) is used again only where it is equal.
+        That is name, ``VERSION`` and options, and the content of a file given by ``-p``. What is kept of a teacher
+        (``teacher.cache``) is used again only where it is equal.
         """
-        options = self.params.model_dump(mode="json")
-        return json.dumps({"name": self.NAME, "version": self.VERSION, "params": options}, sort_keys=True)
+        return fingerprint(self, self.VERSION)

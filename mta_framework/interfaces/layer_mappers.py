@@ -25,8 +25,8 @@ class LayerMapper(Plugin):
             teacher: Shape of the teacher.
 
         Returns:
-            At least one pair, each once, sorted by student layer. Layers are 1-based and within the depth of their
-            model.
+            At least one ``LayerPair(student, teacher, granularity)``, each once, sorted by student layer. Layers are
+            1-based and within the depth of their model.
 
         Raises:
             ValueError: The options do not fit these models. Its message reads ``problem; expected NOUN PHRASE.

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from abc import ABC
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+FILE_DIGEST = "__mta_file_digest__"
+"""Attribute of the module of a file given by ``-p``: SHA-256 digest of the file."""
 
 
 class PluginParams(BaseModel):
@@ -51,3 +56,19 @@ class Plugin(ABC):
             None if so; otherwise a sentence that says what is missing and how to get it.
         """
         return None
+
+
+def fingerprint(plugin: Plugin, version: str) -> str:
+    """What the results of a plugin depend on besides its inputs, as JSON.
+
+    Args:
+        plugin: The plugin.
+        version: Its ``VERSION``.
+
+    Returns:
+        Name, version and options; of a plugin in a file given by ``-p`` also the file's digest, since that is what its
+        author changes.
+    """
+    entries = {"name": plugin.NAME, "version": version, "params": plugin.params.model_dump(mode="json")}
+    digest = getattr(sys.modules.get(type(plugin).__module__), FILE_DIGEST, None)
+    return json.dumps(entries | ({"file": digest} if digest else {}), sort_keys=True)

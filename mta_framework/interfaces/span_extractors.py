@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from mta_framework.interfaces.plugin import Plugin
+from mta_framework.interfaces.plugin import Plugin, fingerprint
 from mta_framework.types import Overlap, SpanSet
 
 
@@ -64,8 +63,7 @@ class SpanExtractor(Plugin):
     def fingerprint(self) -> str:
         """Return as JSON whatever the spans depend on besides the text; cached spans are reused only where it is equal.
 
-        By default that is name, version and options. Override it to add the versions of a parser and its model, and
-        read them without loading either.
+        By default that is name, version and options, and the content of a file given by ``-p``. Override it to add the
+        versions of a parser and its model, and read them without loading either.
         """
-        options = self.params.model_dump(mode="json")
-        return json.dumps({"name": self.NAME, "version": self.VERSION, "params": options}, sort_keys=True)
+        return fingerprint(self, self.VERSION)

@@ -128,15 +128,16 @@ class BaseLossContract(PluginContract, BatchPolicyContract):
         for term in self._terms(plugin, student, batch, teacher):
             assert torch.isfinite(term.sum)
 
-    def test_terms_are_the_same_ones_whatever_is_supervised_and_whoever_wrote_it(self, plugin: BaseLoss) -> None:
+    def test_terms_are_the_same_ones_at_every_step_and_whoever_wrote_the_texts(self, plugin: BaseLoss) -> None:
         for texts in _data(plugin):
             by_student = [replace(text, by_student=True) for text in texts]
             batches = [batch_of(*given) for given in (texts, by_student, texts[1:], _unsupervised(texts))]
             batches.append(replace(batches[0], by_student_B=None))
             kinds = []
             for batch in batches:
-                terms = self._terms(plugin, random_states(batch, self.STUDENT), batch)
-                kinds.append([(term.name, term.unit) for term in terms])
+                for step in (0, 3, 4):
+                    terms = self._terms(plugin, random_states(batch, self.STUDENT), batch, step=step)
+                    kinds.append([(term.name, term.unit) for term in terms])
             assert kinds == kinds[:1] * len(kinds)
 
     def test_state_survives_a_checkpoint(self, plugin: BaseLoss) -> None:
@@ -144,7 +145,8 @@ class BaseLossContract(PluginContract, BatchPolicyContract):
         student, batch = self._student(_data(plugin)[0])
         for _ in range(3):
             terms = self._terms(plugin, student, batch)
-            plugin.observe({term.name: term.sum.item() / max(batch.counts[term.unit], 1) for term in terms})
+            values = {term.name: term.sum.item() / max(batch.counts[term.unit], 1) for term in terms}
+            plugin.observe({**values, "loss": sum(term.weight * values[term.name] for term in terms)})
         successor.restore(copied_state(plugin.state()))
         assert successor.state() == plugin.state()
         sums = [[term.sum.item() for term in self._terms(loss, student, batch)] for loss in (plugin, successor)]
@@ -160,12 +162,14 @@ class BaseLossContract(PluginContract, BatchPolicyContract):
         states = random_states(whole.teacher or whole, self.TEACHER, seed=1)
         return some_texts(states, part, (cut.teacher or cut).input_ids_BT.shape[1])
 
-    def _terms(self, plugin: BaseLoss, student: States, batch: Batch, teacher: States | None = None) -> LossTerms:
+    def _terms(
+        self, plugin: BaseLoss, student: States, batch: Batch, teacher: States | None = None, step: int = 3
+    ) -> LossTerms:
         if teacher is None:
             teacher = random_states(batch.teacher or batch, self.TEACHER, seed=1)
         given, label = teacher if plugin.NEEDS_TEACHER else None, f"base loss {plugin.NAME!r}"
         with unchanged_inputs(label, student=student, teacher=given, batch=batch):
-            terms = terms_of(plugin.compute(student, given, batch, Progress(3, 10, 0.3)), label)
+            terms = terms_of(plugin.compute(student, given, batch, Progress(step, 10, step / 10)), label)
         require_names(terms, label, ())
         return terms
 

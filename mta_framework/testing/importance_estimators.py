@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -23,6 +24,11 @@ def _inputs(gradient: bool = False) -> tuple[Batch, States]:
     return batch, random_states(batch, _SHAPE, gradient=gradient)
 
 
+def _at(states: States, layer: int) -> States:
+    """The states with one layer alone, as a run has key layers alone."""
+    return dataclasses.replace(states, layers={layer: states.layers[layer]})
+
+
 class ImportanceEstimatorContract(PluginContract):
     """Tests of an importance estimator, which the fixture ``plugin`` returns."""
 
@@ -31,6 +37,7 @@ class ImportanceEstimatorContract(PluginContract):
     @pytest.mark.parametrize("layer", [2, 6])
     def test_weights_are_finite_non_negative_and_zero_on_padding(self, plugin: ImportanceEstimator, layer: int) -> None:
         batch, states = _inputs()
+        states = _at(states, layer)
         with unchanged_inputs(f"importance estimator {plugin.NAME!r}", states=states, mask_BT=batch.attention_mask_BT):
             weight_BT = plugin.weigh(states, layer, batch.attention_mask_BT)
         assert weight_BT.shape == batch.attention_mask_BT.shape
@@ -49,9 +56,11 @@ class ImportanceEstimatorContract(PluginContract):
         mask_BT = batch.attention_mask_BT
         whole_BT = plugin.weigh(states, 2, mask_BT)
         dirty_BT = plugin.weigh(with_garbage(states, mask_BT), 2, mask_BT)
-        alone_BT = plugin.weigh(some_texts(states, slice(1, 2), 4), 2, mask_BT[1:2, :4])
-        for weight_T in (dirty_BT[1, :4], alone_BT[0]):
-            torch.testing.assert_close(weight_T / weight_T.sum(), whole_BT[1, :4] / whole_BT[1].sum())
+        for text, length in enumerate(mask_BT[:2].sum(1).tolist()):
+            part = slice(text, text + 1)
+            (alone_T,) = plugin.weigh(some_texts(states, part, length), 2, mask_BT[part, :length])
+            for weight_T in (dirty_BT[text, :length], alone_T):
+                torch.testing.assert_close(weight_T / weight_T.sum(), whole_BT[text, :length] / whole_BT[text].sum())
 
     def test_its_fingerprint_is_json_and_stays_the_same(self, plugin: ImportanceEstimator) -> None:
         batch, states = _inputs()

@@ -65,6 +65,8 @@ def _random_similarity(student: int, teacher: int, seed: int) -> LayerSimilarity
 
 
 def _require_valid(pairs: list[LayerPair], plugin: LayerMapper, student: int, teacher: int) -> None:
+    assert all(isinstance(pair, LayerPair) for pair in pairs), "LayerPair(student, teacher, granularity) is expected"
+    assert all(type(layer) is int for pair in pairs for layer in (pair.student, pair.teacher)), "layers are integers"
     assert pairs == sorted({*pairs}), "pairs must be sorted, each once"
     assert [pair for pair in pairs if not (1 <= pair.student <= student and 1 <= pair.teacher <= teacher)] == []
     assert {pair.granularity for pair in pairs} == set(plugin.granularities)

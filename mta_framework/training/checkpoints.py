@@ -18,7 +18,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,16 @@ from pydantic import JsonValue
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState
 
-from mta_framework.errors import Fault, InputError, MTAError, RunError, as_plugin_error, error_text, is_out_of_memory
+from mta_framework.errors import (
+    Fault,
+    InputError,
+    MTAError,
+    RunError,
+    as_plugin_error,
+    error_summary,
+    error_text,
+    is_out_of_memory,
+)
 from mta_framework.interfaces import BatchPolicy
 from mta_framework.models.export import load_weights, save_weights
 from mta_framework.models.sharding import reshard, sharded_like, whole
@@ -73,22 +82,22 @@ def save(
     save_memory(distiller, policy, log, folder)
 
 
+def require_storable(distiller: Distiller, policy: BatchPolicy | None) -> None:
+    """Check before the first step that base loss and batch policy can be stored: checkpoints come late.
+
+    Raises:
+        RunError: ``state`` failed, or returned a value that is not JSON.
+    """
+    _states(distiller, policy)
+
+
 def save_memory(distiller: Distiller, policy: BatchPolicy | None, log: Mapping[str, JsonValue], folder: Path) -> None:
     """Write the state of base loss, batch policy, stopwatch and log to an existing folder; arguments as of ``save``.
 
     Raises:
         RunError: ``state`` of the base loss or batch policy failed, or returned a value that is not JSON.
     """
-    with as_plugin_error(plugin_label(distiller)):
-        loss_state = _require_json(distiller.base_loss.state())
-    with as_plugin_error(plugin_label(distiller, policy)):
-        policy_state = _require_json(policy.state() if policy else None)
-    state = {
-        "base_loss": loss_state,
-        "batch_policy": policy_state,
-        "stopwatch": distiller.stopwatch.state(),
-        "log": log,
-    }
+    state = {**_states(distiller, policy), "stopwatch": distiller.stopwatch.state(), "log": log}
     (folder / STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
 
 
@@ -298,10 +307,23 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
 
 
-def _require_json(state: JsonValue) -> JsonValue:
-    """Fail here, where the plugin is known, and not when everything is written."""
-    json.dumps(state, allow_nan=False)
-    return state
+def _states(distiller: Distiller, policy: BatchPolicy | None) -> dict[str, JsonValue]:
+    """The states of base loss and batch policy; fails here, where the plugin is known, if they are not JSON."""
+    return {
+        "base_loss": _json_state(distiller.base_loss.state, plugin_label(distiller)),
+        "batch_policy": None if policy is None else _json_state(policy.state, plugin_label(distiller, policy)),
+    }
+
+
+def _json_state(state: Callable[[], JsonValue], plugin: str) -> JsonValue:
+    with as_plugin_error(plugin):
+        value = state()
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        expected = "what JSON can hold: numbers, strings, lists, objects"
+        raise RunError(f"{plugin}: state() must return {expected} (got {error_summary(error)})") from error
+    return value
 
 
 def damage(checkpoint: Path, contents: bool = True) -> str | None:

@@ -105,6 +105,7 @@ def train(
         higher_is_better=data.answers is not None and data.answers.higher_is_better,
         unused_parameters=distiller.base_loss.NEEDS_ALIGNMENT,
     )
+    checkpoints.require_storable(distiller, data.policy)
     checkpoint = _starting_point(folder / CHECKPOINTS, total_steps(section, data.sampler), data.sampler.steps_per_epoch)
     with tracked(section.trackers, folder) as trackers:
         callbacks = [*stopping(section), *trackers]

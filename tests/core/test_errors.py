@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from pydantic import BaseModel, ValidationError
@@ -60,6 +62,15 @@ def test_an_error_without_a_message_keeps_its_source_line():
     with pytest.raises(IndexError) as caught:
         raise IndexError
     assert error_text(caught.value) == f"IndexError, in test_errors.py:{caught.tb.tb_lineno}"
+
+
+def test_the_line_is_that_which_called_a_library():
+    with pytest.raises(RuntimeError) as caught:
+        torch.nn.Linear(2, 3)(torch.zeros(1, 5))
+    assert error_text(caught.value).endswith(f", in test_errors.py:{caught.tb.tb_lineno}")
+    with pytest.raises(json.JSONDecodeError) as caught:
+        json.loads("{")
+    assert error_text(caught.value).endswith(f", in test_errors.py:{caught.tb.tb_lineno}")
 
 
 class Options(BaseModel):

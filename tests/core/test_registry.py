@@ -267,6 +267,51 @@ def test_a_plugin_file_is_loaded_once_however_often_it_is_named(tmp_path: Path) 
     assert registered.provider == str(path)
 
 
+def test_what_is_kept_of_a_plugin_file_is_not_used_after_the_file_changed(tmp_path: Path) -> None:
+    path = tmp_path / "my_spans.py"
+    source = """
+from mta_framework import SpanExtractor, hookimpl
+
+class Lines(SpanExtractor):
+    NAME = "lines"
+    VERSION = "1"
+    granularities = ("words",)
+
+    def extract(self, texts):
+        return [{"words": []} for _ in texts]
+
+@hookimpl
+def mta_register_span_extractors():
+    return [Lines]
+"""
+
+    def fingerprint(text: str) -> str:
+        path.write_text(text)
+        return discover([path]).create("span_extractors", "lines").fingerprint()
+
+    first = fingerprint(source)
+    assert fingerprint(f"{source}# corrected\n") != first
+    assert fingerprint(source) == first
+    assert "file" not in discover().create("span_extractors", "words").fingerprint()
+
+
+def test_an_option_for_a_batch_policy_of_another_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "my_loss.py"
+    path.write_text("""
+from pydantic import Field
+from mta_framework import BaseLoss, PluginParams
+from mta_framework.batch_policies import Batches, FixedBatches
+
+class Mine(BaseLoss):
+    NAME = "mine"
+
+    class Params(PluginParams):
+        policy: Batches = Field(FixedBatches(), description="Texts.")
+""")
+    with pytest.raises(InputError, match=r"Mine.Params: a batch policy's option must be called batches \(got policy\)"):
+        discover([path])
+
+
 def test_classes_of_plugin_files_can_be_pickled_by_reference(tmp_path: Path) -> None:
     path = tmp_path / "my_loss.py"
     path.write_text(GOOD)

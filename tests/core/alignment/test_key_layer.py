@@ -207,3 +207,9 @@ def test_a_term_that_changes_shared_states_in_place_is_named(make_batch):
     ):
         computed(Reader(lambda layer: layer.student.hidden_BTD.mul_(2.0)), make_batch)
     computed(first, make_batch)
+    for change in (
+        lambda layer: layer.student.span_vector_SD.mul_(0.5),
+        lambda layer: layer.student.span_token_UD.mul_(2),
+    ):
+        with pytest.raises(RunError, match=r"^alignment term 'reader' must not change its inputs .*student\.span_"):
+            computed(Reader(change), make_batch)

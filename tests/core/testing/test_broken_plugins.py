@@ -4,47 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pydantic import Field
 
 from mta_framework import (
-    TOKENS,
-    BaseLoss,
-    BatchPolicy,
     ImportanceEstimator,
     LayerMapper,
     LayerPair,
-    LossTerm,
     Metric,
     PluginParams,
     RunError,
     ScoreSet,
     SpanExtractor,
 )
-from mta_framework.chunked_loss import chunked_sum, forward_kl, select_supervised
 from mta_framework.testing import (
-    BaseLossContract,
     ImportanceEstimatorContract,
     LayerMapperContract,
     MetricContract,
     SpanExtractorContract,
 )
 
-
-def breaks(contract, plugin, *checks, errors=(AssertionError,)):
-    """Exactly these checks of a contract fail; those of no interest here take a process of their own."""
-    slow = {"test_its_module_loads_no_heavy_library", "test_it_travels_to_another_process_after_use"}
-    failed = []
-    for name in sorted(name for name in dir(contract) if name.startswith("test_") and name not in slow):
-        check = getattr(contract(), name)
-        marks = getattr(check, "pytestmark", [])
-        values = marks[0].args[1] if marks else [None]
-        try:
-            for value in values:
-                check(plugin) if value is None else check(plugin, value)
-        except (*errors, pytest.fail.Exception):
-            failed.append(name)
-    assert [name for name in failed if not any(word in name for word in checks)] == []
-    assert [word for word in checks if not any(word in name for name in failed)] == []
+from .breaking import breaks
 
 
 class Whole(SpanExtractor):
@@ -133,6 +111,11 @@ def test_a_broken_span_extractor_fails_where_it_is_broken(plugin, checks):
     breaks(SpanExtractorContract, plugin(plugin.Params()), *checks, errors=(AssertionError, RunError))
 
 
+def lowest(hidden_BTD, mask_BT):
+    """Least norm of any token of the batch."""
+    return hidden_BTD.detach().norm(dim=-1)[mask_BT.bool()].min()
+
+
 class Lowest(ImportanceEstimator):
     """Its faults are methods of one line."""
 
@@ -157,10 +140,22 @@ class Lowest(ImportanceEstimator):
         (lambda hidden, mask: mask, ["non_negative"]),
         (lambda hidden, mask: torch.zeros_like(hidden[..., 0]).detach(), ["non_negative", "within_a_text"]),
         (lambda hidden, mask: (hidden.detach().norm(dim=-1) + hidden.detach().norm()) * mask, ["within_a_text"]),
+        (lambda hidden, mask: (hidden.detach().norm(dim=-1) - lowest(hidden, mask) + 1) * mask, ["within_a_text"]),
     ],
 )
 def test_a_broken_importance_estimator_fails_where_it_is_broken(weigh, checks):
     breaks(ImportanceEstimatorContract, Lowest(weigh), *checks)
+
+
+def test_an_importance_estimator_that_reads_another_layer_is_reported():
+    class Below(Lowest):
+        """The layer below."""
+
+        def weigh(self, states, layer, mask_BT):
+            return self._weigh(states.layers[layer - 1], mask_BT)
+
+    below = Below(lambda hidden, mask: hidden.detach().norm(dim=-1) * mask)
+    breaks(ImportanceEstimatorContract, below, "non_negative", errors=(KeyError,))
 
 
 class Pairs(LayerMapper):
@@ -191,6 +186,8 @@ def refused(student, teacher):
         (lambda student, teacher: [LayerPair(1, 1, "words"), LayerPair(0, 1, "words")], ["within", "too_small"]),
         (lambda student, teacher: [LayerPair(1, 1, "lines")], ["within", "too_small"]),
         (lambda student, teacher: [], ["within", "too_small"]),
+        (lambda student, teacher: [LayerPair(float(student), teacher, "words")], ["within", "too_small"]),
+        (lambda student, teacher: [(student, teacher, "words")], ["within", "too_small"]),
         (refused, ["too_small"]),
     ],
 )
@@ -229,142 +226,6 @@ class Sorted(Scores):
 )
 def test_a_broken_metric_fails_where_it_is_broken(metric, checks):
     breaks(MetricContract, metric, *checks)
-
-
-class Bounded(PluginParams):
-    """Options."""
-
-    strength: float = Field(1.0, gt=0, description="How much of it.")
-
-
-class Sound(BaseLoss):
-    """KL, on one line."""
-
-    NAME = "sound"
-    Params = Bounded
-
-    def terms(self, student, teacher, batch):
-        total = chunked_sum(forward_kl, select_supervised(student, batch), select_supervised(teacher, batch))
-        return [LossTerm("kl", self.params.strength * total, TOKENS)]
-
-    def compute(self, student, teacher, batch, progress):
-        return tuple(self.terms(student, teacher, batch))
-
-
-class Mean(Sound):
-    """Divides."""
-
-    def terms(self, student, teacher, batch):
-        (term,) = super().terms(student, teacher, batch)
-        return [LossTerm("kl", term.sum / max(batch.counts[TOKENS], 1), TOKENS)]
-
-
-class Foreign(Sound):
-    """Another unit."""
-
-    def terms(self, student, teacher, batch):
-        return [LossTerm("kl", super().terms(student, teacher, batch)[0].sum, "sentences")]
-
-
-class Detached(Sound):
-    """Without gradient where nothing is supervised."""
-
-    def terms(self, student, teacher, batch):
-        return (
-            super().terms(student, teacher, batch)
-            if batch.counts[TOKENS]
-            else [LossTerm("kl", torch.zeros(()), TOKENS)]
-        )
-
-
-class Capricious(Sound):
-    """Another term for what the student wrote."""
-
-    def terms(self, student, teacher, batch):
-        (term,) = super().terms(student, teacher, batch)
-        mine = batch.by_student_B is not None and bool(batch.by_student_B.any())
-        return [LossTerm("on_policy" if mine else "kl", term.sum, TOKENS)]
-
-
-class Padded(Sound):
-    """Reads padding."""
-
-    def terms(self, student, teacher, batch):
-        (term,) = super().terms(student, teacher, batch)
-        return [LossTerm("kl", term.sum + student.final_BTD.square().sum(), TOKENS)]
-
-
-class Amnesic(Sound):
-    """Does not save what it goes by."""
-
-    steps = 0
-
-    def observe(self, values):
-        self.steps += 1
-
-    def terms(self, student, teacher, batch):
-        (term,) = super().terms(student, teacher, batch)
-        return [LossTerm("kl", term.sum * (1 + self.steps), TOKENS)]
-
-
-class Deep(Sound):
-    """Reads layers that there are not."""
-
-    def key_layers(self, student, teacher):
-        return [(student.num_layers + 1, 1)]
-
-
-def reading(part):
-    """A loss that reads more of the teacher, if only to multiply it by 0."""
-
-    def terms(self, student, teacher, batch):
-        (term,) = Sound.terms(self, student, teacher, batch)
-        return [LossTerm("kl", term.sum + 0 * part(teacher).sum(), TOKENS)]
-
-    return type("Reading", (Sound,), {"__doc__": "Reads more.", "terms": terms})
-
-
-class Greedy(BatchPolicy):
-    """One text too many, at times."""
-
-    def draw(self, batch, rollouts, progress):
-        return [*batch, batch[0]] if progress.step == 3 else batch
-
-
-class Erratic(BatchPolicy):
-    """Counts its calls, and does not save the count."""
-
-    calls = 0
-
-    def draw(self, batch, rollouts, progress):
-        self.calls += 1
-        return batch[:: -1 if self.calls % 3 else 1]
-
-
-def with_policy(policy):
-    """A sound loss that brings it."""
-    return type("WithPolicy", (Sound,), {"__doc__": "Brings one.", "batch_policy": lambda self: policy()})
-
-
-@pytest.mark.parametrize(
-    ("loss", "checks"),
-    [
-        (Sound, []),
-        (Mean, ["how_the_batch_is_cut"]),
-        (Foreign, ["unit_of_the_batch", "nothing_to_count", "checkpoint"]),
-        (Detached, ["nothing_to_count"]),
-        (Capricious, ["same_ones"]),
-        (Padded, ["padding_has_no_effect", "cut_and_padded", "nothing_to_count"]),
-        (Amnesic, ["state_survives"]),
-        (Deep, ["key_layers"]),
-        (reading(lambda teacher: teacher.final_BTD), ["reads_supervised_positions_and_its_key_layers_alone"]),
-        (reading(lambda teacher: teacher.layers[2]), ["reads_supervised_positions_and_its_key_layers_alone"]),
-        (with_policy(Greedy), ["chooses_whole_batches"]),
-        (with_policy(Erratic), ["goes_on_from_a_checkpoint"]),
-    ],
-)
-def test_a_broken_base_loss_fails_where_it_is_broken(loss, checks):
-    breaks(BaseLossContract, loss(loss.Params()), *checks, errors=(AssertionError, KeyError, RuntimeError))
 
 
 def test_a_module_that_loads_torch_is_reported(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -176,3 +177,16 @@ def test_a_checkpoint_that_cannot_be_read_is_not_told_to_be_deleted(folder):
         raise KeyError("a")
     with pytest.raises(torch.OutOfMemoryError), explain_unreadable(folder):
         raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize("state", [torch.ones(2), {"value": float("nan")}, {1, 2}])
+def test_a_state_that_no_checkpoint_can_hold_is_refused_before_the_first_step(state):
+    loss = SimpleNamespace(NAME="mine", state=lambda: state)
+    message = r"^base loss 'mine': state\(\) must return what JSON can hold: .* \(got (TypeError|ValueError): "
+    with pytest.raises(RunError, match=message):
+        checkpoints.require_storable(SimpleNamespace(base_loss=loss), None)
+    policy = SimpleNamespace(state=lambda: state)
+    loss.state = lambda: {"steps": 3}
+    checkpoints.require_storable(SimpleNamespace(base_loss=loss), None)
+    with pytest.raises(RunError, match=r"^batch policy SimpleNamespace of base loss 'mine': state\(\) must return"):
+        checkpoints.require_storable(SimpleNamespace(base_loss=loss), policy)
