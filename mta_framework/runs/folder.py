@@ -23,9 +23,10 @@ class RunFolder:
     """Everything that a run writes, under ``output_dir/name``.
 
     ``spec.json`` (resolved), ``inputs.json`` (digests of data and models), ``key-layers.json`` (where they are
-    measured), ``geometry.json`` (of spans, with an alignment), ``checkpoints/``, ``tensorboard/``, ``training.json``
-    (log), ``student/`` (the export; it exists once training is done), ``predictions/``, ``report.json``, ``report.md``,
-    ``report.html``, ``files.json`` (sizes and digests of export, log, records and report).
+    measured), ``geometry.json`` (of spans, with an alignment), ``plugin-files.json`` (digests of files given by ``-p``,
+    at each start), ``checkpoints/``, ``tensorboard/``, ``training.json`` (log), ``student/`` (the export; it exists
+    once training is done), ``predictions/``, ``report.json``, ``report.md``, ``report.html``, ``files.json`` (sizes
+    and digests of export, log, records and report).
 
     Args:
         path: The directory.

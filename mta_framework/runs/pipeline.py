@@ -55,6 +55,7 @@ from mta_framework.runs.manifest import publish_student
 from mta_framework.runs.memory import estimated_memory, less_for_evaluation, less_for_training
 from mta_framework.runs.plan import Plan, selection_text
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
+from mta_framework.runs.plugin_files import note_plugin_files
 from mta_framework.runs.preparation import RunInputs, memory_faults, prepare_evaluation, prepare_run
 from mta_framework.runs.resume import require_free, require_same_evaluation
 from mta_framework.runs.span_geometry import SpanGeometry
@@ -188,6 +189,8 @@ def _run(prepared: _PreparedRun, resume: bool, command: str = "") -> Report:
     run_models = run_models_of(bound.spec, teacher_folder, processes().device)
     with _held_folder(bound, partial(require_free, bound, resume)) as known:
         if not folder.is_trained:
+            if processes().is_main_process:
+                note_plugin_files(folder, bound.plugin_files)
             with clock.stage("training"), explain_out_of_memory(less_for_training(bound.spec.training)):
                 _train(bound, inputs, run_models, folder, known)
             gc.collect()  # the trainer and its callbacks hold each other, and with them optimiser and both models

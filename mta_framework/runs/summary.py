@@ -15,6 +15,7 @@ from mta_framework.runs.build import recorded_layers
 from mta_framework.runs.folder import RunFolder
 from mta_framework.runs.integrity import read_training_log
 from mta_framework.runs.plugin_binding import BoundEvaluation, BoundRun
+from mta_framework.runs.plugin_files import changed_plugin_files
 from mta_framework.runs.preparation import RunInputs
 from mta_framework.runs.span_geometry import recorded_geometry
 
@@ -40,7 +41,7 @@ def run_fields(bound: BoundRun, inputs: RunInputs) -> dict[str, Any]:
         "seconds_per_step": log.seconds / log.total_steps,
         "step_time": log.step_time,
         "best": log.best,
-        "warnings": tuple(log.warnings),
+        "warnings": (*log.warnings, *changed_plugin_files(folder)),
         "student_folder": folder.student.name,
         "geometry": recorded_geometry(folder.geometry),
         "span_samples": span_samples(inputs.data),
