@@ -91,13 +91,13 @@ class CheckedImportance:
             index_B: int64, the index of each text in the data set, for ``fault``; -1, or None for all: unknown.
 
         Returns:
-            weight_BT as the estimator returned it, except for the NaN.
+            weight_BT as the estimator returned it, except for the NaN, in float32 (float64 beside such states).
 
         Raises:
             RunError: The estimator fails, or its weights have another shape than ``mask_BT``.
         """
         with as_plugin_error(self._plugin), unchanged_inputs(self._plugin, states=states, mask_BT=mask_BT):
-            weight_BT = self._floats(self.estimator.weigh(states, layer, mask_BT), mask_BT)
+            weight_BT = self._floats(self.estimator.weigh(states, layer, mask_BT), mask_BT, states.final_BTD.dtype)
         unsound_BT = (~(weight_BT >= 0) | weight_BT.isinf()) & mask_BT.bool()
         # Divided by a sum that overflows, all weights of a text would become 0.
         overflows_B = torch.where(mask_BT.bool(), weight_BT, 0.0).sum(1).isinf() & ~unsound_BT.any(1)
@@ -106,8 +106,8 @@ class CheckedImportance:
         self._record(f"{model}, layer {layer}", weight_BT, unsound_BT, index_B)
         return torch.where(unsound_BT.any(1, keepdim=True), torch.nan, weight_BT)
 
-    def _floats(self, weight_BT: Any, mask_BT: Tensor) -> Tensor:
-        """The returned weights in at least float32."""
+    def _floats(self, weight_BT: Any, mask_BT: Tensor, dtype: torch.dtype) -> Tensor:
+        """The returned weights in float32; in float64 beside states of that."""
         if not isinstance(weight_BT, Tensor):
             raise RunError(f"{self._plugin} must return a tensor of weights (got {type(weight_BT).__name__})")
         if weight_BT.shape != mask_BT.shape:
@@ -117,7 +117,7 @@ class CheckedImportance:
         if weight_BT.is_complex() or weight_BT.layout != torch.strided or weight_BT.device != mask_BT.device:
             got = ", ".join(map(str, kind))
             raise RunError(f"{self._plugin} must return real, dense weights on {mask_BT.device} (got {got})")
-        return upcast(weight_BT)
+        return weight_BT.to(torch.promote_types(dtype, torch.float32))
 
     def _record(self, label: str, weight_BT: Tensor, unsound_BT: Tensor, index_B: Tensor) -> None:
         """Record if a weight is unsound, with row, index, token and value of the first; keep a label's first record."""

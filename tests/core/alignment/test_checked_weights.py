@@ -154,3 +154,19 @@ def test_nothing_is_asked_of_the_device_before_a_fault_is_looked_for(make_batch,
     assert asked == []
     assert guard.fault() is not None
     assert asked == ["tolist"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.bool])
+def test_weights_of_another_dtype_are_those_numbers(make_batch, dtype):
+    class Typed(Listed):
+        """Weight 1 in some dtype."""
+
+        def weigh(self, states, layer, mask_BT):
+            return mask_BT.to(dtype)
+
+    alignments = []
+    for estimator in (Typed({}), Listed({})):
+        torch.manual_seed(0)  # of the maps of Hid
+        alignments.append(alignment_with(estimator))
+    first, second = (sums(alignment, make_batch) for alignment in alignments)
+    assert first == second
