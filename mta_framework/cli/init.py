@@ -52,13 +52,17 @@ def init(
     output: Path,
 ) -> None:
     """Write a complete spec to edit."""
-    from mta_framework.errors import writing_to
+    from mta_framework.errors import Fault, InputError, writing_to
     from mta_framework.registry import discover
     from mta_framework.storage import write_atomically
 
     _refuse_existing(output)
     registry = discover(plugin_files)
     loss = registry.find("base_losses", base_loss, "--base-loss").plugin
+    if no_alignment and getattr(loss, "NEEDS_ALIGNMENT", False):
+        problem = f"leaves nothing to train by (got --base-loss {base_loss})"
+        hint = "Leave --no-alignment out, or name another base loss."
+        raise InputError([Fault("--no-alignment", problem, "a base loss that has a loss of its own", hint)])
     # Without a user, a teacher would be a setting without effect; an explicit one is left for `mta check` to judge.
     needs_teacher = getattr(loss, "NEEDS_TEACHER", True) or not no_alignment
     teacher = teacher or (_TEACHER if needs_teacher else None)

@@ -159,3 +159,10 @@ def test_a_misspelt_base_loss_is_refused_and_nothing_is_written(mta: Mta, tmp_pa
     assert result.exit_code == 2
     assert "Did you mean 'plain_test'?" in result.stderr
     assert not (tmp_path / "spec.json").exists()
+
+
+def test_a_spec_without_any_loss_is_refused_and_nothing_is_written(mta: Mta, tmp_path: Path) -> None:
+    result = mta("init", "--base-loss", "none", "--no-alignment")
+    assert result.exit_code == 2
+    assert "--no-alignment: leaves nothing to train by (got --base-loss none)" in result.stderr
+    assert not (tmp_path / "spec.json").exists()
