@@ -130,7 +130,8 @@ class OutcomeContrast:
         baseline: Label of the baseline.
         row: Label of the row.
         difference: Mean of the row minus mean of the baseline, over the pairs of training seeds where these are paired.
-        seeds: The test over training seeds; None where one of the two was trained from a single seed.
+        seeds: The test over training seeds; None where one of the two was trained from a single seed, or where the
+            difference is the same for all seeds and not 0.
         p_holm: Its probability after Holm's correction over all tests of the outcome; None without a test.
     """
 
