@@ -99,7 +99,7 @@ class Contrast:
         ties: Number of prompts that both answer equally well.
         losses: Number of prompts that the baseline answers better.
         seeds: The difference over training seeds, of the means of single runs: whether other seeds would show it as
-            well. None where one of the two was trained from a single seed.
+            well. None as in ``OutcomeContrast``.
     """
 
     metric: str
