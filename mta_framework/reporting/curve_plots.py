@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from mta_framework.comparison.results import Curve, LearningCurves
 from mta_framework.evaluation.seed_statistics import seed_band
 from mta_framework.reporting.palette import FAINT, INK, LIGHT, series
-from mta_framework.reporting.plots import dress, has_all_letters, label, svg_text
+from mta_framework.reporting.plots import Estimate, dress, has_all_letters, label, near_rows, svg_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,15 +78,16 @@ class CurvePlots:
         return {row: line for row, line in candidates if line is not None}
 
     def overlay(self) -> Figure:
-        """All lines in one plot, at most ``MOST_LINES``; a row has the same colour and marker in every view."""
+        """All lines in one plot, at most ``MOST_LINES``; a row has the same colour and marker in every view.
+
+        A line far away from the others leaves the plot, so that they can be told apart; the legend says where it ends.
+        """
         figure = Figure(figsize=(4.2, 2.5 + 0.2 * len(self.lines)), layout="constrained")
         axes = figure.add_subplot()
-        drawn = [
-            self._draw(axes, row, series(index), _MARKERS[index % len(_MARKERS)], label(row))
-            for index, row in enumerate(self.curves.rows)
-            if row in self.lines
-        ]
+        drawn = [self._draw_overlaid(axes, row) for row in self.lines if row not in self._far]
         self._finish(axes)
+        axes.set_ylim(axes.get_ylim())  # fixed, for what is drawn from here on
+        drawn += [self._draw_overlaid(axes, row, f" (ends at {end:.3g})") for row, end in self._far.items()]
         axes.set_title(textwrap.fill(label(self._quantity, _LONGEST), 52), fontsize=9, color=FAINT, loc="left")
         # Named: of itself a legend leaves out lines whose labels begin with an underscore.
         names = [str(line.get_label()) for line in drawn]
@@ -138,6 +139,17 @@ class CurvePlots:
             axes.set_title(label(row, 34), fontsize=9, color=INK, loc="left")
         figure.suptitle(label(self._quantity, _LONGEST), fontsize=9, color=FAINT, x=0.01, ha="left")
         return figure
+
+    @functools.cached_property
+    def _far(self) -> dict[str, float]:
+        """Lines that are too far away from the others, or end with no number -> where they end."""
+        ends = [Estimate(row, line.means[-1], (min(line.means), max(line.means))) for row, line in self.lines.items()]
+        near = {row.name for row in near_rows(ends, zero=self.view == "difference")}
+        return {row.name: row.value for row in ends if row.name not in near}
+
+    def _draw_overlaid(self, axes: Axes, row: str, remark: str = "") -> Line2D:
+        index = list(self.curves.rows).index(row)
+        return self._draw(axes, row, series(index), _MARKERS[index % len(_MARKERS)], label(row) + remark)
 
     def _panel(self, axes: Axes, row: str) -> None:
         if self.view != "difference" and (baseline := self.baselines.get(row)) in self.lines:

@@ -95,6 +95,35 @@ def test_a_row_has_one_colour_and_marker_in_every_view(plots):
     assert looks["difference"]["KL + MTA"] == looks["steps"]["KL + MTA"]
 
 
+def straight(*values):
+    return Curve((10, 20), None, {1: values})
+
+
+NEAR = {"KL": straight(3.0, 2.0), "KL + MTA": straight(3.0, 1.9), "SFT": straight(3.5, 2.5)}
+
+
+@pytest.mark.parametrize(("last", "said"), [(2000.0, "2e+03"), (float("nan"), "nan"), (-90.0, "-90")])
+def test_a_line_that_would_flatten_the_others_leaves_the_plot_and_the_legend_says_where_it_ends(plots, last, said):
+    figure = plots("steps", rows={"astray": straight(3.0, last), **NEAR}).overlay()
+    low, high = figure.axes[0].get_ylim()
+    assert (low, high) == pytest.approx((1.9 - 0.05 * 1.6, 3.5 + 0.05 * 1.6)), "the range of the others and its margins"
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["KL", "KL + MTA", "SFT", f"astray (ends at {said})"]
+    alone = plots("steps", rows=NEAR).overlay()
+    colours = {line.get_label(): line.get_color() for line in alone.axes[0].lines}
+    kept = {
+        line.get_label(): line.get_color()
+        for line in plots("steps", rows={**NEAR, "astray": straight(3.0, last)}).overlay().axes[0].lines
+    }
+    assert kept.items() >= colours.items(), "a method keeps its colour"
+
+
+def test_a_line_that_is_merely_higher_stays_in_the_plot(plots):
+    figure = plots("steps", rows={**NEAR, "SFT": straight(9.0, 8.0)}).overlay()
+    assert figure.axes[0].get_ylim()[1] > 9.0
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["KL", "KL + MTA", "SFT"]
+
+
 def test_a_small_plot_shows_a_row_beside_its_baseline(plots):
     view = plots("steps")
     ((row, figure),) = view.panels()
