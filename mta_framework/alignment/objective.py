@@ -145,6 +145,20 @@ class Alignment(nn.Module):
             return None
         return list(self.term_modules[placed.term.NAME].children())[placed.key_layers.index(pair)]
 
+    def require_gradients(self) -> None:
+        """Check after a backward pass that the parameters of all terms have gradients, be they zeros.
+
+        Raises:
+            RunError: Some have none: they would stay as they were initialised.
+        """
+        for placed in self.terms:
+            for pair, module in ((pair, self._module(placed, pair)) for pair in placed.key_layers):
+                parameters = [] if module is None else list(module.named_parameters())
+                if lost := [repr(name) for name, value in parameters if value.requires_grad and value.grad is None]:
+                    names = ", ".join(lost)
+                    problem = "must give each parameter of its modules a gradient, be it 0"
+                    raise RunError(f"{placed.label} {problem} (got none for {names} at key layer {pair})")
+
     @torch.no_grad()
     def span_vectors(self, student: States, teacher: States, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Compute the span vectors of both models, without gradient, for each key layer.

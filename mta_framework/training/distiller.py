@@ -121,6 +121,15 @@ class Distiller(nn.Module):
         """Name the plugin that caused a term that is not finite, in a sentence; None if that is unknown."""
         return self.alignment.fault() if self.alignment is not None else None
 
+    def require_gradients(self) -> None:
+        """Check after a backward pass that the alignment's projections have gradients.
+
+        Raises:
+            RunError: Some have none.
+        """
+        if self.alignment is not None:
+            self.alignment.require_gradients()
+
     def reshard_teacher(self) -> None:
         """Free what a sharded teacher has gathered for the last batch; nothing is done for any other."""
         if self._losses.teacher is not None:

@@ -198,8 +198,9 @@ class DistillationTrainer(Trainer):
         """Check loss and gradient after the step's last backward pass, before the optimiser uses the gradient.
 
         Raises:
-            RunError: The loss or the gradient is NaN or infinite.
+            RunError: The loss or the gradient is NaN or infinite, or a projection has no gradient.
         """
+        self.distiller.require_gradients()
         where = f"training step {self.state.global_step + 1}"
         values = self._reduce(self.meter.terms, where)
         self.meter.health.end_step(self._sum_over_processes)

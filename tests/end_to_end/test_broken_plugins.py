@@ -10,8 +10,10 @@ from click.testing import CliRunner
 from mta_framework.cli import main
 
 BROKEN = '''
+from torch import nn
+
 from mta_framework import (
-    TOKENS, BaseLoss, ImportanceEstimator, LayerMapper, LayerPair, LossTerm, SpanExtractor, hookimpl
+    TOKENS, AlignmentTerm, BaseLoss, ImportanceEstimator, LayerMapper, LayerPair, LossTerm, SpanExtractor, hookimpl
 )
 
 
@@ -78,6 +80,23 @@ class Detached(BaseLoss):
         return (LossTerm("detached", student.final_BTD.detach().requires_grad_().sum() * 1.0, TOKENS),)
 
 
+class Projection(AlignmentTerm):
+    """Forgets the graph of its projection alone."""
+
+    NAME = "detached_projection"
+    has_parameters = True
+
+    def teacher_needs(self, has_shared_tokenizer):
+        return ("span_vectors",)
+
+    def make_module(self, student, teacher):
+        return nn.Linear(student.hidden_size, teacher.hidden_size)
+
+    def compute(self, layer, module):
+        map_DD = module.weight.detach()
+        return (layer.student.span_vector_SD @ map_DD.T - layer.teacher.span_vector_SD).square().sum()
+
+
 class Idle(ImportanceEstimator):
     """Finds nothing important."""
 
@@ -108,6 +127,11 @@ def mta_register_span_extractors():
 @hookimpl
 def mta_register_importance_estimators():
     return [Weights, Idle]
+
+
+@hookimpl
+def mta_register_alignment_terms():
+    return [Projection]
 
 
 @hookimpl
@@ -166,6 +190,19 @@ def mta(tmp_path, spec_dict, write_spec):
             [
                 "base loss 'detached_loss' must return a term with a gradient (got 'detached', ",
                 "detached from the student)",
+            ],
+        ),
+        (
+            {
+                "alignment": {
+                    "spans": {"name": "words"},
+                    "layers": WORDS,
+                    "terms": [{"name": "detached_projection", "weight": 1.0}],
+                }
+            },
+            [
+                "alignment term 'detached_projection' must give each parameter of its modules a gradient, be it 0",
+                "(got none for 'weight', 'bias' at key layer 4->4 words)",
             ],
         ),
         (
