@@ -157,7 +157,7 @@ class Alignment(nn.Module):
                 if lost := [repr(name) for name, value in parameters if value.requires_grad and value.grad is None]:
                     names = ", ".join(lost)
                     problem = "must give each parameter of its modules a gradient, be it 0"
-                    raise RunError(f"{placed.label} {problem} (got none for {names} at key layer {pair})")
+                    raise RunError(f"{placed.label} {problem} (got no gradient for {names} at key layer {pair})")
 
     @torch.no_grad()
     def span_vectors(self, student: States, teacher: States, batch: Batch) -> list[tuple[Tensor, Tensor]]:

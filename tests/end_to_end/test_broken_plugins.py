@@ -202,7 +202,7 @@ def mta(tmp_path, spec_dict, write_spec):
             },
             [
                 "alignment term 'detached_projection' must give each parameter of its modules a gradient, be it 0",
-                "(got none for 'weight', 'bias' at key layer 4->4 words)",
+                "(got no gradient for 'weight', 'bias' at key layer 4->4 words)",
             ],
         ),
         (
