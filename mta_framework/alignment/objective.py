@@ -156,8 +156,8 @@ class Alignment(nn.Module):
                 parameters = [] if module is None else list(module.named_parameters())
                 if lost := [repr(name) for name, value in parameters if value.requires_grad and value.grad is None]:
                     names = ", ".join(lost)
-                    problem = "must give each parameter of its modules a gradient, be it 0"
-                    raise RunError(f"{placed.label} {problem} (got no gradient for {names} at key layer {pair})")
+                    problem = f"gives {names} of its module at key layer {pair} no gradient"
+                    raise RunError(f"{placed.label} {problem}; expected one for every parameter, be it 0")
 
     @torch.no_grad()
     def span_vectors(self, student: States, teacher: States, batch: Batch) -> list[tuple[Tensor, Tensor]]:

@@ -201,8 +201,8 @@ def mta(tmp_path, spec_dict, write_spec):
                 }
             },
             [
-                "alignment term 'detached_projection' must give each parameter of its modules a gradient, be it 0",
-                "(got no gradient for 'weight', 'bias' at key layer 4->4 words)",
+                "alignment term 'detached_projection' gives 'weight', 'bias' of its module at key layer 4->4 words no",
+                " gradient; expected one for every parameter, be it 0",
             ],
         ),
         (
