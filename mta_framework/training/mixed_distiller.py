@@ -22,13 +22,21 @@ class SeveralAlignments(nn.ModuleDict):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the terms of any of them, under which they are logged."""
-        of_each = (alignment.names for alignment in self.children() if isinstance(alignment, Alignment))
-        return tuple(dict.fromkeys(name for names in of_each for name in names))
+        return tuple(dict.fromkeys(name for alignment in self._alignments for name in alignment.names))
 
     def fault(self) -> str | None:
         """Describe the first unsound weight of an importance estimator in a sentence; None if there was none."""
-        faults = (alignment.fault() for alignment in self.children() if isinstance(alignment, Alignment))
+        faults = (alignment.fault() for alignment in self._alignments)
         return next((fault for fault in faults if fault is not None), None)
+
+    def require_gradients(self) -> None:
+        """Check after a backward pass that the parameters of all terms have gradients, see ``Alignment``."""
+        for alignment in self._alignments:
+            alignment.require_gradients()
+
+    @property
+    def _alignments(self) -> list[Alignment]:
+        return [alignment for alignment in self.children() if isinstance(alignment, Alignment)]
 
 
 class MixedDistiller(Distiller):

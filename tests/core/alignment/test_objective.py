@@ -298,3 +298,20 @@ def test_an_estimator_that_gives_another_shape_is_named(make_batch, make_states)
     message = f"^importance estimator 'per_text' must return weights of the shape of its mask {shapes}$"
     with pytest.raises(RunError, match=message):
         _alignment(PerText)(*states, make_batch(LENGTHS, SPANS, 9))
+
+
+def test_parameters_without_a_gradient_are_named_with_term_and_key_layer(make_batch, make_states):
+    """The projection of the second key layer is out of the graph, as if the term had detached it."""
+    pairs = (LayerPair(1, 1, "words"), LayerPair(2, 2, "words"))
+    alignment = _alignment(Uniform, pairs)
+    hidden = [[_hidden(width, seed) for seed in (1, 2)] for width in (STUDENT, TEACHER)]
+    hidden[0][0].requires_grad_()
+    states = [States(make_states(layers[0]).final_BTD, {1: layers[0], 2: layers[1]}, None) for layers in hidden]
+    sum(term.sum for term in alignment(*states, make_batch(LENGTHS, SPANS, 9))).backward()
+    alignment.require_gradients()
+    _projections(alignment)[1].weight.grad = None
+    fault = "alignment term 'hid' gives 'weight' of its module at key layer 2->2 words no gradient"
+    with pytest.raises(RunError, match=fault):
+        alignment.require_gradients()
+    _projections(alignment)[1].requires_grad_(False)
+    alignment.require_gradients()

@@ -7,15 +7,17 @@ import pytest
 import torch
 from tiny_models import tiny_model
 
+from mta_framework.alignment import Alignment, WeightedTerm
 from mta_framework.batch_policies.buffer import ReplayBuffer
 from mta_framework.data.batches import Collator
 from mta_framework.data.mixed_batches import MixedCollator
+from mta_framework.errors import RunError
 from mta_framework.models.teacher_states import Teacher
 from mta_framework.registry import discover
 from mta_framework.training.distiller import LossMeter, TeacherLosses, contribution
 from mta_framework.training.global_counts import GlobalCounts
 from mta_framework.training.mixed_distiller import MixedDistiller
-from mta_framework.types import ATTENDED_TOKENS, TOKENS, Example, LossTerm, Progress
+from mta_framework.types import ATTENDED_TOKENS, TOKENS, Example, LayerPair, LossTerm, ModelShape, Progress
 
 NAMES = ("values", "code")  # the first is a method of the module that would hold a module of this name
 
@@ -93,6 +95,28 @@ def test_the_loss_is_the_mean_over_all_rows_by_the_teacher_of_each(collator):
     counts = GlobalCounts.of([batch], alone)
     assert contribution(terms, counts.all_texts).item() == pytest.approx(total / tokens, rel=1e-6)
     assert {term.teacher_name for term in terms} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_projection_of_any_teacher_without_a_gradient_is_an_error(name):
+    base_loss, hid = (
+        discover().find(*found).plugin
+        for found in (("base_losses", "kl", "base_loss"), ("alignment_terms", "hid", "alignment.terms.0"))
+    )
+    uniform = discover().find("importance_estimators", "uniform", "alignment.importance").plugin
+    pairs, shape = [LayerPair(1, 1, "words")], ModelShape(2, 8)
+    weighted = [WeightedTerm(hid(hid.Params()), 1.0)]
+    by_teacher = {
+        each: TeacherLosses(None, Alignment(pairs, uniform(uniform.Params()), weighted, shape, shape)) for each in NAMES
+    }
+    distiller = MixedDistiller(tiny_model("llama", 0), base_loss(base_loss.Params()), by_teacher)
+    for parameter in distiller.alignment.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    distiller.require_gradients()
+    for parameter in by_teacher[name].alignment.parameters():
+        parameter.grad = None
+    with pytest.raises(RunError, match="alignment term 'hid' gives 'weight'"):
+        distiller.require_gradients()
 
 
 def term(name, value, teacher, weight=1.0):
