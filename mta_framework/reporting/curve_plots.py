@@ -32,6 +32,9 @@ MOST_LINES = 6
 _LONGEST = 200
 """Most characters of a title; it may name a row."""
 
+_LONGEST_NAME = 40
+"""Most characters of a legend's line, which fit into the width of a plot."""
+
 _MARKERS = "os^DvP"
 _MOST_MARKERS = 12
 _FEW_POINTS = 4
@@ -87,7 +90,9 @@ class CurvePlots:
         drawn = [self._draw_overlaid(axes, row) for row in self.lines if row not in self._far]
         self._finish(axes)
         axes.set_ylim(axes.get_ylim())  # fixed, for what is drawn from here on
-        drawn += [self._draw_overlaid(axes, row, f" (ends at {end:.3g})") for row, end in self._far.items()]
+        drawn += [
+            self._draw_overlaid(axes, row, f" (ends at {end:.3g})".replace("-", "−")) for row, end in self._far.items()
+        ]
         axes.set_title(textwrap.fill(label(self._quantity, _LONGEST), 52), fontsize=9, color=FAINT, loc="left")
         # Named: of itself a legend leaves out lines whose labels begin with an underscore.
         names = [str(line.get_label()) for line in drawn]
@@ -142,14 +147,16 @@ class CurvePlots:
 
     @functools.cached_property
     def _far(self) -> dict[str, float]:
-        """Lines that are too far away from the others, or end with no number -> where they end."""
-        ends = [Estimate(row, line.means[-1], (min(line.means), max(line.means))) for row, line in self.lines.items()]
-        near = {row.name for row in near_rows(ends, zero=self.view == "difference")}
-        return {row.name: row.value for row in ends if row.name not in near}
+        """Lines that are far away from the others, or end with no number, beside lines that do -> where they end."""
+        rows = [Estimate(row, line.means[-1], None, tuple(line.means)) for row, line in self.lines.items()]
+        near = {row.name for row in near_rows(rows)}
+        return {row.name: row.value for row in rows if near and row.name not in near}
 
     def _draw_overlaid(self, axes: Axes, row: str, remark: str = "") -> Line2D:
         index = list(self.curves.rows).index(row)
-        return self._draw(axes, row, series(index), _MARKERS[index % len(_MARKERS)], label(row) + remark)
+        return self._draw(
+            axes, row, series(index), _MARKERS[index % len(_MARKERS)], label(row, _LONGEST_NAME - len(remark)) + remark
+        )
 
     def _panel(self, axes: Axes, row: str) -> None:
         if self.view != "difference" and (baseline := self.baselines.get(row)) in self.lines:

@@ -93,7 +93,7 @@ def axis_of(*plots: Sequence[Estimate], ratios: bool = False, zero: bool = False
     One with a zero leaves out, of each plot, a few rows whose values are so far away that the others could not be told
     from each other.
     """
-    low, high = _ends([row for rows in plots for row in (near_rows(rows, zero=True) if zero else rows)], zero)
+    low, high = _ends([row for rows in plots for row in (near_rows(rows) if zero else rows)], zero)
     if ratios and low > 0:
         edge = max(high / low, 1.05) ** 0.06
         return Axis(low / edge, high * edge, ratios=True)
@@ -106,18 +106,14 @@ def _ends(rows: Sequence[Estimate], zero: bool) -> tuple[float, float]:
     return min(ends, default=0.0), max(ends, default=0.0)
 
 
-def near_rows(rows: Sequence[Estimate], *, zero: bool) -> Sequence[Estimate]:
-    """The finite rows without those far away at either end, in the order of their values.
+def near_rows(rows: Sequence[Estimate]) -> Sequence[Estimate]:
+    """The finite rows, in the order of their values, without those far away at either end.
 
-    Fewer than half of them are left out, and only where that makes an axis ``_FAR`` times shorter.
-
-    Args:
-        rows: Rows of a plot.
-        zero: Whether the axis has to hold 0.
+    Fewer than half of them are left out, and only where that makes an axis with a zero ``_FAR`` times shorter.
     """
 
     def length(chosen: Sequence[Estimate]) -> float:
-        low, high = _ends(chosen, zero)
+        low, high = _ends(chosen, zero=True)
         return high - low
 
     near = sorted((row for row in rows if math.isfinite(row.value)), key=lambda row: row.value)

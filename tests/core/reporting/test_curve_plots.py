@@ -102,20 +102,38 @@ def straight(*values):
 NEAR = {"KL": straight(3.0, 2.0), "KL + MTA": straight(3.0, 1.9), "SFT": straight(3.5, 2.5)}
 
 
-@pytest.mark.parametrize(("last", "said"), [(2000.0, "2e+03"), (float("nan"), "nan"), (-90.0, "-90")])
+@pytest.mark.parametrize(("last", "said"), [(2000.0, "2e+03"), (float("nan"), "nan"), (-90.0, "−90")])
 def test_a_line_that_would_flatten_the_others_leaves_the_plot_and_the_legend_says_where_it_ends(plots, last, said):
     figure = plots("steps", rows={"astray": straight(3.0, last), **NEAR}).overlay()
     low, high = figure.axes[0].get_ylim()
     assert (low, high) == pytest.approx((1.9 - 0.05 * 1.6, 3.5 + 0.05 * 1.6)), "the range of the others and its margins"
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["KL", "KL + MTA", "SFT", f"astray (ends at {said})"]
-    alone = plots("steps", rows=NEAR).overlay()
-    colours = {line.get_label(): line.get_color() for line in alone.axes[0].lines}
-    kept = {
-        line.get_label(): line.get_color()
-        for line in plots("steps", rows={**NEAR, "astray": straight(3.0, last)}).overlay().axes[0].lines
-    }
-    assert kept.items() >= colours.items(), "a method keeps its colour"
+
+
+def test_methods_keep_their_colours_beside_one_that_leaves_the_plot(plots):
+    def colours(rows):
+        return {line.get_label(): line.get_color() for line in plots("steps", rows=rows).overlay().axes[0].lines}
+
+    assert colours({**NEAR, "astray": straight(3.0, 2000.0)}).items() >= colours(NEAR).items()
+
+
+def test_the_legend_of_a_line_that_leaves_the_plot_fits_into_its_width(plots):
+    row = "KL + MTA, projection_learning_rate 0.0001, warmup 0.05"
+    figure = plots("steps", rows={row: straight(3.0, -123000.0), **NEAR}).overlay()
+    figure.draw_without_rendering()
+    assert figure.legends[0].get_texts()[-1].get_text().endswith(" (ends at −1.23e+05)")
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize(
+    "rows", [{"a": straight(2.0, float("nan"))}, {"a": straight(2.0, 1.0), "b": straight(9.0, 80.0)}]
+)
+def test_lines_without_others_beside_them_stay_in_the_plot(plots, rows):
+    figure = plots("steps", rows=rows).overlay()
+    low, high = figure.axes[0].get_ylim()
+    assert low < 2.0 < high
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(rows)
 
 
 def test_a_line_that_is_merely_higher_stays_in_the_plot(plots):

@@ -99,10 +99,8 @@ def test_the_loss_is_the_mean_over_all_rows_by_the_teacher_of_each(collator):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_projection_of_any_teacher_without_a_gradient_is_an_error(name):
-    base_loss, hid = (
-        discover().find(*found).plugin
-        for found in (("base_losses", "kl", "base_loss"), ("alignment_terms", "hid", "alignment.terms.0"))
-    )
+    base_loss = discover().find("base_losses", "kl", "base_loss").plugin
+    hid = discover().find("alignment_terms", "hid", "alignment.terms.0").plugin
     uniform = discover().find("importance_estimators", "uniform", "alignment.importance").plugin
     pairs, shape = [LayerPair(1, 1, "words")], ModelShape(2, 8)
     weighted = [WeightedTerm(hid(hid.Params()), 1.0)]
