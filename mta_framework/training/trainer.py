@@ -10,7 +10,7 @@ One training step, in the order in which transformers' loop runs it; the methods
                              the loss is the sum over terms of ``weight * sum / count in the global batch``
         training_step        calls both, then the backward pass; the last one averages gradients over the processes
     _clip_grad_norm          (max_grad_norm) clip the norm of the gradient, and keep what it was
-    before_optimizer_step    sum the terms over processes, stop if one is not finite or a projection has no gradient
+    before_optimizer_step    sum the terms over processes, check them and the gradient, let the base loss observe them
     (transformers)           optimiser step, learning rate step, gradients to zero, step + 1
     StepHooks.on_step_end    stop the stopwatch
     log, evaluate, _save_checkpoint, each if it is due; a checkpoint includes what the next log entry averages over
