@@ -152,11 +152,9 @@ class Alignment(nn.Module):
             RunError: Some have none: they would stay as they were initialised.
         """
         for placed in self.terms:
-            for pair, module in ((pair, self._module(placed, pair)) for pair in placed.key_layers):
-                parameters = [] if module is None else list(module.named_parameters())
-                if lost := [repr(name) for name, value in parameters if value.requires_grad and value.grad is None]:
-                    names = ", ".join(lost)
-                    problem = f"gives {names} of its module at key layer {pair} no gradient"
+            for pair in placed.key_layers:
+                if names := _without_gradient(self._module(placed, pair)):
+                    problem = f"gives {', '.join(map(repr, names))} of its module at key layer {pair} no gradient"
                     raise RunError(f"{placed.label} {problem}; expected one for every parameter, be it 0")
 
     @torch.no_grad()
@@ -193,3 +191,8 @@ class PlacedTerm:
         self.key_layers = tuple(entry.term.key_layers(pairs))
         self.weight = entry.weight / entry.term.divisor(len(self.key_layers))
         self.label = f"alignment term {entry.term.NAME!r}"
+
+
+def _without_gradient(module: nn.Module | None) -> list[str]:
+    parameters = () if module is None else module.named_parameters()
+    return [name for name, value in parameters if value.requires_grad and value.grad is None]

@@ -154,9 +154,8 @@ class CurvePlots:
 
     def _draw_overlaid(self, axes: Axes, row: str, remark: str = "") -> Line2D:
         index = list(self.curves.rows).index(row)
-        return self._draw(
-            axes, row, series(index), _MARKERS[index % len(_MARKERS)], label(row, _LONGEST_NAME - len(remark)) + remark
-        )
+        name = label(row, _LONGEST_NAME - len(remark)) + remark
+        return self._draw(axes, row, series(index), _MARKERS[index % len(_MARKERS)], name)
 
     def _panel(self, axes: Axes, row: str) -> None:
         if self.view != "difference" and (baseline := self.baselines.get(row)) in self.lines:

@@ -30,7 +30,11 @@ class SeveralAlignments(nn.ModuleDict):
         return next((fault for fault in faults if fault is not None), None)
 
     def require_gradients(self) -> None:
-        """Check after a backward pass that the parameters of all terms have gradients, see ``Alignment``."""
+        """Check after a backward pass that the parameters of all terms have gradients, be they zeros.
+
+        Raises:
+            RunError: Some have none.
+        """
         for alignment in self._alignments:
             alignment.require_gradients()
 
